@@ -1,0 +1,49 @@
+"""Packaging of stunet. Exact versions for the Makefile and CI are in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "beartype",
+    "diffusers",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+    "scipy",
+    "torch",
+    "transformers",
+]
+
+setup(
+    name="stunet",
+    version="0.1.0",
+    description="Trainer for Space-Time U-Nets: video diffusion over the whole clip in a single pass",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["stunet", "stunet.*"]),
+    install_requires=[
+        "absl-py",
+        "array_record>=0.8.1",
+        "av>=14",
+        "flax>=0.12.8,<0.13",
+        "grain>=0.2.18,<0.3",
+        # tensorflow-datasets imports it and does not declare it.
+        "importlib_resources",
+        "jax>=0.10.2,<0.13",
+        "jaxtyping>=0.3",
+        "ml_collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "pillow>=11",
+        "scikit-learn>=1.6",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["stunet=stunet.cli:main"]},
+)

@@ -1,0 +1,289 @@
+"""Clips as a person looks at them: animated contact sheets (GIF, MP4) and X-T slices (PNG).
+
+An X-T slice is one row of pixels, stacked over time: what moves steadily draws a slanted line, what
+jumps between frames a broken one.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+Clips = UInt8[np.ndarray, "n t h w c"] | Float[np.ndarray, "n t h w c"]
+Clip = UInt8[np.ndarray, "t h w c"] | Float[np.ndarray, "t h w c"]
+Slice = UInt8[np.ndarray, "t w c"] | Float[np.ndarray, "t w c"]
+
+_PAPER = (255, 255, 255)
+_INK = (40, 40, 40)
+_MARK = (255, 64, 32)
+_GAP = 8
+_FONT_SIZE = 14
+_LINE_HEIGHT = 18
+_MAX_LINES = 4
+# Small clips are enlarged to about this height, which shows pixels as they are and still fits
+# several clips on a screen.
+_TARGET_HEIGHT = 192
+# Viewers slow a GIF down whose frames last less than 20 ms.
+_MAX_GIF_FPS = 50
+
+
+def to_uint8(clips: np.ndarray) -> np.ndarray:
+    """Maps floats in -1..1 to 0..255, rounded and clipped; uint8 passes unchanged."""
+    if clips.dtype == np.uint8:
+        return clips
+    scaled = (clips.astype(np.float32) + 1) * 127.5
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def contact_sheet(
+    clips: Clips,
+    captions: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    upscale: int | None = None,
+) -> UInt8[np.ndarray, "t rows cols 3"]:
+    """Lays n clips out in a grid that plays, with each caption under its clip.
+
+    Args:
+      clips: float in -1..1 or uint8, grey or RGB.
+      captions: n texts, wrapped to the clip's width; four lines at most.
+      columns: clips in a row; by default so that the sheet is about 3:2.
+      upscale: how often each pixel is repeated in either direction; by default what brings small
+        clips to about 192 pixels in height.
+
+    Returns:
+      The frames. One clip without caption has no margin: with `upscale=1` the sheet is the clip.
+    """
+    clips = _rgb(clips)
+    if upscale is None:
+        upscale = max(1, round(_TARGET_HEIGHT / clips.shape[2]))
+    cells = clips.repeat(upscale, axis=2).repeat(upscale, axis=3)
+    return _lay_out(cells, captions, columns)
+
+
+def write_gif(
+    path: str | Path,
+    clips: Clips,
+    fps: float | int,
+    captions: Sequence[str] | None = None,
+) -> None:
+    """Writes the contact sheet as a GIF that repeats for ever.
+
+    GIF counts in hundredths of a second, so frames last, say, 60 or 70 ms by turns, and no frame
+    begins more than 5 ms early or late. Above 50 frames per second frames are left out. All share
+    one palette of 256 colours, so that colours do not flicker.
+    """
+    frames = contact_sheet(clips, captions)
+    step = math.ceil(fps / _MAX_GIF_FPS)
+    starts = [round(100 * i / fps) for i in [*range(0, len(frames), step), len(frames)]]
+    durations = [10 * (end - start) for start, end in zip(starts, starts[1:], strict=False)]
+    frames = frames[::step]
+    palette = _palette(frames)
+    images = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
+    with _atomic(path) as partial:
+        images[0].save(
+            partial,
+            format="GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=durations,
+            loop=0,
+            optimize=False,
+        )
+
+
+def write_mp4(
+    path: str | Path,
+    clips: Clips,
+    fps: float | int,
+    captions: Sequence[str] | None = None,
+    *,
+    upscale: int | None = None,
+    crf: int = 18,
+) -> None:
+    """Writes the contact sheet as H.264 (yuv420p, which every player reads) at its true rate.
+
+    Args:
+      path: of the file; it appears when it is complete.
+      clips: float in -1..1 or uint8, grey or RGB.
+      fps: frames per second.
+      captions: as for `contact_sheet`.
+      upscale: as for `contact_sheet`. An odd height or width grows by one pixel.
+      crf: of libx264, 0 (lossless) to 51; 18 looks like the original.
+    """
+    frames = contact_sheet(clips, captions, upscale=upscale)
+    height, width = frames.shape[1:3]
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rate = Fraction(fps).limit_denominator(10**6)
+    with _atomic(path) as partial, av.open(partial, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": str(crf)}
+        # Unless the file says which matrix made its YUV, players guess by its size.
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
+        context.color_range = ColorRange.MPEG
+        for i, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation="AREA",
+            )
+            frame.pts, frame.time_base = i, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_xt(path: str | Path, clips: Clips, captions: Sequence[str] | None = None) -> None:
+    """Writes the X-T slice of each clip as a PNG, beside the clip's first frame.
+
+    A line on the frame marks the row that was cut. In the slice time runs down and x across.
+    """
+    clips = to_uint8(clips)
+    scale = max(1, round(_TARGET_HEIGHT / clips.shape[2]))
+    cells = []
+    for clip in clips:
+        row = most_variable_row(clip)
+        frame = _enlarge(_rgb(clip[0]), scale, scale)
+        # Dashed, so that what it covers can still be seen.
+        marked = np.arange(frame.shape[1]) % 8 < 4
+        frame[row * scale + scale // 2, marked] = _MARK
+        slice_ = _rgb(xt_slice(clip, row))
+        # Time is stretched to the height of the frame; whole pixels, as in x.
+        slice_ = _enlarge(slice_, max(1, round(len(frame) / len(slice_))), scale)
+        height = max(len(frame), len(slice_))
+        pair = [_pad_height(image, height) for image in (frame, slice_)]
+        gap = np.full((height, 2, 3), _PAPER, np.uint8)
+        cells.append(np.concatenate([pair[0], gap, pair[1]], axis=1))
+    sheet = _lay_out(np.stack(cells)[:, None], captions, None)[0]
+    with _atomic(path) as partial:
+        Image.fromarray(sheet).save(partial, format="PNG")
+
+
+def xt_slice(clip: Clip, row: int | None = None) -> Slice:
+    """One row of pixels over all frames: time runs down, x across.
+
+    Args:
+      clip: of any range.
+      row: which row, 0 at the top; by default the one that `most_variable_row` picks.
+    """
+    return clip[:, most_variable_row(clip) if row is None else row]
+
+
+def most_variable_row(clip: Clip) -> int:
+    """The row whose pixels vary most over time (variance summed over x and colours)."""
+    return int(clip.astype(np.float32).var(axis=0).sum(axis=(1, 2)).argmax())
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    """uint8 with three channels, from any range and one or three."""
+    images = to_uint8(images)
+    return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+
+def _enlarge(image: np.ndarray, times_y: int, times_x: int) -> np.ndarray:
+    return image.repeat(times_y, axis=0).repeat(times_x, axis=1)
+
+
+def _pad_height(image: np.ndarray, height: int) -> np.ndarray:
+    padded = np.full((height, *image.shape[1:]), _PAPER, np.uint8)
+    padded[: len(image)] = image
+    return padded
+
+
+def _lay_out(cells: np.ndarray, captions: Sequence[str] | None, columns: int | None) -> np.ndarray:
+    """Places cells [n, t, h, w, 3] in a grid, captions below; gives [t, rows, cols, 3]."""
+    n, frames, height, width, _ = cells.shape
+    if captions is not None and len(captions) != n:
+        raise ValueError(f"{len(captions)} captions for {n} clips")
+    captions = captions if captions and any(captions) else None
+    margin = _GAP if n > 1 or captions else 0
+    # A narrow clip would break its caption into single words.
+    cell_width = max(width, 10 * _FONT_SIZE) if captions else width
+    font = ImageFont.load_default(_FONT_SIZE)
+    texts = [_wrap(text, font, cell_width) for text in captions] if captions else [[]] * n
+    lines = max(len(text) for text in texts)
+    cell_height = height + (lines * _LINE_HEIGHT + _GAP // 2 if lines else 0)
+    if columns is None:
+        # Sheets of about 3:2: columns * cell_width = 1.5 * rows * cell_height.
+        columns = min(n, max(1, round(math.sqrt(1.5 * n * cell_height / cell_width))))
+        columns = math.ceil(n / math.ceil(n / columns))  # no emptier last row than need be
+    rows = math.ceil(n / columns)
+    sheet = Image.new(
+        "RGB",
+        (
+            columns * cell_width + (columns - 1) * _GAP + 2 * margin,
+            rows * cell_height + (rows - 1) * _GAP + 2 * margin,
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    corners = []
+    for i, text in enumerate(texts):
+        row, column = divmod(i, columns)
+        y = margin + row * (cell_height + _GAP)
+        x = margin + column * (cell_width + _GAP)
+        corners.append((y, x + (cell_width - width) // 2))
+        for j, line in enumerate(text):
+            draw.text((x, y + height + _GAP // 2 + j * _LINE_HEIGHT), line, _INK, font)
+    played = np.repeat(np.asarray(sheet)[None], frames, axis=0)
+    for cell, (y, x) in zip(cells, corners, strict=True):
+        played[:, y : y + height, x : x + width] = cell
+    return played
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Breaks a text into lines of at most `width` pixels; what does not fit ends in an ellipsis."""
+    lines = []
+    rest = " ".join(text.split())
+    while rest:
+        fits = len(rest)
+        while fits > 1 and font.getlength(rest[:fits]) > width:
+            fits -= 1
+        if fits < len(rest):
+            # At the last space that fits, or inside a word that is too long by itself.
+            fits = rest.rfind(" ", 1, fits + 1) if " " in rest[1 : fits + 1] else fits
+        lines.append(rest[:fits])
+        rest = rest[fits:].strip()
+        if rest and len(lines) == _MAX_LINES:
+            last = lines[-1]
+            while font.getlength(last + "…") > width:
+                last = last[:-1]
+            lines[-1] = last.rstrip() + "…"
+            break
+    return lines
+
+
+def _palette(frames: np.ndarray) -> Image.Image:
+    """256 colours chosen from at most 16 of the frames."""
+    chosen = frames[:: math.ceil(len(frames) / 16)]
+    # Every pixel of enlarged clips says the same as its neighbour: a quarter of them suffices.
+    pixels = chosen[:, ::2, ::2].reshape(len(chosen), -1, 3)
+    return Image.fromarray(pixels).quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1)
+
+
+@contextlib.contextmanager
+def _atomic(path: str | Path) -> Iterator[str]:
+    """A path beside `path` that takes its name if the block succeeds, or disappears."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        yield str(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,260 @@
+"""Real handwritten digits that move over a black canvas: endless clips with true captions.
+
+The digits are the 1,797 8x8 images of scikit-learn's `load_digits`, so nothing is downloaded. Each
+moves at constant velocity and wraps around the edges of the canvas (a torus), so that what the
+caption says of the first frame holds for the last, however long the clip.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from stunet.errors import UserError
+
+# (dy, dx) of one pixel in that direction; rows count downwards.
+DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
+# Pixels per frame, by the word the caption uses. Digits start on whole pixels, so that only slow
+# ones are ever interpolated, and those in every other frame.
+SPEEDS = {"slowly": 0.5, "": 1.0, "fast": 2.0}
+
+_NATIVE_SIZE = 8
+_SPLITS = {"train": 0, "val": 1}
+_LENGTHS = {"train": 1_000_000, "val": 1_000}
+_HELD_OUT_EVERY = 10
+
+EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingDigit:
+    """What one digit of a clip is and does.
+
+    Attributes:
+      digit: 0..9.
+      image: which of scikit-learn's 1,797 images draws it.
+      direction: a key of `DIRECTIONS`.
+      speed: a key of `SPEEDS`.
+      start: (y, x), the pixel of its top left corner in the first frame.
+    """
+
+    digit: int
+    image: int
+    direction: str
+    speed: str
+    start: tuple[int, int]
+
+    @property
+    def velocity(self) -> tuple[float, float]:
+        """(dy, dx) in pixels per frame."""
+        dy, dx = DIRECTIONS[self.direction]
+        return dy * SPEEDS[self.speed], dx * SPEEDS[self.speed]
+
+
+def caption(digits: Sequence[MovingDigit]) -> str:
+    """Describes a clip, as in `a 3 moving left, fast, and an 8 moving up`."""
+    phrases = []
+    for digit in digits:
+        adverb = f", {digit.speed}" if digit.speed else ""
+        article = "an" if digit.digit == 8 else "a"
+        phrases.append(f"{article} {digit.digit} moving {digit.direction}{adverb}")
+    return ", and ".join(phrases)
+
+
+def render(
+    digits: Sequence[MovingDigit],
+    frames: int,
+    height: int,
+    width: int,
+    digit_size: int = _NATIVE_SIZE,
+) -> UInt8[np.ndarray, "t h w"]:
+    """Draws a clip of `frames` frames; digits that overlap combine by the brighter pixel.
+
+    Returns:
+      Grey values, 0 (black) to 255.
+    """
+    images = _digit_images(digit_size)
+    clip = None
+    for digit in digits:
+        drawn = _render_one(images[digit.image], digit, frames, height, width)
+        clip = drawn if clip is None else np.maximum(clip, drawn)
+    return np.zeros((frames, height, width), np.uint8) if clip is None else clip
+
+
+class MovingDigits:
+    """A random-access source of clips; clip `i` is a function of (seed, split, i) alone.
+
+    Indexing gives an example: `video` uint8 [frames, height, width, channels], `caption` str, and
+    with `encode_text` also `text` float32 [l, d] and `text_mask` bool [l].
+    """
+
+    def __init__(
+        self,
+        split: str,
+        frames: int,
+        height: int,
+        width: int,
+        channels: int = 1,
+        seed: int = 0,
+        encode_text: EncodeText | None = None,
+        digit_size: int | None = None,
+        num_digits: int = 1,
+        length: int | None = None,
+    ):
+        """
+        Args:
+          split: "train", or "val", which draws its digits with other handwritten images (a tenth
+            of each class).
+          frames: frames in a clip.
+          height: rows of the canvas, in pixels.
+          width: columns of the canvas, in pixels.
+          channels: the grey value is repeated over them.
+          seed: 0 or above; another seed gives other clips of the same images.
+          encode_text: from a list of n captions to states [n, l, d] and mask [n, l].
+          digit_size: pixels on a side; 8 by default, larger ones are smoothly upscaled.
+          num_digits: digits in each clip.
+          length: clips in the source; by default 1,000,000 for train and 1,000 for val.
+
+        Raises:
+          UserError: an unknown split, a canvas smaller than a digit, or a value out of range.
+        """
+        digit_size = _NATIVE_SIZE if digit_size is None else digit_size
+        if split not in _SPLITS:
+            raise UserError(
+                f"moving digits have no split {split!r}; choose from {', '.join(_SPLITS)}"
+            )
+        length = _LENGTHS[split] if length is None else length
+        for name, value, least in [
+            ("frames", frames, 1),
+            ("channels", channels, 1),
+            ("seed", seed, 0),
+            ("digit_size", digit_size, _NATIVE_SIZE),
+            ("num_digits", num_digits, 1),
+            ("length", length, 1),
+        ]:
+            if value < least:
+                raise UserError(f"moving digits need {name} of at least {least}, not {value}")
+        if min(height, width) < digit_size:
+            raise UserError(
+                f"a canvas of {height}x{width} pixels is smaller than a digit of"
+                f" {digit_size}x{digit_size}; make height and width at least {digit_size}"
+            )
+        self.split = split
+        self.frames = frames
+        self.height = height
+        self.width = width
+        self.channels = channels
+        self.seed = seed
+        self.encode_text = encode_text
+        self.digit_size = digit_size
+        self.num_digits = num_digits
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        digits = self.truth(i)
+        grey = render(digits, self.frames, self.height, self.width, self.digit_size)
+        example = {
+            "video": np.repeat(grey[..., None], self.channels, axis=-1),
+            "caption": caption(digits),
+        }
+        if self.encode_text is not None:
+            states, mask = self.encode_text([example["caption"]])
+            example["text"], example["text_mask"] = states[0], mask[0]
+        return example
+
+    def truth(self, i: int) -> tuple[MovingDigit, ...]:
+        """What moves in clip `i`, in the order of the caption, without drawing it.
+
+        Raises:
+          IndexError: `i` is not in 0..length-1.
+        """
+        if not 0 <= i < self.length:
+            raise IndexError(f"clip {i} of {self.length}")
+        images = _split_images(self.split)
+        labels = _load_digits()[1]
+        # SeedSequence's words are promised to stay the same in every NumPy, which the methods of
+        # Generator are not, and they cost a tenth of one. Five words place one digit.
+        entropy = np.random.SeedSequence([self.seed, _SPLITS[self.split], int(i)])
+        words = entropy.generate_state(5 * self.num_digits, np.uint64).tolist()
+        digits = []
+        for word in range(0, len(words), 5):
+            pick, direction, speed, y, x = words[word : word + 5]
+            image = int(images[pick % len(images)])
+            digits.append(
+                MovingDigit(
+                    digit=int(labels[image]),
+                    image=image,
+                    direction=tuple(DIRECTIONS)[direction % len(DIRECTIONS)],
+                    speed=tuple(SPEEDS)[speed % len(SPEEDS)],
+                    start=(y % self.height, x % self.width),
+                )
+            )
+        return tuple(digits)
+
+
+def _render_one(
+    image: np.ndarray, digit: MovingDigit, frames: int, height: int, width: int
+) -> np.ndarray:
+    """[t, h, w] uint8: the digit's first frame, shifted around the torus along its one axis."""
+    size = len(image)
+    y, x = digit.start
+    rows = (np.arange(y, y + size) % height)[:, None]
+    columns = np.arange(x, x + size) % width
+    canvas = np.zeros((height, width), np.uint8)
+    canvas[rows, columns] = image
+    dy, dx = digit.velocity
+    if dy:
+        # Moving along the columns of the transpose, so that one axis is enough below.
+        canvas = np.ascontiguousarray(canvas.T)
+    shift = np.arange(frames) * (dy or dx)
+    whole = np.floor(shift).astype(np.int64)
+    fraction = (shift - whole).astype(np.float32)
+    extent = canvas.shape[1]
+    source = (np.arange(extent) - whole[:, None]) % extent
+    clip = canvas[:, source]  # [across, t, along]
+    if fraction.any():
+        beyond = canvas[:, source - 1]  # index -1 wraps around, as it should
+        weight = fraction[:, None]
+        clip = (clip * (1 - weight) + beyond * weight + 0.5).astype(np.uint8)
+    return np.ascontiguousarray(clip.transpose(1, 2, 0) if dy else clip.transpose(1, 0, 2))
+
+
+@functools.cache
+def _load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [1797, 8, 8], 0..255, and labels int [1797]."""
+    # Imported late: scikit-learn takes a second, which other sources should not pay.
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return np.round(data.images * (255 / 16)).astype(np.uint8), data.target
+
+
+@functools.cache
+def _digit_images(size: int) -> np.ndarray:
+    """uint8 [1797, size, size]."""
+    images = _load_digits()[0]
+    if size == _NATIVE_SIZE:
+        return images
+    from scipy import ndimage
+
+    scale = (1, size / _NATIVE_SIZE, size / _NATIVE_SIZE)
+    smooth = ndimage.zoom(
+        images.astype(np.float32), scale, order=3, mode="grid-constant", grid_mode=True
+    )
+    return np.round(np.clip(smooth, 0, 255)).astype(np.uint8)
+
+
+@functools.cache
+def _split_images(split: str) -> np.ndarray:
+    """The images of a split: of each digit class every tenth is held out."""
+    labels = _load_digits()[1]
+    held_out = np.zeros(len(labels), bool)
+    for digit in range(10):
+        held_out[np.flatnonzero(labels == digit)[::_HELD_OUT_EVERY]] = True
+    return np.flatnonzero(held_out if split == "val" else ~held_out)

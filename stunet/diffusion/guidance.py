@@ -1,0 +1,128 @@
+"""Classifier-free guidance and thresholding: from the raw network to the samplers' `denoise`."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32
+
+from stunet.diffusion.prediction import PREDICTIONS, to_x0
+from stunet.diffusion.schedules import NoiseSchedule
+from stunet.errors import UserError, choose
+
+
+def guide(
+    cond_x0: Float[Array, "*shape"], uncond_x0: Float[Array, "*shape"], scale: float
+) -> Float[Array, "*shape"]:
+    """uncond + scale (cond - uncond); 1 is conditional, 0 unconditional, more is stronger.
+
+    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w;
+    Imagen, arXiv 2205.11487, eq. 2, with scale = w). Both papers write it for eps; for a given
+    x_t, x0 is affine in eps and the weights sum to 1, so it is the same in x0.
+    """
+    return uncond_x0 + scale * (cond_x0 - uncond_x0)
+
+
+def _dynamic(x0: Array, percentile: float) -> Array:
+    # Flattened per clip: one s for all frames, or brightness would flicker.
+    magnitudes = jnp.abs(x0).reshape(x0.shape[0], -1)
+    s = jnp.maximum(jnp.percentile(magnitudes, percentile, axis=1), 1.0)
+    s = s.reshape(s.shape + (1,) * (x0.ndim - 1))
+    return jnp.clip(x0, -s, s) / s
+
+
+THRESHOLDS = {
+    "dynamic": _dynamic,
+    "static": lambda x0, percentile: jnp.clip(x0, -1.0, 1.0),
+    "none": lambda x0, percentile: x0,
+}
+
+
+def threshold(
+    x0: Float[Array, "b ..."], mode: str = "dynamic", percentile: float = 99.5
+) -> Float[Array, "b ..."]:
+    """Brings estimates that guidance has pushed out of -1..1 back into it.
+
+    Imagen (arXiv 2205.11487), section 2.3:
+        dynamic: per clip, s = max(1, percentile of |x0|); clip to [-s, s] and divide by s. Large
+            guidance scales then do not saturate the picture. Sorts the whole clip.
+        static: clip to [-1, 1].
+        none: leave as is.
+
+    Args:
+        x0: estimates, one clip per leading index.
+        mode: a key of `THRESHOLDS`.
+        percentile: of the dynamic mode, in (0, 100]; 100 rescales by the maximum.
+
+    Raises:
+        UserError: unknown mode, or percentile out of range.
+    """
+    apply = choose(THRESHOLDS, mode, "threshold")
+    if not 0 < percentile <= 100:
+        raise UserError(f"threshold percentile is {percentile}; it must be in (0, 100]")
+    return apply(x0, percentile)
+
+
+def guided_denoiser(
+    predict: Callable[..., Array],
+    text: Float[Array, "b l d"],
+    text_mask: Bool[Array, "b l"],
+    *shared: Float[Array, "b ..."],
+    schedule: NoiseSchedule,
+    prediction: str,
+    guidance_scale: float,
+    threshold_mode: str = "dynamic",
+    percentile: float = 99.5,
+) -> Callable[[Array, Array], Array]:
+    """Turns the raw network into the `denoise(x_t, t) -> x0` that `samplers.sample` takes.
+
+    The unconditional half sees no text: states of zero and a mask that is False throughout, as a caption dropped in
+    training. Both halves
+    run as one batch of 2b, in which clip i is at rows 2i (conditional) and 2i + 1 (unconditional):
+    interleaved, so that a batch sharded over chips doubles in place instead of moving.
+
+    Args:
+        predict: (x_t [n, ...], time [n], text [n, l, d], text_mask [n, l], *shared) -> output
+            [n, ...], with n = b or 2b.
+        text: token states of each clip's prompt.
+        text_mask: which tokens count.
+        shared: further inputs `[b, ...]` that both halves get alike, such as a masked
+            conditioning clip.
+        schedule: log-SNR of t.
+        prediction: what `predict` outputs, a key of `PREDICTIONS`.
+        guidance_scale: see `guide`. 1 runs only the conditional half, 0 only the unconditional.
+        threshold_mode: see `threshold`.
+        percentile: see `threshold`.
+
+    Returns:
+        `denoise`, for x_t `[b, ...]` and a float scalar t.
+
+    Raises:
+        UserError: unknown prediction or threshold mode, or percentile out of range.
+    """
+    choose(PREDICTIONS, prediction, "prediction")
+    threshold(jnp.zeros((1, 1)), threshold_mode, percentile)  # Complains now, not mid-trace.
+    null = jnp.zeros_like(text), jnp.zeros_like(text_mask)
+
+    def estimate(x_t, t, text, mask, *shared):
+        time = jnp.full(x_t.shape[:1], t, jnp.float32)
+        return to_x0(prediction, predict(x_t, time, text, mask, *shared), x_t, schedule(time))
+
+    def interleave(a, b):
+        return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+    def twice(a):
+        return interleave(a, a)
+
+    def denoise(x_t: Float[Array, "b ..."], t: Float[Array, ""]) -> Float32[Array, "b ..."]:
+        if guidance_scale == 1:
+            x0 = estimate(x_t, t, text, text_mask, *shared)
+        elif guidance_scale == 0:
+            x0 = estimate(x_t, t, *null, *shared)
+        else:
+            prompts = [interleave(*pair) for pair in zip((text, text_mask), null, strict=True)]
+            both = estimate(twice(x_t), t, *prompts, *map(twice, shared))
+            pairs = both.reshape(-1, 2, *both.shape[1:])
+            x0 = guide(pairs[:, 0], pairs[:, 1], guidance_scale)
+        return threshold(x0, threshold_mode, percentile)
+
+    return denoise

@@ -1,0 +1,131 @@
+"""What the network predicts, and how its output becomes an estimate of the clip or of the noise.
+
+`log_snr` is a scalar (one noise level for everything) or has the leading axes of the clips, such
+as `[b]` for clips `[b, t, h, w, c]`. Results are float32.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
+
+from stunet.diffusion.schedules import alpha_sigma
+from stunet.errors import choose
+
+
+class Prediction(NamedTuple):
+    """One parametrisation, as formulas in alpha and sigma.
+
+    Attributes:
+        target: (x0, noise, alpha, sigma) -> what the network should output.
+        to_x0: (output, x_t, alpha, sigma) -> x0.
+        to_eps: (output, x_t, alpha, sigma) -> noise.
+    """
+
+    target: Callable
+    to_x0: Callable
+    to_eps: Callable
+
+
+PREDICTIONS = {
+    # The noise: Ho et al., DDPM (arXiv 2006.11239), eqs. 12 and 14.
+    "eps": Prediction(
+        target=lambda x0, noise, alpha, sigma: noise,
+        to_x0=lambda output, x_t, alpha, sigma: (x_t - sigma * output) / alpha,
+        to_eps=lambda output, x_t, alpha, sigma: output,
+    ),
+    # The velocity on the circle (alpha, sigma): Salimans and Ho (arXiv 2202.00512), appendix D.
+    "v": Prediction(
+        target=lambda x0, noise, alpha, sigma: alpha * noise - sigma * x0,
+        to_x0=lambda output, x_t, alpha, sigma: alpha * x_t - sigma * output,
+        to_eps=lambda output, x_t, alpha, sigma: sigma * x_t + alpha * output,
+    ),
+    # The clean clip itself.
+    "x0": Prediction(
+        target=lambda x0, noise, alpha, sigma: x0,
+        to_x0=lambda output, x_t, alpha, sigma: output,
+        to_eps=lambda output, x_t, alpha, sigma: (x_t - alpha * output) / sigma,
+    ),
+}
+
+
+def add_noise(
+    x0: Float[Array, "*shape"], noise: Float[Array, "*shape"], log_snr: Float[Array, "*lead"]
+) -> Float32[Array, "*shape"]:
+    """Draws from q(x_t | x0): x_t = alpha x0 + sigma noise (DDPM eq. 4).
+
+    Args:
+        x0: clean clips, -1..1.
+        noise: standard normal.
+        log_snr: noise level of each clip.
+    """
+    alpha, sigma = _amplitudes(log_snr, x0.ndim)
+    return alpha * x0.astype(jnp.float32) + sigma * noise.astype(jnp.float32)
+
+
+def target(
+    prediction: str,
+    x0: Float[Array, "*shape"],
+    noise: Float[Array, "*shape"],
+    log_snr: Float[Array, "*lead"],
+) -> Float32[Array, "*shape"]:
+    """What the network should output for x_t = alpha x0 + sigma noise.
+
+    eps: noise. x0: x0. v: alpha noise - sigma x0.
+
+    Raises:
+        UserError: `prediction` is not a key of `PREDICTIONS`.
+    """
+    formulas = choose(PREDICTIONS, prediction, "prediction")
+    x0, noise = x0.astype(jnp.float32), noise.astype(jnp.float32)
+    return formulas.target(x0, noise, *_amplitudes(log_snr, x0.ndim))
+
+
+def to_x0(
+    prediction: str,
+    output: Float[Array, "*shape"],
+    x_t: Float[Array, "*shape"],
+    log_snr: Float[Array, "*lead"],
+) -> Float32[Array, "*shape"]:
+    """The clean clip implied by the network's output.
+
+    eps: (x_t - sigma output) / alpha. v: alpha x_t - sigma output. x0: output.
+
+    With eps, an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2), which is
+    about 1,800 at log-SNR -15, the default end of the schedule: finite, but worthless there, since
+    x_t hardly holds anything but noise. Threshold the estimate while sampling
+    (`guidance.threshold`), or predict v or x0, whose errors are never magnified.
+
+    Raises:
+        UserError: `prediction` is not a key of `PREDICTIONS`.
+    """
+    return _implied("to_x0", prediction, output, x_t, log_snr)
+
+
+def to_eps(
+    prediction: str,
+    output: Float[Array, "*shape"],
+    x_t: Float[Array, "*shape"],
+    log_snr: Float[Array, "*lead"],
+) -> Float32[Array, "*shape"]:
+    """The noise implied by the network's output.
+
+    eps: output. v: sigma x_t + alpha output. x0: (x_t - alpha output) / sigma, whose errors are
+    magnified at the clean end as those of eps are at the noisy end in `to_x0`.
+
+    Raises:
+        UserError: `prediction` is not a key of `PREDICTIONS`.
+    """
+    return _implied("to_eps", prediction, output, x_t, log_snr)
+
+
+def _implied(formula: str, prediction: str, output: Array, x_t: Array, log_snr: Array) -> Array:
+    formulas = choose(PREDICTIONS, prediction, "prediction")
+    output, x_t = output.astype(jnp.float32), x_t.astype(jnp.float32)
+    return getattr(formulas, formula)(output, x_t, *_amplitudes(log_snr, x_t.ndim))
+
+
+def _amplitudes(log_snr: Array, ndim: int) -> tuple[Array, Array]:
+    """alpha and sigma, shaped to broadcast over clips of `ndim` axes."""
+    return alpha_sigma(log_snr.reshape(log_snr.shape + (1,) * (ndim - log_snr.ndim)))

@@ -1,0 +1,219 @@
+"""Samplers: from noise to a clip, in a fixed number of calls of the denoiser.
+
+Write a step as going from noise level t to the cleaner level s, with lambda = log_snr / 2 and
+h = lambda_s - lambda_t > 0. All that a sampler may look at is in `Step`.
+
+The denoiser is called at t_start = t_0 > t_1 > ... > t_{steps-1} > 0 (`time_grid`), and the last
+step goes to zero noise (log-SNR +inf) rather than to the schedule's log_snr_max, which makes it
+return the denoiser's x0 estimate.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
+
+from stunet.diffusion.schedules import NoiseSchedule, alpha_sigma
+from stunet.errors import UserError, choose
+
+
+class SamplerState(NamedTuple):
+    """What passes from one step to the next.
+
+    Attributes:
+        x: the clip at the current noise level; after the last step, the sample.
+        x0: the latest estimate of the clean clip (zeros before the first step): a preview.
+    """
+
+    x: Float32[Array, "..."]
+    x0: Float32[Array, "..."]
+
+
+class Step(NamedTuple):
+    """One step, as a sampler sees it.
+
+    Attributes:
+        x: the clip at level t.
+        x0: the denoiser's estimate from it.
+        x0_before: the estimate of the step before; whatever, on the first step.
+        log_snr_before: log-SNR of the step before; -inf on the first step.
+        log_snr_t: log-SNR of x.
+        log_snr_s: log-SNR to go to; +inf on the last step.
+        rng: a key for this step alone.
+    """
+
+    x: Array
+    x0: Array
+    x0_before: Array
+    log_snr_before: Array
+    log_snr_t: Array
+    log_snr_s: Array
+    rng: Array
+
+
+def ddim(step: Step) -> Array:
+    """Deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12 with eta = 0); first order.
+
+    x_s = alpha_s x0 + sigma_s eps, with eps = (x_t - alpha_t x0) / sigma_t the implied noise.
+    """
+    alpha_t, sigma_t = alpha_sigma(step.log_snr_t)
+    alpha_s, sigma_s = alpha_sigma(step.log_snr_s)
+    return alpha_s * step.x0 + sigma_s * (step.x - alpha_t * step.x0) / sigma_t
+
+
+def ancestral(step: Step) -> Array:
+    """Draws from the posterior q(x_s | x_t, x0) (Ho et al., arXiv 2006.11239, eqs. 6 and 7).
+
+    With c = 1 - SNR_t / SNR_s (VDM, arXiv 2107.00630, writes it so in continuous time),
+        mean = (alpha_t / alpha_s) (sigma_s / sigma_t)^2 x_t + alpha_s c x0,  variance = sigma_s^2 c
+    """
+    alpha_t, sigma_t = alpha_sigma(step.log_snr_t)
+    alpha_s, sigma_s = alpha_sigma(step.log_snr_s)
+    c = -jnp.expm1(step.log_snr_t - step.log_snr_s)
+    mean = (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2 * step.x + alpha_s * c * step.x0
+    noise = jax.random.normal(step.rng, step.x.shape, step.x.dtype)
+    return mean + sigma_s * jnp.sqrt(c) * noise
+
+
+def dpmpp_2m(step: Step) -> Array:
+    """DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2); deterministic, second order.
+
+    x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D, which is DDIM's step with x0 replaced
+    by its linear extrapolation to the middle of the step,
+        D = x0 + h / (2 h_before) (x0 - x0_before)
+    The first step has nothing to extrapolate from and the last has infinite h: both are DDIM's.
+    """
+    # In log-SNR, twice lambda: only their ratio counts.
+    h = step.log_snr_s - step.log_snr_t
+    h_before = step.log_snr_t - step.log_snr_before
+    weight = jnp.where(jnp.isfinite(h), h / (2 * h_before), 0.0)
+    return ddim(step._replace(x0=step.x0 + weight * (step.x0 - step.x0_before)))
+
+
+def _uniform_in_t(schedule: NoiseSchedule, t_start: float, fraction: Array) -> Array:
+    return t_start * (1 - fraction)
+
+
+def _uniform_in_log_snr(schedule: NoiseSchedule, t_start: float, fraction: Array) -> Array:
+    first, last = schedule(jnp.asarray([t_start, 0.0], jnp.float32))
+    return schedule.time(first + fraction * (last - first))
+
+
+class Sampler(NamedTuple):
+    """A way to sample.
+
+    Attributes:
+        update: the rule of one step, Step -> the clip at level s.
+        grid: (schedule, t_start, fraction of the way) -> time.
+    """
+
+    update: Callable
+    grid: Callable
+
+
+SAMPLERS = {
+    "ddim": Sampler(ddim, _uniform_in_t),
+    "ancestral": Sampler(ancestral, _uniform_in_t),
+    "dpmpp_2m": Sampler(dpmpp_2m, _uniform_in_log_snr),
+}
+
+
+def time_grid(
+    sampler: str, *, schedule: NoiseSchedule, steps: int, t_start: float = 1.0
+) -> Float32[Array, "{steps}"]:
+    """The times at which the denoiser is called, falling from `t_start`.
+
+    ddim and ancestral: uniform in t, t_i = t_start (1 - i / steps), as usual for them.
+    dpmpp_2m: uniform in log-SNR from schedule(t_start) to schedule(0). On Gaussian data this shows
+    clean second order at every scale of the data and every shift. Steps uniform in t on the
+    cosine schedule jump over the ends: with 32 of them, data of standard deviation 0.02 comes out
+    50 times less accurate, and data of 0.4 twice as accurate.
+
+    Args and errors as `sample`.
+    """
+    grid = choose(SAMPLERS, sampler, "sampler").grid
+    if steps < 1:
+        raise UserError(f"steps is {steps}; sampling needs at least 1")
+    if not 0 < t_start <= 1:
+        raise UserError(f"t_start is {t_start}; it must be above 0 and at most 1 (pure noise)")
+    return grid(schedule, t_start, jnp.arange(steps, dtype=jnp.float32) / steps)
+
+
+def init(x_T: Float[Array, "*shape"]) -> SamplerState:
+    """The state before the first step."""
+    x = x_T.astype(jnp.float32)
+    return SamplerState(x=x, x0=jnp.zeros_like(x))
+
+
+def make_step(
+    denoise: Callable[[Array, Array], Array],
+    rng: PRNGKeyArray,
+    *,
+    schedule: NoiseSchedule,
+    sampler: str,
+    steps: int,
+    t_start: float = 1.0,
+) -> Callable[[SamplerState, Int[Array, ""] | int], SamplerState]:
+    """Returns `step(state, i)`, to be called for i = 0 .. steps - 1.
+
+    `sample` scans over it. A host loop that shows progress jits it and calls it itself; both give
+    the same clip, since the noise of step i depends only on `rng` and i.
+
+    Args and errors as `sample`.
+    """
+    times = time_grid(sampler, schedule=schedule, steps=steps, t_start=t_start)
+    levels = jnp.pad(schedule(times), 1, constant_values=(-jnp.inf, jnp.inf))
+    update = SAMPLERS[sampler].update
+
+    def step(state: SamplerState, i: Int[Array, ""] | int) -> SamplerState:
+        x0 = denoise(state.x, times[i]).astype(jnp.float32)
+        x = update(
+            Step(
+                x=state.x,
+                x0=x0,
+                x0_before=state.x0,
+                log_snr_before=levels[i],
+                log_snr_t=levels[i + 1],
+                log_snr_s=levels[i + 2],
+                rng=jax.random.fold_in(rng, i),
+            )
+        )
+        return SamplerState(x=x, x0=x0)
+
+    return step
+
+
+def sample(
+    denoise: Callable[[Array, Array], Array],
+    x_T: Float[Array, "*shape"],
+    rng: PRNGKeyArray,
+    *,
+    schedule: NoiseSchedule,
+    sampler: str,
+    steps: int,
+    t_start: float = 1.0,
+) -> Float32[Array, "*shape"]:
+    """Denoises `x_T` down to a sample; one `lax.scan`, so it fits inside one jit.
+
+    Args:
+        denoise: (x_t, t) -> estimate of x0, already guided and thresholded
+            (`guidance.guided_denoiser`); t is a float32 scalar in (0, 1].
+        x_T: the clip at time `t_start`, any shape: standard normal for t_start = 1; for less
+            (SDEdit), a clip noised with `add_noise` at `schedule(t_start)`.
+        rng: key of the noise that `ancestral` adds; the other samplers ignore it.
+        schedule: the schedule that the denoiser was trained with.
+        sampler: a key of `SAMPLERS`.
+        steps: number of calls of `denoise`, at least 1.
+        t_start: time of x_T, in (0, 1].
+
+    Returns:
+        The x0 estimate of the last step.
+
+    Raises:
+        UserError: unknown sampler, or steps or t_start out of range.
+    """
+    step = make_step(denoise, rng, schedule=schedule, sampler=sampler, steps=steps, t_start=t_start)
+    state, _ = jax.lax.scan(lambda s, i: (step(s, i), None), init(x_T), jnp.arange(steps))
+    return state.x

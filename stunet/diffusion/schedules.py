@@ -1,0 +1,144 @@
+"""Noise schedules: how the log signal-to-noise ratio falls from t = 0 (clean) to t = 1 (noise)."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
+
+from stunet.errors import UserError, choose
+
+
+class Curve(NamedTuple):
+    """log-SNR as a falling function of time, and its inverse.
+
+    Attributes:
+        log_snr: (t, log_snr_min, log_snr_max) -> log-SNR.
+        time: (log_snr, log_snr_min, log_snr_max) -> t.
+    """
+
+    log_snr: Callable
+    time: Callable
+
+
+def cosine(
+    t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
+) -> Float32[Array, "*n"]:
+    """The cosine schedule: log_snr(t) = -2 log tan(pi t / 2), so alpha = cos(pi t / 2).
+
+    That is infinite at both ends, so, as in Hoogeboom et al., "simple diffusion"
+    (arXiv 2301.11093, appendix), the angle runs over [u_0, pi / 2 - v_0] rather than [0, pi / 2],
+    with u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)): smooth
+    everywhere, and the two bounds are reached at exactly t = 0 and t = 1.
+
+    Args:
+        t: times in [0, 1].
+        log_snr_min: log-SNR at t = 1.
+        log_snr_max: log-SNR at t = 0.
+
+    Returns:
+        log-SNR at each time.
+    """
+    t = t.astype(jnp.float32)
+    u_0, v_0, span = _cosine_angles(log_snr_min, log_snr_max)
+    # u is the angle from the clean end and v = pi / 2 - u the one from the noisy end, each summed
+    # up on its own: tan(u) near pi / 2 would lose four digits of the smallest SNRs.
+    u = u_0 + t * span
+    v = v_0 + (1 - t) * span
+    return 2 * (jnp.log(jnp.sin(v)) - jnp.log(jnp.sin(u)))
+
+
+def _cosine_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array:
+    u_0, _, span = _cosine_angles(log_snr_min, log_snr_max)
+    return (jnp.arctan(jnp.exp(-log_snr / 2)) - u_0) / span
+
+
+def _cosine_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
+    """Angles cut off at the clean and at the noisy end, and what is left of pi / 2."""
+    u_0 = math.atan(math.exp(-log_snr_max / 2))
+    v_0 = math.atan(math.exp(log_snr_min / 2))
+    return u_0, v_0, math.pi / 2 - u_0 - v_0
+
+
+def linear(
+    t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
+) -> Float32[Array, "*n"]:
+    """log-SNR linear in t: every octave of noise gets the same share of [0, 1].
+
+    The simplest schedule in the log-SNR form of Kingma et al. (VDM, arXiv 2107.00630, section 3).
+    Not to be confused with DDPM's linear betas.
+
+    Args and returns as `cosine`.
+    """
+    t = t.astype(jnp.float32)
+    return log_snr_max * (1 - t) + log_snr_min * t
+
+
+def _linear_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array:
+    return (log_snr_max - log_snr) / (log_snr_max - log_snr_min)
+
+
+SCHEDULES = {"cosine": Curve(cosine, _cosine_time), "linear": Curve(linear, _linear_time)}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseSchedule:
+    """A schedule as an experiment chooses it; hashable, so it may be static under `jax.jit`.
+
+    `schedule(t)` gives the log-SNR at the times t in [0, 1], any shape, as float32;
+    `schedule.time(log_snr)` goes back.
+
+    Attributes:
+        name: a key of `SCHEDULES`.
+        shift: noise_d / image_d of simple diffusion (section 3.1). Averaging neighbouring pixels
+            removes noise but little of the image, so a 128x128 clip needs more noise than a 64x64
+            one to be equally destroyed: shift = 64 / 128 gives it the schedule that is right at
+            64. Adds 2 log(shift) to the log-SNR at every t, bounds included; 1 changes nothing.
+        log_snr_min: log-SNR at t = 1, before the shift.
+        log_snr_max: log-SNR at t = 0, before the shift.
+
+    Raises:
+        UserError: unknown name, a shift that is not positive, or bounds in the wrong order.
+    """
+
+    name: str = "cosine"
+    shift: float = 1.0
+    log_snr_min: float = -15.0
+    log_snr_max: float = 15.0
+
+    def __post_init__(self):
+        choose(SCHEDULES, self.name, "noise schedule")
+        if not self.shift > 0:
+            raise UserError(
+                f"noise schedule shift is {self.shift}; it must be positive, such as 64 / 128"
+            )
+        if not self.log_snr_min < self.log_snr_max:
+            raise UserError(
+                f"noise schedule has log_snr_min {self.log_snr_min} and log_snr_max "
+                f"{self.log_snr_max}; the minimum must be below the maximum"
+            )
+
+    def __call__(self, t: Float[Array, "*n"]) -> Float32[Array, "*n"]:
+        curve = SCHEDULES[self.name].log_snr
+        return curve(t, self.log_snr_min, self.log_snr_max) + 2 * math.log(self.shift)
+
+    def time(self, log_snr: Float[Array, "*n"]) -> Float32[Array, "*n"]:
+        """The inverse: the time in [0, 1] at which the schedule passes through `log_snr`."""
+        log_snr = log_snr.astype(jnp.float32) - 2 * math.log(self.shift)
+        t = SCHEDULES[self.name].time(log_snr, self.log_snr_min, self.log_snr_max)
+        return jnp.clip(t, 0.0, 1.0)
+
+
+def alpha_sigma(
+    log_snr: Float[Array, "*n"],
+) -> tuple[Float32[Array, "*n"], Float32[Array, "*n"]]:
+    """Signal and noise amplitudes: alpha = sqrt(sigmoid(log_snr)), sigma = sqrt(sigmoid(-log_snr)).
+
+    Each from its own sigmoid, never as sqrt(1 - other^2), so that both keep their relative
+    precision when tiny. log_snr = +inf gives exactly (1, 0) and -inf gives (0, 1).
+    """
+    log_snr = log_snr.astype(jnp.float32)
+    return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))

@@ -1,0 +1,98 @@
+"""Attention of a clip: over each frame's pixels and the text, and over the frames of each pixel."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from stunet.nn.layers import Dense, GroupNorm
+
+
+class TextAttention(nn.Module):
+    """Residual attention of each frame's positions to themselves and to the text, as in DeepFloyd IF.
+
+    The text's keys and values are added to the frame's own ("added key/value"), so one softmax weighs both. `mask`
+    removes text tokens from the softmax. Without text it is plain self-attention.
+    """
+
+    head_channels: int
+    groups: int
+    text_groups: int = 32
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t h w c"],
+        text: Float[Array, "b l d"] | None = None,
+        mask: Bool[Array, "b l"] | None = None,
+    ) -> Float[Array, "b t h w c"]:
+        b, t, h, w, c = x.shape
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+        def heads(name, values):
+            projected = Dense(c, name=name, **dtypes)(values)
+            return projected.reshape(*values.shape[:-1], -1, self.head_channels)
+
+        states = GroupNorm(self.groups, name="group_norm", **dtypes)(x).reshape(b, t, h * w, c)
+        query, key, value = (heads(name, states) for name in ("to_q", "to_k", "to_v"))
+        allowed = None
+        if text is not None:
+            text = GroupNorm(self.text_groups, batch_axes=1, name="norm_cross", **dtypes)(text)
+            added = [jnp.expand_dims(heads(name, text), 1) for name in ("add_k_proj", "add_v_proj")]
+            added = [jnp.broadcast_to(a, (b, t, *a.shape[2:])) for a in added]
+            key, value = (
+                jnp.concatenate(pair, axis=2) for pair in zip(added, (key, value), strict=True)
+            )
+            if mask is not None:
+                own = jnp.ones((b, h * w), bool)
+                allowed = jnp.concatenate([mask, own], axis=1)[:, None, None, :]
+        # Frames are mapped, not merged into the batch, so that a clip sharded over frames stays so.
+        attend = jax.vmap(jax.nn.dot_product_attention, in_axes=(1, 1, 1, None, None), out_axes=1)
+        y = attend(query, key, value, None, allowed).reshape(b, t, h, w, c)
+        return x + Dense(c, name="to_out", **dtypes)(y)
+
+
+class TemporalAttention(nn.Module):
+    """Lumiere's attention-based inflation block: residual attention over time at each position (arXiv 2401.12945).
+
+    The output projection starts at zero, so the block starts as a no-op. Frames know their order by rotary
+    position embeddings, which are relative and so extend to clips longer than those trained on (a choice: the
+    paper does not say).
+    """
+
+    head_channels: int
+    groups: int
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        c = x.shape[-1]
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+
+        def heads(name):
+            projected = Dense(c, name=name, **dtypes)(states)
+            return projected.reshape(*x.shape[:-1], -1, self.head_channels)
+
+        states = GroupNorm(self.groups, name="group_norm", **dtypes)(x)
+        query, key, value = rotate(heads("to_q")), rotate(heads("to_k")), heads("to_v")
+        attend = jax.vmap(jax.vmap(jax.nn.dot_product_attention, 2, 2), 3, 3)
+        y = attend(query, key, value).reshape(x.shape)
+        return x + Dense(c, kernel_init=nn.initializers.zeros, name="to_out", **dtypes)(y)
+
+
+def rotate(x: Float[Array, "b t h w n d"]) -> Float[Array, "b t h w n d"]:
+    """Rotary position embedding along t (Su et al., arXiv 2104.09864): pairs (i, i + d/2) turn by t / 100^(2i/d).
+
+    The base is 100 rather than the 10000 of text: clips have tens of frames, and a slower rotation would tell
+    nothing apart.
+    """
+    t, half = x.shape[1], x.shape[-1] // 2
+    frequency = 100.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = jnp.arange(t, dtype=jnp.float32)[:, None, None, None, None] * frequency
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)

@@ -1,0 +1,143 @@
+"""Residual blocks and resizing: the spatial blocks of DeepFloyd IF and the temporal ones that Lumiere adds."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from stunet.nn.layers import (
+    ACTIVATIONS,
+    Conv,
+    Dense,
+    GroupNorm,
+    identity_temporal_kernel,
+    shard_clip,
+)
+
+SPATIAL, TEMPORAL, POINTWISE = (1, 3, 3), (3, 1, 1), (1, 1, 1)
+
+
+def downsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h//2 w//2 c"]:
+    """Averages 2x2 pixels."""
+    b, t, h, w, c = x.shape
+    return x.reshape(b, t, h // 2, 2, w // 2, 2, c).mean((3, 5))
+
+
+def upsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t 2*h 2*w c"]:
+    """Repeats each pixel 2x2 (`repeat` and not `image.resize`, which would gather a sharded axis)."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+
+
+def fold_patches(x: Float[Array, "b t h w c"], size: int) -> Float[Array, "b t h2 w2 c2"]:
+    """Moves each `size` x `size` square of pixels into the channels."""
+    b, t, h, w, c = x.shape
+    x = x.reshape(b, t, h // size, size, w // size, size, c)
+    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, t, h // size, w // size, size * size * c)
+
+
+def unfold_patches(x: Float[Array, "b t h w c"], size: int) -> Float[Array, "b t h2 w2 c2"]:
+    """The inverse of `fold_patches`."""
+    b, t, h, w, c = x.shape
+    x = x.reshape(b, t, h, w, size, size, c // size**2)
+    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, t, h * size, w * size, c // size**2)
+
+
+RESAMPLE = {"none": lambda x: x, "down": downsample_space, "up": upsample_space}
+
+
+class ResnetBlock(nn.Module):
+    """Residual block of two spatial convolutions, with the conditioning vector as a scale and shift between them.
+
+    `resample` ("none", "down", "up") halves or doubles rows and columns inside the block: after the first
+    activation, and on the residual path.
+    """
+
+    features: int
+    groups: int
+    activation: str
+    resample: str = "none"
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t h w c"], condition: Float[Array, "b d"]
+    ) -> Float[Array, "b t h2 w2 f"]:
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        act, resample = ACTIVATIONS[self.activation], RESAMPLE[self.resample]
+        y = act(GroupNorm(self.groups, name="norm1", **dtypes)(x))
+        x, y = resample(x), resample(y)
+        y = Conv(self.features, SPATIAL, name="conv1", **dtypes)(y)
+        scale_shift = Dense(2 * self.features, name="time_emb_proj", **dtypes)(act(condition))
+        y = act(GroupNorm(self.groups, name="norm2", **dtypes)(y, scale_shift))
+        y = Conv(self.features, SPATIAL, name="conv2", **dtypes)(y)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, POINTWISE, name="conv_shortcut", **dtypes)(x)
+        return shard_clip(x + y)
+
+
+class ConvInflation(nn.Module):
+    """Lumiere's convolution-based inflation block (arXiv 2401.12945, section 3.1).
+
+    A spatial, then a temporal convolution, each with normalisation and activation after it, then a projection that
+    starts at zero, added to the input: at initialisation a no-op.
+    """
+
+    groups: int
+    activation: str
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        c = x.shape[-1]
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        act = ACTIVATIONS[self.activation]
+        y = Conv(c, SPATIAL, name="conv_spatial", **dtypes)(x)
+        y = act(GroupNorm(self.groups, name="norm_spatial", **dtypes)(y))
+        y = Conv(c, TEMPORAL, name="conv_temporal", **dtypes)(y)
+        y = act(GroupNorm(self.groups, name="norm_temporal", **dtypes)(y))
+        y = Conv(c, POINTWISE, kernel_init=nn.initializers.zeros, name="proj", **dtypes)(y)
+        return shard_clip(x + y)
+
+
+class TemporalDownsample(nn.Module):
+    """`[b, t, ...] -> [b, t / factor, ...]`: a temporal convolution, then every `factor`-th frame from frame 0 on.
+
+    With the identity initialisation it starts as nearest-neighbour resizing: frames 0, factor, 2 factor, ...
+    """
+
+    factor: int
+    kernel_init: nn.initializers.Initializer = identity_temporal_kernel
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b s h w c"]:
+        return Conv(
+            x.shape[-1],
+            TEMPORAL,
+            self.factor,
+            self.kernel_init,
+            self.dtype,
+            self.param_dtype,
+            name="conv",
+        )(x)
+
+
+class TemporalUpsample(nn.Module):
+    """`[b, t, ...] -> [b, factor t, ...]`: each frame repeated, then a temporal convolution.
+
+    With the identity initialisation it starts as nearest-neighbour resizing.
+    """
+
+    factor: int
+    kernel_init: nn.initializers.Initializer = identity_temporal_kernel
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b s h w c"]:
+        x = jnp.repeat(x, self.factor, axis=1)
+        return Conv(
+            x.shape[-1], TEMPORAL, 1, self.kernel_init, self.dtype, self.param_dtype, name="conv"
+        )(x)

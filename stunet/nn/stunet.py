@@ -1,0 +1,290 @@
+"""The Space-Time U-Net (Lumiere, arXiv 2401.12945): a text-to-image U-Net inflated to whole clips.
+
+The spatial network is Imagen's U-Net as published in DeepFloyd IF (diffusers' `UNet2DConditionModel` of that family),
+applied to each frame by itself. The temporal network is interleaved with it: after each layer an inflation block,
+after each spatial resize a temporal one. All temporal parts start as no-ops or as nearest-neighbour resizing.
+
+With total temporal factor N (the product of `temporal_factors`), at initialisation the output at frame k of clip x is
+what the spatial network makes of the frames {f * (k // f)}: f runs over the factors accumulated down to each level,
+each level seeing its own nearest earlier frame, through the skip connections too. Hence
+  - at every k divisible by N, all of these are frame k: the output is exactly the spatial network's for frame k;
+  - a clip constant over blocks of N frames, a static clip above all, gives the spatial network's output in every frame.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from stunet.nn.attention import TemporalAttention, TextAttention
+from stunet.nn.blocks import (
+    SPATIAL,
+    ConvInflation,
+    ResnetBlock,
+    TemporalDownsample,
+    TemporalUpsample,
+    fold_patches,
+    unfold_patches,
+)
+from stunet.nn.embeddings import TextPooling, TimeEmbedding
+from stunet.nn.layers import (
+    ACTIVATIONS,
+    Conv,
+    Dense,
+    GroupNorm,
+    identity_temporal_kernel,
+    shard_clip,
+)
+
+# What the backward pass finds stored, and what it computes anew, for each layer of the network.
+REMAT_POLICIES: dict[str, Callable | None] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+TEMPORAL_RESIZE_INITS = {
+    "nearest": identity_temporal_kernel,
+    "he": nn.initializers.he_normal(in_axis=(0, 1, 2, 3), out_axis=4),
+}
+
+
+class Layer(nn.Module):
+    """One layer of the U-Net: residual block, text attention (`attend`), inflation (`temporal`).
+
+    `temporal` is "conv" (all levels but the coarsest), "attention" (the coarsest) or "none" (a spatial network).
+    """
+
+    features: int
+    temporal: str
+    attend: bool
+    groups: int
+    text_groups: int
+    head_channels: int
+    temporal_attention_blocks: int
+    activation: str
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, skip, condition, text, mask):
+        """`(x, skip or None, ...) -> (y, y)`: the second for `nn.scan`, which stacks it."""
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        if skip is not None:
+            x = jnp.concatenate([x, skip], axis=-1)
+        x = ResnetBlock(self.features, self.groups, self.activation, name="resnet", **dtypes)(
+            x, condition
+        )
+        if self.attend:
+            x = TextAttention(
+                self.head_channels, self.groups, self.text_groups, name="attention", **dtypes
+            )(x, text, mask)
+        if self.temporal == "conv":
+            x = ConvInflation(self.groups, self.activation, name="temporal", **dtypes)(x)
+        elif self.temporal == "attention":
+            for i in range(self.temporal_attention_blocks):
+                x = TemporalAttention(
+                    self.head_channels, self.groups, name=f"temporal_{i}", **dtypes
+                )(x)
+        return x, x
+
+
+class STUNet(nn.Module):
+    """Clip, noise time and text -> the network's prediction for every pixel of every frame.
+
+    Attributes:
+        channels: features of each level, finest first.
+        layers_per_level: layers on the way down; one more on the way up.
+        attention_levels: for each level, whether its layers attend to pixels and text.
+        temporal_factors: for each level, by how much time shrinks on entering it; the first must be 1. None makes
+            the spatial (text-to-image) network, which sees each frame by itself.
+        temporal_attention_blocks: stacked blocks after each layer of the coarsest level.
+        patch_size: pixels on a side of the squares folded into channels before the first and unfolded after the last
+            convolution; 1 is Lumiere's and Imagen's, more is cheaper ("simple diffusion", arXiv 2301.11093, 3.3).
+        temporal_resize_init: "nearest", or "he" for the ablation of the paper's Appendix B.
+        in_channels are the input's own. Lumiere's conditioned models take seven: noisy clip, masked clip, mask.
+        groups, text_groups: of the group norms of features, and of text states in attention.
+        text_features: width of the text states inside attention; 0 for a network without text.
+        text_pooling_heads: of the attention that pools the text into the time embedding; 0 leaves it out.
+        time_scale, cosine_first, frequency_shift: of the sinusoidal code of the noise time.
+        remat: a key of REMAT_POLICIES, or "none".
+        scan_layers: run a level's equal layers as one scanned layer. Cuts compile time of deep levels; parameters
+            are stacked then (`stack_layers`).
+    """
+
+    channels: tuple[int, ...]
+    out_channels: int = 3
+    patch_size: int = 1
+    layers_per_level: int = 3
+    attention_levels: tuple[bool, ...] = (False, True, True, True)
+    temporal_factors: tuple[int, ...] | None = (1, 2, 2, 2)
+    temporal_attention_blocks: int = 2
+    temporal_resize_init: str = "nearest"
+    groups: int = 32
+    text_groups: int = 32
+    head_channels: int = 64
+    text_features: int = 768
+    text_pooling_heads: int = 64
+    activation: str = "gelu"
+    time_scale: float = 1000.0
+    cosine_first: bool = True
+    frequency_shift: float = 0.0
+    remat: str = "none"
+    scan_layers: bool = False
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t h w c"],
+        time: Float[Array, "b"],
+        text: Float[Array, "b l d"] | None = None,
+        text_mask: Bool[Array, "b l"] | None = None,
+    ) -> Float[Array, "b t h w o"]:
+        """Predicts over the whole clip.
+
+        Args:
+            x: noisy clip, -1..1 at no noise; h and w divisible by 2 per level below the first, t by the
+                product of `temporal_factors`.
+            time: noise time in 0..1 (times `time_scale`, the network's own step count).
+            text: token states; `text_mask` is False on those that attention shall not see.
+
+        Returns:
+            float32, of `out_channels`.
+        """
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        levels = len(self.channels)
+        factors = self.temporal_factors or (1,) * levels
+        condition, text = self._condition(time, text)
+        context = (condition, text, text_mask)
+
+        def resnet(features, resample, name):
+            block = self._remat(ResnetBlock)
+            return block(features, self.groups, self.activation, resample, name=name, **dtypes)
+
+        def resize_time(block, level, name):
+            init = TEMPORAL_RESIZE_INITS[self.temporal_resize_init]
+            return block(factors[level], init, name=name, **dtypes)
+
+        x = fold_patches(shard_clip(x), self.patch_size)
+        x = Conv(self.channels[0], SPATIAL, name="conv_in", **dtypes)(x)
+        skips = [x]
+        for level in range(levels):
+            x, outputs = self._level(f"down_{level}", level, x, None, context)
+            skips += outputs
+            if level + 1 < levels:
+                x = resnet(self.channels[level], "down", f"down_{level}_resize")(x, condition)
+                if factors[level + 1] > 1:
+                    name = f"down_{level}_resize_time"
+                    x = resize_time(TemporalDownsample, level + 1, name)(x)
+                skips.append(x)
+
+        x, _ = self._layer(levels - 1, name="mid_layer")(x, None, *context)
+        x = resnet(self.channels[-1], "none", "mid_resnet")(x, condition)
+
+        for level in reversed(range(levels)):
+            level_skips = [skips.pop() for _ in range(self.layers_per_level + 1)]
+            x, _ = self._level(f"up_{level}", level, x, level_skips, context)
+            if level > 0:
+                x = resnet(self.channels[level], "up", f"up_{level}_resize")(x, condition)
+                if factors[level] > 1:
+                    x = resize_time(TemporalUpsample, level, f"up_{level}_resize_time")(x)
+
+        x = ACTIVATIONS[self.activation](GroupNorm(self.groups, name="norm_out", **dtypes)(x))
+        features = self.out_channels * self.patch_size**2
+        x = Conv(features, SPATIAL, name="conv_out", **dtypes)(x)
+        return unfold_patches(x, self.patch_size).astype(jnp.float32)
+
+    def _condition(self, time, text):
+        """The vector that scales and shifts every residual block, and the text states for attention."""
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        features = 4 * self.channels[0]
+        condition = TimeEmbedding(
+            features,
+            self.channels[0],
+            self.activation,
+            self.time_scale,
+            self.cosine_first,
+            self.frequency_shift,
+            name="time_embedding",
+            **dtypes,
+        )(time)
+        if not self.text_features:
+            return condition, None
+        if self.text_pooling_heads:
+            pooling = TextPooling(features, self.text_pooling_heads, name="text_pooling", **dtypes)
+            condition = condition + pooling(text)
+        return condition, Dense(self.text_features, name="text_proj", **dtypes)(text)
+
+    def _level(self, name, level, x, skips, context):
+        """All layers of a level, one way; `skips` are consumed in order. Returns the last and all outputs."""
+        count = self.layers_per_level + (skips is not None)
+        # The first layer's input, and the last one's on the way up, have other widths than the rest.
+        equal = range(1, count - (skips is not None))
+        scanned = equal if self.scan_layers and len(equal) > 1 else ()
+        outputs = []
+        for i in range(count):
+            if i in scanned and i > scanned[0]:
+                continue
+            if i in scanned:
+                xs = None if skips is None else jnp.stack([skips[j] for j in scanned])
+                stack = self._layer(level, name=f"{name}_layers", repeat=len(scanned))
+                x, ys = stack(x, xs, *context)
+                outputs += list(ys)
+            else:
+                skip = None if skips is None else skips[i]
+                x, _ = self._layer(level, name=f"{name}_layer_{i}")(x, skip, *context)
+                outputs.append(x)
+        return x, outputs
+
+    def _layer(self, level, name, repeat=None):
+        coarsest = level == len(self.channels) - 1
+        layer = self._remat(Layer, scanned=repeat is not None)
+        if repeat is not None:
+            layer = nn.scan(
+                layer,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=repeat,
+                metadata_params={nn.PARTITION_NAME: None},
+            )
+        temporal = "attention" if coarsest else "conv"
+        return layer(
+            features=self.channels[level],
+            temporal=temporal if self.temporal_factors else "none",
+            attend=self.attention_levels[level],
+            groups=self.groups,
+            text_groups=self.text_groups,
+            head_channels=self.head_channels,
+            temporal_attention_blocks=self.temporal_attention_blocks,
+            activation=self.activation,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )
+
+    def _remat(self, module, scanned=False):
+        if self.remat == "none":
+            return module
+        return nn.remat(module, policy=REMAT_POLICIES[self.remat], prevent_cse=not scanned)
+
+
+def stack_layers(params: dict) -> dict:
+    """Parameters of a network without `scan_layers` -> those of the same network with it."""
+    stacked = {k: v for k, v in params.items() if "_layer_" not in k}
+    levels = {k.rsplit("_layer_", 1)[0] for k in params if "_layer_" in k}
+    for level in levels:
+        count = sum(k.startswith(f"{level}_layer_") for k in params)
+        equal = range(1, count - level.startswith("up_"))
+        for i in range(count):
+            if i not in equal or len(equal) < 2:
+                stacked[f"{level}_layer_{i}"] = params[f"{level}_layer_{i}"]
+        if len(equal) > 1:
+            layers = [params[f"{level}_layer_{i}"] for i in equal]
+            stacked[f"{level}_layers"] = jax.tree.map(lambda *a: jnp.stack(a), *layers)
+    return stacked

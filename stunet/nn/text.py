@@ -1,0 +1,133 @@
+"""Turns captions into token states that the network attends to."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from stunet.errors import UserError, choose
+
+Encoded = tuple[Float32[np.ndarray, "n l d"], Bool[np.ndarray, "n l"]]
+TextEncoder = Callable[[Sequence[str]], Encoded]
+
+# What one encoder may keep of captions it has met. Captions of procedural data and of one epoch
+# repeat; those of a large data set are written to its records once.
+_CACHE_BYTES = 64 * 2**20
+_LONGEST_NGRAM = 4
+_ROW_BITS = 13
+# The position's part of a state, beside n-grams of unit variance. A mean over tokens adds slow
+# sinusoids up and n-grams only by their square root, so that more would make all captions alike.
+_POSITION_SCALE = 0.25
+# States are whole multiples of this before they are normalised: sums of them are exact, in
+# whatever order and on whatever machine they are added.
+_UNIT = 1 / 256
+
+
+class BytesEncoder:
+    """Encodes a caption byte by byte; needs no download and no training.
+
+    A token is one UTF-8 byte of the lower-cased caption. Its state is the sum of fixed
+    pseudo-random signs, one vector for each n-gram of 1 to 4 bytes that ends there, and of a
+    sinusoidal position, scaled to unit RMS. Words are therefore nearly orthogonal directions. The
+    same caption gives the same bits on every machine, and checkpoints rely on it.
+    """
+
+    def __init__(self, max_length: int, dim: int):
+        self.max_length = max_length
+        self.dim = dim
+        self._features = _random_signs(1 << _ROW_BITS, dim)
+        self._positions = _positions(max_length, dim)
+        entries = max(1, _CACHE_BYTES // (4 * max_length * dim))
+        self._encode = functools.lru_cache(maxsize=entries)(self._encode_caption)
+
+    def __call__(self, captions: Sequence[str]) -> Encoded:
+        """Encodes n captions.
+
+        Bytes beyond `max_length` are cut off. An empty caption has no token at all, which is what
+        stands for "no text" in guidance.
+
+        Returns:
+          States [n, max_length, dim], zero where there is no token, and the mask, True where there
+          is one.
+        """
+        if isinstance(captions, str):
+            raise TypeError("an encoder takes a list of captions, not one string")
+        states = np.zeros((len(captions), self.max_length, self.dim), np.float32)
+        mask = np.zeros((len(captions), self.max_length), bool)
+        for i, caption in enumerate(captions):
+            tokens = self._encode(caption)
+            states[i, : len(tokens)] = tokens
+            mask[i, : len(tokens)] = True
+        return states, mask
+
+    def _encode_caption(self, caption: str) -> np.ndarray:
+        """float32 [bytes, dim]: the states of the caption's tokens, without padding."""
+        text = caption.lower().encode("utf-8", errors="replace")[: self.max_length]
+        # Zeros before the text make its beginning an n-gram like any other.
+        padded = np.frombuffer(bytes(_LONGEST_NGRAM - 1) + text, np.uint8).astype(np.uint64)
+        ngrams = np.empty((_LONGEST_NGRAM, len(text)), np.uint64)
+        code = np.zeros(len(text), np.uint64)
+        for n in range(1, _LONGEST_NGRAM + 1):
+            begin = _LONGEST_NGRAM - n
+            code = (code << np.uint64(8)) | padded[begin : begin + len(text)]
+            ngrams[n - 1] = code | np.uint64(n << 32)
+        rows = _mix(ngrams) >> np.uint64(64 - _ROW_BITS)
+        # Half a sum of four signs has unit variance.
+        signs = self._features[rows].sum(0, dtype=np.int32)
+        states = signs * (0.5 / _UNIT) + self._positions[: len(text)]
+        rms = np.sqrt(np.einsum("ld,ld->l", states, states) / self.dim)
+        return (states / rms[:, None]).astype(np.float32)
+
+
+TEXT_ENCODERS = {"bytes": BytesEncoder}
+
+
+def text_encoder(name: str, max_length: int, dim: int) -> TextEncoder:
+    """Makes the encoder `name` of `TEXT_ENCODERS`.
+
+    Args:
+      name: "bytes".
+      max_length: tokens in a caption (l); longer captions are cut.
+      dim: size of a token's state (d).
+
+    Returns:
+      A function of n captions that gives states float32 [n, l, d] of unit RMS and a mask bool
+      [n, l].
+
+    Raises:
+      UserError: an unknown name, or a size that is too small.
+    """
+    encoder = choose(TEXT_ENCODERS, name, "text encoder")
+    if max_length < 1 or dim < 8:
+        raise UserError(
+            "a text encoder needs a max_length of at least 1 and a dim of at least 8, not"
+            f" {max_length} and {dim}"
+        )
+    return encoder(max_length, dim)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function: a well mixed permutation of uint64."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _random_signs(rows: int, dim: int) -> np.ndarray:
+    """int8 [rows, dim] of -1 and 1; a wider table begins with the columns of a narrower one."""
+    words = -(-dim // 64)
+    counters = np.arange(words, dtype=np.uint64) << np.uint64(32)
+    mixed = _mix(counters + np.arange(rows, dtype=np.uint64)[:, None])
+    bits = np.unpackbits(mixed.astype("<u8").view(np.uint8), axis=1)[:, :dim]
+    return bits.astype(np.int8) * 2 - 1
+
+
+def _positions(length: int, dim: int) -> np.ndarray:
+    """int32 [length, dim], in `_UNIT`s: sines and cosines with periods of 4 to 1,024 tokens."""
+    half = -(-dim // 2)
+    period = 4 * 256 ** (np.arange(half) / half)
+    phase = 2 * np.pi * np.arange(length)[:, None] / period
+    waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)[:, :dim]
+    return np.round(waves * (_POSITION_SCALE / _UNIT)).astype(np.int32)

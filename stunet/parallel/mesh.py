@@ -1,0 +1,97 @@
+"""The device mesh, the table that maps logical axes to it, and how batches and states lie on it."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from stunet import configs
+from stunet.errors import UserError
+from stunet.nn.sharding import partition_spec
+
+AXES = tuple(field.name for field in dataclasses.fields(configs.Mesh))
+BATCH_AXES = ("slice", "data", "fsdp")
+
+# Logical axis -> mesh axes. Names that are not listed are never split.
+RULES = (
+    # Activations.
+    ("batch", BATCH_AXES),
+    ("rows", "clip"),
+    ("features", "tensor"),
+    # Weights as they are stored; where they are used, `in_channels` is whole (`nn.layers`).
+    ("in_channels", "fsdp"),
+    ("out_channels", "tensor"),
+)
+
+
+def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Arranges the devices as the config says.
+
+    Raises:
+        UserError: the extents do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = dataclasses.asdict(extents)
+    fixed = math.prod(extent for extent in shape.values() if extent != -1)
+    shape = {axis: len(devices) // fixed if e == -1 else e for axis, e in shape.items()}
+    if math.prod(shape.values()) != len(devices):
+        asked = " x ".join(f"{axis} {e}" for axis, e in dataclasses.asdict(extents).items())
+        raise UserError(
+            f"mesh is {asked}, which does not fit {len(devices)} devices; "
+            "set one extent to -1 to take what is left"
+        )
+    # Auto axes: the compiler places what the rules leave open.
+    return jax.make_mesh(
+        tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices
+    )
+
+
+def check_batch(train: configs.Train, mesh: Mesh) -> None:
+    """Raises: UserError, if the parts of a batch do not split evenly over the mesh."""
+    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if train.batch_size % (ways * train.accumulate):
+        raise UserError(
+            f"train.batch_size is {train.batch_size}, which does not split over "
+            f"{ways} devices x train.accumulate {train.accumulate}; "
+            f"make it a multiple of {ways * train.accumulate}"
+        )
+
+
+@contextlib.contextmanager
+def use(mesh: Mesh) -> Iterator[None]:
+    """Within: arrays' logical names mean this mesh."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
+
+
+def shardings(boxed: Any, mesh: Mesh) -> Any:
+    """NamedShardings of a tree whose leaves carry logical names, or none (replicated).
+
+    Args:
+        boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init` gives.
+    """
+
+    def sharding(leaf):
+        if not isinstance(leaf, nn.LogicallyPartitioned):
+            return NamedSharding(mesh, PartitionSpec())
+        with nn.logical_axis_rules(RULES):
+            return NamedSharding(mesh, partition_spec(leaf.names, leaf.value.shape, mesh.shape))
+
+    return jax.tree.map(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of anything whose first axis is the batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes one global batch of what each process has read: its contiguous share of the rows."""
+    sharding = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

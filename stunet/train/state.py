@@ -1,0 +1,124 @@
+"""What training changes: parameters, their running average, and the optimiser's moments."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from stunet import configs
+from stunet.nn.stunet import STUNet
+from stunet.parallel import mesh as meshes
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The state after `step` updates.
+
+    Attributes:
+        step: int32 scalar.
+        params: of the network, float32.
+        ema: running average of the parameters, which is what is sampled from.
+        opt_state: the optimiser's.
+    """
+
+    step: jax.Array
+    params: Any
+    ema: Any
+    opt_state: Any
+
+
+def make_network(config: configs.Config) -> STUNet:
+    """The network that a config describes."""
+    model = config.model
+    return STUNet(
+        channels=configs.level_channels(model),
+        out_channels=config.data.channels,
+        patch_size=model.patch_size,
+        layers_per_level=model.layers_per_level,
+        attention_levels=model.attention_levels,
+        temporal_factors=model.temporal_factors if model.temporal else None,
+        temporal_attention_blocks=model.temporal_attention_blocks,
+        temporal_resize_init=model.temporal_resize_init,
+        groups=model.groups,
+        text_groups=model.text_groups,
+        head_channels=model.head_channels,
+        text_features=model.text_features,
+        text_pooling_heads=model.text_pooling_heads,
+        activation=model.activation,
+        remat=model.remat,
+        scan_layers=model.scan_layers,
+        dtype=jnp.dtype(model.dtype),
+    )
+
+
+def clip_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
+    """`[b, t, h, w, c]` of a batch of clips."""
+    data = config.data
+    return (batch, data.frames, data.height, data.width, data.channels)
+
+
+def make_optimizer(train: configs.Train) -> optax.GradientTransformation:
+    """AdamW with a clipped gradient, linear warm-up and cosine decay."""
+    schedule = learning_rate(train)
+    return optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        optax.adamw(
+            schedule,
+            b1=train.beta1,
+            b2=train.beta2,
+            weight_decay=train.weight_decay,
+            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        ),
+    )
+
+
+def learning_rate(train: configs.Train) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(
+        init_value=train.learning_rate / (train.warmup_steps + 1),
+        peak_value=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        decay_steps=max(train.steps, train.warmup_steps + 1),
+        end_value=train.learning_rate * train.final_learning_rate,
+    )
+
+
+def abstract_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state; computes nothing."""
+    boxed = jax.eval_shape(lambda: _init(config))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        meshes.shardings(boxed, mesh),
+    )
+
+
+def create_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
+    """A fresh state, born on the mesh shard by shard."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    return jax.jit(lambda: nn.unbox(_init(config)), out_shardings=shardings)()
+
+
+def count_parameters(params: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def _init(config: configs.Config) -> TrainState:
+    """The first state, every leaf still boxed with the names of its axes."""
+    # One clip, as small as the network takes: parameters do not depend on its size.
+    model = config.model
+    side = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
+    shape = (1, math.prod(model.temporal_factors), side, side, config.data.channels)
+    text = jnp.zeros((1, 1, config.text.dim)), jnp.ones((1, 1), bool)
+    params = make_network(config).init(
+        jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *text
+    )["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),
+        opt_state=make_optimizer(config.train).init(params),
+    )

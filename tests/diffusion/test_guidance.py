@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stunet.diffusion.guidance import guide, guided_denoiser, threshold
+from stunet.diffusion.prediction import PREDICTIONS, target, to_eps, to_x0
+from stunet.diffusion.samplers import sample
+from stunet.diffusion.schedules import NoiseSchedule, alpha_sigma
+from stunet.errors import UserError
+
+SCHEDULE = NoiseSchedule()
+B, L, D = 3, 4, 5
+SHAPE = (B, 2, 4, 4, 3)
+RNG = np.random.default_rng(0)
+X_T = jnp.asarray(RNG.normal(size=SHAPE), jnp.float32)
+IN_RANGE = jnp.asarray(RNG.uniform(-1.0, 1.0, SHAPE), jnp.float32)
+TEXT = jnp.asarray(RNG.normal(size=(B, L, D)), jnp.float32)
+MASK = jnp.array([[True] * 4, [True, True, False, False], [True, False, False, False]])
+T = jnp.float32(0.6)
+
+
+def network(x_t, time, text, mask):
+    """Looks at everything it is given, clip by clip, like a network would."""
+    pooled = jnp.sum(text * mask[..., None], axis=(1, 2))
+    shift = jnp.sin(pooled + 3 * time).reshape(-1, 1, 1, 1, 1)
+    return jnp.tanh(x_t + shift) * (1 + time.reshape(-1, 1, 1, 1, 1))
+
+
+def denoiser(scale, predict=network, prediction="v", threshold_mode="none", shared=()):
+    return guided_denoiser(
+        *(predict, TEXT, MASK, *shared),
+        schedule=SCHEDULE,
+        prediction=prediction,
+        guidance_scale=scale,
+        threshold_mode=threshold_mode,
+    )
+
+
+def estimate(mask, prediction="v"):
+    time = jnp.full((B,), T)
+    return to_x0(prediction, network(X_T, time, TEXT, mask), X_T, SCHEDULE(time))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_one_batch_of_both_halves_equals_two_separate_calls(prediction):
+    batches = []
+
+    def predict(x_t, *rest):
+        batches.append(x_t.shape[0])
+        return network(x_t, *rest)
+
+    guided = denoiser(4.0, predict, prediction)(X_T, T)
+    cond, uncond = estimate(MASK, prediction), estimate(jnp.zeros_like(MASK), prediction)
+    np.testing.assert_allclose(guided, uncond + 4.0 * (cond - uncond), rtol=1e-4, atol=1e-4)
+    assert batches == [2 * B]
+
+
+@pytest.mark.parametrize(("scale", "mask"), [(1.0, MASK), (0.0, jnp.zeros_like(MASK))])
+def test_scales_one_and_zero_run_one_half_alone(scale, mask):
+    batches = []
+
+    def predict(x_t, *rest):
+        batches.append(x_t.shape[0])
+        return network(x_t, *rest)
+
+    np.testing.assert_allclose(denoiser(scale, predict)(X_T, T), estimate(mask), rtol=1e-6)
+    assert batches == [B]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_guide_agrees_with_the_short_cuts(scale):
+    cond, uncond = X_T, IN_RANGE
+    np.testing.assert_allclose(guide(cond, uncond, scale), [uncond, cond][int(scale)], atol=1e-6)
+
+
+def test_guiding_x0_is_guiding_eps():
+    log_snr = jnp.float32(-1.3)
+    cond, uncond = IN_RANGE, IN_RANGE[::-1]
+    eps = [to_eps("x0", x0, X_T, log_snr) for x0 in (cond, uncond)]
+    in_eps = to_x0("eps", guide(*eps, 3.5), X_T, log_snr)
+    np.testing.assert_allclose(guide(cond, uncond, 3.5), in_eps, rtol=1e-4, atol=1e-4)
+
+
+def test_guided_estimate_has_the_extrapolated_score_of_two_gaussians(gaussian):
+    """By Tweedie, x0 = (x_t + sigma^2 score) / alpha; the scores come from autodiff of log q."""
+    scale = 3.0
+    cond, uncond = gaussian(0.4, 0.3, SCHEDULE), gaussian(-0.1, 0.8, SCHEDULE)
+    alpha, sigma = alpha_sigma(SCHEDULE(T))
+
+    def log_density(x_t, data):
+        variance = alpha**2 * data.std**2 + sigma**2
+        return jnp.sum(jax.scipy.stats.norm.logpdf(x_t, alpha * data.mean, jnp.sqrt(variance)))
+
+    score_cond, score_uncond = (jax.grad(log_density)(X_T, data) for data in (cond, uncond))
+    score = score_uncond + scale * (score_cond - score_uncond)
+    guided = guide(cond.denoise(X_T, T), uncond.denoise(X_T, T), scale)
+    np.testing.assert_allclose(guided, (X_T + sigma**2 * score) / alpha, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_sampling_with_guidance_extrapolates_the_mean_of_the_data(gaussian, prediction):
+    """Two Gaussians of one width: guidance by w samples N(m_u + w (m_c - m_u), std^2) exactly."""
+    scale, std = 2.5, 0.3
+
+    def predict(x_t, time, text, mask):
+        mean = jnp.where(jnp.any(mask, axis=1), 0.2, -0.1).reshape(-1, 1, 1, 1, 1)
+        t = time.reshape(-1, 1, 1, 1, 1)
+        x0 = gaussian(mean, std, SCHEDULE).denoise(x_t, t)
+        alpha, sigma = alpha_sigma(SCHEDULE(t))
+        return target(prediction, x0, (x_t - alpha * x0) / sigma, SCHEDULE(time))
+
+    x0 = sample(
+        *(denoiser(scale, predict, prediction), X_T, jax.random.key(4)),
+        schedule=SCHEDULE,
+        sampler="dpmpp_2m",
+        steps=64,
+    )
+    expected = gaussian(-0.1 + scale * 0.3, std, SCHEDULE).flow(X_T, jnp.float32(1.0))
+    np.testing.assert_allclose(x0, expected, atol=6e-3)
+
+
+def test_further_inputs_reach_both_halves_clip_by_clip():
+    extra = jnp.arange(float(B)).reshape(B, 1, 1, 1, 1)
+
+    def predict(x_t, time, text, mask, extra):
+        return jnp.broadcast_to(extra, x_t.shape)
+
+    x0 = denoiser(7.0, predict, "x0", shared=(extra,))(X_T, T)
+    np.testing.assert_allclose(x0, np.broadcast_to(extra, SHAPE))
+
+
+def test_low_precision_networks_are_guided_in_float32():
+    def predict(*args):
+        return network(*args).astype(jnp.bfloat16)
+
+    assert denoiser(4.0, predict)(X_T, T).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static", "none"])
+def test_threshold_leaves_estimates_in_range_alone(mode):
+    np.testing.assert_array_equal(threshold(IN_RANGE, mode), IN_RANGE)
+
+
+@pytest.mark.parametrize("percentile", [50.0, 99.5, 100.0])
+def test_dynamic_threshold_is_imagens(percentile):
+    x0 = 3 * X_T
+    result = np.asarray(threshold(x0, "dynamic", percentile))
+    assert np.max(np.abs(result)) <= 1
+    for clip, thresholded in zip(np.asarray(x0), result, strict=True):
+        s = max(1.0, np.percentile(np.abs(clip), percentile))
+        np.testing.assert_allclose(thresholded, np.clip(clip, -s, s) / s, rtol=1e-5)
+
+
+def test_dynamic_threshold_treats_each_clip_by_itself():
+    result = threshold(IN_RANGE.at[1].multiply(10.0))
+    np.testing.assert_array_equal(result[0], IN_RANGE[0])
+    np.testing.assert_array_equal(result[2], IN_RANGE[2])
+    assert np.max(np.abs(result[1])) <= 1
+
+
+def test_static_threshold_clips_and_none_does_nothing():
+    x0 = 3 * X_T
+    np.testing.assert_array_equal(threshold(x0, "static"), np.clip(x0, -1, 1))
+    np.testing.assert_array_equal(threshold(x0, "none"), x0)
+
+
+def test_guided_estimates_are_thresholded_after_guidance():
+    expected = threshold(denoiser(9.0)(X_T, T), "dynamic")
+    result = denoiser(9.0, threshold_mode="dynamic")(X_T, T)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="unknown threshold 'dynamical'; did you mean 'dynamic'"):
+        denoiser(2.0, threshold_mode="dynamical")
+    with pytest.raises(UserError, match="unknown prediction"):
+        denoiser(2.0, prediction="noise")
+    with pytest.raises(UserError, match="percentile is 0"):
+        threshold(X_T, "dynamic", 0.0)

@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stunet.diffusion.prediction import PREDICTIONS, add_noise, target, to_eps, to_x0
+from stunet.diffusion.schedules import NoiseSchedule, alpha_sigma
+from stunet.errors import UserError
+
+SHAPE = (5, 2, 3, 3, 1)
+RNG = np.random.default_rng(0)
+X0 = jnp.asarray(RNG.uniform(-1.0, 1.0, SHAPE), jnp.float32)
+NOISE, OUTPUT = jnp.asarray(RNG.normal(size=(2, *SHAPE)), jnp.float32)
+LOG_SNR = jnp.array([-8.0, -2.0, 0.0, 2.0, 8.0])
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_target_gives_back_the_clip_and_the_noise(prediction):
+    x_t = add_noise(X0, NOISE, LOG_SNR)
+    output = target(prediction, X0, NOISE, LOG_SNR)
+    np.testing.assert_allclose(to_x0(prediction, output, x_t, LOG_SNR), X0, atol=2e-5)
+    np.testing.assert_allclose(to_eps(prediction, output, x_t, LOG_SNR), NOISE, atol=2e-5)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_any_output_implies_a_clip_and_a_noise_that_mix_to_x_t(prediction):
+    x_t = add_noise(X0, NOISE, LOG_SNR)
+    x0, eps = (f(prediction, OUTPUT, x_t, LOG_SNR) for f in (to_x0, to_eps))
+    np.testing.assert_allclose(add_noise(x0, eps, LOG_SNR), x_t, atol=2e-5)
+    np.testing.assert_allclose(target(prediction, x0, eps, LOG_SNR), OUTPUT, atol=2e-4)
+
+
+def test_noise_keeps_unit_variance_data_at_unit_variance():
+    x0, noise = jnp.asarray(RNG.normal(size=(2, 5, 20_000)), jnp.float32)
+    np.testing.assert_allclose(jnp.std(add_noise(x0, noise, LOG_SNR), axis=1), 1.0, rtol=0.03)
+
+
+def test_v_is_the_derivative_of_x_t_along_the_angle():
+    """With alpha = cos(phi), sigma = sin(phi): v = d x_t / d phi (Salimans and Ho, appendix D)."""
+
+    def x_t(phi):
+        log_snr = -2 * jnp.log(jnp.tan(phi))
+        return add_noise(X0, NOISE, log_snr)
+
+    phi = jnp.float32(0.7)
+    _, derivative = jax.jvp(x_t, (phi,), (jnp.float32(1.0),))
+    v = target("v", X0, NOISE, -2 * jnp.log(jnp.tan(phi)))
+    np.testing.assert_allclose(v, derivative, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("shift", [1.0, 1 / 8])
+def test_estimates_are_finite_at_both_ends_of_the_schedule(prediction, shift):
+    log_snr = NoiseSchedule(shift=shift)(jnp.array([0.0, 1.0]))
+    for implied in (to_x0, to_eps):
+        assert np.all(np.isfinite(implied(prediction, OUTPUT[:2], NOISE[:2], log_snr)))
+
+
+def test_an_error_in_eps_is_magnified_by_sigma_over_alpha():
+    x_t = jnp.zeros((1, 1))
+    log_snr = NoiseSchedule()(jnp.array([1.0]))
+    alpha, sigma = alpha_sigma(log_snr)
+    x0 = to_x0("eps", jnp.full((1, 1), 1e-3), x_t, log_snr)
+    np.testing.assert_allclose(x0[0], -1e-3 * sigma / alpha, rtol=1e-5)
+    np.testing.assert_allclose(sigma / alpha, 1808.0, rtol=1e-3)
+
+
+def test_a_low_precision_output_is_handled_in_float32():
+    output = NOISE.astype(jnp.bfloat16)
+    assert to_x0("v", output, add_noise(X0, NOISE, LOG_SNR), LOG_SNR).dtype == jnp.float32
+
+
+def test_an_unknown_prediction_is_named():
+    with pytest.raises(UserError, match=r"unknown prediction 'epsilon'.*eps, v, x0"):
+        target("epsilon", X0, NOISE, LOG_SNR)

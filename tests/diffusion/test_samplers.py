@@ -1,0 +1,175 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stunet.diffusion.prediction import add_noise
+from stunet.diffusion.samplers import SAMPLERS, init, make_step, sample, time_grid
+from stunet.diffusion.schedules import NoiseSchedule
+from stunet.errors import UserError
+
+KEY = jax.random.key(0)
+X_T = jnp.linspace(-2.5, 2.5, 11)
+DATA = pytest.mark.parametrize(
+    ("name", "mean", "std", "shift"),
+    [("cosine", 0.3, 0.4, 1.0), ("cosine", -0.2, 0.1, 0.5), ("linear", 0.3, 0.4, 1.0)],
+)
+
+
+def errors(data, sampler, step_counts, t_start=1.0):
+    """Largest distance from the exact solution of the ODE, for each number of steps."""
+    exact = data.flow(X_T, jnp.float32(t_start))
+    run = functools.partial(sample, data.denoise, X_T, KEY, schedule=data.schedule)
+    return np.array(
+        [
+            np.max(np.abs(run(sampler=sampler, steps=n, t_start=t_start) - exact))
+            for n in step_counts
+        ]
+    )
+
+
+@DATA
+def test_ddim_converges_to_the_exact_flow_at_first_order(gaussian, name, mean, std, shift):
+    error = errors(gaussian(mean, std, NoiseSchedule(name, shift)), "ddim", (64, 128, 256))
+    ratios = error[:-1] / error[1:]
+    assert np.all((ratios > 1.8) & (ratios < 2.1)), ratios
+    assert error[-1] < 0.02
+
+
+@DATA
+def test_dpmpp_2m_converges_to_the_exact_flow_at_second_order(gaussian, name, mean, std, shift):
+    error = errors(gaussian(mean, std, NoiseSchedule(name, shift)), "dpmpp_2m", (32, 64, 128))
+    ratios = error[:-1] / error[1:]
+    assert np.all((ratios > 3.4) & (ratios < 4.6)), ratios
+    assert error[-1] < 1e-3
+
+
+@pytest.mark.parametrize(("sampler", "ratio"), [("ddim", 2.0), ("dpmpp_2m", 4.0)])
+def test_deterministic_samplers_converge_from_the_middle_too(gaussian, sampler, ratio):
+    data = gaussian(0.3, 0.4, NoiseSchedule())
+    coarse, fine = errors(data, sampler, (64, 128), t_start=0.6)
+    np.testing.assert_allclose(coarse / fine, ratio, rtol=0.15)
+
+
+def test_ancestral_reproduces_the_distribution_of_the_data(gaussian):
+    data = gaussian(0.3, 0.4, NoiseSchedule())
+    n = 20_000
+    x_T = jax.random.normal(jax.random.key(1), (n,))
+    x0 = sample(data.denoise, x_T, KEY, schedule=data.schedule, sampler="ancestral", steps=400)
+    # Four standard errors, and for the deviation what 400 steps leave of the bias.
+    np.testing.assert_allclose(np.mean(x0), 0.3, atol=4 * 0.4 / np.sqrt(n))
+    np.testing.assert_allclose(np.std(x0), 0.4, atol=4 * 0.4 / np.sqrt(2 * n) + 0.004)
+    # Normal, not only in its first two moments; and forgetful of where it started.
+    z = (np.asarray(x0) - 0.3) / 0.4
+    np.testing.assert_allclose(np.mean(z**4), 3.0, atol=4 * np.sqrt(96 / n) + 0.06)
+    assert abs(np.corrcoef(x0, x_T)[0, 1]) < 4 / np.sqrt(n)
+
+
+def test_ancestral_keeps_the_marginals_when_the_clip_is_known():
+    """With x0 given exactly, every x_s is a draw from q(x_s | x0), however it is reached."""
+    schedule, n = NoiseSchedule(), 20_000
+    x0 = jnp.full((n,), 0.7)
+    step = make_step(lambda x_t, t: x0, KEY, schedule=schedule, sampler="ancestral", steps=4)
+    state = init(jax.random.normal(jax.random.key(2), (n,)))
+    times = time_grid("ancestral", schedule=schedule, steps=4)
+    for i in range(3):
+        state = step(state, i)
+        expected = add_noise(x0, jax.random.normal(jax.random.key(3), (n,)), schedule(times[i + 1]))
+        np.testing.assert_allclose(np.mean(state.x), np.mean(expected), atol=0.04)
+        np.testing.assert_allclose(np.std(state.x), np.std(expected), atol=0.03)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_single_step_returns_the_estimate_of_the_denoiser(gaussian, sampler):
+    data = gaussian(0.3, 0.4, NoiseSchedule())
+    x0 = sample(data.denoise, X_T, KEY, schedule=data.schedule, sampler=sampler, steps=1)
+    np.testing.assert_allclose(x0, data.denoise(X_T, jnp.float32(1.0)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [2, 7])
+def test_a_denoiser_that_knows_the_clip_returns_it(sampler, steps):
+    clip = jnp.cos(jnp.arange(11.0))
+    x0 = sample(
+        lambda x_t, t: clip, X_T, KEY, schedule=NoiseSchedule(), sampler=sampler, steps=steps
+    )
+    np.testing.assert_allclose(x0, clip, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampling_sits_inside_one_jit_and_traces_the_denoiser_once(gaussian, sampler):
+    data, traces = gaussian(0.3, 0.4, NoiseSchedule()), []
+
+    def denoise(x_t, t):
+        assert t.shape == ()
+        assert t.dtype == jnp.float32
+        traces.append(t)
+        return data.denoise(x_t, t)
+
+    @jax.jit
+    def run(x_T, key):
+        return sample(denoise, x_T, key, schedule=data.schedule, sampler=sampler, steps=25)
+
+    x_T = jnp.linspace(-2.5, 2.5, 16).reshape(2, 2, 2, 2, 1)
+    x0 = run(x_T, KEY)
+    assert len(traces) == 1
+    assert x0.shape == x_T.shape
+    assert np.all(np.isfinite(x0))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_host_loop_over_the_steps_gives_the_same_sample(gaussian, sampler):
+    data = gaussian(0.3, 0.4, NoiseSchedule())
+    settings = {"schedule": data.schedule, "sampler": sampler, "steps": 6, "t_start": 0.8}
+    step = jax.jit(make_step(data.denoise, KEY, **settings))
+    state = init(X_T)
+    for i in range(6):
+        state = step(state, i)
+    np.testing.assert_allclose(state.x, sample(data.denoise, X_T, KEY, **settings), atol=1e-5)
+    np.testing.assert_array_equal(state.x, state.x0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_only_ancestral_depends_on_the_key(gaussian, sampler):
+    data = gaussian(0.3, 0.4, NoiseSchedule())
+    a, b = (
+        sample(data.denoise, X_T, key, schedule=data.schedule, sampler=sampler, steps=5)
+        for key in (KEY, jax.random.key(7))
+    )
+    assert np.array_equal(a, b) == (sampler != "ancestral")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("t_start", [1.0, 0.3])
+def test_times_fall_from_the_start_and_never_reach_zero(sampler, t_start):
+    times = time_grid(sampler, schedule=NoiseSchedule(shift=0.5), steps=50, t_start=t_start)
+    np.testing.assert_allclose(times[0], t_start, atol=1e-6)
+    assert np.all(np.diff(times) < 0)
+    assert times[-1] > 0
+    assert times[0] <= 1
+
+
+def test_dpmpp_2m_steps_are_even_in_log_snr_and_the_others_in_time():
+    schedule = NoiseSchedule(shift=0.5)
+    log_snr = schedule(time_grid("dpmpp_2m", schedule=schedule, steps=20))
+    np.testing.assert_allclose(np.diff(log_snr), 30 / 20, atol=5e-3)
+    np.testing.assert_allclose(
+        np.diff(time_grid("ddim", schedule=schedule, steps=20)), -1 / 20, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler": "dpm"}, "unknown sampler 'dpm'.*choose one of ancestral, ddim, dpmpp_2m"),
+        ({"steps": 0}, "steps is 0"),
+        ({"t_start": 0.0}, "t_start is 0.0"),
+        ({"t_start": 1.5}, "t_start is 1.5"),
+    ],
+)
+def test_mistakes_are_named(change, message):
+    settings = {"schedule": NoiseSchedule(), "sampler": "ddim", "steps": 4, **change}
+    with pytest.raises(UserError, match=message):
+        sample(lambda x_t, t: x_t, X_T, KEY, **settings)
