@@ -1,8 +1,8 @@
 """What an experiment may say: every key, its default, its type and its range.
 
-The dataclasses below are the schema. `experiments/*.py` start from `default()`, an ml_collections ConfigDict of the same
-keys; `load` reads such a file with the command line's overrides; `resolve` checks it and returns the frozen `Config`
-that the rest of the program uses.
+The dataclasses below are the schema. `experiments/*.py` start from `default()`, an ml_collections
+ConfigDict of the same keys; `load` reads such a file with the command line's overrides; `resolve`
+checks it and returns the frozen `Config` that the rest of the program uses.
 """
 
 import dataclasses
@@ -139,7 +139,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Extent of each mesh axis (`stunet.parallel`); -1 for one of them: all devices that are left."""
+    """Extent of each mesh axis (`stunet.parallel`); one may be -1: all devices that are left."""
 
     slice: int = _field(1, "slices joined by the data-centre network; splits the batch", least=-1)
     data: int = _field(-1, "splits the batch", least=-1)
@@ -205,7 +205,8 @@ FREE_TO_CHANGE = ("mesh", "checkpoint", "log", "sample", "data.num_threads", "da
 
 def default() -> ConfigDict:
     """The defaults, to be changed by an experiment's `get_config()`."""
-    return ConfigDict(dataclasses.asdict(Config()))
+    # Types are `resolve`'s to check, which names the key and says what it must be.
+    return ConfigDict(dataclasses.asdict(Config()), type_safe=False)
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -228,14 +229,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
         key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
         if key not in known:
             raise _unknown(key, known)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    values, argv = flags.FlagValues(), ["stunet", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
-        values(["stunet", f"--config={path}", *overrides])
+        values(argv)
     except flags.Error as error:
         raise UserError(str(error).splitlines()[0]) from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{file}: {error}") from error
+    except Exception as error:  # Whatever the file itself raises.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
     return resolve(values.config)
 
 
@@ -251,20 +253,27 @@ def resolve(config: Mapping[str, Any]) -> Config:
     return resolved
 
 
-def to_json(config: Config) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+def write(config: Config, file: pathlib.Path) -> None:
+    """Writes the config as JSON, whole or not at all."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    partial.replace(file)
 
 
-def from_json(text: str) -> Config:
-    """Raises: UserError, if the text is not that of a config."""
+def read(file: pathlib.Path) -> Config:
+    """Reads what `write` wrote.
+
+    Raises:
+        UserError: the file is not a config, or is one of another version of this program.
+    """
     try:
-        return resolve(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"not a config: {error}") from error
+        return resolve(json.loads(file.read_text()))
+    except (json.JSONDecodeError, UserError) as error:
+        raise UserError(f"{file} is not a config of this program ({error})") from error
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Where two configs differ in what a continued run may not change: `key is OLD there, NEW here`."""
+    """What a continued run may not change and does, as `key is OLD there and NEW here`."""
     was, now = dict(_values(old)), dict(_values(new))
     return [
         f"{key} is {was[key]!r} there and {now[key]!r} here"
@@ -387,8 +396,8 @@ def _check_combinations(config: Config) -> None:
             )
     if model.temporal_factors[0] != 1 or min(model.temporal_factors) < 1:
         raise UserError(
-            f"model.temporal_factors is {model.temporal_factors}; the first level keeps every frame, "
-            "so it begins with 1, and no factor is below 1"
+            f"model.temporal_factors is {model.temporal_factors}; the first level keeps every "
+            "frame, so it begins with 1, and no factor is below 1"
         )
     if model.temporal:
         total = math.prod(model.temporal_factors)
@@ -431,7 +440,3 @@ def _check_combinations(config: Config) -> None:
     if 0 in extents.values() or list(extents.values()).count(-1) > 1:
         raise UserError(f"mesh is {extents}; extents are positive, and at most one of them is -1")
     _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")
-    if train.warmup_steps > train.steps:
-        raise UserError(
-            f"train.warmup_steps is {train.warmup_steps}, more than train.steps ({train.steps})"
-        )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -51,6 +51,7 @@ class ClipRecords:
         fps: float | int | None = None,
         encode_text: EncodeText | None = None,
         text_encoder: str | None = None,
+        text_shape: tuple[int, int] | None = None,
         video_feature: str | None = None,
         caption_feature: str | None = None,
     ):
@@ -66,6 +67,7 @@ class ClipRecords:
           fps: frames per second, checked if the data set says.
           encode_text: makes the text states as captions are read, if none are stored.
           text_encoder: name of the encoder that stored states must come from.
+          text_shape: (l, d) that stored states must have.
           video_feature: path of the clip's feature, such as "steps/image"; by default the first
             that has the shape of one.
           caption_feature: name of a text or class label; by default "caption", "text" or the first
@@ -97,6 +99,11 @@ class ClipRecords:
                 f"{self.directory} holds text states of the encoder {stored_by!r}, not"
                 f" {text_encoder!r}; prepare it again or change the text encoder"
             )
+        if None not in (self.text_shape, text_shape) and self.text_shape != text_shape:
+            raise UserError(
+                f"{self.directory} holds text states of (length, dim) {self.text_shape}, not"
+                f" {text_shape}; prepare it again or change text.max_length and text.dim"
+            )
         try:
             self._files = info.splits[split].file_instructions
         except (KeyError, ValueError) as error:
@@ -110,7 +117,7 @@ class ClipRecords:
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
@@ -191,15 +198,19 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
 def _check_files(files) -> None:
     """Compares each file's own count of its records, which is at its very end, with TFDS's.
 
-    ArrayRecord opens a file that was cut short as one without records, and TFDS does not ask.
+    ArrayRecord opens a file that was cut short as one of no records and complains only when it is
+    closed or read; TFDS does not ask.
     """
 
     def check(file):
         if not os.path.isfile(file.filename):
             raise UserError(f"{file.filename} is missing; copy it again or prepare it again")
-        reader = array_record_module.ArrayRecordReader(str(file.filename))
-        count = reader.num_records() if reader.ok() else 0
-        reader.close()
+        try:
+            reader = array_record_module.ArrayRecordReader(str(file.filename))
+            count = reader.num_records()
+            reader.close()
+        except RuntimeError:
+            count = 0
         if count != file.examples_in_shard:
             raise UserError(
                 f"{file.filename} is damaged or cut short: {count} of {file.examples_in_shard}"

@@ -75,10 +75,10 @@ def guided_denoiser(
 ) -> Callable[[Array, Array], Array]:
     """Turns the raw network into the `denoise(x_t, t) -> x0` that `samplers.sample` takes.
 
-    The unconditional half sees no text: states of zero and a mask that is False throughout, as a caption dropped in
-    training. Both halves
-    run as one batch of 2b, in which clip i is at rows 2i (conditional) and 2i + 1 (unconditional):
-    interleaved, so that a batch sharded over chips doubles in place instead of moving.
+    The unconditional half sees no text: states of zero and a mask that is False throughout, as a
+    caption dropped in training. Both halves run as one batch of 2b, in which clip i is at rows 2i
+    (conditional) and 2i + 1 (unconditional): interleaved, so that a batch sharded over chips
+    doubles in place instead of moving.
 
     Args:
         predict: (x_t [n, ...], time [n], text [n, l, d], text_mask [n, l], *shared) -> output

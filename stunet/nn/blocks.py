@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from stunet.nn.layers import (
@@ -55,8 +56,8 @@ class ResnetBlock(nn.Module):
     groups: int
     activation: str
     resample: str = "none"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -84,8 +85,8 @@ class ConvInflation(nn.Module):
 
     groups: int
     activation: str
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
@@ -108,8 +109,8 @@ class TemporalDownsample(nn.Module):
 
     factor: int
     kernel_init: nn.initializers.Initializer = identity_temporal_kernel
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b s h w c"]:
@@ -132,8 +133,8 @@ class TemporalUpsample(nn.Module):
 
     factor: int
     kernel_init: nn.initializers.Initializer = identity_temporal_kernel
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b s h w c"]:

@@ -98,12 +98,18 @@ def _conv_bwd_cpu(x, kernel, dy):
     def step(dkernel, group):
         x, dy = group
         patches = _patches(dy, size)
-        product = jnp.tensordot(x.reshape(-1, c_in), patches.reshape(-1, patches.shape[-1]), (0, 0))
+        product = jnp.tensordot(
+            x.reshape(-1, c_in),
+            patches.reshape(-1, patches.shape[-1]),
+            (0, 0),
+            preferred_element_type=jnp.float32,
+        )
         return dkernel + product, patches @ mirrored
 
-    zeros = jnp.zeros((c_in, mirrored.shape[0]), kernel.dtype)
+    # In float32: a bfloat16 sum over many groups would stop growing.
+    zeros = jnp.zeros((c_in, mirrored.shape[0]), jnp.float32)
     dkernel, dx = lax.scan(step, zeros, tuple(_chunks(size, c_out, x, dy)))
-    dkernel = jnp.flip(dkernel.reshape(c_in, *size, c_out), (1, 2, 3))
+    dkernel = jnp.flip(dkernel.astype(kernel.dtype).reshape(c_in, *size, c_out), (1, 2, 3))
     return dx.reshape(x.shape), jnp.moveaxis(dkernel, 0, 3)
 
 

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from stunet.nn.layers import ACTIVATIONS, Dense, LayerNorm
@@ -35,8 +36,8 @@ class TimeEmbedding(nn.Module):
     time_scale: float = 1000.0
     cosine_first: bool = True
     frequency_shift: float = 0.0
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, t: Float[Array, "b"]) -> Float[Array, "b d"]:
@@ -60,8 +61,8 @@ class TextPooling(nn.Module):
 
     features: int
     heads: int
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, text: Float[Array, "b l d"]) -> Float[Array, "b f"]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from stunet.nn.conv import conv, strided_temporal_conv
@@ -48,8 +49,8 @@ class Dense(nn.Module):
     features: int
     use_bias: bool = True
     kernel_init: Initializer = nn.initializers.lecun_normal()
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
@@ -71,8 +72,8 @@ class Conv(nn.Module):
     size: tuple[int, int, int]
     time_stride: int = 1
     kernel_init: Initializer = nn.initializers.lecun_normal(in_axis=(0, 1, 2, 3), out_axis=4)
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b s h w o"]:
@@ -107,8 +108,8 @@ class GroupNorm(nn.Module):
     groups: int
     epsilon: float = 1e-5
     batch_axes: int = 2
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -147,8 +148,8 @@ class LayerNorm(nn.Module):
     """Layer normalisation over the last axis (Ba et al., arXiv 1607.06450), in float32."""
 
     epsilon: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:

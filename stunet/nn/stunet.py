@@ -12,11 +12,11 @@ each level seeing its own nearest earlier frame, through the skip connections to
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from stunet.nn.attention import TemporalAttention, TextAttention
@@ -66,8 +66,8 @@ class Layer(nn.Module):
     head_channels: int
     temporal_attention_blocks: int
     activation: str
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
+    dtype: DTypeLike
+    param_dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, skip, condition, text, mask):
@@ -134,8 +134,8 @@ class STUNet(nn.Module):
     frequency_shift: float = 0.0
     remat: str = "none"
     scan_layers: bool = False
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

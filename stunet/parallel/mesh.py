@@ -74,7 +74,8 @@ def shardings(boxed: Any, mesh: Mesh) -> Any:
     """NamedShardings of a tree whose leaves carry logical names, or none (replicated).
 
     Args:
-        boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init` gives.
+        boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init`
+        gives.
     """
 
     def sharding(leaf):

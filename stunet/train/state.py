@@ -91,7 +91,7 @@ def abstract_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainStat
     boxed = jax.eval_shape(lambda: _init(config))
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.unbox(boxed),
+        _unbox(boxed),
         meshes.shardings(boxed, mesh),
     )
 
@@ -99,7 +99,7 @@ def abstract_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainStat
 def create_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
     """A fresh state, born on the mesh shard by shard."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    return jax.jit(lambda: nn.unbox(_init(config)), out_shardings=shardings)()
+    return jax.jit(lambda: _unbox(_init(config)), out_shardings=shardings)()
 
 
 def count_parameters(params: Any) -> int:
@@ -113,12 +113,22 @@ def _init(config: configs.Config) -> TrainState:
     side = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
     shape = (1, math.prod(model.temporal_factors), side, side, config.data.channels)
     text = jnp.zeros((1, 1, config.text.dim)), jnp.ones((1, 1), bool)
-    params = make_network(config).init(
-        jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *text
-    )["params"]
+    # Without rules, flax does not constrain each parameter by its names while it makes it: the
+    # shardings of the whole state are given to jit, and they know about extents that do not divide.
+    with nn.logical_axis_rules(()):
+        params = make_network(config).init(
+            jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *text
+        )["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config.train).init(params),
     )
+
+
+def _unbox(boxed: Any) -> Any:
+    def is_box(leaf):
+        return isinstance(leaf, nn.LogicallyPartitioned)
+
+    return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, boxed, is_leaf=is_box)

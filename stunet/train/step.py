@@ -1,7 +1,7 @@
 """One update, and one validation: pure functions of (state, batch), for `jax.jit`.
 
-Randomness is folded from the seed and the step number, so a resumed run draws what an uninterrupted one draws, on any
-mesh.
+Randomness is folded from the seed and the step number, so a resumed run draws what an uninterrupted
+one draws, on any mesh.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def noise_schedule(diffusion: configs.Diffusion) -> NoiseSchedule:
 
 
 def make_loss(config: configs.Config) -> Callable[..., Array]:
-    """Returns `loss(params, x0, t, noise, text, text_mask) -> [b]`, the objective over whole clips."""
+    """Returns `loss(params, x0, t, noise, text, text_mask) -> [b]`, over whole clips."""
     network, diffusion = make_network(config), config.diffusion
 
     def loss(params, x0, t, noise, text, text_mask):
@@ -57,9 +57,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `step(state, batch) -> (state, metrics)`: exactly one update.
 
-    The batch holds `video` uint8 `[b, t, h, w, c]`, `text` `[b, l, d]` and `text_mask` `[b, l]`. With
-    `train.accumulate` n the gradient is the mean over n parts of the batch, one after the other: the same update, in
-    less memory.
+    The batch holds `video` uint8 `[b, t, h, w, c]`, `text` `[b, l, d]` and `text_mask` `[b, l]`.
+    With `train.accumulate` n the gradient is the mean over n parts of the batch, one after the
+    other: the same update, in less memory.
     """
     train = config.train
     loss_of_clips, optimizer, rate = make_loss(config), make_optimizer(train), learning_rate(train)
@@ -73,7 +73,8 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # Early weights are far from where they go: average over the recent tenth of the run at first.
+        # Early weights are far from where they go: average over the recent tenth of the run at
+        # first.
         decay = jnp.minimum(train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         metrics = {
@@ -87,9 +88,11 @@ def make_train_step(
 
 
 def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metrics]:
-    """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`: the loss at each of `log.validate_times`.
+    """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`: the loss at each of
+    `log.validate_times`.
 
-    The noise of a batch's rows is the same in every call, so that values compare between steps and between runs.
+    The noise of a batch's rows is the same in every call, so that values compare between steps and
+    between runs.
     """
     loss_of_clips = make_loss(config)
     times = config.log.validate_times
@@ -110,7 +113,7 @@ def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metri
 
 
 def _draw(key: Array, batch: Batch, caption_dropout: float) -> tuple[Array, ...]:
-    """The clips, and all that is random about an update: times, noise, and which captions are dropped."""
+    """The clips, and all that is random about an update: times, noise, captions dropped."""
     x0 = to_float(batch["video"])
     time_key, noise_key, caption_key = jax.random.split(key, 3)
     t = stratified_times(time_key, len(x0))
@@ -121,7 +124,7 @@ def _draw(key: Array, batch: Batch, caption_dropout: float) -> tuple[Array, ...]
 
 
 def drop_text(text: Array, text_mask: Array, keep: Array) -> tuple[Array, Array]:
-    """Text states `[b, l, d]` and their mask, empty where `keep` `[b]` is False: no prompt at all."""
+    """Text states `[b, l, d]` and their mask, emptied where `keep` `[b]` is False."""
     return text * keep[:, None, None], text_mask & keep[:, None]
 
 
@@ -131,7 +134,8 @@ def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int
         return value_and_grad(params, inputs)
 
     def split(x):
-        # Every `parts`-th row: a part takes rows from all of the batch's shards, and none has to move.
+        # Every `parts`-th row: a part takes rows from all of the batch's shards, and none has to
+        # move.
         x = jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
         return constrain(x, None, "batch", *[None] * (x.ndim - 2))
 

@@ -1,0 +1,34 @@
+# `make quickstart` and `make test` need Python >= 3.11 and nothing else; both use the virtual environment in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/quickstart
+
+.PHONY: quickstart test lint clean
+
+quickstart: .venv/installed
+	$(BIN)/stunet train --config experiments/quickstart.py --workdir $(RUN)
+	$(BIN)/stunet sample --workdir $(RUN) --num 1 --seed 0 \
+	  --prompt "a 3 moving left, fast" --prompt "a 7 moving right, slowly" \
+	  --prompt "a 0 moving down" --prompt "a 5 moving up"
+	@echo "metrics    $(RUN)/metrics.jsonl"
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: setup.py constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
+	@touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,166 @@
+"""The command line: parses, calls one function of a room, prints."""
+
+import argparse
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+from stunet.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `stunet COMMAND ...`. Returns the exit status: 0, or 1 after a mistake of the user's."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = [flag for flag in rest if flag.startswith("--config.")]
+    if len(overrides) != len(rest) or (rest and arguments.command != "train"):
+        unknown = next(
+            flag for flag in rest if arguments.command != "train" or flag not in overrides
+        )
+        parser.error(f"unknown argument {unknown!r} for {arguments.command}")
+    arguments.overrides = overrides
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"stunet {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(arguments) -> None:
+    from stunet import configs
+
+    config = configs.load(arguments.config, arguments.overrides)
+    _set_up_jax()
+    from stunet.train.loop import train
+
+    train(config, arguments.workdir)
+    print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
+    print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
+
+
+def _sample(arguments) -> None:
+    _set_up_jax()
+    from tqdm import tqdm
+
+    from stunet.generate import text
+
+    given = ("sampler", "steps", "guidance_scale")
+    settings = {k: v for k in given if (v := getattr(arguments, k)) is not None}
+    prompts = [p for p in arguments.prompt for _ in range(arguments.num)]
+    with tqdm(desc="sampling", unit="step", dynamic_ncols=True) as bar:
+
+        def show(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        clips, config = text.text_to_video(
+            arguments.workdir, prompts, seed=arguments.seed, on_step=show, **settings
+        )
+    words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
+    name = f"{words}_seed{arguments.seed}"
+    out = arguments.out or arguments.workdir / "samples"
+    written = text.write(out, name, clips, prompts, config.data.fps)
+    print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
+
+
+def _prepare(arguments) -> None:
+    from stunet.data.prepare import prepare
+    from stunet.nn.text import text_encoder
+
+    print(
+        prepare(
+            arguments.input,
+            arguments.output,
+            frames=arguments.frames,
+            fps=arguments.fps,
+            height=arguments.height,
+            width=arguments.width,
+            channels=arguments.channels,
+            encode_text=text_encoder(
+                arguments.text_encoder, arguments.text_max_length, arguments.text_dim
+            ),
+            text_encoder=arguments.text_encoder,
+            val_fraction=arguments.val_fraction,
+        )
+    )
+
+
+def _set_up_jax() -> None:
+    """Compiled programs are kept between runs, where the user has not said otherwise."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "stunet" / "xla"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stunet",
+        description="Space-Time U-Nets: video diffusion over the whole clip in a single pass.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, summary: str, **kwargs):
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            **kwargs,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    train = command(
+        "train",
+        _train,
+        "train a config, or continue a run",
+        epilog="any key of the config: --config.train.steps=2000 (see stunet/configs.py)",
+    )
+    train.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
+    train.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
+
+    sample = command("sample", _sample, "sample clips from a trained run")
+    sample.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
+    sample.add_argument(
+        "--prompt", required=True, action="append", help="what to show; may be given repeatedly"
+    )
+    sample.add_argument("--num", type=_at_least_one, default=1, help="clips for each prompt")
+    sample.add_argument("--seed", type=int, default=0, help="of the noise")
+    sample.add_argument("--steps", type=_at_least_one, help="calls of the network (run's own)")
+    sample.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
+    sample.add_argument(
+        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
+    )
+    sample.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
+
+    prepare = command("prepare", _prepare, "cut a folder of videos into records of clips")
+    prepare.add_argument("input", type=pathlib.Path, help="folder of videos")
+    prepare.add_argument("output", type=pathlib.Path, help="directory to create")
+    prepare.add_argument("--frames", type=_at_least_one, default=16, help="of a clip")
+    prepare.add_argument("--fps", type=float, default=8.0, help="frames per second of a clip")
+    prepare.add_argument("--height", type=_at_least_one, default=32, help="rows of a clip")
+    prepare.add_argument("--width", type=_at_least_one, default=32, help="columns of a clip")
+    prepare.add_argument("--channels", type=int, choices=(1, 3), default=3, help="grey or RGB")
+    prepare.add_argument("--val-fraction", type=float, default=0.1, help="of clips held out")
+    prepare.add_argument("--text-encoder", default="bytes", help="of the captions")
+    prepare.add_argument("--text-max-length", type=_at_least_one, default=64, help="tokens")
+    prepare.add_argument("--text-dim", type=int, default=64, help="width of a token's state")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

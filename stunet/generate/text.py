@@ -1,0 +1,86 @@
+"""Text-to-video: clips from prompts, of a trained working directory."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from stunet import configs
+from stunet.data import media
+from stunet.data.sources import make_encoder
+from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
+from stunet.train.checkpoints import Checkpoints
+from stunet.train.sampling import make_sampler
+from stunet.train.state import abstract_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """Where a sample's files lie."""
+
+    gif: pathlib.Path
+    mp4: pathlib.Path
+    xt: pathlib.Path
+
+
+def text_to_video(
+    workdir: pathlib.Path,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+    **sample: object,
+) -> tuple[Float[np.ndarray, "n t h w c"], configs.Config]:
+    """Samples one clip for each prompt, with the averaged weights of the newest checkpoint.
+
+    Args:
+        workdir: of a training run.
+        prompts: captions in the manner of those trained on.
+        seed: of the noise; clip i depends on it, on i and on the settings alone.
+        on_step: called with the steps done and their number.
+        sample: settings of `configs.Sample` that replace the run's own.
+
+    Returns:
+        Clips in -1..1, and the run's config with those settings.
+
+    Raises:
+        UserError: `workdir` holds no training run or no checkpoint.
+    """
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
+    # Sampling runs on one device unless told otherwise: a few clips do not split over many.
+    config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
+    config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+    mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
+    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
+        params = checkpoints.restore_ema(abstract_state(config, mesh))
+        text, mask = make_encoder(config.text)(list(prompts))
+        for done, clips in enumerate(make_sampler(config)(params, text, mask, seed), 1):
+            clips.block_until_ready()
+            on_step(done, config.sample.steps)
+    return np.clip(np.asarray(clips), -1, 1), config
+
+
+def write(
+    directory: pathlib.Path,
+    name: str,
+    clips: Float[np.ndarray, "n t h w c"],
+    captions: Sequence[str],
+    fps: float,
+) -> Written:
+    """Writes clips as GIF, MP4 and X-T slice under `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = Written(
+        gif=directory / f"{name}.gif",
+        mp4=directory / f"{name}.mp4",
+        xt=directory / f"{name}_xt.png",
+    )
+    media.write_gif(written.gif, clips, fps, captions)
+    media.write_mp4(written.mp4, clips, fps, captions)
+    media.write_xt(written.xt, clips, captions)
+    return written

@@ -1,0 +1,120 @@
+"""Checkpoints of a run: checkpoint N is the state after exactly N updates, with its place in the
+data.
+
+Layout of `checkpoints/N/`, written by Orbax: `train` (step, parameters, optimiser), `ema` (the
+averaged parameters, loadable alone) and `data` (the pipeline's position).
+"""
+
+import dataclasses
+import errno
+import pathlib
+from typing import Any
+
+from orbax.checkpoint import v1 as ocp
+
+from stunet.errors import UserError
+from stunet.train.state import TrainState
+
+DataState = dict[str, int]
+
+
+class Checkpoints:
+    """The checkpoints of one working directory. Saving goes on in the background.
+
+    Args:
+        workdir: of the run.
+        keep: how many of the latest to keep when saving; None to read only.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+        self.directory = (workdir / "checkpoints").absolute()
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            # The train loop decides when to save.
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            # What a killed run left half-written; a reader must not touch a running one's.
+            cleanup_tmp_directories=keep is not None,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._orbax.close()
+
+    def latest(self) -> int | None:
+        """The step of the newest complete checkpoint, if there is one."""
+        return None if self._orbax.latest is None else self._orbax.latest.step
+
+    def save(self, state: TrainState, data: DataState) -> None:
+        """Starts to save checkpoint `state.step`; the arrays may be donated as soon as this
+        returns.
+
+        Raises:
+            UserError: the disk is full, now or while the checkpoint before was being written.
+        """
+        step = int(state.step)
+        if step == self.latest():
+            return
+        train, ema = split_ema(state)
+        try:
+            self._orbax.save_checkpointables_async(
+                step, {"train": train, "ema": ema, "data": data}, force=True
+            )
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            self._orbax.wait()
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, DataState]:
+        """The newest checkpoint, laid out as `abstract` says, whatever mesh it was saved on.
+
+        Raises:
+            UserError: the checkpoint is damaged, or is that of another network.
+        """
+        train, ema = split_ema(abstract)
+        loaded = self._load({"train": train, "ema": ema, "data": None})
+        return TrainState(**loaded["train"], ema=loaded["ema"]), loaded["data"]
+
+    def restore_ema(self, abstract: TrainState) -> Any:
+        """The averaged parameters alone, of the newest checkpoint."""
+        return self._load({"ema": abstract.ema})["ema"]
+
+    def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
+        step = self.latest()
+        if step is None:
+            raise UserError(f"no checkpoint in {self.directory}; train first")
+        try:
+            return self._orbax.load_checkpointables(step, abstract)
+        # Orbax passes on whatever its readers raise: there is no narrower type.
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise UserError(
+                f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
+                "of another network: remove that directory to go on from the checkpoint before it"
+            ) from error
+
+    def _explained(self, error: OSError) -> Exception:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        return UserError(
+            f"no space left on the disk of {self.directory}; "
+            "complete checkpoints are untouched: free some space and run the same command again"
+        )
+
+
+def split_ema(state: TrainState) -> tuple[dict[str, Any], Any]:
+    """The fields of the state other than `ema`, and `ema`."""
+    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+    ema = fields.pop("ema")
+    return fields, ema

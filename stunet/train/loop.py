@@ -1,0 +1,224 @@
+"""The training run, top to bottom: data, state, updates, and what is written of them."""
+
+import contextlib
+import pathlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from stunet import configs
+from stunet.data import media, pipeline, sources
+from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
+from stunet.train.checkpoints import Checkpoints
+from stunet.train.metrics import Metrics, Progress
+from stunet.train.sampling import make_sampler
+from stunet.train.state import abstract_state, count_parameters, create_state
+from stunet.train.step import make_train_step, make_validation_step
+
+# Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
+# memory.
+_IN_FLIGHT = 2
+
+
+def train(config: configs.Config, workdir: pathlib.Path) -> int:
+    """Trains until `train.steps`, continuing what `workdir` holds. Returns the number of updates
+    done.
+
+    SIGTERM and SIGINT end the run after the update in progress, with a checkpoint of it.
+
+    Raises:
+        UserError: data or mesh do not fit the config, `workdir` belongs to another config, the loss
+        is not finite,
+            the disk is full.
+    """
+    mesh = meshes.make_mesh(config.mesh)
+    meshes.check_batch(config.train, mesh)
+    train_source = sources.make_source(config, "train")
+    validate, preview = make_validation(config), make_preview(config, workdir)
+    claim_workdir(config, workdir)
+    is_first = jax.process_index() == 0
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(meshes.use(mesh))
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        batches = pipeline.train_batches(
+            train_source,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=config.data.num_threads,
+        )
+        stack.callback(batches.close)
+
+        abstract = abstract_state(config, mesh)
+        if checkpoints.latest() is None:
+            state = create_state(config, mesh)
+        else:
+            state, position = checkpoints.restore(abstract)
+            batches.set_state(position)
+        step = int(state.step)
+        metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
+        progress = stack.enter_context(Progress(config.train.steps, step, show=is_first))
+        progress.write(
+            f"{count_parameters(abstract.params):,} parameters on {mesh.size} "
+            f"{mesh.devices.flat[0].device_kind} device(s); from update {step} on"
+        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        update = jax.jit(make_train_step(config), donate_argnums=0, out_shardings=(shardings, None))
+        stopped = stack.enter_context(_stop_signals())
+        pending, begun = deque(), time.monotonic()
+
+        while step < config.train.steps and not stopped.is_set():
+            state, measured = update(state, meshes.shard_batch(next(batches), mesh))
+            step += 1
+            pending.append((step, measured))
+            if len(pending) > _IN_FLIGHT:
+                jax.block_until_ready(pending[-1 - _IN_FLIGHT][1])
+            progress.update(step)
+
+            last = step == config.train.steps or stopped.is_set()
+            save = last or step % config.checkpoint.every == 0
+            if save or step % config.log.every == 0:
+                values = _mean_of_finite(pending, checkpoints)
+                elapsed, begun = time.monotonic() - begun, time.monotonic()
+                values["clips_per_second"] = len(pending) * config.train.batch_size / elapsed
+                pending.clear()
+                metrics.scalars(step, values)
+                progress.report(values["loss"], values["clips_per_second"])
+            if save:
+                checkpoints.save(state, batches.get_state())
+            every = config.log.validate_every
+            if every and (step % every == 0 or step == config.train.steps):
+                metrics.scalars(step, validate(state.ema, mesh))
+            every = config.log.sample_every
+            if every and step % every == 0:
+                preview(state.ema, step, metrics)
+            if save or not pending:
+                # What validation and sampling took is not the updates'.
+                begun = time.monotonic()
+        checkpoints.wait()
+        if step < config.train.steps:
+            progress.write(f"stopped after update {step}; the same command continues from there")
+    return step
+
+
+def claim_workdir(config: configs.Config, workdir: pathlib.Path) -> None:
+    """Notes the config in `workdir`, or checks that it is the one noted there.
+
+    Raises:
+        UserError: the directory belongs to another config.
+    """
+    file = workdir / "config.json"
+    if file.exists():
+        differences = configs.differences(configs.read(file), config)
+        if differences:
+            raise UserError(
+                f"{workdir} belongs to another config: {'; '.join(differences)}; "
+                "choose another --workdir or the same values"
+            )
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        configs.write(config, file)
+
+
+def make_validation(config: configs.Config):
+    """Returns `validate(params, mesh) -> {"val/loss": ..., ...}` over held-out clips, or None."""
+    log, train = config.log, config.train
+    if not log.validate_every:
+        return None
+    source = sources.make_source(config, "val")
+    # The batch of training, which is known to fit and to split; fewer clips than asked for if there
+    # are no more.
+    count = max(1, min(log.validate_clips, len(source)) // train.batch_size)
+    if count * train.batch_size > len(source):
+        raise UserError(
+            f"there are {len(source)} held-out clips, fewer than one batch of {train.batch_size}; "
+            "set log.validate_every to 0, or prepare more clips"
+        )
+    step = jax.jit(make_validation_step(config))
+
+    def validate(params, mesh) -> dict[str, float]:
+        batches = pipeline.eval_batches(
+            source,
+            train.batch_size,
+            count,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=config.data.num_threads,
+        )
+        losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]
+        means = {f"val/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
+        return means | {"val/loss": float(np.mean(list(means.values())))}
+
+    return validate
+
+
+def make_preview(config: configs.Config, workdir: pathlib.Path):
+    """Returns `preview(params, step, metrics)`: clips for held-out captions into `samples/`."""
+    if not config.log.sample_every:
+        return None
+    source = sources.make_source(config, "val")
+    examples = [source[i] for i in range(min(config.sample.num, len(source)))]
+    text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
+    captions = [e["caption"] for e in examples]
+    sample = make_sampler(config)
+
+    def preview(params, step: int, metrics: Metrics) -> None:
+        *_, clips = sample(params, text, mask, config.seed)
+        if jax.process_index() == 0:
+            stem = workdir / "samples" / f"step_{step:08d}"
+            stem.parent.mkdir(exist_ok=True)
+            media.write_gif(f"{stem}.gif", np.asarray(clips), config.data.fps, captions)
+            media.write_xt(f"{stem}_xt.png", np.asarray(clips), captions)
+            metrics.picture(step, "samples/clips", f"{stem}.gif")
+            metrics.picture(step, "samples/xt", f"{stem}_xt.png")
+
+    return preview
+
+
+def _mean_of_finite(pending, checkpoints: Checkpoints) -> dict[str, float]:
+    """The mean of each metric over the updates pending.
+
+    Raises:
+        UserError: a value is not finite; names the update, and the last good checkpoint.
+    """
+    fetched = [(step, jax.device_get(values)) for step, values in pending]
+    for step, values in fetched:
+        broken = [k for k, v in values.items() if not np.isfinite(v)]
+        if broken:
+            good = checkpoints.latest()
+            kept = (
+                "there is no checkpoint yet"
+                if good is None
+                else (f"the last good checkpoint is {checkpoints.directory / str(good)}")
+            )
+            raise UserError(
+                f"update {step}: {' and '.join(broken)} is not finite; {kept}; try a lower "
+                "train.learning_rate, more train.warmup_steps, or float32"
+            )
+    means = {k: float(np.mean([v[k] for _, v in fetched])) for k in fetched[0][1]}
+    return means | {"learning_rate": float(fetched[-1][1]["learning_rate"])}
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Within: SIGTERM and SIGINT set the event instead of ending the process."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = {
+        s: signal.signal(s, lambda *_: stopped.set()) for s in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

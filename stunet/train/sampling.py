@@ -1,0 +1,59 @@
+"""Sampling: one jitted step that a host loop calls, so that it can show progress."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from stunet import configs
+from stunet.diffusion import samplers
+from stunet.diffusion.guidance import guided_denoiser
+from stunet.train.state import clip_shape, make_network
+from stunet.train.step import noise_schedule
+
+
+def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
+    """Returns `sample(params, text, text_mask, seed)`, which yields the clips' estimate after each
+    step.
+
+    The last one, float32 `[b, t, h, w, c]` in about -1..1, is the sample. Row i of the noise
+    depends on the seed and on i alone, not on how many clips are sampled with it.
+    """
+    network, settings = make_network(config), config.sample
+    schedule = noise_schedule(config.diffusion)
+
+    @jax.jit
+    def first(keys):
+        noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
+        return samplers.init(noise)
+
+    @jax.jit
+    def step(params, text, text_mask, key, state, i):
+        denoise = guided_denoiser(
+            lambda *inputs: network.apply({"params": params}, *inputs),
+            text,
+            text_mask,
+            schedule=schedule,
+            prediction=config.diffusion.prediction,
+            guidance_scale=settings.guidance_scale,
+            threshold_mode=settings.threshold,
+            percentile=settings.threshold_percentile,
+        )
+        update = samplers.make_step(
+            denoise, key, schedule=schedule, sampler=settings.sampler, steps=settings.steps
+        )
+        return update(state, i)
+
+    def sample(
+        params: Any, text: Float[np.ndarray, "b l d"], text_mask: Bool[np.ndarray, "b l"], seed: int
+    ) -> Iterator[Array]:
+        key = jax.random.key(seed)
+        state = first(jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(text))))
+        for i in range(settings.steps):
+            state = step(params, text, text_mask, key, state, i)
+            yield state.x0
+
+    return sample

@@ -1,0 +1,248 @@
+"""A folder of videos becomes a whole data set or none; nothing is lost, doubled or misnamed."""
+
+import errno
+import json
+
+import av
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from stunet.data import prepare as prepare_module
+from stunet.data.clips import ClipRecords
+from stunet.data.decode import decode_clips
+from stunet.data.prepare import find_videos, prepare
+from stunet.errors import UserError
+
+SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
+QUIET = {"progress": False, "workers": 2}
+
+
+def make_video(path, frames, seed=0):
+    """Writes smooth noise, so that no two frames are the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height = stream.width = 32
+        stream.pix_fmt = "yuv420p"
+        for _ in range(frames):
+            array = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def encode_text(captions):
+    """Fixed numbers that depend on the caption."""
+    lengths = [len(caption) for caption in captions]
+    states = np.stack([np.full((6, 8), n, np.float32) for n in lengths])
+    return states, np.stack([np.arange(6) < n for n in lengths])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    videos = tmp_path / "videos"
+    make_video(videos / "a.mp4", 50, seed=1)  # 12 clips and 2 frames
+    make_video(videos / "deep" / "b.mp4", 41, seed=2)  # 10 clips and 1 frame
+    make_video(videos / "c.mp4", 3, seed=3)  # no clip
+    lines = [{"file": "a.mp4", "caption": "first"}, {"file": "deep/b.mp4", "caption": "second"}]
+    (videos / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return videos
+
+
+def test_round_trip_gives_every_clip_once(folder, tmp_path):
+    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
+    expected = {}
+    for name in ("a.mp4", "deep/b.mp4"):
+        for i, clip in enumerate(decode_clips(folder / name, 4, 10, 16, 16)):
+            expected[f"{name}#{i}"] = clip
+    builder = tfds.builder_from_directory(tmp_path / "out")
+    found = {}
+    for split in ("train", "val"):
+        records = ClipRecords(tmp_path / "out", split)
+        stored = builder.as_data_source(split)
+        assert len(records) == len(stored) == builder.info.splits[split].num_examples
+        for i, by_tfds in enumerate(stored):
+            example, source = records[i], by_tfds["source"].decode()
+            assert source not in found
+            found[source] = split
+            np.testing.assert_array_equal(example["video"], expected[source])
+            np.testing.assert_array_equal(by_tfds["video"], expected[source])
+            assert example["caption"] == ("first" if source.startswith("a") else "second")
+            states, mask = encode_text([example["caption"]])
+            np.testing.assert_array_equal(example["text"], states[0])
+            np.testing.assert_array_equal(example["text_mask"], mask[0])
+    assert found.keys() == expected.keys()
+    held_out = {source for source, split in found.items() if split == "val"}
+    assert held_out == {"a.mp4#10", "a.mp4#11", "deep/b.mp4#9"}  # the ends of the videos
+    assert (summary.train_clips, summary.val_clips, summary.videos) == (19, 3, 2)
+    assert (summary.captioned, summary.dropped_frames, summary.too_short) == (2, 6, ["c.mp4"])
+    assert "19 clips" in str(summary)
+    assert "c.mp4" in str(summary)
+
+
+def test_number_of_workers_and_size_of_shards_change_nothing_that_is_read(folder, tmp_path):
+    prepare(folder, tmp_path / "one", **SIZE, progress=False, workers=1)
+    prepare(folder, tmp_path / "many", **SIZE, progress=False, workers=3, shard_bytes=10_000)
+    assert len(list((tmp_path / "many").glob("*train*"))) > 2
+    one, many = (ClipRecords(tmp_path / name, "train") for name in ("one", "many"))
+    assert len(one) == len(many)
+    for i in range(len(one)):
+        np.testing.assert_array_equal(one[i]["video"], many[i]["video"])
+
+
+@pytest.mark.parametrize("lengths", [[8], [4, 4], [4, 4, 4, 4], [4, 400], [40] * 3])
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
+def test_held_out_share(tmp_path, monkeypatch, lengths, fraction):
+    videos = {f"{i}.mp4": length // 4 for i, length in enumerate(lengths)}
+    monkeypatch.setattr(prepare_module, "find_videos", lambda _: dict.fromkeys(videos, ""))
+    monkeypatch.setattr(
+        prepare_module,
+        "decode_clips",
+        lambda path, *_: _FakeClips(videos[path.name]),
+    )
+    summary = prepare(tmp_path, tmp_path / "out", **SIZE, val_fraction=fraction, **QUIET)
+    clips = sum(videos.values())
+    assert summary.train_clips + summary.val_clips == clips
+    assert summary.train_clips >= 1
+    assert summary.val_clips >= 1
+    assert abs(summary.val_clips - fraction * clips) <= 1
+
+
+class _FakeClips:
+    def __init__(self, clips):
+        self.clips, self.dropped_frames = clips, 0
+
+    def __iter__(self):
+        return iter([np.zeros((4, 16, 16, 3), np.uint8)] * self.clips)
+
+
+def test_nothing_is_held_out_on_request_or_of_a_single_clip(tmp_path):
+    make_video(tmp_path / "in" / "a.mp4", 4)
+    summary = prepare(tmp_path / "in", tmp_path / "out", **SIZE, **QUIET)
+    assert (summary.train_clips, summary.val_clips) == (1, 0)
+    make_video(tmp_path / "in" / "b.mp4", 40)
+    summary = prepare(tmp_path / "in", tmp_path / "more", **SIZE, val_fraction=0, **QUIET)
+    assert (summary.train_clips, summary.val_clips) == (11, 0)
+
+
+def test_corrupt_video_is_skipped_and_named(folder, tmp_path):
+    content = (folder / "a.mp4").read_bytes()
+    (folder / "broken.mp4").write_bytes(content[: len(content) // 2])
+    (folder / "z.avi").write_text("no video at all")
+    summary = prepare(folder, tmp_path / "out", **SIZE, **QUIET)
+    assert summary.skipped.keys() == {"broken.mp4", "z.avi"}
+    assert "broken.mp4" in str(summary)
+    assert summary.train_clips + summary.val_clips == 22
+    assert json.loads((tmp_path / "out" / "clips.json").read_text())["skipped"].keys() == {
+        "broken.mp4",
+        "z.avi",
+    }
+
+
+def test_nothing_to_prepare(tmp_path):
+    empty = tmp_path / "empty"
+    with pytest.raises(UserError, match="no folder"):
+        prepare(empty, tmp_path / "out", **SIZE)
+    empty.mkdir()
+    (empty / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match=r"empty holds no video; known are .*\.mp4"):
+        prepare(empty, tmp_path / "out", **SIZE)
+    (empty / "bad.mp4").write_text("hello")
+    with pytest.raises(UserError, match=r"gave a clip of 4 frames: .*bad\.mp4"):
+        prepare(empty, tmp_path / "out", **SIZE, **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"val_fraction": 1.0}, "val_fraction"),
+        ({"name": "My-clips"}, "lower case"),
+        ({"frames": 0}, "frames must be positive"),
+        ({"channels": 2}, "channels must be"),
+        ({"height": -1}, "height"),
+    ],
+)
+def test_arguments_out_of_range(folder, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        prepare(folder, tmp_path / "out", **{**SIZE, **change}, **QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_existing_output_is_refused_unless_empty(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    prepare(folder, out, **SIZE, **QUIET)
+    with pytest.raises(UserError, match="exists already"):
+        prepare(folder, out, **SIZE, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError),
+        (RuntimeError("write() failed: No space left on device; at byte 5"), UserError),
+        (RuntimeError("a bug"), RuntimeError),
+    ],
+)
+def test_interrupted_prepare_leaves_nothing(folder, tmp_path, monkeypatch, failure, raised):
+    write, written = prepare_module.ClipWriter.write, []
+
+    def fail_late(self, split, example):
+        if len(written) == 15:
+            raise failure
+        written.append(split)
+        write(self, split, example)
+
+    monkeypatch.setattr(prepare_module.ClipWriter, "write", fail_late)
+    with pytest.raises(raised) as error:
+        prepare(folder, tmp_path / "out", **SIZE, **QUIET)
+    if raised is UserError:
+        assert "is full" in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_killed_prepare_looks_unfinished(folder, tmp_path, monkeypatch):
+    # A killed process cleans nothing up: what it leaves must not be mistaken for a data set.
+    monkeypatch.setattr(prepare_module.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(prepare_module.ClipWriter, "close", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare(folder, tmp_path / "out", **SIZE, **QUIET)
+    assert not (tmp_path / "out").exists()
+    (left,) = tmp_path.glob(".out.partial-*")
+    with pytest.raises(UserError, match="no TFDS data set"):
+        ClipRecords(left, "train")
+
+
+def test_captions_from_csv_text_or_nowhere(tmp_path):
+    for name in ("a.mp4", "b.webm", "sub/c.GIF", "sub/d.mov"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "captions.csv").write_text('file,caption\na.mp4,"one, two"\nsub/c.GIF,three\n')
+    (tmp_path / "a.txt").write_text("not this one")
+    (tmp_path / "b.webm").with_suffix(".txt").write_text("\ufeffvier\n  fünf\n", encoding="utf-8")
+    captions = {"a.mp4": "one, two", "b.webm": "vier fünf", "sub/c.GIF": "three", "sub/d.mov": ""}
+    assert find_videos(tmp_path) == captions
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2: not JSON"),
+        ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
+        ("captions.jsonl", "3", "line 1: expected texts"),
+        ("captions.csv", "name,caption\na.mp4,x\n", "line 2: expected texts"),
+        ("captions.jsonl", '{"file": "/elsewhere/a.mp4", "caption": "x"}', "none of them"),
+    ],
+)
+def test_caption_file_that_makes_no_sense(tmp_path, name, content, message):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        find_videos(tmp_path)
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        find_videos(tmp_path)

@@ -1,0 +1,98 @@
+"""The CPU's convolutions are XLA's: forward, both gradients, any batch size, float32 and bfloat16."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import stunet.nn.conv as conv_module
+from stunet.nn.conv import conv, strided_temporal_conv
+
+KERNELS = [(1, 3, 3), (3, 1, 1), (3, 3, 3)]
+
+
+def reference(x, kernel):
+    padding = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[:3]]
+    axes = ("NDHWC", "DHWIO", "NDHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=axes)
+
+
+@jax.jit
+def results(x, kernel, dy):
+    """(output, dx, dkernel) of ours and, in float32, of XLA's."""
+    y, vjp = jax.vjp(conv, x, kernel)
+    exact = [a.astype(jnp.float32) for a in (x, kernel, dy)]
+    want, want_vjp = jax.vjp(reference, *exact[:2])
+    return (y, *vjp(dy)), (want, *want_vjp(exact[2]))
+
+
+def arrays(batch, size, dtype):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch, 6, 5, 4, 3), dtype)
+    kernel = jax.random.normal(keys[1], (*size, 3, 7), dtype)
+    return x, kernel, jax.random.normal(keys[2], (batch, 6, 5, 4, 7), dtype)
+
+
+def assert_close(got, want, tolerance):
+    """Within `tolerance` of the largest value."""
+    want = np.asarray(want)
+    error = np.abs(np.asarray(got, np.float32) - want).max()
+    assert error <= tolerance * np.abs(want).max()
+
+
+@pytest.fixture(params=["one_group", "many_groups"])
+def grouping(request, monkeypatch):
+    """Patches of all clips at once, or of as few as can be."""
+    if request.param == "many_groups":
+        monkeypatch.setattr(conv_module, "_PATCH_BYTES", 1)
+    results.clear_cache()
+
+
+@pytest.mark.usefixtures("grouping")
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 2**-7)], ids=["f32", "bf16"]
+)
+@pytest.mark.parametrize("size", KERNELS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_equals_xla_forward_and_both_gradients(batch, size, dtype, tolerance):
+    ours, want = results(*arrays(batch, size, dtype))
+    for a, b in zip(ours, want, strict=True):
+        assert a.dtype == dtype
+        assert a.shape == b.shape
+        assert_close(a, b, tolerance)
+
+
+def test_bfloat16_weight_gradient_sums_many_groups_in_float32(monkeypatch):
+    """1,024 equal terms add up to 1,024: a bfloat16 sum, group by group, would stop at 256."""
+    monkeypatch.setattr(conv_module, "_PATCH_BYTES", 1)
+    ones = jnp.ones((1024, 1, 1, 1, 1), jnp.bfloat16)
+    kernel = jnp.ones((3, 1, 1, 1, 1), jnp.bfloat16)
+    _, dkernel = jax.jit(lambda x, k, dy: jax.vjp(conv, x, k)[1](dy))(ones, kernel, ones)
+    assert dkernel[1, 0, 0, 0, 0] == 1024
+    assert dkernel[0, 0, 0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_strided_temporal_conv_is_conv_then_slicing(stride):
+    x, kernel, _ = arrays(3, (3, 1, 1), jnp.float32)
+
+    def value_and_gradients(f):
+        y, vjp = jax.vjp(f, x, kernel)
+        return y, *vjp(jnp.cos(y))
+
+    got = jax.jit(lambda: value_and_gradients(lambda *a: strided_temporal_conv(*a, stride)))()
+    want = jax.jit(lambda: value_and_gradients(lambda *a: reference(*a)[:, ::stride]))()
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b, 2e-6)
+
+
+def test_frames_do_not_mix_in_a_spatial_kernel_nor_pixels_in_a_temporal_one():
+    x, _, _ = arrays(1, (1, 1, 1), jnp.float32)
+    changed = x.at[0, 2, 1, 1].add(1.0)
+    for size, where in [((1, 3, 3), np.s_[:, 2, 0:3, 0:3]), ((3, 1, 1), np.s_[:, 1:4, 1, 1])]:
+        kernel = arrays(1, size, jnp.float32)[1]
+        difference = np.array(jnp.abs(conv(changed, kernel) - conv(x, kernel)))
+        assert np.all(difference[where] > 0)
+        difference[where] = 0
+        assert np.all(difference == 0)

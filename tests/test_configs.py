@@ -1,0 +1,91 @@
+"""Configs: what is accepted, and the sentence that answers what is not."""
+
+import dataclasses
+
+import pytest
+
+from stunet import configs
+from stunet.errors import UserError
+
+
+def changed(**keys):
+    """The defaults but for `group__key=value`."""
+    raw = {}
+    for key, value in keys.items():
+        group, name = key.split("__")
+        raw.setdefault(group, {})[name] = value
+    return configs.resolve(raw)
+
+
+def test_defaults_are_valid_and_every_key_is_documented():
+    assert configs.resolve(configs.default()) == configs.Config()
+    for _, field in configs._leaves(configs.Config):
+        assert field.metadata["doc"]
+
+
+def test_written_config_reads_back(tmp_path):
+    config = changed(model__channels=128, train__learning_rate=3e-4)
+    configs.write(config, tmp_path / "config.json")
+    assert configs.read(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"model__chanels": 64}, "unknown key 'model.chanels'; did you mean 'model.channels'?"),
+        # The right name in the wrong group.
+        ({"model__batch_size": 8}, "unknown key 'model.batch_size'; did you mean 'train.batch_"),
+        ({"train__steps": 2.5}, "train.steps is 2.5; it must be a whole number"),
+        ({"train__steps": True}, "train.steps is True; it must be a whole number"),
+        ({"train__steps": 0}, "train.steps is 0; it must be at least 1"),
+        ({"train__learning_rate": 0}, "train.learning_rate is 0.0; it must be above 0"),
+        ({"train__learning_rate": float("nan")}, "train.learning_rate is nan; it must be a num"),
+        ({"diffusion__prediction": "x"}, "diffusion.prediction is 'x'; .*choose one of 'eps'"),
+        ({"data__source": "moving_digit"}, "did you mean 'moving_digits'"),
+        ({"model__temporal_factors": 2}, r"model.temporal_factors is 2; it must be a tuple"),
+        ({"model__temporal_factors": (2, 2, 2, 2)}, "it begins with 1"),
+        ({"model__temporal_factors": (1, 2)}, "has 2 entries and model.channel_multipliers 4"),
+        ({"data__frames": 17}, r"data.frames is 17, which 8 does not divide .*try 16"),
+        ({"data__height": 20}, r"data.height is 20, which 8 does not divide .*try 16"),
+        ({"model__groups": 24}, r"channel_multipliers\[0\] is 64, which 24 does not divide"),
+        ({"model__head_channels": 48}, "which 48 does not divide .*model.head_channels"),
+        ({"model__text_pooling_heads": 7}, "text.dim is 64, which 7 does not divide"),
+        ({"data__digit_size": 20}, "larger than the clip's 16x16"),
+        ({"data__source": "clips"}, "data.path must name the directory"),
+        ({"train__batch_size": 16, "train__accumulate": 3}, "which 3 does not divide"),
+        ({"mesh__data": -1, "mesh__fsdp": -1}, "at most one of them is -1"),
+        ({"mesh__data": 0}, "extents are positive"),
+    ],
+)
+def test_refusals_say_what_would_be_right(keys, sentence):
+    with pytest.raises(UserError, match=sentence):
+        changed(**keys)
+
+
+def test_overrides_of_the_command_line(tmp_path):
+    file = tmp_path / "experiment.py"
+    file.write_text("from stunet import configs\ndef get_config(): return configs.default()\n")
+    config = configs.load(
+        str(file), ["--config.train.steps=7", "--config.model.temporal_factors=(1, 1, 1, 2)"]
+    )
+    assert config.train.steps == 7
+    assert config.model.temporal_factors == (1, 1, 1, 2)
+    with pytest.raises(UserError, match=r"unknown key 'model.chanels'; did you mean 'model.chan"):
+        configs.load(str(file), ["--config.model.chanels=3"])
+    with pytest.raises(UserError, match=r"train.steps"):
+        configs.load(str(file), ["--config.train.steps=many"])
+    with pytest.raises(UserError, match=r"no file 'nowhere.py'"):
+        configs.load("nowhere.py")
+
+
+def test_only_what_does_not_change_the_updates_may_differ_when_a_run_continues():
+    config = configs.Config()
+    other = dataclasses.replace(
+        config,
+        mesh=configs.Mesh(fsdp=4),
+        log=dataclasses.replace(config.log, every=7),
+        checkpoint=dataclasses.replace(config.checkpoint, keep=9),
+    )
+    assert configs.differences(config, other) == []
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, beta2=0.5))
+    assert configs.differences(config, other) == ["train.beta2 is 0.99 there and 0.5 here"]
