@@ -18,6 +18,10 @@ from stunet.nn.sharding import constrain
 
 Initializer = Callable[..., Array]
 
+# Uniform rather than normal with the same variance: it trains alike, and compiles in a fraction of
+# the time that the inverse error function of hundreds of truncated normals takes.
+lecun_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "silu": nn.silu,
@@ -48,7 +52,7 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool = True
-    kernel_init: Initializer = nn.initializers.lecun_normal()
+    kernel_init: Initializer = lecun_uniform
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -71,7 +75,7 @@ class Conv(nn.Module):
     features: int
     size: tuple[int, int, int]
     time_stride: int = 1
-    kernel_init: Initializer = nn.initializers.lecun_normal(in_axis=(0, 1, 2, 3), out_axis=4)
+    kernel_init: Initializer = lecun_uniform
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 

@@ -1,4 +1,4 @@
-"""The spatial network is diffusers' `UNet2DConditionModel` of DeepFloyd IF's family, weight for weight."""
+"""The spatial network is diffusers' `UNet2DConditionModel` of DeepFloyd IF, weight for weight."""
 
 import dataclasses
 import math
@@ -203,7 +203,9 @@ def test_outputs_agree_with_diffusers(config):
     time = np.array([3.0, 871.0], np.float32)
     text = rng.normal(size=(b, length, config.text_in)).astype(np.float32)
     mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
-    got = jax.jit(config.ours(config.scan).apply)({"params": params}, x, time, text, mask)
+    quick_to_compile = {"xla_backend_optimization_level": 0}
+    apply = jax.jit(config.ours(config.scan).apply, compiler_options=quick_to_compile)
+    got = apply({"params": params}, x, time, text, mask)
 
     with torch.no_grad():  # each frame is an image of its own, with its clip's time and text
         want = theirs(
@@ -217,14 +219,9 @@ def test_outputs_agree_with_diffusers(config):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize(
-    ("width", "published"),
-    [(192, 372_000_000), (320, 935_000_000), (704, 4_304_695_110)],
-    ids=["IF-I-M", "IF-I-L", "IF-I-XL"],
-)
-def test_published_sizes(width, published):
-    """The three published networks have as many parameters here; nothing is allocated to count them."""
-    channels = tuple(width * m for m in (1, 2, 3, 4))
+def test_if_xl_has_its_published_size():
+    """4.3 billion parameters, counted by shape here and there."""
+    channels = (704, 1408, 2112, 2816)
     config = Config(
         channels,
         layers=3,
@@ -235,9 +232,5 @@ def test_published_sizes(width, published):
         pooling_heads=64,
     )
     with torch.device("meta"):
-        theirs = {name: p.shape for name, p in config.theirs().named_parameters()}
-    count = sum(math.prod(shape) for shape in config.shapes().values())
-    assert count == sum(math.prod(shape) for shape in theirs.values())
-    assert count == pytest.approx(published, rel=2e-3)
-    if width == 704:
-        assert count == published
+        theirs = sum(p.numel() for p in config.theirs().parameters())
+    assert sum(math.prod(shape) for shape in config.shapes().values()) == theirs == 4_304_695_110

@@ -1,0 +1,111 @@
+"""The update as a function: accumulation, seeds, the average of the weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from stunet.parallel import mesh as meshes
+from stunet.train.state import create_state, learning_rate
+from stunet.train.step import drop_text, make_train_step, to_float
+
+
+def batch(config, seed=0):
+    rng, data, text = np.random.default_rng(seed), config.data, config.text
+    size = config.train.batch_size
+    return {
+        "video": rng.integers(
+            0, 256, (size, data.frames, data.height, data.width, data.channels), np.uint8
+        ),
+        "text": rng.normal(size=(size, text.max_length, text.dim)).astype(np.float32),
+        "text_mask": np.ones((size, text.max_length), bool),
+    }
+
+
+@pytest.fixture(scope="module")
+def start():
+    config = tiny.config()
+    mesh = meshes.make_mesh(config.mesh)
+    with meshes.use(mesh):
+        return create_state(config, mesh)
+
+
+def update(config, state, values):
+    mesh = meshes.make_mesh(config.mesh)
+    with meshes.use(mesh):
+        return jax.jit(make_train_step(config))(state, meshes.shard_batch(values, mesh))
+
+
+def test_parts_of_a_batch_make_the_same_update_as_the_whole(start):
+    values = batch(tiny.config())
+    whole, metrics = update(tiny.config(), start, values)
+    parts, same = update(tiny.config(train=dict(accumulate=2)), start, values)
+    np.testing.assert_allclose(metrics["loss"], same["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], same["grad_norm"], rtol=1e-4)
+    # AdamW's first update is the sign of the gradient: compare its moments, which are the gradient.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+        whole.opt_state,
+        parts.opt_state,
+    )
+
+
+def test_update_depends_on_seed_and_step_alone(start):
+    config, values = tiny.config(), batch(tiny.config())
+    first, metrics = update(config, start, values)
+    again, same = update(config, start, values)
+    assert metrics["loss"] == same["loss"]
+    jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
+    assert int(first.step) == 1
+    later, other = update(config, dataclasses.replace(start, step=jnp.int32(5)), values)
+    assert other["loss"] != metrics["loss"]
+    _, other = update(dataclasses.replace(config, seed=1), start, values)
+    assert other["loss"] != metrics["loss"]
+
+
+def test_average_follows_the_weights(start):
+    """From update n on with decay d: ema <- d ema + (1 - d) params, where d grows from 1/10."""
+    config, values = tiny.config(), batch(tiny.config())
+    first, _ = update(config, start, values)
+    expected = jax.tree.map(lambda e, p: 0.1 * e + 0.9 * p, start.ema, first.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), first.ema, expected
+    )
+    late = dataclasses.replace(start, step=jnp.int32(10**6))
+    last, _ = update(config, late, values)
+    decay = config.train.ema_decay
+    expected = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, start.ema, last.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), last.ema, expected
+    )
+
+
+def test_learning_rate_warms_up_and_decays():
+    train = tiny.config(
+        train=dict(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=0.1)
+    ).train
+    rate = learning_rate(train)
+    assert 0 < rate(0) < 2e-5
+    assert rate(100) == pytest.approx(1e-3)
+    assert rate(550) == pytest.approx(1e-3 * (0.1 + 0.9 / 2), rel=1e-3)
+    assert rate(1000) == pytest.approx(1e-4)
+
+
+def test_pixels_cover_the_range():
+    video = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16, 1)
+    clip = to_float(jnp.asarray(video))
+    assert clip.min() == -1
+    assert clip.max() == 1
+    np.testing.assert_array_equal(np.rint((np.asarray(clip) + 1) * 127.5), video)
+
+
+def test_dropped_captions_leave_no_trace():
+    text, mask = jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool)
+    text, mask = drop_text(text, mask, jnp.array([True, False]))
+    assert bool(mask[0].all())
+    assert float(text[0].min()) == 1
+    assert not bool(mask[1].any())
+    assert float(jnp.abs(text[1]).max()) == 0

@@ -1,0 +1,82 @@
+"""A config that trains in seconds, and the command line run as a user runs it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from stunet import configs
+
+EXPERIMENT = '''
+from stunet import configs
+
+
+def get_config():
+    config = configs.default()
+    config.model.channels = 8
+    config.model.channel_multipliers = (1, 2)
+    config.model.layers_per_level = 1
+    config.model.attention_levels = (False, True)
+    config.model.temporal_factors = (1, 2)
+    config.model.temporal_attention_blocks = 1
+    config.model.patch_size = 2
+    config.model.groups = 4
+    config.model.head_channels = 8
+    config.model.text_features = 16
+    config.model.text_groups = 4
+    config.model.text_pooling_heads = 2
+    config.model.activation = "silu"
+    config.text.dim = 16
+    config.text.max_length = 24
+    config.data.channels = 1
+    config.data.frames = 4
+    config.data.height = config.data.width = 8
+    config.train.steps = 8
+    config.train.batch_size = 4
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 2
+    config.checkpoint.every = 3
+    config.log.every = 1
+    config.log.validate_every = 0
+    config.log.sample_every = 0
+    config.sample.steps = 2
+    config.sample.num = 2
+    return config
+'''
+
+
+def experiment(directory: pathlib.Path) -> pathlib.Path:
+    file = directory / "tiny.py"
+    file.write_text(EXPERIMENT)
+    return file
+
+
+def config(**groups) -> configs.Config:
+    """The tiny config, with `group=dict(key=value)` replaced."""
+    namespace = {}
+    exec(EXPERIMENT, namespace)
+    tiny = configs.resolve(namespace["get_config"]())
+    parts = {k: dataclasses.replace(getattr(tiny, k), **v) for k, v in groups.items()}
+    return dataclasses.replace(tiny, **parts)
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "stunet.cli", *map(str, arguments)]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """On the CPU, with so many virtual devices, in a process of its own."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def run(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(devices), timeout=300
+    )
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
