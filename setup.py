@@ -16,9 +16,11 @@ TEST = [
 setup(
     name="stunet",
     version="0.1.0",
-    description="Trainer for Space-Time U-Nets: video diffusion over the whole clip in a single
-    pass", license="Apache-2.0", python_requires=">=3.11", packages=find_packages(include=["stunet",
-    "stunet.*"]), install_requires=[
+    description="Trainer for Space-Time U-Nets: video diffusion over whole clips, in a single pass",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["stunet", "stunet.*"]),
+    install_requires=[
         "absl-py",
         "array_record>=0.8.1",
         "av>=14",

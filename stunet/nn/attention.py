@@ -10,10 +10,12 @@ from stunet.nn.layers import Dense, GroupNorm
 
 
 class TextAttention(nn.Module):
-    """Residual attention of each frame's positions to themselves and to the text, as in DeepFloyd IF.
+    """Residual attention of each frame's positions to themselves and to the text, as in DeepFloyd
+    IF.
 
-    The text's keys and values are added to the frame's own ("added key/value"), so one softmax weighs both. `mask`
-    removes text tokens from the softmax. Without text it is plain self-attention.
+    The text's keys and values are added to the frame's own ("added key/value"), so one softmax
+    weighs both. `mask` removes text tokens from the softmax. Without text it is plain
+    self-attention.
     """
 
     head_channels: int
@@ -56,11 +58,12 @@ class TextAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Lumiere's attention-based inflation block: residual attention over time at each position (arXiv 2401.12945).
+    """Lumiere's attention-based inflation block: residual attention over time at each position
+    (arXiv 2401.12945).
 
-    The output projection starts at zero, so the block starts as a no-op. Frames know their order by rotary
-    position embeddings, which are relative and so extend to clips longer than those trained on (a choice: the
-    paper does not say).
+    The output projection starts at zero, so the block starts as a no-op. Frames know their order by
+    rotary position embeddings, which are relative and so extend to clips longer than those trained
+    on (a choice: the paper does not say).
     """
 
     head_channels: int
@@ -85,10 +88,11 @@ class TemporalAttention(nn.Module):
 
 
 def rotate(x: Float[Array, "b t h w n d"]) -> Float[Array, "b t h w n d"]:
-    """Rotary position embedding along t (Su et al., arXiv 2104.09864): pairs (i, i + d/2) turn by t / 100^(2i/d).
+    """Rotary position embedding along t (Su et al., arXiv 2104.09864): pairs (i, i + d/2) turn by t
+    / 100^(2i/d).
 
-    The base is 100 rather than the 10000 of text: clips have tens of frames, and a slower rotation would tell
-    nothing apart.
+    The base is 100 rather than the 10000 of text: clips have tens of frames, and a slower rotation
+    would tell nothing apart.
     """
     t, half = x.shape[1], x.shape[-1] // 2
     frequency = 100.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)

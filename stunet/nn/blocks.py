@@ -1,4 +1,4 @@
-"""Residual blocks and resizing: the spatial blocks of DeepFloyd IF and the temporal ones that Lumiere adds."""
+"""Residual blocks and resizing: DeepFloyd IF's spatial ones, and the temporal ones Lumiere adds."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def downsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h//2 w//
 
 
 def upsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t 2*h 2*w c"]:
-    """Repeats each pixel 2x2 (`repeat` and not `image.resize`, which would gather a sharded axis)."""
+    """Repeats each pixel 2x2 (`image.resize` would gather a sharded axis)."""
     return jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
 
 
@@ -46,10 +46,11 @@ RESAMPLE = {"none": lambda x: x, "down": downsample_space, "up": upsample_space}
 
 
 class ResnetBlock(nn.Module):
-    """Residual block of two spatial convolutions, with the conditioning vector as a scale and shift between them.
+    """Residual block of two spatial convolutions, with the conditioning vector as a scale and shift
+    between them.
 
-    `resample` ("none", "down", "up") halves or doubles rows and columns inside the block: after the first
-    activation, and on the residual path.
+    `resample` ("none", "down", "up") halves or doubles rows and columns inside the block: after the
+    first activation, and on the residual path.
     """
 
     features: int
@@ -79,8 +80,8 @@ class ResnetBlock(nn.Module):
 class ConvInflation(nn.Module):
     """Lumiere's convolution-based inflation block (arXiv 2401.12945, section 3.1).
 
-    A spatial, then a temporal convolution, each with normalisation and activation after it, then a projection that
-    starts at zero, added to the input: at initialisation a no-op.
+    A spatial, then a temporal convolution, each with normalisation and activation after it, then a
+    projection that starts at zero, added to the input: at initialisation a no-op.
     """
 
     groups: int
@@ -102,9 +103,11 @@ class ConvInflation(nn.Module):
 
 
 class TemporalDownsample(nn.Module):
-    """`[b, t, ...] -> [b, t / factor, ...]`: a temporal convolution, then every `factor`-th frame from frame 0 on.
+    """`[b, t, ...] -> [b, t / factor, ...]`: a temporal convolution, then every `factor`-th frame
+    from frame 0 on.
 
-    With the identity initialisation it starts as nearest-neighbour resizing: frames 0, factor, 2 factor, ...
+    With the identity initialisation it starts as nearest-neighbour resizing: frames 0, factor, 2
+    factor, ...
     """
 
     factor: int

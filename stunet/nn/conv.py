@@ -1,12 +1,13 @@
 """Stride-1 convolutions of clips, and the form of them that is fast on each platform.
 
-Axes: activations `[b, t, h, w, c]`, kernels `[kt, kh, kw, c_in, c_out]` of odd extents, zero padding that keeps
-the size.
+Axes: activations `[b, t, h, w, c]`, kernels `[kt, kh, kw, c_in, c_out]` of odd extents, zero
+padding that keeps the size.
 
-TPUs and GPUs get XLA's own convolution on rank-5 arrays: it needs no reshape, so a clip sharded over its frames or
-rows stays sharded. A single CPU device gets matrix products over patches ("im2col"), a few thousand positions at a
-time so that the patches stay in cache; XLA's CPU convolutions reach 20-70 GFLOP/s on two AVX2 cores where this form
-reaches 50-100 (`benchmarks/conv_on_cpu.py` prints the table for a machine).
+TPUs and GPUs get XLA's own convolution on rank-5 arrays: it needs no reshape, so a clip sharded
+over its frames or rows stays sharded. A single CPU device gets matrix products over patches
+("im2col"), a few thousand positions at a time so that the patches stay in cache; XLA's CPU
+convolutions reach 20-70 GFLOP/s on two AVX2 cores where this form reaches 50-100
+(`benchmarks/conv_on_cpu.py` prints the table for a machine).
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 _DIMENSIONS = ("NDHWC", "DHWIO", "NDHWC")
-# Bytes of patches gathered at once: of the order of a core's cache, measured best between 1 and 3 MiB.
+# Bytes of patches gathered at once: about a core's cache, measured best between 1 and 3 MiB.
 _PATCH_BYTES = 3 << 19
 
 
@@ -41,7 +42,8 @@ conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 def _by_platform(cpu: Callable, default: Callable, *args):
-    # Patches are gathered along the batch axis in turn, which a mesh shards: only a lone device takes that form.
+    # Patches are gathered along the batch axis in turn, which a mesh shards: only a lone device
+    # takes that form.
     if jax.sharding.get_abstract_mesh().size > 1:
         return default(*args)
     return lax.platform_dependent(*args, cpu=cpu, default=default)
@@ -57,7 +59,7 @@ def _conv_bwd_xla(x, kernel, dy):
 
 
 def _patches(x, size):
-    """`[n, t, h, w, c] -> [n, t, h, w, kt * kh * kw * c]`: each position's neighbourhood, zero outside."""
+    """`[n, t, h, w, c] -> [n, t, h, w, kt kh kw c]`: each position's neighbourhood."""
     _, t, h, w, _ = x.shape
     x = jnp.pad(x, [(0, 0), *((k // 2, k // 2) for k in size), (0, 0)])
     shifts = [
@@ -70,7 +72,8 @@ def _patches(x, size):
 
 
 def _chunks(size, patch_channels: int, *arrays):
-    """Splits clips into groups whose patches fit the cache: each array to `[groups, n, t, h, w, c]`.
+    """Splits clips into groups whose patches fit the cache: each array to `[groups, n, t, h, w,
+    c]`.
 
     A kernel of one frame may take the frames of all clips apart; a temporal one takes whole clips.
     """
@@ -91,7 +94,7 @@ def _conv_cpu(x, kernel):
 
 
 def _conv_bwd_cpu(x, kernel, dy):
-    """Both gradients from the same patches of `dy`: dx is their product with the kernel mirrored, dk with `x`."""
+    """Both gradients from the same patches of `dy`: times the mirrored kernel, and times `x`."""
     *size, c_in, c_out = kernel.shape
     mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4).reshape(-1, c_in)
 

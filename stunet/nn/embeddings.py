@@ -16,7 +16,8 @@ def sinusoidal_embedding(
     cosine_first: bool = True,
     frequency_shift: float = 0.0,
 ) -> Float[Array, "b d"]:
-    """Sines and cosines at geometrically spaced frequencies from 1 to 1/10000 (Vaswani et al., arXiv 1706.03762).
+    """Sines and cosines at geometrically spaced frequencies from 1 to 1/10000 (Vaswani et al.,
+    arXiv 1706.03762).
 
     `frequency_shift` s makes the exponents i / (features / 2 - s).
     """
@@ -28,7 +29,7 @@ def sinusoidal_embedding(
 
 
 class TimeEmbedding(nn.Module):
-    """Noise time `[b]` in 0..1 -> `[b, features]`: a sinusoidal code of `time_scale * t` through two dense layers."""
+    """Noise time `[b]` in 0..1 -> `[b, features]`: a sinusoidal code, then two dense layers."""
 
     features: int
     code_features: int
@@ -55,8 +56,8 @@ class TimeEmbedding(nn.Module):
 class TextPooling(nn.Module):
     """Text states `[b, l, d]` -> `[b, features]`, to be added to the time embedding.
 
-    Attention pooling as in DeepFloyd IF: the mean state plus a learned vector attends to itself and to all states.
-    All l states count, padding included, as there.
+    Attention pooling as in DeepFloyd IF: the mean state plus a learned vector attends to itself and
+    to all states. All l states count, padding included, as there.
     """
 
     features: int

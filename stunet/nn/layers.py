@@ -1,8 +1,9 @@
 """Parameterised layers: what holds a weight, names its axes and casts it.
 
-Every weight carries logical axis names, which `parallel/` maps to mesh axes: `in_channels` and `out_channels` for
-matrices and convolution kernels, `channels` for vectors. Activations are named `batch`, `frames`, `rows`, `columns`,
-`features`. Weights are stored in `param_dtype` and used in `dtype`; normalisation statistics are always float32.
+Every weight carries logical axis names, which `parallel/` maps to mesh axes: `in_channels` and
+`out_channels` for matrices and convolution kernels, `channels` for vectors. Activations are named
+`batch`, `frames`, `rows`, `columns`, `features`. Weights are stored in `param_dtype` and used in
+`dtype`; normalisation statistics are always float32.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def shard_clip(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
 def _weight(module: nn.Module, name: str, init: Initializer, shape, axes) -> Array:
     """A parameter, cast for use; matrices are gathered from the shards they are stored in first.
 
-    Without the gather the partitioner may move activations to the weights' shards instead, which are far larger.
+    Without the gather the partitioner may move activations to the weights' shards instead, which
+    are far larger.
     """
     value = module.param(
         name, nn.with_logical_partitioning(init, axes), shape, module.param_dtype
@@ -102,11 +104,12 @@ def identity_temporal_kernel(key: Array, shape, dtype=jnp.float32) -> Array:
 class GroupNorm(nn.Module):
     """Group normalisation of each frame by itself (Wu & He, arXiv 1803.08494), optionally rescaled.
 
-    Statistics go over the `spatial` axes (those between the leading `batch_axes` and the channels) and over each
-    group of channels, in float32. Sums are taken per channel first and over the group's channels after, so that the
-    channel axis, which fills a TPU's lanes, is never split.
+    Statistics go over the `spatial` axes (those between the leading `batch_axes` and the channels)
+    and over each group of channels, in float32. Sums are taken per channel first and over the
+    group's channels after, so that the channel axis, which fills a TPU's lanes, is never split.
 
-    `scale_shift` `[b, 2c]`, if given, holds a scale s and a shift d: the result is `norm(x) * (1 + s) + d`.
+    `scale_shift` `[b, 2c]`, if given, holds a scale s and a shift d: the result is `norm(x) * (1 +
+    s) + d`.
     """
 
     groups: int

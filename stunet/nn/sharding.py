@@ -1,4 +1,4 @@
-"""Where arrays lie on the mesh, said by logical axis names; the rules that map names to mesh axes are `parallel/`'s."""
+"""Where arrays lie on the mesh, said by logical axis names, which `parallel/` maps to mesh axes."""
 
 import math
 

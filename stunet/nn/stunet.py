@@ -1,14 +1,18 @@
 """The Space-Time U-Net (Lumiere, arXiv 2401.12945): a text-to-image U-Net inflated to whole clips.
 
-The spatial network is Imagen's U-Net as published in DeepFloyd IF (diffusers' `UNet2DConditionModel` of that family),
-applied to each frame by itself. The temporal network is interleaved with it: after each layer an inflation block,
-after each spatial resize a temporal one. All temporal parts start as no-ops or as nearest-neighbour resizing.
+The spatial network is Imagen's U-Net as published in DeepFloyd IF (diffusers'
+`UNet2DConditionModel` of that family), applied to each frame by itself. The temporal network is
+interleaved with it: after each layer an inflation block, after each spatial resize a temporal one.
+All temporal parts start as no-ops or as nearest-neighbour resizing.
 
-With total temporal factor N (the product of `temporal_factors`), at initialisation the output at frame k of clip x is
-what the spatial network makes of the frames {f * (k // f)}: f runs over the factors accumulated down to each level,
-each level seeing its own nearest earlier frame, through the skip connections too. Hence
-  - at every k divisible by N, all of these are frame k: the output is exactly the spatial network's for frame k;
-  - a clip constant over blocks of N frames, a static clip above all, gives the spatial network's output in every frame.
+With total temporal factor N (the product of `temporal_factors`), at initialisation the output at
+frame k of clip x is what the spatial network makes of the frames {f * (k // f)}: f runs over the
+factors accumulated down to each level, each level seeing its own nearest earlier frame, through the
+skip connections too. Hence
+  - at every k divisible by N, all of these are frame k: the output is exactly the spatial
+    network's for frame k;
+  - a clip constant over blocks of N frames, a static clip above all, gives the spatial network's
+    output in every frame.
 """
 
 from collections.abc import Callable
@@ -55,7 +59,8 @@ TEMPORAL_RESIZE_INITS = {
 class Layer(nn.Module):
     """One layer of the U-Net: residual block, text attention (`attend`), inflation (`temporal`).
 
-    `temporal` is "conv" (all levels but the coarsest), "attention" (the coarsest) or "none" (a spatial network).
+    `temporal` is "conv" (all levels but the coarsest), "attention" (the coarsest) or "none" (a
+    spatial network).
     """
 
     features: int
@@ -95,24 +100,35 @@ class Layer(nn.Module):
 class STUNet(nn.Module):
     """Clip, noise time and text -> the network's prediction for every pixel of every frame.
 
+    The input's channels are its own: Lumiere's conditioned models take seven, the noisy clip, the
+    masked clip and the mask.
+
     Attributes:
         channels: features of each level, finest first.
+        out_channels: of the prediction.
+        patch_size: pixels on a side of the squares that are folded into channels before the first
+            and unfolded after the last convolution. 1 is Imagen's and Lumiere's; more is cheaper
+            ("simple diffusion", arXiv 2301.11093, section 3.3).
         layers_per_level: layers on the way down; one more on the way up.
         attention_levels: for each level, whether its layers attend to pixels and text.
-        temporal_factors: for each level, by how much time shrinks on entering it; the first must be 1. None makes
-            the spatial (text-to-image) network, which sees each frame by itself.
-        temporal_attention_blocks: stacked blocks after each layer of the coarsest level.
-        patch_size: pixels on a side of the squares folded into channels before the first and unfolded after the last
-            convolution; 1 is Lumiere's and Imagen's, more is cheaper ("simple diffusion", arXiv 2301.11093, 3.3).
+        temporal_factors: for each level, by how much time shrinks on entering it; the first is 1.
+            None makes the spatial (text-to-image) network, which sees each frame by itself.
+        temporal_attention_blocks: stacked after each layer of the coarsest level.
         temporal_resize_init: "nearest", or "he" for the ablation of the paper's Appendix B.
-        in_channels are the input's own. Lumiere's conditioned models take seven: noisy clip, masked clip, mask.
-        groups, text_groups: of the group norms of features, and of text states in attention.
+        groups: of the group norms.
+        text_groups: of the group norm of text states in attention.
+        head_channels: features of one attention head.
         text_features: width of the text states inside attention; 0 for a network without text.
-        text_pooling_heads: of the attention that pools the text into the time embedding; 0 leaves it out.
-        time_scale, cosine_first, frequency_shift: of the sinusoidal code of the noise time.
+        text_pooling_heads: of the attention that pools text into the time embedding; 0: not pooled.
+        activation: a key of `layers.ACTIVATIONS`.
+        time_scale: of the noise time, before its sinusoidal code.
+        cosine_first: order of that code.
+        frequency_shift: of that code.
         remat: a key of REMAT_POLICIES, or "none".
-        scan_layers: run a level's equal layers as one scanned layer. Cuts compile time of deep levels; parameters
-            are stacked then (`stack_layers`).
+        scan_layers: run a level's equal layers as one scanned layer. Cuts the compile time of deep
+            levels; parameters are stacked then (`stack_layers`).
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     channels: tuple[int, ...]
@@ -148,8 +164,8 @@ class STUNet(nn.Module):
         """Predicts over the whole clip.
 
         Args:
-            x: noisy clip, -1..1 at no noise; h and w divisible by 2 per level below the first, t by the
-                product of `temporal_factors`.
+            x: noisy clip, -1..1 at no noise; h and w divisible by `patch_size` and by 2 for each
+                level below the first, t by the product of `temporal_factors`.
             time: noise time in 0..1 (times `time_scale`, the network's own step count).
             text: token states; `text_mask` is False on those that attention shall not see.
 
@@ -200,7 +216,7 @@ class STUNet(nn.Module):
         return unfold_patches(x, self.patch_size).astype(jnp.float32)
 
     def _condition(self, time, text):
-        """The vector that scales and shifts every residual block, and the text states for attention."""
+        """The vector that modulates every residual block, and the text states for attention."""
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         features = 4 * self.channels[0]
         condition = TimeEmbedding(
@@ -221,9 +237,10 @@ class STUNet(nn.Module):
         return condition, Dense(self.text_features, name="text_proj", **dtypes)(text)
 
     def _level(self, name, level, x, skips, context):
-        """All layers of a level, one way; `skips` are consumed in order. Returns the last and all outputs."""
+        """All layers of a level, one way. Returns the last output, and all."""
         count = self.layers_per_level + (skips is not None)
-        # The first layer's input, and the last one's on the way up, have other widths than the rest.
+        # The first layer's input, and the last one's on the way up, have other widths than the
+        # rest.
         equal = range(1, count - (skips is not None))
         scanned = equal if self.scan_layers and len(equal) > 1 else ()
         outputs = []

@@ -99,7 +99,9 @@ def abstract_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainStat
 def create_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
     """A fresh state, born on the mesh shard by shard."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    return jax.jit(lambda: _unbox(_init(config)), out_shardings=shardings, **_quick_to_compile(mesh))()
+    return jax.jit(
+        lambda: _unbox(_init(config)), out_shardings=shardings, **_quick_to_compile(mesh)
+    )()
 
 
 def _quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:

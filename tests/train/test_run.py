@@ -185,7 +185,11 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
     arguments = ("sample", "--workdir", finished, "--prompt", "a 3 moving left", "--num", 2)
     done = tiny.run(*arguments, "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
-    names = {"a_3_moving_left_seed0.gif", "a_3_moving_left_seed0.mp4", "a_3_moving_left_seed0_xt.png"}
+    names = {
+        "a_3_moving_left_seed0.gif",
+        "a_3_moving_left_seed0.mp4",
+        "a_3_moving_left_seed0_xt.png",
+    }
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
     # The same seed gives the same clips, another seed others.
     tiny.run(*arguments, "--out", tmp_path / "b")

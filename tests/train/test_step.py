@@ -60,7 +60,7 @@ def test_update_depends_on_seed_and_step_alone(start):
     assert metrics["loss"] == same["loss"]
     jax.tree.map(np.testing.assert_array_equal, first.params, again.params)
     assert int(first.step) == 1
-    later, other = update(config, dataclasses.replace(start, step=jnp.int32(5)), values)
+    _, other = update(config, dataclasses.replace(start, step=jnp.int32(5)), values)
     assert other["loss"] != metrics["loss"]
     _, other = update(dataclasses.replace(config, seed=1), start, values)
     assert other["loss"] != metrics["loss"]

@@ -9,7 +9,7 @@ import sys
 
 from stunet import configs
 
-EXPERIMENT = '''
+EXPERIMENT = """
 from stunet import configs
 
 
@@ -44,7 +44,7 @@ def get_config():
     config.sample.steps = 2
     config.sample.num = 2
     return config
-'''
+"""
 
 
 def experiment(directory: pathlib.Path) -> pathlib.Path:
