@@ -4,10 +4,10 @@ Axes: activations `[b, t, h, w, c]`, kernels `[kt, kh, kw, c_in, c_out]` of odd 
 padding that keeps the size.
 
 TPUs and GPUs get XLA's own convolution on rank-5 arrays: it needs no reshape, so a clip sharded
-over its frames or rows stays sharded. A single CPU device gets matrix products over patches
-("im2col"), a few thousand positions at a time so that the patches stay in cache; XLA's CPU
-convolutions reach 20-70 GFLOP/s on two AVX2 cores where this form reaches 50-100
-(`benchmarks/conv_on_cpu.py` prints the table for a machine).
+over its frames or rows stays sharded. A lone CPU device gets what is faster there: forward, XLA's
+convolution of rank 4, which it has a better kernel for; backward, matrix products over patches
+("im2col"), a few thousand positions at a time so that the patches stay in cache.
+`benchmarks/conv_on_cpu.py` prints what that gains on a machine.
 """
 
 from collections.abc import Callable
@@ -72,8 +72,7 @@ def _patches(x, size):
 
 
 def _chunks(size, patch_channels: int, *arrays):
-    """Splits clips into groups whose patches fit the cache: each array to `[groups, n, t, h, w,
-    c]`.
+    """Splits clips into groups whose patches fit the cache: arrays to `[groups, n, t, h, w, c]`.
 
     A kernel of one frame may take the frames of all clips apart; a temporal one takes whole clips.
     """
@@ -86,11 +85,18 @@ def _chunks(size, patch_channels: int, *arrays):
 
 
 def _conv_cpu(x, kernel):
-    *size, c_in, c_out = kernel.shape
-    matrix = kernel.reshape(-1, c_out)
-    (groups,) = _chunks(size, c_in, x)
-    y = lax.map(lambda g: _patches(g, size) @ matrix, groups)
-    return y.reshape(*x.shape[:-1], c_out)
+    b, t, h, w, c = x.shape
+    kt, kh, kw, _, c_out = kernel.shape
+    if kt == 1:
+        x, kernel = x.reshape(b * t, h, w, c), kernel[0]
+    elif kh == kw == 1:
+        x, kernel = x.reshape(b, t, h * w, c), kernel[:, 0]
+    else:
+        return _conv_xla(x, kernel)
+    padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
+    return y.reshape(b, t, h, w, c_out)
 
 
 def _conv_bwd_cpu(x, kernel, dy):

@@ -19,10 +19,6 @@ from stunet.nn.sharding import constrain
 
 Initializer = Callable[..., Array]
 
-# Uniform rather than normal with the same variance: it trains alike, and compiles in a fraction of
-# the time that the inverse error function of hundreds of truncated normals takes.
-lecun_uniform = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
-
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "silu": nn.silu,
@@ -54,7 +50,7 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool = True
-    kernel_init: Initializer = lecun_uniform
+    kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -77,7 +73,7 @@ class Conv(nn.Module):
     features: int
     size: tuple[int, int, int]
     time_stride: int = 1
-    kernel_init: Initializer = lecun_uniform
+    kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 

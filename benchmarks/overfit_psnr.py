@@ -1,0 +1,34 @@
+"""How faithfully a run that trained on few clips gives one of them back.
+
+    python benchmarks/overfit_psnr.py --workdir runs/one_clip
+
+Samples the caption of the first training clip and prints the PSNR between sample and clip, in dB
+over all frames, pixels and channels with a peak of 2 (values in -1..1), for several seeds.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+
+from stunet import configs
+from stunet.data.sources import make_source
+from stunet.generate.text import text_to_video
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    config = configs.read(arguments.workdir / "config.json")
+    example = make_source(config, "train")[0]
+    truth = example["video"].astype(np.float32) / 127.5 - 1
+    for seed in range(arguments.seeds):
+        clips, _ = text_to_video(arguments.workdir, [example["caption"]], seed=seed)
+        error = np.mean(np.square(clips[0] - truth))
+        print(f"seed {seed}: PSNR {10 * np.log10(4 / error):.1f} dB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Text-to-video from a working directory."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+from stunet.errors import UserError
+from stunet.generate.text import text_to_video
+from stunet.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "two_updates"
+    train(tiny.config(train=dict(steps=2)), workdir)
+    return workdir
+
+
+def test_a_clip_depends_on_its_prompt_and_place_not_on_its_company(workdir):
+    prompts = ["a 3 moving left", "a 7 moving up"]
+    both, config = text_to_video(workdir, prompts, seed=5)
+    data = config.data
+    assert both.shape == (2, data.frames, data.height, data.width, data.channels)
+    assert np.abs(both).max() <= 1
+    alone, _ = text_to_video(workdir, prompts[:1], seed=5)
+    np.testing.assert_allclose(alone[0], both[0], atol=1e-4)
+    other, _ = text_to_video(workdir, prompts[:1], seed=6)
+    assert np.abs(other[0] - alone[0]).max() > 0.1
+
+
+def test_progress_and_overridden_settings(workdir):
+    seen = []
+    text_to_video(workdir, ["x"], steps=3, on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_run_without_checkpoint(workdir, tmp_path):
+    shutil.copy(workdir / "config.json", tmp_path)
+    with pytest.raises(UserError, match="no checkpoint in .*train first"):
+        text_to_video(tmp_path, ["x"])
+
+
+def test_unknown_sampler_lists_the_choices(workdir):
+    with pytest.raises(UserError, match=r"sampler.*ddim"):
+        text_to_video(workdir, ["x"], sampler="euler")
