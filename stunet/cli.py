@@ -91,6 +91,10 @@ def _prepare(arguments) -> None:
 def _set_up_jax() -> None:
     """Compiled programs are kept between runs, where the user has not said otherwise."""
     import jax
+    from absl import logging
+
+    # Orbax and grain report their routine there; what goes wrong reaches the user as an exception.
+    logging.set_verbosity(logging.ERROR)
 
     if not jax.config.jax_compilation_cache_dir:
         cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

@@ -102,6 +102,7 @@ class MovingDigits:
         encode_text: EncodeText | None = None,
         digit_size: int | None = None,
         num_digits: int = 1,
+        styles: int = 0,
         length: int | None = None,
     ):
         """
@@ -116,6 +117,8 @@ class MovingDigits:
           encode_text: from a list of n captions to states [n, l, d] and mask [n, l].
           digit_size: pixels on a side; 8 by default, larger ones are smoothly upscaled.
           num_digits: digits in each clip.
+          styles: handwritten images of each class to draw from; 0 for all there are. Fewer are
+            learnt sooner.
           length: clips in the source; by default 1,000,000 for train and 1,000 for val.
 
         Raises:
@@ -133,6 +136,7 @@ class MovingDigits:
             ("seed", seed, 0),
             ("digit_size", digit_size, _NATIVE_SIZE),
             ("num_digits", num_digits, 1),
+            ("styles", styles, 0),
             ("length", length, 1),
         ]:
             if value < least:
@@ -151,6 +155,7 @@ class MovingDigits:
         self.encode_text = encode_text
         self.digit_size = digit_size
         self.num_digits = num_digits
+        self.styles = styles
         self.length = length
 
     def __len__(self) -> int:
@@ -176,7 +181,7 @@ class MovingDigits:
         """
         if not 0 <= i < self.length:
             raise IndexError(f"clip {i} of {self.length}")
-        images = _split_images(self.split)
+        images = _split_images(self.split, self.styles)
         labels = _load_digits()[1]
         # SeedSequence's words are promised to stay the same in every NumPy, which the methods of
         # Generator are not, and they cost a tenth of one. Five words place one digit.
@@ -251,10 +256,13 @@ def _digit_images(size: int) -> np.ndarray:
 
 
 @functools.cache
-def _split_images(split: str) -> np.ndarray:
-    """The images of a split: of each digit class every tenth is held out."""
+def _split_images(split: str, styles: int) -> np.ndarray:
+    """The images of a split: every tenth of each class is held out, of the rest the first few."""
     labels = _load_digits()[1]
-    held_out = np.zeros(len(labels), bool)
+    chosen = []
     for digit in range(10):
-        held_out[np.flatnonzero(labels == digit)[::_HELD_OUT_EVERY]] = True
-    return np.flatnonzero(held_out if split == "val" else ~held_out)
+        images = np.flatnonzero(labels == digit)
+        held_out = np.arange(len(images)) % _HELD_OUT_EVERY == 0
+        of_split = images[held_out if split == "val" else ~held_out]
+        chosen.append(of_split[: styles or None])
+    return np.sort(np.concatenate(chosen))

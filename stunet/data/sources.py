@@ -55,6 +55,7 @@ def _moving_digits(config: configs.Config, split: str) -> Source:
         encode_text=make_encoder(config.text),
         digit_size=data.digit_size,
         num_digits=data.num_digits,
+        styles=data.digit_styles,
     )
 
 

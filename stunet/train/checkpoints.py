@@ -7,6 +7,7 @@ averaged parameters, loadable alone) and `data` (the pipeline's position).
 
 import dataclasses
 import errno
+import os
 import pathlib
 from typing import Any
 
@@ -62,7 +63,7 @@ class Checkpoints:
             self._orbax.save_checkpointables_async(
                 step, {"train": train, "ema": ema, "data": data}, force=True
             )
-        except OSError as error:
+        except Exception as error:
             raise self._explained(error) from error
 
     def wait(self) -> None:
@@ -73,7 +74,7 @@ class Checkpoints:
         """
         try:
             self._orbax.wait()
-        except OSError as error:
+        except Exception as error:
             raise self._explained(error) from error
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, DataState]:
@@ -104,8 +105,10 @@ class Checkpoints:
                 "of another network: remove that directory to go on from the checkpoint before it"
             ) from error
 
-    def _explained(self, error: OSError) -> Exception:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    def _explained(self, error: Exception) -> Exception:
+        # TensorStore reports the operating system's error as text, in an exception of its own.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and os.strerror(errno.ENOSPC) not in str(error):
             return error
         return UserError(
             f"no space left on the disk of {self.directory}; "

@@ -75,7 +75,8 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         stopped = stack.enter_context(_stop_signals())
         pending, begun = deque(), time.monotonic()
 
-        while step < config.train.steps and not stopped.is_set():
+        stop = False
+        while step < config.train.steps and not stop:
             state, measured = update(state, meshes.shard_batch(next(batches), mesh))
             step += 1
             pending.append((step, measured))
@@ -83,8 +84,9 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
                 jax.block_until_ready(pending[-1 - _IN_FLIGHT][1])
             progress.update(step)
 
-            last = step == config.train.steps or stopped.is_set()
-            save = last or step % config.checkpoint.every == 0
+            # Asked once an update: a signal that comes later is the next update's.
+            stop = stopped.is_set()
+            save = stop or step == config.train.steps or step % config.checkpoint.every == 0
             if save or step % config.log.every == 0:
                 values = _mean_of_finite(pending, checkpoints)
                 elapsed, begun = time.monotonic() - begun, time.monotonic()

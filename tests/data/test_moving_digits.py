@@ -150,3 +150,14 @@ def test_text_is_that_of_the_caption():
 def test_impossible_requests_say_why(options, message):
     with pytest.raises(UserError, match=message):
         source(**options)
+
+
+def test_styles_limit_the_handwriting_of_each_class_to_a_part_of_the_same_split():
+    def images(split, styles):
+        source = MovingDigits(split, 1, 8, 8, styles=styles)
+        return {(d.digit, d.image) for i in range(400) for d in source.truth(i)}
+
+    few = images("train", 2)
+    assert len(few) == 20
+    assert {digit for digit, _ in few} == set(range(10))
+    assert not few & images("val", 0)

@@ -38,7 +38,7 @@ def test_progress_and_overridden_settings(workdir):
 
 def test_run_without_checkpoint(workdir, tmp_path):
     shutil.copy(workdir / "config.json", tmp_path)
-    with pytest.raises(UserError, match="no checkpoint in .*train first"):
+    with pytest.raises(UserError, match=r"no checkpoint in .*train first"):
         text_to_video(tmp_path, ["x"])
 
 
