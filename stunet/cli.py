@@ -50,15 +50,18 @@ def _sample(arguments) -> None:
     given = ("sampler", "steps", "guidance_scale")
     settings = {k: v for k in given if (v := getattr(arguments, k)) is not None}
     prompts = [p for p in arguments.prompt for _ in range(arguments.num)]
-    with tqdm(desc="sampling", unit="step", dynamic_ncols=True) as bar:
+    bar = None
 
-        def show(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
+        bar.update()
+        if done == total:
+            bar.close()
 
-        clips, config = text.text_to_video(
-            arguments.workdir, prompts, seed=arguments.seed, on_step=show, **settings
-        )
+    clips, config = text.text_to_video(
+        arguments.workdir, prompts, seed=arguments.seed, on_step=show, **settings
+    )
     words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
     name = f"{words}_seed{arguments.seed}"
     out = arguments.out or arguments.workdir / "samples"

@@ -1,6 +1,7 @@
 """Turns captions into token states that the network attends to."""
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,21 +17,21 @@ TextEncoder = Callable[[Sequence[str]], Encoded]
 _CACHE_BYTES = 64 * 2**20
 _LONGEST_NGRAM = 4
 _ROW_BITS = 13
-# The position's part of a state, beside n-grams of unit variance. A mean over tokens adds slow
-# sinusoids up and n-grams only by their square root, so that more would make all captions alike.
+# Of the position, beside words of unit RMS: enough to tell the order of words, too little to make
+# all captions alike.
 _POSITION_SCALE = 0.25
-# States are whole multiples of this before they are normalised: sums of them are exact, in
-# whatever order and on whatever machine they are added.
-_UNIT = 1 / 256
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class BytesEncoder:
-    """Encodes a caption byte by byte; needs no download and no training.
+    """Encodes a caption word by word, from the words' bytes; needs no download and no training.
 
-    A token is one UTF-8 byte of the lower-cased caption. Its state is the sum of fixed
-    pseudo-random signs, one vector for each n-gram of 1 to 4 bytes that ends there, and of a
-    sinusoidal position, scaled to unit RMS. Words are therefore nearly orthogonal directions. The
-    same caption gives the same bits on every machine, and checkpoints rely on it.
+    A token is one word or punctuation mark of the lower-cased caption. Its state is the sum of
+    fixed pseudo-random signs, one vector for each n-gram of 1 to 4 of its UTF-8 bytes, scaled to
+    unit RMS, plus a small sinusoidal position. Different words are nearly orthogonal directions,
+    words of one stem alike, and every word weighs the same in a mean over tokens, a digit as much
+    as a long verb. The same caption gives the same bits on every machine, and checkpoints rely on
+    it.
     """
 
     def __init__(self, max_length: int, dim: int):
@@ -44,7 +45,7 @@ class BytesEncoder:
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
 
-        Bytes beyond `max_length` are cut off. An empty caption has no token at all, which is what
+        Words beyond `max_length` are cut off. An empty caption has no token at all, which is what
         stands for "no text" in guidance.
 
         Returns:
@@ -62,22 +63,17 @@ class BytesEncoder:
         return states, mask
 
     def _encode_caption(self, caption: str) -> np.ndarray:
-        """float32 [bytes, dim]: the states of the caption's tokens, without padding."""
-        text = caption.lower().encode("utf-8", errors="replace")[: self.max_length]
-        # Zeros before the text make its beginning an n-gram like any other.
-        padded = np.frombuffer(bytes(_LONGEST_NGRAM - 1) + text, np.uint8).astype(np.uint64)
-        ngrams = np.empty((_LONGEST_NGRAM, len(text)), np.uint64)
-        code = np.zeros(len(text), np.uint64)
-        for n in range(1, _LONGEST_NGRAM + 1):
-            begin = _LONGEST_NGRAM - n
-            code = (code << np.uint64(8)) | padded[begin : begin + len(text)]
-            ngrams[n - 1] = code | np.uint64(n << 32)
-        rows = _mix(ngrams) >> np.uint64(64 - _ROW_BITS)
-        # Half a sum of four signs has unit variance.
-        signs = self._features[rows].sum(0, dtype=np.int32)
-        states = signs * (0.5 / _UNIT) + self._positions[: len(text)]
-        rms = np.sqrt(np.einsum("ld,ld->l", states, states) / self.dim)
-        return (states / rms[:, None]).astype(np.float32)
+        """float32 [words, dim]: the states of the caption's tokens, without padding."""
+        words = _WORD.findall(caption.lower())[: self.max_length]
+        states = np.empty((len(words), self.dim), np.float32)
+        for i, word in enumerate(words):
+            ngrams = _ngrams(word.encode("utf-8", errors="replace"))
+            rows = _mix(ngrams) >> np.uint64(64 - _ROW_BITS)
+            # Whole numbers until here: the same on every machine, in whatever order they add up.
+            signs = self._features[rows].sum(0, dtype=np.int64)
+            rms = np.sqrt(np.dot(signs, signs) / self.dim)
+            states[i] = signs / max(rms, 1.0) + self._positions[i]
+        return states
 
 
 TEXT_ENCODERS = {"bytes": BytesEncoder}
@@ -92,7 +88,7 @@ def text_encoder(name: str, max_length: int, dim: int) -> TextEncoder:
       dim: size of a token's state (d).
 
     Returns:
-      A function of n captions that gives states float32 [n, l, d] of unit RMS and a mask bool
+      A function of n captions that gives states float32 [n, l, d] of about unit RMS and a mask bool
       [n, l].
 
     Raises:
@@ -105,6 +101,16 @@ def text_encoder(name: str, max_length: int, dim: int) -> TextEncoder:
             f" {max_length} and {dim}"
         )
     return encoder(max_length, dim)
+
+
+def _ngrams(word: bytes) -> np.ndarray:
+    """uint64 [count]: a code for each n-gram of the word, whose ends are n-grams' bytes too."""
+    padded = np.frombuffer(b"\x02" + word + b"\x03", np.uint8).astype(np.uint64)
+    codes, code = [], np.zeros(len(padded), np.uint64)
+    for n in range(1, min(_LONGEST_NGRAM, len(padded)) + 1):
+        code = (code[: len(padded) - n + 1] << np.uint64(8)) | padded[n - 1 :]
+        codes.append(code | np.uint64(n << 32))
+    return np.concatenate(codes)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -125,9 +131,10 @@ def _random_signs(rows: int, dim: int) -> np.ndarray:
 
 
 def _positions(length: int, dim: int) -> np.ndarray:
-    """int32 [length, dim], in `_UNIT`s: sines and cosines with periods of 4 to 1,024 tokens."""
+    """float64 [length, dim]: sines and cosines with periods of 4 to 1,024 tokens."""
     half = -(-dim // 2)
     period = 4 * 256 ** (np.arange(half) / half)
     phase = 2 * np.pi * np.arange(length)[:, None] / period
     waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)[:, :dim]
-    return np.round(waves * (_POSITION_SCALE / _UNIT)).astype(np.int32)
+    # Rounded, since sines may differ in their last bits between machines.
+    return np.round(waves * _POSITION_SCALE, 3)
