@@ -1,16 +1,23 @@
-"""Moving digits on two CPU cores in minutes."""
+"""Moving digits on two CPU cores in minutes: `make quickstart`.
+
+A network of a million parameters learns 32 clips (16 frames of 16x16 pixels) nearly by heart: that
+is what five minutes on two cores are enough for, and it exercises all there is, from captions to
+sampling by prompt. To learn digits and motion in general, train longer on all clips:
+`--config.data.num_clips=0 --config.train.steps=50000`.
+"""
 
 from stunet import configs
 
 
 def get_config():
     config = configs.default()
+
     config.model.channels = 32
     config.model.channel_multipliers = (1, 2)
     config.model.layers_per_level = 1
     config.model.attention_levels = (False, True)
     config.model.temporal_factors = (1, 2)
-    config.model.temporal_attention_blocks = 1
+    config.model.temporal_attention_blocks = 2
     config.model.patch_size = 2
     config.model.groups = 8
     config.model.head_channels = 32
@@ -18,16 +25,33 @@ def get_config():
     config.model.text_groups = 8
     config.model.text_pooling_heads = 4
     config.model.activation = "silu"
-    config.text.max_length = 32
+
+    config.text.max_length = 12
+
+    # All 16 frames show one digit, so that averaging over them removes much of the noise: shifted
+    # towards noise, and weighted uniformly, for what is decided there, which digit goes where.
+    config.diffusion.shift = 0.5
+    config.diffusion.weighting = "uniform"
+
+    config.data.source = "moving_digits"
+    config.data.num_clips = 32
+    config.data.frames = 16
+    config.data.height = config.data.width = 16
     config.data.channels = 1
-    config.train.steps = 1500
-    config.train.batch_size = 16
-    config.train.learning_rate = 1e-3
-    config.train.ema_decay = 0.995
+    config.data.fps = 8.0
+
+    config.train.steps = 1000
+    config.train.batch_size = 8
+    config.train.learning_rate = 2e-3
+    config.train.final_learning_rate = 0.02
+    config.train.ema_decay = 0.99
+
     config.checkpoint.every = 250
     config.log.every = 10
-    config.log.validate_every = 500
+    config.log.validate_every = 1000
+    config.log.validate_clips = 32
     config.log.sample_every = 0
+
     config.sample.steps = 40
     config.sample.threshold = "static"
     return config
