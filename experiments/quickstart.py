@@ -40,15 +40,15 @@ def get_config():
     config.data.channels = 1
     config.data.fps = 8.0
 
-    config.train.steps = 900
+    config.train.steps = 1000
     config.train.batch_size = 8
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 0.02
     config.train.ema_decay = 0.99
 
-    config.checkpoint.every = 300
+    config.checkpoint.every = 250
     config.log.every = 10
-    config.log.validate_every = 900
+    config.log.validate_every = 1000
     config.log.validate_clips = 32
     config.log.sample_every = 0
 
