@@ -147,8 +147,6 @@ class Mesh:
     slice: int = _field(1, "slices joined by the data-centre network; splits the batch", least=-1)
     data: int = _field(-1, "splits the batch", least=-1)
     fsdp: int = _field(1, "splits the batch, and the weights where they are stored", least=-1)
-    clip: int = _field(1, "splits one clip's rows", least=-1)
-    tensor: int = _field(1, "splits the features of weights and activations", least=-1)
 
 
 @dataclasses.dataclass(frozen=True)

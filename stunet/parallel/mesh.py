@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from stunet import configs
 from stunet.errors import UserError
@@ -20,13 +20,9 @@ BATCH_AXES = ("slice", "data", "fsdp")
 
 # Logical axis -> mesh axes. Names that are not listed are never split.
 RULES = (
-    # Activations.
     ("batch", BATCH_AXES),
-    ("rows", "clip"),
-    ("features", "tensor"),
-    # Weights as they are stored; where they are used, `in_channels` is whole (`nn.layers`).
+    # Weights as they are stored; where they are used they are whole (`nn.layers`).
     ("in_channels", "fsdp"),
-    ("out_channels", "tensor"),
 )
 
 
@@ -52,7 +48,7 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
     )
 
 
-def check_batch(train: configs.Train, mesh: Mesh) -> None:
+def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:
     """Raises: UserError, if the parts of a batch do not split evenly over the mesh."""
     ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if train.batch_size % (ways * train.accumulate):
