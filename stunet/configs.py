@@ -111,7 +111,7 @@ class Data:
     num_digits: int = _field(1, "of moving_digits: digits in a clip", least=1)
     digit_size: int = _field(8, "of moving_digits: pixels on a side of a digit", least=8)
     digit_styles: int = _field(
-        0, "of moving_digits: handwritten images of each digit; 0: all 160", least=0
+        0, "of moving_digits: handwritten images of each digit; 0: all, about 160", least=0
     )
     num_clips: int = _field(
         0, "train on the first so many clips of the source only; 0: all", least=0

@@ -53,7 +53,7 @@ def text_to_video(
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir} holds no training run: there is no config.json in it")
-    # Sampling runs on one device unless told otherwise: a few clips do not split over many.
+    # On one device, whatever the run was trained on: a few clips do not split over many.
     config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
     config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
     mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
