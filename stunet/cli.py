@@ -97,7 +97,7 @@ def _set_up_jax() -> None:
     from absl import logging
 
     # Orbax and grain report their routine there; what goes wrong reaches the user as an exception.
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
 
     if not jax.config.jax_compilation_cache_dir:
         cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"

@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from stunet.errors import UserError
+from stunet.files import atomic
 
 
 def _field(default, doc: str, *, least=None, above=None, most=None, choices=None):
@@ -256,9 +257,8 @@ def resolve(config: Mapping[str, Any]) -> Config:
 
 def write(config: Config, file: pathlib.Path) -> None:
     """Writes the config as JSON, whole or not at all."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    partial.replace(file)
+    with atomic(file) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def read(file: pathlib.Path) -> Config:

@@ -6,8 +6,12 @@ test, or by one worker, are kept for the others until the session ends.
 
 import atexit
 import os
+import pathlib
 import shutil
+import subprocess
 import tempfile
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -20,3 +24,22 @@ from jaxtyping import install_import_hook
 install_import_hook(
     ["stunet.nn", "stunet.diffusion", "stunet.data", "stunet.parallel"], "beartype.beartype"
 )
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """`small_disk(kilobytes)` is the directory of an empty disk that small, a real one."""
+    disk = tmp_path / "disk"
+
+    def mount(kilobytes: int) -> pathlib.Path:
+        disk.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no small disk can be mounted here: {error}")
+        return disk
+
+    yield mount
+    if disk.is_mount():
+        subprocess.run(["umount", "--lazy", disk], check=True)

@@ -4,11 +4,9 @@ An X-T slice is one row of pixels, stacked over time: what moves steadily draws 
 jumps between frames a broken one.
 """
 
-import contextlib
 import itertools
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +15,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
+
+from stunet.files import atomic
 
 Clips = UInt8[np.ndarray, "n t h w c"] | Float[np.ndarray, "n t h w c"]
 Clip = UInt8[np.ndarray, "t h w c"] | Float[np.ndarray, "t h w c"]
@@ -94,7 +94,7 @@ def write_gif(
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
     ]
-    with _atomic(path) as partial:
+    with atomic(path) as partial:
         images[0].save(
             partial,
             format="GIF",
@@ -129,7 +129,7 @@ def write_mp4(
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rate = Fraction(fps).limit_denominator(10**6)
-    with _atomic(path) as partial, av.open(partial, "w", format="mp4") as container:
+    with atomic(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -173,7 +173,7 @@ def write_xt(path: str | Path, clips: Clips, captions: Sequence[str] | None = No
         gap = np.full((height, 2, 3), _PAPER, np.uint8)
         cells.append(np.concatenate([pair[0], gap, pair[1]], axis=1))
     sheet = _lay_out(np.stack(cells)[:, None], captions, None)[0]
-    with _atomic(path) as partial:
+    with atomic(path) as partial:
         Image.fromarray(sheet).save(partial, format="PNG")
 
 
@@ -286,16 +286,3 @@ def _palette(frames: np.ndarray) -> Image.Image:
     return Image.fromarray(chosen.reshape(-1, *chosen.shape[2:])).quantize(
         256, method=Image.Quantize.FASTOCTREE
     )
-
-
-@contextlib.contextmanager
-def _atomic(path: str | Path) -> Iterator[str]:
-    """A path beside `path` that takes its name if the block succeeds, or disappears."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
-    try:
-        yield str(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

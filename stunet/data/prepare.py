@@ -4,7 +4,6 @@ import collections
 import contextlib
 import csv
 import dataclasses
-import errno
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from stunet.data.decode import VIDEO_SUFFIXES, CorruptVideo, decode_clips
 from stunet.data.records import METADATA_FILE, ClipWriter
 from stunet.errors import UserError
+from stunet.files import full_disk_explained
 
 EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
@@ -266,25 +266,12 @@ def _atomic_directory(output_dir: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write to {output_dir.parent} ({error.strerror})") from error
     try:
-        yield partial
-        partial.rename(output_dir)
-    except (OSError, RuntimeError) as error:
-        if not _is_disk_full(error):
-            raise
-        raise UserError(
-            f"the disk that holds {output_dir.parent} is full; what had been written there was"
-            " removed, so make room or choose another place"
-        ) from error
+        outcome = "what had been written there was removed, so make room or choose another place"
+        with full_disk_explained(output_dir.parent, outcome):
+            yield partial
+            partial.rename(output_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_disk_full(error: Exception) -> bool:
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError):
-        return error.errno in codes
-    # ArrayRecord raises a RuntimeError that quotes the system's message.
-    return any(os.strerror(code) in str(error) for code in codes)
 
 
 def find_videos(directory: Path) -> dict[str, str]:

@@ -6,9 +6,8 @@ averaged parameters, loadable alone) and `data` (the pipeline's position).
 """
 
 import dataclasses
-import errno
-import os
 import pathlib
+import shutil
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
@@ -29,20 +28,27 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None):
         self.directory = (workdir / "checkpoints").absolute()
+        self._writes = keep is not None
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             # What a killed run left half-written; a reader must not touch a running one's.
-            cleanup_tmp_directories=keep is not None,
+            cleanup_tmp_directories=self._writes,
         )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_) -> None:
-        self._orbax.close()
+        try:
+            self._orbax.close()
+        finally:
+            # Whatever is half-written by now stays so, and would keep a full disk full.
+            if self._writes:
+                for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(partial, ignore_errors=True)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, if there is one."""
@@ -53,29 +59,23 @@ class Checkpoints:
         returns.
 
         Raises:
-            UserError: the disk is full, now or while the checkpoint before was being written.
+            whatever writing raised, now or in the background since the last call.
         """
         step = int(state.step)
         if step == self.latest():
             return
         train, ema = split_ema(state)
-        try:
-            self._orbax.save_checkpointables_async(
-                step, {"train": train, "ema": ema, "data": data}, force=True
-            )
-        except Exception as error:
-            raise self._explained(error) from error
+        self._orbax.save_checkpointables_async(
+            step, {"train": train, "ema": ema, "data": data}, force=True
+        )
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk.
 
         Raises:
-            UserError: the disk is full.
+            whatever writing it raised.
         """
-        try:
-            self._orbax.wait()
-        except Exception as error:
-            raise self._explained(error) from error
+        self._orbax.wait()
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, DataState]:
         """The newest checkpoint, laid out as `abstract` says, whatever mesh it was saved on.
@@ -104,16 +104,6 @@ class Checkpoints:
                 f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
                 "of another network: remove that directory to go on from the checkpoint before it"
             ) from error
-
-    def _explained(self, error: Exception) -> Exception:
-        # TensorStore reports the operating system's error as text, in an exception of its own.
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if not full and os.strerror(errno.ENOSPC) not in str(error):
-            return error
-        return UserError(
-            f"no space left on the disk of {self.directory}; "
-            "complete checkpoints are untouched: free some space and run the same command again"
-        )
 
 
 def split_ema(state: TrainState) -> tuple[dict[str, Any], Any]:

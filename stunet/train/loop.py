@@ -14,6 +14,7 @@ import numpy as np
 from stunet import configs
 from stunet.data import media, pipeline, sources
 from stunet.errors import UserError
+from stunet.files import full_disk_explained
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.metrics import Metrics, Progress
@@ -25,6 +26,11 @@ from stunet.train.step import make_train_step, make_validation_step
 # memory.
 _IN_FLIGHT = 2
 
+_FULL_DISK = (
+    "complete checkpoints are untouched: free some space and run the same command again, which "
+    "continues from the latest"
+)
+
 
 def train(config: configs.Config, workdir: pathlib.Path) -> int:
     """Trains until `train.steps`, continuing what `workdir` holds. Returns the number of updates
@@ -34,17 +40,17 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
 
     Raises:
         UserError: data or mesh do not fit the config, `workdir` belongs to another config, the loss
-        is not finite,
-            the disk is full.
+        is not finite, the disk is full.
     """
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.train, mesh)
     train_source = sources.make_source(config, "train")
     validate, preview = make_validation(config), make_preview(config, workdir)
-    claim_workdir(config, workdir)
     is_first = jax.process_index() == 0
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
+        claim_workdir(config, workdir)
         stack.enter_context(meshes.use(mesh))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         batches = pipeline.train_batches(

@@ -1,14 +1,20 @@
 """What a run measures: `metrics.jsonl`, TensorBoard events beside it, and the progress bar."""
 
+import contextlib
 import json
 import pathlib
 import sys
+import time
 from collections.abc import Mapping
 
 from PIL import Image
-from tensorboardX import FileWriter, summary
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
+
+from stunet.files import atomic
 
 
 class Metrics:
@@ -25,15 +31,19 @@ class Metrics:
             file = workdir / "metrics.jsonl"
             _drop_later_lines(file, step)
             self._file = file.open("a")
-            self._events = FileWriter(str(workdir))
+            # Not the FileWriter, whose thread dies of a full disk and leaves the run hanging on its
+            # queue.
+            self._events = EventsWriter(str(workdir / "events"))
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_) -> None:
         if self._write:
-            self._events.close()
-            self._file.close()
+            # Every line was flushed, or the run already ends because it could not be.
+            for file in (self._events, self._file):
+                with contextlib.suppress(OSError):
+                    file.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of JSON, and one TensorBoard point for each value, after update `step`."""
@@ -41,8 +51,7 @@ class Metrics:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._events.add_summary(summary.scalar(name, value), step)
+        self._show(step, [v for k in values for v in summary.scalar(k, values[k]).value])
 
     def picture(self, step: int, name: str, path: str) -> None:
         """Shows a PNG or GIF file in TensorBoard, which plays the latter."""
@@ -56,7 +65,13 @@ class Metrics:
             colorspace=3,
             encoded_image_string=pathlib.Path(path).read_bytes(),
         )
-        self._events.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]), step)
+        self._show(step, [Summary.Value(tag=name, image=picture)])
+
+    def _show(self, step: int, values: list[Summary.Value]) -> None:
+        self._events.write_event(
+            Event(step=step, wall_time=time.time(), summary=Summary(value=values))
+        )
+        self._events.flush()
 
 
 def _drop_later_lines(file: pathlib.Path, step: int) -> None:
@@ -69,9 +84,8 @@ def _drop_later_lines(file: pathlib.Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # The line that a kill cut short.
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(file)
+    with atomic(file) as partial:
+        partial.write_text("".join(kept))
 
 
 class Progress:

@@ -205,6 +205,13 @@ def test_interrupted_prepare_leaves_nothing(folder, tmp_path, monkeypatch, failu
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
+def test_full_disk_is_named_and_left_as_it_was(folder, small_disk):
+    disk = small_disk(32)
+    with pytest.raises(UserError, match=f"the disk that holds {disk} is full"):
+        prepare(folder, disk / "out", **SIZE, **QUIET)
+    assert list(disk.iterdir()) == []
+
+
 def test_killed_prepare_looks_unfinished(folder, tmp_path, monkeypatch):
     # A killed process cleans nothing up: what it leaves must not be mistaken for a data set.
     monkeypatch.setattr(prepare_module.shutil, "rmtree", lambda *_, **__: None)

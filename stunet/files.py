@@ -1,0 +1,46 @@
+"""Files appear whole or not at all, and a full disk is answered in one sentence."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from stunet.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A path beside `path` that takes its name if the block succeeds, or disappears."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
+    """Within: running out of space becomes a UserError.
+
+    Args:
+        place: what was being written, on the disk that is full.
+        outcome: what became of it, and what to do now.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not _is_disk_full(error):
+            raise
+        raise UserError(f"the disk that holds {place} is full; {outcome}") from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in codes:
+        return True
+    # TensorStore and ArrayRecord quote the system's message in exceptions of their own.
+    return any(os.strerror(code) in str(error) for code in codes)
