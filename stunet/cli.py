@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         _train,
         "train a config, or continue a run",
-        epilog="any key of the config: --config.train.steps=2000 (see stunet/configs.py)",
+        epilog="any key of the config: --config.train.steps=2000 (see stunet/configs/schema.py)",
     )
     train.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     train.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")

@@ -19,7 +19,7 @@ def changed(**keys):
 
 def test_defaults_are_valid_and_every_key_is_documented():
     assert configs.resolve(configs.default()) == configs.Config()
-    for _, field in configs._leaves(configs.Config):
+    for _, field in configs.leaves():
         assert field.metadata["doc"]
 
 

@@ -1,0 +1,45 @@
+"""What an experiment may say.
+
+Every key, its default and its range is in `schema`. `experiments/*.py` start from `default()`, an
+ml_collections ConfigDict of the same keys; `load` reads such a file with the command line's
+overrides; `resolve` checks it and returns the frozen `Config` that the rest of the program uses.
+"""
+
+from stunet.configs.reading import default, differences, load, read, resolve, write
+from stunet.configs.schema import (
+    FREE_TO_CHANGE,
+    Checkpoint,
+    Config,
+    Data,
+    Diffusion,
+    Log,
+    Mesh,
+    Model,
+    Sample,
+    Text,
+    Train,
+    leaves,
+    level_channels,
+)
+
+__all__ = [
+    "FREE_TO_CHANGE",
+    "Checkpoint",
+    "Config",
+    "Data",
+    "Diffusion",
+    "Log",
+    "Mesh",
+    "Model",
+    "Sample",
+    "Text",
+    "Train",
+    "default",
+    "differences",
+    "leaves",
+    "level_channels",
+    "load",
+    "read",
+    "resolve",
+    "write",
+]

@@ -1,0 +1,83 @@
+"""Which values go together: extents that divide, lists of the same length."""
+
+import dataclasses
+import math
+
+from stunet.configs.schema import Config, level_channels
+from stunet.errors import UserError
+
+
+def check_combinations(config: Config) -> None:
+    """Checks what no key shows by itself.
+
+    Raises:
+        UserError: the first combination that is impossible, with what would be right.
+    """
+    model, data, train = config.model, config.data, config.train
+    levels = len(model.channel_multipliers)
+    if levels < 1:
+        raise UserError("model.channel_multipliers is empty; give one multiple for each level")
+    for key in ("attention_levels", "temporal_factors"):
+        if len(getattr(model, key)) != levels:
+            raise UserError(
+                f"model.{key} has {len(getattr(model, key))} entries and model.channel_multipliers "
+                f"{levels}; both have one for each level"
+            )
+    if model.temporal_factors[0] != 1 or min(model.temporal_factors) < 1:
+        raise UserError(
+            f"model.temporal_factors is {model.temporal_factors}; the first level keeps every "
+            "frame, so it begins with 1, and no factor is below 1"
+        )
+    if model.temporal:
+        total = math.prod(model.temporal_factors)
+        _divides(data.frames, "data.frames", total, "the product of model.temporal_factors")
+    for key in ("height", "width"):
+        total = model.patch_size * 2 ** (levels - 1)
+        _divides(
+            getattr(data, key),
+            f"data.{key}",
+            total,
+            "model.patch_size and a halving for each level",
+        )
+    for level, (multiple, channels) in enumerate(
+        zip(model.channel_multipliers, level_channels(model), strict=True)
+    ):
+        what = f"model.channels * channel_multipliers[{level}]"
+        if channels < 1 or not math.isclose(channels, model.channels * multiple):
+            raise UserError(f"{what} is {model.channels * multiple}; it must be a whole number")
+        _divides(channels, what, model.groups, "model.groups")
+        # The coarsest level always attends: over time, and in a network without time over text.
+        if model.attention_levels[level] or level == levels - 1:
+            _divides(channels, what, model.head_channels, "model.head_channels")
+    _divides(model.head_channels, "model.head_channels", 2, "rotary positions turn pairs")
+    if model.text_features:
+        _divides(model.text_features, "model.text_features", model.text_groups, "model.text_groups")
+    if model.text_features and model.text_pooling_heads:
+        _divides(config.text.dim, "text.dim", model.text_pooling_heads, "model.text_pooling_heads")
+    if data.source == "clips" and not data.path:
+        raise UserError("data.source is 'clips'; data.path must name the directory of the records")
+    if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
+        raise UserError(
+            f"data.digit_size is {data.digit_size}, larger than the clip's "
+            f"{data.height}x{data.width} pixels"
+        )
+    if not all(0 <= t <= 1 for t in config.log.validate_times):
+        raise UserError(f"log.validate_times is {config.log.validate_times}; times lie in 0..1")
+    if config.diffusion.log_snr_min >= config.diffusion.log_snr_max:
+        raise UserError("diffusion.log_snr_min must be below diffusion.log_snr_max")
+    extents = dataclasses.asdict(config.mesh)
+    if 0 in extents.values() or list(extents.values()).count(-1) > 1:
+        raise UserError(f"mesh is {extents}; extents are positive, and at most one of them is -1")
+    _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")
+
+
+def _divides(value: int, key: str, by: int, why: str) -> None:
+    if value % by:
+        raise UserError(
+            f"{key} is {value}, which {by} does not divide ({why}); "
+            f"try {_nearest_multiple(value, by)}"
+        )
+
+
+def _nearest_multiple(value: int, of: int) -> int:
+    return max(of, round(value / of) * of)

@@ -1,0 +1,171 @@
+"""From an experiment file, the command line or `config.json` to a `Config`, every key checked."""
+
+import dataclasses
+import difflib
+import json
+import math
+import pathlib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from stunet.configs.combinations import check_combinations
+from stunet.configs.schema import FREE_TO_CHANGE, Config, leaves
+from stunet.errors import UserError
+from stunet.files import atomic
+
+
+def default() -> ConfigDict:
+    """The defaults, to be changed by an experiment's `get_config()`."""
+    # Types are `resolve`'s to check, which names the key and says what it must be.
+    return ConfigDict(dataclasses.asdict(Config()), type_safe=False)
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads an experiment file.
+
+    Args:
+        path: a Python file with `get_config()`, optionally followed by `:argument` for it.
+        overrides: `--config.a.b=value` flags.
+
+    Raises:
+        UserError: no such file, or anything that `resolve` refuses.
+    """
+    file = path.split(":", 1)[0]
+    if not pathlib.Path(file).is_file():
+        near = sorted(str(p) for p in pathlib.Path("experiments").glob("*.py"))
+        hint = f"; there are {', '.join(near)}" if near else ""
+        raise UserError(f"--config: no file {file!r}{hint}")
+    known = dict(leaves())
+    for flag in overrides:
+        key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
+        if key not in known:
+            raise _unknown(key, known)
+    values, argv = flags.FlagValues(), ["stunet", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    except Exception as error:  # Whatever the file itself raises.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
+    return resolve(values.config)
+
+
+def resolve(config: Mapping[str, Any]) -> Config:
+    """Checks every key, type, range and combination.
+
+    Raises:
+        UserError: the first thing that is wrong, with what would be right.
+    """
+    raw = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    resolved = _build(Config, raw, "")
+    check_combinations(resolved)
+    return resolved
+
+
+def write(config: Config, file: pathlib.Path) -> None:
+    """Writes the config as JSON, whole or not at all."""
+    with atomic(file) as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def read(file: pathlib.Path) -> Config:
+    """Reads what `write` wrote.
+
+    Raises:
+        UserError: the file is not a config, or is one of another version of this program.
+    """
+    try:
+        return resolve(json.loads(file.read_text()))
+    except (json.JSONDecodeError, UserError) as error:
+        raise UserError(f"{file} is not a config of this program ({error})") from error
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What a continued run may not change and does, as `key is OLD there and NEW here`."""
+    was, now = dict(_values(old)), dict(_values(new))
+    return [
+        f"{key} is {was[key]!r} there and {now[key]!r} here"
+        for key in was
+        if was[key] != now[key]
+        and not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+    ]
+
+
+def _build(cls, raw: Mapping[str, Any], prefix: str):
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{prefix.rstrip('.')} is a group of keys, not {raw!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    types = typing.get_type_hints(cls)
+    for key in raw:
+        if key not in fields:
+            raise _unknown(prefix + key, dict(leaves()))
+    values = {}
+    for key, value in raw.items():
+        if dataclasses.is_dataclass(types[key]):
+            values[key] = _build(types[key], value, f"{prefix}{key}.")
+        else:
+            values[key] = _checked(prefix + key, value, types[key], fields[key].metadata)
+    return cls(**values)
+
+
+def _checked(key: str, value, kind, limits):
+    value = _converted(key, value, kind)
+    if limits["choices"] is not None and value not in limits["choices"]:
+        close = difflib.get_close_matches(str(value), map(str, limits["choices"]), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UserError(
+            f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
+        )
+    for word, broken in (
+        ("least", lambda limit: value < limit),
+        ("above", lambda limit: value <= limit),
+        ("most", lambda limit: value > limit),
+    ):
+        if limits[word] is not None and broken(limits[word]):
+            phrase = {"least": "at least", "above": "above", "most": "at most"}[word]
+            raise UserError(f"{key} is {value}; it must be {phrase} {limits[word]}")
+    return value
+
+
+def _converted(key: str, value, kind):
+    """`value` as `kind`, if it is one; ints pass for floats and lists for tuples, nothing else."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise UserError(f"{key} is {value!r}; it must be a tuple, such as (1, 2)")
+        item = typing.get_args(kind)[0]
+        return tuple(_converted(f"{key}[{i}]", v, item) for i, v in enumerate(value))
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and is_number and math.isfinite(value):
+        return float(value)
+    if kind is int and is_number and isinstance(value, int):
+        return value
+    if kind in (bool, str) and isinstance(value, kind):
+        return value
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a string"}
+    raise UserError(f"{key} is {value!r}; it must be {words[kind]}")
+
+
+def _unknown(key: str, known: Mapping[str, Any]) -> UserError:
+    groups = {k.split(".")[0] for k in known if "." in k}
+    if key in groups:
+        return UserError(f"'{key}' is a group of keys; set one of its keys, such as {key}.NAME")
+    # A key typed right under the wrong group is the likelier mistake than one spelt alike.
+    last = key.rsplit(".", 1)[-1]
+    close = [k for k in known if k.rsplit(".", 1)[-1] == last]
+    close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return UserError(f"unknown key '{key}'{hint}")
+
+
+def _values(config: Config) -> Iterator[tuple[str, Any]]:
+    for key, _ in leaves():
+        value = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        yield key, value

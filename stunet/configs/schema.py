@@ -1,0 +1,204 @@
+"""What an experiment may say: every key, its default, its meaning and its range."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+
+
+def _field(default, doc: str, *, least=None, above=None, most=None, choices=None):
+    """A key with its documentation and range."""
+    return dataclasses.field(
+        default=default,
+        metadata=dict(doc=doc, least=least, above=above, most=most, choices=choices),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network (`stunet.nn.stunet`)."""
+
+    channels: int = _field(64, "features of the finest level", least=1)
+    channel_multipliers: tuple[float, ...] = _field(
+        (1, 2, 3, 4), "features of each level, finest first, as multiples of `channels`"
+    )
+    layers_per_level: int = _field(3, "layers of each level on the way down", least=1)
+    attention_levels: tuple[bool, ...] = _field(
+        (False, True, True, True), "levels whose layers attend to pixels and text"
+    )
+    temporal: bool = _field(True, "False: the text-to-image network alone, frame by frame")
+    temporal_factors: tuple[int, ...] = _field(
+        (1, 2, 2, 2), "by how much time shrinks on entering each level; the first is 1"
+    )
+    temporal_attention_blocks: int = _field(
+        2, "stacked after each layer of the coarsest level", least=0
+    )
+    temporal_resize_init: str = _field(
+        "nearest", "initialisation of temporal resizing", choices=("nearest", "he")
+    )
+    patch_size: int = _field(1, "pixels on a side folded into channels at the input", least=1)
+    groups: int = _field(32, "of the group norms", least=1)
+    head_channels: int = _field(64, "features of one attention head", least=2)
+    text_features: int = _field(
+        768, "width of the text states inside attention; 0: no text", least=0
+    )
+    text_groups: int = _field(32, "groups of the norm of text states in attention", least=1)
+    text_pooling_heads: int = _field(
+        8, "of the attention that pools text into the time embedding; 0: not pooled", least=0
+    )
+    activation: str = _field("gelu", "non-linearity", choices=("gelu", "silu"))
+    dtype: str = _field("float32", "of the computation", choices=("float32", "bfloat16"))
+    remat: str = _field(
+        "none",
+        "what the backward pass computes anew: 'full' stores each layer's input alone",
+        choices=("none", "full", "dots", "dots_no_batch"),
+    )
+    scan_layers: bool = _field(False, "run equal layers of a level as one scan: compiles faster")
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """How captions become token states (`stunet.nn.text`)."""
+
+    encoder: str = _field("bytes", "which encoder", choices=("bytes",))
+    max_length: int = _field(64, "tokens; longer captions are cut", least=1)
+    dim: int = _field(64, "width of a token's state", least=8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """The objective (`stunet.diffusion`)."""
+
+    schedule: str = _field("cosine", "noise schedule", choices=("cosine", "linear"))
+    shift: float = _field(
+        1.0, "reference resolution / clip resolution: below 1 shifts towards noise", above=0
+    )
+    log_snr_min: float = _field(-15.0, "log-SNR at t = 1")
+    log_snr_max: float = _field(15.0, "log-SNR at t = 0")
+    prediction: str = _field("v", "what the network predicts", choices=("eps", "v", "x0"))
+    weighting: str = _field("min_snr", "weight of noise levels", choices=("uniform", "min_snr"))
+    min_snr_gamma: float = _field(5.0, "gamma of min_snr", above=0)
+    caption_dropout: float = _field(
+        0.1, "share of clips trained without their caption, for guidance", least=0, most=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where clips come from (`stunet.data`)."""
+
+    source: str = _field("moving_digits", "kind of source", choices=("moving_digits", "clips"))
+    path: str = _field("", "of source 'clips': directory written by `stunet prepare`, or of TFDS")
+    frames: int = _field(16, "frames of a clip", least=1)
+    height: int = _field(16, "rows", least=1)
+    width: int = _field(16, "columns", least=1)
+    channels: int = _field(3, "1 (grey) or 3 (RGB)", choices=(1, 3))
+    fps: float = _field(8.0, "frames per second, for what is written", above=0)
+    num_digits: int = _field(1, "of moving_digits: digits in a clip", least=1)
+    digit_size: int = _field(8, "of moving_digits: pixels on a side of a digit", least=8)
+    digit_styles: int = _field(
+        0, "of moving_digits: handwritten images of each digit; 0: all, about 160", least=0
+    )
+    num_clips: int = _field(
+        0, "train on the first so many clips of the source only; 0: all", least=0
+    )
+    num_threads: int = _field(2, "that read ahead, in each process", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The updates (`stunet.train`)."""
+
+    steps: int = _field(10_000, "number of updates", least=1)
+    batch_size: int = _field(16, "clips in an update, over all hosts", least=1)
+    accumulate: int = _field(1, "parts that a batch is computed in, to save memory", least=1)
+    learning_rate: float = _field(1e-4, "AdamW's, after warm-up", above=0)
+    warmup_steps: int = _field(100, "of linear warm-up", least=0)
+    final_learning_rate: float = _field(
+        0.0, "at the end of the cosine decay, as a share of `learning_rate`", least=0, most=1
+    )
+    beta1: float = _field(0.9, "AdamW's", least=0, most=1)
+    beta2: float = _field(0.99, "AdamW's", least=0, most=1)
+    weight_decay: float = _field(0.0, "AdamW's, on matrices and kernels alone", least=0)
+    clip_norm: float = _field(1.0, "largest norm of the whole gradient", above=0)
+    ema_decay: float = _field(
+        0.999, "of the averaged weights that are sampled from", least=0, most=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Extent of each mesh axis (`stunet.parallel`); one may be -1: all devices that are left."""
+
+    slice: int = _field(1, "slices joined by the data-centre network; splits the batch", least=-1)
+    data: int = _field(-1, "splits the batch", least=-1)
+    fsdp: int = _field(1, "splits the batch, and the weights where they are stored", least=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When the state is saved."""
+
+    every: int = _field(1000, "updates between checkpoints", least=1)
+    keep: int = _field(3, "latest checkpoints that stay", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """What is measured while training."""
+
+    every: int = _field(50, "updates between lines of metrics", least=1)
+    validate_every: int = _field(1000, "updates between validations; 0: never", least=0)
+    validate_clips: int = _field(64, "held-out clips in a validation", least=1)
+    validate_times: tuple[float, ...] = _field(
+        (0.1, 0.3, 0.5, 0.7, 0.9), "noise times in 0..1 at which held-out clips are denoised"
+    )
+    sample_every: int = _field(1000, "updates between sample clips; 0: never", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """How clips are sampled, unless the command line says otherwise."""
+
+    sampler: str = _field("ddim", "which one", choices=("ddim", "ancestral", "dpmpp_2m"))
+    steps: int = _field(50, "calls of the network", least=1)
+    guidance_scale: float = _field(2.0, "1: none, 0: ignore the caption", least=0)
+    threshold: str = _field(
+        "dynamic", "keeps estimates in -1..1", choices=("dynamic", "static", "none")
+    )
+    threshold_percentile: float = _field(99.5, "of the dynamic threshold", above=0, most=100)
+    num: int = _field(4, "clips sampled while training", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    seed: int = _field(0, "of everything random", least=0, most=2**31 - 1)
+    model: Model = dataclasses.field(default_factory=Model)
+    text: Text = dataclasses.field(default_factory=Text)
+    diffusion: Diffusion = dataclasses.field(default_factory=Diffusion)
+    data: Data = dataclasses.field(default_factory=Data)
+    train: Train = dataclasses.field(default_factory=Train)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
+    log: Log = dataclasses.field(default_factory=Log)
+    sample: Sample = dataclasses.field(default_factory=Sample)
+
+
+# What may differ when a run is continued: nothing here changes which update follows which.
+FREE_TO_CHANGE = ("mesh", "checkpoint", "log", "sample", "data.num_threads", "data.path")
+
+
+def level_channels(model: Model) -> tuple[int, ...]:
+    """Features of each level, finest first."""
+    return tuple(round(model.channels * m) for m in model.channel_multipliers)
+
+
+def leaves(cls=Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
+    """Every key, as `group.name`, and its field."""
+    types = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(types[f.name]):
+            yield from leaves(types[f.name], f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, f
