@@ -1,0 +1,80 @@
+"""A network that compiles in seconds, its parameters and its inputs."""
+
+import functools
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stunet.nn.stunet import STUNet
+
+TEXT = (5, 12)  # tokens, features
+
+# These tests take as long as XLA compiles; what it compiles runs in no time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def network(**changes) -> STUNet:
+    """A tiny network of two levels."""
+    return STUNet(
+        **{
+            "channels": (8, 8),
+            "layers_per_level": 1,
+            "attention_levels": (False, True),
+            "temporal_factors": (1, 2),
+            "temporal_attention_blocks": 1,
+            "groups": 4,
+            "text_groups": 4,
+            "head_channels": 8,
+            "text_features": 16,
+            "text_pooling_heads": 2,
+        }
+        | changes
+    )
+
+
+@functools.cache
+def compiled(net: STUNet):
+    return jit(net.apply)
+
+
+def shapes(module, *args):
+    return nn.unbox(jax.eval_shape(module.init, jax.random.key(0), *args))
+
+
+def randomised(params, seed=0):
+    """Values unlike those at initialisation: no projection, bias or scale is left at 0 or 1.
+
+    NumPy's, here and below: compiling JAX's generator would take longer than the tests.
+    """
+    rng = np.random.default_rng(seed)
+    flat = flax.traverse_util.flatten_dict(params)
+    for path, leaf in flat.items():
+        values = rng.normal(size=leaf.shape)
+        spread = 0.3 if leaf.ndim == 1 else np.prod(leaf.shape[:-1]) ** -0.5
+        flat[path] = jnp.asarray((path[-1] == "scale") + spread * values, leaf.dtype)
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def normal(shape) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+def inputs(batch=2, frames=4, pixels=4, channels=3, seed=0):
+    """Clip, noise time, text states and a text mask."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, frames, pixels, pixels, channels))
+    text = rng.normal(size=(batch, *TEXT))
+    mask = np.arange(TEXT[0]) < np.arange(2, 2 + batch)[:, None]
+    time = np.linspace(0.3, 0.7, batch)
+    return *(jnp.asarray(a, jnp.float32) for a in (x, time, text)), jnp.asarray(mask)
+
+
+def assert_close(got, want, tolerance):
+    """Within `tolerance` of the largest value."""
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape
+    assert np.abs(want).max() > 0.05
+    np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
