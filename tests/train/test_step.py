@@ -5,11 +5,19 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
+from stunet.nn.stunet import stack_layers
 from stunet.parallel import mesh as meshes
-from stunet.train.state import create_state, learning_rate
+from stunet.train.state import (
+    TrainState,
+    abstract_state,
+    create_state,
+    learning_rate,
+    make_optimizer,
+)
 from stunet.train.step import drop_text, make_train_step, to_float
 
 
@@ -109,3 +117,66 @@ def test_dropped_captions_leave_no_trace():
     assert float(text[0].min()) == 1
     assert not bool(mask[1].any())
     assert float(jnp.abs(text[1]).max()) == 0
+
+
+# One level, which compiles fast, with enough layers to scan both on the way down and up.
+DEEP = dict(
+    layers_per_level=3,
+    channel_multipliers=(1,),
+    attention_levels=(True,),
+    temporal_factors=(1,),
+    text_pooling_heads=0,
+)
+LEAN = DEEP | dict(remat="full", scan_layers=True)
+
+
+@pytest.fixture(scope="module")
+def deep_start(quickly_compiled_convolutions):
+    """A state of three layers a level, with nothing at the initial zero that stops gradients."""
+    config = tiny.config(model=DEEP)
+    abstract = abstract_state(config, meshes.make_mesh(config.mesh))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype), abstract.params
+    )
+    return fresh_state(config, params)
+
+
+def fresh_state(config, params) -> TrainState:
+    return TrainState(jnp.int32(0), params, params, make_optimizer(config.train).init(params))
+
+
+def test_remat_and_scanned_layers_make_the_same_update(deep_start):
+    values = batch(tiny.config())
+    plain, metrics = update(tiny.config(model=DEEP), deep_start, values)
+    config = tiny.config(model=LEAN)
+    lean, same = update(config, fresh_state(config, stack_layers(deep_start.params)), values)
+    np.testing.assert_allclose(metrics["loss"], same["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], same["grad_norm"], rtol=1e-5)
+    # The first moment is the gradient: near zero, AdamW's first update is the sign of rounding.
+    moments = (optax.tree.get(state.opt_state, "mu") for state in (plain, lean))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(a).max()),
+        stack_layers(next(moments)),
+        next(moments),
+    )
+
+
+def test_bfloat16_with_remat_and_scanned_layers_learns(deep_start):
+    config = tiny.config(
+        model=LEAN | dict(dtype="bfloat16"),
+        train=dict(batch_size=8, steps=1000, learning_rate=3e-3),
+    )
+    mesh = meshes.make_mesh(config.mesh)
+    state, losses = fresh_state(config, stack_layers(deep_start.params)), []
+    with meshes.use(mesh):
+        values = batch(config)
+        values["video"][:] = 255  # soon learnt
+        step, values = jax.jit(make_train_step(config)), meshes.shard_batch(values, mesh)
+        for _ in range(20):
+            state, metrics = step(state, values)
+            losses.append(float(metrics["loss"]))
+    assert np.all(np.isfinite(losses))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    for tree in (state.params, state.ema, optax.tree.get(state.opt_state, "mu")):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
