@@ -32,6 +32,9 @@ def get_config():
     # towards noise, and weighted uniformly, for what is decided there, which digit goes where.
     config.diffusion.shift = 0.5
     config.diffusion.weighting = "uniform"
+    # A network this narrow has no room to carry the noise through, which v and eps ask of it: 700
+    # updates of x0 give sharper digits than 1,000 of v.
+    config.diffusion.prediction = "x0"
 
     config.data.source = "moving_digits"
     config.data.num_clips = 32
@@ -40,15 +43,15 @@ def get_config():
     config.data.channels = 1
     config.data.fps = 8.0
 
-    config.train.steps = 1000
+    config.train.steps = 800
     config.train.batch_size = 8
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 0.02
     config.train.ema_decay = 0.99
 
-    config.checkpoint.every = 250
+    config.checkpoint.every = 200
     config.log.every = 10
-    config.log.validate_every = 1000
+    config.log.validate_every = 800
     config.log.validate_clips = 32
     config.log.sample_every = 0
 

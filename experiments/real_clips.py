@@ -31,6 +31,8 @@ def get_config():
     config.data.height = config.data.width = 32
     config.data.channels = 3
     config.data.fps = 12.0
+    config.diffusion.prediction = "x0"
+    config.diffusion.weighting = "uniform"
     config.train.steps = 300
     config.train.batch_size = 2
     config.train.learning_rate = 1e-3

@@ -65,7 +65,7 @@ def check_combinations(config: Config) -> None:
         raise UserError(f"log.validate_times is {config.log.validate_times}; times lie in 0..1")
     if config.diffusion.log_snr_min >= config.diffusion.log_snr_max:
         raise UserError("diffusion.log_snr_min must be below diffusion.log_snr_max")
-    extents = dataclasses.asdict(config.mesh)
+    extents = {k: v for k, v in dataclasses.asdict(config.mesh).items() if k != "clip_axis"}
     if 0 in extents.values() or list(extents.values()).count(-1) > 1:
         raise UserError(f"mesh is {extents}; extents are positive, and at most one of them is -1")
     _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")

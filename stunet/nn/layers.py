@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from stunet.nn.conv import conv, strided_temporal_conv
-from stunet.nn.sharding import constrain
+from stunet.nn.sharding import constrain, is_split
 
 Initializer = Callable[..., Array]
 
@@ -32,16 +32,18 @@ def shard_clip(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
     return constrain(x, *CLIP_AXES)
 
 
-def _weight(module: nn.Module, name: str, init: Initializer, shape, axes) -> Array:
+def _weight(
+    module: nn.Module, name: str, init: Initializer, shape, axes, out_axis: str | None = "features"
+) -> Array:
     """A parameter, cast for use; matrices are gathered from the shards they are stored in first.
 
     Without the gather the partitioner may move activations to the weights' shards instead, which
-    are far larger.
+    are far larger. `out_axis` says how `out_channels` lie where the weight is used.
     """
     value = module.param(
         name, nn.with_logical_partitioning(init, axes), shape, module.param_dtype
     ).astype(module.dtype)
-    used = tuple({"in_channels": None, "out_channels": "features"}.get(a, a) for a in axes)
+    used = tuple({"in_channels": None, "out_channels": out_axis}.get(a, a) for a in axes)
     return constrain(value, *used)
 
 
@@ -81,9 +83,13 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b s h w o"]:
         shape = (*self.size, x.shape[-1], self.features)
         axes = (None, None, None, "in_channels", "out_channels")
-        kernel = _weight(self, "kernel", self.kernel_init, shape, axes)
+        # XLA's partitioner gets a convolution wrong (a multiple of the result) whose clip is split
+        # into two, and whose kernel's features are split and the clip's are not: split both or
+        # neither.
+        x = shard_clip(x.astype(self.dtype))
+        out_axis = "features" if is_split("features", x.shape[-1]) else None
+        kernel = _weight(self, "kernel", self.kernel_init, shape, axes, out_axis)
         bias = _weight(self, "bias", nn.initializers.zeros, (self.features,), ("channels",))
-        x = x.astype(self.dtype)
         if self.time_stride > 1:
             return strided_temporal_conv(x, kernel, self.time_stride) + bias
         if self.size == (1, 1, 1):

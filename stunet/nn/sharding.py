@@ -23,6 +23,15 @@ def partition_spec(names, shape, mesh_shape) -> jax.sharding.PartitionSpec:
     return jax.sharding.PartitionSpec(*entries)
 
 
+def is_split(name: str, extent: int) -> bool:
+    """Whether a logical axis of this extent is split on the current mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not nn.get_logical_axis_rules():
+        return False
+    spec = partition_spec((name,), (extent,), mesh.shape)
+    return jax.sharding.NamedSharding(mesh, spec).shard_shape((extent,)) != (extent,)
+
+
 def constrain(x: Array, *names: str | None) -> Array:
     """States how `x` lies on the mesh; does nothing where there is no mesh or no rule."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -1,7 +1,6 @@
 """The device mesh, the table that maps logical axes to it, and how batches and states lie on it."""
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,14 +14,18 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.sharding import partition_spec
 
-AXES = tuple(field.name for field in dataclasses.fields(configs.Mesh))
+AXES = ("slice", "data", "fsdp", "clip", "tensor")
 BATCH_AXES = ("slice", "data", "fsdp")
+
 
 # Logical axis -> mesh axes. Names that are not listed are never split.
 RULES = (
+    # Activations; `clip` splits the rows or the frames (`use`).
     ("batch", BATCH_AXES),
-    # Weights as they are stored; where they are used they are whole (`nn.layers`).
+    ("features", "tensor"),
+    # Weights as they are stored; where they are used, `in_channels` is whole (`nn.layers`).
     ("in_channels", "fsdp"),
+    ("out_channels", "tensor"),
 )
 
 
@@ -33,13 +36,12 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
         UserError: the extents do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    shape = dataclasses.asdict(extents)
-    fixed = math.prod(extent for extent in shape.values() if extent != -1)
-    shape = {axis: len(devices) // fixed if e == -1 else e for axis, e in shape.items()}
+    asked = {axis: getattr(extents, axis) for axis in AXES}
+    fixed = math.prod(extent for extent in asked.values() if extent != -1)
+    shape = {axis: len(devices) // fixed if e == -1 else e for axis, e in asked.items()}
     if math.prod(shape.values()) != len(devices):
-        asked = " x ".join(f"{axis} {e}" for axis, e in dataclasses.asdict(extents).items())
         raise UserError(
-            f"mesh is {asked}, which does not fit {len(devices)} devices; "
+            f"mesh is {' x '.join(f'{axis} {e}' for axis, e in asked.items())}, which does not fit {len(devices)} devices; "
             "set one extent to -1 to take what is left"
         )
     # Auto axes: the compiler places what the rules leave open.
@@ -60,9 +62,9 @@ def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:
 
 
 @contextlib.contextmanager
-def use(mesh: Mesh) -> Iterator[None]:
-    """Within: arrays' logical names mean this mesh."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+def use(mesh: Mesh, clip_axis: str = "rows") -> Iterator[None]:
+    """Within: arrays' logical names mean this mesh, whose axis `clip` splits `clip_axis`."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules((*RULES, (clip_axis, "clip"))):
         yield
 
 

@@ -51,7 +51,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         claim_workdir(config, workdir)
-        stack.enter_context(meshes.use(mesh))
+        stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         batches = pipeline.train_batches(
             train_source,

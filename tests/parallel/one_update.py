@@ -15,21 +15,46 @@ from stunet.parallel import mesh as meshes
 from stunet.train.state import abstract_state, create_state
 from stunet.train.step import make_train_step
 
+# Large enough for `clip` 4 to leave a row, or a frame, to each device at both levels.
+SIZE = dict(frames=8, height=16, width=16)
 
-def one_update(extents: dict[str, int]) -> dict[str, np.ndarray]:
-    config = tiny.config(mesh=extents, train=dict(batch_size=8))
+
+def one_update(asked: dict) -> dict[str, np.ndarray]:
+    """`asked` holds keys of `mesh`, and optionally `dtype`."""
+    extents = {k: v for k, v in asked.items() if k != "dtype"}
+    config = tiny.config(
+        mesh=dict(data=1) | extents,
+        model=dict(dtype=asked.get("dtype", "float32")),
+        data=SIZE,
+        train=dict(batch_size=8),
+    )
     count = int(np.prod([extents.get(axis, 1) for axis in meshes.AXES]))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:count])
-    with meshes.use(mesh):
+    with meshes.use(mesh, config.mesh.clip_axis):
         state = create_state(config, mesh)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
         values = meshes.shard_batch(test_step.batch(config), mesh)
         step = jax.jit(make_train_step(config), donate_argnums=0, out_shardings=(shardings, None))
         state, metrics = step(state, values)
-    sharded = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
-    moments = state.opt_state[1][0].mu
-    leaves = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(moments)}
-    return jax.device_get({"loss": metrics["loss"], "sharded": sharded, **leaves})
+    moments = state.opt_state[1][0]
+    for tree in (state.ema, moments.mu, moments.nu):
+        assert jax.tree.map(lambda x: x.sharding, tree) == jax.tree.map(
+            lambda x: x.sharding, state.params
+        )
+    leaves = jax.tree.leaves(state.params)
+    return jax.device_get(
+        {
+            "loss": metrics["loss"],
+            "sharded": sum(not leaf.sharding.is_fully_replicated for leaf in leaves),
+            **_named("param", state.params),
+            **_named("gradient", moments.mu),
+        }
+    )
+
+
+def _named(kind, tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {f"{kind}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
 
 if __name__ == "__main__":

@@ -18,9 +18,14 @@ from stunet.parallel import mesh as meshes
 
 ONE, *OTHERS = [
     {"data": 1},
-    {"data": 4},
-    {"fsdp": 4},
-    {"data": 2, "fsdp": 2},
+    {"data": 8},
+    {"fsdp": 8},
+    {"clip": 4, "data": 2},
+    {"clip": 4, "data": 2, "clip_axis": "frames"},
+    {"tensor": 2, "fsdp": 4},
+    # XLA gets convolutions wrong where the clip is split in two and the kernel alone by features.
+    {"clip": 2, "tensor": 2, "data": 2},
+    {"clip": 2, "tensor": 2, "fsdp": 2, "dtype": "bfloat16"},
 ]
 
 
@@ -29,29 +34,38 @@ def updates(tmp_path_factory):
     out = tmp_path_factory.mktemp("updates")
     script = pathlib.Path(__file__).with_name("one_update.py")
     command = [sys.executable, script, out, *(json.dumps(m) for m in (ONE, *OTHERS))]
-    subprocess.run(command, env=tiny.environment(devices=4), check=True, timeout=600)
+    subprocess.run(command, env=tiny.environment(devices=8), check=True, timeout=900)
     return [dict(np.load(out / f"{i}.npz")) for i in range(1 + len(OTHERS))]
 
 
 @pytest.mark.parametrize("index", range(len(OTHERS)), ids=[str(m) for m in OTHERS])
 def test_every_mesh_computes_the_same_update(updates, index):
-    reference, other = updates[0], updates[1 + index]
-    np.testing.assert_allclose(other["loss"], reference["loss"], rtol=1e-5)
-    # The first moment after one update is the clipped gradient: what all else follows from.
-    largest = max(np.abs(v).max() for k, v in reference.items() if k.startswith("["))
-    for key in reference:
-        if key.startswith("["):
+    one, other = updates[0], updates[1 + index]
+    exact = "dtype" not in OTHERS[index]
+    np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-5 if exact else 1e-2)
+    # The first moment after one update is a multiple of the clipped gradient.
+    gradients = {k: v for k, v in one.items() if k.startswith("gradient")}
+    largest = max(np.abs(v).max() for v in gradients.values())
+    for key, gradient in gradients.items():
+        near = (
+            dict(rtol=1e-3, atol=1e-5 * largest) if exact else dict(rtol=0.2, atol=0.02 * largest)
+        )
+        np.testing.assert_allclose(other[key], gradient, err_msg=key, **near)
+        if exact:
+            # The first update of AdamW is the gradient's sign, which rounding decides near zero.
+            decided = np.abs(gradient) > 1e-4 * largest
+            param = key.replace("gradient", "param", 1)
             np.testing.assert_allclose(
-                other[key], reference[key], rtol=1e-3, atol=1e-5 * largest, err_msg=key
+                other[param][decided], one[param][decided], rtol=1e-5, atol=1e-6, err_msg=param
             )
 
 
 def test_weights_are_split_where_the_mesh_says_so(updates):
-    split = [int(u["sharded"]) for u in updates]
-    assert split[0] == 0
-    assert split[1] == 0  # data: replicas
-    assert split[2] > 50  # fsdp
-    assert split[3] > 50
+    split = dict(zip((str(m) for m in (ONE, *OTHERS)), (int(u["sharded"]) for u in updates)))
+    replicated = [m for m in (ONE, *OTHERS) if not {"fsdp", "tensor"} & set(m)]
+    for asked in (ONE, *OTHERS):
+        count = split[str(asked)]
+        assert count == 0 if asked in replicated else count > 50, asked
 
 
 def test_extents_must_fit_the_devices():
@@ -61,7 +75,7 @@ def test_extents_must_fit_the_devices():
 
 
 def test_batch_must_split_over_mesh_and_parts():
-    mesh = jax.sharding.AbstractMesh((1, 4, 2), meshes.AXES)
+    mesh = jax.sharding.AbstractMesh((1, 4, 2, 1, 1), meshes.AXES)
     meshes.check_batch(configs.Train(batch_size=16), mesh)
     with pytest.raises(UserError, match="make it a multiple of 16"):
         meshes.check_batch(configs.Train(batch_size=24, accumulate=2), mesh)
@@ -72,7 +86,7 @@ def test_axes_that_do_not_divide_stay_whole():
 
     with nn.logical_axis_rules(meshes.RULES):
         names = (None, None, None, "in_channels", "out_channels")
-        extents = {"slice": 1, "data": 1, "fsdp": 4}
+        extents = {"slice": 1, "data": 1, "fsdp": 4, "clip": 1, "tensor": 2}
         split = partition_spec(names, (1, 3, 3, 8, 6), extents)
-        assert split == PartitionSpec(None, None, None, ("fsdp",), None)
+        assert split == PartitionSpec(None, None, None, ("fsdp",), ("tensor",))
         assert partition_spec(names, (1, 3, 3, 3, 5), extents) == PartitionSpec(*[None] * 5)
