@@ -73,14 +73,18 @@ def main() -> int:
     coordinator = f"127.0.0.1:{free_port()}"
     children = []
     try:
-        signals_seen = forward_signals(children)
+        seen = forward_signals(children)
         for index in range(arguments.processes):
             flags = f"--coordinator={coordinator} --processes={arguments.processes}".split()
             command = [*arguments.command, *flags, f"--process={index}"]
             children.append(Child(index, command, environment))
+        # One that came while they were being started has not reached all.
+        for number in seen[:1]:
+            for child in children:
+                child.process.send_signal(number)
         pids = ", ".join(f"process {c.index} is {c.process.pid}" for c in children)
         say(f"{pids}; they meet at {coordinator}")
-        return watch(children, signals_seen)
+        return watch(children)
     except FileNotFoundError as error:
         say(f"cannot run {arguments.command[0]!r}: {error.strerror}")
         return 127
@@ -89,7 +93,7 @@ def main() -> int:
             child.process.kill()
 
 
-def watch(children: list[Child], signals_seen: list[int]) -> int:
+def watch(children: list[Child]) -> int:
     """Waits for all, and stops the others once one has failed. Returns the job's exit status."""
     ended = queue.SimpleQueue()
 

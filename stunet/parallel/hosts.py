@@ -19,7 +19,7 @@ import numpy as np
 
 # Neither has a public name. Orbax reaches for the first in the same way.
 from jax._src import distributed
-from jax._src.clusters import ClusterEnv
+from jax._src.clusters import ClusterEnv, K8sCluster
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -100,7 +100,7 @@ def _several_in_environment() -> bool:
     """
     for cluster in ClusterEnv._cluster_types:
         # A pod that is not part of an indexed job, such as a notebook's, has no number.
-        lone_pod = cluster.name == "k8s" and "JOB_COMPLETION_INDEX" not in os.environ
+        lone_pod = cluster is K8sCluster and "JOB_COMPLETION_INDEX" not in os.environ
         if not cluster.opt_in_only_method and not lone_pod and cluster.is_env_present():
             return cluster.get_process_count() > 1
     return False
@@ -109,6 +109,27 @@ def _several_in_environment() -> bool:
 def is_first() -> bool:
     """Whether this is the process that writes."""
     return jax.process_index() == 0
+
+
+def batch_share(
+    sharding: NamedSharding, batch_size: int, process: int | None = None
+) -> tuple[int, int]:
+    """Which share of a batch's rows this process has to read, and of how many.
+
+    That need not be its number and that of the processes: devices of several processes may hold
+    parts of the same clips, and then all of these read the clips.
+
+    Args:
+        sharding: of an array whose first axis is the batch.
+        batch_size: rows of the whole batch.
+        process: another than this one.
+    """
+    process = jax.process_index() if process is None else process
+    held = {}
+    for device, (rows,) in sharding.devices_indices_map((batch_size,)).items():
+        held.setdefault(device.process_index, set()).add(rows.start or 0)
+    shares = sorted({tuple(sorted(starts)) for starts in held.values()})
+    return shares.index(tuple(sorted(held[process]))), len(shares)
 
 
 def wait_for_all(name: str) -> None:

@@ -49,12 +49,13 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
     with contextlib.ExitStack() as stack:
         stack.enter_context(meshes.use(mesh))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        share = hosts.batch_share(meshes.batch_sharding(mesh), config.train.batch_size)
         batches = pipeline.train_batches(
             train_source,
             seed=config.seed,
             batch_size=config.train.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share[0],
+            process_count=share[1],
             num_threads=config.data.num_threads,
         )
         stack.callback(batches.close)
@@ -164,12 +165,13 @@ def make_validation(config: configs.Config):
     step = jax.jit(make_validation_step(config))
 
     def validate(params, mesh) -> dict[str, float]:
+        share = hosts.batch_share(meshes.batch_sharding(mesh), train.batch_size)
         batches = pipeline.eval_batches(
             source,
             train.batch_size,
             count,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share[0],
+            process_count=share[1],
             num_threads=config.data.num_threads,
         )
         losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]
