@@ -85,7 +85,7 @@ def main() -> int:
         pids = ", ".join(f"process {c.index} is {c.process.pid}" for c in children)
         say(f"{pids}; they meet at {coordinator}")
         return watch(children)
-    except FileNotFoundError as error:
+    except OSError as error:
         say(f"cannot run {arguments.command[0]!r}: {error.strerror}")
         return 127
     finally:

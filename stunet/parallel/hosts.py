@@ -51,7 +51,8 @@ def join(
         process: which one this is, from 0.
 
     Raises:
-        UserError: the arguments do not fit together, or the other processes are not found.
+        UserError: the arguments do not fit together, or the scheduler does not say all that is
+        needed. (Processes that do not come within 5 minutes make JAX end this one.)
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     if all(value is None for value in given.values()):
@@ -68,11 +69,9 @@ def join(
             coordinator, processes, process, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS
         )
     except (RuntimeError, ValueError) as error:
-        where = f" at {coordinator}" if coordinator else ""
         raise UserError(
-            f"the other processes were not found{where} ({str(error).strip().splitlines()[0]}); "
-            "check that all were started, that process 0 runs there and that its port is free, or "
-            "train in this process alone with --processes 1"
+            f"cannot join the other processes ({_first_line(error)}); "
+            "to train in this process alone, add --processes 1"
         ) from error
 
 
@@ -202,9 +201,10 @@ def failing_together(name: str) -> Iterator[None]:
             print(f"{name}: {error}", file=sys.stderr)
         else:
             traceback.print_exc()
-        sentence = str(error).strip().splitlines()[:1] or [type(error).__name__]
         with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
-            client.key_value_set(_FAILURE, f"process {jax.process_index()} failed: {sentence[0]}")
+            client.key_value_set(
+                _FAILURE, f"process {jax.process_index()} failed: {_first_line(error)}"
+            )
         # The coordinator lives in process 0: the others must have time to read it.
         time.sleep(2 * _LOOK_SECONDS)
         _end()
@@ -222,6 +222,10 @@ def _end_with_others(name: str, client, over: threading.Event) -> None:
         # After the one that failed, so that whoever started them sees which came first.
         time.sleep(3 * _LOOK_SECONDS)
         _end()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _end() -> None:
