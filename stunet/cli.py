@@ -34,11 +34,15 @@ def _train(arguments) -> None:
 
     config = configs.load(arguments.config, arguments.overrides)
     _set_up_jax()
+    from stunet.parallel import hosts
     from stunet.train.loop import train
 
-    train(config, arguments.workdir)
-    print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
-    print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
+    hosts.join(arguments.coordinator, arguments.processes, arguments.process)
+    with hosts.failing_together("stunet train"):
+        train(config, arguments.workdir)
+    if hosts.is_first():
+        print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
+        print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
 
 
 def _sample(arguments) -> None:
@@ -132,6 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     train.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
+    several = train.add_argument_group(
+        "several processes",
+        "found by themselves on TPU pods, GKE and SLURM; elsewhere give all three to each process",
+    )
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--processes", type=int, metavar="N", help="how many; 1: look for none")
+    several.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
     sample = command("sample", _sample, "sample clips from a trained run")
     sample.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")

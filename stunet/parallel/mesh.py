@@ -40,8 +40,9 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
     fixed = math.prod(extent for extent in asked.values() if extent != -1)
     shape = {axis: len(devices) // fixed if e == -1 else e for axis, e in asked.items()}
     if math.prod(shape.values()) != len(devices):
+        extents = " x ".join(f"{axis} {extent}" for axis, extent in asked.items())
         raise UserError(
-            f"mesh is {' x '.join(f'{axis} {e}' for axis, e in asked.items())}, which does not fit {len(devices)} devices; "
+            f"mesh is {extents}, which does not fit {len(devices)} devices; "
             "set one extent to -1 to take what is left"
         )
     # Auto axes: the compiler places what the rules leave open.

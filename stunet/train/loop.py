@@ -15,6 +15,7 @@ from stunet import configs
 from stunet.data import media, pipeline, sources
 from stunet.errors import UserError
 from stunet.files import full_disk_explained
+from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.metrics import Metrics, Progress
@@ -36,7 +37,8 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
     """Trains until `train.steps`, continuing what `workdir` holds. Returns the number of updates
     done.
 
-    SIGTERM and SIGINT end the run after the update in progress, with a checkpoint of it.
+    SIGTERM and SIGINT end the run after the update in progress, with a checkpoint of it. With
+    several processes one of them is enough, and all stop after the same update, a few later.
 
     Raises:
         UserError: data or mesh do not fit the config, `workdir` belongs to another config, the loss
@@ -46,19 +48,20 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
     meshes.check_batch(config.train, mesh)
     train_source = sources.make_source(config, "train")
     validate, preview = make_validation(config), make_preview(config, workdir)
-    is_first = jax.process_index() == 0
+    is_first = hosts.is_first()
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         claim_workdir(config, workdir)
         stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        share = hosts.batch_share(meshes.batch_sharding(mesh), config.train.batch_size)
         batches = pipeline.train_batches(
             train_source,
             seed=config.seed,
             batch_size=config.train.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share[0],
+            process_count=share[1],
             num_threads=config.data.num_threads,
         )
         stack.callback(batches.close)
@@ -79,6 +82,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         update = jax.jit(make_train_step(config), donate_argnums=0, out_shardings=(shardings, None))
         stopped = stack.enter_context(_stop_signals())
+        agreed = hosts.StopAgreement(mesh, lag=_IN_FLIGHT)
         pending, begun = deque(), time.monotonic()
 
         stop = False
@@ -91,7 +95,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
             progress.update(step)
 
             # Asked once an update: a signal that comes later is the next update's.
-            stop = stopped.is_set()
+            stop = agreed(stopped.is_set())
             save = stop or step == config.train.steps or step % config.checkpoint.every == 0
             if save or step % config.log.every == 0:
                 values = _mean_of_finite(pending, checkpoints)
@@ -120,20 +124,34 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
 def claim_workdir(config: configs.Config, workdir: pathlib.Path) -> None:
     """Notes the config in `workdir`, or checks that it is the one noted there.
 
+    The first process does; the others wait, and check that they see the same.
+
     Raises:
-        UserError: the directory belongs to another config.
+        UserError: the directory belongs to another config, or the processes share neither it nor
+        their config.
     """
     file = workdir / "config.json"
-    if file.exists():
-        differences = configs.differences(configs.read(file), config)
-        if differences:
-            raise UserError(
-                f"{workdir} belongs to another config: {'; '.join(differences)}; "
-                "choose another --workdir or the same values"
-            )
-    if jax.process_index() == 0:
+    if hosts.is_first():
+        if file.exists():
+            differences = configs.differences(configs.read(file), config)
+            if differences:
+                raise UserError(
+                    f"{workdir} belongs to another config: {'; '.join(differences)}; "
+                    "choose another --workdir or the same values"
+                )
         workdir.mkdir(parents=True, exist_ok=True)
         configs.write(config, file)
+    hosts.wait_for_all("workdir claimed")
+    if not file.exists():
+        raise UserError(
+            f"{workdir} is not the directory that process 0 sees; "
+            "choose a --workdir on a file system that all processes share"
+        )
+    if configs.read(file) != config:
+        raise UserError(
+            f"{file}, which process 0 has just written, is not this process's config; "
+            "start all processes with the same --config and values"
+        )
 
 
 def make_validation(config: configs.Config):
@@ -153,12 +171,13 @@ def make_validation(config: configs.Config):
     step = jax.jit(make_validation_step(config))
 
     def validate(params, mesh) -> dict[str, float]:
+        share = hosts.batch_share(meshes.batch_sharding(mesh), train.batch_size)
         batches = pipeline.eval_batches(
             source,
             train.batch_size,
             count,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=share[0],
+            process_count=share[1],
             num_threads=config.data.num_threads,
         )
         losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]
@@ -180,11 +199,12 @@ def make_preview(config: configs.Config, workdir: pathlib.Path):
 
     def preview(params, step: int, metrics: Metrics) -> None:
         *_, clips = sample(params, text, mask, config.seed)
-        if jax.process_index() == 0:
+        clips = hosts.whole(clips)
+        if hosts.is_first():
             stem = workdir / "samples" / f"step_{step:08d}"
             stem.parent.mkdir(exist_ok=True)
-            media.write_gif(f"{stem}.gif", np.asarray(clips), config.data.fps, captions)
-            media.write_xt(f"{stem}_xt.png", np.asarray(clips), captions)
+            media.write_gif(f"{stem}.gif", clips, config.data.fps, captions)
+            media.write_xt(f"{stem}_xt.png", clips, captions)
             metrics.picture(step, "samples/clips", f"{stem}.gif")
             metrics.picture(step, "samples/xt", f"{stem}_xt.png")
 

@@ -61,7 +61,9 @@ def test_every_mesh_computes_the_same_update(updates, index):
 
 
 def test_weights_are_split_where_the_mesh_says_so(updates):
-    split = dict(zip((str(m) for m in (ONE, *OTHERS)), (int(u["sharded"]) for u in updates)))
+    split = dict(
+        zip((str(m) for m in (ONE, *OTHERS)), (int(u["sharded"]) for u in updates), strict=True)
+    )
     replicated = [m for m in (ONE, *OTHERS) if not {"fsdp", "tensor"} & set(m)]
     for asked in (ONE, *OTHERS):
         count = split[str(asked)]

@@ -1,0 +1,235 @@
+"""Several processes that train as one: how they join, agree to stop, and fail together.
+
+Every process runs the same program over the one mesh of all their devices; usually there is one on
+each host.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Neither has a public name. Orbax reaches for the first in the same way.
+from jax._src import distributed
+from jax._src.clusters import ClusterEnv, K8sCluster
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from stunet.errors import UserError
+
+# A process that has not been heard of for so long is dead, and the others end: well within a
+# minute, where JAX would take 100 s.
+_HEARTBEAT_TIMEOUT_SECONDS = 30
+
+# Processes that are alive may take long to begin: one may have to wait for its disk or its data.
+_LATE_MILLISECONDS = 3_600_000
+
+# How often a process looks whether another has failed, and where that is written.
+_LOOK_SECONDS = 1.0
+_FAILURE = "stunet/failure"
+
+
+def join(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Makes this process one of several; before anything else uses JAX's devices.
+
+    Without arguments JAX's own detection decides: TPU pods, GKE, SLURM, Open MPI, Kubernetes. Where
+    it finds nothing, or one process, and where `processes` is 1, nothing is contacted.
+
+    Args:
+        coordinator: HOST:PORT at which process 0 listens, and which all can reach.
+        processes: how many there are.
+        process: which one this is, from 0.
+
+    Raises:
+        UserError: the arguments do not fit together, or the scheduler does not say all that is
+        needed. (Processes that do not come within 5 minutes make JAX end this one.)
+    """
+    given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
+    if all(value is None for value in given.values()):
+        if not _several_in_environment():
+            return
+    elif processes != 1 or process or coordinator:
+        _check(given)
+    if processes == 1:
+        return
+    # JAX's own handler would take SIGTERM away from the train loop, and know nothing of SIGINT.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_SECONDS
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"cannot join the other processes ({_first_line(error)}); "
+            "to train in this process alone, add --processes 1"
+        ) from error
+
+
+def _check(given: dict[str, str | int | None]) -> None:
+    missing = [flag for flag, value in given.items() if value is None]
+    if missing:
+        raise UserError(f"{', '.join(given)} belong together; add {' and '.join(missing)}")
+    coordinator, processes, process = given.values()
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(
+            f"--coordinator is {coordinator!r}, which is not HOST:PORT, such as 10.0.0.2:8476"
+        )
+    if processes < 1 or not 0 <= process < processes:
+        raise UserError(
+            f"--process is {process} and --processes {processes}; processes are numbered from 0 to "
+            "--processes - 1"
+        )
+
+
+def _several_in_environment() -> bool:
+    """Whether a scheduler has started this process as one of several.
+
+    JAX would also initialise a lone process of SLURM's, and hide all GPUs but one from it.
+    """
+    for cluster in ClusterEnv._cluster_types:
+        # A pod that is not part of an indexed job, such as a notebook's, has no number.
+        lone_pod = cluster is K8sCluster and "JOB_COMPLETION_INDEX" not in os.environ
+        if not cluster.opt_in_only_method and not lone_pod and cluster.is_env_present():
+            return cluster.get_process_count() > 1
+    return False
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def batch_share(
+    sharding: NamedSharding, batch_size: int, process: int | None = None
+) -> tuple[int, int]:
+    """Which share of a batch's rows this process has to read, and of how many.
+
+    That need not be its number and that of the processes: devices of several processes may hold
+    parts of the same clips, and then all of these read the clips.
+
+    Args:
+        sharding: of an array whose first axis is the batch.
+        batch_size: rows of the whole batch.
+        process: another than this one.
+    """
+    process = jax.process_index() if process is None else process
+    held = {}
+    for device, (rows,) in sharding.devices_indices_map((batch_size,)).items():
+        held.setdefault(device.process_index, set()).add(rows.start or 0)
+    shares = sorted({tuple(sorted(starts)) for starts in held.values()})
+    return shares.index(tuple(sorted(held[process]))), len(shares)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come here.
+
+    Args:
+        name: of this place in the program, which they must have in common.
+    """
+    if jax.process_count() > 1:
+        # Not by a collective: on CPUs those give up when one process is late by 30 s.
+        client = distributed.global_state.client
+        client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """The array on the host, on every process, wherever its parts lie; all must call it."""
+    if not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+class StopAgreement:
+    """Asked once an update, answers on every process alike whether any of them wants to stop.
+
+    Args:
+        mesh: of the devices of all processes.
+        lag: the answer is that to the question `lag` calls ago, so that nobody waits for devices
+            that have as many updates in hand.
+    """
+
+    def __init__(self, mesh: Mesh, lag: int):
+        self._lag = lag
+        self._answers = deque()
+        self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def __call__(self, mine: bool) -> bool:
+        """Whether this process wants to stop -> whether all do, by now."""
+        if jax.process_count() == 1:
+            return mine
+        wishes = np.full(jax.local_device_count(), mine)
+        self._answers.append(
+            self._any(jax.make_array_from_process_local_data(self._sharding, wishes))
+        )
+        return len(self._answers) > self._lag and bool(self._answers.popleft())
+
+
+@contextlib.contextmanager
+def failing_together(name: str) -> Iterator[None]:
+    """Within: an exception in one process ends them all with status 1, and all say which it was.
+
+    Otherwise the others would wait for it in their next collective, and it for them in JAX's
+    farewell at exit. With a single process, exceptions pass through.
+
+    Args:
+        name: of the program, to begin its messages with.
+    """
+    if not jax.distributed.is_initialized():
+        yield
+        return
+    client, over = distributed.global_state.client, threading.Event()
+    # It asks again and again, because a thread that waited in C++ could not be ended.
+    watcher = threading.Thread(target=_end_with_others, args=(name, client, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        over.set()
+        if isinstance(error, UserError):
+            print(f"{name}: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
+            client.key_value_set(
+                _FAILURE, f"process {jax.process_index()} failed: {_first_line(error)}"
+            )
+        # The coordinator lives in process 0: the others must have time to read it.
+        time.sleep(2 * _LOOK_SECONDS)
+        _end()
+    over.set()
+    watcher.join()
+
+
+def _end_with_others(name: str, client, over: threading.Event) -> None:
+    while not over.wait(_LOOK_SECONDS):
+        try:
+            failure = client.key_value_try_get(_FAILURE)
+        except Exception:
+            continue  # Nobody has failed; or the coordinator is gone, which JAX deals with.
+        print(f"{name}: {failure}", file=sys.stderr)
+        # After the one that failed, so that whoever started them sees which came first.
+        time.sleep(3 * _LOOK_SECONDS)
+        _end()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _end() -> None:
+    """Ends this process without JAX's farewell, which waits for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

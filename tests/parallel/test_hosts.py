@@ -1,0 +1,95 @@
+"""What one process knows of the others before there are any: flags, schedulers, shares.
+
+What real processes do together is tested in tests/launch.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from stunet.errors import UserError
+from stunet.parallel import hosts
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("10.0.0.2:8476", 2, None), "belong together; add --process$"),
+        ((None, 2, None), "belong together; add --coordinator and --process$"),
+        (("10.0.0.2", 2, 0), "'10.0.0.2', which is not HOST:PORT"),
+        (("10.0.0.2:port", 2, 0), "which is not HOST:PORT"),
+        (("10.0.0.2:8476", 2, 2), "--process is 2 and --processes 2; processes are numbered from"),
+        (("10.0.0.2:8476", 0, 0), "--process is 0 and --processes 0"),
+    ],
+)
+def test_flags_that_do_not_fit_together(flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        hosts.join(*flags)
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        (SLURM | {"SLURM_NTASKS": "1"}, False),
+        (SLURM | {"SLURM_NTASKS": "2"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+    ],
+    ids=["laptop", "one task", "two tasks", "pod without a job"],
+)
+def test_schedulers_are_joined_where_they_started_several(monkeypatch, environment, several):
+    asked = []
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda *a, **_: asked.append(a))
+    monkeypatch.setattr(hosts.jax.config, "update", lambda *_: None)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    hosts.join()
+    # JAX finds out the rest.
+    assert asked == ([(None, None, None)] if several else [])
+    hosts.join(processes=1)
+    assert len(asked) == several
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    id: int
+    process_index: int
+    platform: str = "cpu"
+
+
+def shares(shape: dict[str, int], of_process, batch_size: int) -> list[tuple[int, int]]:
+    """The shares of all processes on a mesh whose device i belongs to `of_process(i)`."""
+    extents = tuple(shape.values())
+    devices = [Chip(i, of_process(i)) for i in range(int(np.prod(extents)))]
+    mesh = Mesh(np.array(devices, object).reshape(extents), tuple(shape))
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    processes = sorted({d.process_index for d in devices})
+    return [hosts.batch_share(sharding, batch_size, p) for p in processes]
+
+
+def test_every_process_reads_its_rows():
+    assert shares({"data": 4}, lambda i: i // 2, 8) == [(0, 2), (1, 2)]
+
+
+def test_processes_that_hold_parts_of_the_same_clips_read_the_same_rows():
+    # Two chips of every process, eight chips: the four of a clip belong to two processes.
+    split = {"data": 2, "clip": 4}
+    assert shares(split, lambda i: i // 2, 8) == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    # All have a part of all clips.
+    assert shares({"data": 1, "clip": 4}, lambda i: i // 2, 8) == [(0, 1), (0, 1)]
+
+
+def test_shares_are_disjoint_where_the_rows_of_a_process_are_not_neighbours():
+    # Tiles of 2 x 2 chips in a row-major mesh, as on TPU v5e.
+    assert shares({"data": 8}, lambda i: i // 2 % 2, 8) == [(0, 2), (1, 2)]
