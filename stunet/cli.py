@@ -1,11 +1,14 @@
 """The command line: parses, calls one function of a room, prints."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
 
@@ -15,10 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     overrides = [flag for flag in rest if flag.startswith("--config.")]
-    if len(overrides) != len(rest) or (rest and arguments.command != "train"):
-        unknown = next(
-            flag for flag in rest if arguments.command != "train" or flag not in overrides
-        )
+    configurable = hasattr(arguments, "config")
+    if len(overrides) != len(rest) or (rest and not configurable):
+        unknown = next(flag for flag in rest if not configurable or flag not in overrides)
         parser.error(f"unknown argument {unknown!r} for {arguments.command}")
     arguments.overrides = overrides
     try:
@@ -95,6 +97,51 @@ def _prepare(arguments) -> None:
     )
 
 
+def _plan(arguments) -> None:
+    # Compiling for chips that are not here needs none, and must not look for any.
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    from stunet import configs
+    from stunet.plan import chips, report
+    from stunet.plan.plan import make_plan
+
+    config = configs.load(arguments.config, arguments.overrides)
+    chip, devices = chips.devices(arguments.topology, arguments.slices)
+    with _elapsed(f"compiling for {len(devices)} x {chip.name}"):
+        plan = make_plan(config, chip, devices, predict_time=not arguments.memory_only)
+    print(report.as_json(plan) if arguments.json else report.text(plan))
+    if plan.over:
+        raise UserError(f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB")
+
+
+@contextlib.contextmanager
+def _elapsed(what: str) -> Iterator[None]:
+    """Within: a line on the terminal says what is going on, and for how long."""
+    done, terminal = threading.Event(), os.fdopen(os.dup(2), "w")
+    begun = time.monotonic()
+
+    def show() -> None:
+        while not done.wait(1):
+            minutes, seconds = divmod(int(time.monotonic() - begun), 60)
+            terminal.write(f"\r{what}: {minutes} min {seconds:02d} s")
+            terminal.flush()
+
+    thread = threading.Thread(target=show, daemon=True)
+    if terminal.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread.is_alive():
+            thread.join()
+            terminal.write("\r\033[K")
+        terminal.close()
+
+
 def _set_up_jax() -> None:
     """Compiled programs are kept between runs, where the user has not said otherwise."""
     import jax
@@ -157,6 +204,22 @@ def _parser() -> argparse.ArgumentParser:
         "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
     )
     sample.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
+
+    plan = command(
+        "plan",
+        _plan,
+        "say whether a run fits a TPU topology, and how fast it will be",
+        epilog="any key of the config: --config.mesh.clip=4 (see stunet/configs/schema.py)",
+    )
+    plan.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
+    plan.add_argument(
+        "--topology", required=True, help="generation and shape, as v5p:4x4x4, v5e:16x16, v6e:16x16"
+    )
+    plan.add_argument("--slices", type=_at_least_one, default=1, help="of that topology")
+    plan.add_argument(
+        "--memory-only", action="store_true", help="say what fits, several times sooner"
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
 
     prepare = command("prepare", _prepare, "cut a folder of videos into records of clips")
     prepare.add_argument("input", type=pathlib.Path, help="folder of videos")

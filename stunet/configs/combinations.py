@@ -81,3 +81,6 @@ def _divides(value: int, key: str, by: int, why: str) -> None:
 
 def _nearest_multiple(value: int, of: int) -> int:
     return max(of, round(value / of) * of)
+    shares = sum(dataclasses.asdict(config.masks).values())
+    if shares and not math.isclose(shares, 1, rel_tol=1e-6):
+        raise UserError(f"the shares of masks sum to {shares:g}; they sum to 1, or all are 0")

@@ -83,6 +83,23 @@ class Diffusion:
 
 
 @dataclasses.dataclass(frozen=True)
+class Masks:
+    """Shares of training clips of which a part is given (`stunet.diffusion.masks`).
+
+    They sum to 1: the network takes the noisy clip, the given part and its mask. All 0, as they are
+    by default: it takes the noisy clip alone.
+    """
+
+    text: float = _field(0.0, "nothing is given but the caption", least=0, most=1)
+    image: float = _field(0.0, "the first frame is given", least=0, most=1)
+    inpaint: float = _field(0.0, "all but a rectangle is given", least=0, most=1)
+    outpaint: float = _field(0.0, "a rectangle is given", least=0, most=1)
+    cinemagraph: float = _field(
+        0.0, "the first frame, which stands still outside a rectangle", least=0, most=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Where clips come from (`stunet.data`)."""
 
@@ -180,6 +197,7 @@ class Config:
     model: Model = dataclasses.field(default_factory=Model)
     text: Text = dataclasses.field(default_factory=Text)
     diffusion: Diffusion = dataclasses.field(default_factory=Diffusion)
+    masks: Masks = dataclasses.field(default_factory=Masks)
     data: Data = dataclasses.field(default_factory=Data)
     train: Train = dataclasses.field(default_factory=Train)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)

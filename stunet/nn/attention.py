@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from stunet.nn.layers import Dense, GroupNorm
+from stunet.nn.sharding import constrain
 
 
 class TextAttention(nn.Module):
@@ -40,6 +41,9 @@ class TextAttention(nn.Module):
 
         states = GroupNorm(self.groups, name="group_norm", **dtypes)(x).reshape(b, t, h * w, c)
         query, key, value = (heads(name, states) for name in ("to_q", "to_k", "to_v"))
+        # Every position attends to all: a frame split over chips is gathered here, once for each,
+        # and not in pieces around the concatenation with the text.
+        key, value = (constrain(a, "batch", "frames", None, "features", None) for a in (key, value))
         allowed = None
         if text is not None:
             text = GroupNorm(self.text_groups, batch_axes=1, name="norm_cross", **dtypes)(text)

@@ -3,10 +3,10 @@
 Axes: activations `[b, t, h, w, c]`, kernels `[kt, kh, kw, c_in, c_out]` of odd extents, zero
 padding that keeps the size.
 
-TPUs and GPUs get XLA's own convolution on rank-5 arrays: it needs no reshape, so a clip sharded
-over its frames or rows stays sharded. A lone CPU device gets what is faster there: forward, XLA's
-convolution of rank 4, which it has a better kernel for; backward, matrix products over patches
-("im2col"), a few thousand positions at a time so that the patches stay in cache.
+TPUs and GPUs get XLA's own convolution, in a form in which a clip sharded over its frames or rows
+stays sharded. A lone CPU device gets what is faster there: forward, XLA's convolution of rank 4,
+which it has a better kernel for; backward, matrix products over patches ("im2col"), a few thousand
+positions at a time so that the patches stay in cache.
 `benchmarks/conv_on_cpu.py` prints what that gains on a machine.
 """
 
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-_DIMENSIONS = ("NDHWC", "DHWIO", "NDHWC")
+from stunet.nn.sharding import is_split
+
 # Bytes of patches gathered at once: about a core's cache, measured best between 1 and 3 MiB.
 _PATCH_BYTES = 3 << 19
 
@@ -50,8 +51,26 @@ def _by_platform(cpu: Callable, default: Callable, *args):
 
 
 def _conv_xla(x, kernel):
+    """Reshaped so that the batch is large: XLA for TPUs makes one of columns, by copies, otherwise.
+
+    A kernel of one frame has the frames of all clips for its batch, unless a mesh splits them; a
+    temporal one has the positions of a frame, and takes clips for an axis that it does not extend
+    over.
+    """
+    b, t, h, w, c = x.shape
+    kt, kh, kw, _, c_out = kernel.shape
     padding = [(k // 2, k // 2) for k in kernel.shape[:3]]
-    return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=_DIMENSIONS)
+    if kh == kw == 1:
+        dimensions = lax.ConvDimensionNumbers((2, 3, 0, 1), (3, 2, 0, 1), (2, 3, 0, 1))
+        x, kernel, padding = x.reshape(b, t, h * w, c), kernel[None, :, 0, 0], [(0, 0), padding[0]]
+    elif kt == 1 and not is_split("frames", t):
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        x, kernel, padding = x.reshape(b * t, h, w, c), kernel[0], padding[1:]
+    else:
+        dimensions = ("NDHWC", "DHWIO", "NDHWC")
+    strides = (1,) * len(padding)
+    y = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
+    return y.reshape(b, t, h, w, c_out)
 
 
 def _conv_bwd_xla(x, kernel, dy):

@@ -21,7 +21,7 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.sampling import make_sampler
 from stunet.train.state import abstract_state, count_parameters, create_state
-from stunet.train.step import make_train_step, make_validation_step
+from stunet.train.step import jit_train_step, make_validation_step
 
 # Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
 # memory.
@@ -79,8 +79,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
             f"{count_parameters(abstract.params):,} parameters on {mesh.size} "
             f"{mesh.devices.flat[0].device_kind} device(s); from update {step} on"
         )
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        update = jax.jit(make_train_step(config), donate_argnums=0, out_shardings=(shardings, None))
+        update = jit_train_step(config, abstract)
         stopped = stack.enter_context(_stop_signals())
         agreed = hosts.StopAgreement(mesh, lag=_IN_FLIGHT)
         pending, begun = deque(), time.monotonic()

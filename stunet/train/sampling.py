@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from stunet import configs
-from stunet.diffusion import samplers
+from stunet.diffusion import masks, samplers
 from stunet.diffusion.guidance import guided_denoiser
-from stunet.train.state import clip_shape, make_network
+from stunet.train.state import clip_shape, is_conditioned, make_network
 from stunet.train.step import noise_schedule
 
 
@@ -25,6 +25,12 @@ def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
     network, settings = make_network(config), config.sample
     schedule = noise_schedule(config.diffusion)
 
+    def apply(params, x_t, *context):
+        if is_conditioned(config):
+            # Nothing is given but the text.
+            x_t = masks.network_input(x_t, jnp.zeros_like(x_t), jnp.zeros_like(x_t[..., :1]))
+        return network.apply({"params": params}, x_t, *context)
+
     @jax.jit
     def first(keys):
         noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
@@ -33,7 +39,7 @@ def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
     @jax.jit
     def step(params, text, text_mask, key, state, i):
         denoise = guided_denoiser(
-            lambda *inputs: network.apply({"params": params}, *inputs),
+            lambda *inputs: apply(params, *inputs),
             text,
             text_mask,
             schedule=schedule,

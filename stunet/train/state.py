@@ -1,5 +1,6 @@
 """What training changes: parameters, their running average, and the optimiser's moments."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -59,6 +60,17 @@ def clip_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
     """`[b, t, h, w, c]` of a batch of clips."""
     data = config.data
     return (batch, data.frames, data.height, data.width, data.channels)
+
+
+def is_conditioned(config: configs.Config) -> bool:
+    """Whether the network sees a given part of the clip beside the noisy clip."""
+    return any(dataclasses.asdict(config.masks).values())
+
+
+def input_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
+    """`[b, t, h, w, c]` of what the network takes."""
+    *shape, channels = clip_shape(config, batch)
+    return (*shape, 2 * channels + 1 if is_conditioned(config) else channels)
 
 
 def make_optimizer(train: configs.Train) -> optax.GradientTransformation:
@@ -124,7 +136,8 @@ def _init(config: configs.Config) -> TrainState:
     # One clip, as small as the network takes: parameters do not depend on its size.
     model = config.model
     side = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
-    shape = (1, math.prod(model.temporal_factors), side, side, config.data.channels)
+    channels = input_shape(config, 1)[-1]
+    shape = (1, math.prod(model.temporal_factors), side, side, channels)
     text = jnp.zeros((1, 1, config.text.dim)), jnp.ones((1, 1), bool)
     # Without rules, flax does not constrain each parameter by its names while it makes it: the
     # shardings of the whole state are given to jit, and they know about extents that do not divide.

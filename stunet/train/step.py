@@ -4,6 +4,7 @@ Randomness is folded from the seed and the step number, so a resumed run draws w
 one draws, on any mesh.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,17 @@ import optax
 from jaxtyping import Array, Float, UInt8
 
 from stunet import configs
+from stunet.diffusion import masks
 from stunet.diffusion.loss import clip_loss, stratified_times
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.nn.sharding import constrain
-from stunet.train.state import TrainState, learning_rate, make_network, make_optimizer
+from stunet.train.state import (
+    TrainState,
+    is_conditioned,
+    learning_rate,
+    make_network,
+    make_optimizer,
+)
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -34,12 +42,16 @@ def noise_schedule(diffusion: configs.Diffusion) -> NoiseSchedule:
 
 
 def make_loss(config: configs.Config) -> Callable[..., Array]:
-    """Returns `loss(params, x0, t, noise, text, text_mask) -> [b]`, over whole clips."""
+    """Returns `loss(params, x0, mask, t, noise, text, text_mask) -> [b]`, over whole clips."""
     network, diffusion = make_network(config), config.diffusion
 
-    def loss(params, x0, t, noise, text, text_mask):
+    def loss(params, x0, mask, t, noise, text, text_mask):
+        def predict(x_t, time):
+            inputs = x_t if mask is None else masks.network_input(x_t, x0, mask)
+            return network.apply({"params": params}, inputs, time, text, text_mask)
+
         return clip_loss(
-            lambda x_t, time: network.apply({"params": params}, x_t, time, text, text_mask),
+            predict,
             x0,
             t,
             noise,
@@ -66,7 +78,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        inputs = _draw(key, batch, config.diffusion.caption_dropout)
+        inputs = _draw(key, batch, config)
         mean_loss = lambda params, part: loss_of_clips(params, *part).mean()  # noqa: E731
         loss, grads = _accumulate(
             jax.value_and_grad(mean_loss), state.params, inputs, train.accumulate
@@ -79,12 +91,21 @@ def make_train_step(
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
         }
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return step
+
+
+def jit_train_step(config: configs.Config, state: TrainState) -> Callable:
+    """`make_train_step`, compiled for the mesh on which `state` (arrays, or shapes of them) lies.
+
+    The state given to it is donated.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(make_train_step(config), donate_argnums=0, out_shardings=(shardings, None))
 
 
 def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metrics]:
@@ -98,12 +119,14 @@ def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metri
     times = config.log.validate_times
 
     def validate(params: Any, batch: Batch) -> Metrics:
-        x0 = to_float(batch["video"])
-        noise = jax.random.normal(jax.random.key(config.seed), x0.shape)
+        noise_key, mask_key = jax.random.split(jax.random.key(config.seed))
+        x0, given = _given(mask_key, to_float(batch["video"]), config)
+        noise = jax.random.normal(noise_key, x0.shape)
+        text = batch["text"], batch["text_mask"]
 
         def at(time):
             t = jnp.full(x0.shape[:1], time)
-            return loss_of_clips(params, x0, t, noise, batch["text"], batch["text_mask"]).mean()
+            return loss_of_clips(params, x0, given, t, noise, *text).mean()
 
         # One after the other: compiled once, and in the memory of one.
         losses = jax.lax.map(at, jnp.asarray(times, jnp.float32))
@@ -112,15 +135,22 @@ def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metri
     return validate
 
 
-def _draw(key: Array, batch: Batch, caption_dropout: float) -> tuple[Array, ...]:
-    """The clips, and all that is random about an update: times, noise, captions dropped."""
-    x0 = to_float(batch["video"])
+def _draw(key: Array, batch: Batch, config: configs.Config) -> tuple[Array | None, ...]:
+    """The clips, and all that is random about an update: masks, times, noise, captions dropped."""
     time_key, noise_key, caption_key = jax.random.split(key, 3)
+    x0, given = _given(jax.random.fold_in(key, 3), to_float(batch["video"]), config)
     t = stratified_times(time_key, len(x0))
     noise = jax.random.normal(noise_key, x0.shape)
-    keep = jax.random.bernoulli(caption_key, 1.0 - caption_dropout, (len(x0),))
+    keep = jax.random.bernoulli(caption_key, 1.0 - config.diffusion.caption_dropout, (len(x0),))
     text, text_mask = drop_text(batch["text"], batch["text_mask"], keep)
-    return x0, t, noise, text, text_mask
+    return x0, given, t, noise, text, text_mask
+
+
+def _given(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Array | None]:
+    """The clips to be learnt, and the mask of what is given of them; None for a network without."""
+    if not is_conditioned(config):
+        return clips, None
+    return masks.draw(key, clips, dataclasses.asdict(config.masks))
 
 
 def drop_text(text: Array, text_mask: Array, keep: Array) -> tuple[Array, Array]:

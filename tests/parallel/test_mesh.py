@@ -24,8 +24,8 @@ ONE, *OTHERS = [
     {"clip": 4, "data": 2, "clip_axis": "frames"},
     {"tensor": 2, "fsdp": 4},
     # XLA gets convolutions wrong where the clip is split in two and the kernel alone by features.
-    {"clip": 2, "tensor": 2, "data": 2},
-    {"clip": 2, "tensor": 2, "fsdp": 2, "dtype": "bfloat16"},
+    {"clip": 2, "tensor": 2, "fsdp": 2},
+    {"clip": 4, "fsdp": 2, "dtype": "bfloat16"},
 ]
 
 
@@ -48,7 +48,7 @@ def test_every_mesh_computes_the_same_update(updates, index):
     largest = max(np.abs(v).max() for v in gradients.values())
     for key, gradient in gradients.items():
         near = (
-            dict(rtol=1e-3, atol=1e-5 * largest) if exact else dict(rtol=0.2, atol=0.02 * largest)
+            dict(rtol=1e-3, atol=1e-5 * largest) if exact else dict(rtol=0.2, atol=0.05 * largest)
         )
         np.testing.assert_allclose(other[key], gradient, err_msg=key, **near)
         if exact:
@@ -68,6 +68,25 @@ def test_weights_are_split_where_the_mesh_says_so(updates):
     for asked in (ONE, *OTHERS):
         count = split[str(asked)]
         assert count == 0 if asked in replicated else count > 50, asked
+
+
+def test_collectives_of_the_step(updates):
+    """Goldens: they change for a reason only."""
+    counted = {
+        str(m): {k.removeprefix("count "): int(v) for k, v in u.items() if k.startswith("count ")}
+        for m, u in zip((ONE, *OTHERS), updates, strict=True)
+        if "dtype" not in m
+    }
+    golden = pathlib.Path(__file__).with_name("collectives.json")
+    assert counted == json.loads(golden.read_text())
+
+
+def test_splitting_rows_exchanges_borders_and_gathers_no_clips(updates):
+    rows = updates[1 + OTHERS.index({"clip": 4, "data": 2})]
+    assert rows["count collective-permute"] > 0
+    # Keys and values of attention within frames, each once, in four layers.
+    assert rows["count all-gather"] == 2 * 4
+    assert "count all-to-all" not in rows
 
 
 def test_extents_must_fit_the_devices():

@@ -1,0 +1,55 @@
+"""Lumiere's base model: 80 frames of 128x128 pixels, text of T5-XXL's width, mask conditioning.
+
+    stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4
+
+Frames, pixels, the seven input channels and the size (about 1.2 B parameters according to a third
+party) are the paper's (arXiv 2401.12945); widths, depth, the temporal factors (80 = 16 x 5: 8 at
+most here) and all of training are undisclosed, and chosen here. Widths are multiples of 256, the
+side of the newest TPUs' matrix units.
+"""
+
+from stunet import configs
+
+
+def get_config():
+    config = configs.default()
+
+    config.model.channels = 256
+    config.model.channel_multipliers = (1, 2, 4, 5)
+    config.model.layers_per_level = 3
+    config.model.attention_levels = (False, False, True, True)
+    config.model.temporal_factors = (1, 2, 2, 2)
+    config.model.temporal_attention_blocks = 4
+    config.model.head_channels = 128
+    config.model.text_pooling_heads = 64
+    config.model.activation = "silu"
+    config.model.dtype = "bfloat16"
+    config.model.remat = "full"
+    config.model.scan_layers = True
+
+    config.text.dim = 4096
+    config.text.max_length = 128
+
+    config.diffusion.shift = 0.25
+
+    config.masks.text = 0.4
+    config.masks.image = 0.3
+    config.masks.inpaint = 0.1
+    config.masks.outpaint = 0.1
+    config.masks.cinemagraph = 0.1
+
+    config.data.source = "clips"
+    config.data.path = "runs/clips"
+    config.data.frames = 80
+    config.data.height = config.data.width = 128
+    config.data.fps = 16.0
+
+    config.train.steps = 200_000
+    config.train.batch_size = 64
+    config.train.learning_rate = 1e-4
+    config.train.warmup_steps = 5_000
+    config.train.ema_decay = 0.9999
+
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    return config

@@ -1,0 +1,139 @@
+"""What a compiled TPU program does in a step, read from its text.
+
+The compiler's own totals (`cost_analysis`) count the body of a loop once; here it counts as often
+as it runs. Cycles are those that the compiler estimates for each of its kernels when it chooses
+their tiling; they leave out what collectives take.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
+BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "collective-permute",
+    "all-to-all",
+)
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPCODE = re.compile(r"^\s*(?:ROOT )?%[\w.\-]+ = (.*?)[\])}] ([a-z][\w\-]*)\(")
+_CALLED = re.compile(r"(calls|body|condition|to_apply|branch_computations)=\{?(%[\w.\-, %]+)\}?")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_OPERATION = re.compile(r'op_name="([^"]*)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """All collectives of a kind: how often they run in a step, and bytes of their results."""
+
+    count: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A step on one chip.
+
+    Attributes:
+        cycles: estimated, without collectives.
+        collectives: by kind.
+        costly: the operations that take most cycles, with these: (name, cycles).
+    """
+
+    cycles: int
+    collectives: Mapping[str, Collective]
+    costly: tuple[tuple[str, int], ...]
+
+
+def read(text: str) -> Program:
+    """Reads the text of a compiled module (`Compiled.as_text()`)."""
+    computations, entry = _computations(text)
+    runs = _runs(computations, entry)
+    fused = {
+        name
+        for lines in computations.values()
+        for line in lines
+        if " fusion(" in line
+        for kind, names in _CALLED.findall(line)
+        if kind == "calls"
+        for name in _names(names)
+    }
+    cycles, costs = 0, {}
+    counts = dict.fromkeys(COLLECTIVES, 0)
+    moved = dict.fromkeys(COLLECTIVES, 0)
+    for name, lines in computations.items():
+        for line in lines:
+            if (estimate := _CYCLES.search(line)) and name not in fused:
+                took = int(estimate[1]) * runs.get(name, 0)
+                cycles += took
+                operation = _OPERATION.search(line)
+                key = operation[1] if operation else line.split("=")[0].strip()
+                costs[key] = costs.get(key, 0) + took
+            if match := _OPCODE.match(line):
+                kind = match[2].removesuffix("-start")
+                if kind in counts:
+                    counts[kind] += runs.get(name, 0)
+                    moved[kind] += runs.get(name, 0) * _largest(match[1] + "]")
+    collectives = {k: Collective(counts[k], moved[k]) for k in COLLECTIVES if counts[k]}
+    costly = sorted(costs.items(), key=lambda item: -item[1])[:30]
+    return Program(cycles, collectives, tuple(costly))
+
+
+def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Lines of each computation, and the name of the one that is the program."""
+    computations, entry, lines = {}, "", []
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = computations.setdefault(match[2], [])
+            entry = match[2] if match[1] else entry
+        elif line.startswith(" "):
+            lines.append(line)
+    return computations, entry
+
+
+def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
+    """How often each computation runs in a step."""
+    runs: dict[str, int] = {}
+
+    def visit(name: str, times: int) -> None:
+        runs[name] = runs.get(name, 0) + times
+        for line in computations.get(name, ()):
+            called = [(kind, c) for kind, names in _CALLED.findall(line) for c in _names(names)]
+            trips = 1
+            if " while(" in line:
+                conditions = [c for kind, c in called if kind == "condition"]
+                trips = _trips(line, computations.get(conditions[0], ()))
+            for _, callee in called:
+                visit(callee, times * trips)
+
+    visit(entry, 1)
+    return runs
+
+
+def _trips(line: str, condition) -> int:
+    """How often a loop runs: as the compiler notes, or as its condition compares with."""
+    if known := _TRIPS.search(line):
+        return int(known[1])
+    limits = [int(n) for c in condition for n in re.findall(r" constant\((\d+)\)", c)]
+    return max(limits, default=1)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip().lstrip("%") for name in text.split(",") if name.strip()]
+
+
+def _largest(shapes: str) -> int:
+    """Bytes of the largest array among a result's: of a start's, that which is sent or received."""
+    sizes = [
+        BYTES[kind] * math.prod(int(n) for n in extents.split(",") if n)
+        for kind, extents in _SHAPE.findall(shapes)
+        if kind in BYTES
+    ]
+    return max(sizes, default=0)

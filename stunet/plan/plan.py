@@ -1,0 +1,216 @@
+"""Whether a run fits chips that are not here, and how fast it will be: its train step, compiled for
+them."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stunet import configs
+from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
+from stunet.plan import chips, flops, hlo
+from stunet.train.state import abstract_state, count_parameters, input_shape, make_network
+from stunet.train.step import jit_train_step
+
+# Compiles in a fifth of the time, to a program as large but much slower: to see what fits.
+_QUICK = {"exec_time_optimization_effort": -1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One train step on one topology. Bytes, operations and seconds are of one chip, or as named.
+
+    Attributes:
+        chip: the generation.
+        chips: how many, in all slices.
+        mesh: extent of each mesh axis.
+        settings: what else was asked for and changes the answer.
+        params: number of parameters, all of which are trained.
+        bytes: by kind: params, optimizer, ema, batch, temporaries and (program) code.
+        hbm: bytes that a chip has for a program.
+        over: bytes that are lacking; 0 if it fits.
+        flops: of the model in a step, all chips: three times those of the forward pass, without
+            what is computed anew.
+        step_seconds: predicted by the compiler's estimate of its kernels; None if it was not asked
+            for, or the program does not fit.
+        collective_seconds: what collectives within a slice take at the links' full speed, if
+            nothing hides them.
+        collectives: by kind.
+        costly: the operations that take longest: (name, seconds).
+        fallbacks: levels that the mesh does not split as asked.
+        clips: in a step.
+        steps: of the whole run.
+        compile_seconds: what finding this out took.
+    """
+
+    chip: str
+    chips: int
+    mesh: dict[str, int]
+    settings: dict[str, Any]
+    params: int
+    bytes: dict[str, float]
+    hbm: float
+    over: float
+    flops: float
+    step_seconds: float | None
+    collective_seconds: float | None
+    collectives: dict[str, hlo.Collective]
+    costly: list[tuple[str, float]]
+    fallbacks: list[str]
+    clips: int
+    steps: int
+    compile_seconds: float
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation that the predicted time implies, were all collectives hidden."""
+        if self.step_seconds is None:
+            return None
+        return self.flops / self.chips / chips.CHIPS[self.chip].flops / self.step_seconds
+
+
+def make_plan(
+    config: configs.Config,
+    chip: chips.Chip,
+    devices: Sequence[jax.Device],
+    *,
+    predict_time: bool = True,
+) -> Plan:
+    """Compiles the train step for `devices`.
+
+    Args:
+        config: of the run; `mesh` says how it lies on the devices.
+        chip: what the devices are.
+        devices: of a topology (`chips.devices`).
+        predict_time: False compiles several times faster, and says only what fits.
+
+    Raises:
+        UserError: mesh, batch and devices do not go together.
+    """
+    mesh = meshes.make_mesh(config.mesh, devices)
+    meshes.check_batch(config.train, mesh)
+    with meshes.use(mesh, config.mesh.clip_axis):
+        state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
+        begun = time.monotonic()
+        lowered = jit_train_step(config, state).lower(state, batch)
+        compiled, over, used = _compile(lowered, predict_time)
+        seconds = time.monotonic() - begun
+    sizes = {
+        "params": _bytes_on_a_chip(state.params),
+        "optimizer": _bytes_on_a_chip(state.opt_state),
+        "ema": _bytes_on_a_chip(state.ema),
+        "batch": _bytes_on_a_chip(batch),
+    }
+    if compiled is None:
+        sizes["temporaries"] = max(0.0, used - sum(sizes.values()))
+        program = hlo.Program(0, {}, ())
+    else:
+        memory = compiled.memory_analysis()
+        sizes["temporaries"] = memory.temp_size_in_bytes
+        sizes["code"] = memory.generated_code_size_in_bytes
+        over = max(0.0, sum(sizes.values()) - chip.hbm)
+        program = hlo.read(compiled.as_text())
+    timed = predict_time and compiled is not None
+    return Plan(
+        chip=chip.name,
+        chips=len(devices),
+        mesh=dict(mesh.shape),
+        settings={
+            "mesh.clip_axis": config.mesh.clip_axis,
+            "model.remat": config.model.remat,
+            "train.batch_size": config.train.batch_size,
+            "train.accumulate": config.train.accumulate,
+        },
+        params=count_parameters(state.params),
+        bytes=sizes,
+        hbm=chip.hbm,
+        over=over,
+        flops=model_flops(config),
+        step_seconds=program.cycles / chip.hertz if timed else None,
+        collective_seconds=(
+            sum(c.bytes for c in program.collectives.values()) / chip.ici if timed else None
+        ),
+        collectives=dict(program.collectives),
+        costly=[(name, cycles / chip.hertz) for name, cycles in program.costly],
+        fallbacks=fallbacks(config, mesh),
+        clips=config.train.batch_size,
+        steps=config.train.steps,
+        compile_seconds=seconds,
+    )
+
+
+def abstract_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """Shapes, dtypes and shardings of a global batch, as the pipeline gives it."""
+    size, data, text = config.train.batch_size, config.data, config.text
+    shapes = {
+        "video": ((data.frames, data.height, data.width, data.channels), jnp.uint8),
+        "text": ((text.max_length, text.dim), jnp.float32),
+        "text_mask": ((text.max_length,), jnp.bool_),
+    }
+    sharding = meshes.batch_sharding(mesh)
+    return {
+        key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
+        for key, (shape, dtype) in shapes.items()
+    }
+
+
+def model_flops(config: configs.Config) -> int:
+    """Operations that a step asks for: forward, and twice as many backward."""
+    network, text = make_network(config), config.text
+    arguments = [
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in (input_shape(config, 1), (1,), (1, text.max_length, text.dim))
+    ] + [jax.ShapeDtypeStruct((1, text.max_length), jnp.bool_)]
+    params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
+    return 3 * config.train.batch_size * flops.count(network.apply, params, *arguments)
+
+
+def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
+    """The levels of which each chip computes all along an axis that the mesh was to split."""
+    data, model, found = config.data, config.model, []
+    frames = data.frames
+    for level, channels in enumerate(configs.level_channels(model)):
+        frames //= model.temporal_factors[level] if model.temporal else 1
+        rows = data.height // model.patch_size // 2**level
+        clip = {"rows": rows, "frames": frames}[config.mesh.clip_axis]
+        for extent, what, axis in (
+            (clip, config.mesh.clip_axis, "clip"),
+            (channels, "features", "tensor"),
+        ):
+            if extent % mesh.shape[axis]:
+                found.append(
+                    f"level {level}: {extent} {what} do not split over {axis} {mesh.shape[axis]}"
+                )
+    return found
+
+
+def _compile(lowered, predict_time: bool):
+    """(program, 0, 0), or (None, bytes lacking, bytes used) where it does not fit."""
+    try:
+        with chips.quiet():
+            return lowered.compile(compiler_options=None if predict_time else _QUICK), 0.0, 0.0
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search(
+            r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])",
+            str(error),
+            re.S,
+        )
+        if "RESOURCE_EXHAUSTED" not in str(error) or not found:
+            raise UserError(
+                f"the compiler refuses this program: {' '.join(str(error).split())[:300]}"
+            ) from error
+        unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+        return None, float(found[3]) * unit[found[4]], float(found[1]) * unit[found[2]]
+
+
+def _bytes_on_a_chip(tree: Any) -> int:
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

@@ -1,0 +1,79 @@
+"""A plan as text, and as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from stunet.plan.plan import Plan
+
+_GIB = 2**30
+
+# Kind of memory that dominates -> what lowers it most.
+_REMEDIES = {
+    "params": "a larger mesh.fsdp, which splits the parameters",
+    "optimizer": "a larger mesh.fsdp, which splits the optimiser's moments",
+    "ema": "a larger mesh.fsdp, which splits the averaged weights",
+    "batch": "a larger mesh.data or mesh.clip",
+    "temporaries": "model.remat='full', train.accumulate, or a larger mesh.clip, in this order",
+}
+
+
+def text(plan: Plan) -> str:
+    """The plan, for people."""
+    total = sum(plan.bytes.values())
+    mesh = " x ".join(f"{axis} {n}" for axis, n in plan.mesh.items() if n > 1) or "1"
+    lines = [
+        f"{plan.chips} x {plan.chip}   mesh {mesh}",
+        "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
+        f"{plan.params:,} parameters, all trained",
+        "",
+        f"memory of a chip ({plan.hbm / _GIB:.2f} GiB)",
+        *(f"  {kind:<12} {size / _GIB:8.2f} GiB" for kind, size in plan.bytes.items()),
+        f"  {'peak':<12} {total / _GIB:8.2f} GiB, {total / plan.hbm:.0%}",
+    ]
+    if plan.over:
+        most = max(_REMEDIES, key=lambda kind: plan.bytes[kind])
+        lines += [
+            f"DOES NOT FIT, by {plan.over / _GIB:.2f} GiB: most are {most}; "
+            f"what would help most is {_REMEDIES[most]}"
+        ]
+    lines += [
+        "",
+        f"model FLOPs of a step  {plan.flops:.3g}, of a chip {plan.flops / plan.chips:.3g}",
+    ]
+    if plan.step_seconds is not None:
+        rate = plan.clips / plan.step_seconds
+        hours = plan.steps * plan.step_seconds * plan.chips / 3600
+        lines += [
+            f"predicted step time    {plan.step_seconds:.3f} s, if collectives hide behind it; "
+            f"alone they take {plan.collective_seconds:.3f} s",
+            f"model FLOPs utilised   {plan.mfu:.1%}",
+            f"clips/s                {rate:.1f}",
+            f"chip-hours             {hours:,.0f} for {plan.steps:,} steps",
+        ]
+    if plan.collectives:
+        lines += ["", "collectives of a step, on each chip"]
+        lines += [
+            f"  {kind:<20} {c.count:6d}  {c.bytes / _GIB:8.2f} GiB"
+            for kind, c in plan.collectives.items()
+        ]
+    lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
+    lines += [
+        "",
+        f"compiled in {plan.compile_seconds:.0f} s. Not known here: what the data-centre network "
+        "takes, how much of the collectives is hidden, and whether the data keep up.",
+    ]
+    return "\n".join(lines)
+
+
+def as_json(plan: Plan) -> str:
+    """The plan, for programs: its fields, with `mfu` and `fits`."""
+    return json.dumps(
+        dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": not plan.over}, default=_plain
+    )
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(type(value).__name__)

@@ -1,0 +1,67 @@
+"""What the masks say is given, is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stunet.diffusion import masks
+
+CLIPS = jax.random.uniform(jax.random.key(1), (64, 4, 16, 12, 3), minval=-1, maxval=1)
+
+
+def drawn(**shares):
+    shares = dict.fromkeys(masks.MASKS, 0.0) | shares
+    clips, mask = masks.draw(jax.random.key(0), CLIPS, shares)
+    return np.asarray(clips), np.asarray(mask)
+
+
+def test_text_gives_nothing_and_image_the_first_frame():
+    clips, mask = drawn(text=1.0)
+    assert not mask.any()
+    clips, mask = drawn(image=1.0)
+    assert mask[:, 0].all()
+    assert not mask[:, 1:].any()
+    np.testing.assert_array_equal(clips, CLIPS)
+
+
+@pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
+def test_painting_masks_are_rectangles_that_stand_still(kind):
+    clips, mask = drawn(**{kind: 1.0})
+    np.testing.assert_array_equal(clips, CLIPS)
+    assert (mask == mask[:, :1]).all()
+    box = mask[:, 0, :, :, 0] == (kind == "outpaint")
+    rows, columns = box.any(2), box.any(1)
+    assert (box == rows[:, :, None] & columns[:, None, :]).all()
+    for side, extent in ((rows, 16), (columns, 12)):
+        count = side.sum(1)
+        # A quarter to three quarters, to a pixel.
+        assert (count >= extent / 4 - 1).all()
+        assert (count <= 3 * extent / 4 + 1).all()
+        assert (np.abs(np.diff(np.pad(side, ((0, 0), (1, 1))).astype(int))).sum(1) == 2).all()
+
+
+def test_cinemagraphs_stand_still_where_they_are_given():
+    clips, mask = drawn(cinemagraph=1.0)
+    assert mask[:, 0].all()
+    assert 0 < mask[:, 1:].mean() < 1
+    given = mask[..., 0] == 1
+    first = np.broadcast_to(clips[:, :1], clips.shape)
+    np.testing.assert_array_equal(clips[given], first[given])
+    np.testing.assert_array_equal(clips[~given], np.asarray(CLIPS)[~given])
+
+
+def test_shares_are_kept():
+    clips = jnp.zeros((4000, 2, 4, 4, 1))
+    shares = dict.fromkeys(masks.MASKS, 0.0) | dict(text=0.25, image=0.75)
+    _, mask = masks.draw(jax.random.key(3), clips, shares)
+    assert abs(float(mask[:, 0].mean()) - 0.75) < 0.03
+
+
+def test_network_input_is_noisy_clip_given_part_and_mask():
+    x_t, mask = jnp.ones_like(CLIPS), jnp.zeros((*CLIPS.shape[:-1], 1)).at[:, 0].set(1)
+    joined = masks.network_input(x_t, CLIPS, mask)
+    assert joined.shape[-1] == 7
+    np.testing.assert_array_equal(joined[..., :3], x_t)
+    np.testing.assert_array_equal(joined[:, 0, ..., 3:6], CLIPS[:, 0])
+    assert not joined[:, 1:, ..., 3:].any()

@@ -1,0 +1,47 @@
+"""Reading a compiled program's text."""
+
+from stunet.plan import hlo
+
+TEXT = """HloModule step
+
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %r = f32[8]{0} add(%p, %p), backend_config={"window_config":{"estimated_cycles":"7"}}
+}
+
+%body (b: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %f = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={op_name="heavy"}, backend_config={"window_config":{"estimated_cycles":"100"}}
+  %g = f32[16]{0} all-gather(%f), channel_id=1
+  ROOT %t = (s32[]{:T(128)}, f32[8]{0}) tuple(%i, %f)
+}
+
+%condition (c: (s32[], f32[8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(5)
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]{0}) while(%t0), condition=%condition, body=%body, metadata={op_name="loop"}
+  %s = (bf16[4,2]{1,0}, bf16[4,2]{1,0}, u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
+  %d = bf16[4,2]{1,0} collective-permute-done(%s)
+  ROOT %c = f32[8]{0} copy(%z), metadata={op_name="light"}, backend_config={"window_config":{"estimated_cycles":"30"}}
+}
+"""  # noqa: E501
+
+
+def test_a_loop_counts_as_often_as_it_runs_and_what_is_fused_once():
+    program = hlo.read(TEXT)
+    assert program.cycles == 5 * 100 + 30
+    assert program.costly == (("heavy", 500), ("light", 30))
+
+
+def test_collectives_are_counted_once_each_with_the_bytes_they_move():
+    assert hlo.read(TEXT).collectives == {
+        "all-gather": hlo.Collective(5, 5 * 16 * 4),
+        "collective-permute": hlo.Collective(1, 4 * 2 * 2),
+    }
+
+
+def test_the_compilers_own_trip_count_comes_first():
+    known = TEXT.replace('"loop"}', '"loop"}, backend_config={"known_trip_count":{"n":"3"}}')
+    assert hlo.read(known).cycles == 3 * 100 + 30
