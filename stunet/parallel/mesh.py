@@ -58,7 +58,7 @@ def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:
         raise UserError(
             f"train.batch_size is {train.batch_size}, which does not split over "
             f"{ways} devices x train.accumulate {train.accumulate}; "
-            f"make it a multiple of {ways * train.accumulate}"
+            f"make it a multiple of {ways * train.accumulate}, or split each clip with mesh.clip"
         )
 
 

@@ -69,10 +69,8 @@ def devices(topology: str, slices: int = 1) -> tuple[Chip, Sequence[jax.Device]]
             )
         except Exception as error:  # Whatever the plugin raises; it has no type of its own.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            if "libtpu" in reason or ("tpu" in reason and "plugin" in reason):
-                raise UserError(
-                    "the TPU compiler is not installed; pip install 'stunet[tpu]'"
-                ) from error
+            if "not installed" in reason:
+                reason = "the TPU compiler is not installed; pip install 'stunet[tpu]'"
             raise UserError(f"--topology {topology}: {reason}") from error
     return chip, found.devices
 

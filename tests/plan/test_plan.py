@@ -1,0 +1,102 @@
+"""What a plan says, without and, where it is installed, with the TPU compiler."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+
+import jax
+import pytest
+import tiny
+
+from stunet import configs
+from stunet.data import sources
+from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
+from stunet.plan import chips, hlo, report
+from stunet.plan.plan import Plan, abstract_batch, fallbacks
+
+PLAN = Plan(
+    chip="v5p",
+    chips=64,
+    mesh={"slice": 1, "data": 1, "fsdp": 64, "clip": 1, "tensor": 1},
+    settings={"model.remat": "full"},
+    params=1_200_000_000,
+    bytes={"params": 1e9, "optimizer": 2e9, "ema": 1e9, "batch": 1e7, "temporaries": 4e9},
+    hbm=chips.CHIPS["v5p"].hbm,
+    over=0.0,
+    flops=64 * 459e12,
+    step_seconds=2.0,
+    collective_seconds=0.1,
+    collectives={"all-gather": hlo.Collective(10, 2**30)},
+    costly=[("conv", 0.5)],
+    fallbacks=[],
+    clips=64,
+    steps=1000,
+    compile_seconds=1.0,
+)
+
+
+def abstract_mesh(**extents):
+    shape = tuple(extents.get(axis, 1) for axis in meshes.AXES)
+    return jax.sharding.AbstractMesh(shape, meshes.AXES)
+
+
+def test_utilisation_is_the_share_of_the_peak():
+    assert PLAN.mfu == pytest.approx(0.5)
+    assert "50.0%" in report.text(PLAN)
+    # 1,000 steps of 2 s on 64 chips.
+    assert f"{1000 * 2 * 64 / 3600:,.0f} for 1,000 steps" in report.text(PLAN)
+
+
+def test_what_does_not_fit_is_said_with_what_would_help():
+    larger = dataclasses.replace(PLAN, over=2**30, step_seconds=None, collective_seconds=None)
+    said = report.text(larger)
+    assert "DOES NOT FIT, by 1.00 GiB: most are temporaries" in said
+    assert "model.remat" in said.split("DOES NOT FIT")[1]
+    assert json.loads(report.as_json(larger))["fits"] is False
+
+
+def test_levels_that_do_not_split_are_named():
+    config = tiny.config(data=dict(frames=8, height=16, width=16))
+    assert fallbacks(config, abstract_mesh(clip=4)) == []
+    # 8 rows at the first level, 4 at the second.
+    assert fallbacks(config, abstract_mesh(clip=8)) == ["level 1: 4 rows do not split over clip 8"]
+    by_frames = tiny.config(mesh=dict(clip_axis="frames"), data=dict(frames=8))
+    assert fallbacks(by_frames, abstract_mesh(clip=8)) == [
+        "level 1: 4 frames do not split over clip 8"
+    ]
+
+
+def test_the_batch_planned_for_is_the_one_that_comes():
+    config = tiny.config()
+    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+    planned = abstract_batch(config, mesh)
+    example = sources.make_source(config, "train")[0]
+    for key, leaf in planned.items():
+        assert leaf.shape == (config.train.batch_size, *example[key].shape), key
+        assert leaf.dtype == example[key].dtype, key
+
+
+@pytest.mark.parametrize(
+    ("topology", "message"),
+    [("v9:2x2", "unknown TPU generation 'v9'"), ("v5p", "a generation and a shape, such as")],
+)
+def test_topologies_are_checked(topology, message):
+    with pytest.raises(UserError, match=message):
+        chips.devices(topology)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")
+def test_a_plan_from_the_command_line(tmp_path):
+    command = tiny.command(
+        "plan", "--config", tiny.experiment(tmp_path), "--topology", "v5e:2x2", "--json"
+    )
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=900)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["fits"]
+    assert plan["chips"] == 4
+    assert 0 < plan["mfu"] < 1
+    assert plan["bytes"]["optimizer"] == pytest.approx(2 * plan["bytes"]["params"], rel=0.01)
