@@ -28,8 +28,8 @@ def text(plan: Plan) -> str:
         f"{plan.params:,} parameters, all trained",
         "",
         f"memory of a chip ({plan.hbm / _GIB:.2f} GiB)",
-        *(f"  {kind:<12} {size / _GIB:8.2f} GiB" for kind, size in plan.bytes.items()),
-        f"  {'peak':<12} {total / _GIB:8.2f} GiB, {total / plan.hbm:.0%}",
+        *(f"  {kind:<12} {_size(size)}" for kind, size in plan.bytes.items()),
+        f"  {'peak':<12} {_size(total)}, {total / plan.hbm:.0%}",
     ]
     if plan.over:
         most = max(_REMEDIES, key=lambda kind: plan.bytes[kind])
@@ -51,11 +51,14 @@ def text(plan: Plan) -> str:
             f"clips/s                {rate:.1f}",
             f"chip-hours             {hours:,.0f} for {plan.steps:,} steps",
         ]
+        lines += ["", "what takes longest"]
+        lines += [
+            f"  {seconds / plan.step_seconds:6.1%}  {name}" for name, seconds in plan.costly[:8]
+        ]
     if plan.collectives:
         lines += ["", "collectives of a step, on each chip"]
         lines += [
-            f"  {kind:<20} {c.count:6d}  {c.bytes / _GIB:8.2f} GiB"
-            for kind, c in plan.collectives.items()
+            f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in plan.collectives.items()
         ]
     lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
     lines += [
@@ -64,6 +67,10 @@ def text(plan: Plan) -> str:
         "takes, how much of the collectives is hidden, and whether the data keep up.",
     ]
     return "\n".join(lines)
+
+
+def _size(size: float) -> str:
+    return f"{size / _GIB:8.2f} GiB" if size >= _GIB else f"{size / 2**20:8.2f} MiB"
 
 
 def as_json(plan: Plan) -> str:
