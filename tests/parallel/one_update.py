@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -12,6 +13,7 @@ import test_step
 import tiny
 
 from stunet import configs
+from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
 from stunet.train.state import abstract_state, create_state
@@ -56,6 +58,22 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
     )
 
 
+def convolution_error() -> float:
+    """Of a convolution whose clip is split in two and whose kernel is split by features.
+
+    XLA returns a multiple of it if the clip's features, here 3, are not split as well.
+    """
+    mesh = meshes.make_mesh(configs.Mesh(data=2, clip=2, tensor=2))
+    network = Conv(8, (1, 3, 3))
+    clip = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
+    params = nn.meta.unbox(network.init(jax.random.key(1), clip))
+    expected = network.apply(params, clip)
+    with meshes.use(mesh):
+        split = jax.jit(lambda params, clip: network.apply(params, shard_clip(clip)))
+        error = jax.device_get(split(params, clip)) - expected
+    return float(abs(error).max() / abs(expected).max())
+
+
 def _named(kind, tree):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"{kind}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
@@ -65,5 +83,6 @@ if __name__ == "__main__":
     out, *meshes_asked = sys.argv[1:]
     alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
     first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
+    np.savez(f"{out}/convolution.npz", error=convolution_error())
     for i, asked in enumerate(meshes_asked):
         np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(asked)))
