@@ -1,6 +1,6 @@
 """Lumiere's base model: 80 frames of 128x128 pixels, text of T5-XXL's width, mask conditioning.
 
-    stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4
+    stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only
 
 Frames, pixels, the seven input channels and the size (about 1.2 B parameters according to a third
 party) are the paper's (arXiv 2401.12945); widths, depth, the temporal factors (80 = 16 x 5: 8 at
