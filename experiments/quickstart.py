@@ -1,6 +1,6 @@
 """Moving digits on two CPU cores in minutes: `make quickstart`.
 
-A network of a million parameters learns 32 clips (16 frames of 16x16 pixels) nearly by heart: six
+A network of a million parameters learns 32 clips (16 frames of 16x16 pixels) nearly by heart: five
 minutes on two cores are enough for that, and it exercises all there is, from captions to sampling
 by prompt. `--config.data.num_clips=0` trains on all clips instead, which takes many more updates:
 in trials, after 12,000 clips the digit shown still changed from frame to frame.

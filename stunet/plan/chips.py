@@ -31,9 +31,9 @@ class Chip:
     ici: float
 
 
-# Peaks and links: cloud.google.com/tpu/docs, system architecture of each generation. Clocks: peak /
-# (multiplications and additions that the matrix units of a chip do in a cycle). Memory: the limit
-# that the compiler names when a program does not fit.
+# Published peaks and links (cloud.google.com/tpu/docs). Clocks: peak / (multiplications and
+# additions that a chip's matrix units do in a cycle). Memory: v5p's is the limit that its compiler
+# named; the others are the published sizes less about as much.
 CHIPS = {
     "v4": Chip("v4", 30.75 * 2**30, 275e12, 1.05e9, 300e9),
     "v5e": Chip("v5e", 15.75 * 2**30, 197e12, 1.5e9, 200e9),

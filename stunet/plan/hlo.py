@@ -80,7 +80,10 @@ def read(text: str) -> Program:
                 kind = match[2].removesuffix("-start")
                 if kind in counts:
                     counts[kind] += runs.get(name, 0)
-                    moved[kind] += runs.get(name, 0) * _largest(match[1] + "]")
+                    sizes = _sizes(match[1] + "]")
+                    # A start's result holds what is sent and what is received; else all of it is.
+                    size = max(sizes, default=0) if match[2] != kind else sum(sizes)
+                    moved[kind] += runs.get(name, 0) * size
     collectives = {k: Collective(counts[k], moved[k]) for k in COLLECTIVES if counts[k]}
     costly = sorted(costs.items(), key=lambda item: -item[1])[:30]
     return Program(cycles, collectives, tuple(costly))
@@ -129,11 +132,10 @@ def _names(text: str) -> list[str]:
     return [name.strip().lstrip("%") for name in text.split(",") if name.strip()]
 
 
-def _largest(shapes: str) -> int:
-    """Bytes of the largest array among a result's: of a start's, that which is sent or received."""
-    sizes = [
+def _sizes(shapes: str) -> list[int]:
+    """Bytes of each array of a result."""
+    return [
         BYTES[kind] * math.prod(int(n) for n in extents.split(",") if n)
         for kind, extents in _SHAPE.findall(shapes)
         if kind in BYTES
     ]
-    return max(sizes, default=0)

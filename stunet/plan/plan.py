@@ -137,7 +137,7 @@ def make_plan(
             sum(c.bytes for c in program.collectives.values()) / chip.ici if timed else None
         ),
         collectives=dict(program.collectives),
-        costly=[(name, cycles / chip.hertz) for name, cycles in program.costly],
+        costly=[(name, cycles / chip.hertz) for name, cycles in program.costly if timed],
         fallbacks=fallbacks(config, mesh),
         clips=config.train.batch_size,
         steps=config.train.steps,

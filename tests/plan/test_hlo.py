@@ -24,6 +24,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]{0}) while(%t0), condition=%condition, body=%body, metadata={op_name="loop"}
   %s = (bf16[4,2]{1,0}, bf16[4,2]{1,0}, u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
   %d = bf16[4,2]{1,0} collective-permute-done(%s)
+  %r = (f32[4]{0}, f32[6]{0}) all-reduce(%a, %b), to_apply=%sum
   ROOT %c = f32[8]{0} copy(%z), metadata={op_name="light"}, backend_config={"window_config":{"estimated_cycles":"30"}}
 }
 """  # noqa: E501
@@ -38,6 +39,7 @@ def test_a_loop_counts_as_often_as_it_runs_and_what_is_fused_once():
 def test_collectives_are_counted_once_each_with_the_bytes_they_move():
     assert hlo.read(TEXT).collectives == {
         "all-gather": hlo.Collective(5, 5 * 16 * 4),
+        "all-reduce": hlo.Collective(1, (4 + 6) * 4),
         "collective-permute": hlo.Collective(1, 4 * 2 * 2),
     }
 
