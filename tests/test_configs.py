@@ -55,6 +55,7 @@ def test_written_config_reads_back(tmp_path):
         ({"train__batch_size": 16, "train__accumulate": 3}, "which 3 does not divide"),
         ({"mesh__data": -1, "mesh__fsdp": -1}, "at most one of them is -1"),
         ({"mesh__data": 0}, "extents are positive"),
+        ({"masks__image": 0.5}, "the shares of masks sum to 0.5; they sum to 1, or all are 0"),
     ],
 )
 def test_refusals_say_what_would_be_right(keys, sentence):

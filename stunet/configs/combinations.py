@@ -69,6 +69,9 @@ def check_combinations(config: Config) -> None:
     if 0 in extents.values() or list(extents.values()).count(-1) > 1:
         raise UserError(f"mesh is {extents}; extents are positive, and at most one of them is -1")
     _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")
+    shares = sum(dataclasses.asdict(config.masks).values())
+    if shares and not math.isclose(shares, 1, rel_tol=1e-6):
+        raise UserError(f"the shares of masks sum to {shares:g}; they sum to 1, or all are 0")
 
 
 def _divides(value: int, key: str, by: int, why: str) -> None:
@@ -81,6 +84,3 @@ def _divides(value: int, key: str, by: int, why: str) -> None:
 
 def _nearest_multiple(value: int, of: int) -> int:
     return max(of, round(value / of) * of)
-    shares = sum(dataclasses.asdict(config.masks).values())
-    if shares and not math.isclose(shares, 1, rel_tol=1e-6):
-        raise UserError(f"the shares of masks sum to {shares:g}; they sum to 1, or all are 0")

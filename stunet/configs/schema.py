@@ -49,8 +49,9 @@ class Model:
     dtype: str = _field("float32", "of the computation", choices=("float32", "bfloat16"))
     remat: str = _field(
         "none",
-        "what the backward pass computes anew: 'full' stores each layer's input alone",
-        choices=("none", "full", "dots", "dots_no_batch"),
+        "what the backward pass computes anew of each block: 'full': all; 'projections': all but "
+        "convolutions and projections; 'dots': all but these and attention scores",
+        choices=("none", "full", "projections", "dots"),
     )
     scan_layers: bool = _field(False, "run equal layers of a level as one scan: compiles faster")
 

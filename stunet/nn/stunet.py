@@ -43,11 +43,23 @@ from stunet.nn.layers import (
     shard_clip,
 )
 
-# What the backward pass finds stored, and what it computes anew, for each layer of the network.
-REMAT_POLICIES: dict[str, Callable | None] = {
+
+def _save_projections(primitive, *_, **params) -> bool:
+    """Convolutions, and products with a weight: those without batch dimensions."""
+    if primitive is jax.lax.dot_general_p:
+        _, (batch, _) = params["dimension_numbers"]
+        return not batch
+    return primitive is jax.lax.conv_general_dilated_p
+
+
+# What the backward pass finds stored beside the input of each block; the rest it computes anew.
+REMAT_POLICIES: dict[str, Callable] = {
+    # Nothing.
     "full": jax.checkpoint_policies.nothing_saveable,
+    # All that a weight was multiplied with; not the scores of attention.
+    "projections": _save_projections,
+    # Every product.
     "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 TEMPORAL_RESIZE_INITS = {
@@ -60,7 +72,7 @@ class Layer(nn.Module):
     """One layer of the U-Net: residual block, text attention (`attend`), inflation (`temporal`).
 
     `temporal` is "conv" (all levels but the coarsest), "attention" (the coarsest) or "none" (a
-    spatial network).
+    spatial network). `scanned` says that `nn.scan` repeats it.
     """
 
     features: int
@@ -71,6 +83,8 @@ class Layer(nn.Module):
     head_channels: int
     temporal_attention_blocks: int
     activation: str
+    remat: str
+    scanned: bool
     dtype: DTypeLike
     param_dtype: DTypeLike
 
@@ -80,21 +94,35 @@ class Layer(nn.Module):
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)
-        x = ResnetBlock(self.features, self.groups, self.activation, name="resnet", **dtypes)(
+        resnet = self._remat(ResnetBlock)
+        x = resnet(self.features, self.groups, self.activation, name="resnet", **dtypes)(
             x, condition
         )
         if self.attend:
-            x = TextAttention(
+            attention = self._remat(TextAttention)
+            x = attention(
                 self.head_channels, self.groups, self.text_groups, name="attention", **dtypes
             )(x, text, mask)
         if self.temporal == "conv":
-            x = ConvInflation(self.groups, self.activation, name="temporal", **dtypes)(x)
+            inflation = self._remat(ConvInflation)
+            x = inflation(self.groups, self.activation, name="temporal", **dtypes)(x)
         elif self.temporal == "attention":
+            inflation = self._remat(TemporalAttention)
             for i in range(self.temporal_attention_blocks):
-                x = TemporalAttention(
-                    self.head_channels, self.groups, name=f"temporal_{i}", **dtypes
-                )(x)
+                x = inflation(self.head_channels, self.groups, name=f"temporal_{i}", **dtypes)(x)
         return x, x
+
+    def _remat(self, block):
+        # Within a scan nothing can be merged across passes, so nothing need keep it from it.
+        return rematerialised(block, self.remat, prevent_cse=not self.scanned)
+
+
+def rematerialised(block, policy: str, prevent_cse: bool = True):
+    """A block (a module's class, or a function of a module) whose backward pass follows `policy`,
+    a key of REMAT_POLICIES or "none"."""
+    if policy == "none":
+        return block
+    return nn.remat(block, policy=REMAT_POLICIES[policy], prevent_cse=prevent_cse)
 
 
 class STUNet(nn.Module):
@@ -179,11 +207,12 @@ class STUNet(nn.Module):
         context = (condition, text, text_mask)
 
         def resnet(features, resample, name):
-            block = self._remat(ResnetBlock)
+            block = rematerialised(ResnetBlock, self.remat)
             return block(features, self.groups, self.activation, resample, name=name, **dtypes)
 
         def resize_time(block, level, name):
             init = TEMPORAL_RESIZE_INITS[self.temporal_resize_init]
+            block = rematerialised(block, self.remat)
             return block(factors[level], init, name=name, **dtypes)
 
         x = fold_patches(shard_clip(x), self.patch_size)
@@ -210,6 +239,11 @@ class STUNet(nn.Module):
                 if factors[level] > 1:
                     x = resize_time(TemporalUpsample, level, f"up_{level}_resize_time")(x)
 
+        return rematerialised(STUNet._predict, self.remat)(self, x)
+
+    def _predict(self, x):
+        """Features of the finest level -> pixels."""
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = ACTIVATIONS[self.activation](GroupNorm(self.groups, name="norm_out", **dtypes)(x))
         features = self.out_channels * self.patch_size**2
         x = Conv(features, SPATIAL, name="conv_out", **dtypes)(x)
@@ -260,7 +294,7 @@ class STUNet(nn.Module):
 
     def _layer(self, level, name, repeat=None):
         coarsest = level == len(self.channels) - 1
-        layer = self._remat(Layer, scanned=repeat is not None)
+        layer = Layer
         if repeat is not None:
             layer = nn.scan(
                 layer,
@@ -280,15 +314,12 @@ class STUNet(nn.Module):
             head_channels=self.head_channels,
             temporal_attention_blocks=self.temporal_attention_blocks,
             activation=self.activation,
+            remat=self.remat,
+            scanned=repeat is not None,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,
         )
-
-    def _remat(self, module, scanned=False):
-        if self.remat == "none":
-            return module
-        return nn.remat(module, policy=REMAT_POLICIES[self.remat], prevent_cse=not scanned)
 
 
 def stack_layers(params: dict) -> dict:

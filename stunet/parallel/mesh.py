@@ -69,21 +69,33 @@ def use(mesh: Mesh, clip_axis: str = "rows") -> Iterator[None]:
         yield
 
 
-def shardings(boxed: Any, mesh: Mesh) -> Any:
-    """NamedShardings of a tree whose leaves carry logical names, or none (replicated).
+def abstract(boxed: Any, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of a tree whose leaves carry logical names; none: replicated.
 
     Args:
         boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init`
-        gives.
+            gives.
     """
 
-    def sharding(leaf):
-        if not isinstance(leaf, nn.LogicallyPartitioned):
-            return NamedSharding(mesh, PartitionSpec())
-        with nn.logical_axis_rules(RULES):
-            return NamedSharding(mesh, partition_spec(leaf.names, leaf.value.shape, mesh.shape))
+    def place(leaf):
+        value, spec = leaf, PartitionSpec()
+        if _is_box(leaf):
+            value = leaf.value
+            with nn.logical_axis_rules(RULES):
+                spec = partition_spec(leaf.names, value.shape, mesh.shape)
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
-    return jax.tree.map(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+    return jax.tree.map(place, boxed, is_leaf=_is_box)
+
+
+def unbox(boxed: Any) -> Any:
+    """The tree without flax's boxes; `flax.linen.unbox` would also constrain each leaf."""
+    return jax.tree.map(lambda x: x.value if _is_box(x) else x, boxed, is_leaf=_is_box)
+
+
+def _is_box(leaf: Any) -> bool:
+    return isinstance(leaf, nn.LogicallyPartitioned)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -100,19 +100,14 @@ def learning_rate(train: configs.Train) -> optax.Schedule:
 
 def abstract_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state; computes nothing."""
-    boxed = jax.eval_shape(lambda: _init(config))
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        _unbox(boxed),
-        meshes.shardings(boxed, mesh),
-    )
+    return meshes.abstract(jax.eval_shape(lambda: _init(config)), mesh)
 
 
 def create_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
     """A fresh state, born on the mesh shard by shard."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(
-        lambda: _unbox(_init(config)), out_shardings=shardings, **_quick_to_compile(mesh)
+        lambda: meshes.unbox(_init(config)), out_shardings=shardings, **_quick_to_compile(mesh)
     )()
 
 
@@ -151,10 +146,3 @@ def _init(config: configs.Config) -> TrainState:
         ema=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config.train).init(params),
     )
-
-
-def _unbox(boxed: Any) -> Any:
-    def is_box(leaf):
-        return isinstance(leaf, nn.LogicallyPartitioned)
-
-    return jax.tree.map(lambda leaf: leaf.value if is_box(leaf) else leaf, boxed, is_leaf=is_box)
