@@ -68,7 +68,7 @@ def command(*arguments) -> list[str]:
 
 def environment(devices: int = 1) -> dict[str, str]:
     """On the CPU, with so many virtual devices, in a process of its own."""
-    flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
