@@ -4,10 +4,13 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 from stunet import configs
+
+LAUNCHER = pathlib.Path(__file__).parents[2] / "launch" / "local.py"
 
 EXPERIMENT = """
 from stunet import configs
@@ -76,6 +79,24 @@ def run(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, env=environment(devices), timeout=300
     )
+
+
+def launch(*command, processes: int = 2, devices: int = 1, errors=subprocess.PIPE):
+    """A command as so many processes of launch/local.py's, each with so many devices."""
+    sizes = ["--processes", processes, "--devices-per-process", devices]
+    arguments = [sys.executable, LAUNCHER, *sizes, "--", *command]
+    return subprocess.Popen(
+        [str(a) for a in arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+    )
+
+
+def pids(errors: str) -> list[int]:
+    """Of the processes of a launch/local.py that has said `errors`."""
+    return [int(pid) for pid in re.findall(r"process \d+ is (\d+)", errors)]
 
 
 def metrics(workdir: pathlib.Path) -> list[dict]:

@@ -1,0 +1,240 @@
+"""One training, whatever it runs on: several processes, other meshes, fewer devices.
+
+Real processes, with gloo between them, are interrupted in turn and continued elsewhere, and
+compared with one process of as many devices that nothing has disturbed.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from orbax.checkpoint import v1 as ocp
+from PIL import Image, ImageSequence
+
+from stunet import configs
+from stunet.parallel import mesh as meshes
+from stunet.train.checkpoints import split_ema
+from stunet.train.state import abstract_state
+
+NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
+
+# One level of one frame at a time is enough: what crosses between processes is the same, and
+# compiles in a third of the time; `tests/parallel` has the update of more on every mesh. Every
+# update's checkpoint is kept, to compare at whichever the interruptions fall.
+STEPS, BATCH = 20, 8
+SETTINGS = (
+    "--config.model.channel_multipliers=(1,)",
+    "--config.model.attention_levels=(False,)",
+    "--config.model.temporal_factors=(1,)",
+    "--config.model.temporal=False",
+    f"--config.train.steps={STEPS}",
+    f"--config.train.batch_size={BATCH}",
+    "--config.checkpoint.every=1",
+    "--config.checkpoint.keep=100",
+)
+PREVIEW = "--config.log.sample_every=2"
+
+# As many as there are devices.
+FSDP = ("--config.mesh.data=1", "--config.mesh.fsdp=-1")
+DATA_2_CLIP_4 = ("--config.mesh.data=2", "--config.mesh.clip=4")
+HALF = STEPS // 2
+
+
+def noting(workdir: pathlib.Path, name: str, *arguments: str) -> list:
+    """The command that trains in `workdir`, and notes its examples in `name`, beside it."""
+    experiment = workdir.parent / "tiny.py"
+    where = ["train", f"--config={experiment}", f"--workdir={workdir}"]
+    return [sys.executable, NOTING_EXAMPLES, workdir.parent / name, *where, *SETTINGS, *arguments]
+
+
+@dataclasses.dataclass
+class Ended:
+    """How a job ended: its status, what it said, seconds after the signal, and its last update."""
+
+    status: int
+    errors: str
+    seconds: float
+    step: int
+
+
+def interrupted(command: list, workdir: pathlib.Path, number: int) -> Ended:
+    """Trains with two processes of four devices for three updates more, then sends a signal to the
+    second process alone, as a host that is taken away gets it."""
+    enough, log = len(losses(workdir)) + 3, workdir.parent / f"signal_{number}.txt"
+    with log.open("w") as errors:
+        job = tiny.launch(*command, devices=4, errors=errors)
+        try:
+            while len(losses(workdir)) < enough:
+                assert job.poll() is None, log.read_text()
+                time.sleep(0.02)
+            os.kill(tiny.pids(log.read_text())[1], number)
+            begun = time.monotonic()
+            job.communicate(timeout=60)
+            seconds = time.monotonic() - begun
+        finally:
+            # The second one kills its processes.
+            job.terminate()
+            job.terminate()
+    return Ended(job.returncode, log.read_text(), seconds, max(losses(workdir)))
+
+
+def finished(command: list, devices: int) -> str:
+    """What a process of so many devices said, which has trained to the end."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=tiny.environment(devices), timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def begun(errors: str) -> int:
+    """The update that a run went on from."""
+    (step,) = set(re.findall(r"from update (\d+) on", errors))  # which each process says
+    return int(step)
+
+
+def losses(workdir: pathlib.Path) -> dict[int, float]:
+    if not (workdir / "metrics.jsonl").exists():
+        return {}
+    return {line["step"]: line["loss"] for line in tiny.metrics(workdir)}
+
+
+def assert_same_losses(part, whole, updates: range, rtol: float) -> None:
+    assert len(updates) > 2
+    part, whole = losses(part), losses(whole)
+    for step in updates:
+        np.testing.assert_allclose(part[step], whole[step], rtol=rtol, err_msg=f"update {step}")
+
+
+def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
+    """Update -> digests of the global batch's examples, row by row, of a run from update `first`
+    on; of the updates that every process has begun."""
+    batches = {}
+    lines = [file.read_text().splitlines() for file in notes.iterdir()]
+    for step, shares in enumerate(zip(*lines, strict=False), first + 1):
+        rows = [(int(row), digest) for share in shares for row, digest in json.loads(share).items()]
+        assert sorted(row for row, _ in rows) == list(range(BATCH))
+        batches[step] = [digest for _, digest in sorted(rows)]
+    return batches
+
+
+def parameters(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """Those of a checkpoint, by path, on one device whatever saved them."""
+    config = configs.read(workdir / "config.json")
+    state, _ = split_ema(abstract_state(config, meshes.make_mesh(configs.Mesh(data=1))))
+    items = ocp.load_checkpointables(workdir / "checkpoints" / str(step), {"train": state})
+    leaves = jax.tree_util.tree_leaves_with_path(items["train"]["params"])
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def frames(gif: pathlib.Path) -> np.ndarray:
+    with Image.open(gif) as image:
+        return np.stack([np.asarray(f.convert("RGB"), int) for f in ImageSequence.Iterator(image)])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training three times. `whole`: by one process of eight devices, over which the
+    weights are split. `parts`: by two processes of four, stopped by SIGTERM, run again, killed, and
+    finished by one process of four. `other`: as `whole`, from its middle on by another mesh."""
+    directory = tmp_path_factory.mktemp("runs")
+    tiny.experiment(directory)
+    parts, whole, other = (directory / name for name in ("parts", "whole", "other"))
+    stopped = interrupted(noting(parts, "stopped", *FSDP, PREVIEW), parts, signal.SIGTERM)
+    killed = interrupted(noting(parts, "killed", *FSDP), parts, signal.SIGKILL)
+    alone = finished(noting(parts, "alone", *FSDP), devices=4)
+    undisturbed = finished(noting(whole, "undisturbed", *FSDP, PREVIEW), devices=8)
+    # What is left of a run that was killed then.
+    shutil.copytree(whole, other)
+    for step in range(HALF + 1, STEPS + 1):
+        shutil.rmtree(other / "checkpoints" / str(step))
+    remeshed = finished(noting(other, "remeshed", *DATA_2_CLIP_4), devices=8)
+    said = dict(
+        undisturbed=undisturbed,
+        stopped=stopped.errors,
+        killed=killed.errors,
+        alone=alone,
+        remeshed=remeshed,
+    )
+    return types.SimpleNamespace(
+        parts=parts,
+        whole=whole,
+        other=other,
+        stopped=stopped,
+        killed=killed,
+        said=said,
+        begun={name: begun(errors) for name, errors in said.items()},
+        examples={name: examples(directory / name, begun(said[name])) for name in said},
+    )
+
+
+def test_examples_can_be_told_apart(runs):
+    """The other tests would not see a row skipped, or two exchanged, if they were the same."""
+    batches = runs.examples["undisturbed"]
+    assert list(batches) == list(range(1, STEPS + 1))
+    assert len({digest for batch in batches.values() for digest in batch}) == STEPS * BATCH
+
+
+@pytest.mark.parametrize("run", ["stopped", "killed", "alone", "remeshed"])
+def test_same_examples_in_the_same_order(runs, run):
+    seen, whole = runs.examples[run], runs.examples["undisturbed"]
+    assert len(seen) > 2
+    assert min(seen) == runs.begun[run] + 1
+    for step, batch in seen.items():
+        assert batch == whole[step], f"update {step}"
+
+
+def test_two_processes_train_as_one_does(runs):
+    assert list(losses(runs.parts)) == list(losses(runs.whole)) == list(range(1, STEPS + 1))
+    assert_same_losses(runs.parts, runs.whole, range(1, runs.begun["alone"] + 1), rtol=1e-5)
+    a, b = (parameters(w, runs.stopped.step) for w in (runs.parts, runs.whole))
+    assert a.keys() == b.keys()
+    # The gradient of this one is zero but for rounding, which Adam makes steps of: a softmax does
+    # not change with a bias of its keys.
+    for key in a.keys() - {"['text_pooling']['k_proj']['bias']"}:
+        np.testing.assert_allclose(a[key], b[key], rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_four_devices_continue_what_eight_have_saved(runs):
+    assert "on 4 cpu device(s)" in runs.said["alone"]
+    assert runs.stopped.step < runs.begun["alone"] <= runs.killed.step
+    assert_same_losses(runs.parts, runs.whole, range(runs.begun["alone"] + 1, STEPS + 1), rtol=1e-4)
+
+
+def test_clips_split_continue_what_weights_split_have_saved(runs):
+    assert runs.begun["remeshed"] == HALF
+    assert list(losses(runs.other)) == list(range(1, STEPS + 1))
+    assert_same_losses(runs.other, runs.whole, range(HALF + 1, STEPS + 1), rtol=1e-4)
+
+
+def test_preview_is_that_of_one_process(runs):
+    name = "samples/step_00000002.gif"
+    # Rounding may fall to either side.
+    assert np.abs(frames(runs.parts / name) - frames(runs.whole / name)).max() <= 2
+
+
+def test_sigterm_of_one_process_saves_and_ends_all_cleanly(runs):
+    assert runs.stopped.status == 0, runs.stopped.errors
+    assert "Traceback" not in runs.stopped.errors
+    sentence = f"stopped after update {runs.stopped.step}; the same command continues from there"
+    assert runs.stopped.errors.count(sentence) == 1
+    assert runs.begun["killed"] == runs.stopped.step
+
+
+def test_kill_of_one_process_ends_the_job_and_names_it(runs):
+    assert runs.killed.status == 137
+    assert runs.killed.seconds < 30
+    last = runs.killed.errors.splitlines()[-1]
+    assert last == "launch/local.py: process 1 was killed by SIGKILL; stopped the others"
