@@ -7,10 +7,12 @@
 Each process gets `--coordinator HOST:PORT --processes N --process I` after its command and as many
 virtual CPU devices as asked for. What process 0 prints goes through; what the others print is shown
 if the job fails. SIGTERM and SIGINT (Ctrl-C) are passed on to every process; a second one kills
-them. As soon as one process fails the others are stopped, and it is named.
+them, and so does, on Linux, the launcher's own death by SIGKILL. As soon as one process fails the
+others are stopped, and it is named.
 """
 
 import argparse
+import ctypes
 import os
 import queue
 import signal
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 
 # What the others get to end by themselves when one has failed, and again after SIGTERM.
 GRACE_SECONDS = 5
@@ -40,6 +43,8 @@ class Child:
             stderr=self.output,
             # Else a Ctrl-C of the terminal's would reach it twice.
             start_new_session=True,
+            # Runs after the fork, which is safe: the launcher has no threads yet.
+            preexec_fn=die_with(os.getpid()) if sys.platform == "linux" else None,
         )
 
     def ending(self) -> str:
@@ -91,6 +96,18 @@ def main() -> int:
     finally:
         for child in children:
             child.process.kill()
+
+
+def die_with(launcher: int) -> Callable[[], None]:
+    """Returns what a new process calls to be killed when the launcher ends, however it ends."""
+    prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
+
+    def ask() -> None:
+        prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != launcher:  # It has ended before it was asked for.
+            os._exit(1)
+
+    return ask
 
 
 def watch(children: list[Child]) -> int:

@@ -3,6 +3,7 @@
 What they train together is tested in tests/train/test_elastic.py.
 """
 
+import os
 import re
 import signal
 import sys
@@ -58,6 +59,22 @@ def test_signals_reach_every_process(number):
     assert job.stdout.readline() == "ready\n"
     job.send_signal(number)
     assert job.wait(timeout=20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of it")
+def test_processes_do_not_outlive_a_launcher_that_is_killed(tmp_path):
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    code = f"file = open({str(alive)!r}, 'w')\nprint(me, file=file, flush=True)\ntime.sleep(60)"
+    job = tiny.launch(*python(code))
+    with alive.open() as file:
+        assert {file.readline(), file.readline()} == {"0\n", "1\n"}
+        begun = time.monotonic()
+        job.kill()
+        job.communicate(timeout=20)
+        # The end of the pipe comes when nobody has it open any more.
+        assert file.read() == ""
+    assert time.monotonic() - begun < 20
 
 
 def test_command_that_does_not_exist():
