@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a full disk is answered in one sentence."""
+"""Files appear whole or not at all; a full or forbidden disk is answered in one sentence."""
 
 import contextlib
 import errno
@@ -36,6 +36,22 @@ def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
         if isinstance(error, UserError) or not _is_disk_full(error):
             raise
         raise UserError(f"the disk that holds {place} is full; {outcome}") from error
+
+
+@contextlib.contextmanager
+def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
+    """Within: what the system refuses, but for lack of space, becomes a UserError.
+
+    Args:
+        place: what was to be written.
+        remedy: what to do instead.
+    """
+    try:
+        yield
+    except OSError as error:
+        if _is_disk_full(error):
+            raise
+        raise UserError(f"cannot write {place} ({error.strerror or error}); {remedy}") from error
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from stunet import configs
 from stunet.data import media, pipeline, sources
 from stunet.errors import UserError
-from stunet.files import full_disk_explained
+from stunet.files import full_disk_explained, refusal_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
@@ -42,7 +42,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
 
     Raises:
         UserError: data or mesh do not fit the config, `workdir` belongs to another config, the loss
-        is not finite, the disk is full.
+        is not finite, the disk is full, `workdir` may not be written.
     """
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.train, mesh)
@@ -52,7 +52,8 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
-        claim_workdir(config, workdir)
+        with refusal_explained(workdir, "choose a --workdir in which you may create files"):
+            claim_workdir(config, workdir)
         stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         share = hosts.batch_share(meshes.batch_sharding(mesh), config.train.batch_size)

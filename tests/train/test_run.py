@@ -1,6 +1,7 @@
 """Training from the outside: the command line, killed, stopped, continued, refused."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -109,7 +110,7 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
 
 def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     workdir = tmp_path / "stopped"
-    arguments = ("train", f"--config={experiment}", f"--workdir={workdir}")
+    arguments = ("train", f"--config={experiment}", f"--workdir={workdir}", *tiny.ONE_LEVEL)
     process = subprocess.Popen(
         tiny.command(*arguments, "--config.train.steps=100000", "--config.checkpoint.every=100000"),
         env=tiny.environment(),
@@ -153,6 +154,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoin
         "train",
         f"--config={experiment}",
         f"--workdir={workdir}",
+        *tiny.ONE_LEVEL,
         # Moves every weight so far that activations overflow some updates later.
         "--config.train.learning_rate=1e30",
         "--config.train.warmup_steps=100",
@@ -232,6 +234,31 @@ def test_mistakes_get_one_sentence(experiment, tmp_path, arguments, sentence):
     assert len(done.stderr.strip().splitlines()) == 1
     # Nothing is left behind.
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+def test_workdir_that_may_not_be_written_gets_one_sentence(experiment, tmp_path):
+    as_anyone = []
+    if os.geteuid() == 0:
+        # Root may write anywhere, by a capability that it can do without.
+        if not shutil.which("setpriv"):
+            pytest.skip("root cannot be kept from writing without setpriv")
+        as_anyone = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    for workdir in (locked, locked / "new"):
+        done = subprocess.run(
+            [*as_anyone, *tiny.command("train", f"--config={experiment}", f"--workdir={workdir}")],
+            capture_output=True,
+            text=True,
+            env=tiny.environment(),
+            timeout=120,
+        )
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"stunet train: cannot write {workdir} (Permission denied); choose a --workdir in which"
+            " you may create files\n"
+        )
+    assert not list(locked.iterdir())
 
 
 def test_config_json_is_the_config_that_ran(finished):

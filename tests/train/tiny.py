@@ -10,6 +10,15 @@ import sys
 
 from stunet import configs
 
+# For what does not depend on the network: one level of one frame at a time, which compiles in a
+# third of the time.
+ONE_LEVEL = (
+    "--config.model.channel_multipliers=(1,)",
+    "--config.model.attention_levels=(False,)",
+    "--config.model.temporal_factors=(1,)",
+    "--config.model.temporal=False",
+)
+
 LAUNCHER = pathlib.Path(__file__).parents[2] / "launch" / "local.py"
 
 EXPERIMENT = """
