@@ -8,6 +8,8 @@ averaged parameters, loadable alone) and `data` (the pipeline's position).
 import dataclasses
 import pathlib
 import shutil
+import threading
+import time
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
@@ -16,6 +18,9 @@ from stunet.errors import UserError
 from stunet.train.state import TrainState
 
 DataState = dict[str, int]
+
+# Writers that take longer are stuck; what they leave is removed when the run is continued.
+_WRITERS_SECONDS = 10
 
 
 class Checkpoints:
@@ -47,6 +52,7 @@ class Checkpoints:
         finally:
             # Whatever is half-written by now stays so, and would keep a full disk full.
             if self._writes:
+                _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(partial, ignore_errors=True)
 
@@ -104,6 +110,16 @@ class Checkpoints:
                 f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
                 "of another network: remove that directory to go on from the checkpoint before it"
             ) from error
+
+
+def _wait_for_writers() -> None:
+    """What one of Orbax's threads raised comes from `close` while others still write, and they
+    would put back directories that are removed meanwhile."""
+    deadline = time.monotonic() + _WRITERS_SECONDS
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            # Not their own, which raises again.
+            threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
 def split_ema(state: TrainState) -> tuple[dict[str, Any], Any]:

@@ -10,7 +10,7 @@ from stunet.train.metrics import Metrics
 
 
 def test_disk_that_fills_during_a_checkpoint(small_disk, tmp_path):
-    disk = small_disk(12_000)
+    disk = small_disk(8_000)
     ballast = disk / "ballast"
     ballast.write_bytes(bytes(4_000_000))  # leaves room for three checkpoints and some
     workdir = disk / "run"
@@ -19,6 +19,8 @@ def test_disk_that_fills_during_a_checkpoint(small_disk, tmp_path):
         f"--config={tiny.experiment(tmp_path)}",
         f"--workdir={workdir}",
         "--config.checkpoint.every=1",
+        *tiny.ONE_LEVEL,
+        "--config.model.channels=16",
     )
     full = tiny.run(*command)
     assert full.returncode == 1
