@@ -1,6 +1,6 @@
 """What one process knows of the others before there are any: flags, schedulers, shares.
 
-What real processes do together is tested in tests/launch.
+What real processes do together is tested in tests/launch and tests/train/test_elastic.py.
 """
 
 import dataclasses
