@@ -15,11 +15,17 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
-def shrink(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t h2 w2 c"]:
-    """Averages factor x factor pixels; rows and columns are multiples of `factor`."""
+def shrink(
+    clips: Float[Array | np.ndarray, "b t h w c"], factor: int
+) -> Float[Array | np.ndarray, "b t h2 w2 c"]:
+    """Averages factor x factor pixels; rows and columns are multiples of `factor`.
+
+    NumPy's arrays stay NumPy's.
+    """
     b, t, h, w, c = clips.shape
     return clips.reshape(b, t, h // factor, factor, w // factor, factor, c).mean((3, 5))
 

@@ -201,8 +201,7 @@ def make_preview(config: configs.Config, workdir: pathlib.Path):
     sample, low = make_sampler(config), None
     if is_upscaling(config):
         videos = to_float(np.stack([e["video"] for e in examples]))
-        # Of NumPy, as the text is: the same on all hosts, and on no device yet.
-        low = np.asarray(upscaling.shrink(videos, config.upscale.factor))
+        low = upscaling.shrink(videos, config.upscale.factor)
 
     def preview(params, step: int, metrics: Metrics) -> None:
         *_, clips = sample(params, text, mask, config.seed, low)
