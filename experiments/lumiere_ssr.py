@@ -3,16 +3,17 @@
     stunet prepare VIDEOS runs/clips_1024 --frames 16 --fps 16 --height 1024 --width 1024 ...
     stunet plan --config experiments/lumiere_ssr.py --topology v5p:4x4x4 --memory-only
 
-The paper's (arXiv 2401.12945): the two resolutions, 16 frames per second, no resizing of time (it
-works on overlapping windows of a clip), text of T5-XXL. All else of this network is undisclosed,
-and chosen here: the length of the window; how the low-resolution clip is given (with noise-
-conditioning augmentation, as in Imagen, arXiv 2205.11487, section 2.4); the network; the noise
-schedule; all of training.
+The paper's (arXiv 2401.12945): the two resolutions, the base's 16 frames per second, and that it
+works on overlapping windows of a clip, all of whose frames the base has made. All else of this
+network is undisclosed, and chosen here: the length of the window; text of T5-XXL's width, as the
+base's; how the low-resolution clip is given (with noise-conditioning augmentation, as in Imagen,
+arXiv 2205.11487, section 2.4); the network, which resizes no time; the noise schedule; all of
+training.
 
-The network follows Imagen's Efficient U-Net (section 2.5 and appendix B) in that its weights lie
-where pixels are few: 128 features at the finest level, 1024 at the coarsest, the only one that
-attends. It differs in that the depth is the same at all levels but the coarsest, where blocks of
-temporal attention are stacked, and in that 2x2 pixels are folded into channels ("simple diffusion",
+The network follows Imagen's Efficient U-Net (section 2.5) in that its weights lie where pixels are
+few: 128 features at the finest level, 1024 at the coarsest, the only one with attention.
+It differs in that the depth is the same at all levels, but for blocks of temporal attention that
+are stacked at the coarsest, and in that 2x2 pixels are folded into channels ("simple diffusion",
 arXiv 2301.11093), so that the finest level has 512x512 positions, and the coarsest 32x32.
 
 464,320,140 parameters; the forward pass of a clip takes 6.68e13 operations, two thirds of
