@@ -56,6 +56,10 @@ def test_written_config_reads_back(tmp_path):
         ({"mesh__data": -1, "mesh__fsdp": -1}, "at most one of them is -1"),
         ({"mesh__data": 0}, "extents are positive"),
         ({"masks__image": 0.5}, "the shares of masks sum to 0.5; they sum to 1, or all are 0"),
+        ({"masks__image": 1.0, "upscale__factor": 2}, "upscale.factor is 2 and masks are set"),
+        ({"upscale__factor": 3}, "data.height is 16, which 3 does not divide .*try 15"),
+        ({"upscale__factor": 0}, "upscale.factor is 0; it must be at least 1"),
+        ({"upscale__max_augmentation": 1.5}, "upscale.max_augmentation is 1.5; .*at most 1"),
     ],
 )
 def test_refusals_say_what_would_be_right(keys, sentence):

@@ -19,6 +19,7 @@ from stunet.configs.schema import (
     Sample,
     Text,
     Train,
+    Upscale,
     leaves,
     level_channels,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Sample",
     "Text",
     "Train",
+    "Upscale",
     "default",
     "differences",
     "leaves",

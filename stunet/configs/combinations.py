@@ -39,6 +39,7 @@ def check_combinations(config: Config) -> None:
             total,
             "model.patch_size and a halving for each level",
         )
+        _divides(getattr(data, key), f"data.{key}", config.upscale.factor, "upscale.factor")
     for level, (multiple, channels) in enumerate(
         zip(model.channel_multipliers, level_channels(model), strict=True)
     ):
@@ -72,6 +73,12 @@ def check_combinations(config: Config) -> None:
     shares = sum(dataclasses.asdict(config.masks).values())
     if shares and not math.isclose(shares, 1, rel_tol=1e-6):
         raise UserError(f"the shares of masks sum to {shares:g}; they sum to 1, or all are 0")
+    if shares and config.upscale.factor > 1:
+        raise UserError(
+            f"upscale.factor is {config.upscale.factor} and masks are set; a network is given "
+            "either a low-resolution clip or parts of the clip: set upscale.factor to 1 or all "
+            "masks to 0"
+        )
 
 
 def _divides(value: int, key: str, by: int, why: str) -> None:

@@ -101,6 +101,22 @@ class Masks:
 
 
 @dataclasses.dataclass(frozen=True)
+class Upscale:
+    """Super-resolution: a low-resolution clip is given (`stunet.diffusion.upscaling`)."""
+
+    factor: int = _field(
+        1, "pixels of the clip to one of the low-resolution clip, on a side; 1: none", least=1
+    )
+    max_augmentation: float = _field(
+        1.0,
+        "largest augmentation level of the low-resolution clip in training: 0: none, 1: up to pure "
+        "noise",
+        least=0,
+        most=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Where clips come from (`stunet.data`)."""
 
@@ -199,6 +215,7 @@ class Config:
     text: Text = dataclasses.field(default_factory=Text)
     diffusion: Diffusion = dataclasses.field(default_factory=Diffusion)
     masks: Masks = dataclasses.field(default_factory=Masks)
+    upscale: Upscale = dataclasses.field(default_factory=Upscale)
     data: Data = dataclasses.field(default_factory=Data)
     train: Train = dataclasses.field(default_factory=Train)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)

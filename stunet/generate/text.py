@@ -15,7 +15,7 @@ from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state
+from stunet.train.state import abstract_state, is_upscaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,8 @@ def text_to_video(
         Clips in -1..1, and the run's config with those settings.
 
     Raises:
-        UserError: `workdir` holds no training run or no checkpoint.
+        UserError: `workdir` holds no training run or no checkpoint, or a super-resolution network,
+            which needs a clip to enlarge.
     """
     file = workdir / "config.json"
     if not file.is_file():
@@ -56,6 +57,12 @@ def text_to_video(
     # On one device, whatever the run was trained on: a few clips do not split over many.
     config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
     config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+    if is_upscaling(config):
+        raise UserError(
+            f"{workdir} holds a super-resolution network (upscale.factor is "
+            f"{config.upscale.factor}), which enlarges clips and makes none from text alone; give "
+            "the directory of a base network's run"
+        )
     mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         params = checkpoints.restore_ema(abstract_state(config, mesh))

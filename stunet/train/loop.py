@@ -13,6 +13,7 @@ import numpy as np
 
 from stunet import configs
 from stunet.data import media, pipeline, sources
+from stunet.diffusion import upscaling
 from stunet.errors import UserError
 from stunet.files import full_disk_explained, refusal_explained
 from stunet.parallel import hosts
@@ -20,8 +21,8 @@ from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state, count_parameters, create_state
-from stunet.train.step import jit_train_step, make_validation_step
+from stunet.train.state import abstract_state, count_parameters, create_state, is_upscaling
+from stunet.train.step import jit_train_step, make_validation_step, to_float
 
 # Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
 # memory.
@@ -188,17 +189,23 @@ def make_validation(config: configs.Config):
 
 
 def make_preview(config: configs.Config, workdir: pathlib.Path):
-    """Returns `preview(params, step, metrics)`: clips for held-out captions into `samples/`."""
+    """Returns `preview(params, step, metrics)`: clips for held-out captions into `samples/`.
+
+    A super-resolution network enlarges the held-out clips themselves, made small.
+    """
     if not config.log.sample_every:
         return None
     source = sources.make_source(config, "val")
     examples = [source[i] for i in range(min(config.sample.num, len(source)))]
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
     captions = [e["caption"] for e in examples]
-    sample = make_sampler(config)
+    sample, low = make_sampler(config), None
+    if is_upscaling(config):
+        videos = to_float(np.stack([e["video"] for e in examples]))
+        low = upscaling.shrink(videos, config.upscale.factor)
 
     def preview(params, step: int, metrics: Metrics) -> None:
-        *_, clips = sample(params, text, mask, config.seed)
+        *_, clips = sample(params, text, mask, config.seed, low)
         clips = hosts.whole(clips)
         if hosts.is_first():
             stem = workdir / "samples" / f"step_{step:08d}"

@@ -63,8 +63,14 @@ def clip_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
 
 
 def is_conditioned(config: configs.Config) -> bool:
-    """Whether the network sees a given part of the clip beside the noisy clip."""
-    return any(dataclasses.asdict(config.masks).values())
+    """Whether the network sees a given part of the clip, or a low-resolution version of it, beside
+    the noisy clip."""
+    return is_upscaling(config) or any(dataclasses.asdict(config.masks).values())
+
+
+def is_upscaling(config: configs.Config) -> bool:
+    """Whether the network is a super-resolution network, given a low-resolution clip."""
+    return config.upscale.factor > 1
 
 
 def input_shape(config: configs.Config, batch: int) -> tuple[int, ...]:

@@ -14,13 +14,14 @@ import optax
 from jaxtyping import Array, Float, UInt8
 
 from stunet import configs
-from stunet.diffusion import masks
+from stunet.diffusion import masks, upscaling
 from stunet.diffusion.loss import clip_loss, stratified_times
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.nn.sharding import constrain
 from stunet.train.state import (
     TrainState,
     is_conditioned,
+    is_upscaling,
     learning_rate,
     make_network,
     make_optimizer,
@@ -42,12 +43,20 @@ def noise_schedule(diffusion: configs.Diffusion) -> NoiseSchedule:
 
 
 def make_loss(config: configs.Config) -> Callable[..., Array]:
-    """Returns `loss(params, x0, mask, t, noise, text, text_mask) -> [b]`, over whole clips."""
+    """Returns `loss(params, x0, given, t, noise, text, text_mask) -> [b]`, over whole clips.
+
+    `given` is what the network sees beside the noisy clip: the mask of the part of x0 that it is
+    given, or a corrupted low-resolution clip and its augmentation level, or None.
+    """
     network, diffusion = make_network(config), config.diffusion
 
-    def loss(params, x0, mask, t, noise, text, text_mask):
+    def loss(params, x0, given, t, noise, text, text_mask):
         def predict(x_t, time):
-            inputs = x_t if mask is None else masks.network_input(x_t, x0, mask)
+            inputs = x_t
+            if is_upscaling(config):
+                inputs = upscaling.network_input(x_t, *given)
+            elif given is not None:
+                inputs = masks.network_input(x_t, x0, given)
             return network.apply({"params": params}, inputs, time, text, text_mask)
 
         return clip_loss(
@@ -119,8 +128,8 @@ def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metri
     times = config.log.validate_times
 
     def validate(params: Any, batch: Batch) -> Metrics:
-        noise_key, mask_key = jax.random.split(jax.random.key(config.seed))
-        x0, given = _given(mask_key, to_float(batch["video"]), config)
+        noise_key, given_key = jax.random.split(jax.random.key(config.seed))
+        x0, given = _given(given_key, to_float(batch["video"]), config)
         noise = jax.random.normal(noise_key, x0.shape)
         text = batch["text"], batch["text_mask"]
 
@@ -135,8 +144,9 @@ def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metri
     return validate
 
 
-def _draw(key: Array, batch: Batch, config: configs.Config) -> tuple[Array | None, ...]:
-    """The clips, and all that is random about an update: masks, times, noise, captions dropped."""
+def _draw(key: Array, batch: Batch, config: configs.Config) -> tuple[Any, ...]:
+    """The clips, and all that is random about an update: what is given, times, noise, captions
+    dropped."""
     time_key, noise_key, caption_key = jax.random.split(key, 3)
     x0, given = _given(jax.random.fold_in(key, 3), to_float(batch["video"]), config)
     t = stratified_times(time_key, len(x0))
@@ -146,10 +156,13 @@ def _draw(key: Array, batch: Batch, config: configs.Config) -> tuple[Array | Non
     return x0, given, t, noise, text, text_mask
 
 
-def _given(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Array | None]:
-    """The clips to be learnt, and the mask of what is given of them; None for a network without."""
+def _given(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Any]:
+    """The clips to be learnt, and what is given of them (`make_loss`)."""
     if not is_conditioned(config):
         return clips, None
+    if is_upscaling(config):
+        upscale = config.upscale
+        return clips, upscaling.draw(key, clips, upscale.factor, upscale.max_augmentation)
     return masks.draw(key, clips, dataclasses.asdict(config.masks))
 
 

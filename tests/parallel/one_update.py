@@ -13,6 +13,7 @@ import test_step
 import tiny
 
 from stunet import configs
+from stunet.diffusion import upscaling
 from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
@@ -74,6 +75,24 @@ def convolution_error() -> float:
     return float(abs(error).max() / abs(expected).max())
 
 
+def upscaling_split() -> dict[str, float]:
+    """The input of a super-resolution network whose rows are split: its error, the collectives."""
+    mesh = meshes.make_mesh(configs.Mesh(data=2, clip=4))
+    clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
+    level = np.zeros(2, np.float32)
+
+    def network_input(clip):
+        low = upscaling.shrink(clip, 4)
+        return shard_clip(upscaling.network_input(clip, shard_clip(low), level))
+
+    expected = jax.jit(network_input)(clip)
+    with meshes.use(mesh):
+        compiled = jax.jit(lambda clip: network_input(shard_clip(clip))).lower(clip).compile()
+        error = jax.device_get(compiled(clip)) - expected
+    counts = {k: c.count for k, c in hlo.read(compiled.as_text()).collectives.items()}
+    return {"error": float(abs(error).max())} | counts
+
+
 def _named(kind, tree):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"{kind}{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
@@ -84,5 +103,6 @@ if __name__ == "__main__":
     alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
     first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
     np.savez(f"{out}/convolution.npz", error=convolution_error())
+    np.savez(f"{out}/upscaling.npz", **upscaling_split())
     for i, asked in enumerate(meshes_asked):
         np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(asked)))

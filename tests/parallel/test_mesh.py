@@ -45,6 +45,12 @@ def test_convolutions_are_right_where_clip_and_features_are_split(directory):
     assert np.load(directory / "convolution.npz")["error"] < 1e-5
 
 
+def test_a_low_resolution_clip_is_enlarged_where_it_lies_but_for_one_row_each_way(directory):
+    split = dict(np.load(directory / "upscaling.npz"))
+    assert split.pop("error") < 1e-6
+    assert split == {"collective-permute": 2}
+
+
 @pytest.mark.parametrize("index", range(len(OTHERS)), ids=[str(m) for m in OTHERS])
 def test_every_mesh_computes_the_same_update(updates, index):
     one, other = updates[0], updates[1 + index]

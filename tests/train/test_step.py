@@ -137,15 +137,20 @@ LEAN = dict(
 )
 
 
+def random_state(config, mesh) -> TrainState:
+    """With nothing at the initial zero that stops gradients, and no program to compile for it."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype),
+        abstract_state(config, mesh).params,
+    )
+    return TrainState(jnp.int32(0), params, params, make_optimizer(config.train).init(params))
+
+
 def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolutions):
     config = tiny.config(model=LEAN, train=dict(batch_size=8, steps=1000, learning_rate=3e-3))
     mesh = meshes.make_mesh(config.mesh)
-    abstract, rng, losses = abstract_state(config, mesh), np.random.default_rng(0), []
-    # Nothing at the initial zero that stops gradients.
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype), abstract.params
-    )
-    state = TrainState(jnp.int32(0), params, params, make_optimizer(config.train).init(params))
+    state, losses = random_state(config, mesh), []
     with meshes.use(mesh):
         values = batch(config)
         values["video"][:] = 255  # soon learnt

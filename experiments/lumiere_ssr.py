@@ -1,0 +1,70 @@
+"""Lumiere's spatial super-resolution: windows of 16 frames, 128x128 -> 1024x1024 pixels.
+
+    stunet prepare VIDEOS runs/clips_1024 --frames 16 --fps 16 --height 1024 --width 1024 ...
+    stunet plan --config experiments/lumiere_ssr.py --topology v5p:4x4x4 --memory-only
+
+The paper's (arXiv 2401.12945): the two resolutions, the base's 16 frames per second, and that it
+works on overlapping windows of a clip, all of whose frames the base has made. All else of this
+network is undisclosed, and chosen here: the length of the window; text of T5-XXL's width, as the
+base's; how the low-resolution clip is given (with noise-conditioning augmentation, as in Imagen,
+arXiv 2205.11487, section 2.4); the network, which resizes no time; the noise schedule; all of
+training.
+
+The network follows Imagen's Efficient U-Net (section 2.5) in that its weights lie where pixels are
+few: 128 features at the finest level, 1024 at the coarsest, the only one with attention.
+It differs in that the depth is the same at all levels, but for blocks of temporal attention that
+are stacked at the coarsest, and in that 2x2 pixels are folded into channels ("simple diffusion",
+arXiv 2301.11093), so that the finest level has 512x512 positions, and the coarsest 32x32.
+
+464,320,140 parameters; the forward pass of a clip takes 6.68e13 operations, two thirds of
+`lumiere_base`'s. Both are counted from shapes: nothing was trained, and whether it fits a pod is
+not known yet.
+"""
+
+from stunet import configs
+
+
+def get_config():
+    config = configs.default()
+
+    # Few features where there are many pixels, many where there are few.
+    config.model.channels = 128
+    config.model.channel_multipliers = (1, 1, 2, 4, 8)
+    config.model.layers_per_level = 2
+    config.model.attention_levels = (False, False, False, False, True)
+    config.model.temporal_factors = (1, 1, 1, 1, 1)
+    config.model.temporal_attention_blocks = 4
+    config.model.patch_size = 2
+    config.model.head_channels = 128
+    config.model.text_pooling_heads = 64
+    config.model.activation = "silu"
+    config.model.dtype = "bfloat16"
+    config.model.remat = "full"
+    config.model.scan_layers = True
+
+    config.text.dim = 4096
+    config.text.max_length = 128
+
+    config.diffusion.shift = 0.25
+
+    config.upscale.factor = 8
+    config.upscale.max_augmentation = 1.0
+
+    config.data.source = "clips"
+    config.data.path = "runs/clips_1024"
+    config.data.frames = 16
+    config.data.height = config.data.width = 1024
+    config.data.fps = 16.0
+
+    config.train.steps = 200_000
+    config.train.batch_size = 64
+    config.train.learning_rate = 1e-4
+    config.train.warmup_steps = 5_000
+    config.train.ema_decay = 0.9999
+
+    # A few samples do not split over the mesh's batch axes: every chip would compute them all.
+    config.log.sample_every = 0
+
+    config.mesh.data = 1
+    config.mesh.fsdp = -1
+    return config
