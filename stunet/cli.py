@@ -105,13 +105,16 @@ def _plan(arguments) -> None:
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
     from stunet import configs
-    from stunet.plan import chips, report
+    from stunet.plan import chips, pieces, report
     from stunet.plan.plan import make_plan
 
     config = configs.load(arguments.config, arguments.overrides)
     chip, devices = chips.devices(arguments.topology, arguments.slices)
     with _elapsed(f"compiling for {len(devices)} x {chip.name}"):
-        plan = make_plan(config, chip, devices, predict_time=not arguments.memory_only)
+        costs = None
+        if not arguments.memory_only:
+            costs = pieces.Costs(config, arguments.topology, arguments.slices)
+        plan = make_plan(config, chip, devices, costs)
     print(report.as_json(plan) if arguments.json else report.text(plan))
     if plan.over:
         raise UserError(f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB")

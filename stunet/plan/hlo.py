@@ -89,6 +89,11 @@ def read(text: str) -> Program:
     return Program(cycles, collectives, tuple(costly))
 
 
+def bytes_sent(collectives: Mapping[str, Collective]) -> int:
+    """What a chip sends: an all-reduce scatters its sums and gathers them, the others go once."""
+    return sum(c.bytes * (2 if kind == "all-reduce" else 1) for kind, c in collectives.items())
+
+
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Lines of each computation, and the name of the one that is the program."""
     computations, entry, lines = {}, "", []

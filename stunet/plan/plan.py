@@ -1,5 +1,5 @@
 """Whether a run fits chips that are not here, and how fast it will be: its train step, compiled for
-them."""
+them, as a whole for its memory and in pieces for its time."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, flops, hlo
+from stunet.plan import chips, flops, hlo, pieces
 from stunet.train.state import abstract_state, count_parameters, input_shape, make_network
 from stunet.train.step import jit_train_step
 
-# Compiles in a fifth of the time, to a program as large but much slower: to see what fits.
+# Compiles in a sixth of the time, to a program as large but much slower: to see what fits.
 _QUICK = {"exec_time_optimization_effort": -1.0}
 
 
@@ -37,12 +37,12 @@ class Plan:
         over: bytes that are lacking; 0 if it fits.
         flops: of the model in a step, all chips: three times those of the forward pass, without
             what is computed anew.
-        step_seconds: predicted by the compiler's estimate of its kernels; None if it was not asked
-            for, or the program does not fit.
+        step_seconds: the sum of `costs`, by the compiler's estimate of its kernels; None if it was
+            not asked for, or the program does not fit.
         collective_seconds: what collectives within a slice take at the links' full speed, if
             nothing hides them.
         collectives: by kind.
-        costly: the operations that take longest: (name, seconds).
+        costs: of the network's distinct pieces, the costliest first.
         fallbacks: levels that the mesh does not split as asked.
         clips: in a step.
         steps: of the whole run.
@@ -61,7 +61,7 @@ class Plan:
     step_seconds: float | None
     collective_seconds: float | None
     collectives: dict[str, hlo.Collective]
-    costly: list[tuple[str, float]]
+    costs: list[pieces.Cost]
     fallbacks: list[str]
     clips: int
     steps: int
@@ -79,8 +79,7 @@ def make_plan(
     config: configs.Config,
     chip: chips.Chip,
     devices: Sequence[jax.Device],
-    *,
-    predict_time: bool = True,
+    costs: pieces.Costs | None = None,
 ) -> Plan:
     """Compiles the train step for `devices`.
 
@@ -88,19 +87,18 @@ def make_plan(
         config: of the run; `mesh` says how it lies on the devices.
         chip: what the devices are.
         devices: of a topology (`chips.devices`).
-        predict_time: False compiles several times faster, and says only what fits.
+        costs: of the same config on the same topology; without them no time is predicted.
 
     Raises:
         UserError: mesh, batch and devices do not go together.
     """
+    begun = time.monotonic()
     mesh = meshes.make_mesh(config.mesh, devices)
     meshes.check_batch(config.train, mesh)
     with meshes.use(mesh, config.mesh.clip_axis):
         state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
-        begun = time.monotonic()
         lowered = jit_train_step(config, state).lower(state, batch)
-        compiled, over, used = _compile(lowered, predict_time)
-        seconds = time.monotonic() - begun
+        compiled, over, used = _compile(lowered)
     sizes = {
         "params": _bytes_on_a_chip(state.params),
         "optimizer": _bytes_on_a_chip(state.opt_state),
@@ -116,7 +114,7 @@ def make_plan(
         sizes["code"] = memory.generated_code_size_in_bytes
         over = max(0.0, sum(sizes.values()) - chip.hbm)
         program = hlo.read(compiled.as_text())
-    timed = predict_time and compiled is not None
+    timed = costs.result() if costs and not over else []
     return Plan(
         chip=chip.name,
         chips=len(devices),
@@ -132,16 +130,14 @@ def make_plan(
         hbm=chip.hbm,
         over=over,
         flops=model_flops(config),
-        step_seconds=program.cycles / chip.hertz if timed else None,
-        collective_seconds=(
-            sum(c.bytes for c in program.collectives.values()) / chip.ici if timed else None
-        ),
+        step_seconds=sum(cost.seconds for cost in timed) if timed else None,
+        collective_seconds=hlo.bytes_sent(program.collectives) / chip.ici if timed else None,
         collectives=dict(program.collectives),
-        costly=[(name, cycles / chip.hertz) for name, cycles in program.costly if timed],
+        costs=timed,
         fallbacks=fallbacks(config, mesh),
         clips=config.train.batch_size,
         steps=config.train.steps,
-        compile_seconds=seconds,
+        compile_seconds=time.monotonic() - begun,
     )
 
 
@@ -190,11 +186,11 @@ def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
     return found
 
 
-def _compile(lowered, predict_time: bool):
+def _compile(lowered):
     """(program, 0, 0), or (None, bytes lacking, bytes used) where it does not fit."""
     try:
         with chips.quiet():
-            return lowered.compile(compiler_options=None if predict_time else _QUICK), 0.0, 0.0
+            return lowered.compile(compiler_options=_QUICK), 0.0, 0.0
     except jax.errors.JaxRuntimeError as error:
         found = re.search(
             r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])",

@@ -53,7 +53,8 @@ def text(plan: Plan) -> str:
         ]
         lines += ["", "what takes longest"]
         lines += [
-            f"  {seconds / plan.step_seconds:6.1%}  {name}" for name, seconds in plan.costly[:8]
+            f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
+            for cost in plan.costs[:12]
         ]
     if plan.collectives:
         lines += ["", "collectives of a step, on each chip"]
@@ -63,8 +64,9 @@ def text(plan: Plan) -> str:
     lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
     lines += [
         "",
-        f"compiled in {plan.compile_seconds:.0f} s. Not known here: what the data-centre network "
-        "takes, how much of the collectives is hidden, and whether the data keep up.",
+        f"compiled in {plan.compile_seconds:.0f} s. Not in the time: noise, loss, the optimiser's "
+        "update. Not known here: what the data-centre network takes, how much of the collectives "
+        "is hidden, and whether the data keep up.",
     ]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from stunet import configs
 from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo, report
+from stunet.plan import chips, hlo, pieces, report
 from stunet.plan.plan import Plan, abstract_batch, fallbacks
 
 PLAN = Plan(
@@ -30,7 +30,7 @@ PLAN = Plan(
     step_seconds=2.0,
     collective_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
-    costly=[("conv", 0.5)],
+    costs=[pieces.Cost("conv", 2, 0.5)],
     fallbacks=[],
     clips=64,
     steps=1000,

@@ -1,0 +1,208 @@
+"""How long a train step takes, from its distinct pieces, each compiled once.
+
+Compiled for speed, a whole network takes the compiler an hour, and its distinct blocks minutes. A
+piece is a block of the network (a residual block, an attention, an inflation, a resizing): its
+forward pass, and its backward pass under the network's remat policy, with the shardings that its
+arguments have in the step. What lies between blocks is not in any piece: noise, the loss, and the
+optimiser's update.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import pathlib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from stunet import configs, files
+from stunet.nn.layers import CLIP_AXES
+from stunet.nn.sharding import partition_spec
+from stunet.nn.stunet import REMAT_POLICIES, Layer, STUNet
+from stunet.parallel import mesh as meshes
+from stunet.plan import chips, hlo
+from stunet.train.state import input_shape, make_network
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One block of the network, as it is called.
+
+    Attributes:
+        name: of its kind and extents, for people.
+        module: the block by itself.
+        arguments: shapes and dtypes that it is called with; None for those that are left out.
+        calls: names of all blocks of the network that are equal to this one, in order.
+    """
+
+    name: str
+    module: nn.Module
+    arguments: tuple[Any, ...]
+    calls: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What all calls of a piece take on one chip, in one step.
+
+    Attributes:
+        name: of the piece.
+        calls: how often it is called.
+        seconds: of all calls, forward and backward, without collectives.
+    """
+
+    name: str
+    calls: int
+    seconds: float
+
+
+class Costs:
+    """Of all pieces, computed in processes of their own, one for each core, from now on.
+
+    Each is stored in the user's cache under what was compiled, so that none is compiled twice.
+    """
+
+    def __init__(self, config: configs.Config, topology: str, slices: int = 1):
+        batch = config.train.batch_size // config.train.accumulate
+        self._pieces = find(config, batch)
+        self._parts = config.train.accumulate
+        # The compiler's threads and a fork do not go together.
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            os.cpu_count(), multiprocessing.get_context("spawn")
+        )
+        arguments = (config, batch, topology, slices)
+        self._seconds = [
+            self._pool.submit(_seconds, *arguments, i) for i in range(len(self._pieces))
+        ]
+
+    def result(self) -> list[Cost]:
+        """Waits for them. The costliest piece is first."""
+        with self._pool:
+            costs = [
+                Cost(piece.name, calls, calls * future.result())
+                for piece, future in zip(self._pieces, self._seconds, strict=True)
+                for calls in [len(piece.calls) * self._parts]
+            ]
+        return sorted(costs, key=lambda cost: -cost.seconds)
+
+
+def _seconds(config: configs.Config, batch: int, topology: str, slices: int, index: int) -> float:
+    """What one call of a piece takes on one chip of the topology, compiled or remembered."""
+    chip, devices = chips.devices(topology, slices)
+    mesh = meshes.make_mesh(config.mesh, devices)
+    piece = find(config, batch)[index]
+    with meshes.use(mesh, config.mesh.clip_axis):
+        lowered = lower(piece, config, mesh)
+    version = importlib.metadata.version("libtpu"), jax.__version__
+    asked = f"{version} {topology} {slices} {lowered.as_text()}"
+    file = _cache() / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+    if file.is_file():
+        return json.loads(file.read_text())["cycles"] / chip.hertz
+    with chips.quiet():
+        cycles = hlo.read(lowered.compile().as_text()).cycles
+    with files.atomic(file) as temporary:
+        temporary.write_text(json.dumps({"piece": piece.name, "cycles": cycles}))
+    return cycles / chip.hertz
+
+
+def _cache() -> pathlib.Path:
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "stunet" / "plan"
+
+
+def find(config: configs.Config, batch: int) -> list[Piece]:
+    """The distinct pieces of the network on a batch of so many clips, in order of their first
+    call."""
+    network = make_network(config).clone(remat="none", scan_layers=False)
+    calls: dict[tuple, tuple[nn.Module, tuple, list[str]]] = {}
+    inside = []
+
+    def record(call, args, kwargs, context):
+        module = context.module
+        if inside or isinstance(module, (STUNet, Layer)) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+        fields = {
+            f.name: getattr(module, f.name)
+            for f in dataclasses.fields(module)
+            if f.name not in ("parent", "name")
+        }
+        key = (type(module), repr(fields), repr(shapes))
+        alone = module.clone(parent=None, name=None)
+        calls.setdefault(key, (alone, shapes, []))[2].append("/".join(module.path))
+        inside.append(module)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            inside.pop()
+
+    text = config.text
+    arguments = (
+        jax.ShapeDtypeStruct(input_shape(config, batch), jnp.float32),
+        jax.ShapeDtypeStruct((batch,), jnp.float32),
+        jax.ShapeDtypeStruct((batch, text.max_length, text.dim), jnp.float32),
+        jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_),
+    )
+    with nn.intercept_methods(record):
+        _abstract_init(network, arguments)
+    return [
+        Piece(_name(module, shapes), module, shapes, tuple(paths))
+        for module, shapes, paths in calls.values()
+    ]
+
+
+def _name(module: nn.Module, arguments: tuple) -> str:
+    extents = "x".join(map(str, arguments[0].shape[1:]))
+    features, resample = (getattr(module, key, None) for key in ("features", "resample"))
+    way = f" {resample}" if resample not in (None, "none") else ""
+    return f"{type(module).__name__}{way} {extents}" + (f" -> {features}" if features else "")
+
+
+def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):
+    """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, dy)
+    -> (y, gradients)`."""
+    boxed = _abstract_init(piece.module, piece.arguments)
+    params = meshes.abstract(boxed, mesh)
+    arguments = jax.tree.map(lambda a: _placed(a, mesh), piece.arguments)
+    floats = [i for i, a in enumerate(arguments) if a is not None and a.dtype != jnp.bool_]
+
+    def both(params, inputs, rest, dy):
+        def apply(params, inputs):
+            given = dict(zip(floats, inputs, strict=True)) | rest
+            return piece.module.apply(params, *(given.get(i) for i in range(len(arguments))))
+
+        if config.model.remat != "none":
+            apply = jax.checkpoint(apply, policy=REMAT_POLICIES[config.model.remat])
+        y, backward = jax.vjp(apply, params, inputs)
+        return y, backward(dy)
+
+    inputs = [arguments[i] for i in floats]
+    rest = {i: a for i, a in enumerate(arguments) if i not in floats and a is not None}
+    y = jax.eval_shape(piece.module.apply, params, *arguments)
+    y = _placed(y, mesh)
+    of = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)  # noqa: E731
+    return jax.jit(both, out_shardings=(of(y), (of(params), of(inputs)))).lower(
+        params, inputs, rest, y
+    )
+
+
+def _abstract_init(module: nn.Module, arguments: tuple) -> Any:
+    """Shapes of the module's parameters, boxed with the names of their axes."""
+    # Without rules: flax would constrain each parameter, and know nothing of extents that do not
+    # divide.
+    with nn.logical_axis_rules(()):
+        return jax.eval_shape(lambda *args: module.init(jax.random.key(0), *args), *arguments)
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
+    """With the sharding that the network's activations have."""
+    names = CLIP_AXES if leaf.ndim == len(CLIP_AXES) else ("batch", *[None] * (leaf.ndim - 1))
+    spec = partition_spec(names, leaf.shape, mesh.shape)
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
