@@ -26,7 +26,6 @@ _CALLED = re.compile(r"(calls|body|condition|to_apply|branch_computations)=\{?(%
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_OPERATION = re.compile(r'op_name="([^"]*)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +43,10 @@ class Program:
     Attributes:
         cycles: estimated, without collectives.
         collectives: by kind.
-        costly: the operations that take most cycles, with these: (name, cycles).
     """
 
     cycles: int
     collectives: Mapping[str, Collective]
-    costly: tuple[tuple[str, int], ...]
 
 
 def read(text: str) -> Program:
@@ -65,17 +62,13 @@ def read(text: str) -> Program:
         if kind == "calls"
         for name in _names(names)
     }
-    cycles, costs = 0, {}
+    cycles = 0
     counts = dict.fromkeys(COLLECTIVES, 0)
     moved = dict.fromkeys(COLLECTIVES, 0)
     for name, lines in computations.items():
         for line in lines:
             if (estimate := _CYCLES.search(line)) and name not in fused:
-                took = int(estimate[1]) * runs.get(name, 0)
-                cycles += took
-                operation = _OPERATION.search(line)
-                key = operation[1] if operation else line.split("=")[0].strip()
-                costs[key] = costs.get(key, 0) + took
+                cycles += int(estimate[1]) * runs.get(name, 0)
             if match := _OPCODE.match(line):
                 kind = match[2].removesuffix("-start")
                 if kind in counts:
@@ -85,8 +78,7 @@ def read(text: str) -> Program:
                     size = max(sizes, default=0) if match[2] != kind else sum(sizes)
                     moved[kind] += runs.get(name, 0) * size
     collectives = {k: Collective(counts[k], moved[k]) for k in COLLECTIVES if counts[k]}
-    costly = sorted(costs.items(), key=lambda item: -item[1])[:30]
-    return Program(cycles, collectives, tuple(costly))
+    return Program(cycles, collectives)
 
 
 def bytes_sent(collectives: Mapping[str, Collective]) -> int:

@@ -107,7 +107,7 @@ def make_plan(
     }
     if compiled is None:
         sizes["temporaries"] = max(0.0, used - sum(sizes.values()))
-        program = hlo.Program(0, {}, ())
+        program = hlo.Program(0, {})
     else:
         memory = compiled.memory_analysis()
         sizes["temporaries"] = memory.temp_size_in_bytes
