@@ -51,7 +51,7 @@ def text(plan: Plan) -> str:
             f"clips/s                {rate:.1f}",
             f"chip-hours             {hours:,.0f} for {plan.steps:,} steps",
         ]
-        lines += ["", "what takes longest"]
+        lines += ["", "what takes longest (noise, loss and the optimiser's update are left out)"]
         lines += [
             f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
             for cost in plan.costs[:12]
@@ -64,9 +64,8 @@ def text(plan: Plan) -> str:
     lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
     lines += [
         "",
-        f"compiled in {plan.compile_seconds:.0f} s. Not in the time: noise, loss, the optimiser's "
-        "update. Not known here: what the data-centre network takes, how much of the collectives "
-        "is hidden, and whether the data keep up.",
+        f"compiled in {plan.compile_seconds:.0f} s. Not known here: what the data-centre network "
+        "takes, how much of the collectives is hidden, and whether the data keep up.",
     ]
     return "\n".join(lines)
 
