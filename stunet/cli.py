@@ -110,10 +110,12 @@ def _plan(arguments) -> None:
 
     config = configs.load(arguments.config, arguments.overrides)
     chip, devices = chips.devices(arguments.topology, arguments.slices)
-    with _elapsed(f"compiling for {len(devices)} x {chip.name}"):
-        costs = None
-        if not arguments.memory_only:
-            costs = pieces.Costs(config, arguments.topology, arguments.slices)
+    with (
+        _elapsed(f"compiling for {len(devices)} x {chip.name}"),
+        contextlib.nullcontext()
+        if arguments.memory_only
+        else pieces.Costs(config, arguments.topology, arguments.slices) as costs,
+    ):
         plan = make_plan(config, chip, devices, costs)
     print(report.as_json(plan) if arguments.json else report.text(plan))
     if plan.over:

@@ -65,7 +65,8 @@ class Cost:
 class Costs:
     """Of all pieces, computed in processes of their own, one for each core, from now on.
 
-    Each is stored in the user's cache under what was compiled, so that none is compiled twice.
+    Each is stored in the user's cache under what was compiled, so that none is compiled twice. A
+    context: at its end, pieces whose turn has not come are given up.
     """
 
     def __init__(self, config: configs.Config, topology: str, slices: int = 1):
@@ -81,14 +82,18 @@ class Costs:
             self._pool.submit(_seconds, *arguments, i) for i in range(len(self._pieces))
         ]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._pool.shutdown(cancel_futures=True)
+
     def result(self) -> list[Cost]:
         """Waits for them. The costliest piece is first."""
-        with self._pool:
-            costs = [
-                Cost(piece.name, calls, calls * future.result())
-                for piece, future in zip(self._pieces, self._seconds, strict=True)
-                for calls in [len(piece.calls) * self._parts]
-            ]
+        costs = []
+        for piece, future in zip(self._pieces, self._seconds, strict=True):
+            calls = len(piece.calls) * self._parts
+            costs.append(Cost(piece.name, calls, calls * future.result()))
         return sorted(costs, key=lambda cost: -cost.seconds)
 
 
