@@ -41,7 +41,8 @@ class Plan:
             not asked for, or the program does not fit.
         collective_seconds: what collectives within a slice take at the links' full speed, if
             nothing hides them.
-        collectives: by kind.
+        collectives: by kind; on TPUs, those within a slice.
+        between_slices: by kind, those that cross the data-centre network.
         costs: of the network's distinct pieces, the costliest first.
         fallbacks: levels that the mesh does not split as asked.
         clips: in a step.
@@ -61,6 +62,7 @@ class Plan:
     step_seconds: float | None
     collective_seconds: float | None
     collectives: dict[str, hlo.Collective]
+    between_slices: dict[str, hlo.Collective]
     costs: list[pieces.Cost]
     fallbacks: list[str]
     clips: int
@@ -107,7 +109,7 @@ def make_plan(
     }
     if compiled is None:
         sizes["temporaries"] = max(0.0, used - sum(sizes.values()))
-        program = hlo.Program(0, {})
+        program = hlo.Program(0, {}, {})
     else:
         memory = compiled.memory_analysis()
         sizes["temporaries"] = memory.temp_size_in_bytes
@@ -133,6 +135,7 @@ def make_plan(
         step_seconds=sum(cost.seconds for cost in timed) if timed else None,
         collective_seconds=hlo.bytes_sent(program.collectives) / chip.ici if timed else None,
         collectives=dict(program.collectives),
+        between_slices=dict(program.between_slices),
         costs=timed,
         fallbacks=fallbacks(config, mesh),
         clips=config.train.batch_size,

@@ -56,11 +56,15 @@ def text(plan: Plan) -> str:
             f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
             for cost in plan.costs[:12]
         ]
-    if plan.collectives:
-        lines += ["", "collectives of a step, on each chip"]
-        lines += [
-            f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in plan.collectives.items()
-        ]
+    for where, collectives in (
+        ("collectives of a step, on each chip", plan.collectives),
+        ("of a step, between slices, from each chip", plan.between_slices),
+    ):
+        if collectives:
+            lines += ["", where]
+            lines += [
+                f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in collectives.items()
+            ]
     lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
     lines += [
         "",

@@ -30,6 +30,7 @@ PLAN = Plan(
     step_seconds=2.0,
     collective_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
+    between_slices={},
     costs=[pieces.Cost("conv", 2, 0.5)],
     fallbacks=[],
     clips=64,
@@ -100,3 +101,19 @@ def test_a_plan_from_the_command_line(tmp_path):
     assert plan["chips"] == 4
     assert 0 < plan["mfu"] < 1
     assert plan["bytes"]["optimizer"] == pytest.approx(2 * plan["bytes"]["params"], rel=0.01)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")
+def test_sums_of_gradients_alone_cross_between_slices(tmp_path):
+    flags = ["--topology", "v5e:2x2", "--slices", "2", "--memory-only", "--json"]
+    mesh = [f"--config.mesh.{k}={n}" for k, n in dict(slice=2, data=1, fsdp=2, clip=2).items()]
+    # With a single row on a chip, the compiler gathers clips of both slices for some gradients.
+    rows = ["--config.data.height=16", "--config.data.width=16"]
+    command = tiny.command("plan", "--config", tiny.experiment(tmp_path), *flags, *mesh, *rows)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=900)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["chips"] == 8
+    assert set(plan["between_slices"]) == {"all-reduce"}
+    # At least every gradient, each once, as it is sharded; small ones are padded to tiles.
+    assert plan["between_slices"]["all-reduce"]["bytes"] >= plan["bytes"]["params"]
