@@ -35,7 +35,7 @@ def _train(arguments) -> None:
     from stunet import configs
 
     config = configs.load(arguments.config, arguments.overrides)
-    _set_up_jax()
+    set_up_jax()
     from stunet.parallel import hosts
     from stunet.train.loop import train
 
@@ -48,7 +48,7 @@ def _train(arguments) -> None:
 
 
 def _sample(arguments) -> None:
-    _set_up_jax()
+    set_up_jax()
     from tqdm import tqdm
 
     from stunet.generate import text
@@ -150,7 +150,7 @@ def _elapsed(what: str) -> Iterator[None]:
         terminal.close()
 
 
-def _set_up_jax() -> None:
+def set_up_jax() -> None:
     """Compiled programs are kept between runs, where the user has not said otherwise."""
     import jax
     from absl import logging
