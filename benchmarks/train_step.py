@@ -14,15 +14,20 @@ that reading clips is no part of it. Every step is waited for. What is printed:
 * the model's operations (three times those of the forward pass, without what is computed anew), and
   MFU, their share of the device's published bfloat16 peak;
 * the bytes that `stunet plan --topology local` predicts for a device, by kind, and the most that
-  were in use, where the backend counts them (a CPU's does not). That is the most since the process
-  began: making the state, and what the compiler tried out, are within it.
+  were in use. A GPU's or TPU's backend counts them, since the process began: making the state, and
+  what the compiler tried out, are within it. A CPU's does not; on Linux it is the state, the batch
+  and what the process grows by in a step, shared out over the virtual devices.
 """
 
 import argparse
+import ctypes
 import dataclasses
+import pathlib
+import re
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -35,6 +40,8 @@ from stunet.plan import chips
 from stunet.plan.plan import Plan, abstract_batch, make_plan
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
+
+PROCESS = pathlib.Path("/proc/self")
 
 
 def noise_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
@@ -49,26 +56,44 @@ def noise_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, ja
     return meshes.shard_batch({key: make[key](shape) for key, shape in shapes.items()}, mesh)
 
 
-def step_seconds(config: configs.Config, devices, warmup: int, steps: int) -> list[float]:
-    """Of each of `steps` updates that follow `warmup` others."""
+def measure(
+    config: configs.Config, devices: Sequence[jax.Device], warmup: int, steps: int
+) -> tuple[list[float], int | None]:
+    """Seconds of each of `steps` updates that follow `warmup` others, and the most bytes in use on
+    a device; None where that cannot be found out."""
     mesh = meshes.make_mesh(config.mesh, devices)
     with meshes.use(mesh, config.mesh.clip_axis):
         state, batch = create_state(config, mesh), noise_batch(config, mesh)
         update = jit_train_step(config, state)
+        leaves = jax.tree.leaves((state, batch))
+        held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
         times = []
         for _ in range(warmup + steps):
             begun = time.perf_counter()
-            state, metrics = jax.block_until_ready(update(state, batch))
+            state, _ = jax.block_until_ready(update(state, batch))
             times.append(time.perf_counter() - begun)
-    if not np.isfinite(metrics["loss"]):
-        raise UserError("the loss is not finite, so that its time means nothing")
-    return times[warmup:]
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+        if None not in peaks:
+            return times[warmup:], max(peaks)
+        if sys.platform != "linux" or devices[0].platform != "cpu":
+            return times[warmup:], None
+        grown = growth(lambda: jax.block_until_ready(update(state, batch)))
+        return times[warmup:], (held + grown) // len(devices)
 
 
-def peak_bytes(devices) -> int | None:
-    """The most bytes in use on any device so far; None where they are not counted."""
-    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
-    return None if None in peaks else max(peaks)
+def growth(function: Callable[[], object]) -> int:
+    """By how many bytes this process is larger within `function` than before, at most; on Linux."""
+
+    def resident(key: str) -> int:
+        (line,) = re.findall(rf"{key}:\s+(\d+) kB", PROCESS.joinpath("status").read_text())
+        return 1024 * int(line)
+
+    # What has been freed is given back, for it to be counted again; then the peak begins anew.
+    ctypes.CDLL(None).malloc_trim(0)
+    PROCESS.joinpath("clear_refs").write_text("5")
+    before = resident("VmRSS")
+    function()
+    return resident("VmHWM") - before
 
 
 def report(plan: Plan, times: list[float], peak: int | None) -> str:
@@ -88,14 +113,14 @@ def report(plan: Plan, times: list[float], peak: int | None) -> str:
         f"clips/s        {plan.clips / median:.4g}",
         f"model FLOPs    {plan.flops:.4g} in a step; "
         f"{plan.flops / plan.chips / median:.4g} a second on a device",
-        "MFU            " + (f"{mfu:.1%}" if mfu else "not known: nor is this device's peak"),
+        "MFU            " + (f"{mfu:.1%}" if mfu else "not known, as this device's peak is not"),
         "",
         "memory of a device",
         *(f"  {kind:<12}{size(n)} predicted" for kind, n in plan.bytes.items()),
         f"  {'peak':<12}{size(predicted)} predicted",
         f"  {'peak':<12}{size(peak)} measured, {peak / predicted:.2f} of what was predicted"
         if peak
-        else f"  {'peak':<12}not measured: this backend does not count it",
+        else f"  {'peak':<12}not measured: this backend does not count",
     ]
     return "\n".join(lines)
 
@@ -121,10 +146,10 @@ def main() -> None:
         plan = make_plan(config, chip, devices)
         if plan.over:
             raise UserError(f"the step does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB")
-        times = step_seconds(config, devices, arguments.warmup, arguments.steps)
+        times, peak = measure(config, devices, arguments.warmup, arguments.steps)
     except UserError as error:
         sys.exit(f"train_step.py: {error}")
-    print(report(plan, times, peak_bytes(devices)))
+    print(report(plan, times, peak))
 
 
 if __name__ == "__main__":
