@@ -66,15 +66,16 @@ def devices(topology: str, slices: int = 1) -> tuple[Chip, Sequence[jax.Device]]
 
     Raises:
         UserError: no such chip or shape, or the TPU compiler is not installed; several slices of
-            local devices.
+            local devices, or none here.
     """
     if topology == "local":
         if slices > 1:
             raise UserError(f"--slices is {slices}; local devices are planned for as they are")
         try:
             found = jax.devices()
-        except RuntimeError as error:
-            raise UserError(f"--topology local: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, AssertionError) as error:  # JAX raises either.
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            raise UserError(f"JAX finds no device here; JAX_PLATFORMS is {asked!r}") from error
         return local(found[0]), found
     generation, _, shape = topology.partition(":")
     chip = choose(CHIPS, generation, "TPU generation")
