@@ -35,7 +35,7 @@ def _train(arguments) -> None:
     from stunet import configs
 
     config = configs.load(arguments.config, arguments.overrides)
-    _set_up_jax()
+    set_up_jax()
     from stunet.parallel import hosts
     from stunet.train.loop import train
 
@@ -48,7 +48,7 @@ def _train(arguments) -> None:
 
 
 def _sample(arguments) -> None:
-    _set_up_jax()
+    set_up_jax()
     from tqdm import tqdm
 
     from stunet.generate import text
@@ -98,12 +98,15 @@ def _prepare(arguments) -> None:
 
 
 def _plan(arguments) -> None:
-    # Compiling for chips that are not here needs none, and must not look for any.
-    os.environ |= {
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
+    local = arguments.topology == "local"
+    if not local:
+        # Compiling for chips that are not here needs none, and must not look for any. Before the
+        # first import of JAX.
+        os.environ |= {
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        }
     from stunet import configs
     from stunet.plan import chips, pieces, report
     from stunet.plan.plan import make_plan
@@ -113,7 +116,7 @@ def _plan(arguments) -> None:
     with (
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
-        if arguments.memory_only
+        if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
         else pieces.Costs(config, arguments.topology, arguments.slices) as costs,
     ):
         plan = make_plan(config, chip, devices, costs)
@@ -147,7 +150,7 @@ def _elapsed(what: str) -> Iterator[None]:
         terminal.close()
 
 
-def _set_up_jax() -> None:
+def set_up_jax() -> None:
     """Compiled programs are kept between runs, where the user has not said otherwise."""
     import jax
     from absl import logging
@@ -213,12 +216,14 @@ def _parser() -> argparse.ArgumentParser:
     plan = command(
         "plan",
         _plan,
-        "say whether a run fits a TPU topology, and how fast it will be",
+        "say whether a run fits a TPU topology, or this machine, and how fast it will be",
         epilog="any key of the config: --config.mesh.clip=4 (see stunet/configs/schema.py)",
     )
     plan.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     plan.add_argument(
-        "--topology", required=True, help="generation and shape, as v5p:4x4x4, v5e:16x16, v6e:16x16"
+        "--topology",
+        required=True,
+        help="generation and shape, as v5p:4x4x4, v5e:16x16, v6e:16x16; or local: this machine",
     )
     plan.add_argument("--slices", type=_at_least_one, default=1, help="of that topology")
     plan.add_argument(

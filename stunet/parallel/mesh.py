@@ -31,10 +31,12 @@ RULES = (
 
 
 def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Arranges the devices as the config says.
+    """Arranges the devices as the config says; of several TPU slices, so that `slice` alone crosses
+    the data-centre network.
 
     Raises:
-        UserError: the extents do not multiply to the number of devices.
+        UserError: the extents do not multiply to the number of devices, or `slice` is not a
+            multiple of the number of TPU slices.
     """
     devices = jax.devices() if devices is None else devices
     asked = {axis: getattr(extents, axis) for axis in AXES}
@@ -46,12 +48,39 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
             f"mesh is {extents}, which does not fit {len(devices)} devices; "
             "set one extent to -1 to take what is left"
         )
+    slices = count_slices(devices)
+    if shape["slice"] % slices:
+        raise UserError(
+            f"mesh.slice is {shape['slice']} and the devices are {slices} slices; set mesh.slice "
+            f"to {slices}, so that no other axis crosses the data-centre network"
+        )
     # An axis of the torus may be split between two of ours: 16x16 chips as fsdp 64 x clip 4.
-    arranged = mesh_utils.create_device_mesh(
-        tuple(shape.values()), devices, allow_split_physical_axes=True
-    )
+    if slices == 1:
+        arranged = mesh_utils.create_device_mesh(
+            tuple(shape.values()), devices, allow_split_physical_axes=True
+        )
+    else:
+        within = shape | {"slice": shape["slice"] // slices}
+        across = dict.fromkeys(AXES, 1) | {"slice": slices}
+        arranged = mesh_utils.create_hybrid_device_mesh(
+            tuple(within.values()),
+            tuple(across.values()),
+            devices,
+            allow_split_physical_axes=True,
+        )
     # Auto axes: the compiler places what the rules leave open.
     return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def count_slices(devices: Sequence[jax.Device]) -> int:
+    """TPU slices that the devices belong to; 1 elsewhere.
+
+    GPUs have a `slice_index` too, which numbers hosts, but come host by host in `jax.devices()`,
+    and any axis may go over the network between those.
+    """
+    if devices[0].platform != "tpu":
+        return 1
+    return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:

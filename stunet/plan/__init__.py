@@ -1,1 +1,1 @@
-"""What a run needs on machines that are not here, found out by compiling it for them."""
+"""What a run needs, on machines that need not be here, found out by compiling it for them."""

@@ -1,4 +1,4 @@
-"""TPU chips, and meshes of them that are not here (`v5p:4x4x4`)."""
+"""Chips to plan for: TPUs that are not here (`v5p:4x4x4`), and this machine's (`local`)."""
 
 import contextlib
 import dataclasses
@@ -15,20 +15,20 @@ from stunet.errors import UserError, choose
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device, as JAX counts them.
+    """One device, as JAX counts them; None is what is not known of it.
 
     Attributes:
-        hbm: bytes that the compiler gives to a program.
+        hbm: bytes that a program may take.
         flops: peak of bfloat16 multiplications and additions a second.
         hertz: of the clock in which the compiler counts cycles.
         ici: bytes a second that one chip sends over all its links within a slice.
     """
 
     name: str
-    hbm: float
-    flops: float
-    hertz: float
-    ici: float
+    hbm: float | None = None
+    flops: float | None = None
+    hertz: float | None = None
+    ici: float | None = None
 
 
 # Published peaks and links (cloud.google.com/tpu/docs). Clocks: peak / (multiplications and
@@ -41,22 +41,48 @@ CHIPS = {
     "v6e": Chip("v6e", 31.25 * 2**30, 918e12, 1.75e9, 448e9),
 }
 
+# Published peaks of bfloat16, dense, by what JAX calls the device (NVIDIA's data sheets).
+LOCAL_FLOPS = {
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "TPU v4": CHIPS["v4"].flops,
+    "TPU v5 lite": CHIPS["v5e"].flops,
+    "TPU v5": CHIPS["v5p"].flops,
+    "TPU v6 lite": CHIPS["v6e"].flops,
+}
+
 
 def devices(topology: str, slices: int = 1) -> tuple[Chip, Sequence[jax.Device]]:
-    """The devices of a topology, for compiling only.
+    """The devices of a topology: TPUs for compiling only, or all of this machine's.
 
     Args:
-        topology: generation and shape, such as `v5p:4x4x4` or `v5e:16x16`.
+        topology: generation and shape, such as `v5p:4x4x4` or `v5e:16x16`; or `local`.
         slices: that many of them, joined by the data-centre network.
 
     Raises:
-        UserError: no such chip or shape, or the TPU compiler is not installed.
+        UserError: no such chip or shape, or the TPU compiler is not installed; several slices of
+            local devices, or none here.
     """
+    if topology == "local":
+        if slices > 1:
+            raise UserError(f"--slices is {slices}; local devices are planned for as they are")
+        try:
+            found = jax.devices()
+        except (RuntimeError, AssertionError) as error:  # JAX raises either.
+            asked = os.environ.get("JAX_PLATFORMS", "")
+            raise UserError(f"JAX finds no device here; JAX_PLATFORMS is {asked!r}") from error
+        return local(found[0]), found
     generation, _, shape = topology.partition(":")
     chip = choose(CHIPS, generation, "TPU generation")
     if not re.fullmatch(r"\d+(x\d+)+", shape):
         raise UserError(
-            f"--topology is {topology!r}; it is a generation and a shape, such as v5p:4x4x4"
+            f"--topology is {topology!r}; it is a generation and a shape, such as v5p:4x4x4, "
+            "or local"
         )
     from jax.experimental import topologies
 
@@ -73,6 +99,16 @@ def devices(topology: str, slices: int = 1) -> tuple[Chip, Sequence[jax.Device]]
                 reason = "the TPU compiler is not installed; pip install 'stunet[tpu]'"
             raise UserError(f"--topology {topology}: {reason}") from error
     return chip, found.devices
+
+
+def local(device: jax.Device) -> Chip:
+    """What is known of a device that is here.
+
+    Its memory is what JAX may allocate: of a GPU three quarters, unless
+    XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. A CPU's is not known.
+    """
+    memory = (device.memory_stats() or {}).get("bytes_limit")
+    return Chip(device.device_kind, memory, LOCAL_FLOPS.get(device.device_kind))
 
 
 @contextlib.contextmanager

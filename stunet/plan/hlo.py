@@ -8,7 +8,7 @@ their tiling; they leave out what collectives take.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
@@ -25,6 +25,9 @@ _OPCODE = re.compile(r"^\s*(?:ROOT )?%[\w.\-]+ = (.*?)[\])}] ([a-z][\w\-]*)\(")
 _CALLED = re.compile(r"(calls|body|condition|to_apply|branch_computations)=\{?(%[\w.\-, %]+)\}?")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+# What crosses between slices is no longer a collective of the slice's program, but is handed to the
+# runtime of the data-centre network.
+_MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
@@ -42,11 +45,13 @@ class Program:
 
     Attributes:
         cycles: estimated, without collectives.
-        collectives: by kind.
+        collectives: by kind; on TPUs, those within a slice.
+        between_slices: by kind, those that cross the data-centre network.
     """
 
     cycles: int
     collectives: Mapping[str, Collective]
+    between_slices: Mapping[str, Collective]
 
 
 def read(text: str) -> Program:
@@ -63,27 +68,36 @@ def read(text: str) -> Program:
         for name in _names(names)
     }
     cycles = 0
-    counts = dict.fromkeys(COLLECTIVES, 0)
-    moved = dict.fromkeys(COLLECTIVES, 0)
+    within, between = [], []
     for name, lines in computations.items():
         for line in lines:
             if (estimate := _CYCLES.search(line)) and name not in fused:
                 cycles += int(estimate[1]) * runs.get(name, 0)
             if match := _OPCODE.match(line):
-                kind = match[2].removesuffix("-start")
-                if kind in counts:
-                    counts[kind] += runs.get(name, 0)
-                    sizes = _sizes(match[1] + "]")
+                kind, sizes = match[2].removesuffix("-start"), _sizes(match[1] + "]")
+                if kind in COLLECTIVES:
                     # A start's result holds what is sent and what is received; else all of it is.
                     size = max(sizes, default=0) if match[2] != kind else sum(sizes)
-                    moved[kind] += runs.get(name, 0) * size
-    collectives = {k: Collective(counts[k], moved[k]) for k in COLLECTIVES if counts[k]}
-    return Program(cycles, collectives)
+                    within.append((kind, runs.get(name, 0), size))
+                elif kind == "recv" and (transfer := _MEGASCALE.search(line)):
+                    # Beside what is received, its result holds a number of the transfer.
+                    kind = transfer[1].lower().replace("_", "-")
+                    between.append((kind, runs.get(name, 0), max(sizes, default=0)))
+    return Program(cycles, _totals(within), _totals(between))
 
 
 def bytes_sent(collectives: Mapping[str, Collective]) -> int:
     """What a chip sends: an all-reduce scatters its sums and gathers them, the others go once."""
     return sum(c.bytes * (2 if kind == "all-reduce" else 1) for kind, c in collectives.items())
+
+
+def _totals(found: Sequence[tuple[str, int, int]]) -> dict[str, Collective]:
+    """By kind, of (kind, how often it runs, bytes of a result)."""
+    totals = {kind: Collective(0, 0) for kind in COLLECTIVES}
+    for kind, times, size in found:
+        total = totals.get(kind, Collective(0, 0))
+        totals[kind] = Collective(total.count + times, total.bytes + times * size)
+    return {kind: total for kind, total in totals.items() if total.count}
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:

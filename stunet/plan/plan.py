@@ -1,5 +1,5 @@
-"""Whether a run fits chips that are not here, and how fast it will be: its train step, compiled for
-them, as a whole for its memory and in pieces for its time."""
+"""Whether a run fits chips, which need not be here, and how fast it will be: its train step,
+compiled for them, as a whole for its memory and in pieces for its time."""
 
 import dataclasses
 import math
@@ -18,8 +18,9 @@ from stunet.plan import chips, flops, hlo, pieces
 from stunet.train.state import abstract_state, count_parameters, input_shape, make_network
 from stunet.train.step import jit_train_step
 
-# Compiles in a sixth of the time, to a program as large but much slower: to see what fits.
-_QUICK = {"exec_time_optimization_effort": -1.0}
+# Platform -> options to compile in a sixth of the time, to a program as large but much slower: to
+# see what fits.
+_QUICK = {"tpu": {"exec_time_optimization_effort": -1.0}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,25 +28,28 @@ class Plan:
     """One train step on one topology. Bytes, operations and seconds are of one chip, or as named.
 
     Attributes:
-        chip: the generation.
+        chip: the generation, or what JAX calls a local device.
         chips: how many, in all slices.
         mesh: extent of each mesh axis.
         settings: what else was asked for and changes the answer.
         params: number of parameters, all of which are trained.
         bytes: by kind: params, optimizer, ema, batch, temporaries and (program) code.
-        hbm: bytes that a chip has for a program.
-        over: bytes that are lacking; 0 if it fits.
+        hbm: bytes that a chip has for a program; None if that is not known.
+        over: bytes that are lacking; 0 if it fits; None if that is not known.
         flops: of the model in a step, all chips: three times those of the forward pass, without
             what is computed anew.
+        peak_flops: a second, in bfloat16; None if that is not known.
         step_seconds: the sum of `costs`, by the compiler's estimate of its kernels; None if it was
             not asked for, or the program does not fit.
         collective_seconds: what collectives within a slice take at the links' full speed, if
             nothing hides them.
-        collectives: by kind.
+        collectives: by kind; on TPUs, those within a slice.
+        between_slices: by kind, those that cross the data-centre network.
         costs: of the network's distinct pieces, the costliest first.
         fallbacks: levels that the mesh does not split as asked.
         clips: in a step.
         steps: of the whole run.
+        unknown: what this cannot say.
         compile_seconds: what finding this out took.
     """
 
@@ -55,24 +59,27 @@ class Plan:
     settings: dict[str, Any]
     params: int
     bytes: dict[str, float]
-    hbm: float
-    over: float
+    hbm: float | None
+    over: float | None
     flops: float
+    peak_flops: float | None
     step_seconds: float | None
     collective_seconds: float | None
     collectives: dict[str, hlo.Collective]
+    between_slices: dict[str, hlo.Collective]
     costs: list[pieces.Cost]
     fallbacks: list[str]
     clips: int
     steps: int
+    unknown: list[str]
     compile_seconds: float
 
     @property
     def mfu(self) -> float | None:
         """Model FLOPs utilisation that the predicted time implies, were all collectives hidden."""
-        if self.step_seconds is None:
+        if self.step_seconds is None or self.peak_flops is None:
             return None
-        return self.flops / self.chips / chips.CHIPS[self.chip].flops / self.step_seconds
+        return self.flops / self.chips / self.peak_flops / self.step_seconds
 
 
 def make_plan(
@@ -98,7 +105,7 @@ def make_plan(
     with meshes.use(mesh, config.mesh.clip_axis):
         state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
         lowered = jit_train_step(config, state).lower(state, batch)
-        compiled, over, used = _compile(lowered)
+        compiled, over, used = _compile(lowered, _QUICK.get(devices[0].platform))
     sizes = {
         "params": _bytes_on_a_chip(state.params),
         "optimizer": _bytes_on_a_chip(state.opt_state),
@@ -107,12 +114,12 @@ def make_plan(
     }
     if compiled is None:
         sizes["temporaries"] = max(0.0, used - sum(sizes.values()))
-        program = hlo.Program(0, {})
+        program = hlo.Program(0, {}, {})
     else:
         memory = compiled.memory_analysis()
         sizes["temporaries"] = memory.temp_size_in_bytes
         sizes["code"] = memory.generated_code_size_in_bytes
-        over = max(0.0, sum(sizes.values()) - chip.hbm)
+        over = None if chip.hbm is None else max(0.0, sum(sizes.values()) - chip.hbm)
         program = hlo.read(compiled.as_text())
     timed = costs.result() if costs and not over else []
     return Plan(
@@ -130,13 +137,16 @@ def make_plan(
         hbm=chip.hbm,
         over=over,
         flops=model_flops(config),
+        peak_flops=chip.flops,
         step_seconds=sum(cost.seconds for cost in timed) if timed else None,
         collective_seconds=hlo.bytes_sent(program.collectives) / chip.ici if timed else None,
         collectives=dict(program.collectives),
+        between_slices=dict(program.between_slices),
         costs=timed,
         fallbacks=fallbacks(config, mesh),
         clips=config.train.batch_size,
         steps=config.train.steps,
+        unknown=_unknown(chip, devices),
         compile_seconds=time.monotonic() - begun,
     )
 
@@ -186,11 +196,23 @@ def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
     return found
 
 
-def _compile(lowered):
+def _unknown(chip: chips.Chip, devices: Sequence[jax.Device]) -> list[str]:
+    cases = (
+        (chip.hertz is None, "how long a step takes, which benchmarks/train_step.py measures"),
+        (chip.hbm is None, "how much memory a device has for it"),
+        (chip.flops is None, "the peak of a device"),
+        (meshes.count_slices(devices) > 1, "what the data-centre network takes"),
+        (len(devices) > 1, "how much of the collectives is hidden"),
+        (True, "whether the data keep up"),
+    )
+    return [what for applies, what in cases if applies]
+
+
+def _compile(lowered, options):
     """(program, 0, 0), or (None, bytes lacking, bytes used) where it does not fit."""
     try:
         with chips.quiet():
-            return lowered.compile(compiler_options=_QUICK), 0.0, 0.0
+            return lowered.compile(compiler_options=options), 0.0, 0.0
     except jax.errors.JaxRuntimeError as error:
         found = re.search(
             r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])",

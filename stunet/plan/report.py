@@ -27,9 +27,9 @@ def text(plan: Plan) -> str:
         "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
         f"{plan.params:,} parameters, all trained",
         "",
-        f"memory of a chip ({plan.hbm / _GIB:.2f} GiB)",
+        f"memory of a chip ({'not known' if plan.hbm is None else f'{plan.hbm / _GIB:.2f} GiB'})",
         *(f"  {kind:<12} {_size(size)}" for kind, size in plan.bytes.items()),
-        f"  {'peak':<12} {_size(total)}, {total / plan.hbm:.0%}",
+        f"  {'peak':<12} {_size(total)}" + (f", {total / plan.hbm:.0%}" if plan.hbm else ""),
     ]
     if plan.over:
         most = max(_REMEDIES, key=lambda kind: plan.bytes[kind])
@@ -41,6 +41,9 @@ def text(plan: Plan) -> str:
         "",
         f"model FLOPs of a step  {plan.flops:.3g}, of a chip {plan.flops / plan.chips:.3g}",
     ]
+    if plan.step_seconds is None and plan.peak_flops is not None:
+        fastest = plan.flops / plan.chips / plan.peak_flops
+        lines += [f"at a chip's peak       {fastest:.3g} s, faster than which no step can be"]
     if plan.step_seconds is not None:
         rate = plan.clips / plan.step_seconds
         hours = plan.steps * plan.step_seconds * plan.chips / 3600
@@ -56,16 +59,19 @@ def text(plan: Plan) -> str:
             f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
             for cost in plan.costs[:12]
         ]
-    if plan.collectives:
-        lines += ["", "collectives of a step, on each chip"]
-        lines += [
-            f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in plan.collectives.items()
-        ]
+    for where, collectives in (
+        ("collectives of a step, on each chip", plan.collectives),
+        ("of a step, between slices, from each chip", plan.between_slices),
+    ):
+        if collectives:
+            lines += ["", where]
+            lines += [
+                f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in collectives.items()
+            ]
     lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
     lines += [
         "",
-        f"compiled in {plan.compile_seconds:.0f} s. Not known here: what the data-centre network "
-        "takes, how much of the collectives is hidden, and whether the data keep up.",
+        f"compiled in {plan.compile_seconds:.0f} s; not known here: {'; '.join(plan.unknown)}",
     ]
     return "\n".join(lines)
 
@@ -75,10 +81,9 @@ def _size(size: float) -> str:
 
 
 def as_json(plan: Plan) -> str:
-    """The plan, for programs: its fields, with `mfu` and `fits`."""
-    return json.dumps(
-        dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": not plan.over}, default=_plain
-    )
+    """The plan, for programs: its fields, with `mfu` and `fits`, which are null if not known."""
+    fits = None if plan.over is None else not plan.over
+    return json.dumps(dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": fits}, default=_plain)
 
 
 def _plain(value):

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -106,6 +107,41 @@ def test_extents_must_fit_the_devices():
     assert meshes.make_mesh(configs.Mesh(), jax.devices()[:1]).shape["data"] == 1
     with pytest.raises(UserError, match=r"data 3 .* does not fit 1 devices"):
         meshes.make_mesh(configs.Mesh(data=3), jax.devices()[:1])
+
+
+def tpus(slices: int) -> list[jax.Device]:
+    """Stand-ins for the chips of so many slices of 2x2, each slice's side by side."""
+    return [
+        mock.Mock(
+            spec=jax.Device,
+            id=100_000 * (s + 1) + i,
+            platform="tpu",
+            device_kind="TPU v5 lite",
+            process_index=s,
+            slice_index=s,
+            coords=[i % 2, i // 2, 0],
+            core_on_chip=0,
+        )
+        for s in range(slices)
+        for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize("extents", [dict(slice=2, fsdp=4, data=1), dict(slice=4, clip=-1, data=2)])
+def test_only_the_axis_slice_crosses_between_slices(extents):
+    mesh = meshes.make_mesh(configs.Mesh(**extents), tpus(2))
+    found = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+    assert mesh.size == 8
+    # Along every other axis the slice stays the same.
+    for part in found:
+        assert len(set(part.flat)) == 1
+    assert set(found.flat) == {0, 1}
+
+
+def test_an_axis_other_than_slice_may_not_cross_between_slices():
+    with pytest.raises(UserError, match=r"mesh.slice is 1 and the devices are 2 slices; set .* 2"):
+        meshes.make_mesh(configs.Mesh(), tpus(2))
+    assert meshes.make_mesh(configs.Mesh(), tpus(1)).shape["data"] == 4
 
 
 def test_batch_must_split_over_mesh_and_parts():

@@ -43,6 +43,15 @@ def test_collectives_are_counted_once_each_with_the_bytes_they_move():
     }
 
 
+def test_what_crosses_between_slices_is_told_apart():
+    send = """  %q = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) recv(%t), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
+"""  # noqa: E501
+    program = hlo.read(TEXT.replace("  %s = (bf16", send + "  %s = (bf16"))
+    assert program.between_slices == {"all-reduce": hlo.Collective(1, 4 * 8 * 4)}
+    assert program.collectives == hlo.read(TEXT).collectives
+    assert hlo.read(TEXT).between_slices == {}
+
+
 def test_the_compilers_own_trip_count_comes_first():
     known = TEXT.replace('"loop"}', '"loop"}, backend_config={"known_trip_count":{"n":"3"}}')
     assert hlo.read(known).cycles == 3 * 100 + 30

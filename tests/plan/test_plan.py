@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import subprocess
+from unittest import mock
 
 import jax
 import pytest
@@ -15,7 +16,7 @@ from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, pieces, report
-from stunet.plan.plan import Plan, abstract_batch, fallbacks
+from stunet.plan.plan import Plan, abstract_batch, fallbacks, make_plan, model_flops
 
 PLAN = Plan(
     chip="v5p",
@@ -27,13 +28,16 @@ PLAN = Plan(
     hbm=chips.CHIPS["v5p"].hbm,
     over=0.0,
     flops=64 * 459e12,
+    peak_flops=459e12,
     step_seconds=2.0,
     collective_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
+    between_slices={},
     costs=[pieces.Cost("conv", 2, 0.5)],
     fallbacks=[],
     clips=64,
     steps=1000,
+    unknown=["whether the data keep up"],
     compile_seconds=1.0,
 )
 
@@ -56,6 +60,61 @@ def test_what_does_not_fit_is_said_with_what_would_help():
     assert "DOES NOT FIT, by 1.00 GiB: most are temporaries" in said
     assert "model.remat" in said.split("DOES NOT FIT")[1]
     assert json.loads(report.as_json(larger))["fits"] is False
+
+
+def test_what_is_not_known_is_not_made_up():
+    unknown = dict.fromkeys(
+        ("hbm", "over", "peak_flops", "step_seconds", "collective_seconds"), None
+    )
+    plan = dataclasses.replace(PLAN, **unknown, unknown=["the peak of a device"])
+    said = report.text(plan)
+    assert "memory of a chip (not known)" in said
+    assert not {"%", "predicted", "utilised", "FIT"} & set(said.replace("%", " % ").split())
+    assert said.endswith("not known here: the peak of a device")
+    values = json.loads(report.as_json(plan))
+    assert values["fits"] is values["mfu"] is None
+
+
+def test_a_gpu_has_the_memory_that_jax_may_allocate_and_its_published_peak():
+    def device(kind):
+        stats = {"bytes_limit": 60 * 2**30, "bytes_in_use": 0}
+        return mock.Mock(device_kind=kind, platform="gpu", memory_stats=lambda: stats)
+
+    known, unknown = chips.local(device("NVIDIA A100-SXM4-80GB")), chips.local(device("NVIDIA T4"))
+    assert (known.hbm, known.flops, known.hertz) == (60 * 2**30, 312e12, None)
+    assert (unknown.hbm, unknown.flops) == (60 * 2**30, None)
+    assert chips.local(jax.devices()[0]).hbm is None
+
+
+def test_a_device_too_small_is_said_to_be_by_how_much():
+    one_level = dict(
+        channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
+    )
+    config = tiny.config(model=one_level)
+    small = chips.Chip("small", hbm=100_000, flops=1e12)
+    plan = make_plan(config, small, jax.devices()[:1])
+    assert plan.over == sum(plan.bytes.values()) - 100_000 > 0
+    assert "DOES NOT FIT" in report.text(plan)
+    # Twelve bytes of state a parameter beside its own four.
+    assert plan.bytes["params"] == 4 * plan.params
+    assert plan.bytes["ema"] + plan.bytes["optimizer"] == pytest.approx(12 * plan.params, rel=1e-3)
+
+
+def test_a_plan_for_this_machine(tmp_path):
+    mesh = ["--config.mesh.data=2", "--config.mesh.fsdp=2"]
+    flags = ["--config", tiny.experiment(tmp_path), "--topology", "local", "--json"]
+    done = tiny.run("plan", *flags, *mesh, devices=4)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["chip"], plan["chips"]) == ("cpu", 4)
+    assert plan["fits"] is plan["hbm"] is plan["mfu"] is plan["step_seconds"] is None
+    assert plan["unknown"][:2] == [
+        "how long a step takes, which benchmarks/train_step.py measures",
+        "how much memory a device has for it",
+    ]
+    assert plan["flops"] == model_flops(tiny.config())
+    assert plan["bytes"]["temporaries"] > 0
+    assert {"all-gather", "all-reduce"} <= set(plan["collectives"])
 
 
 def test_levels_that_do_not_split_are_named():
@@ -100,3 +159,19 @@ def test_a_plan_from_the_command_line(tmp_path):
     assert plan["chips"] == 4
     assert 0 < plan["mfu"] < 1
     assert plan["bytes"]["optimizer"] == pytest.approx(2 * plan["bytes"]["params"], rel=0.01)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")
+def test_sums_of_gradients_alone_cross_between_slices(tmp_path):
+    flags = ["--topology", "v5e:2x2", "--slices", "2", "--memory-only", "--json"]
+    mesh = [f"--config.mesh.{k}={n}" for k, n in dict(slice=2, data=1, fsdp=2, clip=2).items()]
+    # With a single row on a chip, the compiler gathers clips of both slices for some gradients.
+    rows = ["--config.data.height=16", "--config.data.width=16"]
+    command = tiny.command("plan", "--config", tiny.experiment(tmp_path), *flags, *mesh, *rows)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=900)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["chips"] == 8
+    assert set(plan["between_slices"]) == {"all-reduce"}
+    # At least every gradient, each once, as it is sharded; small ones are padded to tiles.
+    assert plan["between_slices"]["all-reduce"]["bytes"] >= plan["bytes"]["params"]

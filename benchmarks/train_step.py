@@ -1,0 +1,156 @@
+"""How long a train step takes on this machine's devices, and what memory, beside what is planned.
+
+    python benchmarks/train_step.py --config experiments/quickstart.py
+    python benchmarks/train_step.py --config experiments/lumiere_base.py \
+      --config.model.channels=128 --config.train.batch_size=2
+
+The second is meant for one GPU of 80 GB, where it was not run yet: 351,445,891 parameters in
+bfloat16, clips of 80 frames of 128x128. A step that does not fit is not begun; it says by how much.
+
+The step is the one that training runs, on one batch of noise that is on the devices already, so
+that reading clips is no part of it. Every step is waited for. What is printed:
+
+* the median time of a step and its quartiles, after the warm-up; clips a second;
+* the model's operations (three times those of the forward pass, without what is computed anew), and
+  MFU, their share of the device's published bfloat16 peak;
+* the bytes that `stunet plan --topology local` predicts for a device, by kind, and the most that
+  were in use. A GPU's or TPU's backend counts them, since the process began: making the state, and
+  what the compiler tried out, are within it. A CPU's does not; on Linux it is the state, the batch
+  and what the process grows by in a step, shared out over the virtual devices.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import pathlib
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from stunet import configs
+from stunet.cli import set_up_jax
+from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
+from stunet.plan import chips
+from stunet.plan.plan import Plan, abstract_batch, make_plan
+from stunet.train.state import create_state
+from stunet.train.step import jit_train_step
+
+PROCESS = pathlib.Path("/proc/self")
+
+
+def noise_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """A global batch of random pixels and text states; no token is masked."""
+    rng = np.random.default_rng(config.seed)
+    make = {
+        "video": lambda shape: rng.integers(0, 256, shape, np.uint8),
+        "text": lambda shape: rng.standard_normal(shape, np.float32),
+        "text_mask": lambda shape: np.ones(shape, bool),
+    }
+    shapes = {key: leaf.shape for key, leaf in abstract_batch(config, mesh).items()}
+    return meshes.shard_batch({key: make[key](shape) for key, shape in shapes.items()}, mesh)
+
+
+def measure(
+    config: configs.Config, devices: Sequence[jax.Device], warmup: int, steps: int
+) -> tuple[list[float], int | None]:
+    """Seconds of each of `steps` updates that follow `warmup` others, and the most bytes in use on
+    a device; None where that cannot be found out."""
+    mesh = meshes.make_mesh(config.mesh, devices)
+    with meshes.use(mesh, config.mesh.clip_axis):
+        state, batch = create_state(config, mesh), noise_batch(config, mesh)
+        update = jit_train_step(config, state)
+        leaves = jax.tree.leaves((state, batch))
+        held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
+        times = []
+        for _ in range(warmup + steps):
+            begun = time.perf_counter()
+            state, _ = jax.block_until_ready(update(state, batch))
+            times.append(time.perf_counter() - begun)
+        peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+        if None not in peaks:
+            return times[warmup:], max(peaks)
+        if sys.platform != "linux" or devices[0].platform != "cpu":
+            return times[warmup:], None
+        grown = growth(lambda: jax.block_until_ready(update(state, batch)))
+        return times[warmup:], (held + grown) // len(devices)
+
+
+def growth(function: Callable[[], object]) -> int:
+    """By how many bytes this process is larger within `function` than before, at most; on Linux."""
+
+    def resident(key: str) -> int:
+        (line,) = re.findall(rf"{key}:\s+(\d+) kB", PROCESS.joinpath("status").read_text())
+        return 1024 * int(line)
+
+    # What has been freed is given back, for it to be counted again; then the peak begins anew.
+    ctypes.CDLL(None).malloc_trim(0)
+    PROCESS.joinpath("clear_refs").write_text("5")
+    before = resident("VmRSS")
+    function()
+    return resident("VmHWM") - before
+
+
+def report(plan: Plan, times: list[float], peak: int | None) -> str:
+    """What was planned and what was measured, for people."""
+    median = statistics.median(times)
+    low, _, high = statistics.quantiles(times, n=4)
+    mfu = dataclasses.replace(plan, step_seconds=median).mfu
+    mesh = " x ".join(f"{axis} {n}" for axis, n in plan.mesh.items() if n > 1) or "1"
+    predicted = sum(plan.bytes.values())
+    size = lambda n: f"{n / 2**20:12,.2f} MiB"  # noqa: E731
+    lines = [
+        f"devices        {plan.chips} x {plan.chip}   mesh {mesh}",
+        "settings       " + "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
+        f"parameters     {plan.params:,}",
+        f"step time      {median:.4g} s, the median of {len(times)}; "
+        f"quartiles {low:.4g} to {high:.4g} s",
+        f"clips/s        {plan.clips / median:.4g}",
+        f"model FLOPs    {plan.flops:.4g} in a step; "
+        f"{plan.flops / plan.chips / median:.4g} a second on a device",
+        "MFU            " + (f"{mfu:.1%}" if mfu else "not known, as this device's peak is not"),
+        "",
+        "memory of a device",
+        *(f"  {kind:<12}{size(n)} predicted" for kind, n in plan.bytes.items()),
+        f"  {'peak':<12}{size(predicted)} predicted",
+        f"  {'peak':<12}{size(peak)} measured, {peak / predicted:.2f} of what was predicted"
+        if peak
+        else f"  {'peak':<12}not measured: this backend does not count",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="any key of the config: --config.train.batch_size=2",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
+    parser.add_argument("--steps", type=int, default=20, help="to measure, at least 2 (20)")
+    parser.add_argument("--warmup", type=int, default=3, help="steps before, not measured (3)")
+    arguments, overrides = parser.parse_known_args()
+    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
+        parser.error(f"unknown argument {unknown[0]!r}")
+    if arguments.steps < 2 or arguments.warmup < 1:
+        parser.error("--steps is at least 2 and --warmup at least 1: the first step compiles")
+    set_up_jax()  # Its cache gives the step the program that was compiled for the plan.
+    try:
+        config = configs.load(arguments.config, overrides)
+        chip, devices = chips.devices("local")
+        plan = make_plan(config, chip, devices)
+        if plan.over:
+            raise UserError(f"the step does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB")
+        times, peak = measure(config, devices, arguments.warmup, arguments.steps)
+    except UserError as error:
+        sys.exit(f"train_step.py: {error}")
+    print(report(plan, times, peak))
+
+
+if __name__ == "__main__":
+    main()
