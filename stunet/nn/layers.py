@@ -11,6 +11,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -23,6 +24,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "silu": nn.silu,
 }
+
+# What group norms call their statistics, for policies of rematerialisation: a few numbers that take
+# a pass over the whole clip.
+STATISTICS = "statistics"
 
 CLIP_AXES = ("batch", "frames", "rows", "columns", "features")
 
@@ -47,6 +52,26 @@ def _weight(
     return constrain(value, *used)
 
 
+def _bias(module: nn.Module) -> Array:
+    axes = nn.with_logical_partitioning(nn.initializers.zeros, ("channels",))
+    return module.param("bias", axes, (module.features,), module.param_dtype)
+
+
+@jax.custom_vjp
+def add_bias(y: Float[Array, "... o"], bias: Float[Array, "o"]) -> Float[Array, "... o"]:
+    """`y + bias` in the dtype of `y`. The bias's gradient, a sum over all positions of a clip, is
+    taken in float32."""
+    return y + bias.astype(y.dtype)
+
+
+def _add_bias_bwd(_, dy):
+    # The bias is a parameter: float32.
+    return dy, dy.astype(jnp.float32).sum(range(dy.ndim - 1))
+
+
+add_bias.defvjp(lambda y, bias: (add_bias(y, bias), None), _add_bias_bwd)
+
+
 class Dense(nn.Module):
     """`[..., i] -> [..., o]`: an affine map of the last axis."""
 
@@ -61,9 +86,7 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = _weight(self, "kernel", self.kernel_init, shape, ("in_channels", "out_channels"))
         y = x.astype(self.dtype) @ kernel
-        if self.use_bias:
-            y += _weight(self, "bias", nn.initializers.zeros, (self.features,), ("channels",))
-        return y
+        return add_bias(y, _bias(self)) if self.use_bias else y
 
 
 class Conv(nn.Module):
@@ -89,12 +112,13 @@ class Conv(nn.Module):
         x = shard_clip(x.astype(self.dtype))
         out_axis = "features" if is_split("features", x.shape[-1]) else None
         kernel = _weight(self, "kernel", self.kernel_init, shape, axes, out_axis)
-        bias = _weight(self, "bias", nn.initializers.zeros, (self.features,), ("channels",))
         if self.time_stride > 1:
-            return strided_temporal_conv(x, kernel, self.time_stride) + bias
-        if self.size == (1, 1, 1):
-            return x @ kernel[0, 0, 0] + bias
-        return conv(x, kernel) + bias
+            y = strided_temporal_conv(x, kernel, self.time_stride)
+        elif self.size == (1, 1, 1):
+            y = x @ kernel[0, 0, 0]
+        else:
+            y = conv(x, kernel)
+        return add_bias(y, _bias(self))
 
 
 def identity_temporal_kernel(key: Array, shape, dtype=jnp.float32) -> Array:
@@ -135,8 +159,11 @@ class GroupNorm(nn.Module):
 
         spatial = tuple(range(self.batch_axes, x.ndim - 1))
         values = x.astype(jnp.float32)
-        mean = self._over_group(jnp.mean(values, spatial, keepdims=True))
-        mean_square = self._over_group(jnp.mean(jnp.square(values), spatial, keepdims=True))
+        mean, mean_square = (
+            checkpoint_name(jnp.mean(v, spatial, keepdims=True), STATISTICS)
+            for v in (values, jnp.square(values))
+        )
+        mean, mean_square = self._over_group(mean), self._over_group(mean_square)
         variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
 
         factor = jax.lax.rsqrt(variance + self.epsilon) * scale
@@ -145,6 +172,10 @@ class GroupNorm(nn.Module):
             s, d = jnp.split(scale_shift.astype(jnp.float32), 2, axis=-1)
             s, d = (a.reshape(a.shape[0], *[1] * (x.ndim - 2), channels) for a in (s, d))
             factor, offset = factor * (1 + s), offset * (1 + s) + d
+        # Their gradients are sums over a frame, which come with the convolution that gives dy. The
+        # barrier keeps the compiler from summing dy a second time, over all frames, for the scale
+        # and shift.
+        factor, offset = jax.lax.optimization_barrier((factor, offset))
         return (values * factor + offset).astype(self.dtype)
 
     def _over_group(self, per_channel: Array) -> Array:

@@ -36,12 +36,20 @@ from stunet.nn.blocks import (
 from stunet.nn.embeddings import TextPooling, TimeEmbedding
 from stunet.nn.layers import (
     ACTIVATIONS,
+    STATISTICS,
     Conv,
     Dense,
     GroupNorm,
     identity_temporal_kernel,
     shard_clip,
 )
+
+
+def _with_statistics(policy: Callable) -> Callable:
+    """Stores the statistics of group norms too, where the values they come from are stored."""
+    return jax.checkpoint_policies.save_from_both_policies(
+        policy, jax.checkpoint_policies.save_only_these_names(STATISTICS)
+    )
 
 
 def _save_projections(primitive, *_, **params) -> bool:
@@ -57,9 +65,9 @@ REMAT_POLICIES: dict[str, Callable] = {
     # Nothing.
     "full": jax.checkpoint_policies.nothing_saveable,
     # All that a weight was multiplied with; not the scores of attention.
-    "projections": _save_projections,
+    "projections": _with_statistics(_save_projections),
     # Every product.
-    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots": _with_statistics(jax.checkpoint_policies.dots_saveable),
 }
 
 TEMPORAL_RESIZE_INITS = {

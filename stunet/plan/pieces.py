@@ -20,6 +20,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format, Layout
 
 from stunet import configs, files
 from stunet.nn.layers import CLIP_AXES
@@ -191,10 +192,18 @@ def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):
     rest = {i: a for i, a in enumerate(arguments) if i not in floats and a is not None}
     y = jax.eval_shape(piece.module.apply, params, *arguments)
     y = _placed(y, mesh)
-    of = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)  # noqa: E731
-    return jax.jit(both, out_shardings=(of(y), (of(params), of(inputs)))).lower(
-        params, inputs, rest, y
-    )
+    of = lambda tree: jax.tree.map(_format, tree)  # noqa: E731
+    return jax.jit(
+        both,
+        in_shardings=of((params, inputs, rest, y)),
+        out_shardings=of((y, (params, inputs))),
+    ).lower(params, inputs, rest, y)
+
+
+def _format(leaf: jax.ShapeDtypeStruct) -> Format:
+    """As the leaf is sharded. A clip's activations are laid out as the compiler likes, which it does
+    with what passes between blocks; in a fixed layout each would be copied at both ends."""
+    return Format(Layout.AUTO if leaf.ndim == len(CLIP_AXES) else None, leaf.sharding)
 
 
 def _abstract_init(module: nn.Module, arguments: tuple) -> Any:
