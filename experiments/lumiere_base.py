@@ -1,6 +1,6 @@
 """Lumiere's base model: 80 frames of 128x128 pixels, text of T5-XXL's width, mask conditioning.
 
-    stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only
+    stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4
 
 Frames, pixels, the seven input channels and the size (about 1.2 B parameters according to a third
 party) are the paper's (arXiv 2401.12945); widths, depth, the temporal factors (80 = 16 x 5: 8 at
@@ -24,7 +24,7 @@ def get_config():
     config.model.text_pooling_heads = 64
     config.model.activation = "silu"
     config.model.dtype = "bfloat16"
-    config.model.remat = "full"
+    config.model.remat = "projections"
     config.model.scan_layers = True
 
     config.text.dim = 4096
@@ -51,5 +51,6 @@ def get_config():
     config.train.ema_decay = 0.9999
 
     config.mesh.data = 1
-    config.mesh.fsdp = -1
+    config.mesh.fsdp = 64
+    config.mesh.clip = -1
     return config
