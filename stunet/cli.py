@@ -108,11 +108,17 @@ def _plan(arguments) -> None:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
     from stunet import configs
-    from stunet.plan import chips, pieces, report
+    from stunet.plan import chips, pieces, report, search
     from stunet.plan.plan import make_plan
 
     config = configs.load(arguments.config, arguments.overrides)
     chip, devices = chips.devices(arguments.topology, arguments.slices)
+    if arguments.search:
+        with _elapsed(f"searching layouts for {len(devices)} x {chip.name}"):
+            found = search.rank(config, chip, len(devices), arguments.slices)
+        if not arguments.json:
+            print(report.ranking(found, chip), end="\n\n", flush=True)
+        config = found[0].applied(config)
     with (
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
@@ -122,7 +128,12 @@ def _plan(arguments) -> None:
         plan = make_plan(config, chip, devices, costs)
     print(report.as_json(plan) if arguments.json else report.text(plan))
     if plan.over:
-        raise UserError(f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB")
+        message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"
+        if not local:
+            changes = search.remedy(config, plan.mesh, chip, arguments.slices)
+            message += "; by estimate, "
+            message += f"it would with {' '.join(changes)}" if changes else "no layout would"
+        raise UserError(message)
 
 
 @contextlib.contextmanager
@@ -228,6 +239,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--slices", type=_at_least_one, default=1, help="of that topology")
     plan.add_argument(
         "--memory-only", action="store_true", help="say what fits, several times sooner"
+    )
+    plan.add_argument(
+        "--search",
+        action="store_true",
+        help="rank meshes, remat policies and microbatches that fit, and plan the first",
     )
     plan.add_argument("--json", action="store_true", help="print JSON")
 

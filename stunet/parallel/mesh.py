@@ -101,7 +101,7 @@ def use(mesh: Mesh, clip_axis: str = "rows") -> Iterator[None]:
         yield
 
 
-def abstract(boxed: Any, mesh: Mesh) -> Any:
+def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Shapes, dtypes and shardings of a tree whose leaves carry logical names; none: replicated.
 
     Args:

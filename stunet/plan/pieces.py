@@ -156,7 +156,7 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
         jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_),
     )
     with nn.intercept_methods(record):
-        _abstract_init(network, arguments)
+        abstract_init(network, arguments)
     return [
         Piece(_name(module, shapes), module, shapes, tuple(paths))
         for module, shapes, paths in calls.values()
@@ -171,42 +171,49 @@ def _name(module: nn.Module, arguments: tuple) -> str:
 
 
 def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):
-    """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, dy)
-    -> (y, gradients)`."""
-    boxed = _abstract_init(piece.module, piece.arguments)
-    params = meshes.abstract(boxed, mesh)
-    arguments = jax.tree.map(lambda a: _placed(a, mesh), piece.arguments)
-    floats = [i for i, a in enumerate(arguments) if a is not None and a.dtype != jnp.bool_]
+    """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, others,
+    dy) -> (y, gradients)`."""
+    apply, *shapes = differentiable(piece, config.model.remat)
+    params = meshes.abstract(abstract_init(piece.module, piece.arguments), mesh)
+    inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
 
-    def both(params, inputs, rest, dy):
-        def apply(params, inputs):
-            given = dict(zip(floats, inputs, strict=True)) | rest
-            return piece.module.apply(params, *(given.get(i) for i in range(len(arguments))))
-
-        if config.model.remat != "none":
-            apply = jax.checkpoint(apply, policy=REMAT_POLICIES[config.model.remat])
-        y, backward = jax.vjp(apply, params, inputs)
+    def both(params, inputs, others, dy):
+        y, backward = jax.vjp(lambda params, inputs: apply(params, inputs, others), params, inputs)
         return y, backward(dy)
 
-    inputs = [arguments[i] for i in floats]
-    rest = {i: a for i, a in enumerate(arguments) if i not in floats and a is not None}
-    y = jax.eval_shape(piece.module.apply, params, *arguments)
-    y = _placed(y, mesh)
+    y = _placed(jax.eval_shape(apply, params, inputs, others), mesh)
     of = lambda tree: jax.tree.map(_format, tree)  # noqa: E731
     return jax.jit(
         both,
-        in_shardings=of((params, inputs, rest, y)),
+        in_shardings=of((params, inputs, others, y)),
         out_shardings=of((y, (params, inputs))),
-    ).lower(params, inputs, rest, y)
+    ).lower(params, inputs, others, y)
+
+
+def differentiable(piece: Piece, remat: str):
+    """(`apply(params, inputs, others)`, inputs, others): the piece under a policy, and its
+    arguments by position, those that it is differentiated by, and those that it is not."""
+
+    def apply(params, inputs, others):
+        given = inputs | others
+        return piece.module.apply(params, *(given.get(i) for i in range(len(piece.arguments))))
+
+    if remat != "none":
+        apply = jax.checkpoint(apply, policy=REMAT_POLICIES[remat])
+    inputs, others = {}, {}
+    for i, argument in enumerate(piece.arguments):
+        if argument is not None:
+            (others if argument.dtype == jnp.bool_ else inputs)[i] = argument
+    return apply, inputs, others
 
 
 def _format(leaf: jax.ShapeDtypeStruct) -> Format:
-    """As the leaf is sharded. A clip's activations are laid out as the compiler likes, which it does
-    with what passes between blocks; in a fixed layout each would be copied at both ends."""
+    """As the leaf is sharded. A clip's activations are laid out as the compiler likes, as between
+    blocks of the whole step; in a fixed layout each would be copied at both ends."""
     return Format(Layout.AUTO if leaf.ndim == len(CLIP_AXES) else None, leaf.sharding)
 
 
-def _abstract_init(module: nn.Module, arguments: tuple) -> Any:
+def abstract_init(module: nn.Module, arguments: tuple) -> Any:
     """Shapes of the module's parameters, boxed with the names of their axes."""
     # Without rules: flax would constrain each parameter, and know nothing of extents that do not
     # divide.

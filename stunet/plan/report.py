@@ -2,26 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from stunet.plan.chips import Chip
 from stunet.plan.plan import Plan
+from stunet.plan.search import Candidate
 
 _GIB = 2**30
-
-# Kind of memory that dominates -> what lowers it most.
-_REMEDIES = {
-    "params": "a larger mesh.fsdp, which splits the parameters",
-    "optimizer": "a larger mesh.fsdp, which splits the optimiser's moments",
-    "ema": "a larger mesh.fsdp, which splits the averaged weights",
-    "batch": "a larger mesh.data or mesh.clip",
-    "temporaries": "model.remat='full', train.accumulate, or a larger mesh.clip, in this order",
-}
 
 
 def text(plan: Plan) -> str:
     """The plan, for people."""
     total = sum(plan.bytes.values())
-    mesh = " x ".join(f"{axis} {n}" for axis, n in plan.mesh.items() if n > 1) or "1"
+    mesh = _mesh(plan.mesh)
     lines = [
         f"{plan.chips} x {plan.chip}   mesh {mesh}",
         "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
@@ -32,11 +25,7 @@ def text(plan: Plan) -> str:
         f"  {'peak':<12} {_size(total)}" + (f", {total / plan.hbm:.0%}" if plan.hbm else ""),
     ]
     if plan.over:
-        most = max(_REMEDIES, key=lambda kind: plan.bytes[kind])
-        lines += [
-            f"DOES NOT FIT, by {plan.over / _GIB:.2f} GiB: most are {most}; "
-            f"what would help most is {_REMEDIES[most]}"
-        ]
+        lines += [f"DOES NOT FIT, by {plan.over / _GIB:.2f} GiB"]
     lines += [
         "",
         f"model FLOPs of a step  {plan.flops:.3g}, of a chip {plan.flops / plan.chips:.3g}",
@@ -74,6 +63,25 @@ def text(plan: Plan) -> str:
         f"compiled in {plan.compile_seconds:.0f} s; not known here: {'; '.join(plan.unknown)}",
     ]
     return "\n".join(lines)
+
+
+def ranking(candidates: Sequence[Candidate], chip: Chip, most: int = 10) -> str:
+    """What the search found, for people: the first so many."""
+    lines = [
+        f"{len(candidates)} layouts are estimated to fit {chip.name}; the fastest, by what a step "
+        "takes at least:",
+        "   at least   a chip holds about   remat        microbatches   mesh",
+    ]
+    lines += [
+        f"  {c.seconds:7.3f} s   {_size(c.bytes)} of {_size(chip.hbm).strip():10} "
+        f"{c.remat:<12} {c.accumulate:<14} {_mesh(c.mesh)}"
+        for c in candidates[:most]
+    ]
+    return "\n".join(lines)
+
+
+def _mesh(extents: Mapping[str, int]) -> str:
+    return " x ".join(f"{axis} {n}" for axis, n in extents.items() if n > 1) or "1"
 
 
 def _size(size: float) -> str:

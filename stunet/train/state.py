@@ -104,7 +104,9 @@ def learning_rate(train: configs.Train) -> optax.Schedule:
     )
 
 
-def abstract_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
+def abstract_state(
+    config: configs.Config, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+) -> TrainState:
     """Shapes, dtypes and shardings of the state; computes nothing."""
     return meshes.abstract(jax.eval_shape(lambda: _init(config)), mesh)
 
