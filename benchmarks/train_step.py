@@ -107,7 +107,7 @@ def report(plan: Plan, times: list[float], peak: int | None) -> str:
     lines = [
         f"devices        {plan.chips} x {plan.chip}   mesh {mesh}",
         "settings       " + "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
-        f"parameters     {plan.params:,}",
+        f"parameters     {plan.params + plan.frozen:,}, {plan.params:,} of them trained",
         f"step time      {median:.4g} s, the median of {len(times)}; "
         f"quartiles {low:.4g} to {high:.4g} s",
         f"clips/s        {plan.clips / median:.4g}",

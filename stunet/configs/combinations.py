@@ -28,6 +28,11 @@ def check_combinations(config: Config) -> None:
             f"model.temporal_factors is {model.temporal_factors}; the first level keeps every "
             "frame, so it begins with 1, and no factor is below 1"
         )
+    if config.freeze == "spatial" and not model.temporal:
+        raise UserError(
+            "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
+            "set freeze to 'none'"
+        )
     if model.temporal:
         total = math.prod(model.temporal_factors)
         _divides(data.frames, "data.frames", total, "the product of model.temporal_factors")

@@ -211,6 +211,12 @@ class Config:
     """One experiment."""
 
     seed: int = _field(0, "of everything random", least=0, most=2**31 - 1)
+    freeze: str = _field(
+        "none",
+        "weights that stay as they are: 'spatial': the text-to-image network's, but for the first "
+        "convolution where it takes more than the noisy clip",
+        choices=("none", "spatial"),
+    )
     model: Model = dataclasses.field(default_factory=Model)
     text: Text = dataclasses.field(default_factory=Text)
     diffusion: Diffusion = dataclasses.field(default_factory=Diffusion)

@@ -65,7 +65,7 @@ def text_to_video(
         )
     mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_ema(abstract_state(config, mesh))
+        params = checkpoints.restore_averaged(abstract_state(config, mesh))
         text, mask = make_encoder(config.text)(list(prompts))
         for done, clips in enumerate(make_sampler(config)(params, text, mask, seed), 1):
             clips.block_until_ready()

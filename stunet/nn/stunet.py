@@ -15,7 +15,7 @@ skip connections too. Hence
     output in every frame.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -328,6 +328,12 @@ class STUNet(nn.Module):
             param_dtype=self.param_dtype,
             name=name,
         )
+
+
+def is_temporal(path: Sequence[str]) -> bool:
+    """Whether the module or parameter at this path is one that inflation adds: an inflation block
+    or a temporal resizing. All others are the text-to-image network's."""
+    return any(name.startswith("temporal") or name.endswith("_resize_time") for name in path)
 
 
 def stack_layers(params: dict) -> dict:

@@ -27,8 +27,8 @@ from stunet.nn.layers import CLIP_AXES
 from stunet.nn.sharding import partition_spec
 from stunet.nn.stunet import REMAT_POLICIES, Layer, STUNet
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo
-from stunet.train.state import input_shape, make_network
+from stunet.plan import chips, flops, hlo
+from stunet.train.state import input_shape, is_trained, make_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,14 @@ class Piece:
         module: the block by itself.
         arguments: shapes and dtypes that it is called with; None for those that are left out.
         calls: names of all blocks of the network that are equal to this one, in order.
+        trained: whether its parameters are, or are frozen.
     """
 
     name: str
     module: nn.Module
     arguments: tuple[Any, ...]
     calls: tuple[str, ...]
+    trained: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,7 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
     """The distinct pieces of the network on a batch of so many clips, in order of their first
     call."""
     network = make_network(config).clone(remat="none", scan_layers=False)
-    calls: dict[tuple, tuple[nn.Module, tuple, list[str]]] = {}
+    calls: dict[tuple, tuple[nn.Module, tuple, list[str], bool]] = {}
     inside = []
 
     def record(call, args, kwargs, context):
@@ -139,9 +141,10 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
             for f in dataclasses.fields(module)
             if f.name not in ("parent", "name")
         }
-        key = (type(module), repr(fields), repr(shapes))
+        trained = is_trained(config, module.path)
+        key = (type(module), repr(fields), repr(shapes), trained)
         alone = module.clone(parent=None, name=None)
-        calls.setdefault(key, (alone, shapes, []))[2].append("/".join(module.path))
+        calls.setdefault(key, (alone, shapes, [], trained))[2].append("/".join(module.path))
         inside.append(module)
         try:
             return call(*args, **kwargs)
@@ -158,8 +161,8 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
     with nn.intercept_methods(record):
         abstract_init(network, arguments)
     return [
-        Piece(_name(module, shapes), module, shapes, tuple(paths))
-        for module, shapes, paths in calls.values()
+        Piece(_name(module, shapes), module, shapes, tuple(paths), trained)
+        for module, shapes, paths, trained in calls.values()
     ]
 
 
@@ -170,23 +173,30 @@ def _name(module: nn.Module, arguments: tuple) -> str:
     return f"{type(module).__name__}{way} {extents}" + (f" -> {features}" if features else "")
 
 
+def forward_flops(piece: Piece) -> int:
+    """Operations of the forward pass of all calls."""
+    params = abstract_init(piece.module, piece.arguments)
+    return len(piece.calls) * flops.count(piece.module.apply, params, *piece.arguments)
+
+
 def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):
     """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, others,
-    dy) -> (y, gradients)`."""
+    dy) -> (y, gradients)`, those of frozen parameters left out."""
     apply, *shapes = differentiable(piece, config.model.remat)
     params = meshes.abstract(abstract_init(piece.module, piece.arguments), mesh)
     inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
 
     def both(params, inputs, others, dy):
         y, backward = jax.vjp(lambda params, inputs: apply(params, inputs, others), params, inputs)
-        return y, backward(dy)
+        dparams, dinputs = backward(dy)
+        return y, (dparams if piece.trained else {}, dinputs)
 
     y = _placed(jax.eval_shape(apply, params, inputs, others), mesh)
     of = lambda tree: jax.tree.map(_format, tree)  # noqa: E731
     return jax.jit(
         both,
         in_shardings=of((params, inputs, others, y)),
-        out_shardings=of((y, (params, inputs))),
+        out_shardings=of((y, (params if piece.trained else {}, inputs))),
     ).lower(params, inputs, others, y)
 
 

@@ -32,12 +32,13 @@ class Plan:
         chips: how many, in all slices.
         mesh: extent of each mesh axis.
         settings: what else was asked for and changes the answer.
-        params: number of parameters, all of which are trained.
-        bytes: by kind: params, optimizer, ema, batch, temporaries and (program) code.
+        params: number of parameters that are trained.
+        frozen: number of those that are not.
+        bytes: by kind: params, frozen, optimizer, ema, batch, temporaries and (program) code.
         hbm: bytes that a chip has for a program; None if that is not known.
         over: bytes that are lacking; 0 if it fits; None if that is not known.
-        flops: of the model in a step, all chips: three times those of the forward pass, without
-            what is computed anew.
+        flops: of the model in a step, all chips: three times those of the forward pass, twice where
+            parameters are frozen, without what is computed anew.
         peak_flops: a second, in bfloat16; None if that is not known.
         step_seconds: the sum of `costs`, by the compiler's estimate of its kernels; None if it was
             not asked for, or the program does not fit.
@@ -58,6 +59,7 @@ class Plan:
     mesh: dict[str, int]
     settings: dict[str, Any]
     params: int
+    frozen: int
     bytes: dict[str, float]
     hbm: float | None
     over: float | None
@@ -108,6 +110,7 @@ def make_plan(
         compiled, over, used = _compile(lowered, _QUICK.get(devices[0].platform))
     sizes = {
         "params": _bytes_on_a_chip(state.params),
+        "frozen": _bytes_on_a_chip(state.frozen),
         "optimizer": _bytes_on_a_chip(state.opt_state),
         "ema": _bytes_on_a_chip(state.ema),
         "batch": _bytes_on_a_chip(batch),
@@ -133,6 +136,7 @@ def make_plan(
             "train.accumulate": config.train.accumulate,
         },
         params=count_parameters(state.params),
+        frozen=count_parameters(state.frozen),
         bytes=sizes,
         hbm=chip.hbm,
         over=over,
@@ -167,14 +171,18 @@ def abstract_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str,
 
 
 def model_flops(config: configs.Config) -> int:
-    """Operations that a step asks for: forward, and twice as many backward."""
+    """Operations that a step asks for: forward, and twice as many backward; where parameters are
+    frozen, as many."""
     network, text = make_network(config), config.text
     arguments = [
         jax.ShapeDtypeStruct(shape, jnp.float32)
         for shape in (input_shape(config, 1), (1,), (1, text.max_length, text.dim))
     ] + [jax.ShapeDtypeStruct((1, text.max_length), jnp.bool_)]
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
-    return 3 * config.train.batch_size * flops.count(network.apply, params, *arguments)
+    forward = flops.count(network.apply, params, *arguments)
+    frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
+    in_frozen = sum(pieces.forward_flops(piece) for piece in frozen)
+    return config.train.batch_size * (3 * forward - in_frozen)
 
 
 def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:

@@ -18,10 +18,11 @@ def text(plan: Plan) -> str:
     lines = [
         f"{plan.chips} x {plan.chip}   mesh {mesh}",
         "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
-        f"{plan.params:,} parameters, all trained",
+        f"{plan.params + plan.frozen:,} parameters, "
+        + (f"{plan.params:,} trained and {plan.frozen:,} frozen" if plan.frozen else "all trained"),
         "",
         f"memory of a chip ({'not known' if plan.hbm is None else f'{plan.hbm / _GIB:.2f} GiB'})",
-        *(f"  {kind:<12} {_size(size)}" for kind, size in plan.bytes.items()),
+        *(f"  {kind:<12} {_size(size)}" for kind, size in plan.bytes.items() if size),
         f"  {'peak':<12} {_size(total)}" + (f", {total / plan.hbm:.0%}" if plan.hbm else ""),
     ]
     if plan.over:

@@ -20,13 +20,12 @@ from stunet.errors import UserError
 from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel.mesh import AXES, BATCH_AXES
 from stunet.plan import chips, flops, pieces
-from stunet.train.state import abstract_state, count_parameters
+from stunet.train.state import abstract_state
 
 POLICIES = ("none", *REMAT_POLICIES)
 MICROBATCHES = (1, 2, 4, 8)
 # Of a chip's memory: estimates were up to 8% too low.
 MARGIN = 0.92
-_FLOAT32 = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +82,14 @@ class Block:
     flops: dict[str, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class StateBytes:
+    """Bytes of all trained, and of all frozen, parameters."""
+
+    trained: int
+    frozen: int
+
+
 @functools.cache
 def trace(config: configs.Config) -> list[Block]:
     """The network's distinct pieces, under every policy."""
@@ -91,9 +98,9 @@ def trace(config: configs.Config) -> list[Block]:
 
 def _block(piece: pieces.Piece) -> Block:
     saved, operations = {}, {}
+    params = pieces.abstract_init(piece.module, piece.arguments)
     for policy in POLICIES:
         apply, *arguments = pieces.differentiable(piece, policy)
-        params = pieces.abstract_init(piece.module, piece.arguments)
         y = jax.eval_shape(apply, params, *arguments)
 
         def forward(params, inputs, others, apply=apply):
@@ -106,6 +113,9 @@ def _block(piece: pieces.Piece) -> Block:
         kept = jax.eval_shape(lambda *a, f=forward: f(*a)[1], params, *arguments)
         saved[policy] = _bytes(kept) - _shared_bytes(kept, params)
         operations[policy] = flops.count(both, params, *arguments, y)
+        if not piece.trained:
+            # A gradient of weights, which is not asked for then, takes as many as the forward pass.
+            operations[policy] -= pieces.forward_flops(piece) // len(piece.calls)
     clips = [a.shape for a in (*piece.arguments, y) if a is not None and a.ndim == 5]
     frames, rows = (min((shape[axis] for shape in clips), default=1) for axis in (1, 2))
     return Block(len(piece.calls), rows, frames, saved, operations)
@@ -134,9 +144,9 @@ def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) ->
         raise UserError(
             f"--search needs a chip whose memory, peak and links are known: {chip.name}"
         )
-    blocks, params = trace(config), _count_parameters(config)
+    blocks, held = trace(config), _state_bytes(config)
     tried = [
-        estimate(config, blocks, params, chip, mesh, remat, accumulate)
+        estimate(config, blocks, held, chip, mesh, remat, accumulate)
         for mesh in _meshes(config, devices, slices)
         for remat, accumulate in itertools.product(POLICIES, MICROBATCHES)
         if config.train.batch_size % (accumulate * _ways(mesh, BATCH_AXES)) == 0
@@ -175,7 +185,7 @@ def remedy(
 def estimate(
     config: configs.Config,
     blocks: list[Block],
-    params: int,
+    held: StateBytes,
     chip: chips.Chip,
     mesh: dict[str, int],
     remat: str,
@@ -186,7 +196,7 @@ def estimate(
     Args:
         config: of the run.
         blocks: its `trace`.
-        params: number of its parameters.
+        held: bytes of its parameters.
         chip: one device.
         mesh: extent of every axis.
         remat: the policy.
@@ -205,16 +215,18 @@ def estimate(
     compute = accumulate * sum(b.calls * b.flops[remat] * share(b) for b in blocks)
     # Parameters, two moments, the average and the gradient; a sum of gradients beside it.
     copies = 5 + (accumulate > 1)
-    state = _FLOAT32 * params / (mesh["fsdp"] * mesh["tensor"])
+    shards = mesh["fsdp"] * mesh["tensor"]
+    state = (copies * held.trained + held.frozen) / shards
     # Weights are gathered for each forward and each backward pass, and gradients summed.
-    moved = _FLOAT32 * params / mesh["tensor"] * (1 - 1 / mesh["fsdp"]) * (2 * accumulate + 1)
+    gathered = 2 * accumulate * (held.trained + held.frozen) + held.trained
+    moved = gathered / mesh["tensor"] * (1 - 1 / mesh["fsdp"])
     replicas = mesh["data"] * mesh["clip"]
-    moved += 2 * state * (1 - 1 / replicas)
+    moved += 2 * held.trained / shards * (1 - 1 / replicas)
     return Candidate(
         mesh,
         remat,
         accumulate,
-        copies * state + activations + working,
+        state + activations + working,
         compute / chip.flops + moved / chip.ici,
     )
 
@@ -234,6 +246,6 @@ def _ways(mesh: dict[str, int], axes: tuple[str, ...]) -> int:
     return math.prod(mesh[axis] for axis in axes)
 
 
-def _count_parameters(config: configs.Config) -> int:
-    mesh = jax.sharding.AbstractMesh((1,) * len(AXES), AXES)
-    return count_parameters(abstract_state(config, mesh).params)
+def _state_bytes(config: configs.Config) -> StateBytes:
+    state = abstract_state(config, jax.sharding.AbstractMesh((1,) * len(AXES), AXES))
+    return StateBytes(_bytes(state.params), _bytes(state.frozen))

@@ -1,11 +1,11 @@
 """Checkpoints of a run: checkpoint N is the state after exactly N updates, with its place in the
 data.
 
-Layout of `checkpoints/N/`, written by Orbax: `train` (step, parameters, optimiser), `ema` (the
-averaged parameters, loadable alone) and `data` (the pipeline's position).
+Layout of `checkpoints/N/`, written by Orbax: `train` (step, parameters, optimiser); `ema` (the
+averaged parameters) and, if there are any, `frozen` (those that are not trained), which are loaded
+without it to sample; `data` (the pipeline's position).
 """
 
-import dataclasses
 import pathlib
 import shutil
 import threading
@@ -15,7 +15,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from stunet.errors import UserError
-from stunet.train.state import TrainState
+from stunet.train.state import TrainState, join
 
 DataState = dict[str, int]
 
@@ -70,10 +70,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
-        train, ema = split_ema(state)
-        self._orbax.save_checkpointables_async(
-            step, {"train": train, "ema": ema, "data": data}, force=True
-        )
+        self._orbax.save_checkpointables_async(step, items(state) | {"data": data}, force=True)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk.
@@ -89,13 +86,15 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is damaged, or is that of another network.
         """
-        train, ema = split_ema(abstract)
-        loaded = self._load({"train": train, "ema": ema, "data": None})
-        return TrainState(**loaded["train"], ema=loaded["ema"]), loaded["data"]
+        loaded = self._load(items(abstract) | {"data": None})
+        data = loaded.pop("data")
+        return TrainState(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
 
-    def restore_ema(self, abstract: TrainState) -> Any:
-        """The averaged parameters alone, of the newest checkpoint."""
-        return self._load({"ema": abstract.ema})["ema"]
+    def restore_averaged(self, abstract: TrainState) -> Any:
+        """The whole network's parameters, averaged where they are trained, of the newest
+        checkpoint; nothing else is read."""
+        loaded = self._load({k: v for k, v in items(abstract).items() if k != "train"})
+        return join(loaded["ema"], loaded.get("frozen", {}))
 
     def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
         step = self.latest()
@@ -122,8 +121,8 @@ def _wait_for_writers() -> None:
             threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
-def split_ema(state: TrainState) -> tuple[dict[str, Any], Any]:
-    """The fields of the state other than `ema`, and `ema`."""
-    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    ema = fields.pop("ema")
-    return fields, ema
+def items(state: TrainState) -> dict[str, Any]:
+    """What is stored under its own name, but for the data's position."""
+    train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+    frozen = {"frozen": state.frozen} if state.frozen else {}
+    return {"train": train, "ema": state.ema} | frozen

@@ -77,8 +77,10 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         step = int(state.step)
         metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
         progress = stack.enter_context(Progress(config.train.steps, step, show=is_first))
+        trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
+        of_them = f" ({frozen:,} of them frozen)" if frozen else ""
         progress.write(
-            f"{count_parameters(abstract.params):,} parameters on {mesh.size} "
+            f"{trained + frozen:,} parameters{of_them} on {mesh.size} "
             f"{mesh.devices.flat[0].device_kind} device(s); from update {step} on"
         )
         update = jit_train_step(config, abstract)
@@ -109,10 +111,10 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
                 checkpoints.save(state, batches.get_state())
             every = config.log.validate_every
             if every and (step % every == 0 or step == config.train.steps):
-                metrics.scalars(step, validate(state.ema, mesh))
+                metrics.scalars(step, validate(state.averaged, mesh))
             every = config.log.sample_every
             if every and step % every == 0:
-                preview(state.ema, step, metrics)
+                preview(state.averaged, step, metrics)
             if save or not pending:
                 # What validation and sampling took is not the updates'.
                 begun = time.monotonic()

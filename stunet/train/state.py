@@ -1,7 +1,9 @@
-"""What training changes: parameters, their running average, and the optimiser's moments."""
+"""What training holds: parameters, trained and frozen, their running average, and the optimiser's
+moments."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,9 +11,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet import configs
-from stunet.nn.stunet import STUNet
+from stunet.nn.stunet import STUNet, is_temporal
 from stunet.parallel import mesh as meshes
 
 
@@ -21,15 +24,23 @@ class TrainState:
 
     Attributes:
         step: int32 scalar.
-        params: of the network, float32.
-        ema: running average of the parameters, which is what is sampled from.
-        opt_state: the optimiser's.
+        params: of the network, those that are trained; float32.
+        frozen: of the network, those that are not (`config.freeze`); kernels in the dtype of the
+            computation, to which each use would cast them.
+        ema: running average of `params`, which is what is sampled from.
+        opt_state: the optimiser's, of `params`.
     """
 
     step: jax.Array
     params: Any
+    frozen: Any
     ema: Any
     opt_state: Any
+
+    @property
+    def averaged(self) -> Any:
+        """The whole network's parameters, averaged where they are trained."""
+        return join(self.ema, self.frozen)
 
 
 def make_network(config: configs.Config) -> STUNet:
@@ -130,6 +141,32 @@ def _quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
     return {"compiler_options": {"xla_backend_optimization_level": 0}}
 
 
+def is_trained(config: configs.Config, path: Sequence[str]) -> bool:
+    """Whether the module or parameter of the network at this path is trained."""
+    # The added input channels of a widened first convolution start at zero: frozen, they would
+    # never be looked at.
+    widened = is_conditioned(config) and path[0] == "conv_in"
+    return config.freeze == "none" or is_temporal(path) or widened
+
+
+def split(config: configs.Config, params: Any) -> tuple[Any, Any]:
+    """The network's parameters -> (those that are trained, those that are frozen)."""
+    trained, frozen = {}, {}
+    for path, leaf in flatten_dict(params).items():
+        (trained if is_trained(config, path) else frozen)[path] = leaf
+    dtype = jnp.dtype(config.model.dtype)
+    frozen = {
+        path: jax.tree.map(lambda x: x.astype(dtype), leaf) if path[-1] == "kernel" else leaf
+        for path, leaf in frozen.items()
+    }
+    return unflatten_dict(trained), unflatten_dict(frozen)
+
+
+def join(trained: Any, frozen: Any) -> Any:
+    """The inverse of `split`, but for dtypes."""
+    return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))
+
+
 def count_parameters(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
@@ -148,9 +185,11 @@ def _init(config: configs.Config) -> TrainState:
         params = make_network(config).init(
             jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *text
         )["params"]
+    params, frozen = split(config, params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
+        frozen=frozen,
         ema=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config.train).init(params),
     )

@@ -22,6 +22,7 @@ from stunet.train.state import (
     TrainState,
     is_conditioned,
     is_upscaling,
+    join,
     learning_rate,
     make_network,
     make_optimizer,
@@ -74,9 +75,12 @@ def make_loss(config: configs.Config) -> Callable[..., Array]:
 
 
 def make_train_step(
-    config: configs.Config,
+    config: configs.Config, shardings: Any = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `step(state, batch) -> (state, metrics)`: exactly one update.
+
+    `shardings` are the trained parameters', and become their gradients' too; None leaves those to
+    the compiler.
 
     The batch holds `video` uint8 `[b, t, h, w, c]`, `text` `[b, l, d]` and `text_mask` `[b, l]`.
     With `train.accumulate` n the gradient is the mean over n parts of the batch, one after the
@@ -88,10 +92,16 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         inputs = _draw(key, batch, config)
-        mean_loss = lambda params, part: loss_of_clips(params, *part).mean()  # noqa: E731
+
+        def mean_loss(params, part):
+            return loss_of_clips(join(params, state.frozen), *part).mean()
+
         loss, grads = _accumulate(
             jax.value_and_grad(mean_loss), state.params, inputs, train.accumulate
         )
+        if shardings is not None:
+            # Else a gradient that lies otherwise is moved once for each of its uses.
+            grads = jax.lax.with_sharding_constraint(grads, shardings)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # Early weights are far from where they go: average over the recent tenth of the run at
@@ -103,7 +113,7 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
         }
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        return TrainState(state.step + 1, params, state.frozen, ema, opt_state), metrics
 
     return step
 
@@ -114,7 +124,8 @@ def jit_train_step(config: configs.Config, state: TrainState) -> Callable:
     The state given to it is donated.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(make_train_step(config), donate_argnums=0, out_shardings=(shardings, None))
+    step = make_train_step(config, shardings.params)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metrics]:

@@ -1,12 +1,13 @@
 """Layers against their formulas."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_network import assert_close, jit, normal, randomised, shapes
 
 from stunet.nn.blocks import fold_patches, unfold_patches
-from stunet.nn.layers import GroupNorm
+from stunet.nn.layers import GroupNorm, add_bias
 
 
 @pytest.mark.parametrize(("mean", "tolerance"), [(0.0, 1e-5), (10.0, 1e-4), (100.0, 1e-2)])
@@ -39,3 +40,11 @@ def test_folding_patches_moves_each_square_into_channels_and_back():
         channels = slice(5 * (2 * dy + dx), 5 * (2 * dy + dx + 1))
         np.testing.assert_array_equal(folded[..., channels], x[:, :, dy::2, dx::2])
     np.testing.assert_array_equal(unfold_patches(folded, 2), x)
+
+
+def test_a_biass_gradient_is_summed_in_float32():
+    # 2^16 + 1 ones: a sum in bfloat16 stops growing at 256, and its result has eight bits.
+    y = jnp.zeros((2**16 + 1, 1), jnp.bfloat16)
+    gradient = jax.grad(lambda bias: add_bias(y, bias).astype(jnp.float32).sum())(jnp.zeros(1))
+    assert gradient.dtype == jnp.float32
+    assert gradient[0] == 2**16 + 1

@@ -24,6 +24,7 @@ PLAN = Plan(
     mesh={"slice": 1, "data": 1, "fsdp": 64, "clip": 1, "tensor": 1},
     settings={"model.remat": "full"},
     params=1_200_000_000,
+    frozen=0,
     bytes={"params": 1e9, "optimizer": 2e9, "ema": 1e9, "batch": 1e7, "temporaries": 4e9},
     hbm=chips.CHIPS["v5p"].hbm,
     over=0.0,

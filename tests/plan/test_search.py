@@ -23,7 +23,9 @@ def estimated(traced, remat="none", accumulate=1, clip_axis="rows", **mesh):
     config, blocks = traced
     config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, clip_axis=clip_axis))
     extents = dict.fromkeys(AXES, 1) | mesh
-    return search.estimate(config, blocks, 1_000_000, CHIP, extents, remat, accumulate)
+    return search.estimate(
+        config, blocks, search.StateBytes(4_000_000, 0), CHIP, extents, remat, accumulate
+    )
 
 
 def test_a_step_takes_at_least_its_operations_at_the_peak(traced):

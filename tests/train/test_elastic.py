@@ -25,7 +25,7 @@ from PIL import Image, ImageSequence
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
-from stunet.train.checkpoints import split_ema
+from stunet.train import checkpoints
 from stunet.train.state import abstract_state
 
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
@@ -130,9 +130,10 @@ def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
 def parameters(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     """Those of a checkpoint, by path, on one device whatever saved them."""
     config = configs.read(workdir / "config.json")
-    state, _ = split_ema(abstract_state(config, meshes.make_mesh(configs.Mesh(data=1))))
-    items = ocp.load_checkpointables(workdir / "checkpoints" / str(step), {"train": state})
-    leaves = jax.tree_util.tree_leaves_with_path(items["train"]["params"])
+    state = abstract_state(config, meshes.make_mesh(configs.Mesh(data=1)))
+    asked = {"train": checkpoints.items(state)["train"]}
+    loaded = ocp.load_checkpointables(workdir / "checkpoints" / str(step), asked)
+    leaves = jax.tree_util.tree_leaves_with_path(loaded["train"]["params"])
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 

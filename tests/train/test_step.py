@@ -144,7 +144,7 @@ def random_state(config, mesh) -> TrainState:
         lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype),
         abstract_state(config, mesh).params,
     )
-    return TrainState(jnp.int32(0), params, params, make_optimizer(config.train).init(params))
+    return TrainState(jnp.int32(0), params, {}, params, make_optimizer(config.train).init(params))
 
 
 def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolutions):
