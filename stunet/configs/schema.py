@@ -38,6 +38,11 @@ class Model:
     patch_size: int = _field(1, "pixels on a side folded into channels at the input", least=1)
     groups: int = _field(32, "of the group norms", least=1)
     head_channels: int = _field(64, "features of one attention head", least=2)
+    flash_attention: bool = _field(
+        False,
+        "on TPUs: attention to pixels and text by a kernel that never stores the scores; needs "
+        "head_channels, and each chip's positions, in multiples of 128",
+    )
     text_features: int = _field(
         768, "width of the text states inside attention; 0: no text", least=0
     )

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from stunet.nn.layers import Dense, GroupNorm
-from stunet.nn.sharding import constrain
+from stunet.nn.sharding import constrain, partition_spec
 
 
 class TextAttention(nn.Module):
@@ -16,12 +16,13 @@ class TextAttention(nn.Module):
 
     The text's keys and values are added to the frame's own ("added key/value"), so one softmax
     weighs both. `mask` removes text tokens from the softmax. Without text it is plain
-    self-attention.
+    self-attention. `flash`: by `flash_attention`.
     """
 
     head_channels: int
     groups: int
     text_groups: int = 32
+    flash: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -53,12 +54,87 @@ class TextAttention(nn.Module):
                 jnp.concatenate(pair, axis=2) for pair in zip(added, (key, value), strict=True)
             )
             if mask is not None:
-                own = jnp.ones((b, h * w), bool)
-                allowed = jnp.concatenate([mask, own], axis=1)[:, None, None, :]
-        # Frames are mapped, not merged into the batch, so that a clip sharded over frames stays so.
-        attend = jax.vmap(jax.nn.dot_product_attention, in_axes=(1, 1, 1, None, None), out_axes=1)
-        y = attend(query, key, value, None, allowed).reshape(b, t, h, w, c)
+                allowed = jnp.concatenate([mask, jnp.ones((b, h * w), bool)], axis=1)
+        attend = flash_attention if self.flash else frame_attention
+        y = attend(query, key, value, allowed).reshape(b, t, h, w, c)
         return x + Dense(c, name="to_out", **dtypes)(y)
+
+
+def frame_attention(
+    query: Float[Array, "b t l n d"],
+    key: Float[Array, "b t s n d"],
+    value: Float[Array, "b t s n d"],
+    allowed: Bool[Array, "b s"] | None = None,
+) -> Float[Array, "b t l n d"]:
+    """Attention within each frame; `allowed` is False on the keys that are left out."""
+    if allowed is not None:
+        allowed = allowed[:, None, None, :]
+    # Frames are mapped, not merged into the batch, so that a clip sharded over frames stays so.
+    attend = jax.vmap(jax.nn.dot_product_attention, in_axes=(1, 1, 1, None, None), out_axes=1)
+    return attend(query, key, value, None, allowed)
+
+
+def flash_attention(
+    query: Float[Array, "b t l n d"],
+    key: Float[Array, "b t s n d"],
+    value: Float[Array, "b t s n d"],
+    allowed: Bool[Array, "b s"] | None = None,
+) -> Float[Array, "b t l n d"]:
+    """`frame_attention`, on TPUs by the Pallas kernel that JAX ships, which never stores the scores
+    (Dao et al., arXiv 2205.14135). On other platforms, and where a chip's queries, the keys or a
+    head's features are no multiple of the kernel's 128, it is `frame_attention`."""
+    if allowed is None:
+        allowed = jnp.ones((key.shape[0], key.shape[2]), bool)
+
+    def on_a_chip(*arrays):
+        query, key = arrays[:2]
+        if any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], key.shape[4])):
+            return frame_attention(*arrays)
+        return jax.lax.platform_dependent(*arrays, tpu=_flash_attention, default=frame_attention)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or not nn.get_logical_axis_rules():
+        return on_a_chip(query, key, value, allowed)
+    # The partitioner cannot look into a kernel: each chip runs its own. A frame's positions are
+    # split by rows.
+    lies = lambda names, x: partition_spec(names, x.shape, mesh.shape)  # noqa: E731
+    queries = lies(("batch", "frames", "rows", "features", None), query)
+    keys = lies(("batch", "frames", None, "features", None), key)
+    specs = (queries, keys, keys, lies(("batch", None), allowed))
+    # The kernel does not say how its outputs vary over the mesh, which the check asks for.
+    return jax.shard_map(on_a_chip, in_specs=specs, out_specs=queries, check_vma=False)(
+        query, key, value, allowed
+    )
+
+
+_FLASH_TILE = 128
+_FLASH_BLOCKS = (512, 384, 256, 128)
+
+
+def _flash_attention(query, key, value, allowed):
+    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
+
+    b, t, queries, _, d = query.shape
+    keys = key.shape[2]
+    # [b, t, l, n, d] -> [b t, n, l, d].
+    query, key, value = (
+        x.swapaxes(2, 3).reshape(b * t, x.shape[3], x.shape[2], d) for x in (query, key, value)
+    )
+    # Positions attend within their segment: keys that are left out are a segment of their own.
+    segments = pallas.SegmentIds(
+        jnp.ones((b * t, queries), jnp.int32), jnp.repeat(allowed.astype(jnp.int32), t, axis=0)
+    )
+    q, k = (next(n for n in _FLASH_BLOCKS if length % n == 0) for length in (queries, keys))
+    blocks = pallas.BlockSizes(
+        block_b=1,
+        **dict.fromkeys(("block_q", "block_q_major_dkv", "block_q_dkv", "block_q_dq"), q),
+        **dict.fromkeys(("block_k_major", "block_k", "block_k_major_dkv", "block_k_dkv"), k),
+        **dict.fromkeys(("block_k_major_dq", "block_k_dq"), k),
+    )
+    y = pallas.flash_attention(
+        query, key, value, segment_ids=segments, sm_scale=d**-0.5, block_sizes=blocks
+    )
+    return y.reshape(b, t, *y.shape[1:]).swapaxes(2, 3)
 
 
 class TemporalAttention(nn.Module):

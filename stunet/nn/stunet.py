@@ -89,6 +89,7 @@ class Layer(nn.Module):
     groups: int
     text_groups: int
     head_channels: int
+    flash_attention: bool
     temporal_attention_blocks: int
     activation: str
     remat: str
@@ -109,7 +110,12 @@ class Layer(nn.Module):
         if self.attend:
             attention = self._remat(TextAttention)
             x = attention(
-                self.head_channels, self.groups, self.text_groups, name="attention", **dtypes
+                self.head_channels,
+                self.groups,
+                self.text_groups,
+                self.flash_attention,
+                name="attention",
+                **dtypes,
             )(x, text, mask)
         if self.temporal == "conv":
             inflation = self._remat(ConvInflation)
@@ -154,6 +160,8 @@ class STUNet(nn.Module):
         groups: of the group norms.
         text_groups: of the group norm of text states in attention.
         head_channels: features of one attention head.
+        flash_attention: attention to pixels and text by a fused kernel, on TPUs
+            (`attention.flash_attention`).
         text_features: width of the text states inside attention; 0 for a network without text.
         text_pooling_heads: of the attention that pools text into the time embedding; 0: not pooled.
         activation: a key of `layers.ACTIVATIONS`.
@@ -178,6 +186,7 @@ class STUNet(nn.Module):
     groups: int = 32
     text_groups: int = 32
     head_channels: int = 64
+    flash_attention: bool = False
     text_features: int = 768
     text_pooling_heads: int = 64
     activation: str = "gelu"
@@ -320,6 +329,7 @@ class STUNet(nn.Module):
             groups=self.groups,
             text_groups=self.text_groups,
             head_channels=self.head_channels,
+            flash_attention=self.flash_attention,
             temporal_attention_blocks=self.temporal_attention_blocks,
             activation=self.activation,
             remat=self.remat,

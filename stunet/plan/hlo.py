@@ -8,7 +8,7 @@ their tiling; they leave out what collectives take.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
@@ -24,6 +24,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPCODE = re.compile(r"^\s*(?:ROOT )?%[\w.\-]+ = (.*?)[\])}] ([a-z][\w\-]*)\(")
 _CALLED = re.compile(r"(calls|body|condition|to_apply|branch_computations)=\{?(%[\w.\-, %]+)\}?")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 # What crosses between slices is no longer a collective of the slice's program, but is handed to the
 # runtime of the data-centre network.
@@ -68,7 +69,7 @@ def read(text: str) -> Program:
         for name in _names(names)
     }
     cycles = 0
-    within, between = [], []
+    within, between = {}, []
     for name, lines in computations.items():
         for line in lines:
             if (estimate := _CYCLES.search(line)) and name not in fused:
@@ -78,12 +79,16 @@ def read(text: str) -> Program:
                 if kind in COLLECTIVES:
                     # A start's result holds what is sent and what is received; else all of it is.
                     size = max(sizes, default=0) if match[2] != kind else sum(sizes)
-                    within.append((kind, runs.get(name, 0), size))
+                    # One that goes on beside several kernels is written in each, and in its end.
+                    channel = _CHANNEL.search(line)
+                    key = (kind, channel[1]) if channel else len(within)
+                    found = (kind, runs.get(name, 0), size)
+                    within[key] = max(found, within.get(key, found))
                 elif kind == "recv" and (transfer := _MEGASCALE.search(line)):
                     # Beside what is received, its result holds a number of the transfer.
                     kind = transfer[1].lower().replace("_", "-")
                     between.append((kind, runs.get(name, 0), max(sizes, default=0)))
-    return Program(cycles, _totals(within), _totals(between))
+    return Program(cycles, _totals(within.values()), _totals(between))
 
 
 def bytes_sent(collectives: Mapping[str, Collective]) -> int:
@@ -91,7 +96,7 @@ def bytes_sent(collectives: Mapping[str, Collective]) -> int:
     return sum(c.bytes * (2 if kind == "all-reduce" else 1) for kind, c in collectives.items())
 
 
-def _totals(found: Sequence[tuple[str, int, int]]) -> dict[str, Collective]:
+def _totals(found: Iterable[tuple[str, int, int]]) -> dict[str, Collective]:
     """By kind, of (kind, how often it runs, bytes of a result)."""
     totals = {kind: Collective(0, 0) for kind in COLLECTIVES}
     for kind, times, size in found:

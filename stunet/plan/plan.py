@@ -150,7 +150,7 @@ def make_plan(
         fallbacks=fallbacks(config, mesh),
         clips=config.train.batch_size,
         steps=config.train.steps,
-        unknown=_unknown(chip, devices),
+        unknown=_unknown(config, chip, devices),
         compile_seconds=time.monotonic() - begun,
     )
 
@@ -204,8 +204,9 @@ def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
     return found
 
 
-def _unknown(chip: chips.Chip, devices: Sequence[jax.Device]) -> list[str]:
+def _unknown(config: configs.Config, chip: chips.Chip, devices: Sequence[jax.Device]) -> list[str]:
     cases = (
+        (config.model.flash_attention, "what the kernels of model.flash_attention take"),
         (chip.hertz is None, "how long a step takes, which benchmarks/train_step.py measures"),
         (chip.hbm is None, "how much memory a device has for it"),
         (chip.flops is None, "the peak of a device"),

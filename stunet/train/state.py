@@ -58,6 +58,7 @@ def make_network(config: configs.Config) -> STUNet:
         groups=model.groups,
         text_groups=model.text_groups,
         head_channels=model.head_channels,
+        flash_attention=model.flash_attention,
         text_features=model.text_features,
         text_pooling_heads=model.text_pooling_heads,
         activation=model.activation,

@@ -14,6 +14,7 @@ import tiny
 
 from stunet import configs
 from stunet.diffusion import upscaling
+from stunet.nn.attention import flash_attention, frame_attention
 from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
@@ -75,6 +76,18 @@ def convolution_error() -> float:
     return float(abs(error).max() / abs(expected).max())
 
 
+def attention_error() -> float:
+    """Of `flash_attention` on a mesh that splits clips, rows and heads, from the same unsplit."""
+    mesh = meshes.make_mesh(configs.Mesh(data=2, clip=2, tensor=2))
+    keys = jax.random.split(jax.random.key(0), 3)
+    lengths = (16, 24, 24)  # of queries, and of keys and values: eight are of the text
+    arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
+    allowed = np.arange(24)[None] >= np.array([[0], [5]])
+    with meshes.use(mesh):
+        got = jax.jit(flash_attention)(*arrays, allowed)
+    return float(abs(jax.device_get(got) - frame_attention(*arrays, allowed)).max())
+
+
 def upscaling_split() -> dict[str, float]:
     """The input of a super-resolution network whose rows are split: its error, the collectives."""
     mesh = meshes.make_mesh(configs.Mesh(data=2, clip=4))
@@ -103,6 +116,7 @@ if __name__ == "__main__":
     alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
     first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
     np.savez(f"{out}/convolution.npz", error=convolution_error())
+    np.savez(f"{out}/attention.npz", error=attention_error())
     np.savez(f"{out}/upscaling.npz", **upscaling_split())
     for i, asked in enumerate(meshes_asked):
         np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(asked)))

@@ -46,6 +46,10 @@ def test_convolutions_are_right_where_clip_and_features_are_split(directory):
     assert np.load(directory / "convolution.npz")["error"] < 1e-5
 
 
+def test_flash_attention_is_the_same_on_every_chip_s_share(directory):
+    assert np.load(directory / "attention.npz")["error"] < 1e-6
+
+
 def test_a_low_resolution_clip_is_enlarged_where_it_lies_but_for_one_row_each_way(directory):
     split = dict(np.load(directory / "upscaling.npz"))
     assert split.pop("error") < 1e-6

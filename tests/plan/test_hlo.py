@@ -43,6 +43,17 @@ def test_collectives_are_counted_once_each_with_the_bytes_they_move():
     }
 
 
+def test_a_collective_that_goes_on_beside_kernels_is_one():
+    beside = """%kernel (q: f32[8]) -> f32[16] {
+  %h = f32[16]{0} all-gather(%q), channel_id=1
+}
+
+"""
+    entry = "  %u = f32[8]{0} fusion(%x), kind=kLoop, calls=%kernel\n  %w = "
+    text = TEXT.replace("%body (b", beside + "%body (b").replace("  %w = ", entry)
+    assert hlo.read(text).collectives == hlo.read(TEXT).collectives
+
+
 def test_what_crosses_between_slices_is_told_apart():
     send = """  %q = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) recv(%t), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
 """  # noqa: E501
