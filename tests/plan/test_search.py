@@ -68,7 +68,12 @@ def test_an_axis_that_does_not_divide_saves_nothing_there(traced):
 def test_what_is_ranked_fits_and_the_fastest_is_first(traced):
     config, _ = traced
     found = search.rank(config, CHIP, 4, 1)
-    assert [c.seconds for c in found] == sorted(c.seconds for c in found)
+    fastest = min(c.seconds for c in found)
+    assert found[0].seconds <= 1.02 * fastest
+    near = [c for c in found if c.seconds < 1.019 * fastest]
+    assert [c.mesh["clip"] for c in near] == sorted(c.mesh["clip"] for c in near)
+    slowest = max(c.seconds for c in found)
+    assert found[-1].seconds > slowest / 1.02
     assert all(c.bytes <= search.MARGIN * CHIP.hbm for c in found)
     assert len({(tuple(c.mesh.values()), c.remat, c.accumulate) for c in found}) == len(found)
     first = found[0]
