@@ -37,7 +37,8 @@ from stunet.cli import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips
-from stunet.plan.plan import Plan, abstract_batch, make_plan
+from stunet.plan.plan import Plan, make_plan
+from stunet.plan.whole import abstract_batch
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
 

@@ -119,13 +119,14 @@ def _plan(arguments) -> None:
         if not arguments.json:
             print(report.ranking(found, chip), end="\n\n", flush=True)
         config = found[0].applied(config)
+    topology = None if local else (arguments.topology, arguments.slices)
     with (
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
         if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
-        else pieces.Costs(config, arguments.topology, arguments.slices) as costs,
+        else pieces.Costs(config, *topology) as costs,
     ):
-        plan = make_plan(config, chip, devices, costs)
+        plan = make_plan(config, chip, devices, topology, costs)
     print(report.as_json(plan) if arguments.json else report.text(plan))
     if plan.over:
         message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"

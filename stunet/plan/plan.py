@@ -3,7 +3,6 @@ compiled for them, as a whole for its memory and in pieces for its time."""
 
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from stunet import configs
-from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, flops, hlo, pieces
+from stunet.plan import chips, flops, hlo, pieces, whole
 from stunet.train.state import abstract_state, count_parameters, input_shape, make_network
-from stunet.train.step import jit_train_step
-
-# Platform -> options to compile in a sixth of the time, to a program as large but much slower: to
-# see what fits.
-_QUICK = {"tpu": {"exec_time_optimization_effort": -1.0}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +81,7 @@ def make_plan(
     config: configs.Config,
     chip: chips.Chip,
     devices: Sequence[jax.Device],
+    topology: tuple[str, int] | None = None,
     costs: pieces.Costs | None = None,
 ) -> Plan:
     """Compiles the train step for `devices`.
@@ -96,6 +90,7 @@ def make_plan(
         config: of the run; `mesh` says how it lies on the devices.
         chip: what the devices are.
         devices: of a topology (`chips.devices`).
+        topology: its name and number of slices, if the devices are TPUs that are not here.
         costs: of the same config on the same topology; without them no time is predicted.
 
     Raises:
@@ -104,10 +99,7 @@ def make_plan(
     begun = time.monotonic()
     mesh = meshes.make_mesh(config.mesh, devices)
     meshes.check_batch(config.train, mesh)
-    with meshes.use(mesh, config.mesh.clip_axis):
-        state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
-        lowered = jit_train_step(config, state).lower(state, batch)
-        compiled, over, used = _compile(lowered, _QUICK.get(devices[0].platform))
+    state, batch = abstract_state(config, mesh), whole.abstract_batch(config, mesh)
     sizes = {
         "params": _bytes_on_a_chip(state.params),
         "frozen": _bytes_on_a_chip(state.frozen),
@@ -115,15 +107,13 @@ def make_plan(
         "ema": _bytes_on_a_chip(state.ema),
         "batch": _bytes_on_a_chip(batch),
     }
-    if compiled is None:
-        sizes["temporaries"] = max(0.0, used - sum(sizes.values()))
-        program = hlo.Program(0, {}, {})
+    step = whole.lay_out(config, *topology) if topology else whole.compile_local(config, devices)
+    if step.temporaries is None:
+        sizes["temporaries"] = max(0.0, step.used - sum(sizes.values()))
+        over = step.over
     else:
-        memory = compiled.memory_analysis()
-        sizes["temporaries"] = memory.temp_size_in_bytes
-        sizes["code"] = memory.generated_code_size_in_bytes
+        sizes |= {"temporaries": step.temporaries, "code": step.code or 0}
         over = None if chip.hbm is None else max(0.0, sum(sizes.values()) - chip.hbm)
-        program = hlo.read(compiled.as_text())
     timed = costs.result() if costs and not over else []
     return Plan(
         chip=chip.name,
@@ -143,31 +133,16 @@ def make_plan(
         flops=model_flops(config),
         peak_flops=chip.flops,
         step_seconds=sum(cost.seconds for cost in timed) if timed else None,
-        collective_seconds=hlo.bytes_sent(program.collectives) / chip.ici if timed else None,
-        collectives=dict(program.collectives),
-        between_slices=dict(program.between_slices),
+        collective_seconds=hlo.bytes_sent(step.program.collectives) / chip.ici if timed else None,
+        collectives=dict(step.program.collectives),
+        between_slices=dict(step.program.between_slices),
         costs=timed,
         fallbacks=fallbacks(config, mesh),
         clips=config.train.batch_size,
         steps=config.train.steps,
-        unknown=_unknown(config, chip, devices),
+        unknown=_unknown(config, chip, devices, step),
         compile_seconds=time.monotonic() - begun,
     )
-
-
-def abstract_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Shapes, dtypes and shardings of a global batch, as the pipeline gives it."""
-    size, data, text = config.train.batch_size, config.data, config.text
-    shapes = {
-        "video": ((data.frames, data.height, data.width, data.channels), jnp.uint8),
-        "text": ((text.max_length, text.dim), jnp.float32),
-        "text_mask": ((text.max_length,), jnp.bool_),
-    }
-    sharding = meshes.batch_sharding(mesh)
-    return {
-        key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
-        for key, (shape, dtype) in shapes.items()
-    }
 
 
 def model_flops(config: configs.Config) -> int:
@@ -204,36 +179,20 @@ def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
     return found
 
 
-def _unknown(config: configs.Config, chip: chips.Chip, devices: Sequence[jax.Device]) -> list[str]:
+def _unknown(
+    config: configs.Config, chip: chips.Chip, devices: Sequence[jax.Device], step: whole.Whole
+) -> list[str]:
     cases = (
         (config.model.flash_attention, "what the kernels of model.flash_attention take"),
         (chip.hertz is None, "how long a step takes, which benchmarks/train_step.py measures"),
         (chip.hbm is None, "how much memory a device has for it"),
+        (step.code is None, "how large the program itself is, some hundred MiB at most"),
         (chip.flops is None, "the peak of a device"),
         (meshes.count_slices(devices) > 1, "what the data-centre network takes"),
         (len(devices) > 1, "how much of the collectives is hidden"),
         (True, "whether the data keep up"),
     )
     return [what for applies, what in cases if applies]
-
-
-def _compile(lowered, options):
-    """(program, 0, 0), or (None, bytes lacking, bytes used) where it does not fit."""
-    try:
-        with chips.quiet():
-            return lowered.compile(compiler_options=options), 0.0, 0.0
-    except jax.errors.JaxRuntimeError as error:
-        found = re.search(
-            r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])",
-            str(error),
-            re.S,
-        )
-        if "RESOURCE_EXHAUSTED" not in str(error) or not found:
-            raise UserError(
-                f"the compiler refuses this program: {' '.join(str(error).split())[:300]}"
-            ) from error
-        unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-        return None, float(found[3]) * unit[found[4]], float(found[1]) * unit[found[2]]
 
 
 def _bytes_on_a_chip(tree: Any) -> int:

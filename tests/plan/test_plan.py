@@ -16,7 +16,8 @@ from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, pieces, report
-from stunet.plan.plan import Plan, abstract_batch, fallbacks, make_plan, model_flops
+from stunet.plan.plan import Plan, fallbacks, make_plan, model_flops
+from stunet.plan.whole import abstract_batch
 
 PLAN = Plan(
     chip="v5p",
