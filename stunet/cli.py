@@ -51,6 +51,7 @@ def _sample(arguments) -> None:
     set_up_jax()
     from tqdm import tqdm
 
+    from stunet import configs
     from stunet.generate import text
 
     given = ("sampler", "steps", "guidance_scale")
@@ -71,7 +72,7 @@ def _sample(arguments) -> None:
     words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
     name = f"{words}_seed{arguments.seed}"
     out = arguments.out or arguments.workdir / "samples"
-    written = text.write(out, name, clips, prompts, config.data.fps)
+    written = text.write(out, name, clips, prompts, configs.frame_rate(config.data))
     print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
 
 

@@ -1,6 +1,5 @@
 """What training changes: parameters, their running average, and the optimiser's moments."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -13,6 +12,7 @@ import optax
 from stunet import configs
 from stunet.nn.stunet import STUNet
 from stunet.parallel import mesh as meshes
+from stunet.train.conditioning import conditioning
 
 
 @flax.struct.dataclass
@@ -62,21 +62,10 @@ def clip_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
     return (batch, data.frames, data.height, data.width, data.channels)
 
 
-def is_conditioned(config: configs.Config) -> bool:
-    """Whether the network sees a given part of the clip, or a low-resolution version of it, beside
-    the noisy clip."""
-    return is_upscaling(config) or any(dataclasses.asdict(config.masks).values())
-
-
-def is_upscaling(config: configs.Config) -> bool:
-    """Whether the network is a super-resolution network, given a low-resolution clip."""
-    return config.upscale.factor > 1
-
-
 def input_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
     """`[b, t, h, w, c]` of what the network takes."""
     *shape, channels = clip_shape(config, batch)
-    return (*shape, 2 * channels + 1 if is_conditioned(config) else channels)
+    return (*shape, conditioning(config).channels(channels))
 
 
 def make_optimizer(train: configs.Train) -> optax.GradientTransformation:
