@@ -61,6 +61,7 @@ def test_written_config_reads_back(tmp_path):
         ({"upscale__factor": 2, "tsr__stride": 5}, "upscale.factor is 2 and tsr.stride is 5"),
         # 1 + 7 k that 8 divides: 8, then 64.
         ({"tsr__stride": 7}, "data.frames is 16 and tsr.stride 7; .*try data.frames 8"),
+        ({"tsr__stride": 7, "data__frames": 1, "model__temporal": False}, "try data.frames 8"),
         ({"tsr__stride": 4}, "no number of frames that 8 divides allows: try another tsr.stride"),
         ({"tsr__max_augmentation": -0.1}, "tsr.max_augmentation is -0.1; it must be at least 0"),
         ({"data__stride": 0}, "data.stride is 0; it must be at least 1"),

@@ -31,7 +31,7 @@ def check_combinations(config: Config) -> None:
     if model.temporal:
         total = math.prod(model.temporal_factors)
         _divides(data.frames, "data.frames", total, "the product of model.temporal_factors")
-    if (data.frames - 1) % config.tsr.stride:
+    if config.tsr.stride > 1 and (data.frames == 1 or (data.frames - 1) % config.tsr.stride):
         raise UserError(
             f"data.frames is {data.frames} and tsr.stride {config.tsr.stride}; the first and the "
             f"last frame of a clip are keyframes, {_keyframe_clip(config)}"

@@ -147,11 +147,10 @@ def cascade(
     Raises:
         UserError: a directory holds no run or no checkpoint, or the runs do not go together.
     """
+    check_pair(load_config(keyframes_workdir), load_config(tsr_workdir))
     run = load(tsr_workdir, **sample)
-    _check_tsr(run.config, str(tsr_workdir))
     if augmentation is None:
         augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
-    check_pair(load_config(keyframes_workdir), run.config)
     steps = run.config.sample.steps
     given, config = keyframes(
         keyframes_workdir,

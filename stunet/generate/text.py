@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -39,11 +39,13 @@ class Run:
         config: of the run, with the settings of `configs.Sample` that replace its own.
         params: the averaged weights of the newest checkpoint.
         mesh: the device.
+        sample: of `make_sampler`, which compiles when it is first called.
     """
 
     config: configs.Config
     params: Any
     mesh: jax.sharding.Mesh
+    sample: Callable[..., Iterator[jax.Array]]
 
 
 # Conditioning -> what is wrong with a run whose network needs more than a caption.
@@ -69,7 +71,8 @@ def load(workdir: pathlib.Path, **sample: object) -> Run:
     config = load_config(workdir, **sample)
     mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        return Run(config, checkpoints.restore_ema(abstract_state(config, mesh)), mesh)
+        params = checkpoints.restore_ema(abstract_state(config, mesh))
+    return Run(config, params, mesh, make_sampler(config))
 
 
 def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
@@ -141,7 +144,7 @@ def sample_clips(
     """
     text, mask = make_encoder(run.config.text)(list(prompts))
     with meshes.use(run.mesh):
-        estimates = make_sampler(run.config)(run.params, text, mask, seed, clean, level)
+        estimates = run.sample(run.params, text, mask, seed, clean, level)
         for done, clips in enumerate(estimates, 1):
             clips.block_until_ready()
             on_step(done, run.config.sample.steps)

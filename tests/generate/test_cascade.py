@@ -70,7 +70,8 @@ def fill(monkeypatch):
             apply=lambda params, inputs, time, text, text_mask: network(inputs)
         )
         monkeypatch.setattr(sampling, "make_network", lambda config: stand_in)
-        run = Run(config, {}, meshes.make_mesh(config.mesh, jax.devices()[:1]))
+        mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
+        run = Run(config, {}, mesh, sampling.make_sampler(config))
         return cascade.fill(run, given, prompts, **options)
 
     return fill
