@@ -13,8 +13,8 @@ NOISY = RNG.normal(size=CLIPS.shape).astype(np.float32)
 
 
 def given_input(clips, stride, max_level):
-    drawn = keyframes.draw(jax.random.key(1), clips, stride, max_level)
-    return keyframes.network_input(NOISY, *drawn)
+    drawn = keyframes.draw(jax.random.key(1), jnp.asarray(clips), stride, max_level)
+    return keyframes.network_input(jnp.asarray(NOISY), *drawn)
 
 
 @pytest.mark.parametrize("stride", [3, 5, 15])
@@ -43,12 +43,12 @@ def test_hidden_frames_are_not_looked_at():
 
 
 def test_the_level_told_is_that_of_the_noise_in_the_keyframes():
-    clips = np.zeros((200, 3, 8, 8, 1), np.float32)
-    given, level = map(np.asarray, keyframes.draw(jax.random.key(0), clips, 2, 0.6))
+    clips = jnp.zeros((200, 3, 8, 8, 1))
+    given, level = keyframes.draw(jax.random.key(0), clips, 2, 0.6)
     assert given.shape == (200, 2, 8, 8, 1)
     assert 0 <= level.min() < 0.02 < 0.58 < level.max() <= 0.6
-    spread = given.std(axis=(1, 2, 3, 4))
+    spread = np.asarray(given).std(axis=(1, 2, 3, 4))
     np.testing.assert_allclose(spread, np.sin(np.pi / 2 * level), atol=0.15)
-    joined = keyframes.network_input(np.zeros_like(clips), given, level)
+    joined = keyframes.network_input(clips, given, level)
     planes = np.broadcast_to(level[:, None, None, None], clips.shape[:-1])
     np.testing.assert_array_equal(joined[..., 3], planes)
