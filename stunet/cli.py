@@ -51,7 +51,8 @@ def _sample(arguments) -> None:
     set_up_jax()
     from tqdm import tqdm
 
-    from stunet.generate import text
+    from stunet import configs
+    from stunet.generate import cascade, text
 
     given = ("sampler", "steps", "guidance_scale")
     settings = {k: v for k in given if (v := getattr(arguments, k)) is not None}
@@ -65,13 +66,24 @@ def _sample(arguments) -> None:
         if done == total:
             bar.close()
 
-    clips, config = text.text_to_video(
-        arguments.workdir, prompts, seed=arguments.seed, on_step=show, **settings
-    )
+    settings |= {"seed": arguments.seed, "on_step": show}
+    if arguments.tsr:
+        filled = cascade.cascade(
+            arguments.workdir,
+            arguments.tsr,
+            prompts,
+            augmentation=arguments.augmentation,
+            **settings,
+        )
+        clips, config = filled.clips, filled.config
+    elif arguments.augmentation is not None:
+        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
+    else:
+        clips, config = text.text_to_video(arguments.workdir, prompts, **settings)
     words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
-    name = f"{words}_seed{arguments.seed}"
+    name = f"{words}_seed{arguments.seed}" + ("_cascade" if arguments.tsr else "")
     out = arguments.out or arguments.workdir / "samples"
-    written = text.write(out, name, clips, prompts, config.data.fps)
+    written = text.write(out, name, clips, prompts, configs.frame_rate(config.data))
     print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
 
 
@@ -222,6 +234,17 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
     sample.add_argument(
         "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
+    )
+    sample.add_argument(
+        "--tsr",
+        type=pathlib.Path,
+        metavar="WORKDIR",
+        help="of temporal super-resolution: --workdir makes the keyframes, this what is between",
+    )
+    sample.add_argument(
+        "--augmentation",
+        type=float,
+        help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
     )
     sample.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
 

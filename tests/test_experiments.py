@@ -1,12 +1,16 @@
 """Experiments too large to run here: what their docstrings count, by shape alone."""
 
+import functools
 import pathlib
 import runpy
 
 import jax
+import pytest
 
 from stunet import configs
+from stunet.generate import cascade
 from stunet.parallel import mesh as meshes
+from stunet.plan.plan import model_flops
 from stunet.train.state import abstract_state, count_parameters, input_shape
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
@@ -19,3 +23,22 @@ def test_super_resolution_has_as_many_parameters_as_it_says():
     count = count_parameters(abstract_state(config, mesh).params)
     assert f"{count:,} parameters" in runpy.run_path(str(file))["__doc__"]
     assert input_shape(config, 1) == (1, 16, 1024, 1024, 7)
+
+
+@functools.cache
+def operations(name):
+    """Of a whole run."""
+    config = configs.load(str(EXPERIMENTS / f"{name}.py"))
+    return model_flops(config) * config.train.steps
+
+
+@pytest.mark.parametrize("second", ["cascade_tsr_windowed", "cascade_tsr_global"])
+def test_a_cascade_trains_with_as_many_operations_as_the_single_pass(second):
+    names = ("quickstart", "cascade_keyframes", second)
+    single, *both = (configs.load(str(EXPERIMENTS / f"{name}.py")) for name in names)
+    cascade.check_pair(*both)
+    first, *rest = map(operations, names)
+    assert sum(rest) == pytest.approx(first, rel=0.05)
+    # The same clips, all of their frames.
+    assert configs.span(both[0].data) == single.data.frames
+    assert (both[1].data.cut_from or both[1].data.frames) == single.data.frames

@@ -19,9 +19,12 @@ from stunet.configs.schema import (
     Sample,
     Text,
     Train,
+    Tsr,
     Upscale,
+    frame_rate,
     leaves,
     level_channels,
+    span,
 )
 
 __all__ = [
@@ -37,13 +40,16 @@ __all__ = [
     "Sample",
     "Text",
     "Train",
+    "Tsr",
     "Upscale",
     "default",
     "differences",
+    "frame_rate",
     "leaves",
     "level_channels",
     "load",
     "read",
     "resolve",
+    "span",
     "write",
 ]

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from stunet.configs.schema import Config, level_channels
+from stunet.configs.schema import Config, level_channels, span
 from stunet.errors import UserError
 
 
@@ -36,6 +36,16 @@ def check_combinations(config: Config) -> None:
     if model.temporal:
         total = math.prod(model.temporal_factors)
         _divides(data.frames, "data.frames", total, "the product of model.temporal_factors")
+    if config.tsr.stride > 1 and (data.frames == 1 or (data.frames - 1) % config.tsr.stride):
+        raise UserError(
+            f"data.frames is {data.frames} and tsr.stride {config.tsr.stride}; the first and the "
+            f"last frame of a clip are keyframes, {_keyframe_clip(config)}"
+        )
+    if data.cut_from and data.cut_from < span(data):
+        raise UserError(
+            f"data.cut_from is {data.cut_from}, and a clip of {data.frames} frames at data.stride "
+            f"{data.stride} spans {span(data)} frames of the source; cut from at least so many"
+        )
     for key in ("height", "width"):
         total = model.patch_size * 2 ** (levels - 1)
         _divides(
@@ -78,12 +88,28 @@ def check_combinations(config: Config) -> None:
     shares = sum(dataclasses.asdict(config.masks).values())
     if shares and not math.isclose(shares, 1, rel_tol=1e-6):
         raise UserError(f"the shares of masks sum to {shares:g}; they sum to 1, or all are 0")
-    if shares and config.upscale.factor > 1:
+    given = {
+        f"upscale.factor is {config.upscale.factor}": config.upscale.factor > 1,
+        f"tsr.stride is {config.tsr.stride}": config.tsr.stride > 1,
+        "masks are set": shares > 0,
+    }
+    if sum(given.values()) > 1:
         raise UserError(
-            f"upscale.factor is {config.upscale.factor} and masks are set; a network is given "
-            "either a low-resolution clip or parts of the clip: set upscale.factor to 1 or all "
-            "masks to 0"
+            f"{' and '.join(what for what, is_set in given.items() if is_set)}; a network is given "
+            "either a low-resolution clip or keyframes or parts of the clip: leave one of "
+            "upscale.factor, tsr.stride and masks set"
         )
+
+
+def _keyframe_clip(config: Config) -> str:
+    """What would be right: the nearest number of frames that is one more than a multiple of
+    `tsr.stride` and that the temporal factors divide, if there is one."""
+    stride, frames = config.tsr.stride, config.data.frames
+    total = math.prod(config.model.temporal_factors) if config.model.temporal else 1
+    fitting = [n for n in range(1 + stride, frames + stride * total + 2, stride) if n % total == 0]
+    if fitting:
+        return f"so try data.frames {min(fitting, key=lambda n: abs(n - frames))}"
+    return f"which no number of frames that {total} divides allows: try another tsr.stride"
 
 
 def _divides(value: int, key: str, by: int, why: str) -> None:

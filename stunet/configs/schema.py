@@ -122,16 +122,44 @@ class Upscale:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tsr:
+    """Temporal super-resolution: keyframes are given (`stunet.diffusion.keyframes`)."""
+
+    stride: int = _field(
+        1,
+        "frames from one keyframe to the next; the first and the last frame are keyframes; 1: none",
+        least=1,
+    )
+    max_augmentation: float = _field(
+        1.0,
+        "largest augmentation level of the keyframes in training: 0: none, 1: up to pure noise",
+        least=0,
+        most=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Where clips come from (`stunet.data`)."""
 
     source: str = _field("moving_digits", "kind of source", choices=("moving_digits", "clips"))
     path: str = _field("", "of source 'clips': directory written by `stunet prepare`, or of TFDS")
     frames: int = _field(16, "frames of a clip", least=1)
+    stride: int = _field(
+        1, "a clip's frames are every so many-th one of the source: keyframes", least=1
+    )
+    cut_from: int = _field(
+        0,
+        "frames of the source's clips, which are cut into as many clips as they hold, each "
+        "beginning with the last frame of the one before; 0: what one clip spans",
+        least=0,
+    )
     height: int = _field(16, "rows", least=1)
     width: int = _field(16, "columns", least=1)
     channels: int = _field(3, "1 (grey) or 3 (RGB)", choices=(1, 3))
-    fps: float = _field(8.0, "frames per second, for what is written", above=0)
+    fps: float = _field(
+        8.0, "frames per second of the source; what is written plays at fps / stride", above=0
+    )
     num_digits: int = _field(1, "of moving_digits: digits in a clip", least=1)
     digit_size: int = _field(8, "of moving_digits: pixels on a side of a digit", least=8)
     digit_styles: int = _field(
@@ -227,6 +255,7 @@ class Config:
     diffusion: Diffusion = dataclasses.field(default_factory=Diffusion)
     masks: Masks = dataclasses.field(default_factory=Masks)
     upscale: Upscale = dataclasses.field(default_factory=Upscale)
+    tsr: Tsr = dataclasses.field(default_factory=Tsr)
     data: Data = dataclasses.field(default_factory=Data)
     train: Train = dataclasses.field(default_factory=Train)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
@@ -242,6 +271,16 @@ FREE_TO_CHANGE = ("mesh", "checkpoint", "log", "sample", "data.num_threads", "da
 def level_channels(model: Model) -> tuple[int, ...]:
     """Features of each level, finest first."""
     return tuple(round(model.channels * m) for m in model.channel_multipliers)
+
+
+def span(data: Data) -> int:
+    """Frames of the source from the first to the last of a clip."""
+    return (data.frames - 1) * data.stride + 1
+
+
+def frame_rate(data: Data) -> float:
+    """Frames per second at which a clip plays as fast as its source."""
+    return data.fps / data.stride
 
 
 def leaves(cls=Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:

@@ -1,13 +1,15 @@
 """From a config to the examples that it asks for."""
 
+import dataclasses
 from typing import Any
 
 import grain
+import numpy as np
 
 from stunet import configs
 from stunet.data.clips import ClipRecords
 from stunet.data.moving_digits import MovingDigits
-from stunet.errors import choose
+from stunet.errors import UserError, choose
 from stunet.nn.text import TextEncoder, text_encoder
 
 Source = grain.sources.RandomAccessDataSource
@@ -25,6 +27,58 @@ class First:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._source[index]
 
+    def truth(self, index: int) -> Any:
+        """As the source's."""
+        return self._source.truth(index)
+
+
+class Cut:
+    """Clips of `frames` frames, cut from the longer ones of a source: as many as each holds, each
+    beginning with the last frame of the one before, as the windows of a cascade do.
+
+    Clip i * pieces + j is piece j of the source's clip i, with its caption.
+    """
+
+    def __init__(self, source: Source, length: int, frames: int):
+        """
+        Args:
+            source: of clips of `length` frames.
+            length: frames of the source's clips.
+            frames: at most `length`.
+        """
+        self._source, self._frames = source, frames
+        self._hop = max(1, frames - 1)
+        self.pieces = (length - frames) // self._hop + 1
+
+    def __len__(self) -> int:
+        return len(self._source) * self.pieces
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        clip, piece = divmod(index, self.pieces)
+        example, begin = self._source[clip], piece * self._hop
+        return example | {"video": example["video"][begin : begin + self._frames]}
+
+
+class Strided:
+    """Every `stride`-th frame of each clip of a source, from the first on."""
+
+    def __init__(self, source: Source, stride: int):
+        self._source, self._stride = source, stride
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        return example | {"video": np.ascontiguousarray(example["video"][:: self._stride])}
+
+    def truth(self, index: int) -> Any:
+        """As the source's, so that velocities are per frame of the source: `stride` of them lie
+        between two frames of a clip here."""
+        return self._source.truth(index)
+
 
 def make_encoder(text: configs.Text) -> TextEncoder:
     """The text encoder of a config: captions -> states `[n, l, d]` and mask `[n, l]`."""
@@ -34,13 +88,31 @@ def make_encoder(text: configs.Text) -> TextEncoder:
 def make_source(config: configs.Config, split: str) -> Source:
     """Examples of a split, "train" or "val", with clips and text states of the config's shape.
 
+    The source is asked for the frames that a clip spans, or for `data.cut_from`, and knows nothing
+    of strides. Of `data.num_clips` of its clips, every network of a cascade sees all.
+
     Raises:
         UserError: no such data, or data of another shape.
     """
-    source = choose(SOURCES, config.data.source, "data.source")(config, split)
-    if split == "train" and config.data.num_clips:
-        source = First(source, config.data.num_clips)
-    return source
+    data = config.data
+    span = configs.span(data)
+    whole = dataclasses.replace(data, frames=data.cut_from or span)
+    make = choose(SOURCES, data.source, "data.source")
+    try:
+        source = make(dataclasses.replace(config, data=whole), split)
+    except UserError as error:
+        if whole.frames == data.frames:
+            raise
+        raise UserError(
+            f"{error}; data.frames is {data.frames}, which at data.stride {data.stride} spans "
+            f"{span} frames of the source, and data.cut_from, the frames of its clips, is "
+            f"{data.cut_from}"
+        ) from error
+    if split == "train" and data.num_clips:
+        source = First(source, data.num_clips)
+    if whole.frames > span:
+        source = Cut(source, whole.frames, span)
+    return Strided(source, data.stride) if data.stride > 1 else source
 
 
 def _moving_digits(config: configs.Config, split: str) -> Source:

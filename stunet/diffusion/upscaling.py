@@ -1,22 +1,17 @@
-"""What a spatial super-resolution network is given: a low-resolution clip, corrupted on purpose.
-
-The network trains on the low-resolution versions of real clips and runs on clips that another
-network has generated. Noise-conditioning augmentation bridges the two (Ho et al., Cascaded
-Diffusion Models, arXiv 2106.15282, section 4; Saharia et al., Imagen, arXiv 2205.11487, section
-2.4): Gaussian noise of a random level, which the network is told, hides what the two differ in.
-When sampling, one level is chosen.
+"""What a spatial super-resolution network is given: a low-resolution clip, corrupted on purpose
+(`stunet.diffusion.augmentation`), since it runs on clips that another network has generated.
 
 The network sees [J, C, S] on the channel axis, as many channels as a mask-conditioned one does: the
 noisy clip J, the corrupted low-resolution clip C, enlarged to the size of J, and a plane S of the
 augmentation level. Everything random is drawn inside the train step, from its key.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from stunet.diffusion import augmentation
 
 
 def shrink(
@@ -45,21 +40,6 @@ def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t 
     return clips
 
 
-def corrupt(
-    low: Float[Array, "b t h w c"], level: Float[Array, "b"], noise: Float[Array, "b t h w c"]
-) -> Float[Array, "b t h w c"]:
-    """cos(pi s / 2) low + sin(pi s / 2) noise at the augmentation level s: variance-preserving, as
-    Imagen's, along the cosine schedule without its cut ends.
-
-    Args:
-        low: clean low-resolution clips, -1..1.
-        level: 0 (the clip itself) to 1 (noise alone); all frames of a clip share it.
-        noise: standard normal.
-    """
-    angle = (math.pi / 2 * level)[:, None, None, None, None]
-    return jnp.cos(angle) * low + jnp.sin(angle) * noise
-
-
 def draw(
     key: PRNGKeyArray, clips: Float[Array, "b t h w c"], factor: int, max_level: float
 ) -> tuple[Float[Array, "b t h2 w2 c"], Float[Array, "b"]]:
@@ -71,10 +51,7 @@ def draw(
         factor: of the sides; divides rows and columns.
         max_level: levels are uniform in 0..max_level.
     """
-    level_key, noise_key = jax.random.split(key)
-    low = shrink(clips, factor)
-    level = jax.random.uniform(level_key, (len(clips),), maxval=max_level)
-    return corrupt(low, level, jax.random.normal(noise_key, low.shape)), level
+    return augmentation.draw(key, shrink(clips, factor), max_level)
 
 
 def network_input(
@@ -84,12 +61,13 @@ def network_input(
 
     Args:
         x_t: noisy clips.
-        low: low-resolution clips as `corrupt` gives them; both sides smaller by one whole factor.
+        low: low-resolution clips as `augmentation.corrupt` gives them; both sides smaller by one
+            whole factor.
         level: their augmentation levels, 0..1.
     """
-    plane = jnp.broadcast_to(level[:, None, None, None, None], (*x_t.shape[:-1], 1))
     factor = x_t.shape[2] // low.shape[2]
-    return jnp.concatenate([x_t, enlarge(low, factor), plane.astype(x_t.dtype)], axis=-1)
+    plane = augmentation.plane(level, x_t)
+    return jnp.concatenate([x_t, enlarge(low, factor), plane], axis=-1)
 
 
 def _enlarge_axis(x: Array, axis: int, factor: int) -> Array:

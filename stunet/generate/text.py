@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +15,11 @@ from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.conditioning import kind
 from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state, is_upscaling
+from stunet.train.state import abstract_state
+
+OnStep = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +31,70 @@ class Written:
     xt: pathlib.Path
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained working directory, to be sampled from on one device.
+
+    Attributes:
+        config: of the run, with the settings of `configs.Sample` that replace its own.
+        params: the averaged weights of the newest checkpoint.
+        mesh: the device.
+        sample: of `make_sampler`, which compiles when it is first called.
+    """
+
+    config: configs.Config
+    params: Any
+    mesh: jax.sharding.Mesh
+    sample: Callable[..., Iterator[jax.Array]]
+
+
+# Conditioning -> what is wrong with a run whose network needs more than a caption.
+_NEEDS_A_CLIP = {
+    "upscale": "a super-resolution network (upscale.factor is {config.upscale.factor}), which "
+    "enlarges clips and makes none from text alone; give the directory of a base network's run",
+    "tsr": "a temporal super-resolution network (tsr.stride is {config.tsr.stride}), which fills "
+    "in the frames between keyframes and makes none from text alone; give the directory of the "
+    "keyframes' run, and this one as --tsr",
+}
+
+
+def load(workdir: pathlib.Path, **sample: object) -> Run:
+    """Reads the newest checkpoint of a training run.
+
+    Args:
+        workdir: of the run.
+        sample: settings of `configs.Sample` that replace the run's own.
+
+    Raises:
+        UserError: `workdir` holds no training run or no checkpoint.
+    """
+    config = load_config(workdir, **sample)
+    mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
+    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
+        params = checkpoints.restore_averaged(abstract_state(config, mesh))
+    return Run(config, params, mesh, make_sampler(config))
+
+
+def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
+    """The config of `load`'s run.
+
+    Raises:
+        UserError: `workdir` holds no training run.
+    """
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
+    # On one device, whatever the run was trained on: a few clips do not split over many.
+    config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
+    return dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+
+
 def text_to_video(
     workdir: pathlib.Path,
     prompts: Sequence[str],
     *,
     seed: int = 0,
-    on_step: Callable[[int, int], None] = lambda done, total: None,
+    on_step: OnStep = lambda done, total: None,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n t h w c"], configs.Config]:
     """Samples one clip for each prompt, with the averaged weights of the newest checkpoint.
@@ -49,28 +111,44 @@ def text_to_video(
 
     Raises:
         UserError: `workdir` holds no training run or no checkpoint, or a super-resolution network,
-            which needs a clip to enlarge.
+            which needs a clip to enlarge or keyframes to fill in between.
     """
-    file = workdir / "config.json"
-    if not file.is_file():
-        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
-    # On one device, whatever the run was trained on: a few clips do not split over many.
-    config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
-    config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
-    if is_upscaling(config):
-        raise UserError(
-            f"{workdir} holds a super-resolution network (upscale.factor is "
-            f"{config.upscale.factor}), which enlarges clips and makes none from text alone; give "
-            "the directory of a base network's run"
-        )
-    mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
-    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_averaged(abstract_state(config, mesh))
-        text, mask = make_encoder(config.text)(list(prompts))
-        for done, clips in enumerate(make_sampler(config)(params, text, mask, seed), 1):
+    config = load_config(workdir, **sample)
+    if problem := _NEEDS_A_CLIP.get(kind(config)):
+        raise UserError(f"{workdir} holds {problem.format(config=config)}")
+    run = load(workdir, **sample)
+    return sample_clips(run, prompts, seed=seed, on_step=on_step), config
+
+
+def sample_clips(
+    run: Run,
+    prompts: Sequence[str],
+    clean: Float[np.ndarray, "n ..."] | None = None,
+    *,
+    level: float = 0.0,
+    seed: int = 0,
+    on_step: OnStep = lambda done, total: None,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Samples one clip for each prompt.
+
+    Args:
+        run: that has been loaded.
+        prompts: one for each clip.
+        clean: what a super-resolution network is given (`make_sampler`), for each clip.
+        level: at which that is augmented, 0..1.
+        seed: of the noise; clip i depends on it, on i and on the settings alone.
+        on_step: called with the steps done and their number.
+
+    Returns:
+        Clips in -1..1.
+    """
+    text, mask = make_encoder(run.config.text)(list(prompts))
+    with meshes.use(run.mesh):
+        estimates = run.sample(run.params, text, mask, seed, clean, level)
+        for done, clips in enumerate(estimates, 1):
             clips.block_until_ready()
-            on_step(done, config.sample.steps)
-    return np.clip(np.asarray(clips), -1, 1), config
+            on_step(done, run.config.sample.steps)
+    return np.clip(np.asarray(clips), -1, 1)
 
 
 def write(

@@ -148,16 +148,35 @@ def make_plan(
 def model_flops(config: configs.Config) -> int:
     """Operations that a step asks for: forward, and twice as many backward; where parameters are
     frozen, as many."""
+    frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
+    in_frozen = sum(pieces.forward_flops(piece) for piece in frozen)
+    return config.train.batch_size * (3 * forward_flops(config) - in_frozen)
+
+
+def sampling_flops(config: configs.Config, clips: int = 1) -> int:
+    """Operations that sampling asks for, by the settings of `config.sample`.
+
+    Guidance runs the network twice in a step, with the caption and without.
+
+    Args:
+        config: of the network.
+        clips: of the config's own length; of a windowed cascade, `cascade.count_windows` for each
+            whole clip.
+    """
+    settings = config.sample
+    runs = 1 if settings.guidance_scale in (0, 1) else 2
+    return clips * settings.steps * runs * forward_flops(config)
+
+
+def forward_flops(config: configs.Config) -> int:
+    """Operations of the network for one clip."""
     network, text = make_network(config), config.text
     arguments = [
         jax.ShapeDtypeStruct(shape, jnp.float32)
         for shape in (input_shape(config, 1), (1,), (1, text.max_length, text.dim))
     ] + [jax.ShapeDtypeStruct((1, text.max_length), jnp.bool_)]
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
-    forward = flops.count(network.apply, params, *arguments)
-    frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
-    in_frozen = sum(pieces.forward_flops(piece) for piece in frozen)
-    return config.train.batch_size * (3 * forward - in_frozen)
+    return flops.count(network.apply, params, *arguments)
 
 
 def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:

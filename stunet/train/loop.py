@@ -13,15 +13,15 @@ import numpy as np
 
 from stunet import configs
 from stunet.data import media, pipeline, sources
-from stunet.diffusion import upscaling
 from stunet.errors import UserError
 from stunet.files import full_disk_explained, refusal_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.conditioning import conditioning
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state, count_parameters, create_state, is_upscaling
+from stunet.train.state import abstract_state, count_parameters, create_state
 from stunet.train.step import jit_train_step, make_validation_step, to_float
 
 # Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
@@ -193,7 +193,8 @@ def make_validation(config: configs.Config):
 def make_preview(config: configs.Config, workdir: pathlib.Path):
     """Returns `preview(params, step, metrics)`: clips for held-out captions into `samples/`.
 
-    A super-resolution network enlarges the held-out clips themselves, made small.
+    A super-resolution network enlarges the held-out clips themselves, made small, or fills in what
+    is between their keyframes.
     """
     if not config.log.sample_every:
         return None
@@ -201,18 +202,17 @@ def make_preview(config: configs.Config, workdir: pathlib.Path):
     examples = [source[i] for i in range(min(config.sample.num, len(source)))]
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
     captions = [e["caption"] for e in examples]
-    sample, low = make_sampler(config), None
-    if is_upscaling(config):
-        videos = to_float(np.stack([e["video"] for e in examples]))
-        low = upscaling.shrink(videos, config.upscale.factor)
+    sample, given = make_sampler(config), None
+    if clean := conditioning(config).clean:
+        given = clean(to_float(np.stack([e["video"] for e in examples])), config)
 
     def preview(params, step: int, metrics: Metrics) -> None:
-        *_, clips = sample(params, text, mask, config.seed, low)
+        *_, clips = sample(params, text, mask, config.seed, given)
         clips = hosts.whole(clips)
         if hosts.is_first():
             stem = workdir / "samples" / f"step_{step:08d}"
             stem.parent.mkdir(exist_ok=True)
-            media.write_gif(f"{stem}.gif", clips, config.data.fps, captions)
+            media.write_gif(f"{stem}.gif", clips, configs.frame_rate(config.data), captions)
             media.write_xt(f"{stem}_xt.png", clips, captions)
             metrics.picture(step, "samples/clips", f"{stem}.gif")
             metrics.picture(step, "samples/xt", f"{stem}_xt.png")

@@ -9,46 +9,49 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from stunet import configs
-from stunet.diffusion import masks, samplers, upscaling
+from stunet.diffusion import augmentation, samplers
 from stunet.diffusion.guidance import guided_denoiser
-from stunet.train.state import clip_shape, is_conditioned, is_upscaling, make_network
+from stunet.train.conditioning import conditioning
+from stunet.train.state import clip_shape, make_network
 from stunet.train.step import noise_schedule
 
 
 def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
-    """Returns `sample(params, text, text_mask, seed, low=None)`, which yields the clips' estimate
-    after each step.
+    """Returns `sample(params, text, text_mask, seed, clean=None, level=0.0)`, which yields the
+    clips' estimate after each step.
 
     The last one, float32 `[b, t, h, w, c]` in about -1..1, is the sample. Row i of the noise
     depends on the seed and on i alone, not on how many clips are sampled with it.
 
-    A super-resolution network needs `low`, clean low-resolution clips
-    `[b, t, h / upscale.factor, w / upscale.factor, c]` in -1..1: it is told that their augmentation
-    level is 0.
+    A super-resolution network needs what it is given, `clean`, in -1..1: in space, low-resolution
+    clips `[b, t, h / upscale.factor, w / upscale.factor, c]`; in time, keyframes
+    `[b, (t - 1) / tsr.stride + 1, h, w, c]`. Before the first step they are augmented at `level`,
+    which the network is told.
     """
     network, settings = make_network(config), config.sample
-    schedule = noise_schedule(config.diffusion)
+    schedule, way = noise_schedule(config.diffusion), conditioning(config)
 
-    def apply(params, x_t, time, text, text_mask, *low):
-        if is_upscaling(config):
-            x_t = upscaling.network_input(x_t, *low, jnp.zeros(len(x_t)))
-        elif is_conditioned(config):
-            # Nothing is given but the text.
-            x_t = masks.network_input(x_t, jnp.zeros_like(x_t), jnp.zeros_like(x_t[..., :1]))
-        return network.apply({"params": params}, x_t, time, text, text_mask)
+    def apply(params, x_t, time, text, text_mask, *given):
+        inputs = way.network_input(x_t, *given)
+        return network.apply({"params": params}, inputs, time, text, text_mask)
 
     @jax.jit
-    def first(keys):
+    def first(keys, clean, level):
         noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
-        return samplers.init(noise)
+        if clean is None:
+            return samplers.init(noise), way.nothing(noise)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+        hiding = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
+        level = jnp.full(len(clean), level)
+        return samplers.init(noise), (augmentation.corrupt(clean, level, hiding), level)
 
     @jax.jit
-    def step(params, text, text_mask, low, key, state, i):
+    def step(params, text, text_mask, given, key, state, i):
         denoise = guided_denoiser(
             lambda *inputs: apply(params, *inputs),
             text,
             text_mask,
-            *low,
+            *given,
             schedule=schedule,
             prediction=config.diffusion.prediction,
             guidance_scale=settings.guidance_scale,
@@ -65,12 +68,14 @@ def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
         text: Float[np.ndarray, "b l d"],
         text_mask: Bool[np.ndarray, "b l"],
         seed: int,
-        low: Float[np.ndarray, "b t h2 w2 c"] | None = None,
+        clean: Float[np.ndarray, "b ..."] | None = None,
+        level: float = 0.0,
     ) -> Iterator[Array]:
-        key, low = jax.random.key(seed), () if low is None else (low,)
-        state = first(jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(text))))
+        key = jax.random.key(seed)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(text)))
+        state, given = first(keys, clean, level)
         for i in range(settings.steps):
-            state = step(params, text, text_mask, low, key, state, i)
+            state = step(params, text, text_mask, given, key, state, i)
             yield state.x0
 
     return sample

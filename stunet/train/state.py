@@ -1,7 +1,6 @@
 """What training holds: parameters, trained and frozen, their running average, and the optimiser's
 moments."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from stunet import configs
 from stunet.nn.stunet import STUNet, is_temporal
 from stunet.parallel import mesh as meshes
+from stunet.train.conditioning import conditioning, kind
 
 
 @flax.struct.dataclass
@@ -74,21 +74,10 @@ def clip_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
     return (batch, data.frames, data.height, data.width, data.channels)
 
 
-def is_conditioned(config: configs.Config) -> bool:
-    """Whether the network sees a given part of the clip, or a low-resolution version of it, beside
-    the noisy clip."""
-    return is_upscaling(config) or any(dataclasses.asdict(config.masks).values())
-
-
-def is_upscaling(config: configs.Config) -> bool:
-    """Whether the network is a super-resolution network, given a low-resolution clip."""
-    return config.upscale.factor > 1
-
-
 def input_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
     """`[b, t, h, w, c]` of what the network takes."""
     *shape, channels = clip_shape(config, batch)
-    return (*shape, 2 * channels + 1 if is_conditioned(config) else channels)
+    return (*shape, conditioning(config).channels(channels))
 
 
 def make_optimizer(train: configs.Train) -> optax.GradientTransformation:
@@ -146,7 +135,7 @@ def is_trained(config: configs.Config, path: Sequence[str]) -> bool:
     """Whether the module or parameter of the network at this path is trained."""
     # The added input channels of a widened first convolution start at zero: frozen, they would
     # never be looked at.
-    widened = is_conditioned(config) and path[0] == "conv_in"
+    widened = kind(config) != "none" and path[0] == "conv_in"
     return config.freeze == "none" or is_temporal(path) or widened
 
 

@@ -4,7 +4,6 @@ Randomness is folded from the seed and the step number, so a resumed run draws w
 one draws, on any mesh.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,12 @@ import optax
 from jaxtyping import Array, Float, UInt8
 
 from stunet import configs
-from stunet.diffusion import masks, upscaling
 from stunet.diffusion.loss import clip_loss, stratified_times
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.nn.sharding import constrain
+from stunet.train.conditioning import conditioning
 from stunet.train.state import (
     TrainState,
-    is_conditioned,
-    is_upscaling,
     join,
     learning_rate,
     make_network,
@@ -46,18 +43,14 @@ def noise_schedule(diffusion: configs.Diffusion) -> NoiseSchedule:
 def make_loss(config: configs.Config) -> Callable[..., Array]:
     """Returns `loss(params, x0, given, t, noise, text, text_mask) -> [b]`, over whole clips.
 
-    `given` is what the network sees beside the noisy clip: the mask of the part of x0 that it is
-    given, or a corrupted low-resolution clip and its augmentation level, or None.
+    `given` is what the network sees beside the noisy clip (`stunet.train.conditioning`).
     """
     network, diffusion = make_network(config), config.diffusion
+    network_input = conditioning(config).network_input
 
     def loss(params, x0, given, t, noise, text, text_mask):
         def predict(x_t, time):
-            inputs = x_t
-            if is_upscaling(config):
-                inputs = upscaling.network_input(x_t, *given)
-            elif given is not None:
-                inputs = masks.network_input(x_t, x0, given)
+            inputs = network_input(x_t, *given)
             return network.apply({"params": params}, inputs, time, text, text_mask)
 
         return clip_loss(
@@ -140,7 +133,7 @@ def make_validation_step(config: configs.Config) -> Callable[[Any, Batch], Metri
 
     def validate(params: Any, batch: Batch) -> Metrics:
         noise_key, given_key = jax.random.split(jax.random.key(config.seed))
-        x0, given = _given(given_key, to_float(batch["video"]), config)
+        x0, given = conditioning(config).draw(given_key, to_float(batch["video"]), config)
         noise = jax.random.normal(noise_key, x0.shape)
         text = batch["text"], batch["text_mask"]
 
@@ -159,22 +152,14 @@ def _draw(key: Array, batch: Batch, config: configs.Config) -> tuple[Any, ...]:
     """The clips, and all that is random about an update: what is given, times, noise, captions
     dropped."""
     time_key, noise_key, caption_key = jax.random.split(key, 3)
-    x0, given = _given(jax.random.fold_in(key, 3), to_float(batch["video"]), config)
+    x0, given = conditioning(config).draw(
+        jax.random.fold_in(key, 3), to_float(batch["video"]), config
+    )
     t = stratified_times(time_key, len(x0))
     noise = jax.random.normal(noise_key, x0.shape)
     keep = jax.random.bernoulli(caption_key, 1.0 - config.diffusion.caption_dropout, (len(x0),))
     text, text_mask = drop_text(batch["text"], batch["text_mask"], keep)
     return x0, given, t, noise, text, text_mask
-
-
-def _given(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Any]:
-    """The clips to be learnt, and what is given of them (`make_loss`)."""
-    if not is_conditioned(config):
-        return clips, None
-    if is_upscaling(config):
-        upscale = config.upscale
-        return clips, upscaling.draw(key, clips, upscale.factor, upscale.max_augmentation)
-    return masks.draw(key, clips, dataclasses.asdict(config.masks))
 
 
 def drop_text(text: Array, text_mask: Array, keep: Array) -> tuple[Array, Array]:

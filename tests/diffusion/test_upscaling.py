@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from stunet.diffusion import upscaling
+from stunet.diffusion import augmentation, upscaling
 
 CLIPS = np.random.default_rng(0).uniform(-1, 1, (8, 2, 24, 16, 3)).astype(np.float32)
 
@@ -57,7 +57,7 @@ def test_augmentation_level_0_gives_exactly_the_enlarged_low_resolution_clip():
 def test_corruption_keeps_the_variance_and_level_1_is_noise_alone():
     low, noise = np.random.default_rng(1).normal(size=(2, 5, 4, 64, 64, 3)).astype(np.float32)
     level = np.linspace(0, 1, 5, dtype=np.float32)
-    given = np.asarray(jax.jit(upscaling.corrupt)(low, level, noise))
+    given = np.asarray(jax.jit(augmentation.corrupt)(low, level, noise))
     np.testing.assert_array_equal(given[0], low[0])
     np.testing.assert_allclose(given[-1], noise[-1], atol=1e-5)
     # The covariance with the noise is what of it is in there.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import tiny
 
 from stunet.plan import flops
-from stunet.plan.plan import model_flops
+from stunet.plan.plan import model_flops, sampling_flops
 
 
 def test_products_and_convolutions_are_counted():
@@ -36,3 +36,11 @@ def test_model_flops_follow_batch_and_frames_and_not_remat_or_scan():
     assert model_flops(tiny.config(model=dict(remat="full", layers_per_level=3))) == model_flops(
         tiny.config(model=dict(scan_layers=True, layers_per_level=3))
     )
+
+
+def test_sampling_runs_the_network_once_a_step_and_twice_with_guidance():
+    config = tiny.config(sample=dict(steps=10, guidance_scale=1.0))
+    once = model_flops(config) / 3 / config.train.batch_size
+    assert sampling_flops(config) == 10 * once
+    guided = tiny.config(sample=dict(steps=10, guidance_scale=3.0))
+    assert sampling_flops(guided, clips=3) == 3 * 2 * 10 * once
