@@ -114,7 +114,9 @@ def run(
             "what was saved"
         )
     if failed:
-        which = "; ".join(f"{name} ({workdir / name / 'log.txt'}): {failed[name]}" for name in failed)
+        which = "; ".join(
+            f"{name} ({workdir / name / 'log.txt'}): {failed[name]}" for name in failed
+        )
         raise UserError(
             f"{len(failed)} of {len(entries)} failed, which the same command tries again: {which}"
         )
