@@ -72,7 +72,7 @@ def run(
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / jobs:.3f}")
     done = {entry.name for entry in entries if is_done(workdir, entry)}
     waiting = [entry for entry in entries if entry.name not in done]
-    running, failed = {}, {}
+    running, failed, told = {}, {}, False
     board = Board(workdir, entries)
     if done:
         board.say(f"{len(done)} of {len(entries)} were done already")
@@ -90,6 +90,9 @@ def run(
                     running[entry.name] = _start(workdir, entry, environment, lock)
                     board.say(f"{entry.name}: {_begins(workdir, entry)}")
             time.sleep(_POLL_SECONDS)
+            if stopped and not told:
+                told = True
+                board.say(f"stopping {len(running)}, which save first; once more kills them")
             for name, child in list(running.items()):
                 if child.process.poll() is None:
                     continue
