@@ -55,6 +55,7 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 .one { fill: none; stroke: var(--c); stroke-width: 1; opacity: .8; }
 .again.mean, .again.whisker { stroke-dasharray: 5 3; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; }
+summary { color: var(--soft); cursor: pointer; margin: .5rem 0; }
 .pictures figure { max-width: 340px; }
 .pictures img { max-width: 100%; image-rendering: pixelated; border: 1px solid var(--rule);
   display: block; margin: .3rem 0; }

@@ -89,8 +89,11 @@ def _figures(arms: Arms, order: Sequence[str]) -> str:
         side = f" <small class=note>({better[name]} is better)</small>" if name in better else ""
         rows.append([html.escape(name) + side, *cells, drawing.intervals(sketch, name)])
     rows.append(["seeds", *(str(len(runs)) for runs in arms.values()), ""])
-    training = [_mean(run.training_flops for run in runs) for runs in arms.values()]
-    rows.append(["training FLOPs of a run", *map(_flops, training), _spread(training)])
+    training = {arm: _mean(r.training_flops for r in runs) for arm, runs in arms.items()}
+    parts = {name for runs in arms.values() for run in runs for name in run.after}
+    # What another arm is made of did but a part of the work.
+    whole = [training[arm] for arm, runs in arms.items() if runs[0].name not in parts]
+    rows.append(["training FLOPs of a run", *map(_flops, training.values()), _spread(whole)])
     sampling = [runs[0].sampling_flops for runs in arms.values()]
     if any(sampling):
         known = [v for v in sampling if v]
@@ -180,18 +183,25 @@ def _pictures(arms: Arms) -> list[str]:
             )
     if not cells:
         return []
-    first = ""
+    rows = {}
+    for (_, turn), cell in sorted(cells.items()):
+        rows.setdefault(turn, []).append(cell)
     if real:
         shown = page.image(real[0], "gif", "real clips") + page.image(real[1], "png", "real clips")
         first = f"<figure><figcaption>real, held out</figcaption>{shown}</figure>"
+        rows[min(rows)].insert(0, first)
     note = (
         "Above the clips, below their X-T slices: one row of pixels, time running down, in which "
     )
     note += "steady motion is a straight slanted line."
     if left_out:
         note += f" Left out, to keep the page small: {html.escape(', '.join(left_out))}."
-    body = "".join(cells[key] for key in sorted(cells, key=lambda key: key[::-1]))
-    return [f"<h2>Samples</h2><div class=pictures>{first}{body}</div><p class=note>{note}</p>"]
+    body = "".join(
+        f"<details{'' if later else ' open'}><summary>{'more seeds' if later else 'one seed'}"
+        f"</summary><div class=pictures>{''.join(row)}</div></details>"
+        for later, (_, row) in enumerate(sorted(rows.items()))
+    )
+    return [f"<h2>Samples</h2><p class=note>{note}</p>{body}"]
 
 
 def _real(config: configs.Config) -> tuple[bytes, bytes] | None:

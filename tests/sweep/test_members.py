@@ -171,14 +171,8 @@ def test_resolved_config_loads_as_an_experiment_does(tmp_path):
 def test_shipped_sweeps_are_sweeps(file):
     entries = load(str(file))
     assert len(set(arms(entries).values())) > 1
-    assert all("=" not in e.name or e.name.endswith(f"seed={e.config.seed}") for e in entries)
-
-
-def test_down_sampling_is_compared_at_equal_compute():
-    flops = [
-        member.config.train.steps * model_flops(member.config)
-        for member in load(str(SWEEPS / "temporal_downsampling.py"))
-        if member.config.seed == 0
-    ]
-    assert len(flops) == 2
-    assert max(flops) / min(flops) < 1.05
+    if file.stem == "temporal_downsampling":
+        configs_of_seed_0 = [e.config for e in entries if e.config.seed == 0]
+        flops = [config.train.steps * model_flops(config) for config in configs_of_seed_0]
+        assert len(flops) == 2
+        assert max(flops) / min(flops) < 1.05
