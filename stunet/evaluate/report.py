@@ -2,6 +2,7 @@
 reader wants to know. The same directory gives the same page, byte for byte."""
 
 import html
+import itertools
 import math
 import pathlib
 import shlex
@@ -196,10 +197,11 @@ def _pictures(arms: Arms) -> list[str]:
     note += "steady motion is a straight slanted line."
     if left_out:
         note += f" Left out, to keep the page small: {html.escape(', '.join(left_out))}."
+    order = itertools.chain(["first"], itertools.repeat("next"))
     body = "".join(
-        f"<details{'' if later else ' open'}><summary>{'more seeds' if later else 'one seed'}"
+        f"<details{' open' if which == 'first' else ''}><summary>the {which} seed of each arm"
         f"</summary><div class=pictures>{''.join(row)}</div></details>"
-        for later, (_, row) in enumerate(sorted(rows.items()))
+        for which, (_, row) in zip(order, sorted(rows.items()), strict=False)
     )
     return [f"<h2>Samples</h2><p class=note>{note}</p>{body}"]
 
