@@ -148,11 +148,14 @@ def _sweep(arguments) -> None:
     made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
     workdir.claim(arguments.workdir, entries, made_by + arguments.overrides)
     if arguments.dry_run:
+        lines = []
         for entry in entries:
             if not workdir.is_done(arguments.workdir, entry):
                 line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
                 needs = ", ".join(getattr(entry, "after", ()))
-                print(f"{line}  # after {needs}" if needs else line)
+                lines.append(f"{line}  # after {needs}" if needs else line)
+        # At once, for readers that take but the first lines.
+        print("\n".join(lines))
         return
     run.run(arguments.workdir, entries, arguments.jobs, environment)
     print(f"all {len(entries)} done; {shlex.join(['stunet', 'report', str(arguments.workdir)])}")
