@@ -155,7 +155,7 @@ def _sweep(arguments) -> None:
                 needs = ", ".join(getattr(entry, "after", ()))
                 lines.append(f"{line}  # after {needs}" if needs else line)
         # At once, for readers that take but the first lines.
-        print("\n".join(lines))
+        print("\n".join(lines), end="\n" if lines else "")
         return
     run.run(arguments.workdir, entries, arguments.jobs, environment)
     print(f"all {len(entries)} done; {shlex.join(['stunet', 'report', str(arguments.workdir)])}")
