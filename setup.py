@@ -8,7 +8,6 @@ TEST = [
     "pytest",
     "pytest-xdist",
     "ruff",
-    "scipy",
     "torch",
     "transformers",
 ]
@@ -36,6 +35,7 @@ setup(
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11",
         "scikit-learn>=1.6",
+        "scipy",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
         "tqdm",

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shlex
 import sys
 import threading
 import time
@@ -149,6 +150,40 @@ def _plan(arguments) -> None:
         raise UserError(message)
 
 
+def _sweep(arguments) -> None:
+    environment = dict(os.environ)
+    # A sweep file may count operations, for which this process needs no accelerator: that is the
+    # members'. Before the first import of JAX.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from stunet.sweep import members, run, workdir
+
+    entries = members.load(arguments.config, arguments.overrides)
+    made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
+    workdir.claim(arguments.workdir, entries, made_by + arguments.overrides)
+    if arguments.dry_run:
+        lines = []
+        for entry in entries:
+            if not workdir.is_done(arguments.workdir, entry):
+                line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
+                needs = ", ".join(getattr(entry, "after", ()))
+                lines.append(f"{line}  # after {needs}" if needs else line)
+        # At once, for readers that take but the first lines.
+        print("\n".join(lines), end="\n" if lines else "")
+        return
+    run.run(arguments.workdir, entries, arguments.jobs, environment)
+    print(f"all {len(entries)} done; {shlex.join(['stunet', 'report', str(arguments.workdir)])}")
+
+
+def _report(arguments) -> None:
+    # Counts operations, for which it needs no accelerator. Before the first import of JAX.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from stunet.evaluate.report import write_report
+
+    out = arguments.out or arguments.workdir / "report.html"
+    write_report(arguments.workdir, out)
+    print(f"report     {out}")
+
+
 @contextlib.contextmanager
 def _elapsed(what: str) -> Iterator[None]:
     """Within: a line on the terminal says what is going on, and for how long."""
@@ -270,6 +305,25 @@ def _parser() -> argparse.ArgumentParser:
         help="rank meshes, remat policies and microbatches that fit, and plan the first",
     )
     plan.add_argument("--json", action="store_true", help="print JSON")
+
+    sweep = command(
+        "sweep",
+        _sweep,
+        "train each member of a sweep, or go on with what is not done",
+        epilog="any key of every member's config: --config.train.steps=2000",
+    )
+    sweep.add_argument("--config", required=True, help="sweep file, as experiments/sweeps/*.py")
+    sweep.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
+    sweep.add_argument("--jobs", type=_at_least_one, default=1, help="processes at a time")
+    sweep.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write the members' configs and print the commands, for a scheduler",
+    )
+
+    report = command("report", _report, "show a sweep, or a run, on one page of HTML")
+    report.add_argument("workdir", type=pathlib.Path, help="of the sweep or the run")
+    report.add_argument("--out", type=pathlib.Path, help="file (WORKDIR/report.html)")
 
     prepare = command("prepare", _prepare, "cut a folder of videos into records of clips")
     prepare.add_argument("input", type=pathlib.Path, help="folder of videos")

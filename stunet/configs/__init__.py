@@ -5,7 +5,16 @@ ml_collections ConfigDict of the same keys; `load` reads such a file with the co
 overrides; `resolve` checks it and returns the frozen `Config` that the rest of the program uses.
 """
 
-from stunet.configs.reading import default, differences, load, read, resolve, write
+from stunet.configs.reading import (
+    default,
+    differences,
+    items,
+    load,
+    override,
+    read,
+    resolve,
+    write,
+)
 from stunet.configs.schema import (
     FREE_TO_CHANGE,
     Checkpoint,
@@ -45,9 +54,11 @@ __all__ = [
     "default",
     "differences",
     "frame_rate",
+    "items",
     "leaves",
     "level_channels",
     "load",
+    "override",
     "read",
     "resolve",
     "span",

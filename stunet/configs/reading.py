@@ -28,22 +28,21 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads an experiment file.
 
     Args:
-        path: a Python file with `get_config()`, optionally followed by `:argument` for it.
+        path: a Python file with `get_config()`, optionally followed by `:argument` for it; or what
+            `write` wrote, such as a run's config.json.
         overrides: `--config.a.b=value` flags.
 
     Raises:
         UserError: no such file, or anything that `resolve` refuses.
     """
+    if path.endswith(".json") and pathlib.Path(path).is_file():
+        return override(read(pathlib.Path(path)), overrides)
     file = path.split(":", 1)[0]
     if not pathlib.Path(file).is_file():
         near = sorted(str(p) for p in pathlib.Path("experiments").glob("*.py"))
         hint = f"; there are {', '.join(near)}" if near else ""
         raise UserError(f"--config: no file {file!r}{hint}")
-    known = dict(leaves())
-    for flag in overrides:
-        key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
-        if key not in known:
-            raise _unknown(key, known)
+    _check_flags(overrides)
     values, argv = flags.FlagValues(), ["stunet", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     try:
@@ -53,6 +52,23 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     except Exception as error:  # Whatever the file itself raises.
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
+    return resolve(values.config)
+
+
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """The config with `--config.a.b=value` flags applied.
+
+    Raises:
+        UserError: anything that `resolve` refuses.
+    """
+    _check_flags(overrides)
+    values, argv = flags.FlagValues(), ["stunet", *overrides]
+    changed = ConfigDict(dataclasses.asdict(config), type_safe=False)
+    config_flags.DEFINE_config_dict("config", changed, flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
     return resolve(values.config)
 
 
@@ -88,13 +104,21 @@ def read(file: pathlib.Path) -> Config:
 
 def differences(old: Config, new: Config) -> list[str]:
     """What a continued run may not change and does, as `key is OLD there and NEW here`."""
-    was, now = dict(_values(old)), dict(_values(new))
+    was, now = dict(items(old)), dict(items(new))
     return [
         f"{key} is {was[key]!r} there and {now[key]!r} here"
         for key in was
         if was[key] != now[key]
         and not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     ]
+
+
+def _check_flags(overrides: Sequence[str]) -> None:
+    known = dict(leaves())
+    for flag in overrides:
+        key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
+        if key not in known:
+            raise _unknown(key, known)
 
 
 def _build(cls, raw: Mapping[str, Any], prefix: str):
@@ -163,7 +187,8 @@ def _unknown(key: str, known: Mapping[str, Any]) -> UserError:
     return UserError(f"unknown key '{key}'{hint}")
 
 
-def _values(config: Config) -> Iterator[tuple[str, Any]]:
+def items(config: Config) -> Iterator[tuple[str, Any]]:
+    """Every key, as `group.name`, and its value."""
     for key, _ in leaves():
         value = config
         for part in key.split("."):

@@ -1,0 +1,51 @@
+"""Intervals against scipy's, against tables, and against what an interval promises."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stunet.evaluate.statistics import paired_difference, t_interval
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_interval_is_scipys(n, confidence):
+    values = np.random.default_rng(n).normal(3.0, 2.0, n).tolist()
+    found = t_interval(values, confidence)
+    low, high = stats.t.interval(confidence, n - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert found.n == n
+    np.testing.assert_allclose([found.low, found.high], [low, high], rtol=1e-9)
+
+
+def test_quantiles_of_one_and_two_degrees_of_freedom_have_closed_forms():
+    # Two values a, b: the standard error is |a - b| / 2.
+    assert t_interval([0.0, 2.0]).half == pytest.approx(math.tan(0.475 * math.pi))
+    # Three values 0, 1, 2: a standard error of 1 / sqrt(3), and t = x sqrt(2 / (1 - x²)), x = 0.95.
+    t = 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    assert t_interval([0.0, 1.0, 2.0]).half == pytest.approx(t / math.sqrt(3))
+
+
+def test_19_of_20_intervals_hold_the_truth():
+    experiments = np.random.default_rng(0).normal(1.0, 0.5, (4000, 3))
+    held = [(i := t_interval(values.tolist())).low <= 1.0 <= i.high for values in experiments]
+    # Three standard deviations of the share of 4000.
+    assert np.mean(held) == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 4000))
+
+
+def test_one_value_has_no_interval_and_tells_nothing_apart():
+    found = t_interval([0.5])
+    assert (found.mean, found.half, found.n) == (0.5, None, 1)
+    assert not found.excludes_zero()
+
+
+def test_what_seeds_share_cancels_in_pairs():
+    a = {0: 1.0, 1: 11.0, 2: 21.1}
+    b = {2: 20.0, 0: 0.1, 1: 10.0, 9: 7.0}
+    gap = paired_difference(a, b)
+    assert gap.n == 3
+    assert gap.mean == pytest.approx(1.0)
+    assert gap.excludes_zero()
+    assert not paired_difference(a, {0: 5.0, 1: 3.0, 2: 21.0}).excludes_zero()
+    assert paired_difference(a, {7: 1.0}) is None

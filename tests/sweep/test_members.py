@@ -1,0 +1,178 @@
+"""What a sweep may be: names, products, arms, and what is refused before anything runs."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+import tiny
+
+from stunet import configs
+from stunet.errors import UserError
+from stunet.plan.plan import model_flops
+from stunet.sweep import workdir as workdirs
+from stunet.sweep.members import Member, Step, arms, load, product
+
+SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
+HEAD = """
+import tiny
+from stunet.sweep.members import Member, Step, product
+"""
+
+
+def sweep_file(directory: pathlib.Path, body: str) -> str:
+    file = directory / "sweep.py"
+    file.write_text(HEAD + body)
+    return str(file)
+
+
+def loaded(directory, grid, name="") -> list:
+    body = f"def get_sweep():\n    return product(tiny.config(), {grid!r}, {name!r})\n"
+    return load(sweep_file(directory, body))
+
+
+def test_product_is_every_combination_and_names_say_what_differs(tmp_path):
+    grid = {
+        "model.channel_multipliers": ((1, 2), (1, 1)),
+        "train.batch_size": (8,),
+        "seed": (0, 3),
+    }
+    members = loaded(tmp_path, grid, "a")
+    assert [m.name for m in members] == [
+        "a,channel_multipliers=1x2,seed=0",
+        "a,channel_multipliers=1x2,seed=3",
+        "a,channel_multipliers=1x1,seed=0",
+        "a,channel_multipliers=1x1,seed=3",
+    ]
+    for member, values in zip(
+        members, [((1, 2), 0), ((1, 2), 3), ((1, 1), 0), ((1, 1), 3)], strict=True
+    ):
+        config = member.config
+        assert (config.model.channel_multipliers, config.seed) == values
+        assert config.train.batch_size == 8
+
+
+def test_keys_of_one_last_name_are_told_apart():
+    members = product(tiny.config(), {"data.height": (8, 16), "data.width": (8, 16)})
+    assert members[0].name == "height=8,width=8"
+    members = product(tiny.config(), {"text.dim": (16, 32), "model.dim": (1, 2)})
+    assert members[0].name == "text.dim=16,model.dim=1"
+
+
+def test_arms_differ_in_more_than_the_seed(tmp_path):
+    members = loaded(tmp_path, {"train.learning_rate": (0.1, 0.01), "seed": (1, 12)})
+    members += [Member("odd", dataclasses.replace(members[0].config, seed=5))]
+    both = ("learning_rate=0.1,seed=12", "learning_rate=0.01,seed=12")
+    steps = [
+        Step("joint,seed=1", (), ("learning_rate=0.1,seed=1",), "x"),
+        Step("joint,seed=12", (), both, "y"),
+        Step("all", (), ("odd", *both), "z"),
+    ]
+    found = arms(members + steps)
+    assert found["learning_rate=0.01,seed=1"] == found["learning_rate=0.01,seed=12"]
+    assert found["learning_rate=0.01,seed=1"] == "learning_rate=0.01"
+    # One arm for its config, whatever its name; called by the first of them.
+    assert found["odd"] == found["learning_rate=0.1,seed=1"] == found["learning_rate=0.1,seed=12"]
+    assert found["joint,seed=1"] == found["joint,seed=12"] == "joint"
+    assert found["all"] == "all"
+
+
+def test_overrides_are_every_members(tmp_path):
+    file = sweep_file(
+        tmp_path, "def get_sweep(n):\n    return product(tiny.config(), {'seed': range(int(n))})\n"
+    )
+    flags = ["--config.train.steps=3", "--config.model.channel_multipliers=(1,1)"]
+    members = load(f"{file}:3", flags)
+    assert [m.config.seed for m in members] == [0, 1, 2]
+    assert {m.config.train.steps for m in members} == {3}
+    assert {m.config.model.channel_multipliers for m in members} == {(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("x = 1", "has no get_sweep"),
+        ("def get_sweep(): return []", "returns no member"),
+        ("def get_sweep(): return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("def get_sweep(): return [Member('a', tiny.config()), 3]", "the sweep holds 3"),
+        ("def get_sweep(): return [Member('a', tiny.config())] * 2", "two of the sweep .* 'a'"),
+        ("def get_sweep(): return [Member('a/b', tiny.config())]", "cannot be called 'a/b'"),
+        ("def get_sweep(): return [Member('..', tiny.config())]", "cannot be called '..'"),
+        (
+            "def get_sweep(): return product(tiny.config(), {'data.frames': (4, 5)})",
+            "member 'frames=5': data.frames is 5",
+        ),
+        (
+            "def get_sweep(): return product(tiny.config(), {'modl.chanels': (4, 5)})",
+            "member 'chanels=4': unknown key 'modl'",
+        ),
+        (
+            "def get_sweep(): return [Member('a', tiny.config()), Step('s', (), ('b',), 'x')]",
+            "step 's' is to run after 'b'",
+        ),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, body, sentence):
+    with pytest.raises(UserError, match=sentence) as raised:
+        load(sweep_file(tmp_path, body))
+    assert "\n" not in str(raised.value)
+
+
+def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
+    directory = tmp_path / "sweep"
+    two = loaded(tmp_path, {"seed": (0, 1)})
+    step = Step("s", ("report", "{sweep}"), ("seed=0",), "x")
+    workdirs.claim(directory, [*two, step], ["sweep"])
+    before = (directory / "sweep.json").read_text()
+    other = [Member(m.name, dataclasses.replace(m.config, seed=7)) for m in two]
+    for entries, sentence in (
+        ([*other, step], "of seed=0, seed is 0 there and 7 here"),
+        ([two[0], step], "seed=1 is there and not here"),
+        ([*two, dataclasses.replace(step, command=("plan",))], "the command of s is another"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            workdirs.claim(directory, entries, ["sweep"])
+    assert (directory / "sweep.json").read_text() == before
+    # It may grow, and what no update depends on may change.
+    grown = loaded(tmp_path, {"seed": (0, 1, 2), "log.every": (9,)})
+    workdirs.claim(directory, [*grown, step], ["another"])
+    assert configs.read(directory / "seed=0" / "config.json").log.every == 9
+    manifest = workdirs.read_manifest(directory)
+    assert [e.name for e in manifest.entries] == ["seed=0", "seed=1", "seed=2", "s"]
+    assert manifest.command == ("sweep",)
+
+    configs.write(tiny.config(), tmp_path / "run" / "config.json")
+    with pytest.raises(UserError, match="holds a single training run"):
+        workdirs.claim(tmp_path / "run", two, ["sweep"])
+
+
+def test_damaged_manifest_is_named(tmp_path):
+    for text in ("{", "[]", json.dumps({"entries": [{"nam": 1}]})):
+        (tmp_path / "sweep.json").write_text(text)
+        with pytest.raises(UserError, match=r"sweep\.json is not a sweep"):
+            workdirs.read_manifest(tmp_path)
+
+
+def test_resolved_config_loads_as_an_experiment_does(tmp_path):
+    config = tiny.config()
+    configs.write(config, tmp_path / "config.json")
+    file = str(tmp_path / "config.json")
+    assert configs.load(file) == config
+    changed = configs.load(file, ["--config.train.steps=3", "--config.log.validate_times=(0.5,)"])
+    assert (changed.train.steps, changed.log.validate_times) == (3, (0.5,))
+    with pytest.raises(UserError, match=r"did you mean 'train\.steps'"):
+        configs.load(file, ["--config.train.stepz=3"])
+    (tmp_path / "config.json").write_text("{]")
+    with pytest.raises(UserError, match="is not a config"):
+        configs.load(file)
+
+
+@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.py")), ids=lambda file: file.stem)
+def test_shipped_sweeps_are_sweeps(file):
+    entries = load(str(file))
+    assert len(set(arms(entries).values())) > 1
+    if file.stem == "temporal_downsampling":
+        configs_of_seed_0 = [e.config for e in entries if e.config.seed == 0]
+        flops = [config.train.steps * model_flops(config) for config in configs_of_seed_0]
+        assert len(flops) == 2
+        assert max(flops) / min(flops) < 1.05

@@ -1,0 +1,70 @@
+"""What a sweep says on a terminal and elsewhere."""
+
+import dataclasses
+import io
+import json
+import sys
+
+import pytest
+import tiny
+
+from stunet.sweep import show
+from stunet.sweep.members import Member
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch):
+    """`board(stream)` shows three members on it, of which one is half done."""
+    members = [Member(name, tiny.config()) for name in ("a", "b", "c")]
+    (tmp_path / "b").mkdir()
+    line = {"step": 4, "loss": 0.25, "clips_per_second": 0.5}
+    # The last line is being written.
+    (tmp_path / "b" / "metrics.jsonl").write_text(json.dumps(line) + '\n{"step": 5, "lo')
+
+    def make(stream) -> show.Board:
+        monkeypatch.setattr(sys, "stderr", stream)
+        return show.Board(tmp_path, members)
+
+    return make
+
+
+def test_terminal_has_one_table_that_is_drawn_over(board):
+    stream = Terminal()
+    with board(stream) as shown:
+        shown.say("a: begins")
+        shown.show({"a": None, "b": None}, done=0, failed=0)
+        shown.say("a: done")
+    text = stream.getvalue()
+    assert "|##########          | 4/8 b  loss 0.2500, 32 s left" in text
+    assert "0 done, 2 running, 1 waiting, 0 failed" in text
+    # Three lines went before the next that stays.
+    assert text.endswith("\033[3A\033[Ja: done\n")
+
+
+def test_elsewhere_only_lines_and_a_table_a_minute(board):
+    stream = io.StringIO()
+    with board(stream) as shown:
+        shown.show({"b": None}, done=1, failed=1)
+        assert stream.getvalue() == ""
+        shown.say("b: begins")
+        shown._next = 0  # A minute has passed.
+        shown.show({"b": None}, done=1, failed=1)
+        shown.show({"b": None}, done=1, failed=1)
+    assert "\033" not in stream.getvalue()
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_durations():
+    found = [show.duration(seconds) for seconds in (0.4, 59.6, 185, 7620)]
+    assert found == ["0 s", "1 min 00 s", "3 min 05 s", "2 h 07 min"]
+
+
+def test_steps_of_members_are_their_own(tmp_path):
+    train = dataclasses.replace(tiny.config().train, steps=100)
+    member = Member("m", dataclasses.replace(tiny.config(), train=train))
+    assert "0/100 m" in show._progress(tmp_path, member)
