@@ -2,13 +2,14 @@
 
 from setuptools import find_packages, setup
 
+EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
 TEST = [
+    *EVALUATE,
     "beartype",
     "diffusers",
     "pytest",
     "pytest-xdist",
     "ruff",
-    "scipy",
     "torch",
     "transformers",
 ]
@@ -43,6 +44,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "evaluate": EVALUATE,
         "test": TEST,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},

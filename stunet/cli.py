@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from stunet.errors import UserError
 
@@ -49,13 +49,49 @@ def _train(arguments) -> None:
 
 def _sample(arguments) -> None:
     set_up_jax()
-    from tqdm import tqdm
-
     from stunet.generate import text
 
-    given = ("sampler", "steps", "guidance_scale")
-    settings = {k: v for k in given if (v := getattr(arguments, k)) is not None}
     prompts = [p for p in arguments.prompt for _ in range(arguments.num)]
+    clips, config = text.text_to_video(
+        arguments.workdir,
+        prompts,
+        seed=arguments.seed,
+        on_step=_sampling_bar(),
+        **_sample_settings(arguments),
+    )
+    words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
+    name = f"{words}_seed{arguments.seed}"
+    out = arguments.out or arguments.workdir / "samples"
+    written = text.write(out, name, clips, prompts, config.data.fps)
+    print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
+
+
+def _evaluate(arguments) -> None:
+    set_up_jax()
+    from stunet.evaluate import figures
+    from stunet.evaluate.run import evaluate
+
+    evaluation = evaluate(
+        arguments.workdir,
+        num=arguments.num,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        window=arguments.window,
+        on_step=_sampling_bar(),
+        **_sample_settings(arguments),
+    )
+    columns = {"generated": evaluation.generated, "real": evaluation.real}
+    print(f"{figures.table(columns)}\n\nof each of {arguments.num} clips  {evaluation.file}")
+
+
+def _sample_settings(arguments) -> dict[str, object]:
+    given = ("sampler", "steps", "guidance_scale")
+    return {k: v for k in given if (v := getattr(arguments, k)) is not None}
+
+
+def _sampling_bar() -> Callable[[int, int], None]:
+    from tqdm import tqdm
+
     bar = None
 
     def show(done: int, total: int) -> None:
@@ -65,14 +101,7 @@ def _sample(arguments) -> None:
         if done == total:
             bar.close()
 
-    clips, config = text.text_to_video(
-        arguments.workdir, prompts, seed=arguments.seed, on_step=show, **settings
-    )
-    words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
-    name = f"{words}_seed{arguments.seed}"
-    out = arguments.out or arguments.workdir / "samples"
-    written = text.write(out, name, clips, prompts, config.data.fps)
-    print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
+    return show
 
 
 def _prepare(arguments) -> None:
@@ -216,13 +245,21 @@ def _parser() -> argparse.ArgumentParser:
         "--prompt", required=True, action="append", help="what to show; may be given repeatedly"
     )
     sample.add_argument("--num", type=_at_least_one, default=1, help="clips for each prompt")
-    sample.add_argument("--seed", type=int, default=0, help="of the noise")
-    sample.add_argument("--steps", type=_at_least_one, help="calls of the network (run's own)")
-    sample.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
-    sample.add_argument(
-        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
-    )
+    _add_sampling(sample)
     sample.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
+
+    evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
+    evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
+    evaluate.add_argument("--num", type=_at_least_one, default=64, help="clips to sample")
+    _add_sampling(evaluate)
+    evaluate.add_argument("--batch-size", type=_at_least_one, default=32, help="clips at once")
+    evaluate.add_argument(
+        "--window",
+        type=_at_least_one,
+        default=0,
+        metavar="FRAMES",
+        help="tell what happens at every so many frames from elsewhere; 0: no windows",
+    )
 
     plan = command(
         "plan",
@@ -260,6 +297,15 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--text-max-length", type=_at_least_one, default=64, help="tokens")
     prepare.add_argument("--text-dim", type=int, default=64, help="width of a token's state")
     return parser
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--steps", type=_at_least_one, help="calls of the network (run's own)")
+    parser.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
+    parser.add_argument(
+        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
+    )
 
 
 def _at_least_one(text: str) -> int:

@@ -145,8 +145,8 @@ def velocity_error(paths: Paths, truth: Paths) -> PerClip:
 def period_drift(paths: Paths) -> PerClip:
     """Change of the frequency between the halves of a clip, as a share of the higher: 0..2.
 
-    It is 1 if one half stands still, and 2 if they move opposite ways. The velocity of a half is the
-    slope of the straight line that fits it best. NaN where neither moves by 0.1 pixels a frame.
+    It is 1 if one half stands still, and 2 if they move opposite ways. The velocity of a half is
+    the slope of the line that fits it best. NaN where neither moves by 0.1 pixels a frame.
     """
     middle = paths.distance.shape[2] // 2
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]

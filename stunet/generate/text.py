@@ -32,6 +32,7 @@ def text_to_video(
     prompts: Sequence[str],
     *,
     seed: int = 0,
+    batch_size: int | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n t h w c"], configs.Config]:
@@ -41,7 +42,9 @@ def text_to_video(
         workdir: of a training run.
         prompts: captions in the manner of those trained on.
         seed: of the noise; clip i depends on it, on i and on the settings alone.
-        on_step: called with the steps done and their number.
+        batch_size: clips sampled at once, which bounds memory, and is one of those settings; by
+            default all of them.
+        on_step: called with the steps done and their number, over all batches.
         sample: settings of `configs.Sample` that replace the run's own.
 
     Returns:
@@ -51,11 +54,8 @@ def text_to_video(
         UserError: `workdir` holds no training run or no checkpoint, or a super-resolution network,
             which needs a clip to enlarge.
     """
-    file = workdir / "config.json"
-    if not file.is_file():
-        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
     # On one device, whatever the run was trained on: a few clips do not split over many.
-    config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
+    config = dataclasses.replace(read_config(workdir), mesh=configs.Mesh(data=1))
     config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
     if is_upscaling(config):
         raise UserError(
@@ -67,10 +67,34 @@ def text_to_video(
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         params = checkpoints.restore_ema(abstract_state(config, mesh))
         text, mask = make_encoder(config.text)(list(prompts))
-        for done, clips in enumerate(make_sampler(config)(params, text, mask, seed), 1):
-            clips.block_until_ready()
-            on_step(done, config.sample.steps)
-    return np.clip(np.asarray(clips), -1, 1), config
+        sampler, size = make_sampler(config), min(batch_size or len(prompts), len(prompts))
+        starts, clips = range(0, len(prompts), size), []
+        for batch, start in enumerate(starts):
+            # The last batch is filled up with its first clips, and so compiled like the others.
+            rows = np.resize(np.arange(start, min(start + size, len(prompts))), size)
+            steps = sampler(params, text[rows], mask[rows], _seed(seed, batch))
+            for done, estimate in enumerate(steps, 1):
+                estimate.block_until_ready()
+                on_step(batch * config.sample.steps + done, len(starts) * config.sample.steps)
+            clips.append(np.asarray(estimate))
+    return np.clip(np.concatenate(clips)[: len(prompts)], -1, 1), config
+
+
+def read_config(workdir: pathlib.Path) -> configs.Config:
+    """The config of a training run.
+
+    Raises:
+        UserError: `workdir` holds none.
+    """
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
+    return configs.read(file)
+
+
+def _seed(seed: int, batch: int) -> int:
+    """Of the noise of a batch: the given one for the first, unrelated ones after it."""
+    return seed if batch == 0 else int(np.random.SeedSequence([seed, batch]).generate_state(1)[0])
 
 
 def write(
