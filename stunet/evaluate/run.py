@@ -49,7 +49,8 @@ def evaluate(
     """Samples `num` clips with the newest checkpoint's averaged weights, and compares.
 
     Clip i has the caption of held-out clip i; if there are fewer of those, captions are taken
-    again, with other noise. Flow histograms are compared with those of the first `num` training clips.
+    again, with other noise. Flow histograms are compared with those of the first `num` training
+    clips.
 
     Args:
         workdir: of a training run; `evaluation.json` is written there.
