@@ -60,7 +60,7 @@ def broken_videos(directory: Path, rng: np.random.Generator) -> dict[str, np.nda
     long = [
         clip
         for file in sorted(directory.glob("*.mp*"))
-        for clip in decode_clips(file, 2 * FRAMES, 12, 64, 64)
+        for clip in decode_clips(file, 2 * FRAMES, 24, 64, 64)
     ]
     every = _scaled(long)
     real = every[:, :FRAMES]

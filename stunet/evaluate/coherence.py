@@ -146,15 +146,14 @@ def period_drift(paths: Paths) -> PerClip:
     """Change of the frequency between the halves of a clip, as a share of the higher: 0..2.
 
     It is 1 if one half stands still, and 2 if they move opposite ways. The velocity of a half is
-    the slope of the line that fits it best. NaN where neither moves by 0.1 pixels a frame.
+    the slope of the line that fits it best. NaN where what moves does so by less than 0.1 pixels.
     """
     middle = paths.distance.shape[2] // 2
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]
     change = np.linalg.norm(halves[1] - halves[0], axis=-1)
     fastest = np.max([np.linalg.norm(half, axis=-1) for half in halves], axis=0)
-    return np.where(
-        fastest > _STANDS_STILL, change / np.maximum(fastest, _STANDS_STILL), np.nan
-    ).max(-1)
+    moves = np.linalg.norm(paths.steps, axis=-1).mean(-1) > _STANDS_STILL
+    return np.where(moves, change / np.maximum(fastest, 1e-9), np.nan).max(-1)
 
 
 def phase_drift(paths: Paths) -> PerClip:
@@ -239,18 +238,26 @@ def _between_walls(positions: Positions, stage: Stage) -> Paths:
 
 def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
     """Of a triangle wave's heights [t], 0..1: its phases [t], 0..1, and their growth a frame."""
-    frames = np.arange(len(height))
-    frequencies = np.linspace(0, 0.5, 10 * len(height) + 1, dtype=np.float32)
-    starts = np.arange(32, dtype=np.float32) / 32
-    # [frequency, start, t]; a finer search would change no branch that is in doubt.
-    phases = (frequencies[:, None, None] * frames.astype(np.float32) + starts[:, None]) % 1
-    errors = np.abs(1 - np.abs(1 - 2 * phases) - height.astype(np.float32)).sum(-1)
-    best = np.unravel_index(errors.argmin(), errors.shape)
-    expected = phases[best]
+    height = height.astype(np.float32)
+    frames = np.arange(len(height), dtype=np.float32)
+
+    def errors(frequency, start):
+        phases = (frequency[..., None] * frames + start[..., None]) % 1
+        return np.abs(1 - np.abs(1 - 2 * phases) - height).sum(-1)
+
+    grid = np.linspace(0, 0.5, 10 * len(height) + 1), np.arange(32) / 32
+    frequency, start = (a.ravel().astype(np.float32) for a in np.meshgrid(*grid))
+    # The best of a coarse search, and then all around each of them.
+    coarse = errors(frequency, start).argsort()[:16]
+    fine = np.linspace(-1, 1, 9, dtype=np.float32)
+    frequency = frequency[coarse, None, None] + fine * (0.05 / len(height))
+    start = start[coarse, None, None] + fine[:, None] / 32
+    frequency, start = np.broadcast_arrays(frequency, start)
+    best = np.unravel_index(errors(frequency, start).argmin(), frequency.shape)
+    expected = frequency[best] * frames + start[best]
     branches = np.stack([height / 2, 1 - height / 2])
-    away = (branches - expected + 0.5) % 1 - 0.5
-    nearest = np.abs(away).argmin(0)
-    return np.take_along_axis(branches, nearest[None], 0)[0], frequencies[best[0]]
+    away = np.abs((branches - expected + 0.5) % 1 - 0.5)
+    return np.where(away[0] < away[1], *branches), float(frequency[best])
 
 
 _UNROLL = {

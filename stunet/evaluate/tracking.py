@@ -17,6 +17,8 @@ Positions = Float[np.ndarray, "n o t 2"]
 
 # Of positions of templates; between them the best one is interpolated.
 _PER_PIXEL = 4
+# Of templates, in pixels; that of a clip is the one that fits best, as networks blur too.
+_BLURS = (0.0, 0.5, 1.0)
 # A hidden object lies where its motion leads to, unless the frame says otherwise: squared
 # brightness, summed over a line of pixels, for each squared pixel of distance.
 _PULL = 0.01
@@ -125,9 +127,9 @@ def _apart(positions: Positions, stage: Stage) -> np.ndarray:
 def _pair_on_line(line: np.ndarray, stage: Stage, axis: int, first: str, second: str) -> np.ndarray:
     """Positions [2, t] along a line of pixels [t, extent]."""
     extent = stage.extent(axis)
-    spots, both, power = _both(stage, axis, first, second)
-    # The squared difference of line and templates, but for the line's own square.
-    error = power - 2 * np.tensordot(line.astype(np.float32), both, (1, 2))
+    spots = np.arange(_PER_PIXEL * extent) / _PER_PIXEL
+    errors = [_errors(line, *_both(stage, axis, first, second, blur)) for blur in _BLURS]
+    error = min(errors, key=lambda error: error.min(axis=(1, 2)).sum())
     best = _best(error, spots)
     expected = np.stack([_steady(track, extent) for track in best])
     away = (spots - expected[..., None] + extent / 2) % extent - extent / 2  # [2, t, spots]
@@ -135,22 +137,28 @@ def _pair_on_line(line: np.ndarray, stage: Stage, axis: int, first: str, second:
     return _best(error + pull[0][:, :, None] + pull[1][:, None, :], spots) % extent
 
 
-@functools.lru_cache(maxsize=12)
-def _both(stage: Stage, axis: int, first: str, second: str):
-    """Spots on a line, two objects at any two of them [spots, spots, extent], and its square."""
+def _errors(line: np.ndarray, both: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """[t, spots, spots]: squared differences from templates, but for the square of the line."""
+    return power - 2 * np.tensordot(line.astype(np.float32), both, (1, 2))
+
+
+@functools.lru_cache(maxsize=36)
+def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
+    """Two objects at any two spots of a line [spots, spots, extent], and the sum of its square."""
     spots = np.arange(_PER_PIXEL * stage.extent(axis)) / _PER_PIXEL
-    a, b = (_templates(stage, axis, look, spots) for look in (first, second))
+    a, b = (_templates(stage, axis, look, spots, blur) for look in (first, second))
     both = np.maximum(a[:, None], b[None]).astype(np.float32)
-    return spots, both, (both**2).sum(-1)
+    return both, (both**2).sum(-1)
 
 
-def _templates(stage: Stage, axis: int, look: str, spots: np.ndarray) -> np.ndarray:
+def _templates(stage: Stage, axis: int, look: str, spots: np.ndarray, blur: float) -> np.ndarray:
     """[spots, extent]: an object at each spot of a line."""
     at = np.full((len(spots), 2), float(np.floor(stage.centre[1 - axis])))
     if len(stage.axes) == 1:
         at[:] = stage.centre[1 - axis]
     at[:, axis] = spots
-    return render(stage, [look], at[None]).max(axis=2 - axis) / 255
+    drawn = render(stage, [look], at[None]) / 255
+    return ndimage.gaussian_filter(drawn, (0, blur, blur), mode="wrap").max(axis=2 - axis)
 
 
 def _best(error: np.ndarray, spots: np.ndarray) -> np.ndarray:
