@@ -83,18 +83,20 @@ def test_windows_that_go_the_other_way_are_not_coherent(motion, height):
     gone = np.concatenate([[0], sign.cumsum()])
     found = figures(scene, scene.drawn(lambda m: m.speed * gone), borders=BORDERS)
     assert found["coherent"].mean() < 0.1
-    # A ball fitted as steady may be a better one that turns at no wall; all others are exact.
-    assert found["border_jump"].mean() > (2 if motion == "bounce" else 5) * found["jump"].mean()
+    # Where one object hides the other, or a ball might have met a wall, steadiness is assumed, and
+    # what is seen against it then counts elsewhere.
+    least = {"glide": 20, "rotate": 20, "cross": 3, "bounce": 2}[motion]
+    assert found["border_jump"].mean() > least * found["jump"].mean()
     assert found["phase_drift"].mean() > 0.08
 
 
-@pytest.mark.parametrize(("motion", "height"), [("glide", 1), ("cross", 16), ("rotate", 16)])
+@pytest.mark.parametrize(("motion", "height"), [("glide", 1), ("glide", 16), ("rotate", 16)])
 def test_windows_of_a_shifted_phase_jump_at_their_borders_alone(motion, height):
     scene = Scene(motion, height)
     gone = windows(to_borders=2.5)
     found = figures(scene, scene.drawn(lambda m: m.speed * gone), borders=BORDERS)
     assert not found["coherent"].any()
-    # 1.5 times the speed, in both changes of velocity at each border but where they share one.
+    # 1.5 times the speed, in both of the changes of velocity that a border has part in.
     speed = np.array([np.mean([m.speed for m in movers]) for movers in scene.movers])
     np.testing.assert_allclose(found["border_jump"], 1.5 * speed, rtol=0.1)
     assert found["jump"].max() < 0.35

