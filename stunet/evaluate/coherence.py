@@ -181,7 +181,7 @@ def identity_drift(clips: Clips, positions: Positions, stage: Stage) -> PerClip:
     NaN where two objects overlap in every frame.
     """
     alike = tracking.likeness(clips, positions, stage).reshape(len(clips), -1)
-    return 1 - _mean(alike)
+    return np.maximum(1 - _mean(alike), 0)  # Not below by rounding.
 
 
 def at_and_elsewhere(values: Float[np.ndarray, "n s"], at: set[int]) -> tuple[PerClip, PerClip]:
