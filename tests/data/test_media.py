@@ -257,8 +257,8 @@ def test_failed_writing_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_clip_of_one_row_is_enlarged_by_its_width_and_its_slice_shows_all_of_it(tmp_path):
     clip = np.zeros((1, 16, 1, 16, 1), np.uint8)
-    assert media.contact_sheet(clip).shape == (16, 24, 384, 3)
-    media.write_xt(tmp_path / "xt.png", clip)
+    assert contact_sheet(clip).shape == (16, 24, 384, 3)
+    write_xt(tmp_path / "xt.png", clip)
     with Image.open(tmp_path / "xt.png") as image:
         assert image.width < 2 * 384 + 40
         assert 192 <= image.height < 192 + 40
