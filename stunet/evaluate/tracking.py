@@ -15,6 +15,8 @@ from stunet.data.motions import Stage, render
 Clips = Float[np.ndarray, "n t h w c"]
 Positions = Float[np.ndarray, "n o t 2"]
 
+# As a share of the brightest pixel of a frame.
+_FAINT = 0.05
 # Of positions of templates; between them the best one is interpolated.
 _PER_PIXEL = 4
 # Of templates, in pixels; that of a clip is the one that fits best, as networks blur too.
@@ -47,10 +49,12 @@ def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
     """The centre of brightness on a torus: the phase of the first Fourier mode along each axis.
 
     It is exact for a symmetric object wherever it lies, across the edges too. A constant background
-    does not move it. Along an axis of less than 4 pixels it is the middle.
+    and what is faint beside the object do not move it. Along an axis of less than 4 pixels it is the middle.
     """
     light = brightness(clips)
-    light = np.maximum(light - np.median(light, axis=(2, 3), keepdims=True), 0)
+    light -= np.median(light, axis=(2, 3), keepdims=True)
+    # Faint noise would count as much as the object, since there is so much more of it.
+    light = np.maximum(light - _FAINT * light.max(axis=(2, 3), keepdims=True), 0)
     positions = []
     for axis, across in ((2, 3), (3, 2)):
         extent = light.shape[axis]
