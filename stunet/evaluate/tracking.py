@@ -49,7 +49,8 @@ def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
     """The centre of brightness on a torus: the phase of the first Fourier mode along each axis.
 
     It is exact for a symmetric object wherever it lies, across the edges too. A constant background
-    and what is faint beside the object do not move it. Along an axis of less than 4 pixels it is the middle.
+    and what is faint beside the object do not move it. Along an axis of less than 4 pixels it is
+    the middle.
     """
     light = brightness(clips)
     light -= np.median(light, axis=(2, 3), keepdims=True)
