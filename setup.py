@@ -2,7 +2,9 @@
 
 from setuptools import find_packages, setup
 
+EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
 TEST = [
+    *EVALUATE,
     "beartype",
     "diffusers",
     "pytest",
@@ -43,6 +45,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "evaluate": EVALUATE,
         "test": TEST,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},

@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from stunet.errors import UserError
 
@@ -50,24 +50,11 @@ def _train(arguments) -> None:
 
 def _sample(arguments) -> None:
     set_up_jax()
-    from tqdm import tqdm
-
     from stunet import configs
     from stunet.generate import cascade, text
 
-    given = ("sampler", "steps", "guidance_scale")
-    settings = {k: v for k in given if (v := getattr(arguments, k)) is not None}
     prompts = [p for p in arguments.prompt for _ in range(arguments.num)]
-    bar = None
-
-    def show(done: int, total: int) -> None:
-        nonlocal bar
-        bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
-        bar.update()
-        if done == total:
-            bar.close()
-
-    settings |= {"seed": arguments.seed, "on_step": show}
+    settings = {"seed": arguments.seed, "on_step": _sampling_bar(), **_sample_settings(arguments)}
     if arguments.tsr:
         filled = cascade.cascade(
             arguments.workdir,
@@ -86,6 +73,47 @@ def _sample(arguments) -> None:
     out = arguments.out or arguments.workdir / "samples"
     written = text.write(out, name, clips, prompts, configs.frame_rate(config.data))
     print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
+
+
+def _evaluate(arguments) -> None:
+    set_up_jax()
+    from stunet.evaluate import figures
+    from stunet.evaluate.run import evaluate
+
+    evaluation = evaluate(
+        arguments.workdir,
+        tsr=arguments.tsr,
+        augmentation=arguments.augmentation,
+        out=arguments.out,
+        num=arguments.num,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        window=arguments.window,
+        on_step=_sampling_bar(),
+        **_sample_settings(arguments),
+    )
+    columns = {"generated": evaluation.generated, "real": evaluation.real}
+    print(f"{figures.table(columns)}\n\nof each of {arguments.num} clips  {evaluation.file}")
+
+
+def _sample_settings(arguments) -> dict[str, object]:
+    given = ("sampler", "steps", "guidance_scale")
+    return {k: v for k in given if (v := getattr(arguments, k)) is not None}
+
+
+def _sampling_bar() -> Callable[[int, int], None]:
+    from tqdm import tqdm
+
+    bar = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
+        bar.update()
+        if done == total:
+            bar.close()
+
+    return show
 
 
 def _prepare(arguments) -> None:
@@ -264,24 +292,24 @@ def _parser() -> argparse.ArgumentParser:
         "--prompt", required=True, action="append", help="what to show; may be given repeatedly"
     )
     sample.add_argument("--num", type=_at_least_one, default=1, help="clips for each prompt")
-    sample.add_argument("--seed", type=int, default=0, help="of the noise")
-    sample.add_argument("--steps", type=_at_least_one, help="calls of the network (run's own)")
-    sample.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
-    sample.add_argument(
-        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
-    )
-    sample.add_argument(
-        "--tsr",
-        type=pathlib.Path,
-        metavar="WORKDIR",
-        help="of temporal super-resolution: --workdir makes the keyframes, this what is between",
-    )
-    sample.add_argument(
-        "--augmentation",
-        type=float,
-        help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
-    )
+    _add_sampling(sample)
     sample.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
+
+    evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
+    evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
+    evaluate.add_argument("--num", type=_at_least_one, default=64, help="clips to sample")
+    _add_sampling(evaluate)
+    evaluate.add_argument("--batch-size", type=_at_least_one, default=32, help="clips at once")
+    evaluate.add_argument(
+        "--window",
+        type=_at_least_one,
+        default=0,
+        metavar="FRAMES",
+        help="tell what happens at every so many frames from elsewhere (a cascade's own windows)",
+    )
+    evaluate.add_argument(
+        "--out", type=pathlib.Path, help="directory of evaluation.json and samples/ (WORKDIR)"
+    )
 
     plan = command(
         "plan",
@@ -338,6 +366,26 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--text-max-length", type=_at_least_one, default=64, help="tokens")
     prepare.add_argument("--text-dim", type=int, default=64, help="width of a token's state")
     return parser
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tsr",
+        type=pathlib.Path,
+        metavar="WORKDIR",
+        help="of temporal super-resolution: --workdir makes the keyframes, this what is between",
+    )
+    parser.add_argument(
+        "--augmentation",
+        type=float,
+        help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--steps", type=_at_least_one, help="calls of the network (run's own)")
+    parser.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
+    parser.add_argument(
+        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
+    )
 
 
 def _at_least_one(text: str) -> int:

@@ -25,7 +25,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    ["stunet.nn", "stunet.diffusion", "stunet.data", "stunet.parallel"], "beartype.beartype"
+    ["stunet.nn", "stunet.diffusion", "stunet.data", "stunet.parallel", "stunet.evaluate"],
+    "beartype.beartype",
 )
 
 

@@ -77,6 +77,16 @@ def check_combinations(config: Config) -> None:
             f"data.digit_size is {data.digit_size}, larger than the clip's "
             f"{data.height}x{data.width} pixels"
         )
+    if data.source == "motions" and data.width < 2 * data.object_size:
+        raise UserError(
+            f"data.object_size is {data.object_size:g}; it is at most half of data.width, which is "
+            f"{data.width}"
+        )
+    if data.source == "motions" and data.motion == "rotate" and min(data.height, data.width) < 8:
+        raise UserError(
+            f"data.motion is 'rotate', and the clip has {data.height}x{data.width} pixels; an arm "
+            "needs 8x8 at least"
+        )
     if not all(0 <= t <= 1 for t in config.log.validate_times):
         raise UserError(f"log.validate_times is {config.log.validate_times}; times lie in 0..1")
     if config.diffusion.log_snr_min >= config.diffusion.log_snr_max:

@@ -142,7 +142,9 @@ class Tsr:
 class Data:
     """Where clips come from (`stunet.data`)."""
 
-    source: str = _field("moving_digits", "kind of source", choices=("moving_digits", "clips"))
+    source: str = _field(
+        "moving_digits", "kind of source", choices=("moving_digits", "motions", "clips")
+    )
     path: str = _field("", "of source 'clips': directory written by `stunet prepare`, or of TFDS")
     frames: int = _field(16, "frames of a clip", least=1)
     stride: int = _field(
@@ -164,6 +166,29 @@ class Data:
     digit_size: int = _field(8, "of moving_digits: pixels on a side of a digit", least=8)
     digit_styles: int = _field(
         0, "of moving_digits: handwritten images of each digit; 0: all, about 160", least=0
+    )
+    motion: str = _field(
+        "glide",
+        "of motions: what objects do (`stunet.data.motions`)",
+        choices=("glide", "cross", "bounce", "rotate"),
+    )
+    object_size: float = _field(4.0, "of motions: pixels across an object", least=2)
+    speed: float = _field(
+        1.0,
+        "of motions: pixels a frame, of an arm's end if it rotates; of moving_digits: a factor of "
+        "all their speeds",
+        above=0,
+    )
+    period: float = _field(
+        0.0,
+        "of motions: frames until an object is back where it was, instead of `speed`; 0: by speed",
+        least=0,
+    )
+    speed_spread: float = _field(
+        0.0,
+        "of motions: each object's speed is drawn from 1 - this to 1 + this times the speed",
+        least=0,
+        most=0.95,
     )
     num_clips: int = _field(
         0, "train on the first so many clips of the source only; 0: all", least=0

@@ -30,8 +30,9 @@ _FONT_SIZE = 14
 _LINE_HEIGHT = 18
 _MAX_LINES = 4
 # Small clips are enlarged to about this height, which shows pixels as they are and still fits
-# several clips on a screen.
+# several clips on a screen; clips of a few rows to about this width.
 _TARGET_HEIGHT = 192
+_TARGET_WIDTH = 384
 # Viewers slow a GIF down whose frames last less than 20 ms.
 _MAX_GIF_FPS = 50
 
@@ -58,14 +59,14 @@ def contact_sheet(
       captions: n texts, wrapped to the clip's width; four lines at most.
       columns: clips in a row; by default so that the sheet is about 3:2.
       upscale: how often each pixel is repeated in either direction; by default what brings small
-        clips to about 192 pixels in height.
+        clips to about 192 pixels in height, or those of few rows to 384 in width.
 
     Returns:
       The frames. One clip without caption has no margin: with `upscale=1` the sheet is the clip.
     """
     clips = _rgb(clips)
     if upscale is None:
-        upscale = max(1, round(_TARGET_HEIGHT / clips.shape[2]))
+        upscale = _scale(*clips.shape[2:4])
     cells = clips.repeat(upscale, axis=2).repeat(upscale, axis=3)
     return _lay_out(cells, captions, columns)
 
@@ -157,7 +158,7 @@ def write_xt(path: str | Path, clips: Clips, captions: Sequence[str] | None = No
     A line on the frame marks the row that was cut. In the slice time runs down and x across.
     """
     clips = to_uint8(clips)
-    scale = max(1, round(_TARGET_HEIGHT / clips.shape[2]))
+    scale = _scale(*clips.shape[2:4])
     cells = []
     for clip in clips:
         row = most_variable_row(clip)
@@ -166,8 +167,10 @@ def write_xt(path: str | Path, clips: Clips, captions: Sequence[str] | None = No
         marked = np.arange(frame.shape[1]) % 8 < 4
         frame[row * scale + scale // 2, marked] = _MARK
         slice_ = _rgb(xt_slice(clip, row))
-        # Time is stretched to the height of the frame; whole pixels, as in x.
-        slice_ = _enlarge(slice_, max(1, round(len(frame) / len(slice_))), scale)
+        # Time is stretched to the height of the frame, or if that is low, to what others have;
+        # whole pixels, as in x.
+        stretch = max(len(frame), _TARGET_HEIGHT) / len(slice_)
+        slice_ = _enlarge(slice_, max(1, round(stretch)), scale)
         height = max(len(frame), len(slice_))
         pair = [_pad_height(image, height) for image in (frame, slice_)]
         gap = np.full((height, 2, 3), _PAPER, np.uint8)
@@ -190,6 +193,11 @@ def xt_slice(clip: Clip, row: int | None = None) -> Slice:
 def most_variable_row(clip: Clip) -> int:
     """The row whose pixels vary most over time (variance summed over x and colours)."""
     return int(clip.astype(np.float32).var(axis=0).sum(axis=(1, 2)).argmax())
+
+
+def _scale(height: int, width: int) -> int:
+    """How often each pixel is repeated by default."""
+    return max(1, round(min(_TARGET_HEIGHT / height, _TARGET_WIDTH / width)))
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from stunet import configs
 from stunet.data.clips import ClipRecords
+from stunet.data.motions import Motions, Stage
 from stunet.data.moving_digits import MovingDigits
 from stunet.errors import UserError, choose
 from stunet.nn.text import TextEncoder, text_encoder
@@ -128,6 +129,28 @@ def _moving_digits(config: configs.Config, split: str) -> Source:
         digit_size=data.digit_size,
         num_digits=data.num_digits,
         styles=data.digit_styles,
+        pace=data.speed,
+    )
+
+
+def _motions(config: configs.Config, split: str) -> Source:
+    data = config.data
+    stage = Stage(
+        data.motion,
+        data.height,
+        data.width,
+        size=data.object_size,
+        speed=data.speed,
+        period=data.period,
+        spread=data.speed_spread,
+    )
+    return Motions(
+        split,
+        stage,
+        data.frames,
+        data.channels,
+        seed=config.seed,
+        encode_text=make_encoder(config.text),
     )
 
 
@@ -147,4 +170,4 @@ def _clips(config: configs.Config, split: str) -> Source:
     )
 
 
-SOURCES = {"moving_digits": _moving_digits, "clips": _clips}
+SOURCES = {"moving_digits": _moving_digits, "motions": _motions, "clips": _clips}

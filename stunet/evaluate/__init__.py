@@ -1,1 +1,1 @@
-"""What trained models are worth: figures over seeds, and the page that shows them."""
+"""What clips are like, real or generated; what figures over seeds say; the page that shows it."""

@@ -12,6 +12,7 @@ the windows fit together whatever each has made of its ends.
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -58,6 +59,7 @@ def keyframes(
     prompts: Sequence[str],
     *,
     seed: int = 0,
+    batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n k h w c"], configs.Config]:
@@ -65,7 +67,9 @@ def keyframes(
 
     Arguments, results and errors as `text.text_to_video`.
     """
-    return text_to_video(workdir, prompts, seed=seed, on_step=on_step, **sample)
+    return text_to_video(
+        workdir, prompts, seed=seed, batch_size=batch_size, on_step=on_step, **sample
+    )
 
 
 def fill(
@@ -75,6 +79,7 @@ def fill(
     *,
     augmentation: float = 0.0,
     seed: int = 0,
+    batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Cascaded:
     """Fills in the frames between keyframes, generated or true.
@@ -86,6 +91,7 @@ def fill(
         augmentation: level at which the keyframes are corrupted before the network sees them, 0 to
             the run's `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
         seed: of the noise; a clip depends on it, on its place and on the settings alone.
+        batch_size: windows sampled at once; by default all of them.
         on_step: called with the steps done and their number.
 
     Raises:
@@ -114,6 +120,7 @@ def fill(
         split(keyframes, windows),
         level=augmentation,
         seed=seed,
+        batch_size=batch_size,
         on_step=on_step,
     )
     clips = join(filled, windows)
@@ -129,6 +136,7 @@ def cascade(
     *,
     augmentation: float | None = None,
     seed: int = 0,
+    batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
     **sample: object,
 ) -> Cascaded:
@@ -141,31 +149,35 @@ def cascade(
         augmentation: see `fill`; by default `AUGMENTATION`, or the most that was trained if that is
             less.
         seed: of the noise; clip i depends on it, on i and on the settings alone.
+        batch_size: keyframes' clips, and then windows, sampled at once; by default all of them.
         on_step: called with the steps done and their number, of both networks together.
         sample: settings of `configs.Sample` that replace the runs' own.
 
     Raises:
         UserError: a directory holds no run or no checkpoint, or the runs do not go together.
     """
-    check_pair(load_config(keyframes_workdir), load_config(tsr_workdir))
+    first = load_config(keyframes_workdir)
+    check_pair(first, load_config(tsr_workdir))
     run = load(tsr_workdir, **sample)
     if augmentation is None:
         augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
-    steps = run.config.sample.steps
-    given, config = keyframes(
-        keyframes_workdir,
-        prompts,
-        seed=seed,
-        on_step=lambda done, total: on_step(done, total + steps),
-        **sample,
-    )
-    before = config.sample.steps
+    options, before = {"batch_size": batch_size, **sample}, 0
+    filling = len(prompts) * count_windows(run.config, first.data.frames)
+    later = run.config.sample.steps * math.ceil(filling / (batch_size or filling))
+
+    def keyframes_step(done: int, total: int) -> None:
+        nonlocal before
+        before = total
+        on_step(done, total + later)
+
+    given, _ = keyframes(keyframes_workdir, prompts, seed=seed, on_step=keyframes_step, **options)
     return fill(
         run,
         given,
         prompts,
         augmentation=augmentation,
         seed=_later_seed(seed),
+        batch_size=batch_size,
         on_step=lambda done, total: on_step(before + done, before + total),
     )
 

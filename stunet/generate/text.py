@@ -94,6 +94,7 @@ def text_to_video(
     prompts: Sequence[str],
     *,
     seed: int = 0,
+    batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n t h w c"], configs.Config]:
@@ -103,7 +104,9 @@ def text_to_video(
         workdir: of a training run.
         prompts: captions in the manner of those trained on.
         seed: of the noise; clip i depends on it, on i and on the settings alone.
-        on_step: called with the steps done and their number.
+        batch_size: clips sampled at once, which bounds memory; by default all of them. Of those
+            settings only if the sampler is ancestral.
+        on_step: called with the steps done and their number, over all batches.
         sample: settings of `configs.Sample` that replace the run's own.
 
     Returns:
@@ -117,7 +120,8 @@ def text_to_video(
     if problem := _NEEDS_A_CLIP.get(kind(config)):
         raise UserError(f"{workdir} holds {problem.format(config=config)}")
     run = load(workdir, **sample)
-    return sample_clips(run, prompts, seed=seed, on_step=on_step), config
+    clips = sample_clips(run, prompts, seed=seed, batch_size=batch_size, on_step=on_step)
+    return clips, config
 
 
 def sample_clips(
@@ -127,6 +131,7 @@ def sample_clips(
     *,
     level: float = 0.0,
     seed: int = 0,
+    batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples one clip for each prompt.
@@ -136,19 +141,26 @@ def sample_clips(
         prompts: one for each clip.
         clean: what a super-resolution network is given (`make_sampler`), for each clip.
         level: at which that is augmented, 0..1.
-        seed: of the noise; clip i depends on it, on i and on the settings alone.
-        on_step: called with the steps done and their number.
+        seed, batch_size, on_step: see `text_to_video`.
 
     Returns:
         Clips in -1..1.
     """
+    count, steps = len(prompts), run.config.sample.steps
+    size = min(batch_size or count, count)
+    starts, sampled = range(0, count, size), []
     text, mask = make_encoder(run.config.text)(list(prompts))
     with meshes.use(run.mesh):
-        estimates = run.sample(run.params, text, mask, seed, clean, level)
-        for done, clips in enumerate(estimates, 1):
-            clips.block_until_ready()
-            on_step(done, run.config.sample.steps)
-    return np.clip(np.asarray(clips), -1, 1)
+        for batch, start in enumerate(starts):
+            # The last batch is filled up with its first clips, and so compiled like the others.
+            rows = np.resize(np.arange(start, min(start + size, count)), size)
+            given = None if clean is None else clean[rows]
+            estimates = run.sample(run.params, text[rows], mask[rows], seed, given, level, start)
+            for done, clips in enumerate(estimates, 1):
+                clips.block_until_ready()
+                on_step(batch * steps + done, len(starts) * steps)
+            sampled.append(np.asarray(clips))
+    return np.clip(np.concatenate(sampled)[:count], -1, 1)
 
 
 def write(

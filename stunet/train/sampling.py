@@ -15,13 +15,17 @@ from stunet.train.conditioning import conditioning
 from stunet.train.state import clip_shape, make_network
 from stunet.train.step import noise_schedule
 
+# Folded into a row's key for the noise of the steps; above any row.
+_LATER = 2**31 - 1
+
 
 def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
-    """Returns `sample(params, text, text_mask, seed, clean=None, level=0.0)`, which yields the
-    clips' estimate after each step.
+    """Returns `sample(params, text, text_mask, seed, clean=None, level=0.0, first_row=0)`, which
+    yields the clips' estimate after each step.
 
-    The last one, float32 `[b, t, h, w, c]` in about -1..1, is the sample. Row i of the noise
-    depends on the seed and on i alone, not on how many clips are sampled with it.
+    The last one, float32 `[b, t, h, w, c]` in about -1..1, is the sample. Row i of the first noise
+    depends on the seed and on `first_row` + i alone, not on how many clips are sampled with it;
+    what ancestral sampling adds later depends on that too.
 
     A super-resolution network needs what it is given, `clean`, in -1..1: in space, low-resolution
     clips `[b, t, h / upscale.factor, w / upscale.factor, c]`; in time, keyframes
@@ -70,12 +74,16 @@ def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
         seed: int,
         clean: Float[np.ndarray, "b ..."] | None = None,
         level: float = 0.0,
+        first_row: int = 0,
     ) -> Iterator[Array]:
         key = jax.random.key(seed)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(text)))
+        rows = first_row + jnp.arange(len(text))
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(rows)
         state, given = first(keys, clean, level)
+        # Not a row's key: its first noise would come again in a later step.
+        later = jax.random.fold_in(keys[0], _LATER)
         for i in range(settings.steps):
-            state = step(params, text, text_mask, given, key, state, i)
+            state = step(params, text, text_mask, given, later, state, i)
             yield state.x0
 
     return sample

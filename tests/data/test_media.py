@@ -253,3 +253,12 @@ def test_failed_writing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="x"):
         write_gif(tmp_path / "a.gif", moving_squares(), 8)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_of_one_row_is_enlarged_by_its_width_and_its_slice_shows_all_of_it(tmp_path):
+    clip = np.zeros((1, 16, 1, 16, 1), np.uint8)
+    assert contact_sheet(clip).shape == (16, 24, 384, 3)
+    write_xt(tmp_path / "xt.png", clip)
+    with Image.open(tmp_path / "xt.png") as image:
+        assert image.width < 2 * 384 + 40
+        assert 192 <= image.height < 192 + 40

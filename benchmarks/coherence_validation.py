@@ -1,0 +1,152 @@
+"""Do the figures of coherence tell what they should? Clips broken on purpose, each in one way.
+
+    python experiments/fetch_real_clips.py runs/videos
+    python benchmarks/coherence_validation.py --videos runs/videos
+
+Prints a table for each motion of `stunet.data.motions` and one for real videos, and then one over
+all motions: the least and the largest mean. Windows are of 4 frames, as between keyframes. A motion
+has a period of about 8 frames, so that such keyframes cannot tell which way it goes.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from stunet.data.decode import decode_clips
+from stunet.data.motions import MOTIONS, Motions, Stage, render
+from stunet.evaluate import figures
+
+FRAMES, WINDOW = 16, 4
+BORDERS = tuple(range(WINDOW, FRAMES, WINDOW))
+STAGES = {
+    f"{motion}, {height}x16": Stage(motion, height, 16, period=8.0, spread=0.2)
+    for motion, heights in [
+        ("glide", (16, 1)),
+        ("cross", (16, 1)),
+        ("bounce", (16, 1)),
+        ("rotate", (16,)),
+    ]
+    for height in heights
+}
+
+
+def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Clips by what was done to them; windows are drawn anew, with another velocity or phase."""
+    source = Motions("val", stage, FRAMES)
+    window = np.arange(FRAMES) // WINDOW
+    # The step into the first frame of a window is the last of the window before.
+    backwards = np.where((np.arange(1, FRAMES) - 1) // WINDOW % 2, -1, 1)
+    to_and_fro = np.concatenate([[0], backwards.cumsum()])
+    real = _scaled([source[i]["video"] for i in range(num)])
+    velocity, phase = [], []
+    for i in range(num):
+        movers = source.movers(i)
+        shifts = rng.random(FRAMES // WINDOW)[window]
+        velocity.append(_draw(stage, movers, lambda m: m.phase + to_and_fro / m.period))
+        phase.append(
+            _draw(stage, movers, lambda m: m.phase + np.arange(FRAMES) / m.period + shifts)  # noqa: B023
+        )
+    return _broken(real, rng) | {
+        "windows: velocity": _scaled(velocity),
+        "windows: phase": _scaled(phase),
+    }
+
+
+def broken_videos(directory: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Clips of real videos; windows are played backwards, or come from later in the video."""
+    long = [
+        clip
+        for file in sorted(directory.glob("*.mp*"))
+        for clip in decode_clips(file, 2 * FRAMES, 24, 64, 64)
+    ]
+    every = _scaled(long)
+    real = every[:, :FRAMES]
+    backwards = real.reshape(len(real), -1, WINDOW, *real.shape[2:]).copy()
+    backwards[:, 1::2] = backwards[:, 1::2, ::-1]
+    later = every.reshape(len(real), -1, WINDOW, *real.shape[2:])[:, ::2]
+    return _broken(real, rng) | {
+        "windows: backwards": backwards.reshape(real.shape),
+        "windows: later": later.reshape(real.shape),
+    }
+
+
+def _broken(real: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    shuffled = np.stack([clip[rng.permutation(FRAMES)] for clip in real])
+    return {
+        "real": real,
+        "backwards": real[:, ::-1],
+        "shuffled": shuffled,
+        "frozen": np.repeat(real[:, :1], FRAMES, axis=1),
+        "blurred": ndimage.gaussian_filter(real, (0, 0, 1, 1, 0), mode="nearest"),
+    }
+
+
+def _draw(stage: Stage, movers, phases) -> np.ndarray:
+    place = MOTIONS[stage.motion].place
+    positions = np.stack([place(stage, mover, phases(mover))[0] for mover in movers])
+    return render(stage, [mover.look for mover in movers], positions)[..., None]
+
+
+def _scaled(videos) -> np.ndarray:
+    return np.stack(videos).astype(np.float32) / 127.5 - 1
+
+
+def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, figures.Figures]:
+    source = Motions("val", stage, FRAMES)
+    truths = [source.truth(i) for i in range(num)]
+    # Of a torus, smooth edges wrap; what blur does at other edges is as in any network.
+    options = dict(
+        looks=[tuple(mover.look for mover in truth.movers) for truth in truths],
+        truth=np.stack([truth.positions for truth in truths]),
+        borders=BORDERS,
+        reference=_scaled([Motions("train", stage, FRAMES)[i]["video"] for i in range(num)]),
+    )
+    clips = broken_motion(stage, num, rng)
+    return {name: figures.measure(c, stage, **options) for name, c in clips.items()}
+
+
+def ranges(tables: list[dict[str, figures.Figures]]) -> str:
+    """The least and the largest mean of each figure over the tables, in Markdown."""
+    columns = list(tables[0])
+    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for name, (style, words) in figures.FIGURES.items():
+        cells = []
+        for column in columns:
+            means = [figures.mean(t[column][name]) for t in tables if name in t[column]]
+            means = [m + 0.0 for m in means if not np.isnan(m)]
+            ends = sorted({style.format(m): m for m in means}.items(), key=lambda end: end[1])
+            ends = [text for text, _ in ends]
+            cells.append("-" if not ends else " to ".join(dict.fromkeys((ends[0], ends[-1]))))
+        if set(cells) != {"-"}:
+            lines.append(f"| {words} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num", type=int, default=64, help="clips of each motion")
+    parser.add_argument("--videos", type=Path, help="folder of fetch_real_clips.py")
+    arguments = parser.parse_args()
+    begun, rng, tables = time.monotonic(), np.random.default_rng(0), []
+    for name, stage in STAGES.items():
+        tables.append(measured(stage, arguments.num, rng))
+        print(f"\n{name}\n{figures.table(tables[-1])}", flush=True)
+    print(f"\nall motions\n\n{ranges(tables)}")
+    if arguments.videos:
+        clips = broken_videos(arguments.videos, rng)
+        real = clips["real"]
+        # Every second clip is compared with the others.
+        found = {
+            name: figures.measure(c[::2], borders=BORDERS, reference=real[1::2])
+            for name, c in clips.items()
+        }
+        title = f"real videos, {len(real[::2])} clips of {FRAMES} frames of 64x64"
+        print(f"\n{title}\n\n{figures.table(found, markdown=True)}")
+    print(f"\nin {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Motions: what is drawn is where the truth says, and the captions say so too."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+from stunet import configs
+from stunet.data.motions import (
+    DIRECTIONS,
+    LOOKS,
+    MOTIONS,
+    TURNS,
+    Motions,
+    Mover,
+    Stage,
+    place,
+    render,
+)
+from stunet.data.sources import make_source
+from stunet.errors import UserError
+
+KINDS = [(motion, height) for motion in MOTIONS for height in (16, 2, 1)]
+KINDS = [kind for kind in KINDS if kind[0] != "rotate" or kind[1] == 16]
+
+
+def stage(motion="glide", **options) -> Stage:
+    return Stage(**{"motion": motion, "height": 16, "width": 16, "speed": 1.3} | options)
+
+
+def source(motion="glide", *, split="train", frames=16, seed=0, length=None, **options) -> Motions:
+    return Motions(split, stage(motion, **options), frames, seed=seed, length=length)
+
+
+def alone(clips: Motions, i: int, o: int) -> np.ndarray:
+    """[t, h, w]: clip i with its object o only."""
+    truth = clips.truth(i)
+    return render(clips.stage, [truth.movers[o].look], truth.positions[o : o + 1]).astype(float)
+
+
+def centre(clip: np.ndarray, axis: int) -> np.ndarray:
+    """[t]: where the brightness lies along an axis of a torus, by its first Fourier mode."""
+    profile = clip.sum(axis=2 if axis == 0 else 1)
+    extent = profile.shape[1]
+    return -np.angle(np.fft.fft(profile, axis=1)[:, 1]) * extent / (2 * np.pi) % extent
+
+
+def apart(a, b, extent) -> np.ndarray:
+    return np.abs((a - b + extent / 2) % extent - extent / 2)
+
+
+@pytest.mark.parametrize(("motion", "height"), KINDS)
+def test_what_is_drawn_lies_where_the_truth_says(motion, height):
+    clips = source(motion, height=height, spread=0.4)
+    for i in range(30):
+        for o, positions in enumerate(clips.truth(i).positions):
+            drawn = alone(clips, i, o)
+            for axis in (0, 1):
+                extent = (height, 16)[axis]
+                if extent < 4:
+                    np.testing.assert_array_equal(positions[:, axis], (height - 1) / 2)
+                    continue
+                found = centre(drawn, axis)
+                # At a wall the last of an object's soft edge is cut off.
+                within = 0.07 if motion == "bounce" else 0.03
+                assert apart(found, positions[:, axis], extent).max() < within
+
+
+@pytest.mark.parametrize(("motion", "height"), KINDS)
+def test_velocities_are_the_slopes_of_the_positions(motion, height):
+    clips = source(motion, height=height, spread=0.4)
+    for i in range(30):
+        for mover in clips.movers(i):
+            # Fine steps, so that the slope is that at the frame; walls are met between two of them.
+            times = mover.phase + np.array([0.3, 0.3 + 1e-6]) / mover.period
+            at, velocity = MOTIONS[motion].place(clips.stage, mover, times)
+            np.testing.assert_allclose((at[1] - at[0]) / 1e-6, velocity[0], atol=1e-3)
+            speed = np.hypot(*velocity[0])
+            assert speed == pytest.approx(mover.speed / (2 if motion == "rotate" else 1))
+
+
+@pytest.mark.parametrize(("motion", "height"), KINDS)
+def test_objects_are_back_after_a_period_and_not_before(motion, height):
+    clips = source(motion, height=height, period=7, frames=15)
+    for i in range(20):
+        truth = clips.truth(i)
+        np.testing.assert_array_equal(truth.periods, 7)
+        video = clips[i]["video"].astype(int)
+        np.testing.assert_array_equal(video[7:], video[:-7])
+        for sooner in range(1, 7):
+            assert np.abs(video[sooner:] - video[:-sooner]).max() > 50
+
+
+def test_captions_say_which_way_the_pixels_move():
+    said = set()
+    for i in range(80):
+        clips = source("glide", frames=4)
+        look, direction = re.fullmatch(r"a (\w+) gliding (\w+)", clips[i]["caption"]).groups()
+        axis, sign = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}[direction]
+        position = centre(clips[i]["video"][..., 0].astype(float), axis)
+        step = (np.diff(position) + 8) % 16 - 8
+        np.testing.assert_allclose(step, sign * 1.3, atol=0.05)
+        said.add((look, direction))
+    assert len(said) == len(LOOKS) * len(DIRECTIONS)
+
+
+def test_clockwise_is_what_a_viewer_calls_so():
+    # From pointing right to pointing down, on a screen.
+    arm = Mover("arm", "clockwise", speed=1, period=40, phase=0, across=0)
+    positions, _ = place(stage("rotate"), arm, 11)
+    assert positions[0, 1] > positions[10, 1] == pytest.approx(7.5)
+    assert positions[10, 0] > positions[0, 0] == pytest.approx(7.5)
+    assert {source("rotate").movers(i)[0].direction for i in range(20)} == set(TURNS)
+    assert re.fullmatch(r"an arm turning (anti)?clockwise", source("rotate")[0]["caption"])
+
+
+def test_balls_stay_between_the_walls_and_touch_both():
+    for height in (16, 1):
+        clips = source("bounce", height=height, period=10, frames=1000, spread=0.1)
+        for i in range(10):
+            video = clips[i]["video"][..., 0]
+            axis = 0 if "up and down" in clips[i]["caption"] else 1
+            lit = video.max(axis=2 - axis)
+            assert min(lit[:, :2].max(), lit[:, -2:].max()) > 60
+            # On a torus, what passes one wall would come out of the other.
+            assert np.minimum(lit[:, 0], lit[:, -1]).max() == 0
+
+
+@pytest.mark.parametrize("height", [16, 1])
+def test_two_objects_meet_go_on_and_differ(height):
+    clips = source("cross", height=height, spread=0.3, frames=16)
+    for i in range(30):
+        first, second = clips.movers(i)
+        assert first.look != second.look
+        truth = clips.truth(i)
+        axis = DIRECTIONS[first.direction][0]
+        between = apart(*truth.positions[:, :, axis], 16)
+        # Nearer than what they move in a frame: they have met.
+        assert between.min() <= 0.5 * (first.speed + second.speed) + 1e-9
+        np.testing.assert_array_equal(*truth.positions[:, :, 1 - axis])
+        a, b = (np.sign(v[:, axis]) for v in truth.velocities)
+        np.testing.assert_array_equal(a, -b)
+        drawn = np.maximum(alone(clips, i, 0), alone(clips, i, 1))
+        np.testing.assert_array_equal(clips[i]["video"][..., 0], drawn)
+    middle = np.full((1, 1, 2), (height - 1) / 2)
+    flat = np.stack([render(clips.stage, [look], middle).ravel() for look in LOOKS]).astype(float)
+    assert np.max(np.corrcoef(flat) - np.eye(len(flat))) < 0.9
+
+
+@pytest.mark.parametrize("motion", ["glide", "cross", "bounce", "rotate"])
+def test_keyframes_cannot_tell_some_speeds_apart(motion):
+    """Forwards and backwards, at a period of twice the stride."""
+    clips = source(motion, period=8, frames=17)
+    mover = clips.movers(3)[0]
+    length = mover.speed * mover.period
+    # The same place in the first frame, the other way.
+    back = dataclasses.replace(mover, speed=length / (8 / 7), period=8 / 7)
+    forth, back = (
+        render(clips.stage, [m.look], place(clips.stage, m, 17)[0][None]).astype(int)
+        for m in (mover, back)
+    )
+    assert np.abs(forth[1::4] - back[1::4]).max(axis=(1, 2)).min() > 50
+    np.testing.assert_allclose(forth[::4], back[::4], atol=1)
+
+
+def test_speeds_and_both_directions_are_drawn_from_the_whole_range():
+    for motion in ("glide", "bounce", "rotate"):
+        clips = source(motion, speed=2.0, spread=0.5)
+        movers = [clips.movers(i)[0] for i in range(400)]
+        speeds = np.array([mover.speed for mover in movers])
+        assert clips.stage.speeds == (1.0, 3.0)
+        assert 1 <= speeds.min() < 1.05
+        assert 2.95 < speeds.max() <= 3
+        for direction in {mover.direction for mover in movers}:
+            chosen = speeds[[mover.direction == direction for mover in movers]]
+            assert chosen.min() < 1.2
+            assert chosen.max() > 2.8
+        assert np.histogram([m.phase for m in movers], 4, (0, 1))[0].min() > 60
+
+
+def test_clips_are_a_function_of_seed_split_and_index():
+    long = source(frames=40)[7]
+    short = source(frames=16, length=8)[7]
+    np.testing.assert_array_equal(long["video"][:16], short["video"])
+    assert long["caption"] == short["caption"]
+    drawn = {
+        (seed, split, i): source(seed=seed, split=split).movers(i)
+        for seed in range(3)
+        for split in ("train", "val")
+        for i in range(20)
+    }
+    assert len(set(drawn.values())) == len(drawn)
+    # Another speed, or another canvas, keeps what is drawn: only the speed differs.
+    slow, fast = source(speed=1.0).movers(5)[0], source(speed=3.0).movers(5)[0]
+    assert dataclasses.replace(slow, speed=3.0, period=16 / 3) == fast
+    # Runs that resume elsewhere must meet the same clips, so this may never change.
+    (mover,) = source(seed=1, spread=0.5).movers(123_456)
+    assert mover == Mover(
+        look="dot",
+        direction="right",
+        speed=0.8328012039778014,
+        period=19.212268094207133,
+        phase=0.41279886408161626,
+        across=10.0,
+    )
+
+
+def test_shapes_lengths_and_colours():
+    example = source(frames=5, height=20, width=9)[0]
+    assert example.keys() == {"video", "caption"}
+    assert example["video"].shape == (5, 20, 9, 1)
+    assert example["video"].dtype == np.uint8
+    colour = Motions("train", stage(), 5, channels=3)[0]["video"]
+    assert colour.shape == (5, 16, 16, 3)
+    assert (colour == colour[..., :1]).all()
+    assert (len(source()), len(source(split="val"))) == (1_000_000, 1_000)
+    with pytest.raises(IndexError):
+        source(length=3)[3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"motion": "glid"}, "'glid'; did you mean 'glide'"),
+        ({"split": "test"}, "'test'.*train, val"),
+        ({"width": 7}, "4 pixels on a canvas 7"),
+        ({"size": 1}, "at least 2"),
+        ({"motion": "rotate", "height": 1}, "8 rows.*1x16"),
+        ({"speed": 8}, r"0\.5 of a turn a frame.*below 8 pixels"),
+        ({"speed": 7, "spread": 0.2}, r"below 6\.67 pixels"),
+        ({"period": 2}, "the period must be above 2 frames"),
+        ({"motion": "bounce", "speed": 11}, "below 11 pixels"),
+        ({"spread": 1.0}, "stand still"),
+        ({"frames": 0}, "frames"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_impossible_requests_say_why(options, message):
+    with pytest.raises(UserError, match=message):
+        source(**options)
+
+
+def test_a_config_makes_the_source_it_names():
+    data = {"source": "motions", "motion": "bounce", "height": 1, "width": 32, "frames": 8}
+    raw = {
+        "data": data | {"period": 6.0, "speed_spread": 0.25, "object_size": 3.0, "channels": 1},
+        "model": {"channel_multipliers": (1,), "attention_levels": (False,)}
+        | {"temporal_factors": (1,)},
+        "seed": 4,
+    }
+    made = make_source(configs.resolve(raw), "val")
+    assert made.stage == Stage("bounce", 1, 32, size=3.0, period=6.0, spread=0.25)
+    expected = Motions("val", made.stage, 8, seed=4)[5]
+    example = make_source(configs.resolve(raw), "val")[5]
+    np.testing.assert_array_equal(example["video"], expected["video"])
+    assert example["text"].shape == (64, 64)
+    assert math.isclose(made.stage.speeds[0], 2 * 28 / 6 * 0.75)

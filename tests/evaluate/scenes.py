@@ -1,0 +1,37 @@
+"""Clips of known motion, as the tests of this folder break them."""
+
+import numpy as np
+
+from stunet.data.motions import MOTIONS, Motions, Stage, render
+
+FRAMES = 16
+KINDS = [("glide", 16), ("glide", 1), ("cross", 16), ("cross", 1)]
+KINDS += [("bounce", 16), ("bounce", 1), ("rotate", 16)]
+
+
+def scaled(videos) -> np.ndarray:
+    """Clips in -1..1 from bytes."""
+    return np.stack(videos).astype(np.float32) / 127.5 - 1
+
+
+class Scene:
+    """Clips of one kind, with what is known of them."""
+
+    def __init__(self, motion, height=16, num=12, frames=FRAMES, **options):
+        options = {"period": 9.0, "spread": 0.2} | options
+        self.stage = Stage(motion, height, 16, **options)
+        source = Motions("val", self.stage, frames)
+        self.clips = scaled([source[i]["video"] for i in range(num)])
+        self.movers = [source.movers(i) for i in range(num)]
+        self.truth = np.stack([source.truth(i).positions for i in range(num)])
+        self.looks = [tuple(m.look for m in movers) for movers in self.movers]
+
+    def drawn(self, gone) -> np.ndarray:
+        """The same objects where `gone(mover)`, in pixels by frame, has brought them."""
+        clips = []
+        for movers in self.movers:
+            phases = [m.phase + gone(m) / (m.speed * m.period) for m in movers]
+            place = MOTIONS[self.stage.motion].place
+            at = np.stack([place(self.stage, *mp)[0] for mp in zip(movers, phases, strict=True)])
+            clips.append(render(self.stage, [m.look for m in movers], at)[..., None])
+        return scaled(clips)
