@@ -30,8 +30,7 @@ from stunet.generate.text import (
     text_to_video,
 )
 
-# Of generated keyframes: an SNR of 5. Imagen Video (section 2.5) samples at a fixed SNR "such as 3
-# or 5".
+# Of generated keyframes: an SNR of 5, a fixed one as Imagen Video samples with (section 2.5).
 AUGMENTATION = 0.27
 
 
