@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from stunet.data.decode import decode_clips
-from stunet.data.motions import MOTIONS, Motions, Stage, render
+from stunet.data.motions import LOOKS, MOTIONS, Motions, Stage, render
 from stunet.evaluate import figures
 
 FRAMES, WINDOW = 16, 4
@@ -34,7 +34,8 @@ STAGES = {
 
 
 def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Clips by what was done to them; windows are drawn anew, with another velocity or phase."""
+    """Clips by what was done to them; windows are drawn anew, with another velocity or phase, or
+    other objects."""
     source = Motions("val", stage, FRAMES)
     window = np.arange(FRAMES) // WINDOW
     # The step into the first frame of a window is the last of the window before.
@@ -52,7 +53,19 @@ def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str,
     return _broken(real, rng) | {
         "windows: velocity": _scaled(velocity),
         "windows: phase": _scaled(phase),
+        "windows: object": _scaled([_other_objects(stage, source, i) for i in range(num)]),
     }
+
+
+def _other_objects(stage: Stage, source: Motions, i: int) -> np.ndarray:
+    """Clip i, but that its objects look like others in every second window; two change places."""
+    truth = source.truth(i)
+    others = dict(zip(LOOKS, [*list(LOOKS)[1:], next(iter(LOOKS))], strict=True)) | {"arm": "disc"}
+    looks = [mover.look for mover in truth.movers]
+    other = looks[::-1] if len(looks) == 2 else [others[look] for look in looks]
+    clips = np.stack([render(stage, names, truth.positions) for names in (looks, other)])
+    frames = np.arange(FRAMES)
+    return clips[frames // WINDOW % 2, frames][..., None]
 
 
 def broken_videos(directory: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -97,7 +110,6 @@ def _scaled(videos) -> np.ndarray:
 def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, figures.Figures]:
     source = Motions("val", stage, FRAMES)
     truths = [source.truth(i) for i in range(num)]
-    # Of a torus, smooth edges wrap; what blur does at other edges is as in any network.
     options = dict(
         looks=[tuple(mover.look for mover in truth.movers) for truth in truths],
         truth=np.stack([truth.positions for truth in truths]),
