@@ -1,0 +1,54 @@
+"""What a frame costs in clips of different lengths: operations, and predicted time on TPUs.
+
+    python benchmarks/cost_per_frame.py --topology v5p:4x4x4 --frames 16 48 80 112 160
+
+The network resizes in time and convolves in time at a fixed reach; only attention over time, at the
+coarsest level, grows faster than the clip. Needs the TPU compiler (`pip install -e .[tpu]`), but no
+TPU; each distinct block is compiled once and remembered, so that it can be stopped.
+"""
+
+import argparse
+import dataclasses
+import os
+
+# Before the first import of JAX: compiling for chips that are not here must not look for any.
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="experiments/lumiere_base.py")
+    parser.add_argument("--topology", help="without it, operations alone")
+    parser.add_argument("--frames", type=int, nargs="+", default=[16, 48, 80, 112, 160])
+    arguments, overrides = parser.parse_known_args()
+    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
+        parser.error(f"unknown argument {unknown[0]!r}")
+
+    from stunet import configs
+    from stunet.plan import pieces
+    from stunet.plan.plan import model_flops
+
+    print("frames  operations a frame  of the first  time a frame  of the first")
+    first = None
+    for frames in arguments.frames:
+        config = configs.load(arguments.config, overrides)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, frames=frames))
+        in_all = config.train.batch_size * frames
+        row = [model_flops(config) / in_all]
+        if arguments.topology:
+            with pieces.Costs(config, arguments.topology) as costs:
+                row.append(sum(cost.seconds for cost in costs.result()) / in_all)
+        first = first or row
+        said = [f"{row[0]:18.4g}  {row[0] / first[0]:12.3f}"]
+        said += [
+            f"{1e6 * s:9.2f} us  {s / of:12.3f}" for s, of in zip(row[1:], first[1:], strict=True)
+        ]
+        print(f"{frames:6d}  {'  '.join(said)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
