@@ -17,8 +17,8 @@ are stacked at the coarsest, and in that 2x2 pixels are folded into channels ("s
 arXiv 2301.11093), so that the finest level has 512x512 positions, and the coarsest 32x32.
 
 464,320,140 parameters; the forward pass of a clip takes 6.68e13 operations, two thirds of
-`lumiere_base`'s. Both are counted from shapes: nothing was trained, and whether it fits a pod is
-not known yet.
+`lumiere_base`'s, both counted from shapes. The plan above finds 31.4 GiB a chip, of 95.7, for a
+batch of 64. Nothing was trained.
 """
 
 from stunet import configs
