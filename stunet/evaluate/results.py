@@ -9,7 +9,7 @@ from typing import Any
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.plan.plan import model_flops
+from stunet.plan.plan import model_flops, sampling_flops
 from stunet.sweep.workdir import Manifest, Noted, read_manifest
 
 VALIDATION, TRAINING = "validation loss", "training loss"
@@ -125,10 +125,9 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
         figures[TRAINING] = sum(last) / len(last)
     key = dataclasses.replace(config, seed=0)
     if key not in counted:
-        counted[key] = model_flops(config)
+        counted[key] = model_flops(config), sampling_flops(config)
+    of_update, of_clip = counted[key]
     evaluated = _evaluation(directory)
-    # The guided denoiser calls the network for the caption and without one.
-    calls = config.sample.steps * (1 if config.sample.guidance_scale in (0, 1) else 2)
     return Run(
         name=entry.name,
         arm=entry.arm,
@@ -139,11 +138,9 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
         lines=lines,
         figures=figures | dict(flat(evaluated.get("metrics", {}))),
         better={VALIDATION: "lower", TRAINING: "lower"} | evaluated.get("better", {}),
-        step_flops=counted[key],
-        training_flops=evaluated.get("training_flops", counted[key] * step),
-        sampling_flops=evaluated.get(
-            "sampling_flops", counted[key] // 3 // config.train.batch_size * calls
-        ),
+        step_flops=of_update,
+        training_flops=evaluated.get("training_flops", of_update * step),
+        sampling_flops=evaluated.get("sampling_flops", of_clip),
         **_pictures(directory),
     )
 
