@@ -27,7 +27,8 @@ class Plan:
         settings: what else was asked for and changes the answer.
         params: number of parameters that are trained.
         frozen: number of those that are not.
-        bytes: by kind: params, frozen, optimizer, ema, batch, temporaries and (program) code.
+        bytes: by kind: params, frozen, optimizer, ema, batch, temporaries and, where it is known,
+            (program) code.
         hbm: bytes that a chip has for a program; None if that is not known.
         over: bytes that are lacking; 0 if it fits; None if that is not known.
         flops: of the model in a step, all chips: three times those of the forward pass, twice where
@@ -112,7 +113,9 @@ def make_plan(
         sizes["temporaries"] = max(0.0, step.used - sum(sizes.values()))
         over = step.over
     else:
-        sizes |= {"temporaries": step.temporaries, "code": step.code or 0}
+        sizes["temporaries"] = step.temporaries
+        if step.code is not None:
+            sizes["code"] = step.code
         over = None if chip.hbm is None else max(0.0, sum(sizes.values()) - chip.hbm)
     timed = costs.result() if costs and not over else []
     return Plan(
