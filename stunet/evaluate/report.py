@@ -47,29 +47,61 @@ def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
 
 def draw(found: Results, title: str, command: str) -> str:
     """The page, of what has been read; `command` is the one that asked for it."""
-    arms = found.arms()
-    # What is not finished would pass for worse than it is; where nothing is, it is all there is.
-    finished = {arm: done for arm, runs in arms.items() if (done := _finished(runs))}
-    final = finished or arms
-    said = "".join(f"<p>{line}</p>" for line in answers(final, list(arms)))
-    count = f"{_plural(len(arms), 'arm')}, {_plural(len(found.runs), 'run')}"
+    groups = found.groups()
+    count = f"{_plural(sum(map(len, groups.values())), 'arm')}, {_plural(len(found.runs), 'run')}"
+    said, sections = "", []
+    for group, arms in groups.items():
+        said += _answers(arms, group)
+        of = f": {html.escape(group)}" if group else ""
+        budget = _MOST_BYTES // len(groups)
+        sections += [
+            f"<h2>Final figures{of}</h2>" + _figures(_final(arms), list(arms)),
+            f"<h2>Curves{of}</h2>" + _curves(arms),
+            *([f"<h2>Samples{of}</h2>{shown}"] if (shown := _pictures(arms, budget)) else []),
+        ]
+    everything = {arm: runs for arms in groups.values() for arm, runs in arms.items()}
     return page.page(
         f"{title}: report",
         [
             f"<h1>{html.escape(title)}</h1><p class=note>{count}</p>",
             _unfinished(found),
             f"<div class=answer>{said}</div>",
-            "<h2>Final figures</h2>" + _figures(final, list(arms)),
-            "<h2>Curves</h2>" + _curves(arms),
-            *_pictures(arms),
-            "<h2>What differs</h2>" + _differences(arms),
+            *sections,
+            "<h2>What differs</h2>" + _differences(everything),
             "<h2>How this was made</h2>" + _made_by(found, command),
         ],
     )
 
 
+def _final(arms: Arms) -> Arms:
+    """What is not finished would pass for worse than it is; where nothing is, it is all there is."""
+    return {arm: done for arm, runs in arms.items() if (done := _finished(runs))} or arms
+
+
+def _answers(arms: Arms, group: str) -> str:
+    """Which arm is best, of those that were given nothing of the real clips."""
+    rivals = {arm: runs for arm, runs in _whole(_final(arms)).items() if not runs[0].given}
+    lines = answers(rivals, list(arms)) if rivals else []
+    head = f"<p><b>{html.escape(group)}</b></p>" if group else ""
+    return head + "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _whole(arms: Arms) -> Arms:
+    """The arms but those that others are made of and that were not evaluated themselves."""
+    parts = {name for runs in arms.values() for run in runs for name in run.after}
+    losses = {TRAINING, VALIDATION}
+    return {
+        arm: runs
+        for arm, runs in arms.items()
+        if runs[0].name not in parts or set(runs[0].figures) - losses
+    }
+
+
 def _figures(arms: Arms, order: Sequence[str]) -> str:
     """A column for each arm, a row for each figure, and a sketch of the row's intervals."""
+    # What another arm is made of did but a part of the work.
+    parts = {name for runs in arms.values() for run in runs for name in run.after}
+    arms = _whole(arms)
     head = ["", *(page.swatch(order.index(arm), arm) for arm in arms), "means, intervals, seeds"]
     better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
     rows = []
@@ -79,7 +111,8 @@ def _figures(arms: Arms, order: Sequence[str]) -> str:
         best = None
         if name in better and len(means) > 1:
             pick = min if better[name] == "lower" else max
-            best = pick(means, key=lambda arm: means[arm].mean)
+            rivals = [arm for arm in means if not arms[arm][0].given]
+            best = pick(rivals, key=lambda arm: means[arm].mean) if rivals else None
         cells = [
             f"<span{' class=best' if arm == best else ''}>{value_of(means[arm])}</span>"
             if arm in means
@@ -91,15 +124,17 @@ def _figures(arms: Arms, order: Sequence[str]) -> str:
         rows.append([html.escape(name) + side, *cells, drawing.intervals(sketch, name)])
     rows.append(["seeds", *(str(len(runs)) for runs in arms.values()), ""])
     training = {arm: _mean(r.training_flops for r in runs) for arm, runs in arms.items()}
-    parts = {name for runs in arms.values() for run in runs for name in run.after}
-    # What another arm is made of did but a part of the work.
-    whole = [training[arm] for arm, runs in arms.items() if runs[0].name not in parts]
-    rows.append(["training FLOPs of a run", *map(_flops, training.values()), _spread(whole)])
-    sampling = [runs[0].sampling_flops for runs in arms.values()]
-    if any(sampling):
-        known = [v for v in sampling if v]
-        shown = [_flops(v) if v else "–" for v in sampling]
-        rows.append(["sampling FLOPs of a clip", *shown, _spread(known)])
+    rivals = [arm for arm, runs in arms.items() if runs[0].name not in parts and not runs[0].given]
+    spread = _spread([training[arm] for arm in rivals])
+    rows.append(["training FLOPs of a run", *map(_flops, training.values()), spread])
+    sampling = {arm: runs[0].sampling_flops for arm, runs in arms.items()}
+    if any(sampling.values()):
+        shown = [_flops(v) if v else "–" for v in sampling.values()]
+        spread = _spread([sampling[arm] for arm in rivals if sampling[arm]])
+        rows.append(["sampling FLOPs of a clip", *shown, spread])
+    if any(runs[0].given for runs in arms.values()):
+        given = [html.escape(runs[0].given) or "–" for runs in arms.values()]
+        rows.append(["given of the real clips", *given, "not ranked"])
     return page.table(
         head,
         rows,
@@ -159,10 +194,10 @@ def _curve(arm: int, runs: Sequence[Run], key: str, by_flops: bool) -> Curve | N
     return Curve(arm, [b * width * unit for b in shared], y, seeds)
 
 
-def _pictures(arms: Arms) -> list[str]:
-    """Samples of the first seeds, then of the next, as long as the page stays small."""
+def _pictures(arms: Arms, budget: int) -> str:
+    """Samples of the first seeds, then of the next, up to so many bytes; "" if there are none."""
     runs = [run for group in arms.values() for run in group]
-    budget, cells, left_out = _MOST_BYTES, {}, []
+    cells, left_out = {}, []
     real = next((r for run in runs if run.config and (r := _real(run.config))), None)
     if real:
         budget -= sum(map(len, real))
@@ -183,7 +218,7 @@ def _pictures(arms: Arms) -> list[str]:
                 f"<figure><figcaption>{page.swatch(i, name)}</figcaption>{images}</figure>"
             )
     if not cells:
-        return []
+        return ""
     rows = {}
     for (_, turn), cell in sorted(cells.items()):
         rows.setdefault(turn, []).append(cell)
@@ -203,7 +238,7 @@ def _pictures(arms: Arms) -> list[str]:
         f"</summary><div class=pictures>{''.join(row)}</div></details>"
         for which, (_, row) in zip(order, sorted(rows.items()), strict=False)
     )
-    return [f"<h2>Samples</h2><p class=note>{note}</p>{body}"]
+    return f"<p class=note>{note}</p>{body}"
 
 
 def _real(config: configs.Config) -> tuple[bytes, bytes] | None:

@@ -37,6 +37,9 @@ class Run:
         gif: its newest samples, if there are any.
         xt: their X-T slices.
         after: names of the members that it is made of.
+        group: what it is compared within; "": with all.
+        given: what it was given of the real clips, as "true keyframes", so that it is no rival of
+            those that were given nothing; "": nothing.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Run:
     gif: pathlib.Path | None
     xt: pathlib.Path | None
     after: tuple[str, ...] = ()
+    group: str = ""
+    given: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +69,11 @@ class Results:
     missing: tuple[str, ...]
     manifest: Manifest | None
 
-    def arms(self) -> dict[str, list[Run]]:
-        """Runs by arm, in the sweep's order."""
+    def groups(self) -> dict[str, dict[str, list[Run]]]:
+        """Runs by group and arm, in the sweep's order."""
         found = {}
         for run in self.runs:
-            found.setdefault(run.arm, []).append(run)
+            found.setdefault(run.group, {}).setdefault(run.arm, []).append(run)
         return found
 
 
@@ -141,6 +146,8 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
         step_flops=of_update,
         training_flops=evaluated.get("training_flops", of_update * step),
         sampling_flops=evaluated.get("sampling_flops", of_clip),
+        group=entry.group,
+        given=evaluated.get("given", ""),
         **_pictures(directory),
     )
 
@@ -166,6 +173,8 @@ def _composed(workdir: pathlib.Path, entry: Noted, found: Mapping[str, Run]) -> 
         training_flops=evaluated.get("training_flops", sum(run.training_flops for run in parts)),
         sampling_flops=evaluated.get("sampling_flops"),
         after=tuple(run.name for run in parts),
+        group=entry.group,
+        given=evaluated.get("given", ""),
         **pictures,
     )
 

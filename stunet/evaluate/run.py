@@ -116,7 +116,8 @@ def evaluate(
     if window:
         borders = tuple(range(window, whole.data.frames, window))
 
-    scene = scene_of(held_out, chosen, told=config.model.text_features > 0)
+    given = "true keyframes" if filling and not tsr else ""
+    scene = scene_of(held_out, chosen, told=bool(given) or config.model.text_features > 0)
     measured = dict(
         looks=scene.looks,
         truth=scene.truth,
@@ -133,7 +134,7 @@ def evaluate(
     rate = configs.frame_rate(whole.data)
     text.write(out / "samples", f"evaluation_seed{seed}", clips[few], captions[few], rate)
     settings = dict(num=num, seed=seed, window=window, augmentation=augmentation, sample=sample)
-    _write(evaluation, settings | {"sampling_flops": operations})
+    _write(evaluation, settings | {"sampling_flops": operations, "given": given})
     return evaluation
 
 
@@ -152,7 +153,7 @@ def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Sc
     Args:
         source: where the clips are from.
         indices: which ones.
-        told: whether whoever sampled was told by captions which way objects move.
+        told: whether whoever sampled was told, by captions or keyframes, which way objects move.
     """
     if isinstance(source, Motions):
         truths = [source.truth(i) for i in indices]

@@ -29,10 +29,17 @@ _OTHERS_FILES = ("sweep.json", "report.html")
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A training run, in the directory `name` of the sweep's."""
+    """A training run, in the directory `name` of the sweep's.
+
+    Attributes:
+        name: of the run.
+        config: that it trains by.
+        group: what the report compares it within, such as the kind of data; "": all there is.
+    """
 
     name: str
     config: configs.Config | ConfigDict
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +52,14 @@ class Step:
         after: names of the members and steps that it needs, which come earlier in the sweep.
         makes: the file that it leaves, within the sweep's directory. Once that is there the command
             is done.
+        group: as a member's.
     """
 
     name: str
     command: tuple[str, ...]
     after: tuple[str, ...]
     makes: str
+    group: str = ""
 
 
 Entry = Member | Step
@@ -187,7 +196,7 @@ def _checked(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
         config = configs.override(configs.resolve(_plain(entry.config)), overrides)
     except UserError as error:
         raise UserError(f"member {name!r}: {error}") from error
-    return Member(name, config)
+    return dataclasses.replace(entry, config=config)
 
 
 def _plain(config: configs.Config | ConfigDict) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Noted:
         command: arguments of `stunet`, for a step; empty for a member.
         after: names of what a step needs.
         makes: the file that a step leaves.
+        group: what the report compares it within.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Noted:
     command: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     makes: str = ""
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +111,11 @@ def note(entries: Sequence[Entry]) -> list[Noted]:
     """What `sweep.json` says of members and steps."""
     arm, seed = arms(entries), seeds(entries)
     return [
-        Noted(e.name, arm[e.name], seed[e.name])
+        Noted(e.name, arm[e.name], seed[e.name], group=e.group)
         if isinstance(e, Member)
-        else Noted(e.name, arm[e.name], seed[e.name], tuple(e.command), tuple(e.after), e.makes)
+        else Noted(
+            e.name, arm[e.name], seed[e.name], tuple(e.command), tuple(e.after), e.makes, e.group
+        )
         for e in entries
     ]
 
