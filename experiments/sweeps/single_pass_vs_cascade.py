@@ -7,10 +7,10 @@ Arms, on the same data, with the same network, training operations and sampling 
     global         keyframes, then all frames between all of them at once: the fairest opponent
     windowed_true, global_true   the same temporal super-resolution networks on true keyframes
 
-A network without captions learns one motion: `slow`, of a period of four strides of keyframes, which
-show it as it is, or `fast`, of a period of two, which they show the same whichever way it goes (with
-10% of spread: one way at 0.9 of the speed looks as the other at 1.1). What each of the three
-reasons of the claim (aliasing, windows, the gap between training and sampling) is seen by:
+A network without captions learns one motion: `slow`, of a period of four strides of keyframes,
+which show it as it is, or `fast`, of a period of two, which they show the same whichever way it
+goes (with 10% of spread: one way at 0.9 of the speed looks as the other at 1.1). What each of the
+three reasons of the claim (aliasing, windows, the gap between training and sampling) is seen by:
 
     aliasing   global_true on fast motion: it sees all keyframes, and they are true
     windows    windowed against global, and windowed_true against global_true
@@ -168,7 +168,7 @@ def _networks(base, size: Size):
 
 
 def _sampling_steps(networks):
-    """By cascade: of both of its networks, so that a clip costs what one of the single pass does."""
+    """By cascade: of both of its networks, so that a clip costs as much as in a single pass."""
     single, keyframes = networks["single_pass"], networks["keyframes"]
     found = {}
     for name in ("windowed", "global"):

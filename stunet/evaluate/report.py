@@ -74,7 +74,7 @@ def draw(found: Results, title: str, command: str) -> str:
 
 
 def _final(arms: Arms) -> Arms:
-    """What is not finished would pass for worse than it is; where nothing is, it is all there is."""
+    """What is finished, or all if nothing is: the rest would pass for worse than it is."""
     return {arm: done for arm, runs in arms.items() if (done := _finished(runs))} or arms
 
 
