@@ -1,6 +1,7 @@
 """The page: it holds all members, needs nothing but itself, and says what the figures say."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -16,7 +17,7 @@ from stunet.evaluate import drawing
 from stunet.evaluate.report import write_report
 from stunet.evaluate.results import flat
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.members import Step, product
+from stunet.sweep.members import Member, Step, product
 
 ONE_LEVEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
@@ -147,6 +148,55 @@ def test_evaluations_become_figures_and_composed_arms(sweep):
     row = re.search(r"training FLOPs of a run([\d.]+) M([\d.]+) M([\d.]+) M", page.text)
     a, b, both = map(float, row.groups())
     assert both == pytest.approx(a + b, rel=1e-3)
+
+
+@pytest.fixture
+def two_groups(tmp_path):
+    """Of slow and of fast motion: one network, and a pair of them, also on true keyframes."""
+    entries, evaluated = [], {}
+    for group, worse in (("slow", 0.0), ("fast", 0.5)):
+        for seed in (0, 1, 2):
+            names = [f"{group},{name},seed={seed}" for name in ("whole", "first", "second")]
+            for i, name in enumerate(names):
+                # Arms are told apart by their configs.
+                of_arm = dict(data=dict(fps=8.0 + worse), log=dict(every=i + 1))
+                config = tiny.config(model=ONE_LEVEL, **of_arm)
+                entries.append(Member(name, dataclasses.replace(config, seed=seed), group))
+            for name, needs, share in (
+                ("pair", names[1:], 0.9 - worse),
+                ("pair_true", names[2:], 0.99),
+            ):
+                name = f"{group},{name},seed={seed}"
+                entries.append(Step(name, ("x",), tuple(needs), f"{name}/x", group))
+                given = "true keyframes" if "true" in name else ""
+                evaluated[name] = dict(share=share + 0.01 * seed, given=given)
+            evaluated[names[0]] = dict(share=0.8 + 0.01 * seed, given="")
+    workdirs.claim(tmp_path, entries, ["sweep"])
+    for entry in entries:
+        if isinstance(entry, Member):
+            write_run(tmp_path / entry.name, [1.0] * entry.config.train.steps)
+    for name, found in evaluated.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        metrics = {"coherent": found["share"]}
+        content = {"metrics": metrics, "better": {"coherent": "higher"}, "given": found["given"]}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_groups_are_answered_by_themselves(two_groups):
+    _, page = drawn(two_groups)
+    # What was given true keyframes is shown, and is no rival.
+    assert re.search(r"slow\s*Highest coherent: slow,pair, 0\.91", page.text)
+    assert re.search(r"fast\s*Highest coherent: fast,whole, 0\.81", page.text)
+    assert "Clearly lower: fast,pair by 0.4" in page.text
+    assert "pair_true" not in page.text[: page.text.index("Final figures")]
+    for group in ("slow", "fast"):
+        table = page.text[page.text.index(f"Final figures: {group}") :]
+        table = table[: table.index("Curves")]
+        assert f"{group},pair_true" in table
+        assert "true keyframes" in table
+        # Shown in the curves, and parts of pairs here.
+        assert f"{group},first" not in table
 
 
 def test_unfinished_members_are_named_and_left_out_of_the_figures(sweep):

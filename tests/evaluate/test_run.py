@@ -136,7 +136,10 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
         return fill(loaded, keyframes, *args, **kwargs)
 
     monkeypatch.setattr(cascade, "fill", noting)
-    run.evaluate(cascaded / "tsr", num=2)
+    found = run.evaluate(cascaded / "tsr", num=2)
+    # True keyframes tell which way things move, as nothing tells a network without captions.
+    assert json.loads(found.file.read_text())["given"] == "true keyframes"
+    assert "velocity_error" in found.generated
     source = make_source(config(frames=9), "val")
     real = scaled([source[i]["video"] for i in range(2)])
     ((keyframes, augmentation),) = given
