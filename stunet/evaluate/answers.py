@@ -28,10 +28,14 @@ def answers(arms: Arms, order: Sequence[str]) -> list[str]:
         return [f"{html.escape(n)}: {value_of(i)}" for n, i in means.items()][:_MOST_ANSWERS]
     better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
     told = [name for name in names(arms) if name in better]
-    lines = []
+    lines, seen = [], []
     for name in told:
         values = {arm: by_seed(runs, name) for arm, runs in arms.items()}
         values = {arm: v for arm, v in values.items() if v}
+        # What says the same of every run says nothing more.
+        if values in seen:
+            continue
+        seen.append(values)
         if len(values) < 2 or (name in (TRAINING, VALIDATION) and unlike(arms)):
             continue
         # That of clips seen already, which says less.

@@ -17,6 +17,7 @@ from stunet.errors import UserError
 from stunet.evaluate import drawing, page, results
 from stunet.evaluate.answers import Arms, answers, by_seed, names, unlike, value_of
 from stunet.evaluate.drawing import Curve
+from stunet.evaluate.figures import FIGURES
 from stunet.evaluate.results import TRAINING, VALIDATION, Results, Run
 from stunet.evaluate.statistics import t_interval
 from stunet.files import atomic, refusal_explained
@@ -51,6 +52,9 @@ def draw(found: Results, title: str, command: str) -> str:
     count = f"{_plural(sum(map(len, groups.values())), 'arm')}, {_plural(len(found.runs), 'run')}"
     said, sections = "", []
     for group, arms in groups.items():
+        # Colours go to what is compared first.
+        whole = _whole(arms)
+        arms = whole | {arm: runs for arm, runs in arms.items() if arm not in whole}
         said += _answers(arms, group)
         of = f": {html.escape(group)}" if group else ""
         budget = _MOST_BYTES // len(groups)
@@ -59,7 +63,7 @@ def draw(found: Results, title: str, command: str) -> str:
             f"<h2>Curves{of}</h2>" + _curves(arms),
             *([f"<h2>Samples{of}</h2>{shown}"] if (shown := _pictures(arms, budget)) else []),
         ]
-    everything = {arm: runs for arms in groups.values() for arm, runs in arms.items()}
+    everything = {runs[0].arm: runs for arms in groups.values() for runs in arms.values()}
     return page.page(
         f"{title}: report",
         [
@@ -120,8 +124,10 @@ def _figures(arms: Arms, order: Sequence[str]) -> str:
             for arm in arms
         ]
         sketch = [(order.index(arm), means[arm], values[arm]) for arm in means]
+        _, words = FIGURES.get(name, ("", ""))
+        words = f"<br><small class=note>{html.escape(words)}</small>" if words else ""
         side = f" <small class=note>({better[name]} is better)</small>" if name in better else ""
-        rows.append([html.escape(name) + side, *cells, drawing.intervals(sketch, name)])
+        rows.append([html.escape(name) + side + words, *cells, drawing.intervals(sketch, name)])
     rows.append(["seeds", *(str(len(runs)) for runs in arms.values()), ""])
     training = {arm: _mean(r.training_flops for r in runs) for arm, runs in arms.items()}
     rivals = [arm for arm, runs in arms.items() if runs[0].name not in parts and not runs[0].given]
@@ -202,7 +208,7 @@ def _pictures(arms: Arms, budget: int) -> str:
     if real:
         budget -= sum(map(len, real))
     for turn in range(max(map(len, arms.values()))):
-        for i, group in enumerate(arms.values()):
+        for i, (arm, group) in enumerate(arms.items()):
             if turn >= len(group) or not (group[turn].gif or group[turn].xt):
                 continue
             run = group[turn]
@@ -212,7 +218,7 @@ def _pictures(arms: Arms, budget: int) -> str:
                 left_out.append(run.name)
                 continue
             budget -= size
-            name = run.arm if run.seed is None else f"{run.arm}, seed {run.seed}"
+            name = arm if run.seed is None else f"{arm}, seed {run.seed}"
             images = "".join(page.image(f, k, f"samples of {run.name or name}") for f, k in files)
             cells[i, turn] = (
                 f"<figure><figcaption>{page.swatch(i, name)}</figcaption>{images}</figure>"

@@ -70,10 +70,11 @@ class Results:
     manifest: Manifest | None
 
     def groups(self) -> dict[str, dict[str, list[Run]]]:
-        """Runs by group and arm, in the sweep's order."""
+        """Runs by group and arm, in the sweep's order. Within "fast", "fast,whole" is "whole"."""
         found = {}
         for run in self.runs:
-            found.setdefault(run.group, {}).setdefault(run.arm, []).append(run)
+            arm = run.arm.removeprefix(f"{run.group},") if run.group else run.arm
+            found.setdefault(run.group, {}).setdefault(arm, []).append(run)
         return found
 
 
