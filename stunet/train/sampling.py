@@ -1,12 +1,12 @@
 """Sampling: one jitted step that a host loop calls, so that it can show progress."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from stunet import configs
 from stunet.diffusion import augmentation, samplers
@@ -17,6 +17,74 @@ from stunet.train.step import noise_schedule
 
 # Folded into a row's key for the noise of the steps; above any row.
 _LATER = 2**31 - 1
+
+
+class Parts(NamedTuple):
+    """What sampling is made of: pure functions, for `jax.jit`. `given` is what the network sees
+    beside the noisy clip.
+
+    Attributes:
+        first: (keys `[b]`, clean, level) -> (the state before the first step, given): each row's
+            from its own key. `clean` and `level` as `make_sampler`'s.
+        estimate: (params, text, text_mask, given, x, i) -> the estimate x0 in step i, guided and
+            thresholded.
+        update: (key, state, x0, i) -> the state after step i.
+    """
+
+    first: Callable[..., tuple[samplers.SamplerState, Any]]
+    estimate: Callable[..., Array]
+    update: Callable[..., samplers.SamplerState]
+
+
+def make_parts(config: configs.Config) -> Parts:
+    """The parts of sampling as a config's `sample` asks for it."""
+    network, settings = make_network(config), config.sample
+    schedule, way = noise_schedule(config.diffusion), conditioning(config)
+    grid = dict(schedule=schedule, sampler=settings.sampler, steps=settings.steps)
+    times = samplers.time_grid(**grid)
+
+    def apply(params, x_t, time, text, text_mask, *given):
+        inputs = way.network_input(x_t, *given)
+        return network.apply({"params": params}, inputs, time, text, text_mask)
+
+    def first(keys, clean, level):
+        noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
+        if clean is None:
+            return samplers.init(noise), way.nothing(noise)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+        hiding = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
+        level = jnp.full(len(clean), level)
+        return samplers.init(noise), (augmentation.corrupt(clean, level, hiding), level)
+
+    def estimate(params, text, text_mask, given, x, i):
+        denoise = guided_denoiser(
+            lambda *inputs: apply(params, *inputs),
+            text,
+            text_mask,
+            *given,
+            schedule=schedule,
+            prediction=config.diffusion.prediction,
+            guidance_scale=settings.guidance_scale,
+            threshold_mode=settings.threshold,
+            percentile=settings.threshold_percentile,
+        )
+        return denoise(x, times[i])
+
+    def update(key, state, x0, i):
+        return samplers.make_step(lambda x, t: x0, key, **grid)(state, i)
+
+    return Parts(first, estimate, update)
+
+
+def row_keys(seed: int, rows: Int[Array | np.ndarray, "b"]) -> Array:
+    """The key of each row's noise, `[b]`."""
+    key = jax.random.key(seed)
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
+
+
+def later_key(key: Array) -> Array:
+    """Of the noise that steps add, from a row's key: its first noise is not to come again."""
+    return jax.random.fold_in(key, _LATER)
 
 
 def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
@@ -32,40 +100,13 @@ def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
     `[b, (t - 1) / tsr.stride + 1, h, w, c]`. Before the first step they are augmented at `level`,
     which the network is told.
     """
-    network, settings = make_network(config), config.sample
-    schedule, way = noise_schedule(config.diffusion), conditioning(config)
-
-    def apply(params, x_t, time, text, text_mask, *given):
-        inputs = way.network_input(x_t, *given)
-        return network.apply({"params": params}, inputs, time, text, text_mask)
-
-    @jax.jit
-    def first(keys, clean, level):
-        noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
-        if clean is None:
-            return samplers.init(noise), way.nothing(noise)
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        hiding = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
-        level = jnp.full(len(clean), level)
-        return samplers.init(noise), (augmentation.corrupt(clean, level, hiding), level)
+    parts = make_parts(config)
+    first = jax.jit(parts.first)
 
     @jax.jit
     def step(params, text, text_mask, given, key, state, i):
-        denoise = guided_denoiser(
-            lambda *inputs: apply(params, *inputs),
-            text,
-            text_mask,
-            *given,
-            schedule=schedule,
-            prediction=config.diffusion.prediction,
-            guidance_scale=settings.guidance_scale,
-            threshold_mode=settings.threshold,
-            percentile=settings.threshold_percentile,
-        )
-        update = samplers.make_step(
-            denoise, key, schedule=schedule, sampler=settings.sampler, steps=settings.steps
-        )
-        return update(state, i)
+        x0 = parts.estimate(params, text, text_mask, given, state.x, i)
+        return parts.update(key, state, x0, i)
 
     def sample(
         params: Any,
@@ -76,13 +117,10 @@ def make_sampler(config: configs.Config) -> Callable[..., Iterator[Array]]:
         level: float = 0.0,
         first_row: int = 0,
     ) -> Iterator[Array]:
-        key = jax.random.key(seed)
-        rows = first_row + jnp.arange(len(text))
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(rows)
+        keys = row_keys(seed, first_row + np.arange(len(text)))
         state, given = first(keys, clean, level)
-        # Not a row's key: its first noise would come again in a later step.
-        later = jax.random.fold_in(keys[0], _LATER)
-        for i in range(settings.steps):
+        later = later_key(keys[0])
+        for i in range(config.sample.steps):
             state = step(params, text, text_mask, given, later, state, i)
             yield state.x0
 
