@@ -1,0 +1,261 @@
+"""The tasks of `stunet sample TASK`: one table, from a name to its arguments and its function.
+
+This module parses and writes; what a task does is a function of a module beside it, imported when
+the task runs, so that the command line starts without JAX.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from stunet.errors import UserError, choose
+from stunet.files import atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stunet import configs
+    from stunet.generate.text import Written
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What every task is asked.
+
+    Attributes:
+        workdir: of the training run.
+        prompts: one for each clip to make; empty where none was given.
+        seed: of the noise.
+        sample: settings of `configs.Sample` that replace the run's own.
+        on_step: to be called with the steps done and their number.
+        own: the arguments that only this task has.
+    """
+
+    workdir: pathlib.Path
+    prompts: Sequence[str]
+    seed: int
+    sample: Mapping[str, object]
+    on_step: OnStep
+    own: argparse.Namespace
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """What a task made.
+
+    Attributes:
+        clips: `[n, t, h, w, c]` in -1..1, one for each prompt.
+        config: of the run that they come from, with the settings that they were sampled at.
+        checkpoint: updates of the weights.
+        settings: of the task alone, for the record: JSON values, and paths.
+        labels: what tells the files' names from another task's, or from those of other inputs.
+    """
+
+    clips: "np.ndarray"
+    config: "configs.Config"
+    checkpoint: int
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+
+
+class Task(NamedTuple):
+    """A task of `stunet sample`.
+
+    Attributes:
+        summary: for the help.
+        add_arguments: adds what only this task has to its parser.
+        sample: does it.
+        prompted: whether it cannot do without a prompt.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    sample: Callable[[Request], Sampled]
+    prompted: bool = False
+
+
+def _text(request: Request) -> Sampled:
+    from stunet.generate import cascade, text
+
+    own, options = request.own, {"seed": request.seed, "on_step": request.on_step}
+    if own.tsr:
+        filled = cascade.cascade(
+            request.workdir,
+            own.tsr,
+            request.prompts,
+            augmentation=own.augmentation,
+            **options,
+            **request.sample,
+        )
+        keyframes, checkpoint = filled.checkpoints
+        settings = {"tsr": own.tsr, "tsr_checkpoint": checkpoint}
+        settings["augmentation"] = filled.augmentation
+        return Sampled(filled.clips, filled.config, keyframes, settings, ("cascade",))
+    if own.augmentation is not None:
+        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
+    run = text.load_unconditioned(request.workdir, **request.sample)
+    clips = text.sample_clips(run, request.prompts, **options)
+    return Sampled(clips, run.config, run.checkpoint)
+
+
+def add_cascade(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a keyframe cascade."""
+    parser.add_argument(
+        "--tsr",
+        type=pathlib.Path,
+        metavar="WORKDIR",
+        help="of temporal super-resolution: --workdir makes the keyframes, this what is between",
+    )
+    parser.add_argument(
+        "--augmentation",
+        type=float,
+        help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
+    )
+
+
+TASKS = {
+    "text": Task("clips from prompts", add_cascade, _text, prompted=True),
+}
+
+
+def check_named(arguments: Sequence[str]) -> None:
+    """Checks that a task comes first, which argparse would look for among the options' values.
+
+    Args:
+        arguments: that follow `stunet sample`.
+
+    Raises:
+        UserError: no task is named, or there is none of that name.
+    """
+    first = next(iter(arguments), "-")
+    if first in ("-h", "--help"):
+        return
+    if first.startswith("-"):
+        raise UserError(
+            "name what to make before the options, as in `stunet sample text --workdir DIR "
+            f"--prompt WORDS`: one of {', '.join(TASKS)}"
+        )
+    choose(TASKS, first, "task of `stunet sample`")
+
+
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Gives the parser of `stunet sample` one of its own for each task."""
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    for name, task in TASKS.items():
+        sub = tasks.add_parser(
+            name,
+            help=task.summary,
+            description=task.summary,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        sub.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
+        sub.add_argument(
+            "--prompt",
+            required=task.prompted,
+            action="append",
+            help="what to show; may be given repeatedly" + ("" if task.prompted else " (nothing)"),
+        )
+        sub.add_argument("--num", type=at_least_one, default=1, help="clips for each prompt")
+        task.add_arguments(sub)
+        add_sampling(sub)
+        sub.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The arguments of whatever samples: see `sampling_settings`."""
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--steps", type=at_least_one, help="calls of the network (run's own)")
+    parser.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
+    parser.add_argument(
+        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
+    )
+
+
+def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """The settings of `configs.Sample` that the command line gives."""
+    given = ("sampler", "steps", "guidance_scale")
+    return {k: v for k in given if (v := getattr(arguments, k)) is not None}
+
+
+def at_least_one(text: str) -> int:
+    """A type of argparse's."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def sampling_bar() -> OnStep:
+    """A progress bar, which appears with the first step."""
+    from tqdm import tqdm
+
+    bar = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
+        bar.update()
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Does the task that the command line asks for.
+
+    Writes the clips as a GIF, an MP4 and X-T slices, and NAME.json of all that they depend on.
+    Returns what to print: where these lie.
+
+    Raises:
+        UserError: the task cannot be done; nothing is written then.
+    """
+    from stunet import configs
+    from stunet.generate import text
+
+    prompts = [prompt for prompt in arguments.prompt or [""] for _ in range(arguments.num)]
+    request = Request(
+        workdir=arguments.workdir,
+        prompts=prompts,
+        seed=arguments.seed,
+        sample=sampling_settings(arguments),
+        on_step=sampling_bar(),
+        own=arguments,
+    )
+    sampled = TASKS[arguments.task].sample(request)
+    name = "_".join([_slug(prompts[0]) or "no_prompt", f"seed{request.seed}", *sampled.labels])
+    out = arguments.out or arguments.workdir / "samples"
+    rate = configs.frame_rate(sampled.config.data)
+    written = text.write(out, name, sampled.clips, prompts, rate)
+    settings = out / f"{name}.json"
+    _write_settings(settings, arguments.task, request, sampled)
+    return _table(written, settings)
+
+
+def _write_settings(file: pathlib.Path, task: str, request: Request, sampled: Sampled) -> None:
+    content = {
+        "task": task,
+        "workdir": request.workdir,
+        "checkpoint": sampled.checkpoint,
+        "prompts": list(request.prompts),
+        "seed": request.seed,
+        "sample": dataclasses.asdict(sampled.config.sample),
+    }
+    with atomic(file) as partial:
+        partial.write_text(json.dumps(content | sampled.settings, indent=1, default=str) + "\n")
+
+
+def _table(written: "Written", settings: pathlib.Path) -> str:
+    places = {"GIF": written.gif, "MP4": written.mp4, "X-T slice": written.xt, "settings": settings}
+    return "\n".join(f"{what:9}  {place}" for what, place in places.items())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]
