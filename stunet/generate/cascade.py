@@ -180,7 +180,7 @@ def cascade(
         given,
         prompts,
         augmentation=augmentation,
-        seed=_later_seed(seed),
+        seed=later_seed(seed),
         batch_size=batch_size,
         on_step=lambda done, total: on_step(before + done, before + total),
     )
@@ -261,6 +261,6 @@ def _check_tsr(config: configs.Config, which: str) -> int:
     return config.tsr.stride
 
 
-def _later_seed(seed: int) -> int:
+def later_seed(seed: int) -> int:
     """Of the second network: row i of its noise is not to be that of the first network's."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)

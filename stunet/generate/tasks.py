@@ -50,11 +50,12 @@ class Sampled:
     """What a task made.
 
     Attributes:
-        clips: `[n, t, h, w, c]` in -1..1, one for each prompt.
+        clips: `[n, t, h, w, c]` in -1..1, one for each prompt, or for each of `captions`.
         config: of the run that they come from, with the settings that they were sampled at.
         checkpoint: updates of the weights.
         settings: of the task alone, for the record: JSON values, and paths.
         labels: what tells the files' names from another task's, or from those of other inputs.
+        captions: one for each clip, where prompts are not; empty: the prompts.
     """
 
     clips: "np.ndarray"
@@ -62,6 +63,7 @@ class Sampled:
     checkpoint: int
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    captions: Sequence[str] = ()
 
 
 class Task(NamedTuple):
@@ -119,8 +121,121 @@ def add_cascade(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _upscale(request: Request) -> Sampled:
+    import numpy as np
+
+    from stunet.generate import cascade, text, upscale
+
+    own, prompts, seed = request.own, request.prompts, request.seed
+    # Without a caption there is nothing to guide towards, and half of the work to be saved.
+    unguided = {} if any(prompts) else {"guidance_scale": 0.0}
+    upscaler = upscale.load(request.workdir, **(unguided | request.sample))
+    config, settings = upscaler.config, {"video": own.video}
+    if own.base:
+        upscale.check_base(text.load_config(own.base), config)
+        base = text.load_unconditioned(own.base, **request.sample)
+        low = text.sample_clips(base, prompts, seed=seed, on_step=sampling_bar())
+        seed = cascade.later_seed(seed)
+        settings = {"base": own.base, "base_checkpoint": base.checkpoint}
+    else:
+        low = [upscale.read_low(own.video, config)] * len(prompts)
+    augmentation = own.augmentation
+    if augmentation is None:
+        augmentation = min(upscale.AUGMENTATION, config.upscale.max_augmentation) * bool(own.base)
+    settings |= {"overlap": own.overlap, "weights": own.weights, "augmentation": augmentation}
+    clips = []
+    for number, (clip, prompt) in enumerate(zip(low, prompts, strict=True)):
+        upscaled = upscale.upscale(
+            upscaler,
+            clip,
+            prompt,
+            overlap=own.overlap,
+            weights=own.weights,
+            augmentation=augmentation,
+            seed=seed,
+            number=number,
+            batch_size=own.batch_size,
+            on_step=lambda done, total, number=number: request.on_step(
+                number * total + done, len(prompts) * total
+            ),
+        )
+        clips.append(upscaled.clip)
+        settings["segments"] = upscaled.segments.starts
+    labels = ("upscaled",) if own.base else (_slug(own.video.stem), "upscaled")
+    return Sampled(np.stack(clips), config, upscaler.checkpoint, settings, labels)
+
+
+def _add_upscale(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--video",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="to enlarge, of any length; of the low resolution or a whole multiple of it",
+    )
+    source.add_argument(
+        "--base",
+        type=pathlib.Path,
+        metavar="WORKDIR",
+        help="of a run that makes low-resolution clips of the prompts, which are then enlarged",
+    )
+    parser.add_argument(
+        "--overlap", type=int, default=2, metavar="FRAMES", help="that segments of the clip share"
+    )
+    parser.add_argument(
+        "--weights", default="uniform", help="of a segment's frames in the average, or ramp"
+    )
+    parser.add_argument(
+        "--augmentation",
+        type=float,
+        help="level at which the low-resolution clip is corrupted (0, or with --base 0.27 or the "
+        "most trained)",
+    )
+    parser.add_argument(
+        "--batch-size", type=at_least_one, help="segments at once (one for each device)"
+    )
+
+
+def _style(request: Request) -> Sampled:
+    from stunet.generate import style, text
+
+    own, prompts = request.own, request.prompts
+    run = text.load_unconditioned(request.workdir, **request.sample)
+    other = text.load(own.style_workdir)
+    clips = style.stylise(
+        run, other, prompts, own.alpha, seed=request.seed, on_step=request.on_step
+    )
+    return Sampled(
+        clips,
+        run.config,
+        run.checkpoint,
+        {"style": own.style_workdir, "style_checkpoint": other.checkpoint, "alphas": own.alpha},
+        ("style", *(f"{alpha:g}" for alpha in own.alpha)),
+        [f"{prompt} (alpha {alpha:g})" for alpha in own.alpha for prompt in prompts],
+    )
+
+
+def _add_style(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--style-workdir",
+        required=True,
+        type=pathlib.Path,
+        metavar="WORKDIR",
+        help="of a run whose spatial weights are the style's",
+    )
+    parser.add_argument(
+        "--alpha",
+        required=True,
+        action="append",
+        type=float,
+        help="of the style in the spatial weights, 0 (none) to 1; may be given repeatedly",
+    )
+
+
 TASKS = {
     "text": Task("clips from prompts", add_cascade, _text, prompted=True),
+    "upscale": Task("enlarge clips of any length", _add_upscale, _upscale),
+    "style": Task("clips from prompts, in a style", _add_style, _style, prompted=True),
 }
 
 
@@ -233,7 +348,8 @@ def run(arguments: argparse.Namespace) -> str:
     name = "_".join([_slug(prompts[0]) or "no_prompt", f"seed{request.seed}", *sampled.labels])
     out = arguments.out or arguments.workdir / "samples"
     rate = configs.frame_rate(sampled.config.data)
-    written = text.write(out, name, sampled.clips, prompts, rate)
+    captions = sampled.captions or prompts
+    written = text.write(out, name, sampled.clips, captions, rate)
     settings = out / f"{name}.json"
     _write_settings(settings, arguments.task, request, sampled)
     return _table(written, settings)

@@ -35,6 +35,8 @@ from stunet.train.state import abstract_state
 from stunet.train.step import to_float
 
 OVERLAP = 2  # frames, as Lumiere's
+# Of generated clips, as of a cascade's generated keyframes: an SNR of 5, which is a choice.
+AUGMENTATION = 0.27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +48,14 @@ class Upscaler:
         params: the averaged weights, on every device.
         mesh: the devices, over which batches of segments are split.
         parts: of sampling, jitted; `update` takes a key and a state for each row.
+        checkpoint: updates of `params`.
     """
 
     config: configs.Config
     params: Any
     mesh: jax.sharding.Mesh
     parts: Parts
+    checkpoint: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +94,13 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
     mesh = meshes.make_mesh(config.mesh, devices)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         params = checkpoints.restore_averaged(abstract_state(config, mesh))
-    return make_upscaler(config, params, mesh)
+        step = checkpoints.latest()
+    return make_upscaler(config, params, mesh, step)
 
 
-def make_upscaler(config: configs.Config, params: Any, mesh: jax.sharding.Mesh) -> Upscaler:
+def make_upscaler(
+    config: configs.Config, params: Any, mesh: jax.sharding.Mesh, checkpoint: int = 0
+) -> Upscaler:
     """Of weights that are at hand; nothing is compiled before it is used."""
     parts = make_parts(config)
 
@@ -104,7 +111,25 @@ def make_upscaler(config: configs.Config, params: Any, mesh: jax.sharding.Mesh) 
         return jax.vmap(one)(keys, state, x0)
 
     jitted = Parts(jax.jit(parts.first), jax.jit(parts.estimate), jax.jit(update))
-    return Upscaler(config, params, mesh, jitted)
+    return Upscaler(config, params, mesh, jitted, checkpoint)
+
+
+def check_base(base: configs.Config, config: configs.Config) -> None:
+    """Checks that a run makes the clips that a super-resolution run enlarges.
+
+    Raises:
+        UserError: they are of another size or rate, or of other channels.
+    """
+    made = {key: getattr(base.data, key) for key in ("height", "width", "channels")}
+    data, factor = config.data, config.upscale.factor
+    asked = dict(height=data.height // factor, width=data.width // factor, channels=data.channels)
+    made["frame rate"], asked["frame rate"] = map(configs.frame_rate, (base.data, data))
+    for key, value in asked.items():
+        if made[key] != value:
+            raise UserError(
+                f"the base makes clips whose {key} is {made[key]:g}, and the super-resolution "
+                f"network enlarges those whose {key} is {value:g}; train both for the same"
+            )
 
 
 def read_low(file: pathlib.Path, config: configs.Config) -> Float[np.ndarray, "t h w c"]:
@@ -139,6 +164,7 @@ def upscale(
     weights: str = "uniform",
     augmentation: float = 0.0,
     seed: int = 0,
+    number: int = 0,
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Upscaled:
@@ -157,6 +183,7 @@ def upscale(
         augmentation: level at which `low` is corrupted before the network sees it, 0 to the run's
             `upscale.max_augmentation`. 0 suits real clips. All segments see the same noise.
         seed: of the noise.
+        number: of the clip among those of a seed, of which each has noise of its own.
         batch_size: segments at once, rounded up to a multiple of the devices; by default one a
             device. It changes memory and speed alone.
         on_step: called with the batches of segments done and their number, over all steps.
@@ -167,7 +194,8 @@ def upscale(
     low, config, parts = np.asarray(low, np.float32), upscaler.config, upscaler.parts
     _check(config, low, augmentation)
     data, steps, devices = config.data, config.sample.steps, upscaler.mesh.size
-    segments = multidiffusion.cover(max(len(low), data.frames), data.frames, overlap)
+    frames = len(low)
+    segments = multidiffusion.cover(max(frames, data.frames), data.frames, overlap)
     share = multidiffusion.shares(segments, multidiffusion.frame_weights(segments, weights))
     starts = np.asarray(segments.starts)
     size = -(-(batch_size or devices) // devices) * devices
@@ -178,11 +206,14 @@ def upscale(
     def put(rows: np.ndarray) -> jax.Array:
         return jax.device_put(rows, sharding)
 
+    def keys_of(rows: np.ndarray) -> jax.Array:
+        return row_keys(seed, number * blocks + rows)
+
     def in_blocks(clip: np.ndarray) -> np.ndarray:
         return clip.reshape(blocks, data.frames, *clip.shape[1:])
 
     # Whole blocks, so that all have the same shape; nothing looks beyond the last segment.
-    extra = blocks * data.frames - len(low)
+    extra = blocks * data.frames - frames
     given = np.pad(low, ((0, extra), (0, 0), (0, 0), (0, 0)), mode="edge")
     x = np.zeros((len(given), data.height, data.width, data.channels), np.float32)
     before, average = np.zeros_like(x), np.zeros_like(x)
@@ -190,8 +221,8 @@ def upscale(
         text, mask = (put(a.repeat(size, axis=0)) for a in make_encoder(config.text)([prompt]))
         level = put(np.full(size, augmentation, np.float32))
         for rows, count in _batches(blocks, size):
-            keys = row_keys(seed, rows)
-            state, (corrupted, _) = parts.first(keys, put(in_blocks(given)[rows]), augmentation)
+            clean = put(in_blocks(given)[rows])
+            state, (corrupted, _) = parts.first(keys_of(rows), clean, augmentation)
             in_blocks(x)[rows[:count]] = np.asarray(state.x)[:count]
             in_blocks(given)[rows[:count]] = np.asarray(corrupted)[:count]
         done = 0
@@ -210,10 +241,10 @@ def upscale(
             for rows, count in _batches(blocks, size):
                 state = SamplerState(put(in_blocks(x)[rows]), put(in_blocks(before)[rows]))
                 x0 = put(in_blocks(average)[rows])
-                after = parts.update(row_keys(seed, rows), state, x0, i)
+                after = parts.update(keys_of(rows), state, x0, i)
                 in_blocks(x)[rows[:count]] = np.asarray(after.x)[:count]
             before, average = average, before
-    return Upscaled(np.clip(before[: len(low)], -1, 1), segments)
+    return Upscaled(np.clip(before[:frames], -1, 1), segments)
 
 
 def _check(config: configs.Config, low: np.ndarray, augmentation: float) -> None:

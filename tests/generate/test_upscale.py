@@ -4,24 +4,29 @@ A stand-in for the network, which is told everything that the real one is, shows
 """
 
 import dataclasses
+import functools
 import gc
+import json
 import tracemalloc
 import types
+from unittest import mock
 
+import av
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_step
 import tiny
 
-from stunet import configs
+from stunet import cli, configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
-from stunet.diffusion import upscaling
 from stunet.errors import UserError
 from stunet.generate import upscale
 from stunet.parallel import mesh as meshes
 from stunet.train import sampling
+from stunet.train.checkpoints import Checkpoints
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
 CONFIG = tiny.config(
@@ -37,6 +42,9 @@ def low_clip(frames):
     return RNG.uniform(-1, 1, (frames, 4, 4, 1)).astype(np.float32)
 
 
+LONG = low_clip(30)
+
+
 def given(inputs):
     """x0: the low-resolution clip as the network sees it, enlarged."""
     return inputs[..., 1:2]
@@ -49,48 +57,50 @@ def blending(inputs):
     return jnp.tanh(around + given(inputs) * (1 + inputs[..., 2:]))
 
 
-@pytest.fixture
-def upscaler_of(monkeypatch):
-    """`upscaler_of(network, **settings of sampling)`."""
+def brightness(inputs):
+    """Of every frame of a segment: the mean of the segment's own noise."""
+    return 0 * inputs[..., :1] + inputs[..., :1].mean((1, 2, 3, 4), keepdims=True)
 
-    def make(network, **sample):
-        stand_in = types.SimpleNamespace(
-            apply=lambda params, inputs, time, text, text_mask: network(inputs)
-        )
-        monkeypatch.setattr(sampling, "make_network", lambda config: stand_in)
-        config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-        return upscale.make_upscaler(config, {}, meshes.make_mesh(config.mesh, jax.devices()[:1]))
 
-    return make
+def level(inputs):
+    return inputs[..., 2:]
+
+
+@functools.cache  # Compiled once, for clips of any length.
+def upscaler_of(network, **sample):
+    stand_in = types.SimpleNamespace(apply=lambda params, inputs, *others: network(inputs))
+    config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
+    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
+    with mock.patch.object(sampling, "make_network", return_value=stand_in):
+        return upscale.make_upscaler(config, {}, mesh), sampling.make_sampler(config)
 
 
 @pytest.mark.parametrize(
     ("sampler", "segments"), [("ddim", 1), ("dpmpp_2m", 1), ("ancestral", 1), ("ddim", 3)]
 )
-def test_segments_without_overlap_are_what_plain_sampling_gives(upscaler_of, sampler, segments):
+def test_segments_without_overlap_are_what_plain_sampling_gives(sampler, segments):
     """To float rounding: one is the whole clip, several are the rows of a batch."""
-    upscaler = upscaler_of(blending, sampler=sampler)
+    upscaler, sample = upscaler_of(blending, sampler=sampler)
     low = low_clip(segments * FRAMES)
     found = upscale.upscale(upscaler, low, "a", overlap=0, augmentation=0.3, seed=5).clip
     text, mask = make_encoder(CONFIG.text)(["a"] * segments)
     rows = low.reshape(segments, FRAMES, *low.shape[1:])
-    plain = sampling.make_sampler(upscaler.config)({}, text, mask, 5, rows, 0.3)
-    *_, expected = plain
+    *_, expected = sample({}, text, mask, 5, rows, 0.3)
     np.testing.assert_allclose(found, np.concatenate(np.clip(expected, -1, 1)), atol=1e-5)
     assert found.std() > 0.1
 
 
 @pytest.mark.parametrize("frames", [1, 3, 4, 5, 6, 11, 30])
-def test_clips_of_any_length_are_enlarged_frame_by_frame(upscaler_of, frames):
-    low = low_clip(frames)
-    found = upscale.upscale(upscaler_of(given), low, overlap=OVERLAP)
-    np.testing.assert_allclose(found.clip, upscaling.enlarge(low[None], FACTOR)[0], atol=1e-5)
+def test_clips_of_any_length_are_enlarged_frame_by_frame(frames):
+    found = upscale.upscale(upscaler_of(given)[0], LONG[:frames], overlap=OVERLAP)
+    expected = jax.image.resize(LONG, (30, 16, 16, 1), "bilinear")
+    np.testing.assert_allclose(found.clip, expected[:frames], atol=1e-5)
     assert found.segments.frames == max(frames, FRAMES)
 
 
-def test_overlapping_segments_agree_where_separate_ones_jump(upscaler_of):
+def test_overlapping_segments_agree_where_separate_ones_jump():
     """Each segment's frames take the brightness of its own noise (Lumiere, fig. 14)."""
-    upscaler = upscaler_of(lambda inputs: 0 * inputs[..., :1] + inputs[..., :1].mean((1, 2, 3, 4)))
+    upscaler, _ = upscaler_of(brightness)
     low = np.zeros((40, 4, 4, 1), np.float32)
     largest = {}
     for overlap in (0, OVERLAP):
@@ -99,8 +109,8 @@ def test_overlapping_segments_agree_where_separate_ones_jump(upscaler_of):
     assert largest[OVERLAP] < 0.75 * largest[0]
 
 
-def test_how_many_segments_are_denoised_at_once_changes_nothing(upscaler_of):
-    upscaler, low = upscaler_of(blending), low_clip(15)
+def test_how_many_segments_are_denoised_at_once_changes_nothing():
+    (upscaler, _), low = upscaler_of(blending), low_clip(15)
     one, four, many = (
         upscale.upscale(upscaler, low, overlap=OVERLAP, batch_size=size).clip for size in (1, 4, 32)
     )
@@ -108,37 +118,37 @@ def test_how_many_segments_are_denoised_at_once_changes_nothing(upscaler_of):
     np.testing.assert_allclose(one, many, atol=1e-5)
 
 
-def test_what_comes_later_does_not_change_the_noise_that_a_frame_begins_with(upscaler_of):
-    upscaler, low = upscaler_of(blending), low_clip(12)
+def test_what_comes_later_does_not_change_the_noise_that_a_frame_begins_with():
+    (upscaler, _), low = upscaler_of(blending), low_clip(12)
     whole = upscale.upscale(upscaler, low, overlap=0).clip
     part = upscale.upscale(upscaler, low[:8], overlap=0).clip
     np.testing.assert_allclose(part, whole[:8], atol=1e-5)
 
 
-def test_all_segments_see_the_same_corrupted_clip_and_its_level(upscaler_of):
-    upscaler, low = upscaler_of(given), low_clip(14)
+def test_all_segments_see_the_same_corrupted_clip_and_its_level():
+    (upscaler, _), low = upscaler_of(given), low_clip(14)
     apart, together, clean = (
         upscale.upscale(upscaler, low, overlap=overlap, augmentation=level).clip
         for overlap, level in ((0, 0.2), (3, 0.2), (0, 0.0))
     )
     np.testing.assert_allclose(apart, together, atol=1e-5)
     assert np.abs(apart - clean).mean() > 0.1
-    told = upscaler_of(lambda inputs: inputs[..., 2:])
+    told, _ = upscaler_of(level)
     np.testing.assert_allclose(upscale.upscale(told, low, augmentation=0.2).clip, 0.2, atol=1e-5)
 
 
-def test_weights_of_the_average_are_used(upscaler_of):
-    upscaler, low = upscaler_of(blending), low_clip(10)
+def test_weights_of_the_average_are_used():
+    (upscaler, _), low = upscaler_of(blending), low_clip(10)
     uniform, ramp = (
         upscale.upscale(upscaler, low, weights=name).clip for name in ("uniform", "ramp")
     )
     assert np.abs(uniform - ramp).max() > 1e-3
 
 
-def test_160_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips(upscaler_of):
+def test_160_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     """What devices hold, and the programs, are those of 40 frames; the host's memory grows by less
     than four clips."""
-    upscaler, held, traced = upscaler_of(blending, steps=1), {}, {}
+    (upscaler, _), held, traced = upscaler_of(blending, steps=1), {}, {}
 
     def on_step(done, total):
         held[frames] = max(held.get(frames, 0), sum(array.nbytes for array in jax.live_arrays()))
@@ -166,9 +176,9 @@ def test_160_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips(upscale
         (low_clip(8), dict(weights="hann"), r"unknown weights .*ramp, uniform"),
     ],
 )
-def test_what_does_not_suit_the_run(upscaler_of, low, options, sentence):
+def test_what_does_not_suit_the_run(low, options, sentence):
     with pytest.raises(UserError, match=sentence):
-        upscale.upscale(upscaler_of(given), low, **options)
+        upscale.upscale(upscaler_of(given)[0], low, **options)
 
 
 def test_a_run_that_does_not_enlarge_is_refused(tmp_path):
@@ -199,3 +209,66 @@ def test_a_video_of_another_size_is_answered_in_a_sentence(tmp_path):
         upscale.read_low(tmp_path / "a.mp4", CONFIG)
     with pytest.raises(UserError, match="there is no file"):
         upscale.read_low(tmp_path / "b.mp4", CONFIG)
+
+
+# One level without text, which compiles fast.
+MODEL = dict(
+    channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), text_features=0
+)
+SAMPLE = dict(steps=1, guidance_scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory, quickly_compiled_convolutions):
+    """Of untrained runs, with a checkpoint each: one that enlarges 4x4 to 8x8, and its base."""
+    made = {}
+    for name, groups in {
+        "ssr": dict(upscale=dict(factor=2)),
+        "base": dict(data=dict(height=4, width=4, digit_size=8, source="motions", object_size=2)),
+    }.items():
+        made[name] = tmp_path_factory.mktemp(name)
+        config = tiny.config(model=MODEL, sample=SAMPLE, **groups)
+        configs.write(config, made[name] / "config.json")
+        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        with Checkpoints(made[name]) as checkpoints:
+            checkpoints.save(state, {"global_next_index": 0})
+            checkpoints.wait()
+    return made
+
+
+def sample(*arguments):
+    return cli.main(["sample", "upscale", *(str(a) for a in arguments)])
+
+
+def test_the_command_enlarges_a_video_of_any_length(workdirs, tmp_path, capsys):
+    clips = np.zeros((1, 11, 4, 4, 1), np.float32)
+    media.write_mp4(tmp_path / "Some video.mp4", clips, 8, upscale=4)
+    options = ["--video", tmp_path / "Some video.mp4", "--overlap", 1, "--augmentation", 0.1]
+    assert sample("--workdir", workdirs["ssr"], *options, "--out", tmp_path) == 0
+    stem = tmp_path / "no_prompt_seed0_some_video_upscaled"
+    assert str(stem) in capsys.readouterr().out
+    with av.open(f"{stem}.mp4") as container:
+        assert len(list(container.decode(video=0))) == 11
+    settings = json.loads(tmp_path.joinpath(f"{stem.name}.json").read_text())
+    assert settings["segments"] == [0, 3, 6, 7]
+    assert (settings["overlap"], settings["augmentation"]) == (1, 0.1)
+    assert settings["sample"]["guidance_scale"] == 0  # of the caption, which there is not
+    assert all(tmp_path.joinpath(f"{stem.name}{end}").stat().st_size for end in (".gif", "_xt.png"))
+
+
+def test_the_command_enlarges_what_a_base_makes(workdirs, tmp_path):
+    options = ["--base", workdirs["base"], "--prompt", "a disc", "--num", 2, "--out", tmp_path]
+    assert sample("--workdir", workdirs["ssr"], *options) == 0
+    settings = json.loads(tmp_path.joinpath("a_disc_seed0_upscaled.json").read_text())
+    assert settings["base"] == str(workdirs["base"])
+    assert settings["augmentation"] == upscale.AUGMENTATION
+    assert settings["segments"] == [0]
+
+
+def test_runs_that_do_not_go_together(workdirs, tmp_path, capsys):
+    options = ["--workdir", workdirs["ssr"], "--base", workdirs["ssr"], "--prompt", "a"]
+    assert sample(*options) == 1
+    assert "clips whose height is 8, and the super-resolution" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        sample("--workdir", workdirs["ssr"])
+    assert "one of the arguments --video --base is required" in capsys.readouterr().err
