@@ -244,7 +244,8 @@ def upscale(
                 after = parts.update(keys_of(rows), state, x0, i)
                 in_blocks(x)[rows[:count]] = np.asarray(after.x)[:count]
             before, average = average, before
-    return Upscaled(np.clip(before[:frames], -1, 1), segments)
+    clip = before[:frames]
+    return Upscaled(np.clip(clip, -1, 1, out=clip), segments)
 
 
 def _check(config: configs.Config, low: np.ndarray, augmentation: float) -> None:

@@ -146,8 +146,8 @@ def test_weights_of_the_average_are_used():
 
 
 def test_160_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
-    """What devices hold, and the programs, are those of 40 frames; the host's memory grows by less
-    than four clips."""
+    """What devices hold, and the programs, are those of 40 frames; the host's memory grows by three
+    clips, and the low-resolution one."""
     (upscaler, _), held, traced = upscaler_of(blending, steps=1), {}, {}
 
     def on_step(done, total):
@@ -163,7 +163,7 @@ def test_160_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     assert len(found.clip) == 160
     assert held[40] == held[160]
     assert {program._cache_size() for program in upscaler.parts} == {1}
-    assert traced[160] - traced[40] < 4.5 * found.clip[40:].nbytes
+    assert traced[160] - traced[40] < 3.3 * found.clip[40:].nbytes
 
 
 @pytest.mark.parametrize(
