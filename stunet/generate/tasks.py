@@ -183,7 +183,9 @@ def _add_upscale(parser: argparse.ArgumentParser) -> None:
         "--overlap", type=int, default=2, metavar="FRAMES", help="that segments of the clip share"
     )
     parser.add_argument(
-        "--weights", default="uniform", help="of a segment's frames in the average, or ramp"
+        "--weights",
+        default="uniform",
+        help="of a segment's frames in the average; ramp: falling over the overlap",
     )
     parser.add_argument(
         "--augmentation",
