@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[int, int], None]
 
+_BOX = "TOP,LEFT,HEIGHT,WIDTH"
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -85,7 +87,7 @@ class Task(NamedTuple):
 def _text(request: Request) -> Sampled:
     from stunet.generate import cascade, text
 
-    own, options = request.own, {"seed": request.seed, "on_step": request.on_step}
+    own, options = request.own, _options(request)
     if own.tsr:
         filled = cascade.cascade(
             request.workdir,
@@ -118,6 +120,89 @@ def add_cascade(parser: argparse.ArgumentParser) -> None:
         "--augmentation",
         type=float,
         help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
+    )
+
+
+def _image(request: Request) -> Sampled:
+    from stunet.generate import inputs, masked
+
+    own, run = request.own, masked.load_masked(request.workdir, **request.sample)
+    picture = inputs.read_picture(own.image, run.config.data)
+    clips = masked.image_to_video(run, request.prompts, picture[None], **_options(request))
+    settings, labels = {"image": own.image}, ("image", own.image.stem)
+    return Sampled(clips, run.config, run.checkpoint, settings, labels)
+
+
+def _cinemagraph(request: Request) -> Sampled:
+    from stunet.generate import inputs, masked
+
+    own, run = request.own, masked.load_masked(request.workdir, **request.sample)
+    data = run.config.data
+    picture, box = inputs.read_picture(own.image, data), inputs.read_box(own.box, data)
+    clips = masked.cinemagraph(run, request.prompts, picture[None], box, **_options(request))
+    settings, labels = {"image": own.image, "box": own.box}, ("cinemagraph", own.image.stem)
+    return Sampled(clips, run.config, run.checkpoint, settings, labels)
+
+
+def _inpaint(request: Request) -> Sampled:
+    from stunet.generate import inputs, masked
+
+    own, run = request.own, masked.load_masked(request.workdir, **request.sample)
+    data = run.config.data
+    clip = inputs.read_clip(own.video, data)
+    hole = (
+        inputs.read_box(own.box, data) if own.box else inputs.read_mask(own.mask, own.video, data)
+    )
+    clips = masked.inpaint(run, request.prompts, clip[None], hole, **_options(request))
+    settings = {"video": own.video, "mask": own.mask, "box": own.box}
+    labels = ("inpaint", own.video.stem)
+    return Sampled(clips, run.config, run.checkpoint, settings, labels)
+
+
+def _video(request: Request) -> Sampled:
+    from stunet.generate import inputs, text, video
+
+    own, run = request.own, text.load_unconditioned(request.workdir, **request.sample)
+    clip = inputs.read_clip(own.video, run.config.data)
+    clips = video.edit(run, request.prompts, clip[None], own.strength, **_options(request))
+    settings = {"video": own.video, "strength": own.strength}
+    labels = ("video", own.video.stem, f"strength{own.strength:g}")
+    return Sampled(clips, run.config, run.checkpoint, settings, labels)
+
+
+def _options(request: Request) -> dict[str, object]:
+    """Of whatever samples."""
+    return {"seed": request.seed, "on_step": request.on_step}
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", required=True, type=pathlib.Path, help="picture file")
+
+
+def _add_cinemagraph(parser: argparse.ArgumentParser) -> None:
+    _add_image(parser)
+    parser.add_argument("--box", required=True, metavar=_BOX, help="what is to move, in pixels")
+
+
+def _add_inpaint(parser: argparse.ArgumentParser) -> None:
+    _add_video(parser)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--mask", type=pathlib.Path, help="video of the same size and length, white where to paint"
+    )
+    where.add_argument("--box", metavar=_BOX, help="where to paint, in the clip's pixels")
+
+
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--video", required=True, type=pathlib.Path, help="video file; its beginning is taken"
+    )
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    _add_video(parser)
+    parser.add_argument(
+        "--strength", type=float, default=0.6, help="0: the video itself, to 1: none of it"
     )
 
 
@@ -161,7 +246,7 @@ def _upscale(request: Request) -> Sampled:
         )
         clips.append(upscaled.clip)
         settings["segments"] = upscaled.segments.starts
-    labels = ("upscaled",) if own.base else (_slug(own.video.stem), "upscaled")
+    labels = ("upscaled",) if own.base else (own.video.stem, "upscaled")
     return Sampled(np.stack(clips), config, upscaler.checkpoint, settings, labels)
 
 
@@ -204,9 +289,7 @@ def _style(request: Request) -> Sampled:
     own, prompts = request.own, request.prompts
     run = text.load_unconditioned(request.workdir, **request.sample)
     other = text.load(own.style_workdir)
-    clips = style.stylise(
-        run, other, prompts, own.alpha, seed=request.seed, on_step=request.on_step
-    )
+    clips = style.stylise(run, other, prompts, own.alpha, **_options(request))
     return Sampled(
         clips,
         run.config,
@@ -236,6 +319,10 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
 
 TASKS = {
     "text": Task("clips from prompts", add_cascade, _text, prompted=True),
+    "image": Task("clips that begin with a picture", _add_image, _image),
+    "inpaint": Task("a video, of which a part is painted anew", _add_inpaint, _inpaint),
+    "cinemagraph": Task("a picture, of which a region moves", _add_cinemagraph, _cinemagraph),
+    "video": Task("a video made anew after another prompt (SDEdit)", _add_edit, _video),
     "upscale": Task("enlarge clips of any length", _add_upscale, _upscale),
     "style": Task("clips from prompts, in a style", _add_style, _style, prompted=True),
 }
@@ -347,7 +434,9 @@ def run(arguments: argparse.Namespace) -> str:
         own=arguments,
     )
     sampled = TASKS[arguments.task].sample(request)
-    name = "_".join([_slug(prompts[0]) or "no_prompt", f"seed{request.seed}", *sampled.labels])
+    name = "_".join(
+        [_slug(prompts[0]) or "no_prompt", f"seed{request.seed}", *map(_slug, sampled.labels)]
+    )
     out = arguments.out or arguments.workdir / "samples"
     rate = configs.frame_rate(sampled.config.data)
     captions = sampled.captions or prompts

@@ -139,9 +139,10 @@ def text_to_video(
 def sample_clips(
     run: Run,
     prompts: Sequence[str],
-    clean: Float[np.ndarray, "n ..."] | None = None,
+    clean: Any = None,
     *,
     level: float = 0.0,
+    start: Float[np.ndarray, "n t h w c"] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
@@ -151,8 +152,9 @@ def sample_clips(
     Args:
         run: that has been loaded.
         prompts: one for each clip.
-        clean: what a super-resolution network is given (`make_sampler`), for each clip.
+        clean: what a conditioned network is given (`make_sampler`), for each clip.
         level: at which that is augmented, 0..1.
+        start: clips that `run.sample` begins with, if it does not begin with noise.
         seed, batch_size, on_step: see `text_to_video`.
 
     Returns:
@@ -160,17 +162,19 @@ def sample_clips(
     """
     count, steps = len(prompts), run.config.sample.steps
     size = min(batch_size or count, count)
-    starts, sampled = range(0, count, size), []
+    firsts, sampled = range(0, count, size), []
     text, mask = make_encoder(run.config.text)(list(prompts))
     with meshes.use(run.mesh):
-        for batch, start in enumerate(starts):
+        for batch, first in enumerate(firsts):
             # The last batch is filled up with its first clips, and so compiled like the others.
-            rows = np.resize(np.arange(start, min(start + size, count)), size)
-            given = None if clean is None else clean[rows]
-            estimates = run.sample(run.params, text[rows], mask[rows], seed, given, level, start)
+            rows = np.resize(np.arange(first, min(first + size, count)), size)
+            given, begun = jax.tree.map(lambda x, rows=rows: x[rows], (clean, start))
+            estimates = run.sample(
+                run.params, text[rows], mask[rows], seed, given, level, first, begun
+            )
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()
-                on_step(batch * steps + done, len(starts) * steps)
+                on_step(batch * steps + done, len(firsts) * steps)
             sampled.append(np.asarray(clips))
     return np.clip(np.concatenate(sampled)[:count], -1, 1)
 
