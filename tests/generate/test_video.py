@@ -48,8 +48,6 @@ def test_the_stronger_the_less_of_the_clips_is_left(run):
     assert likeness == sorted(likeness, reverse=True)
     assert likeness[0] == pytest.approx(1)
     assert abs(likeness[-1]) < 0.2
-    # What is made is such a clip all the same: of 0.3.
-    assert all(clips.std() == pytest.approx(0.3, rel=0.2) for clips in made)
 
 
 def test_it_begins_with_the_clip_noised_to_that_time(monkeypatch):

@@ -31,7 +31,7 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("base")
     configs.write(BASE, workdir / "config.json")
     state = test_step.random_state(BASE, meshes.make_mesh(BASE.mesh))
-    state = dataclasses.replace(state, ema=jax.tree.map(lambda p: 0.5 * p, state.params))
+    state = dataclasses.replace(state, ema=jax.tree.map(lambda p: 2.0 * p, state.params))
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(state, {"global_next_index": 0})
         checkpoints.wait()
@@ -59,14 +59,13 @@ def test_at_first_it_makes_the_same_of_the_noisy_clip_whatever_else_it_is_given(
     noisy, clips = jax.random.normal(jax.random.key(0), (2, 2, 4, 8, 8, 1))
     mask = (clips[..., :1] > 0).astype(jnp.float32)
     expected = output(BASE, state.ema, noisy)
-    assert np.abs(expected).max() > 0.1
+    assert np.abs(expected).max() > 0.05
     network_input = conditioning(config).network_input
     for given in ((clips, mask), (0 * clips, 0 * mask)):
         found = output(config, first.params, network_input(noisy, *given))
         np.testing.assert_allclose(found, expected, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, first.params, first.ema)
     assert first.step == 0
-    # All that it is given can be learnt from: no input is cut off, as a zero after it would.
     assert first.params["conv_in"]["kernel"].shape[-2] == 4 * 3
 
 
