@@ -9,7 +9,7 @@ RUN ?= runs/quickstart
 quickstart: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 quickstart: .venv/installed
 	$(BIN)/stunet train --config experiments/quickstart.py --workdir $(RUN)
-	$(BIN)/stunet sample --workdir $(RUN) --num 1 --seed 0 \
+	$(BIN)/stunet sample text --workdir $(RUN) --num 1 --seed 0 \
 	  --prompt "a 0 moving right, slowly" --prompt "a 7 moving right, fast" \
 	  --prompt "a 9 moving left" --prompt "a 5 moving up"
 	@echo "metrics    $(RUN)/metrics.jsonl"

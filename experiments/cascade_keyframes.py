@@ -2,7 +2,7 @@
 
     stunet train --config experiments/cascade_keyframes.py --workdir runs/keyframes
     stunet train --config experiments/cascade_tsr_windowed.py --workdir runs/tsr
-    stunet sample --workdir runs/keyframes --tsr runs/tsr --prompt "a 7 moving right, fast"
+    stunet sample text --workdir runs/keyframes --tsr runs/tsr --prompt "a 7 moving right, fast"
 
 Network, data and settings are the quickstart's, whose 16 frames these are 0, 5, 10 and 15 of. A
 digit that moves fast, 2 pixels a frame, is 10 pixels further at the next keyframe, of the 16 after

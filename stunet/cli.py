@@ -4,18 +4,32 @@ import argparse
 import contextlib
 import os
 import pathlib
-import re
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
+from stunet.generate import tasks
+from stunet.generate.tasks import at_least_one
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `stunet COMMAND ...`. Returns the exit status: 0, or 1 after a mistake of the user's."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv[:1] == ["sample"]:
+            tasks.check_named(argv[1:])
+        arguments = _parse(argv)
+        arguments.run(arguments)
+    except UserError as error:
+        print(f"stunet {argv[0]}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     overrides = [flag for flag in rest if flag.startswith("--config.")]
@@ -24,12 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         unknown = next(flag for flag in rest if not configurable or flag not in overrides)
         parser.error(f"unknown argument {unknown!r} for {arguments.command}")
     arguments.overrides = overrides
-    try:
-        arguments.run(arguments)
-    except UserError as error:
-        print(f"stunet {arguments.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return arguments
 
 
 def _train(arguments) -> None:
@@ -50,29 +59,7 @@ def _train(arguments) -> None:
 
 def _sample(arguments) -> None:
     set_up_jax()
-    from stunet import configs
-    from stunet.generate import cascade, text
-
-    prompts = [p for p in arguments.prompt for _ in range(arguments.num)]
-    settings = {"seed": arguments.seed, "on_step": _sampling_bar(), **_sample_settings(arguments)}
-    if arguments.tsr:
-        filled = cascade.cascade(
-            arguments.workdir,
-            arguments.tsr,
-            prompts,
-            augmentation=arguments.augmentation,
-            **settings,
-        )
-        clips, config = filled.clips, filled.config
-    elif arguments.augmentation is not None:
-        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
-    else:
-        clips, config = text.text_to_video(arguments.workdir, prompts, **settings)
-    words = re.sub(r"[^a-z0-9]+", "_", arguments.prompt[0].lower()).strip("_")[:60] or "no_prompt"
-    name = f"{words}_seed{arguments.seed}" + ("_cascade" if arguments.tsr else "")
-    out = arguments.out or arguments.workdir / "samples"
-    written = text.write(out, name, clips, prompts, configs.frame_rate(config.data))
-    print(f"GIF        {written.gif}\nMP4        {written.mp4}\nX-T slice  {written.xt}")
+    print(tasks.run(arguments))
 
 
 def _evaluate(arguments) -> None:
@@ -89,31 +76,11 @@ def _evaluate(arguments) -> None:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         window=arguments.window,
-        on_step=_sampling_bar(),
-        **_sample_settings(arguments),
+        on_step=tasks.sampling_bar(),
+        **tasks.sampling_settings(arguments),
     )
     columns = {"generated": evaluation.generated, "real": evaluation.real}
     print(f"{figures.table(columns)}\n\nof each of {arguments.num} clips  {evaluation.file}")
-
-
-def _sample_settings(arguments) -> dict[str, object]:
-    given = ("sampler", "steps", "guidance_scale")
-    return {k: v for k in given if (v := getattr(arguments, k)) is not None}
-
-
-def _sampling_bar() -> Callable[[int, int], None]:
-    from tqdm import tqdm
-
-    bar = None
-
-    def show(done: int, total: int) -> None:
-        nonlocal bar
-        bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
-        bar.update()
-        if done == total:
-            bar.close()
-
-    return show
 
 
 def _prepare(arguments) -> None:
@@ -287,22 +254,17 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
     sample = command("sample", _sample, "sample clips from a trained run")
-    sample.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
-    sample.add_argument(
-        "--prompt", required=True, action="append", help="what to show; may be given repeatedly"
-    )
-    sample.add_argument("--num", type=_at_least_one, default=1, help="clips for each prompt")
-    _add_sampling(sample)
-    sample.add_argument("--out", type=pathlib.Path, help="directory (WORKDIR/samples)")
+    tasks.add_tasks(sample)
 
     evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
     evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
-    evaluate.add_argument("--num", type=_at_least_one, default=64, help="clips to sample")
-    _add_sampling(evaluate)
-    evaluate.add_argument("--batch-size", type=_at_least_one, default=32, help="clips at once")
+    evaluate.add_argument("--num", type=at_least_one, default=64, help="clips to sample")
+    tasks.add_cascade(evaluate)
+    tasks.add_sampling(evaluate)
+    evaluate.add_argument("--batch-size", type=at_least_one, default=32, help="clips at once")
     evaluate.add_argument(
         "--window",
-        type=_at_least_one,
+        type=at_least_one,
         default=0,
         metavar="FRAMES",
         help="tell what happens at every so many frames from elsewhere (a cascade's own windows)",
@@ -323,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="generation and shape, as v5p:4x4x4, v5e:16x16, v6e:16x16; or local: this machine",
     )
-    plan.add_argument("--slices", type=_at_least_one, default=1, help="of that topology")
+    plan.add_argument("--slices", type=at_least_one, default=1, help="of that topology")
     plan.add_argument(
         "--memory-only", action="store_true", help="say what fits, several times sooner"
     )
@@ -342,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--config", required=True, help="sweep file, as experiments/sweeps/*.py")
     sweep.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
-    sweep.add_argument("--jobs", type=_at_least_one, default=1, help="processes at a time")
+    sweep.add_argument("--jobs", type=at_least_one, default=1, help="processes at a time")
     sweep.add_argument(
         "--dry-run",
         action="store_true",
@@ -356,43 +318,16 @@ def _parser() -> argparse.ArgumentParser:
     prepare = command("prepare", _prepare, "cut a folder of videos into records of clips")
     prepare.add_argument("input", type=pathlib.Path, help="folder of videos")
     prepare.add_argument("output", type=pathlib.Path, help="directory to create")
-    prepare.add_argument("--frames", type=_at_least_one, default=16, help="of a clip")
+    prepare.add_argument("--frames", type=at_least_one, default=16, help="of a clip")
     prepare.add_argument("--fps", type=float, default=8.0, help="frames per second of a clip")
-    prepare.add_argument("--height", type=_at_least_one, default=32, help="rows of a clip")
-    prepare.add_argument("--width", type=_at_least_one, default=32, help="columns of a clip")
+    prepare.add_argument("--height", type=at_least_one, default=32, help="rows of a clip")
+    prepare.add_argument("--width", type=at_least_one, default=32, help="columns of a clip")
     prepare.add_argument("--channels", type=int, choices=(1, 3), default=3, help="grey or RGB")
     prepare.add_argument("--val-fraction", type=float, default=0.1, help="of clips held out")
     prepare.add_argument("--text-encoder", default="bytes", help="of the captions")
-    prepare.add_argument("--text-max-length", type=_at_least_one, default=64, help="tokens")
+    prepare.add_argument("--text-max-length", type=at_least_one, default=64, help="tokens")
     prepare.add_argument("--text-dim", type=int, default=64, help="width of a token's state")
     return parser
-
-
-def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--tsr",
-        type=pathlib.Path,
-        metavar="WORKDIR",
-        help="of temporal super-resolution: --workdir makes the keyframes, this what is between",
-    )
-    parser.add_argument(
-        "--augmentation",
-        type=float,
-        help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
-    parser.add_argument("--steps", type=_at_least_one, help="calls of the network (run's own)")
-    parser.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
-    parser.add_argument(
-        "--guidance", dest="guidance_scale", type=float, help="guidance scale (run's own)"
-    )
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 if __name__ == "__main__":

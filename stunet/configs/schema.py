@@ -200,6 +200,11 @@ class Data:
 class Train:
     """The updates (`stunet.train`)."""
 
+    init_from: str = _field(
+        "",
+        "working directory of a run whose averaged weights this one begins with; a network that is "
+        "given more than that one was looks at none of it at first",
+    )
     steps: int = _field(10_000, "number of updates", least=1)
     batch_size: int = _field(16, "clips in an update, over all hosts", least=1)
     accumulate: int = _field(1, "parts that a batch is computed in, to save memory", least=1)

@@ -1,5 +1,6 @@
 """Cuts a video file into clips of fixed length, rate and size (PyAV only, streaming)."""
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -102,8 +103,41 @@ def decode_clips(
     return ClipDecoder(_frames(Path(path), fps, height, width, channels), frames, stride)
 
 
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Rows and columns of a video's pictures as players show them: turned, with square pixels.
+
+    Raises:
+      CorruptVideo: the file cannot be read, or holds no picture.
+      UserError: there is no such file.
+    """
+    with _opened(Path(path)) as (container, stream):
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise CorruptVideo(f"{path} holds no picture")
+        size = frame.height, round(frame.height * _aspect(stream, frame))
+        return size[::-1] if _quarter_turns(frame) % 2 else size
+
+
 def _frames(path, fps, height, width, channels) -> Iterator[np.ndarray]:
     pixels = "gray" if channels == 1 else "rgb24"
+    with _opened(path) as (container, stream):
+        graph, end = None, None
+        for frame in container.decode(stream):
+            if graph is None:
+                graph = _graph(stream, frame, fps, height, width, pixels)
+            end = _end(frame, stream, end)
+            graph.vpush(frame)
+            yield from _drain(graph, channels)
+        if graph is None:
+            raise CorruptVideo(f"{path} holds no picture")
+        _check_complete(path, container, stream, end)
+        graph.vpush(None)
+        yield from _drain(graph, channels)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple]:
+    """A file and its video stream; within, what FFmpeg raises is told as `decode_clips` says."""
     try:
         with av.open(path) as container:
             if not container.streams.video:
@@ -111,18 +145,7 @@ def _frames(path, fps, height, width, channels) -> Iterator[np.ndarray]:
             stream = container.streams.video[0]
             # Files are spread over workers, so threads inside one decoder only get in the way.
             stream.thread_count = 1
-            graph, end = None, None
-            for frame in container.decode(stream):
-                if graph is None:
-                    graph = _graph(stream, frame, fps, height, width, pixels)
-                end = _end(frame, stream, end)
-                graph.vpush(frame)
-                yield from _drain(graph, channels)
-            if graph is None:
-                raise CorruptVideo(f"{path} holds no picture")
-            _check_complete(path, container, stream, end)
-            graph.vpush(None)
-            yield from _drain(graph, channels)
+            yield container, stream
     except av.error.FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except av.FFmpegError as error:
@@ -130,14 +153,23 @@ def _frames(path, fps, height, width, channels) -> Iterator[np.ndarray]:
         raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
 
 
+def _aspect(stream, frame) -> float:
+    """Width by height of a picture as it is stored, before it is turned."""
+    return frame.width * float(stream.sample_aspect_ratio or 1) / frame.height
+
+
+def _quarter_turns(frame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
 def _graph(stream, frame, fps, height, width, pixels) -> av.filter.Graph:
     """The chain of filters: rate, rotation, covering size, centre crop, pixel format."""
-    aspect = frame.width * float(stream.sample_aspect_ratio or 1) / frame.height
+    aspect = _aspect(stream, frame)
     # Frames are dropped first: what follows then costs nothing for them. Rounding to the nearest
     # instant, not down, keeps every frame where timestamps are whole milliseconds (webm).
     rate = str(Fraction(fps).limit_denominator(10**6))
     chain = [("setpts", {"expr": "PTS-STARTPTS"}), ("fps", {"fps": rate, "round": "near"})]
-    turns = round(frame.rotation / 90) % 4
+    turns = _quarter_turns(frame)
     if turns % 2:
         aspect = 1 / aspect
         chain.append(("transpose", {"dir": "cclock" if turns == 1 else "clock"}))

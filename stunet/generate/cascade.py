@@ -26,6 +26,7 @@ from stunet.generate.text import (
     Run,
     load,
     load_config,
+    load_unconditioned,
     sample_clips,
     text_to_video,
 )
@@ -44,6 +45,8 @@ class Cascaded:
         stride: frames from one keyframe to the next.
         borders: frames in which two windows meet, ascending; none if one window is the whole clip.
         config: of the temporal super-resolution run, with the settings that it was sampled at.
+        augmentation: level at which the keyframes were corrupted.
+        checkpoints: updates of each network that had a part in them, the first one first.
     """
 
     clips: Float[np.ndarray, "n t h w c"]
@@ -51,6 +54,8 @@ class Cascaded:
     stride: int
     borders: tuple[int, ...]
     config: configs.Config
+    augmentation: float
+    checkpoints: tuple[int, ...]
 
 
 def keyframes(
@@ -125,7 +130,7 @@ def fill(
     clips = join(filled, windows)
     clips[:, ::stride] = keyframes
     borders = tuple(window * (data.frames - 1) for window in range(1, windows))
-    return Cascaded(clips, keyframes, stride, borders, config)
+    return Cascaded(clips, keyframes, stride, borders, config, augmentation, (run.checkpoint,))
 
 
 def cascade(
@@ -155,13 +160,13 @@ def cascade(
     Raises:
         UserError: a directory holds no run or no checkpoint, or the runs do not go together.
     """
-    first = load_config(keyframes_workdir)
-    check_pair(first, load_config(tsr_workdir))
+    check_pair(load_config(keyframes_workdir), load_config(tsr_workdir))
+    first = load_unconditioned(keyframes_workdir, **sample)
     run = load(tsr_workdir, **sample)
     if augmentation is None:
         augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
-    options, before = {"batch_size": batch_size, **sample}, 0
-    filling = len(prompts) * count_windows(run.config, first.data.frames)
+    before = 0
+    filling = len(prompts) * count_windows(run.config, first.config.data.frames)
     later = run.config.sample.steps * math.ceil(filling / (batch_size or filling))
 
     def keyframes_step(done: int, total: int) -> None:
@@ -169,16 +174,17 @@ def cascade(
         before = total
         on_step(done, total + later)
 
-    given, _ = keyframes(keyframes_workdir, prompts, seed=seed, on_step=keyframes_step, **options)
-    return fill(
+    given = sample_clips(first, prompts, seed=seed, batch_size=batch_size, on_step=keyframes_step)
+    filled = fill(
         run,
         given,
         prompts,
         augmentation=augmentation,
-        seed=_later_seed(seed),
+        seed=later_seed(seed),
         batch_size=batch_size,
         on_step=lambda done, total: on_step(before + done, before + total),
     )
+    return dataclasses.replace(filled, checkpoints=(first.checkpoint, *filled.checkpoints))
 
 
 def check_pair(keyframes: configs.Config, tsr: configs.Config) -> None:
@@ -255,6 +261,6 @@ def _check_tsr(config: configs.Config, which: str) -> int:
     return config.tsr.stride
 
 
-def _later_seed(seed: int) -> int:
+def later_seed(seed: int) -> int:
     """Of the second network: row i of its noise is not to be that of the first network's."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)

@@ -40,12 +40,14 @@ class Run:
         params: the averaged weights of the newest checkpoint.
         mesh: the device.
         sample: of `make_sampler`, which compiles when it is first called.
+        checkpoint: updates of `params`.
     """
 
     config: configs.Config
     params: Any
     mesh: jax.sharding.Mesh
     sample: Callable[..., Iterator[jax.Array]]
+    checkpoint: int = 0
 
 
 # Conditioning -> what is wrong with a run whose network needs more than a caption.
@@ -72,7 +74,8 @@ def load(workdir: pathlib.Path, **sample: object) -> Run:
     mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         params = checkpoints.restore_averaged(abstract_state(config, mesh))
-    return Run(config, params, mesh, make_sampler(config))
+        step = checkpoints.latest()
+    return Run(config, params, mesh, make_sampler(config), step)
 
 
 def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
@@ -87,6 +90,19 @@ def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
     # On one device, whatever the run was trained on: a few clips do not split over many.
     config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
     return dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+
+
+def load_unconditioned(workdir: pathlib.Path, **sample: object) -> Run:
+    """`load`, of a run that needs nothing but a caption.
+
+    Raises:
+        UserError: as `load`, or it is a super-resolution network's, which needs a clip to enlarge
+            or keyframes to fill in between.
+    """
+    config = load_config(workdir, **sample)
+    if problem := _NEEDS_A_CLIP.get(kind(config)):
+        raise UserError(f"{workdir} holds {problem.format(config=config)}")
+    return load(workdir, **sample)
 
 
 def text_to_video(
@@ -113,23 +129,20 @@ def text_to_video(
         Clips in -1..1, and the run's config with those settings.
 
     Raises:
-        UserError: `workdir` holds no training run or no checkpoint, or a super-resolution network,
-            which needs a clip to enlarge or keyframes to fill in between.
+        UserError: as `load_unconditioned`.
     """
-    config = load_config(workdir, **sample)
-    if problem := _NEEDS_A_CLIP.get(kind(config)):
-        raise UserError(f"{workdir} holds {problem.format(config=config)}")
-    run = load(workdir, **sample)
+    run = load_unconditioned(workdir, **sample)
     clips = sample_clips(run, prompts, seed=seed, batch_size=batch_size, on_step=on_step)
-    return clips, config
+    return clips, run.config
 
 
 def sample_clips(
     run: Run,
     prompts: Sequence[str],
-    clean: Float[np.ndarray, "n ..."] | None = None,
+    clean: Any = None,
     *,
     level: float = 0.0,
+    start: Float[np.ndarray, "n t h w c"] | None = None,
     seed: int = 0,
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
@@ -139,8 +152,9 @@ def sample_clips(
     Args:
         run: that has been loaded.
         prompts: one for each clip.
-        clean: what a super-resolution network is given (`make_sampler`), for each clip.
+        clean: what a conditioned network is given (`make_sampler`), for each clip.
         level: at which that is augmented, 0..1.
+        start: clips that `run.sample` begins with, if it does not begin with noise.
         seed, batch_size, on_step: see `text_to_video`.
 
     Returns:
@@ -148,17 +162,19 @@ def sample_clips(
     """
     count, steps = len(prompts), run.config.sample.steps
     size = min(batch_size or count, count)
-    starts, sampled = range(0, count, size), []
+    firsts, sampled = range(0, count, size), []
     text, mask = make_encoder(run.config.text)(list(prompts))
     with meshes.use(run.mesh):
-        for batch, start in enumerate(starts):
+        for batch, first in enumerate(firsts):
             # The last batch is filled up with its first clips, and so compiled like the others.
-            rows = np.resize(np.arange(start, min(start + size, count)), size)
-            given = None if clean is None else clean[rows]
-            estimates = run.sample(run.params, text[rows], mask[rows], seed, given, level, start)
+            rows = np.resize(np.arange(first, min(first + size, count)), size)
+            given, begun = jax.tree.map(lambda x, rows=rows: x[rows], (clean, start))
+            estimates = run.sample(
+                run.params, text[rows], mask[rows], seed, given, level, first, begun
+            )
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()
-                on_step(batch * steps + done, len(starts) * steps)
+                on_step(batch * steps + done, len(firsts) * steps)
             sampled.append(np.asarray(clips))
     return np.clip(np.concatenate(sampled)[:count], -1, 1)
 

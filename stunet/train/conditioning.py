@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from stunet import configs
-from stunet.diffusion import keyframes, masks, upscaling
+from stunet.diffusion import augmentation, keyframes, masks, upscaling
 
 Given = tuple[Array, ...]
 
@@ -22,7 +23,10 @@ class Conditioning(NamedTuple):
         network_input: (x_t, *given) -> the network's input.
         nothing: x_t -> given, where there is nothing but the caption; None: it cannot do without.
         clean: (clips, config) -> what the network is to be given of real clips, before
-            augmentation: given is then that, augmented, and the level. None: there is nothing.
+            augmentation. None: there is nothing.
+        give: (keys `[b]`, clean, level) -> given, to sample with: `clean` augmented at `level` by
+            noise of each row's key, or the clips and the mask that a user gives. None: there is
+            nothing to give.
     """
 
     channels: Callable[[int], int]
@@ -30,6 +34,7 @@ class Conditioning(NamedTuple):
     network_input: Callable[..., Array]
     nothing: Callable[[Array], Given] | None
     clean: Callable[[Any, configs.Config], Any] | None
+    give: Callable[[Array, Any, Any], Given] | None
 
 
 def _draw_masks(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Given]:
@@ -46,6 +51,14 @@ def _draw_keyframes(key: Array, clips: Array, config: configs.Config) -> tuple[A
     return clips, keyframes.draw(key, clips, config.tsr.stride, config.tsr.max_augmentation)
 
 
+def _augmented(keys: Array, clean: Array, level: Array | float) -> Given:
+    # Not by the noise that the row itself begins with.
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    hiding = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
+    level = jnp.full(len(clean), level)
+    return augmentation.corrupt(clean, level, hiding), level
+
+
 CONDITIONINGS = {
     "none": Conditioning(
         channels=lambda c: c,
@@ -53,6 +66,7 @@ CONDITIONINGS = {
         network_input=lambda x_t: x_t,
         nothing=lambda x_t: (),
         clean=None,
+        give=None,
     ),
     "masks": Conditioning(
         channels=lambda c: 2 * c + 1,
@@ -60,6 +74,7 @@ CONDITIONINGS = {
         network_input=masks.network_input,
         nothing=lambda x_t: (jnp.zeros_like(x_t), jnp.zeros_like(x_t[..., :1])),
         clean=None,
+        give=lambda keys, clean, level: clean,
     ),
     "upscale": Conditioning(
         channels=lambda c: 2 * c + 1,
@@ -67,6 +82,7 @@ CONDITIONINGS = {
         network_input=upscaling.network_input,
         nothing=None,
         clean=lambda clips, config: upscaling.shrink(clips, config.upscale.factor),
+        give=_augmented,
     ),
     "tsr": Conditioning(
         channels=lambda c: 2 * c + 2,
@@ -74,6 +90,7 @@ CONDITIONINGS = {
         network_input=keyframes.network_input,
         nothing=None,
         clean=lambda clips, config: keyframes.take(clips, config.tsr.stride),
+        give=_augmented,
     ),
 }
 

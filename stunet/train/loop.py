@@ -17,11 +17,12 @@ from stunet.errors import UserError
 from stunet.files import full_disk_explained, refusal_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
+from stunet.train import initial
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import conditioning
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state, count_parameters, create_state
+from stunet.train.state import abstract_state, count_parameters
 from stunet.train.step import jit_train_step, make_validation_step, to_float
 
 # Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
@@ -42,13 +43,16 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
     several processes one of them is enough, and all stop after the same update, a few later.
 
     Raises:
-        UserError: data or mesh do not fit the config, `workdir` belongs to another config, the loss
-        is not finite, the disk is full, `workdir` may not be written.
+        UserError: data or mesh do not fit the config, `workdir` belongs to another config,
+        `train.init_from` holds no weights that fit, the loss is not finite, the disk is full,
+        `workdir` may not be written.
     """
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.train, mesh)
     train_source = sources.make_source(config, "train")
     validate, preview = make_validation(config), make_preview(config, workdir)
+    if not (workdir / "config.json").exists():
+        initial.check(config, mesh)
     is_first = hosts.is_first()
 
     with contextlib.ExitStack() as stack:
@@ -70,7 +74,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
 
         abstract = abstract_state(config, mesh)
         if checkpoints.latest() is None:
-            state = create_state(config, mesh)
+            state = initial.first_state(config, mesh)
         else:
             state, position = checkpoints.restore(abstract)
             batches.set_state(position)

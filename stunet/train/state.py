@@ -175,6 +175,11 @@ def _init(config: configs.Config) -> TrainState:
         params = make_network(config).init(
             jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *text
         )["params"]
+    return begin(config, params)
+
+
+def begin(config: configs.Config, params: Any) -> TrainState:
+    """The state before the first update, of the network's parameters."""
     params, frozen = split(config, params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -5,6 +5,8 @@ A stand-in for the network, which is told everything that the real one is, shows
 """
 
 import dataclasses
+import json
+import pathlib
 import types
 
 import av
@@ -181,7 +183,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
 
 
 def test_the_command_writes_whole_clips_at_the_full_rate(workdirs, tmp_path, capsys):
-    arguments = ["sample", "--workdir", workdirs["keyframes"], "--tsr", workdirs["tsr"]]
+    arguments = ["sample", "text", "--workdir", workdirs["keyframes"], "--tsr", workdirs["tsr"]]
     arguments += ["--prompt", "a 3 moving left", "--num", 2, "--out", tmp_path, "--steps", 1]
     assert cli.main([str(a) for a in arguments]) == 0
     stem = tmp_path / "a_3_moving_left_seed0_cascade"
@@ -189,6 +191,9 @@ def test_the_command_writes_whole_clips_at_the_full_rate(workdirs, tmp_path, cap
     with av.open(f"{stem}.mp4") as container:
         assert container.streams.video[0].average_rate == WINDOWED.data.fps
         assert len(list(container.decode(video=0))) == 10
+    settings = json.loads(pathlib.Path(f"{stem}.json").read_text())
+    asked = {"tsr": str(workdirs["tsr"]), "augmentation": 0.27, "checkpoint": 0}
+    assert settings | asked == settings
     assert all(tmp_path.joinpath(f"{stem.name}{end}").stat().st_size for end in (".gif", "_xt.png"))
 
 
@@ -210,12 +215,12 @@ def test_the_clips_keep_the_keyframes_that_the_first_run_alone_samples(workdirs)
 
 def test_mistaken_directories(workdirs, capsys):
     both = ["--prompt", "a", "--workdir", str(workdirs["tsr"])]
-    assert cli.main(["sample", *both]) == 1
+    assert cli.main(["sample", "text", *both]) == 1
     assert "fills in the frames between keyframes" in capsys.readouterr().err
-    assert cli.main(["sample", *both, "--augmentation", "0.1"]) == 1
+    assert cli.main(["sample", "text", *both, "--augmentation", "0.1"]) == 1
     assert "give its --tsr too" in capsys.readouterr().err
     both = ["--tsr", str(workdirs["keyframes"]), "--workdir", str(workdirs["keyframes"])]
-    assert cli.main(["sample", "--prompt", "a", *both]) == 1
+    assert cli.main(["sample", "text", "--prompt", "a", *both]) == 1
     assert "holds no temporal super-resolution network" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds no training run"):
         cascade.cascade(workdirs["keyframes"] / "samples", workdirs["tsr"], ["a"])

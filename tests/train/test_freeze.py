@@ -134,5 +134,5 @@ def test_a_frozen_run_continues_and_samples(tmp_path):
     assert "from update 3 on" in again.stderr
     losses = lambda lines: {line["step"]: line["loss"] for line in lines if "loss" in line}  # noqa: E731
     assert losses(tiny.metrics(tmp_path / "run")) == losses(whole)
-    done = tiny.run("sample", "--workdir", tmp_path / "run", "--prompt", "a 3 moving left")
+    done = tiny.run("sample", "text", "--workdir", tmp_path / "run", "--prompt", "a 3 moving left")
     assert done.returncode == 0, done.stderr

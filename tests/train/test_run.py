@@ -184,15 +184,21 @@ def test_damaged_checkpoint_is_named(experiment, finished, tmp_path):
 
 
 def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
-    arguments = ("sample", "--workdir", finished, "--prompt", "a 3 moving left", "--num", 2)
+    arguments = ("sample", "text", "--workdir", finished, "--prompt", "a 3 moving left", "--num", 2)
     done = tiny.run(*arguments, "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     names = {
         "a_3_moving_left_seed0.gif",
         "a_3_moving_left_seed0.mp4",
         "a_3_moving_left_seed0_xt.png",
+        "a_3_moving_left_seed0.json",
     }
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
+    settings = json.loads((tmp_path / "a" / "a_3_moving_left_seed0.json").read_text())
+    asked = {"task": "text", "workdir": str(finished), "checkpoint": 8, "seed": 0}
+    assert settings | asked == settings
+    assert settings["prompts"] == ["a 3 moving left"] * 2
+    assert settings["sample"]["steps"] == 2
     # The same seed gives the same clips, another seed others.
     tiny.run(*arguments, "--out", tmp_path / "b")
     tiny.run(*arguments, "--out", tmp_path / "c", "--seed", 1)
@@ -213,7 +219,9 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
          "does not fit 1 devices"),
         (["train", "--config={experiment}", "--workdir=w", "--config.data.source=clips",
           "--config.data.path=nowhere"], "nowhere"),
-        (["sample", "--workdir=nowhere", "--prompt=x"], "nowhere holds no training run"),
+        (["sample", "text", "--workdir=nowhere", "--prompt=x"], "nowhere holds no training run"),
+        (["sample", "--workdir=nowhere", "--prompt=x"], "stunet sample text --workdir DIR"),
+        (["sample", "txt", "--workdir=nowhere"], "did you mean 'text'? choose one of "),
         (["prepare", "{empty}", "records"], "{empty}"),
     ],
 )  # fmt: skip

@@ -1,0 +1,139 @@
+"""Image-to-video, inpainting and cinemagraphs: one network that is given a part of the clip.
+
+Lumiere (arXiv 2401.12945, section 4.1) makes all three with one mechanism: the network sees
+[J, C, M], the noisy clip, what is given of the clean one, and where (`stunet.diffusion.masks`).
+
+The network only learns to agree with what is given: it makes every pixel anew, and loses detail of
+those that it was given. But M = 1 says that a pixel is known, so it is put back as it was, after
+the last step. In the clips of all three tasks what was given is there bit for bit, and the outside
+of a cinemagraph does not move at all. `put_back=False` shows what the network itself makes of it.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from stunet.diffusion.masks import MASKS
+from stunet.errors import UserError
+from stunet.generate.text import OnStep, Run, load, load_config, sample_clips
+from stunet.train.conditioning import kind
+
+
+def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
+    """`text.load`, of a run whose network is conditioned on masks.
+
+    Raises:
+        UserError: as `text.load`, or the run trained without masks.
+    """
+    if kind(load_config(workdir)) != "masks":
+        raise UserError(
+            f"{workdir} holds a network that cannot be given a part of the clip; train one with "
+            "masks.image, masks.inpaint or masks.cinemagraph set (shares, which sum to 1 with "
+            "masks.text and masks.outpaint), as experiments/masked_digits.py"
+        )
+    return load(workdir, **sample)
+
+
+def complete(
+    run: Run,
+    prompts: Sequence[str],
+    clips: Float[np.ndarray, "n t h w c"],
+    given: Bool[np.ndarray, "n t h w 1"],
+    *,
+    put_back: bool = True,
+    seed: int = 0,
+    batch_size: int | None = None,
+    on_step: OnStep = lambda done, total: None,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Makes what a mask leaves open of clips.
+
+    Args:
+        run: of `load_masked`.
+        prompts: one for each clip; an empty one says nothing.
+        clips: -1..1; what is not given of them does not matter.
+        given: M, True where a pixel is given; broadcast against the clips.
+        put_back: whether what is given takes the place of what the network makes of it.
+        seed, batch_size, on_step: see `text.text_to_video`.
+
+    Returns:
+        Clips in -1..1.
+
+    Raises:
+        UserError: the run makes clips of another size.
+    """
+    data, count = run.config.data, len(prompts)
+    shape = (data.frames, data.height, data.width, data.channels)
+    if clips.shape[1:] != shape:
+        raise UserError(
+            f"clips are {'x'.join(map(str, clips.shape[1:]))} (frames, rows, columns, channels), "
+            f"and the run makes {'x'.join(map(str, shape))}"
+        )
+    clips = np.broadcast_to(clips, (count, *shape)).astype(np.float32)
+    given = np.broadcast_to(given, (count, *shape[:-1], 1))
+    sampled = sample_clips(
+        run,
+        prompts,
+        (clips, given.astype(np.float32)),
+        seed=seed,
+        batch_size=batch_size,
+        on_step=on_step,
+    )
+    return np.where(given, clips, sampled) if put_back else sampled
+
+
+def image_to_video(
+    run: Run, prompts: Sequence[str], images: Float[np.ndarray, "n h w c"], **options: object
+) -> Float[np.ndarray, "n t h w c"]:
+    """Clips that begin with a picture: C is it and blanks after it, M is 1 in the first frame.
+
+    Args:
+        run, prompts, options: see `complete`.
+        images: -1..1, one for each prompt, or one for all.
+    """
+    everywhere = np.ones(images.shape[1:3], bool)
+    return complete(run, prompts, *_of_picture(run, images, "image", everywhere), **options)
+
+
+def cinemagraph(
+    run: Run,
+    prompts: Sequence[str],
+    images: Float[np.ndarray, "n h w c"],
+    moving: Bool[np.ndarray, "h w"],
+    **options: object,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Pictures of which a region moves: C is the picture in every frame, M is 1 everywhere in the
+    first frame and, from then on, outside the region.
+
+    Args:
+        run, prompts, options: see `complete`.
+        images: -1..1, one for each prompt, or one for all.
+        moving: True in the region.
+    """
+    return complete(run, prompts, *_of_picture(run, images, "cinemagraph", moving), **options)
+
+
+def inpaint(
+    run: Run,
+    prompts: Sequence[str],
+    clips: Float[np.ndarray, "n t h w c"],
+    hole: Bool[np.ndarray, "..."],
+    **options: object,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Clips of which a part is painted anew: C and M are the user's.
+
+    Args:
+        run, prompts, options: see `complete`.
+        clips: -1..1, one for each prompt, or one for all.
+        hole: True where to paint: `[h, w]`, the same in all frames, or `[t, h, w]`.
+    """
+    return complete(run, prompts, clips, ~hole[None, ..., None], **options)
+
+
+def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarray]:
+    """The picture in every frame, and the mask of this kind."""
+    frames = run.config.data.frames
+    first = (np.arange(frames) == 0)[:, None, None]
+    given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))
+    return np.repeat(images[:, None], frames, axis=1), given[None, ..., None]

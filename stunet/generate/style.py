@@ -1,0 +1,63 @@
+"""Stylised text-to-video: spatial weights between a run's own and those of a style
+(`stunet.weights.style`)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from stunet.errors import UserError
+from stunet.generate.text import OnStep, Run, sample_clips
+from stunet.weights.style import check_alpha, interpolate
+
+
+def stylise(
+    run: Run,
+    style: Run,
+    prompts: Sequence[str],
+    alphas: Sequence[float],
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    on_step: OnStep = lambda done, total: None,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Samples each prompt at each alpha.
+
+    Args:
+        run: that the temporal layers, and all settings, are taken from.
+        style: with the same spatial half, of which only the weights and the text encoder count.
+        prompts: captions in the manner of those that the style was trained on.
+        alphas: of `interpolate`: 0 is the run itself, 1 the style's spatial weights.
+        seed: of the noise, which is the same at each alpha.
+        batch_size: clips sampled at once; by default one for each prompt.
+        on_step: called with the steps done and their number, over all alphas.
+
+    Returns:
+        Clips in -1..1: all prompts at the first alpha, then all at the next.
+
+    Raises:
+        UserError: an alpha is not in 0..1, or the two do not go together.
+    """
+    if run.config.text != style.config.text:
+        raise UserError(
+            f"the text encoder is {dataclasses.asdict(run.config.text)}, and the style's "
+            f"{dataclasses.asdict(style.config.text)}; train both with the same"
+        )
+    for alpha in alphas:  # All before the first is sampled, which takes long.
+        check_alpha(alpha)
+    clips = []
+    for number, alpha in enumerate(alphas):
+        mixed = interpolate(run.config, run.params, style.params, alpha)
+        clips.append(
+            sample_clips(
+                dataclasses.replace(run, params=mixed),
+                prompts,
+                seed=seed,
+                batch_size=batch_size,
+                on_step=lambda done, total, number=number: on_step(
+                    number * total + done, len(alphas) * total
+                ),
+            )
+        )
+    return np.concatenate(clips)

@@ -1,0 +1,56 @@
+"""Video-to-video: a clip made anew from the noise level at which only its rough shape is left.
+
+SDEdit (Meng et al., arXiv 2108.01073): noise the clip to an intermediate time, and denoise from
+there. It works on a clip as it does on a picture because the network makes the whole clip at its
+full rate at once (Lumiere, arXiv 2401.12945, section 4.2).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from stunet.errors import UserError
+from stunet.generate.text import OnStep, Run, sample_clips
+from stunet.train.sampling import make_sampler
+
+
+def edit(
+    run: Run,
+    prompts: Sequence[str],
+    clips: Float[np.ndarray, "n t h w c"],
+    strength: float,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    on_step: OnStep = lambda done, total: None,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Makes clips anew, after other prompts.
+
+    Args:
+        run: of `text.load_unconditioned`.
+        prompts: one for each clip to make; an empty one says nothing.
+        clips: -1..1, one for each prompt, or one for all.
+        strength: the time, 0..1, at which the clips are noised: at 0 they come back bit by bit; at
+            1 nothing is left of them, and what is made is what `text.text_to_video` makes of the
+            prompts and the seed. All of `sample.steps` steps are taken from there on.
+        seed, batch_size, on_step: see `text.text_to_video`.
+
+    Returns:
+        Clips in -1..1.
+
+    Raises:
+        UserError: strength is out of range.
+    """
+    if not 0 <= strength <= 1:
+        raise UserError(f"strength is {strength:g}; it is 0 (the clip itself) to 1 (none of it)")
+    clips = np.broadcast_to(clips, (len(prompts), *clips.shape[1:])).astype(np.float32)
+    if strength == 0:
+        return clips
+    run = dataclasses.replace(run, sample=make_sampler(run.config, float(strength)))
+    # The schedule ends just short of pure noise: at 1 a trace of the clips would be left.
+    start = None if strength == 1 else clips
+    return sample_clips(
+        run, prompts, start=start, seed=seed, batch_size=batch_size, on_step=on_step
+    )

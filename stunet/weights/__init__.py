@@ -1,0 +1,1 @@
+"""Weights that did not come from this network's own training run."""

@@ -1,0 +1,46 @@
+"""Runs of a network that is a formula: nothing to train, and little to compile."""
+
+import types
+
+import jax
+import numpy as np
+import tiny
+from PIL import Image
+
+from stunet.generate.text import Run
+from stunet.parallel import mesh as meshes
+from stunet.train import sampling
+
+MODEL = dict(
+    channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
+)
+SHARES = dict(text=0.2, image=0.4, inpaint=0.2, cinemagraph=0.2)
+
+
+def config(**groups):
+    """Of a network that predicts x0, sampled as it is."""
+    groups = {
+        "model": MODEL,
+        "diffusion": dict(prediction="x0"),
+        "sample": dict(threshold="none", guidance_scale=1.0),
+    } | groups
+    return tiny.config(**groups)
+
+
+def replace_network(monkeypatch, network) -> None:
+    """Samplers made from now on call `network(inputs, time)` instead of the real one."""
+    stand_in = types.SimpleNamespace(
+        apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
+    )
+    monkeypatch.setattr(sampling, "make_network", lambda config: stand_in)
+
+
+def run(config) -> Run:
+    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
+    return Run(config, {}, mesh, sampling.make_sampler(config))
+
+
+def write_gif(path, frames: np.ndarray, fps: int = 10) -> None:
+    """Grey frames [t, h, w], pixel by pixel; 100 must be divisible by `fps`."""
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // fps)

@@ -1,0 +1,93 @@
+"""`stunet sample TASK`: what each task writes, and what it notes of how that was made."""
+
+import json
+
+import numpy as np
+import pytest
+import stand_in
+import test_step
+from PIL import Image
+
+from stunet import cli, configs
+from stunet.generate.tasks import TASKS
+from stunet.parallel import mesh as meshes
+from stunet.train.checkpoints import Checkpoints
+
+CONFIG = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
+FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
+
+# Task -> its own arguments, and the end of its files' names.
+OWN = {
+    "text": (["--prompt", "a 3"], "a_3_seed2"),
+    "image": (["--image", "{dir}/first.png"], "no_prompt_seed2_image_first"),
+    "inpaint": (
+        ["--video", "{dir}/clip.gif", "--mask", "{dir}/mask.gif"],
+        "no_prompt_seed2_inpaint_clip",
+    ),
+    "cinemagraph": (
+        ["--image", "{dir}/first.png", "--box", "0,0,4,4", "--prompt", "a 3"],
+        "a_3_seed2_cinemagraph_first",
+    ),
+    "video": (
+        ["--video", "{dir}/clip.gif", "--strength", "0.5"],
+        "no_prompt_seed2_video_clip_strength0_5",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("masked")
+    configs.write(CONFIG, workdir / "config.json")
+    with Checkpoints(workdir) as checkpoints:
+        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        checkpoints.save(state.replace(step=state.step + 7), {"global_next_index": 0})
+        checkpoints.wait()
+    Image.fromarray(FRAMES[0]).save(workdir / "first.png")
+    stand_in.write_gif(workdir / "clip.gif", FRAMES)
+    stand_in.write_gif(workdir / "mask.gif", 255 - FRAMES // 2)
+    return workdir
+
+
+def test_every_task_is_tried_here():
+    assert set(OWN) <= set(TASKS)
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_a_task_writes_clips_and_all_that_they_depend_on(
+    workdir, tmp_path, monkeypatch, capsys, task
+):
+    stand_in.replace_network(monkeypatch, lambda inputs, time: 0.5 * inputs[..., :1])
+    own, name = OWN[task]
+    own = [a.format(dir=workdir) for a in own]
+    shared = ["--workdir", workdir, "--out", tmp_path, "--num", 2, "--seed", 2, "--steps", 1]
+    status = cli.main(["sample", task, *map(str, shared), *own])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    ends = (".gif", ".mp4", "_xt.png", ".json")
+    assert {p.name for p in tmp_path.iterdir()} == {name + end for end in ends}
+    assert all(str(tmp_path / f"{name}{end}") in printed.out for end in ends)
+    noted = json.loads((tmp_path / f"{name}.json").read_text())
+    expected = {"task": task, "workdir": str(workdir), "checkpoint": 7, "seed": 2}
+    assert noted | expected == noted
+    assert len(noted["prompts"]) == 2
+    assert noted["sample"]["steps"] == 1
+    given = dict(zip(own[::2], own[1::2], strict=True))
+    for flag, value in given.items():
+        assert flag == "--prompt" or str(noted[flag.strip("-")]) == value
+
+
+def test_no_task_or_none_of_that_name_gets_one_sentence(capsys):
+    for arguments in (["--workdir", "w"], [], ["imag"]):
+        assert cli.main(["sample", *arguments]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert all(task in line for task in TASKS)
+    assert "did you mean 'image'?" in line
+
+
+def test_what_a_run_was_not_trained_for(workdir, tmp_path, capsys):
+    configs.write(stand_in.config(), tmp_path / "config.json")
+    for task in ("image", "inpaint", "cinemagraph"):
+        own = [a.format(dir=workdir) for a in OWN[task][0]]
+        assert cli.main(["sample", task, "--workdir", str(tmp_path), *own]) == 1
+        assert "train one with masks.image" in capsys.readouterr().err

@@ -1,0 +1,48 @@
+"""Run by test_upscale.py in a process of its own: a clip enlarged on four devices and on one, of
+which the largest difference is printed, and on how many devices the segments lay."""
+
+import pathlib
+import sys
+import types
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "train"))
+import tiny
+
+from stunet.generate import upscale
+from stunet.parallel import mesh as meshes
+from stunet.train import sampling
+
+SAMPLE = dict(steps=2, threshold="none", guidance_scale=2.0)
+
+
+def network(params, inputs, time, text, text_mask):
+    noise, given = inputs[..., :1], inputs[..., 1:2]
+    captioned = text_mask.any(1)[:, None, None, None, None]
+    return jnp.tanh(0.5 * noise.mean(1, keepdims=True) + given * (1 + 0.1 * captioned))
+
+
+def enlarged(devices: int, low: np.ndarray, on_step) -> np.ndarray:
+    config = tiny.config(mesh=dict(data=devices), upscale=dict(factor=2), sample=SAMPLE)
+    mesh = meshes.make_mesh(config.mesh, jax.devices()[:devices])
+    with mock.patch.object(
+        sampling, "make_network", return_value=types.SimpleNamespace(apply=network)
+    ):
+        upscaler = upscale.make_upscaler(config, {}, mesh)
+    return upscale.upscale(upscaler, low, "a 3", overlap=1, batch_size=3, on_step=on_step).clip
+
+
+if __name__ == "__main__":
+    low = np.random.default_rng(0).uniform(-1, 1, (15, 4, 4, 1)).astype(np.float32)
+    spread = []
+
+    def on_step(done: int, total: int) -> None:
+        clips = [a for a in jax.live_arrays() if a.shape == (4, 4, 8, 8, 1)]
+        spread.append(max(len(a.sharding.device_set) for a in clips))
+
+    four, one = enlarged(4, low, on_step), enlarged(1, low, lambda done, total: None)
+    print(np.abs(four - one).max(), min(spread))
