@@ -1,7 +1,10 @@
 """Transformers as text encoders: the real MiniLM, and what holds for any checkpoint."""
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -96,6 +99,26 @@ def test_any_text_is_encoded_whatever_mesh_is_set(t5):
         states, mask = encode(["猫が走る", "\ud800", "🎬"])
     assert mask.any(1).all()
     assert np.isfinite(states).all()
+
+
+def test_devices_share_a_batch(t5, tmp_path):
+    code = """
+import sys, jax, numpy
+from stunet.nn.text import text_encoder
+encode = text_encoder("t5:" + sys.argv[1], 16)
+states, _ = encode(sys.argv[3:])
+assert encode._split.mesh.size == jax.device_count() == 4
+numpy.save(sys.argv[2], states)
+"""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    file = tmp_path / "states.npy"
+    subprocess.run(
+        [sys.executable, "-c", code, t5, file, *CAPTIONS],
+        check=True,
+        env=os.environ | {"XLA_FLAGS": flags},
+    )
+    states, _ = text_encoder(f"t5:{t5}", 16)(CAPTIONS)
+    np.testing.assert_allclose(np.load(file), states, atol=1e-5)
 
 
 def test_few_captions_are_kept(t5, monkeypatch):
