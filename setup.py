@@ -10,6 +10,7 @@ TEST = [
     "pytest",
     "pytest-xdist",
     "ruff",
+    "sentencepiece",
     "torch",
     "transformers",
 ]
@@ -36,10 +37,13 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11",
+        "protobuf",
+        "safetensors>=0.5",
         "scikit-learn>=1.6",
         "scipy",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
+        "tokenizers>=0.21",
         "tqdm",
     ],
     extras_require={

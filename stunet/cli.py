@@ -87,6 +87,9 @@ def _prepare(arguments) -> None:
     from stunet.data.prepare import prepare
     from stunet.nn.text import text_encoder
 
+    if arguments.text_encoder != "bytes":
+        set_up_jax()
+    encoder = text_encoder(arguments.text_encoder, arguments.text_max_length, arguments.text_dim)
     print(
         prepare(
             arguments.input,
@@ -96,10 +99,9 @@ def _prepare(arguments) -> None:
             height=arguments.height,
             width=arguments.width,
             channels=arguments.channels,
-            encode_text=text_encoder(
-                arguments.text_encoder, arguments.text_max_length, arguments.text_dim
-            ),
+            encode_text=encoder,
             text_encoder=arguments.text_encoder,
+            text_fingerprint=encoder.fingerprint,
             val_fraction=arguments.val_fraction,
         )
     )
@@ -324,9 +326,16 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--width", type=at_least_one, default=32, help="columns of a clip")
     prepare.add_argument("--channels", type=int, choices=(1, 3), default=3, help="grey or RGB")
     prepare.add_argument("--val-fraction", type=float, default=0.1, help="of clips held out")
-    prepare.add_argument("--text-encoder", default="bytes", help="of the captions")
+    prepare.add_argument(
+        "--text-encoder",
+        default="bytes",
+        metavar="NAME",
+        help="of the captions: bytes, minilm, or t5:DIR, a T5-v1.1 checkpoint",
+    )
     prepare.add_argument("--text-max-length", type=at_least_one, default=64, help="tokens")
-    prepare.add_argument("--text-dim", type=int, default=64, help="width of a token's state")
+    prepare.add_argument(
+        "--text-dim", type=int, help="width of a token's state (64 of bytes; else the encoder's)"
+    )
     return parser
 
 

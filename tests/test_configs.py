@@ -50,6 +50,10 @@ def test_written_config_reads_back(tmp_path):
         ({"model__groups": 24}, r"channel_multipliers\[0\] is 64, which 24 does not divide"),
         ({"model__head_channels": 48}, "which 48 does not divide .*model.head_channels"),
         ({"model__text_pooling_heads": 7}, "text.dim is 64, which 7 does not divide"),
+        ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose 'bytes', 'minilm' or 't5:DIR'"),
+        ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose .*'t5:DIR'"),
+        ({"text__encoder": "minilm"}, "text.dim is 64, .*384 features; set text.dim to 384"),
+        ({"text__fingerprint": "12ab"}, "text.fingerprint is '12ab', and 'bytes' has none"),
         ({"data__digit_size": 20}, "larger than the clip's 16x16"),
         ({"data__source": "clips"}, "data.path must name the directory"),
         ({"train__batch_size": 16, "train__accumulate": 3}, "which 3 does not divide"),
@@ -103,3 +107,16 @@ def test_only_what_does_not_change_the_updates_may_differ_when_a_run_continues()
     assert configs.differences(config, other) == []
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, beta2=0.5))
     assert configs.differences(config, other) == ["train.beta2 is 0.99 there and 0.5 here"]
+
+
+def test_a_text_encoder_may_lie_elsewhere_when_a_run_continues_but_be_no_other():
+    def text(encoder, fingerprint=""):
+        return changed(text__encoder=encoder, text__fingerprint=fingerprint)
+
+    noted = text("t5:/here", "12ab")
+    assert configs.differences(noted, text("t5:/there", "12ab")) == []
+    assert configs.differences(noted, text("t5:/here")) == []
+    (difference,) = configs.differences(noted, text("t5:/here", "34cd"))
+    assert difference == "text.fingerprint is '12ab' there and '34cd' here"
+    (difference,) = configs.differences(noted, text("t5:/there"))
+    assert difference.startswith("text.encoder is ")

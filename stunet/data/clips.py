@@ -51,6 +51,7 @@ class ClipRecords:
         fps: float | int | None = None,
         encode_text: EncodeText | None = None,
         text_encoder: str | None = None,
+        text_fingerprint: str = "",
         text_shape: tuple[int, int] | None = None,
         video_feature: str | None = None,
         caption_feature: str | None = None,
@@ -66,7 +67,9 @@ class ClipRecords:
           channels: of the clips.
           fps: frames per second, checked if the data set says.
           encode_text: makes the text states as captions are read, if none are stored.
-          text_encoder: name of the encoder that stored states must come from.
+          text_encoder: the encoder that stored states must come from, by its name; of "t5:DIR" the
+            directory may be another.
+          text_fingerprint: of that encoder, checked if the records note one.
           text_shape: (l, d) that stored states must have.
           video_feature: path of the clip's feature, such as "steps/image"; by default the first
             that has the shape of one.
@@ -79,7 +82,7 @@ class ClipRecords:
         """
         self.directory, self.split = Path(directory), split
         info = _open_data_set(self.directory)
-        self.metadata = _read_metadata(self.directory)
+        self.metadata = read_metadata(self.directory)
         self.fps = self.metadata.get("fps")
         self._encode_text = encode_text
         self._fields = find_clip_fields(
@@ -93,11 +96,10 @@ class ClipRecords:
                 " prepare it again or change fps"
             )
         self.text_shape = self._fields.text_shape
-        stored_by = self.metadata.get("text_encoder", {}).get("name")
-        if self.text_shape and None not in (text_encoder, stored_by) and text_encoder != stored_by:
-            raise UserError(
-                f"{self.directory} holds text states of the encoder {stored_by!r}, not"
-                f" {text_encoder!r}; prepare it again or change the text encoder"
+        if self.text_shape:
+            noted = self.metadata.get("text_encoder", {})
+            self._check_encoder(
+                (noted.get("name"), noted.get("fingerprint")), (text_encoder, text_fingerprint)
             )
         if None not in (self.text_shape, text_shape) and self.text_shape != text_shape:
             raise UserError(
@@ -142,6 +144,21 @@ class ClipRecords:
             )
         return tuple(h if h is not None else a for h, a in zip(held, asked, strict=True))
 
+    def _check_encoder(self, held, asked):
+        """Raises if the states are of another encoder than asked for, as (name, fingerprint)."""
+        kinds = [name and name.partition(":")[0] for name, _ in (held, asked)]
+        if None not in kinds and kinds[0] != kinds[1]:
+            raise UserError(
+                f"{self.directory} holds text states of the encoder {held[0]!r}, not {asked[0]!r};"
+                " prepare it again or change the text encoder"
+            )
+        if held[1] and asked[1] and held[1] != asked[1]:
+            raise UserError(
+                f"{self.directory} holds text states of {held[0]!r} with the fingerprint"
+                f" {held[1]}, and the text encoder {asked[0]!r} has {asked[1]}: other weights or"
+                " another tokenizer; prepare it again"
+            )
+
     def _fit(self, video, index):
         video = video[: self.shape[0]]
         if any(s not in (None, v) for s, v in zip(self.shape, video.shape, strict=True)):
@@ -185,7 +202,12 @@ def _open_data_set(directory: Path):
     return info
 
 
-def _read_metadata(directory: Path) -> dict[str, Any]:
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """What `prepare` noted beside the records; empty for a data set made otherwise.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = directory / METADATA_FILE
     if not path.is_file():
         return {}

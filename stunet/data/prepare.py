@@ -23,6 +23,9 @@ from stunet.data.records import METADATA_FILE, ClipWriter
 from stunet.errors import UserError
 from stunet.files import full_disk_explained
 
+# Videos whose captions are encoded at once.
+_CAPTIONS = 64
+
 EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
@@ -79,6 +82,7 @@ def prepare(
     channels: int = 3,
     encode_text: EncodeText | None = None,
     text_encoder: str | None = None,
+    text_fingerprint: str = "",
     val_fraction: float | int = 0.1,
     name: str = "clips",
     shard_bytes: int = 256 * 2**20,
@@ -106,6 +110,7 @@ def prepare(
       encode_text: from n captions to states float32 [n, l, d] and mask bool [n, l], stored with
         every clip; with None only the captions are.
       text_encoder: the encoder's name, noted for whoever reads the records.
+      text_fingerprint: of its weights and tokenizer, noted likewise.
       val_fraction: in [0, 1). Unless it is 0, at least one of two or more clips is held out.
       name: the data set's name for TFDS; lower case letters, digits and underscores.
       shard_bytes: size at which a new record file begins.
@@ -148,7 +153,12 @@ def prepare(
             "height": height,
             "width": width,
             "channels": channels,
-            "text_encoder": {"name": text_encoder, "max_length": length, "dim": dim},
+            "text_encoder": {
+                "name": text_encoder,
+                "max_length": length,
+                "dim": dim,
+                "fingerprint": text_fingerprint,
+            },
             "val_fraction": val_fraction,
             "videos": done.clips,
             "skipped": done.skipped,
@@ -181,10 +191,12 @@ class _Done:
 def _write_clips(spooled, captions, shape, writer, encode_text, val_fraction, progress) -> _Done:
     """Deals the decoded clips out to the splits."""
     done = _Done()
+    encoded = _encoded_ahead(list(captions.values()), encode_text)
     # Beginning above 0 makes the first video with clips to spare give one.
     owed = 1 - val_fraction if val_fraction else 0.0
     hidden = None if progress else True
-    for video, result in tqdm(spooled, total=len(captions), unit="video", disable=hidden):
+    videos = zip(spooled, encoded, strict=True)
+    for (video, result), text in tqdm(videos, total=len(captions), unit="video", disable=hidden):
         if isinstance(result, CorruptVideo):
             done.skipped[video] = str(result)
             continue
@@ -198,11 +210,9 @@ def _write_clips(spooled, captions, shape, writer, encode_text, val_fraction, pr
         may_hold_out = num_clips if done.clips else num_clips - 1
         val = min(math.floor(owed + 1e-9), may_hold_out)
         owed -= val
-        example = {"caption": captions[video]}
-        if encode_text is not None:
-            states, mask = encode_text([captions[video]])
-            done.text_shape = states.shape[1:]
-            example |= {"text": states[0], "text_mask": mask[0]}
+        example = {"caption": captions[video], **text}
+        if text:
+            done.text_shape = text["text"].shape
         with spool.open("rb") as file:
             for i in range(num_clips):
                 clip = np.frombuffer(file.read(math.prod(shape)), np.uint8).reshape(shape)
@@ -213,6 +223,22 @@ def _write_clips(spooled, captions, shape, writer, encode_text, val_fraction, pr
             {"file": video, "caption": captions[video], "train": num_clips - val, "val": val}
         )
     return done
+
+
+def _encoded_ahead(
+    captions: Sequence[str], encode_text: EncodeText | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """The states and the mask of each caption in turn, as they lie in an example; encoded in
+    batches, of which each holds a caption once."""
+    for begin in range(0, len(captions), _CAPTIONS):
+        batch = captions[begin : begin + _CAPTIONS]
+        if encode_text is None:
+            yield from ({} for _ in batch)
+            continue
+        rows = {caption: i for i, caption in enumerate(dict.fromkeys(batch))}
+        states, mask = encode_text(list(rows))
+        for caption in batch:
+            yield {"text": states[rows[caption]], "text_mask": mask[rows[caption]]}
 
 
 def _decode_all(input_dir, videos, partial, shape, fps, workers) -> Iterator[tuple]:

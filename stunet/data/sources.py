@@ -1,17 +1,20 @@
 """From a config to the examples that it asks for."""
 
 import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
 from stunet import configs
-from stunet.data.clips import ClipRecords
+from stunet.data.clips import ClipRecords, read_metadata
 from stunet.data.motions import Motions, Stage
 from stunet.data.moving_digits import MovingDigits
 from stunet.errors import UserError, choose
-from stunet.nn.text import TextEncoder, text_encoder
+from stunet.nn.text import Encoded, TextEncoder, text_encoder
 
 Source = grain.sources.RandomAccessDataSource
 
@@ -81,9 +84,33 @@ class Strided:
         return self._source.truth(index)
 
 
-def make_encoder(text: configs.Text) -> TextEncoder:
-    """The text encoder of a config: captions -> states `[n, l, d]` and mask `[n, l]`."""
-    return text_encoder(text.encoder, text.max_length, text.dim)
+@functools.lru_cache(maxsize=4)
+def make_encoder(text: configs.Text) -> TextEncoder | Any:
+    """The text encoder of a config: captions -> states `[n, l, d]` and mask `[n, l]`.
+
+    Training and validation share one, whose weights may be large.
+
+    Raises:
+        UserError: as `text_encoder`, whose attributes it has.
+    """
+    return text_encoder(text.encoder, text.max_length, text.dim, text.fingerprint)
+
+
+def with_fingerprint(config: configs.Config) -> configs.Config:
+    """The config with the fingerprint of its text encoder noted in it, so that nothing goes on with
+    other weights: as the records say, if they hold the states, and or else as the encoder does.
+
+    Raises:
+        UserError: the encoder is needed and cannot be made.
+    """
+    text = config.text
+    if text.fingerprint:
+        return config
+    noted = {}
+    if config.data.source == "clips":
+        noted = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
+    fingerprint = noted.get("fingerprint", "") or make_encoder(text).fingerprint
+    return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
 
 
 def make_source(config: configs.Config, split: str) -> Source:
@@ -156,7 +183,7 @@ def _motions(config: configs.Config, split: str) -> Source:
 
 def _clips(config: configs.Config, split: str) -> Source:
     data, text = config.data, config.text
-    return ClipRecords(
+    records = ClipRecords(
         data.path,
         split,
         frames=data.frames,
@@ -164,10 +191,20 @@ def _clips(config: configs.Config, split: str) -> Source:
         width=data.width,
         channels=data.channels,
         fps=data.fps,
-        encode_text=make_encoder(text),
+        encode_text=functools.partial(_encode, text),
         text_encoder=text.encoder,
+        text_fingerprint=text.fingerprint,
         text_shape=(text.max_length, text.dim),
     )
+    if records.text_shape is None:
+        make_encoder(text)
+    return records
+
+
+def _encode(text: configs.Text, captions: Sequence[str]) -> Encoded:
+    """Makes the encoder when it is first asked: records that hold states need none, and where they
+    are trained on there may be none."""
+    return make_encoder(text)(captions)
 
 
 SOURCES = {"moving_digits": _moving_digits, "motions": _motions, "clips": _clips}

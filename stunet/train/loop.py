@@ -47,6 +47,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         `train.init_from` holds no weights that fit, the loss is not finite, the disk is full,
         `workdir` may not be written.
     """
+    config = sources.with_fingerprint(config)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.train, mesh)
     train_source = sources.make_source(config, "train")

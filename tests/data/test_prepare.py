@@ -2,17 +2,21 @@
 
 import errno
 import json
+import shutil
 
 import av
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from stunet import configs
 from stunet.data import prepare as prepare_module
+from stunet.data import sources
 from stunet.data.clips import ClipRecords
 from stunet.data.decode import decode_clips
 from stunet.data.prepare import find_videos, prepare
 from stunet.errors import UserError
+from stunet.nn.text import text_encoder
 
 SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
 QUIET = {"progress": False, "workers": 2}
@@ -80,6 +84,65 @@ def test_round_trip_gives_every_clip_once(folder, tmp_path):
     assert (summary.captioned, summary.dropped_frames, summary.too_short) == (2, 6, ["c.mp4"])
     assert "19 clips" in str(summary)
     assert "c.mp4" in str(summary)
+
+
+def test_each_caption_is_encoded_once_in_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_CAPTIONS", 3)
+    captions, asked = ["x", "yy", "x", "zzz", "x"], []
+
+    def encode(batch):
+        asked.append(list(batch))
+        return encode_text(batch)
+
+    for caption, text in zip(
+        captions, prepare_module._encoded_ahead(captions, encode), strict=True
+    ):
+        assert text["text"][0, 0] == text["text_mask"].sum() == len(caption)
+    assert asked == [["x", "yy"], ["zzz", "x"]]
+
+
+def test_records_hold_what_sampling_encodes_and_no_other_encoder_reads_them(folder, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    tiny_t5 = pytest.importorskip("tiny_t5")
+    here, there, other = (tmp_path / name for name in ("t5", "copy", "other"))
+    tiny_t5.save(here)
+    tiny_t5.save(other, seed=1)
+    shutil.copytree(here, there)
+    encoder = text_encoder(f"t5:{here}", 16)
+    prepare(
+        folder,
+        tmp_path / "out",
+        **SIZE,
+        encode_text=encoder,
+        text_encoder=f"t5:{here}",
+        text_fingerprint=encoder.fingerprint,
+        **QUIET,
+    )
+
+    def config(place):
+        data = {"source": "clips", "path": str(tmp_path / "out"), "channels": 3}
+        text = {"encoder": f"t5:{place}", "max_length": 16, "dim": tiny_t5.DIM}
+        model = {"temporal_factors": (1, 1, 1, 1)}
+        return configs.resolve({"data": data | SIZE, "text": text, "model": model})
+
+    # The encoder lies elsewhere, and while the states are read from records, nowhere.
+    for place in (there, tmp_path / "nowhere"):
+        noted = sources.with_fingerprint(config(place))
+        assert noted.text.fingerprint == encoder.fingerprint
+        example = sources.make_source(noted, "val")[0]
+    states, mask = sources.make_encoder(sources.with_fingerprint(config(there)).text)(
+        [example["caption"]]
+    )
+    np.testing.assert_allclose(example["text"], states[0], atol=1e-5)
+    np.testing.assert_array_equal(example["text_mask"], mask[0])
+    text = noted.text
+    with pytest.raises(UserError, match="another than the one trained with"):
+        sources.make_encoder(configs.Text(f"t5:{other}", 16, text.dim, text.fingerprint))
+    with pytest.raises(UserError, match="other weights or another tokenizer"):
+        ClipRecords(tmp_path / "out", "val", text_encoder="t5:x", text_fingerprint="12ab")
+    with pytest.raises(UserError, match="not 'minilm'"):
+        ClipRecords(tmp_path / "out", "val", text_encoder="minilm")
 
 
 def test_number_of_workers_and_size_of_shards_change_nothing_that_is_read(folder, tmp_path):

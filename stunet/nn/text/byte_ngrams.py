@@ -1,16 +1,13 @@
-"""Turns captions into token states that the network attends to."""
+"""Token states of words from their bytes: no download, no training, no network."""
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from stunet.errors import UserError, choose
-
 Encoded = tuple[Float32[np.ndarray, "n l d"], Bool[np.ndarray, "n l"]]
-TextEncoder = Callable[[Sequence[str]], Encoded]
 
 # What one encoder may keep of captions it has met. Captions of procedural data and of one epoch
 # repeat; those of a large data set are written to its records once.
@@ -32,7 +29,14 @@ class BytesEncoder:
     words of one stem alike, and every word weighs the same in a mean over tokens, a digit as much
     as a long verb. The same caption gives the same bits on every machine, and checkpoints rely on
     it.
+
+    Attributes:
+      max_length: tokens in a caption (l).
+      dim: size of a token's state (d).
+      fingerprint: empty, for there are no weights that could be others.
     """
+
+    fingerprint = ""
 
     def __init__(self, max_length: int, dim: int):
         self.max_length = max_length
@@ -74,33 +78,6 @@ class BytesEncoder:
             rms = np.sqrt(np.dot(signs, signs) / self.dim)
             states[i] = signs / max(rms, 1.0) + self._positions[i]
         return states
-
-
-TEXT_ENCODERS = {"bytes": BytesEncoder}
-
-
-def text_encoder(name: str, max_length: int, dim: int) -> TextEncoder:
-    """Makes the encoder `name` of `TEXT_ENCODERS`.
-
-    Args:
-      name: "bytes".
-      max_length: tokens in a caption (l); longer captions are cut.
-      dim: size of a token's state (d).
-
-    Returns:
-      A function of n captions that gives states float32 [n, l, d] of about unit RMS and a mask bool
-      [n, l].
-
-    Raises:
-      UserError: an unknown name, or a size that is too small.
-    """
-    encoder = choose(TEXT_ENCODERS, name, "text encoder")
-    if max_length < 1 or dim < 8:
-        raise UserError(
-            "a text encoder needs a max_length of at least 1 and a dim of at least 8, not"
-            f" {max_length} and {dim}"
-        )
-    return encoder(max_length, dim)
 
 
 def _ngrams(word: bytes) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""The encoder of T5-v1.1, whose token states Imagen and DeepFloyd IF attend to.
+
+T5 is Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+Transformer" (arXiv 1910.10683): layers normalise their input by its root mean square alone, no
+layer has a bias, attention scores are not scaled, and position is a learnt bias of the scores for
+each bucket of distances, which the first layer holds for all. v1.1 has gated GELUs (arXiv
+2002.05202).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from stunet.errors import UserError
+from stunet.nn.text.checkpoint import Architecture, fields
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """The keys of a checkpoint's config.json that say how its encoder computes, by their names
+    there."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+class T5Encoder(nn.Module):
+    """Token ids -> states of `d_model` features, in float32."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
+        """
+        Args:
+            ids: in 0..vocab_size - 1.
+            mask: True where there is a token. No token attends to others; what stands in their
+                place is without meaning.
+        """
+        c, length = self.config, ids.shape[1]
+        x = nn.Embed(c.vocab_size, c.d_model, dtype=jnp.float32, name="shared")(ids)
+        position = np.arange(length)
+        buckets = relative_position_bucket(
+            position[None] - position[:, None],
+            c.relative_attention_num_buckets,
+            c.relative_attention_max_distance,
+        )
+        table = nn.Embed(
+            c.relative_attention_num_buckets,
+            c.num_heads,
+            dtype=jnp.float32,
+            name="relative_attention_bias",
+        )
+        bias = table(jnp.asarray(buckets)).transpose(2, 0, 1)
+        bias = jnp.where(mask[:, None, None, :], bias, jnp.finfo(jnp.float32).min)
+        for i in range(c.num_layers):
+            x = _Block(c, name=f"block_{i}")(x, bias)
+        return nn.RMSNorm(c.layer_norm_epsilon, dtype=jnp.float32, name="final_norm")(x)
+
+
+class _Block(nn.Module):
+    """Self-attention, then the gated feed-forward layer, each added to its input."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b l d"], bias: Float[Array, "b h l l"]):
+        c = self.config
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, use_bias=False, dtype=jnp.float32, name=name)
+
+        h = nn.RMSNorm(c.layer_norm_epsilon, dtype=jnp.float32, name="attention_norm")(x)
+        q, k, v = (
+            dense(c.num_heads * c.d_kv, name)(h).reshape(*h.shape[:-1], c.num_heads, c.d_kv)
+            for name in ("q", "k", "v")
+        )
+        # Not divided by the root of d_kv: T5 is initialised and trained without.
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) + bias)
+        attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        x += dense(c.d_model, "o")(attended.reshape(*h.shape[:-1], -1))
+        h = nn.RMSNorm(c.layer_norm_epsilon, dtype=jnp.float32, name="feed_forward_norm")(x)
+        gate = nn.gelu(dense(c.d_ff, "wi_0")(h), approximate=True)
+        return x + dense(c.d_model, "wo")(gate * dense(c.d_ff, "wi_1")(h))
+
+
+def relative_position_bucket(
+    distance: Int[np.ndarray, "..."], buckets: int, max_distance: int
+) -> Int[np.ndarray, "..."]:
+    """The bucket of a distance in tokens, from the query to the key (section 2.1 of the paper).
+
+    The upper half of the buckets is for keys to the right. Of each half, the first half is for one
+    distance each; the rest grow logarithmically up to `max_distance`, beyond which all are alike.
+    """
+    half = buckets // 2
+    exact = half // 2
+    right = np.where(distance > 0, half, 0)
+    distance = np.abs(distance)
+    # In float32, as the checkpoints were trained: rounding decides at whole powers.
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
+    scaled = ratio / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
+    far = np.minimum(exact + scaled.astype(np.int64), half - 1)
+    return (right + np.where(distance < exact, distance, far)).astype(np.int32)
+
+
+def t5(config: Mapping[str, Any], place: str) -> Architecture:
+    """What a checkpoint's config.json describes.
+
+    Args:
+        config: what the file holds.
+        place: its path, for errors.
+
+    Raises:
+        UserError: it is no T5-v1.1, or lacks a key.
+    """
+    found = config.get("model_type"), config.get("feed_forward_proj")
+    if found != ("t5", "gated-gelu"):
+        raise UserError(
+            f"{place} has model_type {found[0]!r} and feed_forward_proj {found[1]!r}; a T5-v1.1 "
+            "checkpoint has 't5' and 'gated-gelu'"
+        )
+    c = fields(T5Config, config, place)
+    names = {
+        # Tied, and stored under either name.
+        "shared/embedding": ("shared.weight", "encoder.embed_tokens.weight"),
+        "relative_attention_bias/embedding": (
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        ),
+        "final_norm/scale": ("encoder.final_layer_norm.weight",),
+    }
+    for i in range(c.num_layers):
+        ours, attention, mlp = (
+            f"block_{i}",
+            f"encoder.block.{i}.layer.0",
+            f"encoder.block.{i}.layer.1",
+        )
+        names[f"{ours}/attention_norm/scale"] = (f"{attention}.layer_norm.weight",)
+        names[f"{ours}/feed_forward_norm/scale"] = (f"{mlp}.layer_norm.weight",)
+        for name in ("q", "k", "v", "o"):
+            names[f"{ours}/{name}/kernel"] = (f"{attention}.SelfAttention.{name}.weight",)
+        for name in ("wi_0", "wi_1", "wo"):
+            names[f"{ours}/{name}/kernel"] = (f"{mlp}.DenseReluDense.{name}.weight",)
+    return Architecture(T5Encoder(c), names, c.vocab_size, c.d_model, None)

@@ -1,0 +1,56 @@
+"""A tokenizer's file means what the library that wrote it takes it to mean."""
+
+import pytest
+
+from stunet.errors import UserError
+from stunet.nn.text import tokens
+
+sentencepiece = pytest.importorskip("sentencepiece")
+
+TEXT = "a dog runs left\nthe cat runs right\nquick brown foxes jump over lazy dogs\n12 345 6789\n"
+CAPTIONS = [
+    "a dog runs left",
+    "  Two   dogs,\tand a  cat \n",
+    "ﬁne ½ Ｗｉｄｅ  猫が走る🎬🎬 x",
+    "unquickable",
+    "12.5",
+]
+
+
+@pytest.fixture(scope="module")
+def spiece(tmp_path_factory):
+    """A unigram model with T5's special tokens, as `tokenizer/` beside `text_encoder/`."""
+    root = tmp_path_factory.mktemp("pipeline")
+    for name in ("tokenizer", "text_encoder"):
+        (root / name).mkdir()
+    (root / "text.txt").write_text(TEXT * 20)
+    special = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(root / "text.txt"),
+        model_prefix=str(root / "tokenizer" / "spiece"),
+        vocab_size=40,
+        minloglevel=2,
+        **special,
+    )
+    return root
+
+
+def test_ids_are_those_of_sentencepiece(spiece):
+    file = tokens.find(spiece / "text_encoder")
+    assert file == spiece / "tokenizer" / "spiece.model"
+    tokenizer = tokens.load(file, 64, 40)
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    for caption in CAPTIONS:
+        assert tokenizer.encode(caption).ids == [*reference.encode(caption), 1]
+    assert tokens.load(file, 4, 40).encode(CAPTIONS[0]).ids[-1] == 1
+
+
+def test_other_files_are_refused(spiece, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(b"\xff" * 20)
+    with pytest.raises(UserError, match="is damaged: no SentencePiece model"):
+        tokens.load(tokens.find(tmp_path), 8, 40)
+    (tmp_path / "spiece.model").write_bytes(b"")
+    with pytest.raises(UserError, match="no unigram model with the token </s>"):
+        tokens.load(tokens.find(tmp_path), 8, 40)
+    with pytest.raises(UserError, match="token ids up to 39 and the checkpoint 32 tokens"):
+        tokens.load(spiece / "tokenizer" / "spiece.model", 8, 32)
