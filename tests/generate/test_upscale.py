@@ -145,25 +145,28 @@ def test_weights_of_the_average_are_used():
     assert np.abs(uniform - ramp).max() > 1e-3
 
 
-def test_160_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
+def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     """What devices hold, and the programs, are those of 40 frames; the host's memory grows by three
     clips, and the low-resolution one."""
     (upscaler, _), held, traced = upscaler_of(blending, steps=1), {}, {}
 
     def on_step(done, total):
+        # What has been let go of, and lies in cycles, is collected now and then only.
+        gc.collect()
         held[frames] = max(held.get(frames, 0), sum(array.nbytes for array in jax.live_arrays()))
 
-    for frames in (12, 40, 160):  # The first compiles.
+    for frames in (12, 40, 640):  # The first compiles.
         low = low_clip(frames)
         gc.collect()
         tracemalloc.start()
-        found = upscale.upscale(upscaler, low, overlap=OVERLAP, batch_size=8, on_step=on_step)
+        found = upscale.upscale(upscaler, low, overlap=OVERLAP, batch_size=2, on_step=on_step)
         traced[frames] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert len(found.clip) == 160
-    assert held[40] == held[160]
+    assert len(found.clip) == 640
+    assert held[40] == held[640]
     assert {program._cache_size() for program in upscaler.parts} == {1}
-    assert traced[160] - traced[40] < 3.3 * found.clip[40:].nbytes
+    # And a few batches of segments that have not been let go of.
+    assert traced[640] - traced[40] < 3.5 * found.clip[40:].nbytes
 
 
 @pytest.mark.parametrize(
