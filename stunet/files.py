@@ -22,6 +22,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def user_cache(what: str) -> Path:
+    """The directory of what is kept for the user between runs, in the cache that XDG names."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "stunet" / what
+
+
 @contextlib.contextmanager
 def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
     """Within: running out of space becomes a UserError.
