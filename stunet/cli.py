@@ -134,7 +134,7 @@ def _plan(arguments) -> None:
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
         if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
-        else pieces.Costs(config, *topology) as costs,
+        else pieces.Costs(config, *topology, scale=not arguments.every_block) as costs,
     ):
         plan = make_plan(config, chip, devices, topology, costs)
     print(report.as_json(plan) if arguments.json else report.text(plan))
@@ -290,6 +290,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--slices", type=at_least_one, default=1, help="of that topology")
     plan.add_argument(
         "--memory-only", action="store_true", help="say what fits, several times sooner"
+    )
+    plan.add_argument(
+        "--every-block",
+        action="store_true",
+        help="compile those too whose time follows, within a few percent, from a narrower one's",
     )
     plan.add_argument(
         "--search",

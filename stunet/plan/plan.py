@@ -152,7 +152,7 @@ def model_flops(config: configs.Config) -> int:
     """Operations that a step asks for: forward, and twice as many backward; where parameters are
     frozen, as many."""
     frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
-    in_frozen = sum(pieces.forward_flops(piece) for piece in frozen)
+    in_frozen = sum(len(piece.calls) * pieces.forward_flops(piece) for piece in frozen)
     return config.train.batch_size * (3 * forward_flops(config) - in_frozen)
 
 
