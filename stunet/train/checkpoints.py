@@ -15,7 +15,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from stunet.errors import UserError
-from stunet.train.state import TrainState, join
+from stunet.train.state import TrainState
 
 DataState = dict[str, int]
 
@@ -88,13 +88,13 @@ class Checkpoints:
         """
         loaded = self._load(items(abstract) | {"data": None})
         data = loaded.pop("data")
-        return TrainState(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
+        return abstract.replace(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
 
     def restore_averaged(self, abstract: TrainState) -> Any:
-        """The whole network's parameters, averaged where they are trained, of the newest
-        checkpoint; nothing else is read."""
+        """The whole network's parameters, averaged where they are trained, and with its adapters
+        merged, of the newest checkpoint; nothing else is read."""
         loaded = self._load({k: v for k, v in items(abstract).items() if k != "train"})
-        return join(loaded["ema"], loaded.get("frozen", {}))
+        return abstract.replace(**({"frozen": {}} | loaded)).averaged
 
     def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
         step = self.latest()
