@@ -8,6 +8,7 @@ without it to sample; `data` (the pipeline's position).
 
 import pathlib
 import shutil
+import textwrap
 import threading
 import time
 from typing import Any
@@ -104,7 +105,8 @@ class Checkpoints:
             return self._orbax.load_checkpointables(step, abstract)
         # Orbax passes on whatever its readers raise: there is no narrower type.
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            # Theirs may go on for pages, with every weight's shape.
+            reason = textwrap.shorten(str(error) or repr(error), 200, placeholder=" ...")
             raise UserError(
                 f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
                 "of another network: remove that directory to go on from the checkpoint before it"

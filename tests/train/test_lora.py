@@ -27,7 +27,9 @@ from stunet.train.step import make_train_step
 RANK, ALPHA = 2, 3.0
 # One level, which compiles fast, with all kinds of layers but resizing.
 ALL = tiny.config(
-    model=dict(channel_multipliers=(1,), attention_levels=(True,), temporal_factors=(1,)),
+    model=dict(
+        channel_multipliers=(1,), attention_levels=(True,), temporal_factors=(1,), text_features=0
+    ),
     train=dict(clip_norm=1e9),
 )
 ADAPTED = tiny.with_lora(ALL, rank=RANK, alpha=ALPHA)
