@@ -24,7 +24,7 @@ import numpy as np
 import plot
 
 from stunet.cli import set_up_jax
-from stunet.data.moving_digits import MovingDigits, caption
+from stunet.data.moving_digits import DIRECTIONS, SPEEDS, MovingDigit, MovingDigits, caption
 from stunet.data.sources import make_source
 from stunet.errors import UserError
 from stunet.evaluate import following
@@ -62,14 +62,14 @@ def sampled(arguments: argparse.Namespace, scale: float, prompts: Sequence[str])
 
 def table(rows: Mapping[str, Hits], num: int) -> str:
     """Shares in percent, with the ends of their intervals."""
-    lines = [f"{'':12}" + "".join(f"{said:>20}" for said in following.CHANCE)]
+    lines = [f"{'':12}" + "".join(f"{said:>22}" for said in following.CHANCE)]
     for name, hits in rows.items():
         cells = []
         for said in following.CHANCE:
             low, high = share_interval(int(hits[said].sum()), num)
             cells.append(f"{hits[said].mean():.1%} ({low:.0%} to {high:.0%})")
-        lines.append(f"{name:12}" + "".join(f"{cell:>20}" for cell in cells))
-    chance = "".join(f"{chance:>20.1%}" for chance in following.CHANCE.values())
+        lines.append(f"{name:12}" + "".join(f"{cell:>22}" for cell in cells))
+    chance = "".join(f"{chance:>22.1%}" for chance in following.CHANCE.values())
     return "\n".join([*lines, f"{'chance':12}{chance}"])
 
 
@@ -168,12 +168,19 @@ def measure(arguments: argparse.Namespace) -> None:
     print(f"figure      {out}")
 
 
-def _different(truths: Sequence) -> list[int]:
-    """The first clips of other digits, of each speed and direction in turn."""
-    chosen = []
-    for i, truth in enumerate(truths):
-        if len(chosen) < SHOWN and all(truth.digit != truths[j].digit for j in chosen):
-            chosen.append(i)
+def _different(truths: Sequence[MovingDigit]) -> list[int]:
+    """The first clips of other digits, with directions and speeds in turn."""
+    chosen: list[int] = []
+    for place in range(SHOWN):
+        shown = {truths[i].digit for i in chosen}
+        direction = tuple(DIRECTIONS)[place % len(DIRECTIONS)]
+        speed = tuple(SPEEDS)[place % len(SPEEDS)]
+        fitting = (
+            i
+            for i, truth in enumerate(truths)
+            if (truth.direction, truth.speed) == (direction, speed) and truth.digit not in shown
+        )
+        chosen += [i for i in [next(fitting, None)] if i is not None]
     return chosen
 
 
