@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
-from stunet.generate import tasks
-from stunet.generate.tasks import at_least_one
+from stunet.generate import command as sample_command
+from stunet.generate.task import add_sampling, at_least_one, sampling_bar, sampling_settings
+from stunet.generate.tasks import add_cascade
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv[:1] == ["sample"]:
-            tasks.check_named(argv[1:])
+            sample_command.check_named(argv[1:])
         arguments = _parse(argv)
         arguments.run(arguments)
     except UserError as error:
@@ -59,7 +60,7 @@ def _train(arguments) -> None:
 
 def _sample(arguments) -> None:
     set_up_jax()
-    print(tasks.run(arguments))
+    print(sample_command.run(arguments))
 
 
 def _evaluate(arguments) -> None:
@@ -76,8 +77,8 @@ def _evaluate(arguments) -> None:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         window=arguments.window,
-        on_step=tasks.sampling_bar(),
-        **tasks.sampling_settings(arguments),
+        on_step=sampling_bar(),
+        **sampling_settings(arguments),
     )
     columns = {"generated": evaluation.generated, "real": evaluation.real}
     print(f"{figures.table(columns)}\n\nof each of {arguments.num} clips  {evaluation.file}")
@@ -256,13 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
     sample = command("sample", _sample, "sample clips from a trained run")
-    tasks.add_tasks(sample)
+    sample_command.add_tasks(sample)
 
     evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
     evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
     evaluate.add_argument("--num", type=at_least_one, default=64, help="clips to sample")
-    tasks.add_cascade(evaluate)
-    tasks.add_sampling(evaluate)
+    add_cascade(evaluate)
+    add_sampling(evaluate)
     evaluate.add_argument("--batch-size", type=at_least_one, default=32, help="clips at once")
     evaluate.add_argument(
         "--window",

@@ -33,6 +33,11 @@ def check_combinations(config: Config) -> None:
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
             "set freeze to 'none'"
         )
+    if config.lora.rank and config.freeze != "none":
+        raise UserError(
+            f"lora.rank is {config.lora.rank} and freeze is {config.freeze!r}; adapters train "
+            "alone, with every weight frozen: leave freeze at 'none', or lora.rank at 0"
+        )
     if model.temporal:
         total = math.prod(model.temporal_factors)
         _divides(data.frames, "data.frames", total, "the product of model.temporal_factors")

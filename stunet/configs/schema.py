@@ -150,6 +150,16 @@ class Tsr:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters of the spatial kernels, trained alone (`stunet.nn.lora`)."""
+
+    rank: int = _field(
+        0, "of the change of each kernel; 0: no adapters, all that `freeze` leaves trains", least=0
+    )
+    alpha: float = _field(8.0, "a kernel changes by alpha / rank times its two factors", above=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Where clips come from (`stunet.data`)."""
 
@@ -297,6 +307,7 @@ class Config:
     masks: Masks = dataclasses.field(default_factory=Masks)
     upscale: Upscale = dataclasses.field(default_factory=Upscale)
     tsr: Tsr = dataclasses.field(default_factory=Tsr)
+    lora: Lora = dataclasses.field(default_factory=Lora)
     data: Data = dataclasses.field(default_factory=Data)
     train: Train = dataclasses.field(default_factory=Train)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)

@@ -24,7 +24,6 @@ from stunet.train.state import (
     begin,
     create_state,
     input_shape,
-    join,
 )
 
 # Keys that a difference of which makes other weights, or weights of another meaning.
@@ -54,9 +53,14 @@ def check(config: configs.Config, mesh: jax.sharding.Mesh) -> None:
 
     Raises:
         UserError: it holds no run, no checkpoint, or one of a network that this one does not
-            extend.
+            extend; or it is not set, and only adapters are to be trained.
     """
     if not config.train.init_from:
+        if config.lora.rank:
+            raise UserError(
+                f"lora.rank is {config.lora.rank} and train.init_from is empty; adapters change a "
+                "network that is trained already: set train.init_from to its working directory"
+            )
         return
     workdir = pathlib.Path(config.train.init_from)
     file = workdir / "config.json"
@@ -113,7 +117,7 @@ def _check_extends(config: configs.Config, other: configs.Config, mesh: jax.shar
 
 def _weights(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[tuple[str, ...], Any]:
     """The shape of each weight, but for what the first convolution looks at."""
-    state = abstract_state(config, mesh)
-    shapes = {k: v.shape for k, v in flatten_dict(join(state.params, state.frozen)).items()}
+    whole = jax.eval_shape(lambda state: state.averaged, abstract_state(config, mesh))
+    shapes = {k: v.shape for k, v in flatten_dict(whole).items()}
     *size, _, features = shapes["conv_in", "kernel"]
     return shapes | {("conv_in", "kernel"): (*size, features)}

@@ -13,6 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet import configs
+from stunet.nn import lora
 from stunet.nn.stunet import STUNet, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.conditioning import conditioning, kind
@@ -24,11 +25,12 @@ class TrainState:
 
     Attributes:
         step: int32 scalar.
-        params: of the network, those that are trained; float32.
+        params: those that are trained, of the network or its adapters (`config.lora`); float32.
         frozen: of the network, those that are not (`config.freeze`); kernels in the dtype of the
             computation, to which each use would cast them.
         ema: running average of `params`, which is what is sampled from.
         opt_state: the optimiser's, of `params`.
+        lora_scale: of the product of an adapter's two factors, if there are any.
     """
 
     step: jax.Array
@@ -36,11 +38,16 @@ class TrainState:
     frozen: Any
     ema: Any
     opt_state: Any
+    lora_scale: float = flax.struct.field(pytree_node=False, default=1.0)
+
+    def whole(self, trained: Any) -> Any:
+        """The whole network's parameters, with `trained` in the place of `params`."""
+        return lora.merge(join(trained, self.frozen), self.lora_scale)
 
     @property
     def averaged(self) -> Any:
         """The whole network's parameters, averaged where they are trained."""
-        return join(self.ema, self.frozen)
+        return self.whole(self.ema)
 
 
 def make_network(config: configs.Config) -> STUNet:
@@ -132,7 +139,10 @@ def _quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
 
 
 def is_trained(config: configs.Config, path: Sequence[str]) -> bool:
-    """Whether the module or parameter of the network at this path is trained."""
+    """Whether the module or parameter of the network at this path is trained, itself or by an
+    adapter of it."""
+    if config.lora.rank:
+        return not is_temporal(path)
     # The added input channels of a widened first convolution start at zero: frozen, they would
     # never be looked at.
     widened = kind(config) != "none" and path[0] == "conv_in"
@@ -140,10 +150,14 @@ def is_trained(config: configs.Config, path: Sequence[str]) -> bool:
 
 
 def split(config: configs.Config, params: Any) -> tuple[Any, Any]:
-    """The network's parameters -> (those that are trained, those that are frozen)."""
+    """The network's parameters -> (those that are trained, those that are frozen).
+
+    With adapters all of them are frozen.
+    """
     trained, frozen = {}, {}
     for path, leaf in flatten_dict(params).items():
-        (trained if is_trained(config, path) else frozen)[path] = leaf
+        is_free = is_trained(config, path) and not config.lora.rank
+        (trained if is_free else frozen)[path] = leaf
     dtype = jnp.dtype(config.model.dtype)
     frozen = {
         path: jax.tree.map(lambda x: x.astype(dtype), leaf) if path[-1] == "kernel" else leaf
@@ -180,11 +194,16 @@ def _init(config: configs.Config) -> TrainState:
 
 def begin(config: configs.Config, params: Any) -> TrainState:
     """The state before the first update, of the network's parameters."""
-    params, frozen = split(config, params)
+    trained, frozen = split(config, params)
+    scale = 1.0
+    if rank := config.lora.rank:
+        trained = lora.init(jax.random.key(config.seed), params, rank)
+        scale = config.lora.alpha / rank
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=trained,
         frozen=frozen,
-        ema=jax.tree.map(jnp.copy, params),
-        opt_state=make_optimizer(config.train).init(params),
+        ema=jax.tree.map(jnp.copy, trained),
+        opt_state=make_optimizer(config.train).init(trained),
+        lora_scale=scale,
     )

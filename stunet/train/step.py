@@ -19,7 +19,6 @@ from stunet.nn.sharding import constrain
 from stunet.train.conditioning import conditioning
 from stunet.train.state import (
     TrainState,
-    join,
     learning_rate,
     make_network,
     make_optimizer,
@@ -87,7 +86,7 @@ def make_train_step(
         inputs = _draw(key, batch, config)
 
         def mean_loss(params, part):
-            return loss_of_clips(join(params, state.frozen), *part).mean()
+            return loss_of_clips(state.whole(params), *part).mean()
 
         loss, grads = _accumulate(
             jax.value_and_grad(mean_loss), state.params, inputs, train.accumulate
@@ -106,7 +105,8 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
         }
-        return TrainState(state.step + 1, params, state.frozen, ema, opt_state), metrics
+        state = state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state)
+        return state, metrics
 
     return step
 
