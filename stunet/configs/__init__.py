@@ -33,6 +33,7 @@ from stunet.configs.schema import (
     frame_rate,
     leaves,
     level_channels,
+    level_layers,
     span,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "items",
     "leaves",
     "level_channels",
+    "level_layers",
     "load",
     "override",
     "read",
