@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import pathlib
 import shlex
@@ -148,6 +149,32 @@ def _plan(arguments) -> None:
         raise UserError(message)
 
 
+def _inflate(arguments) -> None:
+    set_up_jax()
+    from stunet.weights.inflate import inflate
+
+    print(
+        inflate(
+            arguments.t2i,
+            arguments.out,
+            arguments.frames,
+            arguments.temporal_factors,
+            arguments.overrides,
+        )
+    )
+
+
+# Format -> the module that writes it, by `export(workdir, out)`, which says what it wrote.
+_EXPORTS = {"diffusers-unet": "stunet.weights.diffusers_unet"}
+
+
+def _export(arguments) -> None:
+    set_up_jax()
+    print(
+        importlib.import_module(_EXPORTS[arguments.format]).export(arguments.workdir, arguments.out)
+    )
+
+
 def _sweep(arguments) -> None:
     environment = dict(os.environ)
     # A sweep file may count operations, for which this process needs no accelerator: that is the
@@ -218,6 +245,13 @@ def set_up_jax() -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "stunet" / "xla"))
+
+
+def _factors(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(factor) for factor in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers, as 1,2,2,2") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -303,6 +337,45 @@ def _parser() -> argparse.ArgumentParser:
         help="rank meshes, remat policies and microbatches that fit, and plan the first",
     )
     plan.add_argument("--json", action="store_true", help="print JSON")
+
+    inflate = command(
+        "inflate",
+        _inflate,
+        "make a text-to-image U-Net the frozen half of a Space-Time U-Net",
+        epilog="any key of the config that the U-Net leaves open: --config.data.path=runs/clips "
+        "(see stunet/configs/schema.py)",
+    )
+    # It has no file of its own, and takes keys all the same.
+    inflate.set_defaults(config=None)
+    inflate.add_argument(
+        "--t2i",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="a diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
+    )
+    inflate.add_argument(
+        "--out", required=True, type=pathlib.Path, metavar="DIR", help="working directory to create"
+    )
+    inflate.add_argument("--frames", required=True, type=at_least_one, help="of a clip")
+    inflate.add_argument(
+        "--temporal-factors",
+        type=_factors,
+        metavar="1,2,...",
+        help="by how much time shrinks on entering each level (1, then 2 for each coarser)",
+    )
+
+    export = command("export", _export, "write a run's weights for other programs")
+    export.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=sorted(_EXPORTS),
+        help="diffusers-unet: the spatial weights as diffusers' UNet2DConditionModel loads them",
+    )
+    export.add_argument(
+        "--out", required=True, type=pathlib.Path, metavar="DIR", help="directory to create"
+    )
 
     sweep = command(
         "sweep",

@@ -3,10 +3,14 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from stunet.errors import UserError
+
+# The outcome of a full disk for what is written whole or not at all.
+NOTHING_LEFT = "nothing is left there: free some space and run the same command again"
 
 
 @contextlib.contextmanager
@@ -20,6 +24,25 @@ def atomic(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """A new directory beside `path` that takes its name if the block succeeds, or disappears.
+
+    Raises:
+        UserError: there is something at `path`, or nothing may be created beside it.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there already; choose a directory that is not")
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    with refusal_explained(path, "choose a place in which you may create directories"):
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from stunet.configs.schema import (
     frame_rate,
     leaves,
     level_channels,
+    level_layers,
     span,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "items",
     "leaves",
     "level_channels",
+    "level_layers",
     "load",
     "override",
     "read",

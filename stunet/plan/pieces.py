@@ -34,7 +34,7 @@ from stunet.nn.sharding import partition_spec
 from stunet.nn.stunet import REMAT_POLICIES, Layer, STUNet
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, flops, hlo
-from stunet.train.state import input_shape, is_trained, make_network
+from stunet.train.state import abstract_arguments, is_trained, make_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,15 +182,8 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
         finally:
             inside.pop()
 
-    text = config.text
-    arguments = (
-        jax.ShapeDtypeStruct(input_shape(config, batch), jnp.float32),
-        jax.ShapeDtypeStruct((batch,), jnp.float32),
-        jax.ShapeDtypeStruct((batch, text.max_length, text.dim), jnp.float32),
-        jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_),
-    )
     with nn.intercept_methods(record):
-        abstract_init(network, arguments)
+        abstract_init(network, abstract_arguments(config, batch))
     return [
         Piece(_name(module, shapes), module, shapes, tuple(paths), trained)
         for module, shapes, paths, trained in calls.values()

@@ -28,6 +28,13 @@ from stunet.train.state import (
 
 # Keys that a difference of which makes other weights, or weights of another meaning.
 _OF_WEIGHTS = ("model.", "text.", "data.channels ", "diffusion.prediction ")
+# Of these, keys with which weights of the same shapes compute something else.
+_OF_MEANING = (
+    "diffusion.prediction",
+    *(f"model.{key}" for key in ("activation", "groups", "head_channels", "residual_divisor")),
+    *(f"model.{key}" for key in ("text_groups", "text_pooling_heads")),
+    *(f"model.{key}" for key in ("time_scale", "cosine_first", "frequency_shift")),
+)
 
 
 def first_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
@@ -106,8 +113,8 @@ def _check_extends(config: configs.Config, other: configs.Config, mesh: jax.shar
             f"and this one {kind(config)}); begin with one that is given nothing but captions"
         )
     ours, theirs = (_weights(c, mesh) for c in (config, other))
-    same_prediction = config.diffusion.prediction == other.diffusion.prediction
-    if ours != theirs or not same_prediction:
+    here, there = (dict(configs.items(c)) for c in (config, other))
+    if ours != theirs or any(here[key] != there[key] for key in _OF_MEANING):
         differences = [d for d in configs.differences(other, config) if d.startswith(_OF_WEIGHTS)]
         raise UserError(
             f"train.init_from: the network of {workdir} has other weights: "

@@ -13,8 +13,8 @@ from stunet.diffusion import samplers
 from stunet.diffusion.guidance import guided_denoiser
 from stunet.diffusion.prediction import add_noise
 from stunet.train.conditioning import conditioning
-from stunet.train.state import clip_shape, make_network
-from stunet.train.step import noise_schedule
+from stunet.train.state import clip_shape
+from stunet.train.step import make_predict, noise_schedule
 
 # Folded into a row's key for the noise of the steps; above any row.
 _LATER = 2**31 - 1
@@ -39,14 +39,10 @@ class Parts(NamedTuple):
 
 def make_parts(config: configs.Config, t_start: float = 1.0) -> Parts:
     """The parts of sampling as a config's `sample` asks for it, from time `t_start` on."""
-    network, settings = make_network(config), config.sample
+    predict, settings = make_predict(config), config.sample
     schedule, way = noise_schedule(config.diffusion), conditioning(config)
     grid = dict(schedule=schedule, sampler=settings.sampler, steps=settings.steps, t_start=t_start)
     times = samplers.time_grid(**grid)
-
-    def apply(params, x_t, time, text, text_mask, *given):
-        inputs = way.network_input(x_t, *given)
-        return network.apply({"params": params}, inputs, time, text, text_mask)
 
     def first(keys, clean, level, start=None):
         noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
@@ -57,7 +53,7 @@ def make_parts(config: configs.Config, t_start: float = 1.0) -> Parts:
 
     def estimate(params, text, text_mask, given, x, i):
         denoise = guided_denoiser(
-            lambda *inputs: apply(params, *inputs),
+            lambda *inputs: predict(params, *inputs),
             text,
             text_mask,
             *given,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from stunet.generate.text import Run
 from stunet.parallel import mesh as meshes
-from stunet.train import sampling
+from stunet.train import sampling, step
 
 MODEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
@@ -32,7 +32,7 @@ def replace_network(monkeypatch, network) -> None:
     stand_in = types.SimpleNamespace(
         apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
     )
-    monkeypatch.setattr(sampling, "make_network", lambda config: stand_in)
+    monkeypatch.setattr(step, "make_network", lambda config: stand_in)
 
 
 def run(config) -> Run:

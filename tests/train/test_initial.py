@@ -82,6 +82,7 @@ def test_a_patch_keeps_its_pixels_apart():
         (dict(train=dict(init_from="nowhere")), "train.init_from: nowhere holds no training run"),
         (dict(model=MODEL | dict(channels=16)), "model.channels is 8 there and 16 here"),
         (dict(diffusion=dict(prediction="x0")), "diffusion.prediction is 'v' there and 'x0' here"),
+        (dict(model=MODEL | dict(time_scale=999.0)), "model.time_scale is 1000.0 there and 999.0"),
     ],
 )
 def test_weights_that_do_not_fit(workdir, groups, sentence):
