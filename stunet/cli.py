@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
+from stunet.export import formats
 from stunet.generate import tasks
 from stunet.generate.tasks import at_least_one
 
@@ -60,6 +61,11 @@ def _train(arguments) -> None:
 def _sample(arguments) -> None:
     set_up_jax()
     print(tasks.run(arguments))
+
+
+def _export(arguments) -> None:
+    set_up_jax()
+    print(formats.run(arguments))
 
 
 def _evaluate(arguments) -> None:
@@ -257,6 +263,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = command("sample", _sample, "sample clips from a trained run")
     tasks.add_tasks(sample)
+
+    export = command("export", _export, "write a trained run for use elsewhere")
+    formats.add_arguments(export)
 
     evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
     evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,35 @@ def atomic(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_vacant(directory: Path) -> None:
+    """Raises: UserError, if there is something where a new directory is to be; an empty one may
+    be."""
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+        raise UserError(f"{directory} exists already; remove it or choose another place")
+
+
+@contextlib.contextmanager
+def atomic_directory(directory: Path) -> Iterator[Path]:
+    """A directory beside `directory` that takes its name if the block succeeds, or disappears.
+
+    Raises:
+        UserError: it cannot be created, or the disk is full.
+    """
+    directory = directory.absolute()
+    partial = directory.parent / f".{directory.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {directory.parent} ({error.strerror})") from error
+    try:
+        outcome = "what had been written there was removed, so make room or choose another place"
+        with full_disk_explained(directory.parent, outcome):
+            yield partial
+            partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
