@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument(
         "--guidance", type=float, nargs="+", default=[0, 1, 2, 4, 8], help="scales (0 1 2 4 8)"
     )
-    parser.add_argument("--num", type=int, default=240, help="clips at each (240: two of a kind)")
+    parser.add_argument("--num", type=int, default=120, help="clips at each (120: one of a kind)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--steps", type=int, help="calls of the network (run's own)")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import os
 import pathlib
 import shlex
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
+from stunet.export import formats
 from stunet.generate import command as sample_command
 from stunet.generate.task import add_sampling, at_least_one, sampling_bar, sampling_settings
 from stunet.generate.tasks import add_cascade
@@ -62,6 +62,11 @@ def _train(arguments) -> None:
 def _sample(arguments) -> None:
     set_up_jax()
     print(sample_command.run(arguments))
+
+
+def _export(arguments) -> None:
+    set_up_jax()
+    print(formats.run(arguments))
 
 
 def _evaluate(arguments) -> None:
@@ -161,17 +166,6 @@ def _inflate(arguments) -> None:
             arguments.temporal_factors,
             arguments.overrides,
         )
-    )
-
-
-# Format -> the module that writes it, by `export(workdir, out)`, which says what it wrote.
-_EXPORTS = {"diffusers-unet": "stunet.weights.diffusers_unet"}
-
-
-def _export(arguments) -> None:
-    set_up_jax()
-    print(
-        importlib.import_module(_EXPORTS[arguments.format]).export(arguments.workdir, arguments.out)
     )
 
 
@@ -293,6 +287,9 @@ def _parser() -> argparse.ArgumentParser:
     sample = command("sample", _sample, "sample clips from a trained run")
     sample_command.add_tasks(sample)
 
+    export = command("export", _export, "write a trained run for use elsewhere")
+    formats.add_arguments(export)
+
     evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
     evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
     evaluate.add_argument("--num", type=at_least_one, default=64, help="clips to sample")
@@ -363,18 +360,6 @@ def _parser() -> argparse.ArgumentParser:
         type=_factors,
         metavar="1,2,...",
         help="by how much time shrinks on entering each level (1, then 2 for each coarser)",
-    )
-
-    export = command("export", _export, "write a run's weights for other programs")
-    export.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
-    export.add_argument(
-        "--format",
-        required=True,
-        choices=sorted(_EXPORTS),
-        help="diffusers-unet: the spatial weights as diffusers' UNet2DConditionModel loads them",
-    )
-    export.add_argument(
-        "--out", required=True, type=pathlib.Path, metavar="DIR", help="directory to create"
     )
 
     sweep = command(

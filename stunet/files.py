@@ -10,7 +10,7 @@ from pathlib import Path
 from stunet.errors import UserError
 
 # The outcome of a full disk for what is written whole or not at all.
-NOTHING_LEFT = "nothing is left there: free some space and run the same command again"
+_NOTHING_LEFT = "nothing is left there: free some space and run the same command again"
 
 
 @contextlib.contextmanager
@@ -26,21 +26,33 @@ def atomic(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_vacant(directory: Path) -> None:
+    """Raises: UserError, if there is something where a new directory is to be; an empty one may
+    be."""
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+        raise UserError(f"{directory} exists already; remove it or choose another place")
+
+
 @contextlib.contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
-    """A new directory beside `path` that takes its name if the block succeeds, or disappears.
+def atomic_directory(directory: Path) -> Iterator[Path]:
+    """A new directory beside `directory` that takes its name if the block succeeds, or disappears.
 
     Raises:
-        UserError: there is something at `path`, or nothing may be created beside it.
+        UserError: there is something at `directory`, nothing may be created beside it, or the disk
+            is full.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} is there already; choose a directory that is not")
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
-    with refusal_explained(path, "choose a place in which you may create directories"):
+    check_vacant(directory)
+    directory = directory.absolute()
+    partial = directory.parent / f".{directory.name}.partial-{os.getpid()}"
+    with (
+        full_disk_explained(directory.parent, _NOTHING_LEFT),
+        refusal_explained(directory, "choose a place in which you may create directories"),
+    ):
         partial.mkdir(parents=True)
     try:
-        yield partial
-        partial.replace(path)
+        with full_disk_explained(directory.parent, _NOTHING_LEFT):
+            yield partial
+            partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

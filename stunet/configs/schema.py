@@ -248,8 +248,9 @@ class Train:
 
     init_from: str = _field(
         "",
-        "working directory of a run whose averaged weights this one begins with; a network that is "
-        "given more than that one was looks at none of it at first",
+        "what this run begins with: the averaged weights of the run in that working directory, or "
+        "those in a .safetensors file of `stunet export`; a network that is given more than that "
+        "one was looks at none of it at first",
     )
     steps: int = _field(10_000, "number of updates", least=1)
     batch_size: int = _field(16, "clips in an update, over all hosts", least=1)

@@ -80,8 +80,13 @@ class Task(NamedTuple):
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """The arguments of whatever samples: see `sampling_settings`."""
+    """The arguments of whatever samples."""
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse._ActionsContainer) -> None:
+    """The arguments that `sampling_settings` reads."""
     parser.add_argument("--steps", type=at_least_one, help="calls of the network (run's own)")
     parser.add_argument("--sampler", help="ddim, ancestral or dpmpp_2m (run's own)")
     parser.add_argument(

@@ -15,7 +15,6 @@ from flax.traverse_util import flatten_dict
 
 from stunet import configs, tensorfiles
 from stunet.errors import UserError
-from stunet.files import NOTHING_LEFT, atomic_directory, full_disk_explained
 from stunet.nn.stunet import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
@@ -169,21 +168,20 @@ class Directory:
         return value
 
 
-def export(workdir: pathlib.Path, out: pathlib.Path) -> str:
+def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
     """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
 
     They are the averaged ones of the newest checkpoint, in float32.
 
     Args:
+        directory: that is there.
         workdir: of the run.
-        out: directory to create.
 
     Returns:
-        What was written, in a line.
+        The updates that they have had.
 
     Raises:
-        UserError: `workdir` holds no run or no checkpoint, diffusers has no such network, or `out`
-            is there already; the disk is full.
+        UserError: `workdir` holds no run or no checkpoint, or diffusers has no such network.
     """
     if not (workdir / "config.json").is_file():
         raise UserError(f"{workdir} holds no training run: there is no config.json in it")
@@ -192,23 +190,15 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> str:
     mesh = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
     state = abstract_state(config, mesh)
     tensors = table(config, state)
-    with (
-        full_disk_explained(out, NOTHING_LEFT),
-        atomic_directory(out) as partial,
-        meshes.use(mesh),
-        Checkpoints(workdir) as checkpoints,
-    ):
+    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest()
         params = flatten_dict(checkpoints.restore_averaged(state))
-        (partial / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
-        with tensorfiles.Writer(partial / f"{STEM}.safetensors", headers(tensors)) as writer:
-            for path, tensor in tensors.items():
-                for name, value in _theirs(tensor, params[path]):
-                    writer.add(name, value)
-    return (
-        f"{out}: the spatial weights after {step} updates, {len(headers(tensors))} tensors, for "
-        f"diffusers' {diffusers_config.CLASS}.from_pretrained"
-    )
+    (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+    with tensorfiles.Writer(directory / f"{STEM}.safetensors", headers(tensors)) as writer:
+        for path, tensor in tensors.items():
+            for name, value in _theirs(tensor, params[path]):
+                writer.add(name, value)
+    return step
 
 
 def _theirs(tensor: Tensor, leaf: jax.Array) -> Iterator[tuple[str, np.ndarray]]:

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.files import NOTHING_LEFT, atomic_directory, full_disk_explained
+from stunet.files import atomic_directory, check_vacant
 from stunet.nn.stunet import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import read_json
@@ -57,17 +57,14 @@ def inflate(
         UserError: `t2i` holds no such U-Net, or not all of it, or the network that `overrides` ask
             for is another; `out` is there already; the disk is full.
     """
+    check_vacant(out)
     file = t2i / diffusers_unet.CONFIG
     config = diffusers_config.to_stunet(read_json(file), str(file), frames, temporal_factors)
     config = _overridden(config, overrides, str(file))
     mesh = meshes.make_mesh(config.mesh)
     abstract = abstract_state(config, mesh)
     source = diffusers_unet.Directory(t2i, diffusers_unet.table(config, abstract))
-    with (
-        full_disk_explained(out, NOTHING_LEFT),
-        atomic_directory(out) as partial,
-        meshes.use(mesh, config.mesh.clip_axis),
-    ):
+    with atomic_directory(out) as partial, meshes.use(mesh, config.mesh.clip_axis):
         with Checkpoints(partial, keep=1) as checkpoints:
             checkpoints.save(_state(config, abstract, source), {"global_next_index": 0})
             checkpoints.wait()

@@ -273,7 +273,7 @@ def refused(directory, out, capsys, sentence, *more):
 def test_what_was_there_stays(t2i, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").touch()
-    refused(t2i[0], tmp_path / "run", capsys, "is there already; choose a directory that is not")
+    refused(t2i[0], tmp_path / "run", capsys, "exists already; remove it or choose another place")
     assert list((tmp_path / "run").iterdir()) == [tmp_path / "run" / "mine"]
 
 
