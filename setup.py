@@ -28,6 +28,8 @@ setup(
         "absl-py",
         "array_record>=0.8.1",
         "av>=14",
+        # jax.export writes with it, and does not declare it.
+        "flatbuffers>=24",
         "flax>=0.12.8,<0.13",
         "grain>=0.2.18,<0.3",
         # tensorflow-datasets imports it and does not declare it.

@@ -1,10 +1,12 @@
 """What a frame costs in clips of different lengths: operations, and predicted time on TPUs.
 
-    python benchmarks/cost_per_frame.py --topology v5p:4x4x4 --frames 16 48 80 112 160
+    python benchmarks/cost_per_frame.py --topology v5p:4x4x4 --frames 16 80 160 --in-a-step 10240
 
 The network resizes in time and convolves in time at a fixed reach; only attention over time, at the
-coarsest level, grows faster than the clip. Needs the TPU compiler (`pip install -e .[tpu]`), but no
-TPU; each distinct block is compiled once and remembered, so that it can be stopped.
+coarsest level, grows faster than the clip. What a step takes whatever its clips hold, such as the
+gradient of the deepest levels' weights, is shared by all of its frames: `--in-a-step` keeps their
+number, by the batch. Needs the TPU compiler (`pip install -e .[tpu]`), but no TPU; each distinct
+block is compiled once and remembered, so that it can be stopped.
 """
 
 import argparse
@@ -24,9 +26,14 @@ def main() -> None:
     parser.add_argument("--config", default="experiments/lumiere_base.py")
     parser.add_argument("--topology", help="without it, operations alone")
     parser.add_argument("--frames", type=int, nargs="+", default=[16, 48, 80, 112, 160])
+    parser.add_argument(
+        "--in-a-step", type=int, help="frames of a whole batch (otherwise the config's clips)"
+    )
     arguments, overrides = parser.parse_known_args()
     if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
         parser.error(f"unknown argument {unknown[0]!r}")
+    if odd := [frames for frames in arguments.frames if (arguments.in_a_step or 0) % frames]:
+        parser.error(f"clips of {odd[0]} frames do not make {arguments.in_a_step} frames a step")
 
     from stunet import configs
     from stunet.plan import pieces
@@ -36,8 +43,12 @@ def main() -> None:
     first = None
     for frames in arguments.frames:
         config = configs.load(arguments.config, overrides)
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, frames=frames))
-        in_all = config.train.batch_size * frames
+        data, train = config.data, config.train
+        if arguments.in_a_step:
+            train = dataclasses.replace(train, batch_size=arguments.in_a_step // frames)
+        data = dataclasses.replace(data, frames=frames)
+        config = dataclasses.replace(config, data=data, train=train)
+        in_all = train.batch_size * frames
         row = [model_flops(config) / in_all]
         if arguments.topology:
             with pieces.Costs(config, arguments.topology) as costs:

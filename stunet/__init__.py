@@ -1,3 +1,25 @@
 """Trainer for Space-Time U-Nets: video diffusion over the whole clip in a single pass."""
 
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stunet.generate.model import Model
+
 __version__ = "0.1.0"
+
+
+def load(workdir: str | os.PathLike, **settings: object) -> "Model":
+    """Loads a trained run, to make clips with: `stunet.load(DIR).sample("a 7 moving up")`.
+
+    Args:
+        workdir: of a run that needs nothing but captions.
+        settings: of `configs.Sample` that replace the run's own, such as `steps`.
+
+    Raises:
+        UserError: `workdir` holds no such run, or no checkpoint.
+    """
+    # Here, so that `import stunet` takes no time.
+    from stunet.generate.model import load
+
+    return load(workdir, **settings)

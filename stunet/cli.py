@@ -11,9 +11,17 @@ import time
 from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
+from stunet.export import formats
 from stunet.files import user_cache
-from stunet.generate import tasks
-from stunet.generate.tasks import at_least_one
+from stunet.generate import command as sample_command
+from stunet.generate.task import (
+    add_sampling,
+    at_least_one,
+    measuring_bar,
+    sampling_bar,
+    sampling_settings,
+)
+from stunet.generate.tasks import add_cascade
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv[:1] == ["sample"]:
-            tasks.check_named(argv[1:])
+            sample_command.check_named(argv[1:])
         arguments = _parse(argv)
         arguments.run(arguments)
     except UserError as error:
@@ -60,7 +68,12 @@ def _train(arguments) -> None:
 
 def _sample(arguments) -> None:
     set_up_jax()
-    print(tasks.run(arguments))
+    print(sample_command.run(arguments))
+
+
+def _export(arguments) -> None:
+    set_up_jax()
+    print(formats.run(arguments))
 
 
 def _evaluate(arguments) -> None:
@@ -79,9 +92,9 @@ def _evaluate(arguments) -> None:
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         window=arguments.window,
-        on_step=tasks.sampling_bar(),
-        on_clips=tasks.measuring_bar(),
-        **tasks.sampling_settings(arguments),
+        on_step=sampling_bar(),
+        on_clips=measuring_bar(),
+        **sampling_settings(arguments),
     )
     print(figures.table(evaluation.columns, words=evaluation.words))
     print(f"\n{evaluation.said()}  {evaluation.file}")
@@ -138,7 +151,7 @@ def _plan(arguments) -> None:
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
         if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
-        else pieces.Costs(config, *topology) as costs,
+        else pieces.Costs(config, *topology, scale=not arguments.every_block) as costs,
     ):
         plan = make_plan(config, chip, devices, topology, costs)
     print(report.as_json(plan) if arguments.json else report.text(plan))
@@ -149,6 +162,21 @@ def _plan(arguments) -> None:
             message += "; by estimate, "
             message += f"it would with {' '.join(changes)}" if changes else "no layout would"
         raise UserError(message)
+
+
+def _inflate(arguments) -> None:
+    set_up_jax()
+    from stunet.weights.inflate import inflate
+
+    print(
+        inflate(
+            arguments.t2i,
+            arguments.out,
+            arguments.frames,
+            arguments.temporal_factors,
+            arguments.overrides,
+        )
+    )
 
 
 def _sweep(arguments) -> None:
@@ -222,6 +250,13 @@ def set_up_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(user_cache("xla")))
 
 
+def _factors(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(factor) for factor in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers, as 1,2,2,2") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stunet",
@@ -259,7 +294,10 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
     sample = command("sample", _sample, "sample clips from a trained run")
-    tasks.add_tasks(sample)
+    sample_command.add_tasks(sample)
+
+    export = command("export", _export, "write a trained run for use elsewhere")
+    formats.add_arguments(export)
 
     evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
     evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
@@ -277,8 +315,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--num", type=at_least_one, help="clips to sample (64, or the protocol's)"
     )
-    tasks.add_cascade(evaluate)
-    tasks.add_sampling(evaluate)
+    add_cascade(evaluate)
+    add_sampling(evaluate)
     evaluate.add_argument("--batch-size", type=at_least_one, default=32, help="clips at once")
     evaluate.add_argument(
         "--window",
@@ -310,11 +348,43 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-only", action="store_true", help="say what fits, several times sooner"
     )
     plan.add_argument(
+        "--every-block",
+        action="store_true",
+        help="compile those too whose time follows, within a few percent, from a narrower one's",
+    )
+    plan.add_argument(
         "--search",
         action="store_true",
         help="rank meshes, remat policies and microbatches that fit, and plan the first",
     )
     plan.add_argument("--json", action="store_true", help="print JSON")
+
+    inflate = command(
+        "inflate",
+        _inflate,
+        "make a text-to-image U-Net the frozen half of a Space-Time U-Net",
+        epilog="any key of the config that the U-Net leaves open: --config.data.path=runs/clips "
+        "(see stunet/configs/schema.py)",
+    )
+    # It has no file of its own, and takes keys all the same.
+    inflate.set_defaults(config=None)
+    inflate.add_argument(
+        "--t2i",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="a diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
+    )
+    inflate.add_argument(
+        "--out", required=True, type=pathlib.Path, metavar="DIR", help="working directory to create"
+    )
+    inflate.add_argument("--frames", required=True, type=at_least_one, help="of a clip")
+    inflate.add_argument(
+        "--temporal-factors",
+        type=_factors,
+        metavar="1,2,...",
+        help="by how much time shrinks on entering each level (1, then 2 for each coarser)",
+    )
 
     sweep = command(
         "sweep",

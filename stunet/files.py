@@ -3,10 +3,14 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from stunet.errors import UserError
+
+# The outcome of a full disk for what is written whole or not at all.
+_NOTHING_LEFT = "nothing is left there: free some space and run the same command again"
 
 
 @contextlib.contextmanager
@@ -26,6 +30,37 @@ def user_cache(what: str) -> Path:
     """The directory of what is kept for the user between runs, in the cache that XDG names."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "stunet" / what
+
+
+def check_vacant(directory: Path) -> None:
+    """Raises: UserError, if there is something where a new directory is to be; an empty one may
+    be."""
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+        raise UserError(f"{directory} exists already; remove it or choose another place")
+
+
+@contextlib.contextmanager
+def atomic_directory(directory: Path) -> Iterator[Path]:
+    """A new directory beside `directory` that takes its name if the block succeeds, or disappears.
+
+    Raises:
+        UserError: there is something at `directory`, nothing may be created beside it, or the disk
+            is full.
+    """
+    check_vacant(directory)
+    directory = directory.absolute()
+    partial = directory.parent / f".{directory.name}.partial-{os.getpid()}"
+    with (
+        full_disk_explained(directory.parent, _NOTHING_LEFT),
+        refusal_explained(directory, "choose a place in which you may create directories"),
+    ):
+        partial.mkdir(parents=True)
+    try:
+        with full_disk_explained(directory.parent, _NOTHING_LEFT):
+            yield partial
+            partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

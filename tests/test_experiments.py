@@ -1,6 +1,7 @@
 """Experiments too large to run here: what their docstrings count, by shape alone."""
 
 import functools
+import json
 import pathlib
 import runpy
 
@@ -12,6 +13,7 @@ from stunet.generate import cascade
 from stunet.parallel import mesh as meshes
 from stunet.plan.plan import model_flops
 from stunet.train.state import abstract_state, count_parameters, input_shape
+from stunet.weights.diffusers_config import to_stunet
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -23,6 +25,20 @@ def test_super_resolution_has_as_many_parameters_as_it_says():
     count = count_parameters(abstract_state(config, mesh).params)
     assert f"{count:,} parameters" in runpy.run_path(str(file))["__doc__"]
     assert input_shape(config, 1) == (1, 16, 1024, 1024, 7)
+
+
+def test_the_inflated_network_is_what_inflation_derives():
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    import tiny_unet
+
+    found = json.loads(json.dumps(tiny_unet.full_size("XL")))
+    derived = dict(configs.items(to_stunet(found, "IF-I-XL", frames=80)))
+    ours = dict(configs.items(configs.load(str(EXPERIMENTS / "inflated_if_xl.py"))))
+    # How it is computed, and the data and the training, are not in the U-Net.
+    free = "data.source", "data.path", "data.fps", "model.dtype", "model.remat", "model.scan_layers"
+    differing = {key for key in ours if ours[key] != derived[key]} - {*free}
+    assert {key.split(".")[0] for key in differing} <= {"train", "mesh"}
 
 
 @functools.cache

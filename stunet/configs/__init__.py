@@ -22,6 +22,7 @@ from stunet.configs.schema import (
     Data,
     Diffusion,
     Log,
+    Lora,
     Masks,
     Mesh,
     Model,
@@ -33,6 +34,7 @@ from stunet.configs.schema import (
     frame_rate,
     leaves,
     level_channels,
+    level_layers,
     span,
 )
 
@@ -43,6 +45,7 @@ __all__ = [
     "Data",
     "Diffusion",
     "Log",
+    "Lora",
     "Masks",
     "Mesh",
     "Model",
@@ -57,6 +60,7 @@ __all__ = [
     "items",
     "leaves",
     "level_channels",
+    "level_layers",
     "load",
     "override",
     "read",

@@ -17,7 +17,7 @@ def check_combinations(config: Config) -> None:
     levels = len(model.channel_multipliers)
     if levels < 1:
         raise UserError("model.channel_multipliers is empty; give one multiple for each level")
-    for key in ("attention_levels", "temporal_factors"):
+    for key in ("attention_levels", "temporal_factors", *(("layers",) if model.layers else ())):
         if len(getattr(model, key)) != levels:
             raise UserError(
                 f"model.{key} has {len(getattr(model, key))} entries and model.channel_multipliers "
@@ -28,10 +28,27 @@ def check_combinations(config: Config) -> None:
             f"model.temporal_factors is {model.temporal_factors}; the first level keeps every "
             "frame, so it begins with 1, and no factor is below 1"
         )
+    if model.layers and min(model.layers) < 1:
+        raise UserError(f"model.layers is {model.layers}; each level has at least one")
+    if model.text_only_attention and not model.text_features:
+        raise UserError(
+            "model.text_only_attention is True and model.text_features 0, which leaves nothing to "
+            "attend to; give text_features, or set text_only_attention to False"
+        )
+    if model.level_embedding and config.upscale.factor == 1:
+        raise UserError(
+            "model.level_embedding is True and upscale.factor 1; the level is that of the "
+            "low-resolution clip, which a network is given by upscale.factor"
+        )
     if config.freeze == "spatial" and not model.temporal:
         raise UserError(
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
             "set freeze to 'none'"
+        )
+    if config.lora.rank and config.freeze != "none":
+        raise UserError(
+            f"lora.rank is {config.lora.rank} and freeze is {config.freeze!r}; adapters train "
+            "alone, with every weight frozen: leave freeze at 'none', or lora.rank at 0"
         )
     if model.temporal:
         total = math.prod(model.temporal_factors)

@@ -22,6 +22,9 @@ class Model:
         (1, 2, 3, 4), "features of each level, finest first, as multiples of `channels`"
     )
     layers_per_level: int = _field(3, "layers of each level on the way down", least=1)
+    layers: tuple[int, ...] = _field(
+        (), "layers of each level, finest first, where they differ; (): `layers_per_level` of each"
+    )
     attention_levels: tuple[bool, ...] = _field(
         (False, True, True, True), "levels whose layers attend to pixels and text"
     )
@@ -50,7 +53,29 @@ class Model:
     text_pooling_heads: int = _field(
         8, "of the attention that pools text into the time embedding; 0: not pooled", least=0
     )
+    text_only_attention: bool = _field(
+        False, "attention sees the text alone, not the frame's own pixels"
+    )
     activation: str = _field("gelu", "non-linearity", choices=("gelu", "silu"))
+    residual_divisor: float = _field(1.0, "of what residual blocks give", above=0)
+    time_features: int = _field(
+        0, "of the embedding of the noise time; 0: 4 times the finest level's", least=0
+    )
+    time_scale: float = _field(1000.0, "of the noise time 0..1 before its sinusoidal code", above=0)
+    cosine_first: bool = _field(True, "order of that code: cosines before sines")
+    frequency_shift: float = _field(
+        0.0, "of that code, whose n frequencies are 10000^(-i / (n - this))", least=0
+    )
+    level_embedding: bool = _field(
+        False,
+        "of a super-resolution network: the augmentation level is embedded as the noise time is, "
+        "instead of a plane of the input",
+    )
+    learned_variance: bool = _field(
+        False,
+        "the network's output has twice the channels, of which the second half, a learned "
+        "variance, is not looked at",
+    )
     dtype: str = _field("float32", "of the computation", choices=("float32", "bfloat16"))
     remat: str = _field(
         "none",
@@ -85,7 +110,7 @@ class Text:
 class Diffusion:
     """The objective (`stunet.diffusion`)."""
 
-    schedule: str = _field("cosine", "noise schedule", choices=("cosine", "linear"))
+    schedule: str = _field("cosine", "noise schedule", choices=("cosine", "linear", "iddpm"))
     shift: float = _field(
         1.0, "reference resolution / clip resolution: below 1 shifts towards noise", above=0
     )
@@ -147,6 +172,16 @@ class Tsr:
         least=0,
         most=1,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters of the spatial kernels, trained alone (`stunet.nn.lora`)."""
+
+    rank: int = _field(
+        0, "of the change of each kernel; 0: no adapters, all that `freeze` leaves trains", least=0
+    )
+    alpha: float = _field(8.0, "a kernel changes by alpha / rank times its two factors", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +248,9 @@ class Train:
 
     init_from: str = _field(
         "",
-        "working directory of a run whose averaged weights this one begins with; a network that is "
-        "given more than that one was looks at none of it at first",
+        "what this run begins with: the averaged weights of the run in that working directory, or "
+        "those in a .safetensors file of `stunet export`; a network that is given more than that "
+        "one was looks at none of it at first",
     )
     steps: int = _field(10_000, "number of updates", least=1)
     batch_size: int = _field(16, "clips in an update, over all hosts", least=1)
@@ -297,6 +333,7 @@ class Config:
     masks: Masks = dataclasses.field(default_factory=Masks)
     upscale: Upscale = dataclasses.field(default_factory=Upscale)
     tsr: Tsr = dataclasses.field(default_factory=Tsr)
+    lora: Lora = dataclasses.field(default_factory=Lora)
     data: Data = dataclasses.field(default_factory=Data)
     train: Train = dataclasses.field(default_factory=Train)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
@@ -307,6 +344,11 @@ class Config:
 
 # What may differ when a run is continued: nothing here changes which update follows which.
 FREE_TO_CHANGE = ("mesh", "checkpoint", "log", "sample", "data.num_threads", "data.path")
+
+
+def level_layers(model: Model) -> tuple[int, ...]:
+    """Layers of each level on the way down, finest first."""
+    return model.layers or (model.layers_per_level,) * len(model.channel_multipliers)
 
 
 def level_channels(model: Model) -> tuple[int, ...]:

@@ -76,14 +76,16 @@ def write_gif(
     clips: Clips,
     fps: float | int,
     captions: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
 ) -> None:
-    """Writes the contact sheet as a GIF that repeats for ever.
+    """Writes the contact sheet, with so many clips in a row, as a GIF that repeats for ever.
 
     GIF counts in hundredths of a second, so frames last, say, 60 or 70 ms by turns, and no frame
     begins more than 5 ms early or late. Above 50 frames per second frames are left out. All share
     one palette of 256 colours, so that colours do not flicker.
     """
-    frames = contact_sheet(clips, captions)
+    frames = contact_sheet(clips, captions, columns=columns)
     step = math.ceil(fps / _MAX_GIF_FPS)
     # Whatever is left over at the end goes to the last frame kept.
     kept = range(0, max(1, len(frames) - step + 1), step)
@@ -113,6 +115,7 @@ def write_mp4(
     fps: float | int,
     captions: Sequence[str] | None = None,
     *,
+    columns: int | None = None,
     upscale: int | None = None,
     crf: int = 18,
 ) -> None:
@@ -122,11 +125,11 @@ def write_mp4(
       path: of the file; it appears when it is complete.
       clips: float in -1..1 or uint8, grey or RGB.
       fps: frames per second.
-      captions: as for `contact_sheet`.
+      captions, columns: as for `contact_sheet`.
       upscale: as for `contact_sheet`. An odd height or width grows by one pixel.
       crf: of libx264, 0 (lossless) to 51; 18 looks like the original.
     """
-    frames = contact_sheet(clips, captions, upscale=upscale)
+    frames = contact_sheet(clips, captions, columns=columns, upscale=upscale)
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rate = Fraction(fps).limit_denominator(10**6)
@@ -152,8 +155,15 @@ def write_mp4(
         container.mux(stream.encode())
 
 
-def write_xt(path: str | Path, clips: Clips, captions: Sequence[str] | None = None) -> None:
-    """Writes the X-T slice of each clip as a PNG, beside the clip's first frame.
+def write_xt(
+    path: str | Path,
+    clips: Clips,
+    captions: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+) -> None:
+    """Writes the X-T slice of each clip as a PNG, beside the clip's first frame; so many clips in a
+    row, as in `contact_sheet`.
 
     A line on the frame marks the row that was cut. In the slice time runs down and x across.
     """
@@ -175,7 +185,7 @@ def write_xt(path: str | Path, clips: Clips, captions: Sequence[str] | None = No
         pair = [_pad_height(image, height) for image in (frame, slice_)]
         gap = np.full((height, 2, 3), _PAPER, np.uint8)
         cells.append(np.concatenate([pair[0], gap, pair[1]], axis=1))
-    sheet = _lay_out(np.stack(cells)[:, None], captions, None)[0]
+    sheet = _lay_out(np.stack(cells)[:, None], captions, columns)[0]
     with atomic(path) as partial:
         Image.fromarray(sheet).save(partial, format="PNG")
 

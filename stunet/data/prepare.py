@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from stunet.data.decode import VIDEO_SUFFIXES, CorruptVideo, decode_clips
 from stunet.data.records import METADATA_FILE, ClipWriter
 from stunet.errors import UserError
-from stunet.files import full_disk_explained
+from stunet.files import atomic_directory, check_vacant
 
 # Videos whose captions are encoded at once.
 _CAPTIONS = 64
@@ -130,11 +129,10 @@ def prepare(
         raise UserError(f"val_fraction must be at least 0 and below 1, not {val_fraction}")
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise UserError(f"the name {name!r} must be lower case letters, digits and underscores")
-    if output_dir.is_file() or (output_dir.is_dir() and any(output_dir.iterdir())):
-        raise UserError(f"{output_dir} exists already; remove it or choose another place")
+    check_vacant(output_dir)
     shape = (frames, height, width, channels)
     captions = find_videos(input_dir)
-    with _atomic_directory(output_dir) as partial:
+    with atomic_directory(output_dir) as partial:
         writer = ClipWriter(partial, name, shard_bytes)
         with contextlib.closing(
             _decode_all(input_dir, captions, partial, shape, fps, workers)
@@ -280,24 +278,6 @@ def _decode_all(input_dir, videos, partial, shape, fps, workers) -> Iterator[tup
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _atomic_directory(output_dir: Path) -> Iterator[Path]:
-    """A directory beside `output_dir` that takes its name if the block succeeds, or disappears."""
-    output_dir = output_dir.absolute()
-    partial = output_dir.parent / f".{output_dir.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {output_dir.parent} ({error.strerror})") from error
-    try:
-        outcome = "what had been written there was removed, so make room or choose another place"
-        with full_disk_explained(output_dir.parent, outcome):
-            yield partial
-            partial.rename(output_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def find_videos(directory: Path) -> dict[str, str]:

@@ -29,6 +29,12 @@ def corrupt(
     return jnp.cos(angle) * given + jnp.sin(angle) * noise
 
 
+def log_snr(level: Float[Array, "b"]) -> Float[Array, "b"]:
+    """The log-SNR of what `corrupt` gives, -2 log tan(pi s / 2); finite at both ends."""
+    angle = jnp.clip(math.pi / 2 * level, 1e-6, math.pi / 2 - 1e-6)
+    return -2 * jnp.log(jnp.tan(angle))
+
+
 def draw(
     key: PRNGKeyArray, given: Float[Array, "b t h w c"], max_level: float
 ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b"]]:

@@ -81,7 +81,55 @@ def _linear_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Arra
     return (log_snr_max - log_snr) / (log_snr_max - log_snr_min)
 
 
-SCHEDULES = {"cosine": Curve(cosine, _cosine_time), "linear": Curve(linear, _linear_time)}
+# The angle at which Improved DDPM's schedule has no noise, s = 0.008 from the end of 1 + s.
+IDDPM_ANGLE = math.pi / 2 * 0.008 / 1.008
+
+
+def iddpm(
+    t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
+) -> Float32[Array, "*n"]:
+    """Improved DDPM's cosine schedule (Nichol & Dhariwal, arXiv 2102.09672, eq. 17), with which
+    DeepFloyd IF was trained ("squaredcos_cap_v2" in diffusers).
+
+    alpha^2 = cos^2 u / cos^2 u_0 at the angle u, which is linear in time; u_0 is `IDDPM_ANGLE`.
+    As in `cosine`, the angle runs between the two at which the bounds are reached.
+
+    Args and returns as `cosine`.
+    """
+    t = t.astype(jnp.float32)
+    u_0, u_1, v_1 = _iddpm_angles(log_snr_min, log_snr_max)
+    # sigma^2 cos^2 u_0 is sin^2 u - sin^2 u_0 = sin(u - u_0) sin(u + u_0).
+    above = (u_0 - IDDPM_ANGLE) + t * (u_1 - u_0)
+    v = v_1 + (1 - t) * (u_1 - u_0)
+    noise = jnp.log(jnp.sin(above)) + jnp.log(jnp.sin(above + 2 * IDDPM_ANGLE))
+    return 2 * jnp.log(jnp.sin(v)) - noise
+
+
+def _iddpm_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array:
+    u_0, u_1, _ = _iddpm_angles(log_snr_min, log_snr_max)
+    cosine, sine = math.cos(IDDPM_ANGLE), math.sin(IDDPM_ANGLE)
+    alpha, sigma = jax.nn.sigmoid(log_snr), jax.nn.sigmoid(-log_snr)
+    u = jnp.arctan2(jnp.sqrt(sine**2 + cosine**2 * sigma), cosine * jnp.sqrt(alpha))
+    return (u - u_0) / (u_1 - u_0)
+
+
+def _iddpm_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
+    """The first and the last angle, and what the last lacks of a right one."""
+    cosine, sine = math.cos(IDDPM_ANGLE), math.sin(IDDPM_ANGLE)
+
+    def legs(log_snr):
+        alpha, sigma = 1 / (1 + math.exp(-log_snr)), 1 / (1 + math.exp(log_snr))
+        return math.sqrt(sine**2 + cosine**2 * sigma), cosine * math.sqrt(alpha)
+
+    first, last = legs(log_snr_max), legs(log_snr_min)
+    return math.atan2(*first), math.atan2(*last), math.atan2(*reversed(last))
+
+
+SCHEDULES = {
+    "cosine": Curve(cosine, _cosine_time),
+    "linear": Curve(linear, _linear_time),
+    "iddpm": Curve(iddpm, _iddpm_time),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""What a few seeds say of an arm: means and Student's intervals."""
+"""What a few seeds say of an arm, or a few clips of a share: means and intervals."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,16 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
     return Interval(mean, quantile * math.sqrt(variance / n), n)
+
+
+def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share: (low, high) of the probability of which `hits` out of
+    `n` are a sample. It stays in 0..1, and is no point where all or none are hits."""
+    z = float(ndtri((1 + confidence) / 2))
+    share = hits / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_difference(

@@ -69,7 +69,7 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
         sample: settings of `configs.Sample` that replace the run's own.
 
     Raises:
-        UserError: `workdir` holds no training run or no checkpoint.
+        UserError: `workdir` holds no training run or no checkpoint, or a setting is out of range.
     """
     config = load_config(workdir, **sample)
     mesh = meshes.make_mesh(configs.Mesh(data=devices), jax.devices()[:devices])
@@ -83,14 +83,15 @@ def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
     """The config of `load`'s run.
 
     Raises:
-        UserError: `workdir` holds no training run.
+        UserError: `workdir` holds no training run, or a setting is out of range.
     """
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(f"{workdir} holds no training run: there is no config.json in it")
     # On one device, whatever the run was trained on: a few clips do not split over many.
     config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
-    return dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+    config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+    return configs.resolve(dataclasses.asdict(config))
 
 
 def load_unconditioned(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
@@ -196,15 +197,17 @@ def write(
     clips: Float[np.ndarray, "n t h w c"],
     captions: Sequence[str],
     fps: float,
+    columns: int | None = None,
 ) -> Written:
-    """Writes clips as GIF, MP4 and X-T slice under `directory`."""
+    """Writes clips as GIF, MP4 and X-T slice under `directory`; so many clips in a row, by default
+    as many as make the sheet about 3:2."""
     directory.mkdir(parents=True, exist_ok=True)
     written = Written(
         gif=directory / f"{name}.gif",
         mp4=directory / f"{name}.mp4",
         xt=directory / f"{name}_xt.png",
     )
-    media.write_gif(written.gif, clips, fps, captions)
-    media.write_mp4(written.mp4, clips, fps, captions)
-    media.write_xt(written.xt, clips, captions)
+    media.write_gif(written.gif, clips, fps, captions, columns=columns)
+    media.write_mp4(written.mp4, clips, fps, captions, columns=columns)
+    media.write_xt(written.xt, clips, captions, columns=columns)
     return written

@@ -16,13 +16,14 @@ class TextAttention(nn.Module):
 
     The text's keys and values are added to the frame's own ("added key/value"), so one softmax
     weighs both. `mask` removes text tokens from the softmax. Without text it is plain
-    self-attention. `flash`: by `flash_attention`.
+    self-attention; with `text_only`, attention to the text alone. `flash`: by `flash_attention`.
     """
 
     head_channels: int
     groups: int
     text_groups: int = 32
     flash: bool = False
+    text_only: bool = False
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -41,20 +42,22 @@ class TextAttention(nn.Module):
             return projected.reshape(*values.shape[:-1], -1, self.head_channels)
 
         states = GroupNorm(self.groups, name="group_norm", **dtypes)(x).reshape(b, t, h * w, c)
-        query, key, value = (heads(name, states) for name in ("to_q", "to_k", "to_v"))
-        # Every position attends to all: a frame split over chips is gathered here, once for each,
-        # and not in pieces around the concatenation with the text.
-        key, value = (constrain(a, "batch", "frames", None, "features", None) for a in (key, value))
-        allowed = None
+        query, keys_values, allowed = heads("to_q", states), [], None
         if text is not None:
             text = GroupNorm(self.text_groups, batch_axes=1, name="norm_cross", **dtypes)(text)
             added = [jnp.expand_dims(heads(name, text), 1) for name in ("add_k_proj", "add_v_proj")]
-            added = [jnp.broadcast_to(a, (b, t, *a.shape[2:])) for a in added]
-            key, value = (
-                jnp.concatenate(pair, axis=2) for pair in zip(added, (key, value), strict=True)
+            keys_values.append([jnp.broadcast_to(a, (b, t, *a.shape[2:])) for a in added])
+            allowed = mask
+        if not self.text_only:
+            own = [heads(name, states) for name in ("to_k", "to_v")]
+            # Every position attends to all: a frame split over chips is gathered here, once for
+            # each, and not in pieces around the concatenation with the text.
+            keys_values.append(
+                [constrain(a, "batch", "frames", None, "features", None) for a in own]
             )
-            if mask is not None:
-                allowed = jnp.concatenate([mask, jnp.ones((b, h * w), bool)], axis=1)
+            if allowed is not None:
+                allowed = jnp.concatenate([allowed, jnp.ones((b, h * w), bool)], axis=1)
+        key, value = (jnp.concatenate(parts, axis=2) for parts in zip(*keys_values, strict=True))
         attend = flash_attention if self.flash else frame_attention
         y = attend(query, key, value, allowed).reshape(b, t, h, w, c)
         return x + Dense(c, name="to_out", **dtypes)(y)

@@ -108,13 +108,14 @@ class ResnetBlock(nn.Module):
     between them.
 
     `resample` ("none", "down", "up") halves or doubles rows and columns inside the block: after the
-    first activation, and on the residual path.
+    first activation, and on the residual path. `residual_divisor` divides the sum of both paths.
     """
 
     features: int
     groups: int
     activation: str
     resample: str = "none"
+    residual_divisor: float = 1.0
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -132,7 +133,8 @@ class ResnetBlock(nn.Module):
         y = Conv(self.features, SPATIAL, name="conv2", **dtypes)(y)
         if x.shape[-1] != self.features:
             x = Conv(self.features, POINTWISE, name="conv_shortcut", **dtypes)(x)
-        return shard_clip(x + y)
+        y = x + y
+        return shard_clip(y if self.residual_divisor == 1 else y / self.residual_divisor)
 
 
 class ConvInflation(nn.Module):

@@ -90,8 +90,10 @@ class Layer(nn.Module):
     text_groups: int
     head_channels: int
     flash_attention: bool
+    text_only_attention: bool
     temporal_attention_blocks: int
     activation: str
+    residual_divisor: float
     remat: str
     scanned: bool
     dtype: DTypeLike
@@ -104,9 +106,14 @@ class Layer(nn.Module):
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)
         resnet = self._remat(ResnetBlock)
-        x = resnet(self.features, self.groups, self.activation, name="resnet", **dtypes)(
-            x, condition
-        )
+        x = resnet(
+            self.features,
+            self.groups,
+            self.activation,
+            residual_divisor=self.residual_divisor,
+            name="resnet",
+            **dtypes,
+        )(x, condition)
         if self.attend:
             attention = self._remat(TextAttention)
             x = attention(
@@ -114,6 +121,7 @@ class Layer(nn.Module):
                 self.groups,
                 self.text_groups,
                 self.flash_attention,
+                self.text_only_attention,
                 name="attention",
                 **dtypes,
             )(x, text, mask)
@@ -151,7 +159,7 @@ class STUNet(nn.Module):
         patch_size: pixels on a side of the squares that are folded into channels before the first
             and unfolded after the last convolution. 1 is Imagen's and Lumiere's; more is cheaper
             ("simple diffusion", arXiv 2301.11093, section 3.3).
-        layers_per_level: layers on the way down; one more on the way up.
+        layers_per_level: layers on the way down; one more on the way up. Of each level, or of all.
         attention_levels: for each level, whether its layers attend to pixels and text.
         temporal_factors: for each level, by how much time shrinks on entering it; the first is 1.
             None makes the spatial (text-to-image) network, which sees each frame by itself.
@@ -164,10 +172,17 @@ class STUNet(nn.Module):
             (`attention.flash_attention`).
         text_features: width of the text states inside attention; 0 for a network without text.
         text_pooling_heads: of the attention that pools text into the time embedding; 0: not pooled.
+        text_only_attention: attention sees the text and not the frame's own pixels, which costs
+            less at high resolutions (Imagen's Efficient U-Net, arXiv 2205.11487, appendix B.1).
         activation: a key of `layers.ACTIVATIONS`.
+        residual_divisor: of what residual blocks give. The square root of 2 keeps the variance of
+            two equal paths.
+        time_features: of the embedding of the noise time; 0: 4 times the finest level's.
         time_scale: of the noise time, before its sinusoidal code.
         cosine_first: order of that code.
         frequency_shift: of that code.
+        level_embedding: the network is also told, as an embedding like the noise time's, how noisy
+            the low-resolution clip is that it is given.
         remat: a key of REMAT_POLICIES, or "none".
         scan_layers: run a level's equal layers as one scanned layer. Cuts the compile time of deep
             levels; parameters are stacked then (`stack_layers`).
@@ -178,7 +193,7 @@ class STUNet(nn.Module):
     channels: tuple[int, ...]
     out_channels: int = 3
     patch_size: int = 1
-    layers_per_level: int = 3
+    layers_per_level: int | tuple[int, ...] = 3
     attention_levels: tuple[bool, ...] = (False, True, True, True)
     temporal_factors: tuple[int, ...] | None = (1, 2, 2, 2)
     temporal_attention_blocks: int = 2
@@ -189,10 +204,14 @@ class STUNet(nn.Module):
     flash_attention: bool = False
     text_features: int = 768
     text_pooling_heads: int = 64
+    text_only_attention: bool = False
     activation: str = "gelu"
+    residual_divisor: float = 1.0
+    time_features: int = 0
     time_scale: float = 1000.0
     cosine_first: bool = True
     frequency_shift: float = 0.0
+    level_embedding: bool = False
     remat: str = "none"
     scan_layers: bool = False
     dtype: DTypeLike = jnp.float32
@@ -205,6 +224,7 @@ class STUNet(nn.Module):
         time: Float[Array, "b"],
         text: Float[Array, "b l d"] | None = None,
         text_mask: Bool[Array, "b l"] | None = None,
+        level: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w o"]:
         """Predicts over the whole clip.
 
@@ -213,6 +233,8 @@ class STUNet(nn.Module):
                 level below the first, t by the product of `temporal_factors`.
             time: noise time in 0..1 (times `time_scale`, the network's own step count).
             text: token states; `text_mask` is False on those that attention shall not see.
+            level: the noise time of a low-resolution clip among the channels of x, for a network
+                with `level_embedding`.
 
         Returns:
             float32, of `out_channels`.
@@ -220,12 +242,20 @@ class STUNet(nn.Module):
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         levels = len(self.channels)
         factors = self.temporal_factors or (1,) * levels
-        condition, text = self._condition(time, text)
+        condition, text = self._condition(time, text, level)
         context = (condition, text, text_mask)
 
         def resnet(features, resample, name):
             block = rematerialised(ResnetBlock, self.remat)
-            return block(features, self.groups, self.activation, resample, name=name, **dtypes)
+            return block(
+                features,
+                self.groups,
+                self.activation,
+                resample,
+                self.residual_divisor,
+                name=name,
+                **dtypes,
+            )
 
         def resize_time(block, level, name):
             init = TEMPORAL_RESIZE_INITS[self.temporal_resize_init]
@@ -249,7 +279,7 @@ class STUNet(nn.Module):
         x = resnet(self.channels[-1], "none", "mid_resnet")(x, condition)
 
         for level in reversed(range(levels)):
-            level_skips = [skips.pop() for _ in range(self.layers_per_level + 1)]
+            level_skips = [skips.pop() for _ in range(self._layers(level) + 1)]
             x, _ = self._level(f"up_{level}", level, x, level_skips, context)
             if level > 0:
                 x = resnet(self.channels[level], "up", f"up_{level}_resize")(x, condition)
@@ -266,20 +296,26 @@ class STUNet(nn.Module):
         x = Conv(features, SPATIAL, name="conv_out", **dtypes)(x)
         return unfold_patches(x, self.patch_size).astype(jnp.float32)
 
-    def _condition(self, time, text):
+    def _condition(self, time, text, level):
         """The vector that modulates every residual block, and the text states for attention."""
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        features = 4 * self.channels[0]
-        condition = TimeEmbedding(
-            features,
-            self.channels[0],
-            self.activation,
-            self.time_scale,
-            self.cosine_first,
-            self.frequency_shift,
-            name="time_embedding",
-            **dtypes,
-        )(time)
+        features = self.time_features or 4 * self.channels[0]
+
+        def embed(name, time):
+            return TimeEmbedding(
+                features,
+                self.channels[0],
+                self.activation,
+                self.time_scale,
+                self.cosine_first,
+                self.frequency_shift,
+                name=name,
+                **dtypes,
+            )(time)
+
+        condition = embed("time_embedding", time)
+        if self.level_embedding:
+            condition = condition + embed("level_embedding", level)
         if not self.text_features:
             return condition, None
         if self.text_pooling_heads:
@@ -287,9 +323,14 @@ class STUNet(nn.Module):
             condition = condition + pooling(text)
         return condition, Dense(self.text_features, name="text_proj", **dtypes)(text)
 
+    def _layers(self, level):
+        """Of a level, on the way down."""
+        layers = self.layers_per_level
+        return layers if isinstance(layers, int) else layers[level]
+
     def _level(self, name, level, x, skips, context):
         """All layers of a level, one way. Returns the last output, and all."""
-        count = self.layers_per_level + (skips is not None)
+        count = self._layers(level) + (skips is not None)
         # The first layer's input, and the last one's on the way up, have other widths than the
         # rest.
         equal = range(1, count - (skips is not None))
@@ -330,8 +371,10 @@ class STUNet(nn.Module):
             text_groups=self.text_groups,
             head_channels=self.head_channels,
             flash_attention=self.flash_attention,
+            text_only_attention=self.text_only_attention,
             temporal_attention_blocks=self.temporal_attention_blocks,
             activation=self.activation,
+            residual_divisor=self.residual_divisor,
             remat=self.remat,
             scanned=repeat is not None,
             dtype=self.dtype,

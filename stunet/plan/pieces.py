@@ -5,6 +5,11 @@ piece is a block of the network (a residual block, an attention, an inflation, a
 forward pass, and its backward pass under the network's remat policy, with the shardings that its
 arguments have in the step. What lies between blocks is not in any piece: noise, the loss, and the
 optimiser's update.
+
+Pieces that differ in the width of their input alone are the residual blocks of one level, wider
+where a skip connection joins them. They reach the same share of a chip's peak within a few percent,
+and the widest take the compiler longest. So only the narrowest is compiled, and the others' time
+follows from it by their operations.
 """
 
 import concurrent.futures
@@ -14,6 +19,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -27,7 +33,7 @@ from stunet.nn.sharding import partition_spec
 from stunet.nn.stunet import REMAT_POLICIES, Layer, STUNet
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, flops, hlo
-from stunet.train.state import input_shape, is_trained, make_network
+from stunet.train.state import abstract_arguments, is_trained, make_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +63,14 @@ class Cost:
         name: of the piece.
         calls: how often it is called.
         seconds: of all calls, forward and backward, without collectives.
+        scaled_from: the piece whose compiled time this follows from, by operations; None if this
+            one was compiled itself.
     """
 
     name: str
     calls: int
     seconds: float
+    scaled_from: str | None = None
 
 
 class Costs:
@@ -69,20 +78,27 @@ class Costs:
 
     Each is stored in the user's cache under what was compiled, so that none is compiled twice. A
     context: at its end, pieces whose turn has not come are given up.
+
+    Args:
+        config: of the run.
+        topology: of TPUs (`chips.devices`).
+        slices: of that topology.
+        scale: whether a piece may stand for others (`stand_ins`), or each is compiled.
     """
 
-    def __init__(self, config: configs.Config, topology: str, slices: int = 1):
+    def __init__(self, config: configs.Config, topology: str, slices: int = 1, scale: bool = True):
         batch = config.train.batch_size // config.train.accumulate
         self._pieces = find(config, batch)
         self._parts = config.train.accumulate
+        self._stand_ins = stand_ins(self._pieces) if scale else list(range(len(self._pieces)))
         # The compiler's threads and a fork do not go together.
         self._pool = concurrent.futures.ProcessPoolExecutor(
             os.cpu_count(), multiprocessing.get_context("spawn")
         )
         arguments = (config, batch, topology, slices)
-        self._seconds = [
-            self._pool.submit(_seconds, *arguments, i) for i in range(len(self._pieces))
-        ]
+        self._seconds = {
+            i: self._pool.submit(_seconds, *arguments, i) for i in sorted(set(self._stand_ins))
+        }
 
     def __enter__(self):
         return self
@@ -93,10 +109,30 @@ class Costs:
     def result(self) -> list[Cost]:
         """Waits for them. The costliest piece is first."""
         costs = []
-        for piece, future in zip(self._pieces, self._seconds, strict=True):
+        for i, (piece, stand_in) in enumerate(zip(self._pieces, self._stand_ins, strict=True)):
             calls = len(piece.calls) * self._parts
-            costs.append(Cost(piece.name, calls, calls * future.result()))
+            seconds, compiled = calls * self._seconds[stand_in].result(), self._pieces[stand_in]
+            if i == stand_in:
+                costs.append(Cost(piece.name, calls, seconds))
+            else:
+                seconds *= forward_flops(piece) / forward_flops(compiled)
+                costs.append(Cost(piece.name, calls, seconds, compiled.name))
         return sorted(costs, key=lambda cost: -cost.seconds)
+
+
+def stand_ins(pieces: Sequence[Piece]) -> list[int]:
+    """For each piece, the place of the one from whose time its own follows: the narrowest of those
+    that differ from it in the width of their input alone, which may be itself."""
+    narrowest: dict[tuple, int] = {}
+    families = []
+    for i, piece in enumerate(pieces):
+        x, *others = piece.arguments
+        family = (_identity(piece.module), piece.trained, x.shape[:-1], repr((x.dtype, others)))
+        families.append(family)
+        best = pieces[narrowest.setdefault(family, i)].arguments[0]
+        if x.shape[-1] < best.shape[-1]:
+            narrowest[family] = i
+    return [narrowest[family] for family in families]
 
 
 def _seconds(config: configs.Config, batch: int, topology: str, slices: int, index: int) -> float:
@@ -130,13 +166,8 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
         if inside or isinstance(module, (STUNet, Layer)) or context.method_name != "__call__":
             return call(*args, **kwargs)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
-        fields = {
-            f.name: getattr(module, f.name)
-            for f in dataclasses.fields(module)
-            if f.name not in ("parent", "name")
-        }
         trained = is_trained(config, module.path)
-        key = (type(module), repr(fields), repr(shapes), trained)
+        key = (_identity(module), repr(shapes), trained)
         alone = module.clone(parent=None, name=None)
         calls.setdefault(key, (alone, shapes, [], trained))[2].append("/".join(module.path))
         inside.append(module)
@@ -145,19 +176,22 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
         finally:
             inside.pop()
 
-    text = config.text
-    arguments = (
-        jax.ShapeDtypeStruct(input_shape(config, batch), jnp.float32),
-        jax.ShapeDtypeStruct((batch,), jnp.float32),
-        jax.ShapeDtypeStruct((batch, text.max_length, text.dim), jnp.float32),
-        jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_),
-    )
     with nn.intercept_methods(record):
-        abstract_init(network, arguments)
+        abstract_init(network, abstract_arguments(config, batch))
     return [
         Piece(_name(module, shapes), module, shapes, tuple(paths), trained)
         for module, shapes, paths, trained in calls.values()
     ]
+
+
+def _identity(module: nn.Module) -> tuple[type, str]:
+    """What the module computes, whatever it is called with and wherever it stands."""
+    fields = {
+        f.name: getattr(module, f.name)
+        for f in dataclasses.fields(module)
+        if f.name not in ("parent", "name")
+    }
+    return type(module), repr(fields)
 
 
 def _name(module: nn.Module, arguments: tuple) -> str:
@@ -168,9 +202,9 @@ def _name(module: nn.Module, arguments: tuple) -> str:
 
 
 def forward_flops(piece: Piece) -> int:
-    """Operations of the forward pass of all calls."""
+    """Operations of the forward pass of one call."""
     params = abstract_init(piece.module, piece.arguments)
-    return len(piece.calls) * flops.count(piece.module.apply, params, *piece.arguments)
+    return flops.count(piece.module.apply, params, *piece.arguments)
 
 
 def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, flops, hlo, pieces, whole
-from stunet.train.state import abstract_state, count_parameters, input_shape, make_network
+from stunet.train.state import (
+    abstract_arguments,
+    abstract_state,
+    count_parameters,
+    make_network,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +156,7 @@ def model_flops(config: configs.Config) -> int:
     """Operations that a step asks for: forward, and twice as many backward; where parameters are
     frozen, as many."""
     frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
-    in_frozen = sum(pieces.forward_flops(piece) for piece in frozen)
+    in_frozen = sum(len(piece.calls) * pieces.forward_flops(piece) for piece in frozen)
     return config.train.batch_size * (3 * forward_flops(config) - in_frozen)
 
 
@@ -173,11 +177,7 @@ def sampling_flops(config: configs.Config, clips: int = 1) -> int:
 
 def forward_flops(config: configs.Config) -> int:
     """Operations of the network for one clip."""
-    network, text = make_network(config), config.text
-    arguments = [
-        jax.ShapeDtypeStruct(shape, jnp.float32)
-        for shape in (input_shape(config, 1), (1,), (1, text.max_length, text.dim))
-    ] + [jax.ShapeDtypeStruct((1, text.max_length), jnp.bool_)]
+    network, arguments = make_network(config), abstract_arguments(config, 1)
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     return flops.count(network.apply, params, *arguments)
 

@@ -47,6 +47,7 @@ def text(plan: Plan) -> str:
         lines += ["", "what takes longest (noise, loss and the optimiser's update are left out)"]
         lines += [
             f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
+            + (f", from {cost.scaled_from}" if cost.scaled_from else "")
             for cost in plan.costs[:12]
         ]
     for where, collectives in (

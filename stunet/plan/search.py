@@ -116,7 +116,7 @@ def _block(piece: pieces.Piece) -> Block:
         operations[policy] = flops.count(both, params, *arguments, y)
         if not piece.trained:
             # A gradient of weights, which is not asked for then, takes as many as the forward pass.
-            operations[policy] -= pieces.forward_flops(piece) // len(piece.calls)
+            operations[policy] -= pieces.forward_flops(piece)
     clips = [a.shape for a in (*piece.arguments, y) if a is not None and a.ndim == 5]
     frames, rows = (min((shape[axis] for shape in clips), default=1) for axis in (1, 2))
     return Block(len(piece.calls), rows, frames, saved, operations)

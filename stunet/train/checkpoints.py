@@ -8,6 +8,7 @@ without it to sample; `data` (the pipeline's position).
 
 import pathlib
 import shutil
+import textwrap
 import threading
 import time
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from stunet.errors import UserError
-from stunet.train.state import TrainState, join
+from stunet.train.state import TrainState
 
 DataState = dict[str, int]
 
@@ -88,13 +89,13 @@ class Checkpoints:
         """
         loaded = self._load(items(abstract) | {"data": None})
         data = loaded.pop("data")
-        return TrainState(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
+        return abstract.replace(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
 
     def restore_averaged(self, abstract: TrainState) -> Any:
-        """The whole network's parameters, averaged where they are trained, of the newest
-        checkpoint; nothing else is read."""
+        """The whole network's parameters, averaged where they are trained, and with its adapters
+        merged, of the newest checkpoint; nothing else is read."""
         loaded = self._load({k: v for k, v in items(abstract).items() if k != "train"})
-        return join(loaded["ema"], loaded.get("frozen", {}))
+        return abstract.replace(**({"frozen": {}} | loaded)).averaged
 
     def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
         step = self.latest()
@@ -104,7 +105,8 @@ class Checkpoints:
             return self._orbax.load_checkpointables(step, abstract)
         # Orbax passes on whatever its readers raise: there is no narrower type.
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            # Theirs may go on for pages, with every weight's shape.
+            reason = textwrap.shorten(str(error) or repr(error), 200, placeholder=" ...")
             raise UserError(
                 f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
                 "of another network: remove that directory to go on from the checkpoint before it"

@@ -1,4 +1,5 @@
-"""Where a run begins: with fresh weights, or with those of another run (`train.init_from`).
+"""Where a run begins: with fresh weights, or with another run's (`train.init_from`), from its
+working directory or from a file that `stunet export --format safetensors` wrote.
 
 A network that is given more than the noisy clip takes more channels: its first convolution is
 widened with zeros, as Lumiere's is from 3 to 7 channels (arXiv 2401.12945, section 4.1). Before the
@@ -6,8 +7,10 @@ first update it therefore makes what the other run's network makes of the noisy 
 it is given.
 """
 
+import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ from jaxtyping import Array, Float
 
 from stunet import configs
 from stunet.errors import UserError
+from stunet.train import weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import kind
 from stunet.train.state import (
@@ -24,11 +28,29 @@ from stunet.train.state import (
     begin,
     create_state,
     input_shape,
-    join,
 )
 
 # Keys that a difference of which makes other weights, or weights of another meaning.
 _OF_WEIGHTS = ("model.", "text.", "data.channels ", "diffusion.prediction ")
+# Of these, keys with which weights of the same shapes compute something else.
+_OF_MEANING = (
+    "diffusion.prediction",
+    *(f"model.{key}" for key in ("activation", "groups", "head_channels", "residual_divisor")),
+    *(f"model.{key}" for key in ("text_groups", "text_pooling_heads")),
+    *(f"model.{key}" for key in ("time_scale", "cosine_first", "frequency_shift")),
+)
+
+
+class _Start(NamedTuple):
+    """Weights to begin with.
+
+    Attributes:
+        config: of the network that they are of.
+        read: () -> its parameters, laid out on the mesh.
+    """
+
+    config: configs.Config
+    read: Callable[[], Any]
 
 
 def first_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
@@ -39,11 +61,7 @@ def first_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
     """
     if not config.train.init_from:
         return create_state(config, mesh)
-    check(config, mesh)
-    workdir = pathlib.Path(config.train.init_from)
-    other = configs.read(workdir / "config.json")
-    with Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_averaged(abstract_state(other, mesh))
+    params = _start(config, mesh).read()
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     first = jax.jit(lambda params: begin(config, extend(config, params)), out_shardings=shardings)
     return first(params)
@@ -53,19 +71,63 @@ def check(config: configs.Config, mesh: jax.sharding.Mesh) -> None:
     """Checks that `train.init_from`, if it is set, holds what this run can begin with.
 
     Raises:
-        UserError: it holds no run, no checkpoint, or one of a network that this one does not
-            extend.
+        UserError: it holds no run, no checkpoint or damaged weights, or those of a network that
+            this one does not extend; or it is not set, and only adapters are to be trained.
     """
-    if not config.train.init_from:
-        return
-    workdir = pathlib.Path(config.train.init_from)
+    if config.train.init_from:
+        _start(config, mesh)
+    elif config.lora.rank:
+        raise UserError(
+            f"lora.rank is {config.lora.rank} and train.init_from is empty; adapters change a "
+            "network that is trained already: set train.init_from to its working directory"
+        )
+
+
+def _start(config: configs.Config, mesh: jax.sharding.Mesh) -> _Start:
+    """What `train.init_from` holds, checked; no weights are read yet."""
+    place = pathlib.Path(config.train.init_from)
+    find = _in_file if place.suffix == weights_file.SUFFIX else _in_run
+    start = find(config, place, mesh)
+    _check_extends(config, start.config, mesh)
+    return start
+
+
+def _in_run(config: configs.Config, workdir: pathlib.Path, mesh: jax.sharding.Mesh) -> _Start:
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(f"train.init_from: {workdir} holds no training run")
     with Checkpoints(workdir) as checkpoints:
         if checkpoints.latest() is None:
             raise UserError(f"train.init_from: there is no checkpoint in {workdir}; train it first")
-    _check_extends(config, configs.read(file), mesh)
+    other = configs.read(file)
+
+    def read():
+        with Checkpoints(workdir) as checkpoints:
+            return checkpoints.restore_averaged(abstract_state(other, mesh))
+
+    return _Start(other, read)
+
+
+def _in_file(config: configs.Config, file: pathlib.Path, mesh: jax.sharding.Mesh) -> _Start:
+    header = weights_file.read_header(file)
+    other = header.config or _unlabelled(config, header)
+    # Names do not depend on scanning: read as they are wanted here. Adapters were merged.
+    model = dataclasses.replace(other.model, scan_layers=config.model.scan_layers)
+    other = dataclasses.replace(other, model=model, lora=configs.Lora())
+    params = abstract_state(other, mesh).averaged
+    weights_file.check(file, header, params)
+    return _Start(other, lambda: weights_file.read(file, params))
+
+
+def _unlabelled(config: configs.Config, header: weights_file.Header) -> configs.Config:
+    """Of a file that does not say what its weights are of: the config's network, given as much, or
+    nothing, beside the noisy clip."""
+    plain = dataclasses.replace(
+        config, masks=configs.Masks(), upscale=configs.Upscale(), tsr=configs.Tsr()
+    )
+    channels = config.model.patch_size**2 * input_shape(plain, 1)[-1]
+    found = header.shapes.get("conv_in.kernel", ())
+    return plain if found[-2:-1] == (channels,) else config
 
 
 def extend(config: configs.Config, params: Any) -> Any:
@@ -102,8 +164,8 @@ def _check_extends(config: configs.Config, other: configs.Config, mesh: jax.shar
             f"and this one {kind(config)}); begin with one that is given nothing but captions"
         )
     ours, theirs = (_weights(c, mesh) for c in (config, other))
-    same_prediction = config.diffusion.prediction == other.diffusion.prediction
-    if ours != theirs or not same_prediction:
+    here, there = (dict(configs.items(c)) for c in (config, other))
+    if ours != theirs or any(here[key] != there[key] for key in _OF_MEANING):
         differences = [d for d in configs.differences(other, config) if d.startswith(_OF_WEIGHTS)]
         raise UserError(
             f"train.init_from: the network of {workdir} has other weights: "
@@ -113,7 +175,7 @@ def _check_extends(config: configs.Config, other: configs.Config, mesh: jax.shar
 
 def _weights(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[tuple[str, ...], Any]:
     """The shape of each weight, but for what the first convolution looks at."""
-    state = abstract_state(config, mesh)
-    shapes = {k: v.shape for k, v in flatten_dict(join(state.params, state.frozen)).items()}
+    whole = jax.eval_shape(lambda state: state.averaged, abstract_state(config, mesh))
+    shapes = {k: v.shape for k, v in flatten_dict(whole).items()}
     *size, _, features = shapes["conv_in", "kernel"]
     return shapes | {("conv_in", "kernel"): (*size, features)}

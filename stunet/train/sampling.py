@@ -1,4 +1,5 @@
-"""Sampling: one jitted step that a host loop calls, so that it can show progress."""
+"""Sampling: one jitted step that a host loop calls, so that it can show progress; or all steps as
+one function, to be exported."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -6,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from stunet import configs
 from stunet.diffusion import samplers
 from stunet.diffusion.guidance import guided_denoiser
 from stunet.diffusion.prediction import add_noise
 from stunet.train.conditioning import conditioning
-from stunet.train.state import clip_shape, make_network
-from stunet.train.step import noise_schedule
+from stunet.train.state import clip_shape
+from stunet.train.step import make_predict, noise_schedule
 
 # Folded into a row's key for the noise of the steps; above any row.
 _LATER = 2**31 - 1
@@ -39,14 +40,10 @@ class Parts(NamedTuple):
 
 def make_parts(config: configs.Config, t_start: float = 1.0) -> Parts:
     """The parts of sampling as a config's `sample` asks for it, from time `t_start` on."""
-    network, settings = make_network(config), config.sample
+    predict, settings = make_predict(config), config.sample
     schedule, way = noise_schedule(config.diffusion), conditioning(config)
     grid = dict(schedule=schedule, sampler=settings.sampler, steps=settings.steps, t_start=t_start)
     times = samplers.time_grid(**grid)
-
-    def apply(params, x_t, time, text, text_mask, *given):
-        inputs = way.network_input(x_t, *given)
-        return network.apply({"params": params}, inputs, time, text, text_mask)
 
     def first(keys, clean, level, start=None):
         noise = jax.vmap(lambda key: jax.random.normal(key, clip_shape(config, 1)[1:]))(keys)
@@ -57,7 +54,7 @@ def make_parts(config: configs.Config, t_start: float = 1.0) -> Parts:
 
     def estimate(params, text, text_mask, given, x, i):
         denoise = guided_denoiser(
-            lambda *inputs: apply(params, *inputs),
+            lambda *inputs: predict(params, *inputs),
             text,
             text_mask,
             *given,
@@ -75,7 +72,7 @@ def make_parts(config: configs.Config, t_start: float = 1.0) -> Parts:
     return Parts(first, estimate, update)
 
 
-def row_keys(seed: int, rows: Int[Array | np.ndarray, "b"]) -> Array:
+def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) -> Array:
     """The key of each row's noise, `[b]`."""
     key = jax.random.key(seed)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
@@ -133,3 +130,29 @@ def make_sampler(config: configs.Config, t_start: float = 1.0) -> Callable[..., 
             yield state.x0
 
     return sample
+
+
+def make_loop(config: configs.Config) -> Callable[..., Array]:
+    """Returns `loop(params, text, text_mask, seed, clean=None, first_row=0)`: `make_sampler`'s last
+    clips, by all steps in one program, for `jax.jit`; the batch may be symbolic."""
+    parts = make_parts(config)
+
+    def loop(
+        params: Any,
+        text: Float[Array, "b l d"],
+        text_mask: Bool[Array, "b l"],
+        seed: UInt32[Array, ""],
+        clean: Any = None,
+        first_row: Int[Array, ""] | int = 0,
+    ) -> Float[Array, "b t h w c"]:
+        keys = row_keys(seed, first_row + jnp.arange(text.shape[0]))
+        first, given = parts.first(keys, clean, 0.0)
+        later = later_key(keys[0])
+
+        def step(i, state):
+            x0 = parts.estimate(params, text, text_mask, given, state.x, i)
+            return parts.update(later, state, x0, i)
+
+        return jax.lax.fori_loop(0, config.sample.steps, step, first).x0
+
+    return loop

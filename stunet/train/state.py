@@ -13,6 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet import configs
+from stunet.nn import lora
 from stunet.nn.stunet import STUNet, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.conditioning import conditioning, kind
@@ -24,11 +25,12 @@ class TrainState:
 
     Attributes:
         step: int32 scalar.
-        params: of the network, those that are trained; float32.
+        params: those that are trained, of the network or its adapters (`config.lora`); float32.
         frozen: of the network, those that are not (`config.freeze`); kernels in the dtype of the
             computation, to which each use would cast them.
         ema: running average of `params`, which is what is sampled from.
         opt_state: the optimiser's, of `params`.
+        lora_scale: of the product of an adapter's two factors, if there are any.
     """
 
     step: jax.Array
@@ -36,11 +38,16 @@ class TrainState:
     frozen: Any
     ema: Any
     opt_state: Any
+    lora_scale: float = flax.struct.field(pytree_node=False, default=1.0)
+
+    def whole(self, trained: Any) -> Any:
+        """The whole network's parameters, with `trained` in the place of `params`."""
+        return lora.merge(join(trained, self.frozen), self.lora_scale)
 
     @property
     def averaged(self) -> Any:
         """The whole network's parameters, averaged where they are trained."""
-        return join(self.ema, self.frozen)
+        return self.whole(self.ema)
 
 
 def make_network(config: configs.Config) -> STUNet:
@@ -48,9 +55,9 @@ def make_network(config: configs.Config) -> STUNet:
     model = config.model
     return STUNet(
         channels=configs.level_channels(model),
-        out_channels=config.data.channels,
+        out_channels=config.data.channels * (2 if model.learned_variance else 1),
         patch_size=model.patch_size,
-        layers_per_level=model.layers_per_level,
+        layers_per_level=configs.level_layers(model),
         attention_levels=model.attention_levels,
         temporal_factors=model.temporal_factors if model.temporal else None,
         temporal_attention_blocks=model.temporal_attention_blocks,
@@ -61,7 +68,14 @@ def make_network(config: configs.Config) -> STUNet:
         flash_attention=model.flash_attention,
         text_features=model.text_features,
         text_pooling_heads=model.text_pooling_heads,
+        text_only_attention=model.text_only_attention,
         activation=model.activation,
+        residual_divisor=model.residual_divisor,
+        time_features=model.time_features,
+        time_scale=model.time_scale,
+        cosine_first=model.cosine_first,
+        frequency_shift=model.frequency_shift,
+        level_embedding=model.level_embedding,
         remat=model.remat,
         scan_layers=model.scan_layers,
         dtype=jnp.dtype(model.dtype),
@@ -77,7 +91,20 @@ def clip_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
 def input_shape(config: configs.Config, batch: int) -> tuple[int, ...]:
     """`[b, t, h, w, c]` of what the network takes."""
     *shape, channels = clip_shape(config, batch)
-    return (*shape, conditioning(config).channels(channels))
+    # A level that is embedded has no plane.
+    return (*shape, conditioning(config).channels(channels) - config.model.level_embedding)
+
+
+def abstract_arguments(config: configs.Config, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """What the network is called with, for a batch of so many clips: input, noise time, text
+    states and their mask, and, where it is embedded, the level of what is given."""
+    text = config.text
+    shapes = [input_shape(config, batch), (batch,), (batch, text.max_length, text.dim)]
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    arguments += [jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_)]
+    if config.model.level_embedding:
+        arguments += [jax.ShapeDtypeStruct((batch,), jnp.float32)]
+    return tuple(arguments)
 
 
 def make_optimizer(train: configs.Train) -> optax.GradientTransformation:
@@ -116,11 +143,11 @@ def create_state(config: configs.Config, mesh: jax.sharding.Mesh) -> TrainState:
     """A fresh state, born on the mesh shard by shard."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(
-        lambda: meshes.unbox(_init(config)), out_shardings=shardings, **_quick_to_compile(mesh)
+        lambda: meshes.unbox(_init(config)), out_shardings=shardings, **quick_to_compile(mesh)
     )()
 
 
-def _quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Options of `jit` for a program that runs once.
 
     On the CPU, LLVM takes 28 s over the hundreds of random numbers of the quickstart's network,
@@ -132,7 +159,10 @@ def _quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
 
 
 def is_trained(config: configs.Config, path: Sequence[str]) -> bool:
-    """Whether the module or parameter of the network at this path is trained."""
+    """Whether the module or parameter of the network at this path is trained, itself or by an
+    adapter of it."""
+    if config.lora.rank:
+        return not is_temporal(path)
     # The added input channels of a widened first convolution start at zero: frozen, they would
     # never be looked at.
     widened = kind(config) != "none" and path[0] == "conv_in"
@@ -140,10 +170,14 @@ def is_trained(config: configs.Config, path: Sequence[str]) -> bool:
 
 
 def split(config: configs.Config, params: Any) -> tuple[Any, Any]:
-    """The network's parameters -> (those that are trained, those that are frozen)."""
+    """The network's parameters -> (those that are trained, those that are frozen).
+
+    With adapters all of them are frozen.
+    """
     trained, frozen = {}, {}
     for path, leaf in flatten_dict(params).items():
-        (trained if is_trained(config, path) else frozen)[path] = leaf
+        is_free = is_trained(config, path) and not config.lora.rank
+        (trained if is_free else frozen)[path] = leaf
     dtype = jnp.dtype(config.model.dtype)
     frozen = {
         path: jax.tree.map(lambda x: x.astype(dtype), leaf) if path[-1] == "kernel" else leaf
@@ -163,28 +197,38 @@ def count_parameters(params: Any) -> int:
 
 def _init(config: configs.Config) -> TrainState:
     """The first state, every leaf still boxed with the names of its axes."""
+    return begin(config, init_params(config))
+
+
+def init_params(config: configs.Config) -> Any:
+    """The network's fresh parameters, each boxed with the names of its axes."""
     # One clip, as small as the network takes: parameters do not depend on its size.
     model = config.model
     side = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
     channels = input_shape(config, 1)[-1]
     shape = (1, math.prod(model.temporal_factors), side, side, channels)
-    text = jnp.zeros((1, 1, config.text.dim)), jnp.ones((1, 1), bool)
+    rest = [jnp.zeros((1, 1, config.text.dim)), jnp.ones((1, 1), bool)]
+    rest += [jnp.zeros(1)] if model.level_embedding else []
     # Without rules, flax does not constrain each parameter by its names while it makes it: the
     # shardings of the whole state are given to jit, and they know about extents that do not divide.
     with nn.logical_axis_rules(()):
-        params = make_network(config).init(
-            jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *text
+        return make_network(config).init(
+            jax.random.key(config.seed), jnp.zeros(shape), jnp.zeros(1), *rest
         )["params"]
-    return begin(config, params)
 
 
 def begin(config: configs.Config, params: Any) -> TrainState:
     """The state before the first update, of the network's parameters."""
-    params, frozen = split(config, params)
+    trained, frozen = split(config, params)
+    scale = 1.0
+    if rank := config.lora.rank:
+        trained = lora.init(jax.random.key(config.seed), params, rank)
+        scale = config.lora.alpha / rank
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=trained,
         frozen=frozen,
-        ema=jax.tree.map(jnp.copy, params),
-        opt_state=make_optimizer(config.train).init(params),
+        ema=jax.tree.map(jnp.copy, trained),
+        opt_state=make_optimizer(config.train).init(trained),
+        lora_scale=scale,
     )

@@ -13,13 +13,13 @@ import optax
 from jaxtyping import Array, Float, UInt8
 
 from stunet import configs
+from stunet.diffusion import augmentation
 from stunet.diffusion.loss import clip_loss, stratified_times
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.nn.sharding import constrain
 from stunet.train.conditioning import conditioning
 from stunet.train.state import (
     TrainState,
-    join,
     learning_rate,
     make_network,
     make_optimizer,
@@ -40,21 +40,38 @@ def noise_schedule(diffusion: configs.Diffusion) -> NoiseSchedule:
     )
 
 
+def make_predict(config: configs.Config) -> Callable[..., Array]:
+    """Returns `predict(params, x_t, time, text, text_mask, *given) -> [b, t, h, w, c]`: the
+    network's prediction for noisy clips.
+
+    `given` is what the network sees beside them (`stunet.train.conditioning`).
+    """
+    network, network_input = make_network(config), conditioning(config).network_input
+    schedule, channels = noise_schedule(config.diffusion), config.data.channels
+
+    def predict(params, x_t, time, text, text_mask, *given):
+        inputs, level = network_input(x_t, *given), ()
+        if config.model.level_embedding:
+            # Told as the time at which the clip itself would be as noisy, and not by a plane.
+            inputs = inputs[..., :-1]
+            level = (schedule.time(augmentation.log_snr(given[-1])),)
+        output = network.apply({"params": params}, inputs, time, text, text_mask, *level)
+        # A learned variance comes after the prediction.
+        return output[..., :channels]
+
+    return predict
+
+
 def make_loss(config: configs.Config) -> Callable[..., Array]:
     """Returns `loss(params, x0, given, t, noise, text, text_mask) -> [b]`, over whole clips.
 
-    `given` is what the network sees beside the noisy clip (`stunet.train.conditioning`).
+    `given` is as in `make_predict`.
     """
-    network, diffusion = make_network(config), config.diffusion
-    network_input = conditioning(config).network_input
+    predict, diffusion = make_predict(config), config.diffusion
 
     def loss(params, x0, given, t, noise, text, text_mask):
-        def predict(x_t, time):
-            inputs = network_input(x_t, *given)
-            return network.apply({"params": params}, inputs, time, text, text_mask)
-
         return clip_loss(
-            predict,
+            lambda x_t, time: predict(params, x_t, time, text, text_mask, *given),
             x0,
             t,
             noise,
@@ -87,7 +104,7 @@ def make_train_step(
         inputs = _draw(key, batch, config)
 
         def mean_loss(params, part):
-            return loss_of_clips(join(params, state.frozen), *part).mean()
+            return loss_of_clips(state.whole(params), *part).mean()
 
         loss, grads = _accumulate(
             jax.value_and_grad(mean_loss), state.params, inputs, train.accumulate
@@ -106,7 +123,8 @@ def make_train_step(
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
         }
-        return TrainState(state.step + 1, params, state.frozen, ema, opt_state), metrics
+        state = state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state)
+        return state, metrics
 
     return step
 

@@ -57,7 +57,8 @@ def _between(original, style, alpha: float):
 
 
 def _is_spatial(config: configs.Config, path: tuple[str, ...]) -> bool:
-    return not is_trained(dataclasses.replace(config, freeze="spatial"), path)
+    config = dataclasses.replace(config, freeze="spatial", lora=configs.Lora())
+    return not is_trained(config, path)
 
 
 def _check_same(path: tuple[str, ...], original, style) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from stunet import configs
+from stunet import configs, files
 from stunet.data import prepare as prepare_module
 from stunet.data import sources
 from stunet.data.clips import ClipRecords
@@ -277,7 +277,7 @@ def test_full_disk_is_named_and_left_as_it_was(folder, small_disk):
 
 def test_killed_prepare_looks_unfinished(folder, tmp_path, monkeypatch):
     # A killed process cleans nothing up: what it leaves must not be mistaken for a data set.
-    monkeypatch.setattr(prepare_module.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
     monkeypatch.setattr(prepare_module.ClipWriter, "close", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare(folder, tmp_path / "out", **SIZE, **QUIET)

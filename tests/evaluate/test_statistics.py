@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stunet.evaluate.statistics import paired_difference, t_interval
+from stunet.evaluate.statistics import paired_difference, share_interval, t_interval
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -49,3 +49,9 @@ def test_what_seeds_share_cancels_in_pairs():
     assert gap.excludes_zero()
     assert not paired_difference(a, {0: 5.0, 1: 3.0, 2: 21.0}).excludes_zero()
     assert paired_difference(a, {7: 1.0}) is None
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (7, 20), (20, 20), (600, 1000)])
+def test_the_interval_of_a_share_is_scipys_wilson(hits, n):
+    expected = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose(share_interval(hits, n), [expected.low, expected.high], atol=1e-9)

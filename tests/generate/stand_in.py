@@ -4,12 +4,16 @@ import types
 
 import jax
 import numpy as np
+import test_step
 import tiny
 from PIL import Image
 
+from stunet import configs
 from stunet.generate.text import Run
 from stunet.parallel import mesh as meshes
 from stunet.train import sampling
+from stunet.train import step as train_step
+from stunet.train.checkpoints import Checkpoints
 
 MODEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
@@ -32,7 +36,16 @@ def replace_network(monkeypatch, network) -> None:
     stand_in = types.SimpleNamespace(
         apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
     )
-    monkeypatch.setattr(sampling, "make_network", lambda config: stand_in)
+    monkeypatch.setattr(train_step, "make_network", lambda config: stand_in)
+
+
+def save(config, workdir, step=0) -> None:
+    """Makes `workdir` that of a run whose weights are random."""
+    configs.write(config, workdir / "config.json")
+    state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(state.replace(step=state.step + step), {"global_next_index": 0})
+        checkpoints.wait()
 
 
 def run(config) -> Run:

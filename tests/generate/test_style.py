@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from PIL import Image
 
 from stunet import cli, configs
 from stunet.errors import UserError
@@ -60,6 +61,10 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
     assert cli.main([str(a) for a in [*arguments, *alphas]]) == 0
     written = {file.suffix: file for file in tmp_path.glob("a_3_seed0_style_*")}
     assert written.keys() == {".gif", ".mp4", ".png", ".json"}
+    # A row for each alpha: one prompt makes a column.
+    for sheet in (".gif", ".png"):
+        with Image.open(written[sheet]) as image:
+            assert image.height > (1.9 if sheet == ".gif" else 0.9) * image.width
     assert str(written[".gif"]) in capsys.readouterr().out
     settings = json.loads(written[".json"].read_text())
     assert (settings["style"], settings["alphas"]) == (str(workdirs["style"]), [0.5, 1])

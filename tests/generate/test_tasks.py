@@ -91,3 +91,20 @@ def test_what_a_run_was_not_trained_for(workdir, tmp_path, capsys):
         own = [a.format(dir=workdir) for a in OWN[task][0]]
         assert cli.main(["sample", task, "--workdir", str(tmp_path), *own]) == 1
         assert "train one with masks.image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (["--guidance", "-1"], "sample.guidance_scale is -1.0; it must be at least 0"),
+        (["--sampler", "dddim"], "sample.sampler is 'dddim'; did you mean 'ddim'?"),
+        (["--out", "{dir}/first.png"], "first.png is a file; name a directory"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_sampled(
+    workdir, capsys, asked, sentence
+):
+    own = [a.format(dir=workdir) for a in [*OWN["text"][0], *asked]]
+    assert cli.main(["sample", "text", "--workdir", str(workdir), *own]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line

@@ -15,7 +15,7 @@ import tiny
 
 from stunet.generate import upscale
 from stunet.parallel import mesh as meshes
-from stunet.train import sampling
+from stunet.train import step
 
 SAMPLE = dict(steps=2, threshold="none", guidance_scale=2.0)
 
@@ -29,9 +29,7 @@ def network(params, inputs, time, text, text_mask):
 def enlarged(devices: int, low: np.ndarray, on_step) -> np.ndarray:
     config = tiny.config(mesh=dict(data=devices), upscale=dict(factor=2), sample=SAMPLE)
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:devices])
-    with mock.patch.object(
-        sampling, "make_network", return_value=types.SimpleNamespace(apply=network)
-    ):
+    with mock.patch.object(step, "make_network", return_value=types.SimpleNamespace(apply=network)):
         upscaler = upscale.make_upscaler(config, {}, mesh)
     return upscale.upscale(upscaler, low, "a 3", overlap=1, batch_size=3, on_step=on_step).clip
 

@@ -1,5 +1,7 @@
 """The pieces of a network are all of it."""
 
+import concurrent.futures
+
 import pytest
 import tiny
 
@@ -13,7 +15,8 @@ def test_pieces_ask_for_the_operations_of_the_network(model):
     batch = config.train.batch_size
 
     found = pieces.find(config, batch)
-    assert 3 * sum(map(pieces.forward_flops, found)) == model_flops(config)
+    in_all = sum(len(piece.calls) * pieces.forward_flops(piece) for piece in found)
+    assert 3 * in_all == model_flops(config)
     # Equal layers are one piece, and none is called twice.
     calls = [call for piece in found for call in piece.calls]
     assert len(found) < len(calls) == len(set(calls))
@@ -25,3 +28,44 @@ def test_a_piece_differs_by_what_it_does_and_not_by_its_place():
     assert len(names) == len(set(names)), names
     (again,) = [piece for piece in found if "down_0_layer_1/resnet" in piece.calls]
     assert "down_0_layer_2/resnet" in again.calls
+
+
+def test_the_narrowest_stands_for_those_that_differ_in_the_width_of_their_input():
+    config = tiny.config(model=dict(layers_per_level=3))
+    found = pieces.find(config, 2)
+    places = pieces.stand_ins(found)
+    stood_for = [(a, found[i]) for a, i in zip(found, places, strict=True) if a is not found[i]]
+    assert stood_for
+    for piece, narrower in stood_for:
+        (x, *others), (y, *same) = piece.arguments, narrower.arguments
+        assert x.shape[-1] > y.shape[-1]
+        assert (x.shape[:-1], others) == (y.shape[:-1], same)
+        assert piece.module == narrower.module
+    # What is compiled is compiled once, and stands for itself.
+    assert all(places[i] == i for i in places)
+
+
+def test_time_scales_with_operations(monkeypatch):
+    config = tiny.config(model=dict(layers_per_level=3), train=dict(accumulate=2))
+    batch = config.train.batch_size // 2
+    found = pieces.find(config, batch)
+
+    class Now:
+        def __init__(self, *_):
+            pass
+
+        def submit(self, _, *arguments):
+            future = concurrent.futures.Future()
+            # A chip that computes all at the same rate.
+            future.set_result(pieces.forward_flops(found[arguments[-1]]) / 1e9)
+            return future
+
+    monkeypatch.setattr(pieces.concurrent.futures, "ProcessPoolExecutor", Now)
+    in_all = {
+        scale: sum(c.seconds for c in pieces.Costs(config, "v5e:2x2", scale=scale).result())
+        for scale in (True, False)
+    }
+    assert in_all[True] == pytest.approx(in_all[False])
+    assert in_all[False] * 1e9 == pytest.approx(
+        2 * sum(len(piece.calls) * pieces.forward_flops(piece) for piece in found)
+    )

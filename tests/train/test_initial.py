@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from safetensors.numpy import load_file, save_file
 
 from stunet import configs
 from stunet.errors import UserError
+from stunet.nn.stunet import stack_layers
 from stunet.parallel import mesh as meshes
-from stunet.train import initial
+from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import conditioning
 from stunet.train.state import make_network
@@ -82,6 +84,7 @@ def test_a_patch_keeps_its_pixels_apart():
         (dict(train=dict(init_from="nowhere")), "train.init_from: nowhere holds no training run"),
         (dict(model=MODEL | dict(channels=16)), "model.channels is 8 there and 16 here"),
         (dict(diffusion=dict(prediction="x0")), "diffusion.prediction is 'v' there and 'x0' here"),
+        (dict(model=MODEL | dict(time_scale=999.0)), "model.time_scale is 1000.0 there and 999.0"),
     ],
 )
 def test_weights_that_do_not_fit(workdir, groups, sentence):
@@ -103,3 +106,92 @@ def test_nothing_is_written_where_the_weights_do_not_fit(tmp_path):
     with pytest.raises(UserError, match="holds no training run"):
         train(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def file(workdir):
+    """What `stunet export --format safetensors` writes of it."""
+    directory, state = workdir
+    file = directory / "params.safetensors"
+    weights_file.write(file, weights_file.cast(state.ema, None), BASE, 7)
+    return file
+
+
+@pytest.mark.parametrize("groups", [{}, dict(masks=MASKS)])
+def test_a_file_begins_a_run_as_its_workdir_does(workdir, file, groups):
+    _, expected = begun(workdir[0], **groups)
+    _, found = begun(file, **groups)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.abs(found.params["conv_in"]["kernel"]).max() > 0.1
+
+
+def test_half_precision_is_read_as_what_it_is_rounded_to(workdir, tmp_path):
+    half = tmp_path / "half.safetensors"
+    weights_file.write(half, weights_file.cast(workdir[1].ema, "bfloat16"), BASE, 7)
+    assert half.stat().st_size < 0.6 * (workdir[0] / "params.safetensors").stat().st_size
+    _, first = begun(half)
+    rounded = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), workdir[1].ema)
+    jax.tree.map(np.testing.assert_array_equal, first.params, rounded)
+    assert {leaf.dtype for leaf in jax.tree.leaves(first.params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("groups", [{}, dict(masks=MASKS)])
+def test_a_file_that_says_nothing_of_its_network(workdir, file, tmp_path, groups):
+    save_file(load_file(file), tmp_path / "bare.safetensors")
+    _, expected = begun(workdir[0], **groups)
+    _, found = begun(tmp_path / "bare.safetensors", **groups)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+
+
+def test_layers_are_scanned_or_not_as_the_new_run_wants(tmp_path):
+    model = MODEL | dict(layers_per_level=3)
+    config = tiny.config(model=model)
+    ema = test_step.random_state(config, meshes.make_mesh(config.mesh)).ema
+    weights_file.write(tmp_path / "a.safetensors", weights_file.cast(ema, None), config, 0)
+    _, first = begun(tmp_path / "a.safetensors", model=model | dict(scan_layers=True))
+    jax.tree.map(np.testing.assert_array_equal, first.params, stack_layers(ema))
+
+
+def without(named):
+    del named["norm_out.scale"]
+
+
+def reshaped(named):
+    named["conv_out.bias"] = named["conv_out.bias"][:-1]
+
+
+def with_more(named):
+    named["down_0_layer_9.resnet.conv1.bias"] = named["conv_out.bias"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without, r"a\.safetensors has no weight 'norm_out.scale', which the network needs"),
+        (reshaped, r"'conv_out.bias' has the shape \(3,\) in .*, and \(4,\) in the network"),
+        (with_more, r"has a weight 'down_0_layer_9.* which the network does not have"),
+    ],
+)
+def test_a_file_of_other_weights(file, tmp_path, change, sentence):
+    named = load_file(file)
+    change(named)
+    save_file(named, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=sentence):
+        begun(tmp_path / "a.safetensors")
+
+
+def test_a_file_of_another_network_says_which_keys_differ(file):
+    with pytest.raises(UserError, match=r"model.channels is 8 there and 16 here"):
+        begun(file, model=MODEL | dict(channels=16))
+
+
+def test_a_file_that_is_cut_off_or_not_there_begins_nothing(file, tmp_path):
+    from stunet.train.loop import train
+
+    cut = tmp_path / "cut.safetensors"
+    for content in (file.read_bytes()[:-100], file.read_bytes()[:50], b"", None):
+        cut.unlink() if content is None else cut.write_bytes(content)
+        config = tiny.config(model=MODEL, train=dict(init_from=str(cut)))
+        with pytest.raises(UserError, match=r"cut\.safetensors is missing, damaged or cut off"):
+            train(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()

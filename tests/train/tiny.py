@@ -74,6 +74,11 @@ def config(**groups) -> configs.Config:
     return dataclasses.replace(tiny, **parts)
 
 
+def with_lora(config: configs.Config, **keys) -> configs.Config:
+    """The config with `config.lora` changed."""
+    return dataclasses.replace(config, lora=configs.Lora(**keys))
+
+
 def command(*arguments) -> list[str]:
     return [sys.executable, "-m", "stunet.cli", *map(str, arguments)]
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet.errors import UserError
+from stunet.nn import lora
 from stunet.nn.stunet import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.state import abstract_state
@@ -106,3 +107,17 @@ def test_the_original_is_left_as_it_was():
     before = jax.tree.map(np.copy, ORIGINAL)
     interpolate(dataclasses.replace(BASE, freeze="spatial"), ORIGINAL, STYLE, 0.5)
     jax.tree.map(np.testing.assert_array_equal, before, ORIGINAL)
+
+
+def test_of_a_style_that_is_adapters_alpha_is_a_factor_of_them():
+    adapters = lora.init(jax.random.key(0), ORIGINAL, 2)
+    rng = np.random.default_rng(2)
+    adapters = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), adapters)
+    beside = unflatten_dict(flatten_dict(ORIGINAL) | flatten_dict(adapters))
+    mixed = interpolate(BASE, ORIGINAL, lora.merge(beside, 1.5), 0.25)
+    expected = lora.merge(beside, 0.25 * 1.5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mixed, expected)
+    # The run itself may be one of adapters.
+    adapted = tiny.with_lora(BASE, rank=2)
+    again = interpolate(adapted, ORIGINAL, lora.merge(beside, 1.5), 0.25)
+    jax.tree.map(np.testing.assert_array_equal, again, mixed)

@@ -1,11 +1,8 @@
-"""Reads what Hugging Face's `save_pretrained` wrote: config.json and safetensors, in one file or
-in several with an index."""
+"""A text encoder's weights, as transformers' `save_pretrained` wrote them."""
 
-import contextlib
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +11,13 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from stunet import tensorfiles
 from stunet.errors import UserError
 
 Fields = TypeVar("Fields")
 
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_STEM = "model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +37,6 @@ class Architecture:
     vocab_size: int
     dim: int
     max_length: int | None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds.
-
-    Raises:
-        UserError: there is no such file, or it holds something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it holds no keys")
-    return found
 
 
 def fields(cls: type[Fields], config: Mapping[str, Any], place: str) -> Fields:
@@ -84,7 +64,7 @@ class Checkpoint:
             UserError: no safetensors there, or not these weights.
         """
         self._architecture = architecture
-        files = _files(directory)
+        files = tensorfiles.locate(directory, _STEM)
         self._found: dict[str, tuple[Path, str]] = {}
         for weight, names in architecture.names.items():
             name = next((n for n in names if n in files), None)
@@ -102,7 +82,7 @@ class Checkpoint:
         """
         digest = hashlib.sha256()
         for weight, stored in sorted(self._found.items()):
-            with _opened(stored) as tensor:
+            with tensorfiles.tensor(*stored) as tensor:
                 shape = tensor.get_shape()
                 part = np.ascontiguousarray(tensor[:1] if len(shape) > 1 else tensor[:])
             digest.update(f"{weight} {part.dtype} {shape}\n".encode())
@@ -123,7 +103,7 @@ class Checkpoint:
         wanted = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
         params = {}
         for weight, stored in self._found.items():
-            with _opened(stored) as tensor:
+            with tensorfiles.tensor(*stored) as tensor:
                 value = tensor[:]
             # PyTorch's linear layers multiply by the transpose.
             value = value.T if weight.endswith("kernel") else value
@@ -134,35 +114,3 @@ class Checkpoint:
                 )
             params[weight] = value
         return {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
-
-
-@contextlib.contextmanager
-def _opened(stored: tuple[Path, str]) -> Iterator[Any]:
-    """Within: a stored tensor, of which parts can be read."""
-    path, name = stored
-    try:
-        with safe_open(path, framework="numpy") as file:
-            yield file.get_slice(name)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is missing or damaged ({error})") from error
-
-
-def _files(directory: Path) -> dict[str, Path]:
-    """The file of each tensor."""
-    index, single = directory / _INDEX, directory / _SINGLE
-    if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise UserError(f"{index} is damaged: it has no 'weight_map'")
-        return {name: directory / str(shard) for name, shard in shards.items()}
-    if not single.is_file():
-        raise UserError(
-            f"{directory} has neither {_SINGLE} nor {_INDEX}; pickled weights, as in "
-            "pytorch_model.bin, are not read: save the model again with transformers' "
-            "save_pretrained"
-        )
-    try:
-        with safe_open(single, framework="numpy") as file:
-            return dict.fromkeys(file.keys(), single)
-    except SafetensorError as error:
-        raise UserError(f"{single} is damaged ({error})") from error

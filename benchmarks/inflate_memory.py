@@ -1,0 +1,110 @@
+"""What `stunet inflate` holds in memory while it inflates a U-Net of random weights.
+
+    python benchmarks/inflate_memory.py                   # IF-I-M's shape, 372 million weights
+    python benchmarks/inflate_memory.py --channels 64     # a smaller one
+
+The U-Net is written first, tensor by tensor, under --directory, and removed at the end. Printed are
+the sizes of its weights, of the largest, and of the state that is written, and what the process
+held at most beside the program itself (anonymous memory, polled every 10 ms; a command that is
+refused at once tells what the program itself takes). On a CPU the devices' memory is the host's.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from stunet import configs, tensorfiles
+from stunet.parallel import mesh as meshes
+from stunet.train.state import abstract_state
+from stunet.weights import diffusers_config, diffusers_unet
+
+MIB = 2**20
+
+
+def describe(channels: int) -> configs.Config:
+    """A stage I of DeepFloyd IF of that width."""
+    raw = dict(
+        model=dict(
+            channels=channels,
+            layers_per_level=3,
+            head_channels=64,
+            text_features=4 * channels,
+            text_pooling_heads=64,
+            temporal=False,
+            learned_variance=True,
+        ),
+        text=dict(dim=4096),
+        data=dict(frames=1, height=64, width=64),
+    )
+    return configs.resolve(raw)
+
+
+def write(directory: pathlib.Path, config: configs.Config) -> dict[str, tensorfiles.Header]:
+    """A U-Net of random weights, as diffusers has it."""
+    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+    tensors = diffusers_unet.table(config, abstract_state(config, mesh))
+    found, rng = diffusers_unet.headers(tensors), np.random.default_rng(0)
+    (directory / "config.json").write_text(json.dumps(diffusers_config.to_diffusers(config)))
+    file = directory / f"{diffusers_unet.STEM}.safetensors"
+    with tensorfiles.Writer(file, found) as writer:
+        for name, header in found.items():
+            writer.add(name, rng.standard_normal(header.shape, np.float32))
+    return found
+
+
+def measure(*arguments: str) -> tuple[int, float]:
+    """(most bytes of anonymous memory, seconds) of a command."""
+    begun, most = time.monotonic(), 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stunet.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    status = pathlib.Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+        most = max(most, int(found[1]) * 1024 if found else 0)
+        time.sleep(0.01)
+    return most, time.monotonic() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, default=192, help="of the finest level")
+    parser.add_argument("--frames", type=int, default=16, help="of a clip")
+    parser.add_argument("--directory", type=pathlib.Path, help="for the files (a temporary one)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
+        directory = pathlib.Path(name)
+        config = describe(arguments.channels)
+        found = write(directory, config)
+        sizes = [4 * math.prod(header.shape) for header in found.values()]
+        described = diffusers_config.to_diffusers(config)
+        config = diffusers_config.to_stunet(described, "config.json", arguments.frames)
+        mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+        state = abstract_state(config, mesh)
+        held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        asked = ["inflate", "--t2i", name, "--frames", str(arguments.frames), "--out"]
+        program, _ = measure(*asked, name)
+        peak, seconds = measure(*asked, f"{name}/out")
+        if not (directory / "out" / "config.json").is_file():
+            sys.exit("stunet inflate failed")
+        print(f"weights {sum(sizes) / MIB:,.0f} MiB, the largest {max(sizes) / MIB:,.0f} MiB")
+        print(f"state   {held / MIB:,.0f} MiB")
+        print(
+            f"peak    {peak / MIB:,.0f} MiB, of which the program {program / MIB:,.0f}; "
+            f"{seconds:.0f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()

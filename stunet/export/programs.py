@@ -1,0 +1,174 @@
+"""The programs that are exported: functions of arrays alone, for any number of clips at once.
+
+`jax.export` writes a program as StableHLO, once for all platforms, with a symbolic number of clips.
+Whoever loads it needs JAX and no code of ours; the weights are an argument, by their names.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jaxtyping import Array
+
+from stunet import configs
+from stunet.nn import names
+from stunet.train.conditioning import kind
+from stunet.train.sampling import make_loop
+from stunet.train.state import clip_shape
+from stunet.train.step import make_predict
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+BATCH = "b"
+
+
+class Argument(NamedTuple):
+    """An argument of a program, or its result.
+
+    Attributes:
+        name: for the card; arguments are given by position.
+        shape: extents, of which `BATCH` is the number of clips.
+        dtype: of numpy.
+        meaning: what it is, with its range.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+
+class Program(NamedTuple):
+    """A program to be exported.
+
+    Attributes:
+        meaning: what it does.
+        function: (params by name, *arguments) -> result.
+        arguments: that follow the parameters.
+        result: what it returns.
+    """
+
+    meaning: str
+    function: Callable[..., Array]
+    arguments: tuple[Argument, ...]
+    result: Argument
+
+
+def _given_clips(clip: tuple[int | str, ...]) -> tuple[Argument, ...]:
+    return (
+        Argument("clips", clip, "float32", "of which a part is given, -1..1"),
+        Argument(
+            "given",
+            (*clip[:-1], 1),
+            "bool",
+            "True where pixels are given, as in `stunet sample image` and `inpaint`; all False: "
+            "nothing is",
+        ),
+    )
+
+
+# Conditioning -> what programs are given beside the caption. Those that are not here take more than
+# one pass over the clip, or more than one network.
+_GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
+    "none": lambda clip: (),
+    "masks": _given_clips,
+}
+
+
+def make_programs(config: configs.Config, params: Any) -> dict[str, Program]:
+    """The programs of a run that makes clips of captions, by name.
+
+    Args:
+        config: of the run, with the settings to sample at.
+        params: of its network; may be abstract.
+    """
+    # The same function, by a kernel that wants to know the number of clips.
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, flash_attention=False)
+    )
+    predict, loop = make_predict(config), make_loop(config)
+    clip = (BATCH, *clip_shape(config, 1)[1:])
+    length, dim = config.text.max_length, config.text.dim
+    captions = (
+        Argument("text", (BATCH, length, dim), "float32", "token states; 0 where there is none"),
+        Argument("text_mask", (BATCH, length), "bool", "True at tokens; all False: no caption"),
+    )
+    given = _GIVEN[kind(config)](clip)
+
+    def denoise(named, x_t, time, text, text_mask, *given):
+        return predict(names.unflatten(named, params), x_t, time, text, text_mask, *_seen(given))
+
+    def sample(named, text, text_mask, seed, first_row, *given):
+        params_, clean = names.unflatten(named, params), _seen(given) or None
+        clips = loop(params_, text, text_mask, seed, clean, first_row)
+        clips = jnp.clip(clips, -1, 1)
+        return jnp.where(given[1], given[0], clips) if given else clips
+
+    return {
+        "denoiser": Program(
+            "the network once, without guidance",
+            denoise,
+            (
+                Argument("x_t", clip, "float32", "noisy clips: alpha x0 + sigma noise"),
+                Argument("time", (BATCH,), "float32", "noise time of each, 0 (clean) to 1 (noise)"),
+                *captions,
+                *given,
+            ),
+            Argument("output", clip, "float32", "the prediction: see `diffusion`"),
+        ),
+        "sampler": Program(
+            "clips from captions, as `stunet sample` makes them: all steps, guided",
+            sample,
+            (
+                *captions,
+                Argument("seed", (), "uint32", "of the noise"),
+                Argument(
+                    "first_row",
+                    (),
+                    "int32",
+                    "row i has the noise of clip first_row + i of the seed: 0, but for the later "
+                    "of several batches",
+                ),
+                *given,
+            ),
+            Argument("clips", clip, "float32", "-1 (black) to 1 (white)"),
+        ),
+    }
+
+
+def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
+    """A program for PLATFORMS and any number of clips.
+
+    Args:
+        program: of `make_programs`.
+        named: shapes and dtypes of the parameters.
+    """
+    (batch,) = export.symbolic_shape(BATCH)
+
+    def spec(argument: Argument) -> jax.ShapeDtypeStruct:
+        shape = tuple(batch if extent == BATCH else extent for extent in argument.shape)
+        return jax.ShapeDtypeStruct(shape, argument.dtype)
+
+    write = export.export(jax.jit(program.function), platforms=PLATFORMS)
+    with _bare_file_names():
+        return write(named, *map(spec, program.arguments))
+
+
+@contextlib.contextmanager
+def _bare_file_names() -> Iterator[None]:
+    """Within: programs say what line they come from, and not on whose disk it lies."""
+    option = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, option)
+    jax.config.update(option, r".*[/\\]")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
+
+
+def _seen(given: tuple[Array, ...]) -> tuple[Array, ...]:
+    """As the network sees it: the mask as numbers."""
+    return tuple(x.astype(jnp.float32) for x in given)

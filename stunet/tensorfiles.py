@@ -1,0 +1,146 @@
+"""Tensors in safetensors files, laid out as Hugging Face's `save_pretrained` does it: one file, or
+shards with an index, beside a config.json.
+
+Files are mapped into memory: of a tensor only what is asked for is read.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from stunet.errors import UserError
+
+# Floating-point types, by the name that the format has for them.
+DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class Header(NamedTuple):
+    """What a file says of a tensor before it is read: its type's name in the format, its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no keys")
+    return found
+
+
+def locate(directory: Path, stem: str) -> dict[str, Path]:
+    """The file of each tensor in a directory.
+
+    Args:
+        directory: that holds STEM.safetensors, or shards and STEM.safetensors.index.json.
+        stem: "model" where transformers wrote it, "diffusion_pytorch_model" where diffusers did.
+
+    Raises:
+        UserError: neither is there, or what is there is damaged.
+    """
+    single = directory / f"{stem}.safetensors"
+    index = directory / f"{single.name}.index.json"
+    if index.is_file():
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict):
+            raise UserError(f"{index} is damaged: it has no 'weight_map'")
+        return {name: directory / str(shard) for name, shard in shards.items()}
+    if not single.is_file():
+        raise UserError(
+            f"{directory} has neither {single.name} nor {index.name}; pickled weights, as in "
+            "pytorch_model.bin, are not read: save the model again with its library's "
+            "save_pretrained"
+        )
+    return dict.fromkeys(headers(single), single)
+
+
+def headers(file: Path) -> dict[str, Header]:
+    """The header of each tensor of a file.
+
+    Raises:
+        UserError: there is no such file, or it is damaged, such as cut off.
+    """
+    with _opened(file) as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        return {n: Header(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
+
+
+@contextlib.contextmanager
+def tensor(file: Path, name: str) -> Iterator[Any]:
+    """Within: a tensor, parts of which `tensor[index]` reads as NumPy arrays.
+
+    Raises:
+        UserError: as `headers`.
+    """
+    with _opened(file) as opened:
+        yield opened.get_slice(name)
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    if not file.is_file():
+        raise UserError(f"{file} is missing, which holds a part of the weights")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            yield opened
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is damaged ({error})") from error
+
+
+class Writer:
+    """Writes a safetensors file tensor by tensor, so that no two need be in memory at a time.
+
+    Args:
+        file: to be written; not atomically, which is the caller's to see to.
+        tensors: header of each, in the order in which they will be given.
+    """
+
+    def __init__(self, file: Path, tensors: Mapping[str, Header]):
+        header, end = {"__metadata__": {"format": "pt"}}, 0
+        for name, (dtype, shape) in tensors.items():
+            begin, end = end, end + math.prod(shape) * DTYPES[dtype].itemsize
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+        text = json.dumps(header).encode()
+        # The data begin at a multiple of 8 bytes.
+        text += b" " * (-len(text) % 8)
+        self._expected = iter(tensors.items())
+        self._file = file.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._file.close()
+        if kind is None and (missing := next(self._expected, None)):
+            raise ValueError(f"{missing[0]} was not written")
+
+    def add(self, name: str, value: np.ndarray) -> None:
+        """Writes the next tensor, in the type that its header says."""
+        expected, (dtype, shape) = next(self._expected)
+        if (name, value.shape) != (expected, shape):
+            raise ValueError(f"{name} of {value.shape} is not {expected} of {shape}")
+        value = np.ascontiguousarray(value, DTYPES[dtype].newbyteorder("<"))
+        self._file.write(value.reshape(-1).view(np.uint8))

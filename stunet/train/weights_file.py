@@ -1,0 +1,151 @@
+"""A network's parameters as one safetensors file, by the names of `stunet.nn.names`.
+
+The file's metadata say what the weights are of: `config`, the run's config as JSON, and
+`training_step`, the updates that they have had. A file without them is read as well.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from stunet import configs
+from stunet.errors import UserError
+from stunet.nn import names
+
+SUFFIX = ".safetensors"
+
+
+class Header(NamedTuple):
+    """What a file says of itself.
+
+    Attributes:
+        shapes: of its arrays, by name.
+        config: of the run that they come from; None if it does not say.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    config: configs.Config | None
+
+
+def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
+    """The parameters by name, on the host.
+
+    Args:
+        params: of a network.
+        dtype: "float32" or "bfloat16"; None: each as it is.
+    """
+    kind = dtype and jnp.dtype(dtype)
+    # Contiguous, for a file holds no strides.
+    return {
+        name: np.ascontiguousarray(leaf, kind)
+        for name, leaf in names.flatten(jax.device_get(params)).items()
+    }
+
+
+def write(
+    file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Config, step: int
+) -> None:
+    """Writes what `cast` gives.
+
+    Args:
+        file: which appears under this name before it is complete.
+        named: the parameters.
+        config: of the run that they come from.
+        step: updates that they have had.
+    """
+    metadata = {"config": json.dumps(dataclasses.asdict(config)), "training_step": str(step)}
+    save_file(dict(named), file, metadata)
+
+
+def read_header(file: pathlib.Path) -> Header:
+    """What a file says of itself; reads no weights.
+
+    Raises:
+        UserError: it is missing, damaged or cut off, or of another version of this program.
+    """
+    with _opened(file) as stored:
+        found = stored.keys()
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in found}
+        said = (stored.metadata() or {}).get("config")
+    if said is None:
+        return Header(shapes, None)
+    try:
+        return Header(shapes, configs.resolve(json.loads(said)))
+    except (ValueError, UserError) as error:
+        raise UserError(f"{file} is of another version of this program ({error})") from error
+
+
+def check(file: pathlib.Path, header: Header, params: Any) -> None:
+    """Checks that a file has the parameters of a network, and no others.
+
+    Args:
+        file: for the sentence.
+        header: its own.
+        params: the network's, which may be abstract.
+
+    Raises:
+        UserError: one is missing, has another shape, or is too many.
+    """
+    wanted = names.shapes(params)
+    for name, shape in wanted.items():
+        found = header.shapes.get(name)
+        if found is None:
+            raise UserError(
+                f"{file} has no weight {name!r}, which the network needs; names and shapes are "
+                "those that `stunet export --format safetensors` writes of such a run"
+            )
+        if found != shape:
+            raise UserError(
+                f"{name!r} has the shape {found} in {file}, and {shape} in the network; take the "
+                "weights of one with the same model.*, text.dim and data.channels"
+            )
+    if more := header.shapes.keys() - wanted.keys():
+        raise UserError(
+            f"{file} has a weight {min(more)!r}, which the network does not have; take the weights "
+            "of one with the same model.*"
+        )
+
+
+def read(file: pathlib.Path, like: Any) -> Any:
+    """The parameters of a network, in the dtypes of the file.
+
+    Args:
+        file: that has been checked.
+        like: of each parameter the shape and the sharding. Each process reads what its devices
+            hold.
+
+    Raises:
+        UserError: the file is missing, damaged or cut off.
+    """
+    params = {}
+    with _opened(file) as stored:
+        for path, leaf in flatten_dict(like).items():
+            layers = [stored.get_slice(name) for name in names.names(path, leaf.shape)]
+            stacked = names.is_stack(path)
+
+            def part(index, layers=layers, stacked=stacked):
+                if not stacked:
+                    return layers[0][index]
+                return np.stack([layer[index[1:]] for layer in layers[index[0]]])
+
+            params[path] = jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+    return unflatten_dict(params)
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            yield stored
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is missing, damaged or cut off ({error})") from error

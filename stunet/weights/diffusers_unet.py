@@ -1,0 +1,260 @@
+"""The spatial network's weights and those of diffusers' U-Net: one table of names, both ways.
+
+Each of our weights is one tensor of diffusers', with its axes in another order, or several: the
+same of each layer that `model.scan_layers` stacks.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from stunet import configs, tensorfiles
+from stunet.errors import UserError
+from stunet.nn.stunet import is_temporal
+from stunet.parallel import mesh as meshes
+from stunet.tensorfiles import Header
+from stunet.train.checkpoints import Checkpoints
+from stunet.train.state import TrainState, abstract_state
+from stunet.weights import diffusers_config
+
+# As diffusers' `save_pretrained` calls them.
+CONFIG, STEM = "config.json", "diffusion_pytorch_model"
+
+# Our modules and weights within a block -> theirs; those that are not here are called the same.
+_INNER = {
+    "to_out": "to_out.0",
+    "norm1/norm": "norm1",
+    "norm2/norm": "norm2",
+    **{name: f"pool.{name}" for name in ("q_proj", "k_proj", "v_proj", "positional_embedding")},
+    "kernel": "weight",
+    "scale": "weight",
+}
+
+# Our axes of a kernel, in the order of theirs: [i, o] of [o, i], and [h, w, i, o] of [o, i, h, w],
+# which has no frames.
+_KERNELS = {2: (1, 0), 5: (2, 3, 1, 0)}
+
+Path = tuple[str, ...]
+
+
+class Tensor(NamedTuple):
+    """Where a weight of ours is in diffusers' U-Net.
+
+    Attributes:
+        names: theirs; more than one: of layers that are stacked.
+        stacked: whether our first axis is that of the layers.
+        order: axis i of ours is their axis `order[i]`.
+        frames: whether ours has a further axis, of one frame, before these.
+        shape: of each of theirs.
+    """
+
+    names: tuple[str, ...]
+    stacked: bool
+    order: tuple[int, ...]
+    frames: bool
+    shape: tuple[int, ...]
+
+    def to_ours(self, value: np.ndarray) -> np.ndarray:
+        """One of theirs -> ours, or one layer of ours."""
+        value = value.transpose(self.order)
+        return value[None] if self.frames else value
+
+    def to_theirs(self, value: np.ndarray) -> np.ndarray:
+        """The inverse of `to_ours`."""
+        return (value[0] if self.frames else value).transpose(np.argsort(self.order))
+
+    def theirs(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
+        """Which of theirs, and which part of each, a part of ours is made of."""
+        names = self.names[index[0]] if self.stacked else self.names
+        index = index[self.stacked + self.frames :]
+        return names, tuple(index[axis] for axis in np.argsort(self.order))
+
+
+def table(config: configs.Config, state: TrainState) -> dict[Path, Tensor]:
+    """Each weight of the spatial network, and where it is in diffusers' U-Net.
+
+    Args:
+        config: of the run.
+        state: its arrays, or their shapes.
+    """
+    leaves = flatten_dict(jax.eval_shape(lambda state: state.averaged, state))
+    modules = _modules(configs.level_layers(config.model))
+    return {
+        path: _tensor(path, leaf.shape, modules)
+        for path, leaf in leaves.items()
+        if not is_temporal(path)
+    }
+
+
+def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Header]:
+    """What files hold that have all these tensors."""
+    return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
+
+
+def check(tensors: Mapping[Path, Tensor], found: Mapping[str, Header], place: str) -> None:
+    """Checks that files hold these tensors, and no others.
+
+    Raises:
+        UserError: it names the first tensor that is missing, unknown, of another shape, or not of
+            floating-point numbers.
+    """
+    expected = headers(tensors)
+    for name, (dtype, shape) in sorted(found.items()):
+        if name not in expected:
+            raise UserError(
+                f"{place} has the weight {name!r} of shape {shape}, which the network of its "
+                f"{CONFIG} does not have"
+            )
+        if shape != expected[name].shape:
+            raise UserError(
+                f"{name!r} in {place} has the shape {shape} where its {CONFIG} says "
+                f"{expected[name].shape}; the files belong to another network"
+            )
+        if dtype not in tensorfiles.DTYPES:
+            raise UserError(
+                f"{name!r} in {place} is of the type {dtype}; weights of the types "
+                f"{', '.join(tensorfiles.DTYPES)} can be read"
+            )
+    for name, header in sorted(expected.items()):
+        if name not in found:
+            raise UserError(
+                f"{place} has no weight {name!r} of shape {header.shape}, which its {CONFIG} asks "
+                "for"
+            )
+
+
+class Directory:
+    """A diffusers U-Net in a directory, whose weights are read part by part."""
+
+    def __init__(self, directory: pathlib.Path, tensors: Mapping[Path, Tensor]):
+        """
+        Args:
+            directory: with the safetensors, in one file or in shards with an index.
+            tensors: `table` of the network that they are to belong to.
+
+        Raises:
+            UserError: a file is missing or damaged, or they hold other weights.
+        """
+        self._tensors = tensors
+        self._files = tensorfiles.locate(directory, STEM)
+        stored: dict[str, Header] = {}
+        for file in sorted(set(self._files.values())):
+            stored |= tensorfiles.headers(file)
+        check(tensors, {k: stored[k] for k in self._files if k in stored}, str(directory))
+
+    def read(self, path: Path, index: tuple[slice, ...] = (), dtype: Any = None) -> np.ndarray:
+        """A weight of ours, or the part of it at `index`, which has a slice for each axis.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        tensor = self._tensors[path]
+        index = index or (slice(None),) * (len(tensor.shape) + tensor.stacked + tensor.frames)
+        names, part = tensor.theirs(index)
+        value = None
+        for i, name in enumerate(names):
+            with tensorfiles.tensor(self._files[name], name) as stored:
+                layer = tensor.to_ours(stored[part])
+            if not tensor.stacked:
+                return layer.astype(dtype or layer.dtype, copy=False)
+            if value is None:
+                value = np.empty((len(names), *layer.shape), dtype or layer.dtype)
+            value[i] = layer
+        return value
+
+
+def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
+    """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
+
+    They are the averaged ones of the newest checkpoint, in float32.
+
+    Args:
+        directory: that is there.
+        workdir: of the run.
+
+    Returns:
+        The updates that they have had.
+
+    Raises:
+        UserError: `workdir` holds no run or no checkpoint, or diffusers has no such network.
+    """
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
+    config = configs.read(workdir / "config.json")
+    described = diffusers_config.to_diffusers(config)
+    mesh = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
+    state = abstract_state(config, mesh)
+    tensors = table(config, state)
+    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
+        step = checkpoints.latest()
+        params = flatten_dict(checkpoints.restore_averaged(state))
+    (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
+    with tensorfiles.Writer(directory / f"{STEM}.safetensors", headers(tensors)) as writer:
+        for path, tensor in tensors.items():
+            for name, value in _theirs(tensor, params[path]):
+                writer.add(name, value)
+    return step
+
+
+def _theirs(tensor: Tensor, leaf: jax.Array) -> Iterator[tuple[str, np.ndarray]]:
+    """Each of theirs that one of ours holds."""
+    value = np.asarray(leaf)
+    for name, layer in zip(tensor.names, value if tensor.stacked else [value], strict=True):
+        yield name, tensor.to_theirs(layer)
+
+
+def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> Tensor:
+    """Of a weight of our network, of this path and shape."""
+    # Layers are stacked from the second on; the first has another width.
+    stacked = path[0].endswith("_layers")
+    layers = [f"{path[0].removesuffix('s')}_{i + 1}" for i in range(shape[0])] if stacked else []
+    shape = shape[1:] if stacked else shape
+    order = _KERNELS[len(shape)] if path[-1] == "kernel" else tuple(range(len(shape)))
+    frames = len(shape) > len(order)
+    names = tuple(_name((layer, *path[1:]), modules) for layer in layers or path[:1])
+    theirs = [0] * len(order)
+    for extent, axis in zip(shape[frames:], order, strict=True):
+        theirs[axis] = extent
+    return Tensor(names, stacked, order, frames, tuple(theirs))
+
+
+def _name(path: Path, modules: Mapping[str, str]) -> str:
+    """Theirs, of one of our weights that is not stacked."""
+    depth = 1 if path[0] in modules else 2
+    inner = "/".join(path[depth:-1])
+    parts = modules["/".join(path[:depth])], *(_INNER.get(p, p) for p in (inner, path[-1]))
+    return ".".join(part for part in parts if part)
+
+
+def _modules(layers: tuple[int, ...]) -> dict[str, str]:
+    """Our modules -> theirs. They number the way up from the coarsest level, we from the finest.
+
+    Args:
+        layers: of each level on the way down, finest first.
+    """
+    names = {
+        "conv_in": "conv_in",
+        "time_embedding": "time_embedding",
+        "level_embedding": "class_embedding",
+        "text_pooling": "add_embedding",
+        "text_proj": "encoder_hid_proj",
+        "mid_layer/resnet": "mid_block.resnets.0",
+        "mid_layer/attention": "mid_block.attentions.0",
+        "mid_resnet": "mid_block.resnets.1",
+        "norm_out": "conv_norm_out",
+        "conv_out": "conv_out",
+    }
+    for level, count in enumerate(layers):
+        down, up = f"down_blocks.{level}", f"up_blocks.{len(layers) - 1 - level}"
+        names |= {f"down_{level}_resize": f"{down}.downsamplers.0"}
+        names |= {f"up_{level}_resize": f"{up}.upsamplers.0"}
+        for ours, theirs, number in (("down", down, count), ("up", up, count + 1)):
+            for i in range(number):
+                names |= {f"{ours}_{level}_layer_{i}/resnet": f"{theirs}.resnets.{i}"}
+                names |= {f"{ours}_{level}_layer_{i}/attention": f"{theirs}.attentions.{i}"}
+    return names
