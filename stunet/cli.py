@@ -12,8 +12,15 @@ from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
 from stunet.export import formats
+from stunet.files import user_cache
 from stunet.generate import command as sample_command
-from stunet.generate.task import add_sampling, at_least_one, sampling_bar, sampling_settings
+from stunet.generate.task import (
+    add_sampling,
+    at_least_one,
+    measuring_bar,
+    sampling_bar,
+    sampling_settings,
+)
 from stunet.generate.tasks import add_cascade
 
 
@@ -76,6 +83,8 @@ def _evaluate(arguments) -> None:
 
     evaluation = evaluate(
         arguments.workdir,
+        metrics=arguments.metrics,
+        protocol=arguments.protocol,
         tsr=arguments.tsr,
         augmentation=arguments.augmentation,
         out=arguments.out,
@@ -84,10 +93,11 @@ def _evaluate(arguments) -> None:
         batch_size=arguments.batch_size,
         window=arguments.window,
         on_step=sampling_bar(),
+        on_clips=measuring_bar(),
         **sampling_settings(arguments),
     )
-    columns = {"generated": evaluation.generated, "real": evaluation.real}
-    print(f"{figures.table(columns)}\n\nof each of {arguments.num} clips  {evaluation.file}")
+    print(figures.table(evaluation.columns, words=evaluation.words))
+    print(f"\n{evaluation.said()}  {evaluation.file}")
 
 
 def _prepare(arguments) -> None:
@@ -237,8 +247,7 @@ def set_up_jax() -> None:
     logging.set_verbosity(logging.FATAL)
 
     if not jax.config.jax_compilation_cache_dir:
-        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "stunet" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache("xla")))
 
 
 def _factors(text: str) -> tuple[int, ...]:
@@ -292,7 +301,20 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = command("evaluate", _evaluate, "judge how the clips of a trained run move")
     evaluate.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
-    evaluate.add_argument("--num", type=at_least_one, default=64, help="clips to sample")
+    evaluate.add_argument(
+        "--metrics",
+        metavar="NAME,...",
+        help="of coherence, pixels, flow and fvd (all but fvd, or the protocol's)",
+    )
+    evaluate.add_argument(
+        "--protocol",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="prompts and clips of other data, as experiments/ucf101_zero_shot.py",
+    )
+    evaluate.add_argument(
+        "--num", type=at_least_one, help="clips to sample (64, or the protocol's)"
+    )
     add_cascade(evaluate)
     add_sampling(evaluate)
     evaluate.add_argument("--batch-size", type=at_least_one, default=32, help="clips at once")
@@ -304,7 +326,9 @@ def _parser() -> argparse.ArgumentParser:
         help="tell what happens at every so many frames from elsewhere (a cascade's own windows)",
     )
     evaluate.add_argument(
-        "--out", type=pathlib.Path, help="directory of evaluation.json and samples/ (WORKDIR)"
+        "--out",
+        type=pathlib.Path,
+        help="directory of evaluation.json, samples/ and evaluation/ (WORKDIR)",
     )
 
     plan = command(

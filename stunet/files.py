@@ -26,6 +26,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def user_cache(what: str) -> Path:
+    """The directory of what is kept for the user between runs, in the cache that XDG names."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "stunet" / what
+
+
 def check_vacant(directory: Path) -> None:
     """Raises: UserError, if there is something where a new directory is to be; an empty one may
     be."""

@@ -28,7 +28,10 @@ install_import_hook(
     [
         *("stunet.nn", "stunet.diffusion", "stunet.data", "stunet.parallel"),
         # Not the report's modules, which hold no arrays.
-        *(f"stunet.evaluate.{name}" for name in ("tracking", "coherence", "pixels", "figures")),
+        *(
+            f"stunet.evaluate.{name}"
+            for name in ("tracking", "coherence", "pixels", "figures", "frechet", "i3d", "metrics")
+        ),
     ],
     "beartype.beartype",
 )

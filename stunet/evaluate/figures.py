@@ -29,12 +29,18 @@ FIGURES = {
     "border_flow_change": ("{:.3f}", "change of flow at borders"),
     "flow_distance": ("{:.3f}", "distance of flow histograms, px"),
     "flow_change_distance": ("{:.3f}", "distance of flow-change histograms, px"),
+    "fvd": ("{:.1f}", "FVD"),
+    "frechet_i3d": ("{:.1f}", "Fréchet distance of I3D logits, of clips too few for an FVD"),
     "detail": ("{:.3f}", "detail: difference of neighbouring pixels"),
 }
 
-# Of those that tell whether motion holds together, which way is better.
+# Of those that tell whether motion holds together, or clips look real, which way is better.
 BETTER = {"coherent": "higher", "faithful": "higher"} | dict.fromkeys(
-    ("deviation", "velocity_error", "period_drift", "phase_drift", "identity_drift"), "lower"
+    (
+        *("deviation", "velocity_error", "period_drift", "phase_drift", "identity_drift"),
+        *("fvd", "frechet_i3d"),
+    ),
+    "lower",
 )
 
 Figures = dict[str, Float[np.ndarray, " n"]]
@@ -76,14 +82,25 @@ def mean(values: Float[np.ndarray, " n"]) -> float:
     return float(counted.mean()) if len(counted) else float("nan")
 
 
-def table(columns: Mapping[str, Figures], *, markdown: bool = False) -> str:
-    """Means over clips, a row for each figure and a column for each set of clips."""
+def table(
+    columns: Mapping[str, Figures],
+    *,
+    words: Mapping[str, str] | None = None,
+    markdown: bool = False,
+) -> str:
+    """Means over clips, a row for each figure and a column for each set of clips.
+
+    Args:
+      columns: figures by the name of their clips.
+      words: for a figure, where they are not to be its own.
+      markdown: whether that is wanted.
+    """
     present = [name for name in FIGURES if any(name in column for column in columns.values())]
     rows = [["", *columns]]
     for name in present:
-        style, words = FIGURES[name]
+        style, usual = FIGURES[name]
         cells = [_cell(column.get(name), style) for column in columns.values()]
-        rows.append([words, *cells])
+        rows.append([(words or {}).get(name, usual), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if markdown:
         rows.insert(1, ["---", *["---:"] * len(columns)])

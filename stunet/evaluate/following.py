@@ -6,6 +6,7 @@ which has seen the training handwriting alone; the way it goes is the median of 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import ndimage
 from stunet.data.moving_digits import DIRECTIONS, SPEEDS, MovingDigit, MovingDigits
 from stunet.errors import UserError
 from stunet.evaluate import coherence, tracking
-from stunet.evaluate.run import scene_of
+from stunet.evaluate.scene import scene_of
 from stunet.evaluate.tracking import Clips
 
 # What a caption says, and in how many ways: what a guess gets right is one over that.
@@ -129,10 +130,11 @@ def cut_out(
 
 def balanced(source: MovingDigits, num: int) -> list[int]:
     """Clips of a source, one of each combination of digit, direction and speed after the other, as
-    often as it takes; any beginning of them is nearly balanced.
+    often as it takes; any beginning of them is nearly balanced. A combination of which the source
+    has no more clips is passed over.
 
     Raises:
-        UserError: the source has fewer clips of some combination.
+        UserError: the source has fewer clips.
     """
     found: dict[tuple, list[int]] = {}
     for i in range(len(source)):
@@ -145,14 +147,11 @@ def balanced(source: MovingDigits, num: int) -> list[int]:
         for turn in range(len(directions))
         for digit in range(10)
     ]
-    rounds, rest = divmod(num, len(order))
-    lists = [found.get(key, [])[: rounds + (place < rest)] for place, key in enumerate(order)]
-    if sum(map(len, lists)) < num:
-        raise UserError(
-            f"the {len(source)} held-out clips do not show each digit, direction and speed "
-            f"{-(-num // len(order))} times; ask for fewer than {num}"
-        )
-    return [clips[again] for again in range(rounds + 1) for clips in lists if again < len(clips)]
+    if num > len(source):
+        raise UserError(f"there are {len(source)} held-out clips; ask for no more, not {num}")
+    rounds = itertools.zip_longest(*(found.get(key, []) for key in order))
+    taken = (clip for again in rounds for clip in again if clip is not None)
+    return list(itertools.islice(taken, num))
 
 
 def _direction(velocity: np.ndarray, pace: float) -> str:

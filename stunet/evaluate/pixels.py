@@ -21,6 +21,7 @@ _WINDOW = 9
 _LEVELS = np.linspace(0, 1, 2001)
 
 Flow = Float[np.ndarray, "n s h w 2"]
+Histograms = Float[np.ndarray, "n q"]
 
 
 def figures(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
@@ -93,26 +94,38 @@ def farneback(clips: Clips) -> Flow:
     return flow
 
 
-def flow_distance(one: Flow, other: Flow) -> tuple[float, float]:
+def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[float, float]:
     """Distances between the histograms of two sets of clips: of lengths of the flow, and of lengths
     of its change from step to step.
 
     Each is the earth mover's: the pixels a frame by which values must be moved, on average, to make
     one histogram of the other. The first tells how much moves, the second how steadily.
     """
-    return (
-        _earth_mover(lengths(one), lengths(other)),
-        _earth_mover(lengths(np.diff(one, axis=1)), lengths(np.diff(other, axis=1))),
+    pairs = zip(flow_histograms(one), flow_histograms(other), strict=True)
+    lengths, changes = (earth_mover(*pair) for pair in pairs)
+    return lengths, changes
+
+
+def flow_histograms(flow: Flow) -> tuple[Histograms, Histograms]:
+    """Of each clip, the quantiles of the lengths of its flow, and of those of its changes.
+
+    They stand for the clip when sets are compared, so that no flow need be kept.
+    """
+    values = lengths(flow), lengths(np.diff(flow, axis=1))
+    of_lengths, of_changes = (
+        np.quantile(x.reshape(len(x), -1), _LEVELS, axis=1).T.astype(np.float32) for x in values
     )
+    return of_lengths, of_changes
+
+
+def earth_mover(one: Histograms, other: Float[np.ndarray, "m q"]) -> float:
+    """Between two sets of clips, each of which is as large as any other."""
+    return float(np.abs(np.quantile(one, _LEVELS) - np.quantile(other, _LEVELS)).mean())
 
 
 def lengths(flow: Float[np.ndarray, "n s h w 2"]) -> Float[np.ndarray, "n s h w"]:
     """Pixels a frame."""
     return np.linalg.norm(flow, axis=-1)
-
-
-def _earth_mover(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(np.quantile(one, _LEVELS) - np.quantile(other, _LEVELS)).mean())
 
 
 def _roughness(light: np.ndarray, axis: int) -> np.ndarray:

@@ -3,186 +3,174 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from stunet import configs
-from stunet.data.motions import Motions, Stage
-from stunet.data.moving_digits import SPEEDS, MovingDigits
-from stunet.data.sources import Source, make_source
-from stunet.errors import UserError
-from stunet.evaluate import figures
+from stunet.evaluate import comparison, figures
+from stunet.evaluate.generating import OnStep, make_generator
+from stunet.evaluate.kept import Kept
+from stunet.evaluate.measuring import Measured, Measuring, OnClips, shuffled
+from stunet.evaluate.metrics import METRICS, frechet_name, parse
 from stunet.files import atomic
-from stunet.generate import cascade, text
-from stunet.plan.plan import sampling_flops
-from stunet.train.conditioning import kind
+from stunet.generate import text
 
-FILE = "evaluation.json"
+FILE, KEPT = "evaluation.json", "evaluation"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Figures by clip of what was sampled and of what is real, and where they were written."""
+    """Figures by clip of each set of clips, and where they were written.
 
-    generated: figures.Figures
-    real: figures.Figures
+    Attributes:
+        columns: by name of the set: "generated"; "real", the clips that the captions were written
+            for; "shuffled", the same with their frames in a random order, beside an FVD alone.
+        clips: how many there are of each, and of "reference", which sets are compared with.
+        words: for figures whose meaning depends on the clips.
+        file: where they are.
+    """
+
+    columns: Mapping[str, figures.Figures]
+    clips: Mapping[str, int]
+    words: Mapping[str, str]
     file: pathlib.Path
 
+    @property
+    def generated(self) -> figures.Figures:
+        return self.columns["generated"]
 
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """What is known of the clips of a source, for `figures.measure`."""
+    @property
+    def real(self) -> figures.Figures:
+        return self.columns["real"]
 
-    stage: Stage | None = None
-    looks: Sequence[Sequence[str]] | None = None
-    truth: np.ndarray | None = None
+    def said(self) -> str:
+        """How many clips there are of each kind."""
+        known = {
+            "generated": "{} generated clips",
+            "real": "{} held-out ones",
+            "shuffled": "the frames of these in a random order",
+            "reference": "sets are compared with {} others",
+        }
+        return "; ".join(known[name].format(count) for name, count in self.clips.items())
 
 
 def evaluate(
     workdir: pathlib.Path,
     *,
+    metrics: str | None = None,
+    protocol: pathlib.Path | None = None,
     tsr: pathlib.Path | None = None,
     augmentation: float | None = None,
     out: pathlib.Path | None = None,
-    num: int = 64,
+    num: int | None = None,
     seed: int = 0,
     batch_size: int = 32,
     window: int = 0,
-    on_step: Callable[[int, int], None] = lambda done, total: None,
+    on_step: OnStep = lambda done, total: None,
+    on_clips: OnClips = lambda what, done, total: None,
     **sample: object,
 ) -> Evaluation:
     """Samples `num` clips with the newest checkpoint's averaged weights, and compares.
 
     Clip i has the caption of held-out clip i; if there are fewer of those, captions are taken
     again, with other noise. A temporal super-resolution network by itself fills in between the
-    true keyframes of that clip. Flow histograms are compared with those of the first `num` training
-    clips.
+    true keyframes of that clip. Sets of clips are compared with the first `num` training clips.
+
+    Batches are split over all devices, and what was measured of each is kept in `out`: the same
+    call again goes on where this one was stopped.
 
     Args:
         workdir: of a training run.
+        metrics: names of `metrics.METRICS`, with commas; those of the comparison by default.
+        protocol: file of a protocol, to compare with other data than the run's own.
         tsr: of the temporal super-resolution run that fills in between that run's keyframes.
         augmentation: of its keyframes; see `cascade.fill`, and `cascade.cascade` for the default.
             True keyframes are not augmented unless it is given.
-        out: directory for `evaluation.json` and `samples/`; `workdir` by default.
-        num: clips to sample.
+        out: directory for `evaluation.json`, `samples/` and `evaluation/`; `workdir` by default, or
+            with a protocol one of its name in there.
+        num: clips to sample: 64 by default, or as many as the protocol says.
         seed: of the noise.
         batch_size: clips, or windows of clips, sampled at once.
         window: frames of a window, if what happens at the borders of windows is asked; by default
             those of a cascade.
-        on_step: called with the steps done and their number, over all batches.
+        on_step: called with the steps of sampling done and their number, over all batches.
+        on_clips: called with the name of a set of real clips, those measured and their number.
         sample: settings of `configs.Sample` that replace the run's own.
 
     Raises:
         UserError: a directory holds no training run or no checkpoint, or a spatial super-resolution
-            network; or the runs do not go together.
+            network; the runs do not go together; a metric cannot see such clips; or a protocol's
+            data are missing.
     """
-    config = text.load_config(workdir, **sample)
-    filling = kind(config) == "tsr"
-    # Whole clips, where a network makes a part of one, or every so many-th frame.
-    whole = _of_whole_clips(config) if tsr or filling else config
-    held_out, training = (make_source(whole, split) for split in ("val", "train"))
-    if not len(held_out):
-        raise UserError("the source has no held-out clips to compare with")
-    chosen = [i % len(held_out) for i in range(num)]
-    examples = [held_out[i] for i in chosen]
-    captions = [example["caption"] for example in examples]
-    real = _clips([example["video"] for example in examples])
-    options = {"seed": seed, "batch_size": batch_size, "on_step": on_step}
-
-    if tsr or filling:
-        if tsr:
-            filled = cascade.cascade(
-                workdir, tsr, captions, augmentation=augmentation, **options, **sample
-            )
-        else:
-            keyframes = real[:, :: config.tsr.stride]
-            filled = cascade.fill(
-                text.load(workdir, **sample),
-                keyframes,
-                captions,
-                augmentation=augmentation or 0.0,
-                **options,
-            )
-        clips, borders = filled.clips, filled.borders
-        windows = cascade.count_windows(filled.config, filled.keyframes.shape[1])
-        operations = sampling_flops(filled.config, windows)
-        operations += sampling_flops(config) if tsr else 0
+    generator = make_generator(workdir, tsr=tsr, augmentation=augmentation, seed=seed, **sample)
+    whole = generator.whole
+    if protocol:
+        against = comparison.by_protocol(protocol, whole, num)
     else:
-        if augmentation is not None:
-            raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
-        clips, _ = text.text_to_video(workdir, captions, **options, **sample)
-        borders, operations = (), sampling_flops(config)
-    if window:
-        borders = tuple(range(window, whole.data.frames, window))
-
-    given = "true keyframes" if filling and not tsr else ""
-    scene = scene_of(held_out, chosen, told=bool(given) or config.model.text_features > 0)
-    measured = dict(
-        looks=scene.looks,
-        truth=scene.truth,
-        borders=borders,
-        reference=_clips([training[i]["video"] for i in range(min(num, len(training)))]),
+        against = comparison.own(whole, num or 64)
+    chosen = parse(metrics or against.metrics)
+    shape = (against.frames, whole.data.height, whole.data.width)
+    for name in chosen:
+        METRICS[name].check(shape)
+    out = out or (workdir / protocol.stem if protocol else workdir)
+    borders = range(window, against.frames, window) if window else generator.borders
+    measuring = Measuring(
+        generator=generator,
+        against=against,
+        borders=tuple(border for border in borders if border < against.frames),
+        kept=Kept(out / KEPT),
+        batch_size=batch_size,
     )
-    out = out or workdir
+    compared = [name for name in chosen if METRICS[name].compare]
+    generated, shown = measuring.generated(chosen, on_step)
+    measured, reference = {"generated": generated}, {}
+    unique = len(set(against.chosen))
+    if unique:
+        held_out = (against.real, unique)
+        measured["real"] = measuring.real("real", *held_out, chosen, on_clips)
+        if "fvd" in chosen:
+            measured["shuffled"] = measuring.real(
+                "shuffled", *held_out, compared, on_clips, shuffled
+            )
+    if compared:
+        references = (against.reference, against.references)
+        reference = measuring.real("reference", *references, compared, on_clips)
+    rows = {"generated": range(len(against.captions)), "real": against.chosen}
+    clips = {"generated": len(against.captions)}
+    clips |= {name: unique for name in measured if name != "generated"}
+    clips |= {"reference": against.references} if compared else {}
     evaluation = Evaluation(
-        generated=figures.measure(clips, scene.stage, **measured),
-        real=figures.measure(real, scene.stage, **measured),
+        columns={
+            name: _figures(sets, reference, shape, rows.get(name, (0,)))
+            for name, sets in measured.items()
+        },
+        clips=clips,
+        words=dict([frechet_name(len(against.captions), against.references, shape)]),
         file=out / FILE,
     )
-    few = slice(config.sample.num)
     rate = configs.frame_rate(whole.data)
-    text.write(out / "samples", f"evaluation_seed{seed}", clips[few], captions[few], rate)
-    settings = dict(num=num, seed=seed, window=window, augmentation=augmentation, sample=sample)
-    _write(evaluation, settings | {"sampling_flops": operations, "given": given})
+    captions = against.captions[: len(shown)]
+    text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, rate)
+    settings = dict(num=clips["generated"], seed=seed, window=window, augmentation=augmentation)
+    settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}
+    if protocol:
+        settings["protocol"] = protocol.stem
+    _write(evaluation, settings)
     return evaluation
 
 
-def _of_whole_clips(config: configs.Config) -> configs.Config:
-    """The config of the clips that keyframes are taken from, and that windows are cut from."""
-    data = config.data
-    frames = data.cut_from or configs.span(data)
-    return dataclasses.replace(
-        config, data=dataclasses.replace(data, frames=frames, stride=1, cut_from=0)
-    )
-
-
-def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Scene:
-    """What moves in these clips; nothing is known of videos, or of several digits.
-
-    Args:
-        source: where the clips are from.
-        indices: which ones.
-        told: whether whoever sampled was told, by captions or keyframes, which way objects move.
-    """
-    if isinstance(source, Motions):
-        truths = [source.truth(i) for i in indices]
-        looks = [tuple(mover.look for mover in truth.movers) for truth in truths]
-        truth = np.stack([truth.positions for truth in truths])
-        return Scene(source.stage, looks, truth if told else None)
-    if isinstance(source, MovingDigits) and source.num_digits == 1:
-        slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
-        stage = Stage(
-            "glide",
-            source.height,
-            source.width,
-            size=float(min(source.digit_size, source.width / 2)),
-            speed=source.pace * (slowest + fastest) / 2,
-            spread=(fastest - slowest) / (fastest + slowest),
-        )
-        return Scene(stage, truth=_digits_gone(source, indices) if told else None)
-    return Scene()
-
-
-def _digits_gone(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
-    """[n, 1, t, 2]: where digits are, from where each begins."""
-    frames = np.arange(source.frames)[:, None]
-    velocities = np.array([source.truth(i)[0].velocity for i in indices])
-    return (velocities[:, None] * frames)[:, None] % [source.height, source.width]
-
-
-def _clips(videos: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack(videos).astype(np.float32) / 127.5 - 1
+def _figures(
+    measured: Measured, reference: Measured, shape: tuple[int, int, int], rows: Sequence[int]
+) -> figures.Figures:
+    """Those of each clip, at `rows`, and those of the whole set, repeated over them."""
+    found = {}
+    for metric, arrays in measured.items():
+        found |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in figures.FIGURES}
+        if compare := METRICS[metric].compare:
+            values = compare(arrays, reference[metric], shape)
+            found |= {name: np.full(len(rows), value) for name, value in values.items()}
+    return {name: found[name] for name in figures.FIGURES if name in found}
 
 
 def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
@@ -200,8 +188,9 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
             if (mean := _number(figures.mean(values))) is not None
         },
         "better": {k: v for k, v in figures.BETTER.items() if k in evaluation.generated},
-        "generated": as_json(evaluation.generated),
-        "real": as_json(evaluation.real),
+        "words": {k: v for k, v in evaluation.words.items() if k in evaluation.generated},
+        "sets": evaluation.clips,
+        **{name: as_json(found) for name, found in evaluation.columns.items()},
     }
     with atomic(evaluation.file) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")

@@ -83,6 +83,7 @@ def fill(
     *,
     augmentation: float = 0.0,
     seed: int = 0,
+    number: int = 0,
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Cascaded:
@@ -95,6 +96,7 @@ def fill(
         augmentation: level at which the keyframes are corrupted before the network sees them, 0 to
             the run's `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
         seed: of the noise; a clip depends on it, on its place and on the settings alone.
+        number: the place of the first clip.
         batch_size: windows sampled at once; by default all of them.
         on_step: called with the steps done and their number.
 
@@ -124,12 +126,13 @@ def fill(
         split(keyframes, windows),
         level=augmentation,
         seed=seed,
+        number=number * windows,
         batch_size=batch_size,
         on_step=on_step,
     )
     clips = join(filled, windows)
     clips[:, ::stride] = keyframes
-    borders = tuple(window * (data.frames - 1) for window in range(1, windows))
+    borders = find_borders(config, count)
     return Cascaded(clips, keyframes, stride, borders, config, augmentation, (run.checkpoint,))
 
 
@@ -160,9 +163,38 @@ def cascade(
     Raises:
         UserError: a directory holds no run or no checkpoint, or the runs do not go together.
     """
+    pair = load_pair(keyframes_workdir, tsr_workdir, **sample)
+    return through(
+        pair, prompts, augmentation=augmentation, seed=seed, batch_size=batch_size, on_step=on_step
+    )
+
+
+def load_pair(
+    keyframes_workdir: pathlib.Path, tsr_workdir: pathlib.Path, *, devices: int = 1, **sample
+) -> tuple[Run, Run]:
+    """The runs of `cascade`, on so many devices.
+
+    Raises:
+        UserError: as `cascade`.
+    """
     check_pair(load_config(keyframes_workdir), load_config(tsr_workdir))
-    first = load_unconditioned(keyframes_workdir, **sample)
-    run = load(tsr_workdir, **sample)
+    first = load_unconditioned(keyframes_workdir, devices=devices, **sample)
+    return first, load(tsr_workdir, devices=devices, **sample)
+
+
+def through(
+    pair: tuple[Run, Run],
+    prompts: Sequence[str],
+    *,
+    augmentation: float | None = None,
+    seed: int = 0,
+    number: int = 0,
+    batch_size: int | None = None,
+    on_step: OnStep = lambda done, total: None,
+) -> Cascaded:
+    """`cascade`, of the runs that `load_pair` has loaded; `number` is the place of the first clip
+    among those of that seed."""
+    first, run = pair
     if augmentation is None:
         augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
     before = 0
@@ -174,13 +206,16 @@ def cascade(
         before = total
         on_step(done, total + later)
 
-    given = sample_clips(first, prompts, seed=seed, batch_size=batch_size, on_step=keyframes_step)
+    given = sample_clips(
+        first, prompts, seed=seed, number=number, batch_size=batch_size, on_step=keyframes_step
+    )
     filled = fill(
         run,
         given,
         prompts,
         augmentation=augmentation,
         seed=later_seed(seed),
+        number=number,
         batch_size=batch_size,
         on_step=lambda done, total: on_step(before + done, before + total),
     )
@@ -230,6 +265,12 @@ def count_windows(tsr: configs.Config, keyframes: int) -> int:
             "... keyframes"
         )
     return (keyframes - 1) // steps
+
+
+def find_borders(tsr: configs.Config, keyframes: int) -> tuple[int, ...]:
+    """The frames in which two windows of such a clip meet, ascending."""
+    windows = count_windows(tsr, keyframes)
+    return tuple(window * (tsr.data.frames - 1) for window in range(1, windows))
 
 
 def split(

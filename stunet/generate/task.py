@@ -117,8 +117,26 @@ def sampling_bar() -> OnStep:
     def show(done: int, total: int) -> None:
         nonlocal bar
         bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
-        bar.update()
+        # Not by one: a command that goes on begins with what is done.
+        bar.update(done - bar.n)
         if done == total:
             bar.close()
+
+    return show
+
+
+def measuring_bar() -> Callable[[str, int, int], None]:
+    """A progress bar for each set of clips that takes more than moments."""
+    from tqdm import tqdm
+
+    bars = {}
+
+    def show(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            options = dict(unit="clip", total=total, dynamic_ncols=True, delay=2)
+            bars[what] = tqdm(desc=f"measuring {what} clips", **options)
+        bars[what].update(done - bars[what].n)
+        if done == total:
+            bars[what].close()
 
     return show

@@ -33,12 +33,12 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained working directory, to be sampled from on one device.
+    """A trained working directory, to be sampled from.
 
     Attributes:
         config: of the run, with the settings of `configs.Sample` that replace its own.
         params: the averaged weights of the newest checkpoint.
-        mesh: the device.
+        mesh: the devices, over which clips are split.
         sample: of `make_sampler`, which compiles when it is first called.
         checkpoint: updates of `params`.
     """
@@ -60,18 +60,19 @@ _NEEDS_A_CLIP = {
 }
 
 
-def load(workdir: pathlib.Path, **sample: object) -> Run:
+def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     """Reads the newest checkpoint of a training run.
 
     Args:
         workdir: of the run.
+        devices: that clips are to be split over; each holds all weights.
         sample: settings of `configs.Sample` that replace the run's own.
 
     Raises:
         UserError: `workdir` holds no training run or no checkpoint, or a setting is out of range.
     """
     config = load_config(workdir, **sample)
-    mesh = meshes.make_mesh(config.mesh, devices=jax.devices()[:1])
+    mesh = meshes.make_mesh(configs.Mesh(data=devices), jax.devices()[:devices])
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         params = checkpoints.restore_averaged(abstract_state(config, mesh))
         step = checkpoints.latest()
@@ -93,17 +94,21 @@ def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
     return configs.resolve(dataclasses.asdict(config))
 
 
-def load_unconditioned(workdir: pathlib.Path, **sample: object) -> Run:
+def load_unconditioned(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     """`load`, of a run that needs nothing but a caption.
 
     Raises:
         UserError: as `load`, or it is a super-resolution network's, which needs a clip to enlarge
             or keyframes to fill in between.
     """
-    config = load_config(workdir, **sample)
+    check_unconditioned(workdir, load_config(workdir, **sample))
+    return load(workdir, devices=devices, **sample)
+
+
+def check_unconditioned(workdir: pathlib.Path, config: configs.Config) -> None:
+    """Raises: UserError, if the network of the run in `workdir` needs more than a caption."""
     if problem := _NEEDS_A_CLIP.get(kind(config)):
         raise UserError(f"{workdir} holds {problem.format(config=config)}")
-    return load(workdir, **sample)
 
 
 def text_to_video(
@@ -145,6 +150,7 @@ def sample_clips(
     level: float = 0.0,
     start: Float[np.ndarray, "n t h w c"] | None = None,
     seed: int = 0,
+    number: int = 0,
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
@@ -156,22 +162,27 @@ def sample_clips(
         clean: what a conditioned network is given (`make_sampler`), for each clip.
         level: at which that is augmented, 0..1.
         start: clips that `run.sample` begins with, if it does not begin with noise.
+        number: of the first clip, which has the noise of that clip among many.
         seed, batch_size, on_step: see `text_to_video`.
 
     Returns:
         Clips in -1..1.
     """
     count, steps = len(prompts), run.config.sample.steps
-    size = min(batch_size or count, count)
+    devices = run.mesh.size
+    size = -(-min(batch_size or count, count) // devices) * devices
     firsts, sampled = range(0, count, size), []
     text, mask = make_encoder(run.config.text)(list(prompts))
+    split = meshes.batch_sharding(run.mesh)
     with meshes.use(run.mesh):
         for batch, first in enumerate(firsts):
             # The last batch is filled up with its first clips, and so compiled like the others.
             rows = np.resize(np.arange(first, min(first + size, count)), size)
-            given, begun = jax.tree.map(lambda x, rows=rows: x[rows], (clean, start))
+            states, tokens, given, begun = jax.tree.map(
+                lambda x, rows=rows: jax.device_put(x[rows], split), (text, mask, clean, start)
+            )
             estimates = run.sample(
-                run.params, text[rows], mask[rows], seed, given, level, first, begun
+                run.params, states, tokens, seed, given, level, number + first, begun
             )
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()

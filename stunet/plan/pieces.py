@@ -19,7 +19,6 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,7 +144,7 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
         lowered = lower(piece, config, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
     asked = f"{version} {topology} {slices} {lowered.as_text()}"
-    file = _cache() / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+    file = files.user_cache("plan") / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
     if file.is_file():
         return json.loads(file.read_text())["cycles"] / chip.hertz
     with chips.quiet():
@@ -153,11 +152,6 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
     with files.atomic(file) as temporary:
         temporary.write_text(json.dumps({"piece": piece.name, "cycles": cycles}))
     return cycles / chip.hertz
-
-
-def _cache() -> pathlib.Path:
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "stunet" / "plan"
 
 
 def find(config: configs.Config, batch: int) -> list[Piece]:

@@ -119,6 +119,10 @@ def make_sampler(config: configs.Config, t_start: float = 1.0) -> Callable[..., 
         start: Float[np.ndarray, "b t h w c"] | None = None,
     ) -> Iterator[Array]:
         keys = row_keys(seed, first_row + np.arange(len(text)))
+        if isinstance(text, jax.Array):
+            # The noise lies as the text does, or the second step would be compiled for another
+            # layout than the first.
+            keys = jax.device_put(keys, text.sharding)
         state, given = first(keys, clean, level, start)
         later = later_key(keys[0])
         for i in range(config.sample.steps):

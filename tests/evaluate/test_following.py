@@ -88,5 +88,5 @@ def test_chosen_clips_are_balanced(num):
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(UserError, match=r"single moving digits: .* data.num_digits"):
         following.train_reader(MovingDigits("val", 4, 16, 16, num_digits=2))
-    with pytest.raises(UserError, match=r"do not show .* 100 times; ask for fewer than 12000"):
+    with pytest.raises(UserError, match="held-out clips; ask for no more, not 12000"):
         following.balanced(SOURCE, 12_000)

@@ -9,9 +9,11 @@ import tiny
 from scenes import scaled
 
 from stunet import configs
+from stunet.data import media
 from stunet.data.sources import make_source
 from stunet.errors import UserError
-from stunet.evaluate import figures, run
+from stunet.evaluate import figures, metrics, run
+from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
 from stunet.plan.plan import sampling_flops
 from stunet.train.loop import train
@@ -34,10 +36,9 @@ def workdir(tmp_path_factory):
     return workdir
 
 
-def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir):
-    done = tiny.run(
-        *("evaluate", "--workdir", workdir, "--num", 5, "--batch-size", 2, "--window", 4)
-    )
+def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir, tmp_path):
+    sizes = ("--num", 5, "--batch-size", 2, "--window", 4)
+    done = tiny.run("evaluate", "--workdir", workdir, *sizes, devices=2)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
     assert rows[0].split() == ["generated", "real"]
@@ -48,21 +49,126 @@ def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir):
     assert written["real"]["coherent"]["mean"] == 1
     assert len(written["generated"]["speed"]["clips"]) == written["num"] == 5
     assert written["real"]["speed"]["mean"] == pytest.approx(1, abs=0.02)
+    # Two devices made the clips that one makes.
+    one = run.evaluate(workdir, num=5, batch_size=3, window=4, out=tmp_path)
+    error = written["generated"]["frame_error"]["clips"]
+    np.testing.assert_allclose(one.generated["frame_error"], error, rtol=1e-3, atol=1e-5)
 
 
-def test_batches_bound_memory_and_change_no_seed(workdir):
+def test_batches_bound_memory_and_change_no_seed(workdir, tmp_path):
     seen = []
-    first = run.evaluate(workdir, num=3, batch_size=2, on_step=lambda *s: seen.append(s))
+    first = run.evaluate(
+        workdir, num=3, batch_size=2, out=tmp_path / "a", on_step=lambda *s: seen.append(s)
+    )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    again = run.evaluate(workdir, num=3, batch_size=2)
-    more = run.evaluate(workdir, num=4, batch_size=2)
-    other = run.evaluate(workdir, num=3, batch_size=2, seed=1)
+    again = run.evaluate(workdir, num=3, batch_size=2, out=tmp_path / "b")
+    more = run.evaluate(workdir, num=4, batch_size=2, out=tmp_path / "c")
+    other = run.evaluate(workdir, num=3, batch_size=2, seed=1, out=tmp_path / "d")
     error = first.generated["frame_error"]
     np.testing.assert_array_equal(error, again.generated["frame_error"])
     np.testing.assert_allclose(error, more.generated["frame_error"][:3], rtol=1e-4)
     assert (error != other.generated["frame_error"]).all()
     # Three clips have three kinds of noise.
     assert len(set(error.round(9))) == 3
+
+
+@pytest.fixture
+def features(monkeypatch):
+    """Instead of I3D: a clip's means over parts of it. Notes how many clips it has seen."""
+    seen = []
+
+    def see(clips):
+        seen.append(len(clips))
+        parts = clips.reshape(len(clips), -1, 16)
+        return np.concatenate([parts.mean(2), parts.std(2)], axis=1)[:, :400].astype(np.float32)
+
+    monkeypatch.setattr(metrics, "_features", lambda: see)
+    monkeypatch.setattr(metrics.i3d, "check_clips", lambda frames: None)
+    return seen
+
+
+def test_an_evaluation_that_was_stopped_loses_one_batch(workdir, tmp_path, features):
+    options = dict(metrics="fvd", num=20, batch_size=8)
+    whole = run.evaluate(workdir, out=tmp_path / "whole", **options)
+
+    def stop(done, total):
+        assert total == 6
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.evaluate(workdir, out=tmp_path / "cut", on_step=stop, **options)
+    assert not (tmp_path / "cut" / "evaluation.json").exists()
+    seen, measured = [], []
+    features.clear()
+    again = run.evaluate(
+        workdir,
+        out=tmp_path / "cut",
+        on_step=lambda *s: seen.append(s),
+        on_clips=lambda *s: measured.append(s),
+        **options,
+    )
+    assert seen == [(3, 6), (4, 6), (5, 6), (6, 6)]
+    # Two batches that were sampled, then the real clips, shuffled ones, and the reference.
+    assert features == [8, 4] + 3 * [8, 8, 4]
+    assert measured[:3] == [("real", 8, 20), ("real", 16, 20), ("real", 20, 20)]
+    for column, figures_of_it in whole.columns.items():
+        for name, values in figures_of_it.items():
+            np.testing.assert_array_equal(values, again.columns[column][name])
+    # All of it is kept, the clips to show too.
+    features.clear()
+    (tmp_path / "cut" / "samples" / "evaluation_seed0.gif").unlink()
+    run.evaluate(workdir, out=tmp_path / "cut", on_step=stop, **options)
+    assert features == []
+    assert (tmp_path / "cut" / "samples" / "evaluation_seed0.gif").exists()
+    # A metric more is measured by itself.
+    more = run.evaluate(workdir, out=tmp_path / "cut", **options | {"metrics": "pixels,fvd"})
+    assert features == []
+    assert "detail" in more.generated
+
+
+def test_a_frechet_distance_stands_beside_that_of_shuffled_clips(workdir, tmp_path, features):
+    found = run.evaluate(workdir, metrics="fvd", num=20, out=tmp_path)
+    written = json.loads(found.file.read_text())
+    assert set(found.columns) == {"generated", "real", "shuffled"}
+    assert "fvd" not in written["metrics"]
+    distances = {name: column["frechet_i3d"][0] for name, column in found.columns.items()}
+    assert distances["real"] < distances["shuffled"]
+    assert distances["real"] < distances["generated"]
+    words = "Fréchet distance of I3D logits, 20 clips at 2x16 enlarged to 224x224"
+    assert written["words"] == {"frechet_i3d": words}
+    assert written["sets"] == {"generated": 20, "real": 20, "shuffled": 20, "reference": 20}
+
+
+def test_a_protocol_brings_its_own_clips(workdir, tmp_path, features):
+    for i in range(20):
+        file = tmp_path / "videos" / "YoYo" / f"{i:02}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).integers(0, 256, (1, 6, 16, 16, 1), np.uint8)
+        media.write_mp4(file, noise, 10)
+    file = tmp_path / "yo_yo.py"
+    file.write_text(
+        "from stunet.evaluate.comparison import Protocol\n"
+        f"def get_protocol():\n    return Protocol('Toys', {str(tmp_path / 'videos')!r}, 1, 20, "
+        "samples=24, frames=5, fps=10.0, prompt=str.lower, source='toys')\n"
+    )
+    found = run.evaluate(workdir, protocol=file, batch_size=16)
+    assert found.file == workdir / "yo_yo" / "evaluation.json"
+    written = json.loads(found.file.read_text())
+    assert written["protocol"] == "yo_yo"
+    assert written["sets"] == {"generated": 24, "reference": 20}
+    assert set(written["metrics"]) == {"frechet_i3d"}
+    assert features == [16, 8, 16, 4]
+
+
+def test_what_a_metric_cannot_see_is_said_before_anything_is_sampled(workdir, tmp_path):
+    def stop(done, total):
+        pytest.fail("it samples")
+
+    with pytest.raises(UserError, match="I3D sees clips of 9 frames or more; these have 8"):
+        run.evaluate(workdir, metrics="fvd", out=tmp_path, on_step=stop)
+    with pytest.raises(UserError, match="unknown metric 'fdv'"):
+        run.evaluate(workdir, metrics="fdv", out=tmp_path, on_step=stop)
 
 
 def test_without_a_run_it_says_so(tmp_path):
@@ -73,7 +179,7 @@ def test_without_a_run_it_says_so(tmp_path):
 def test_moving_digits_are_tracked_as_gliding():
     source = make_source(tiny.config(data=dict(frames=12, height=16, width=16, speed=1.2)), "val")
     clips = scaled([source[i]["video"] for i in range(20)])
-    scene = run.scene_of(source, range(20))
+    scene = scene_of(source, range(20))
     found = figures.measure(clips, scene.stage, truth=scene.truth)
     assert found["faithful"].all()
     assert scene.stage.speeds == pytest.approx((0.6, 2.4))
@@ -84,10 +190,10 @@ def test_moving_digits_are_tracked_as_gliding():
 
 def test_what_no_caption_told_is_not_asked():
     source = make_source(config(), "val")
-    assert run.scene_of(source, [0, 1], told=True).truth.shape == (2, 1, 8, 2)
-    assert run.scene_of(source, [0, 1], told=False).truth is None
+    assert scene_of(source, [0, 1], told=True).truth.shape == (2, 1, 8, 2)
+    assert scene_of(source, [0, 1], told=False).truth is None
     two = tiny.config(data=dict(num_digits=2))
-    assert run.scene_of(make_source(two, "val"), [0]) == run.Scene()
+    assert scene_of(make_source(two, "val"), [0]) == Scene()
 
 
 def test_tables_have_a_row_for_each_figure_that_any_column_has():

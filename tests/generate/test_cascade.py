@@ -22,7 +22,7 @@ from stunet.errors import UserError
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
 from stunet.parallel import mesh as meshes
-from stunet.train import sampling
+from stunet.train import sampling, step
 from stunet.train.checkpoints import Checkpoints
 
 # One level, which compiles fast; the window sees all of itself by its attention over time.
@@ -71,7 +71,7 @@ def fill(monkeypatch):
         stand_in = types.SimpleNamespace(
             apply=lambda params, inputs, time, text, text_mask: network(inputs)
         )
-        monkeypatch.setattr(sampling, "make_network", lambda config: stand_in)
+        monkeypatch.setattr(step, "make_network", lambda config: stand_in)
         mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
         run = Run(config, {}, mesh, sampling.make_sampler(config))
         return cascade.fill(run, given, prompts, **options)

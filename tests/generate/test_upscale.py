@@ -25,7 +25,7 @@ from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.generate import upscale
 from stunet.parallel import mesh as meshes
-from stunet.train import sampling
+from stunet.train import sampling, step
 from stunet.train.checkpoints import Checkpoints
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
@@ -71,7 +71,7 @@ def upscaler_of(network, **sample):
     stand_in = types.SimpleNamespace(apply=lambda params, inputs, *others: network(inputs))
     config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-    with mock.patch.object(sampling, "make_network", return_value=stand_in):
+    with mock.patch.object(step, "make_network", return_value=stand_in):
         return upscale.make_upscaler(config, {}, mesh), sampling.make_sampler(config)
 
 
