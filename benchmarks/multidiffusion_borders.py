@@ -82,12 +82,12 @@ def draw(file: pathlib.Path, rows: dict, arguments: argparse.Namespace) -> None:
         for arm, (errors, _) in enumerate(rows.values())
     ]
     legend = " ".join(swatch(arm, name) for arm, name in enumerate(rows))
-    title = "Adjacent frames of super-resolved clips"
+    title = "Each frame and the one before, in super-resolved clips"
     said = html.escape(f"{arguments.clips} clips of {arguments.frames} frames, {arguments.workdir}")
     parts = [
         f"<h1>{title}</h1><p class=note>{said}; the band is the 95% interval over clips</p>",
         f"<p>{legend}</p>",
-        f"<figure>{chart(curves, 'frame', 'mean squared difference from the one before')}</figure>",
+        f"<figure>{chart(curves, 'frame', 'squared difference')}</figure>",
     ]
     with atomic(file) as partial:
         partial.write_text(page(title, parts))
