@@ -8,7 +8,8 @@ Lumiere's figure 14 (arXiv 2401.12945): the mean squared difference of adjacent 
 segments that were sampled one by one meet, and no longer where MultiDiffusion averages what they
 share. The second command enlarges held-out clips, made small, at each `--overlap` (0 is without),
 from the same noise, and prints that difference at the borders and elsewhere; all of it is drawn in
-`borders.html`. Sources that draw their clips (moving_digits, motions) make them of any length.
+`borders.html`. Sources that draw their clips (moving_digits, motions) make them of any length; of
+others, `--video FILE ...` takes the beginning of each video instead.
 
 The third says what enlarging takes: the compiled program, which is one for all lengths, and what
 this process grows by (Linux), beside the clip's own bytes.
@@ -19,10 +20,12 @@ import dataclasses
 import html
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from train_step import growth
 
+from stunet import configs
 from stunet.cli import set_up_jax
 from stunet.data.sources import make_source
 from stunet.diffusion import upscaling
@@ -32,7 +35,7 @@ from stunet.evaluate.drawing import Curve, chart
 from stunet.evaluate.page import page, swatch
 from stunet.evaluate.statistics import t_interval
 from stunet.files import atomic
-from stunet.generate import upscale
+from stunet.generate import inputs, upscale
 from stunet.train.step import to_float
 
 
@@ -53,17 +56,14 @@ def is_border(segments: Segments) -> np.ndarray:
 def compare(arguments: argparse.Namespace) -> None:
     upscaler = upscale.load(arguments.workdir, **_settings(arguments))
     config = upscaler.config
-    long = dataclasses.replace(config.data, frames=arguments.frames)
-    source = make_source(dataclasses.replace(config, data=long), "val")
-    examples = [source[i] for i in range(arguments.clips)]
-    real = to_float(np.stack([example["video"] for example in examples]))
+    real, captions = long_clips(config, arguments)
     low = upscaling.shrink(real, config.upscale.factor)
     apart = cover(arguments.frames, config.data.frames, 0)
     rows = {"real clips": (adjacent_errors(real), is_border(apart))}
     for overlap in arguments.overlap:
         enlarged = [
-            upscale.upscale(upscaler, clip, example["caption"], overlap=overlap, number=i)
-            for i, (clip, example) in enumerate(zip(low, examples, strict=True))
+            upscale.upscale(upscaler, clip, caption, overlap=overlap, number=i)
+            for i, (clip, caption) in enumerate(zip(low, captions, strict=True))
         ]
         errors = adjacent_errors(np.stack([one.clip for one in enlarged]))
         rows[f"overlap {overlap}"] = errors, is_border(enlarged[0].segments)
@@ -75,6 +75,20 @@ def compare(arguments: argparse.Namespace) -> None:
     draw(arguments.out or arguments.workdir / "borders.html", rows, arguments)
 
 
+def long_clips(
+    config: configs.Config, arguments: argparse.Namespace
+) -> tuple[np.ndarray, Sequence[str]]:
+    """`[n, t, h, w, c]` in -1..1 at the run's size, and their captions."""
+    data = dataclasses.replace(config.data, frames=arguments.frames)
+    if arguments.video:
+        clips = [inputs.read_clip(file, data) for file in arguments.video]
+        return np.stack(clips), [""] * len(clips)
+    source = make_source(dataclasses.replace(config, data=data), "val")
+    examples = [source[i] for i in range(arguments.clips)]
+    video = to_float(np.stack([example["video"] for example in examples]))
+    return video, [example["caption"] for example in examples]
+
+
 def draw(file: pathlib.Path, rows: dict, arguments: argparse.Namespace) -> None:
     frames = range(1, arguments.frames)
     curves = [
@@ -83,7 +97,8 @@ def draw(file: pathlib.Path, rows: dict, arguments: argparse.Namespace) -> None:
     ]
     legend = " ".join(swatch(arm, name) for arm, name in enumerate(rows))
     title = "Each frame and the one before, in super-resolved clips"
-    said = html.escape(f"{arguments.clips} clips of {arguments.frames} frames, {arguments.workdir}")
+    (errors, _), *_ = rows.values()
+    said = html.escape(f"{len(errors)} clips of {arguments.frames} frames, {arguments.workdir}")
     parts = [
         f"<h1>{title}</h1><p class=note>{said}; the band is the 95% interval over clips</p>",
         f"<p>{legend}</p>",
@@ -121,6 +136,9 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of super-resolution")
     parser.add_argument("--frames", type=int, default=64, help="of each clip (64)")
     parser.add_argument("--clips", type=int, default=16, help="held-out ones (16)")
+    parser.add_argument(
+        "--video", type=pathlib.Path, nargs="+", metavar="FILE", help="videos, instead of these"
+    )
     parser.add_argument("--overlap", type=int, nargs="+", default=[0, 2], help="frames (0 2)")
     parser.add_argument("--steps", type=int, help="calls of the network (run's own)")
     parser.add_argument("--out", type=pathlib.Path, help="file (WORKDIR/borders.html)")
