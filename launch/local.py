@@ -8,7 +8,8 @@ Each process gets `--coordinator HOST:PORT --processes N --process I` after its 
 virtual CPU devices as asked for. What process 0 prints goes through; what the others print is shown
 if the job fails. SIGTERM and SIGINT (Ctrl-C) are passed on to every process; a second one kills
 them, and so does, on Linux, the launcher's own death by SIGKILL. As soon as one process fails the
-others are stopped, and it is named.
+others are stopped, and it is named; with `--restarts N` all of them are then started again, unless
+a signal has ended them, so that a run continues from its latest checkpoint.
 """
 
 import argparse
@@ -43,7 +44,7 @@ class Child:
             stderr=self.output,
             # Else a Ctrl-C of the terminal's would reach it twice.
             start_new_session=True,
-            # Runs after the fork, which is safe: the launcher has no threads yet.
+            # Runs after the fork, which is safe: no threads of the launcher are running.
             preexec_fn=die_with(os.getpid()) if sys.platform == "linux" else None,
         )
 
@@ -75,10 +76,20 @@ def main() -> int:
         f"{environment.get('XLA_FLAGS', '')} "
         f"--xla_force_host_platform_device_count={arguments.devices_per_process}"
     )
+    for restart in range(arguments.restarts + 1):
+        status, final = run(arguments, environment)
+        if status == 0 or final or restart == arguments.restarts:
+            return status
+        say(f"starting again, for time {restart + 1} of {arguments.restarts}")
+
+
+def run(arguments: argparse.Namespace, environment: dict[str, str]) -> tuple[int, bool]:
+    """Runs the job once. Returns its exit status, and whether that is final: a signal was passed on
+    to it, or it could not be started."""
     coordinator = f"127.0.0.1:{free_port()}"
     children = []
+    seen = forward_signals(children)
     try:
-        seen = forward_signals(children)
         for index in range(arguments.processes):
             flags = f"--coordinator={coordinator} --processes={arguments.processes}".split()
             command = [*arguments.command, *flags, f"--process={index}"]
@@ -89,10 +100,10 @@ def main() -> int:
                 child.process.send_signal(number)
         pids = ", ".join(f"process {c.index} is {c.process.pid}" for c in children)
         say(f"{pids}; they meet at {coordinator}")
-        return watch(children)
+        return watch(children), bool(seen)
     except OSError as error:
         say(f"cannot run {arguments.command[0]!r}: {error.strerror}")
-        return 127
+        return 127, True
     finally:
         for child in children:
             child.process.kill()
@@ -118,8 +129,9 @@ def watch(children: list[Child]) -> int:
         child.process.wait()
         ended.put(child)
 
-    for child in children:
-        threading.Thread(target=wait, args=(child,), daemon=True).start()
+    threads = [threading.Thread(target=wait, args=(c,), daemon=True) for c in children]
+    for thread in threads:
+        thread.start()
 
     running, failed = set(children), None
     next_signals = [signal.SIGTERM, signal.SIGKILL]
@@ -135,6 +147,8 @@ def watch(children: list[Child]) -> int:
         # They end in an order that tells which failed first.
         if child.process.returncode and failed is None:
             failed = child
+    for thread in threads:
+        thread.join()
     if failed is None:
         return 0
     for child in sorted(children, key=lambda c: c is not failed):
@@ -187,6 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--devices-per-process", type=at_least_one, default=1, help="virtual CPU devices (1)"
     )
+    parser.add_argument("--restarts", type=int, default=0, help="after a failure (0)")
     parser.add_argument("command", nargs="+", help="after --, such as: stunet train ...")
     return parser.parse_args()
 

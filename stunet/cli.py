@@ -52,14 +52,20 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _train(arguments) -> None:
     from stunet import configs
+    from stunet.sweep import members
 
-    config = configs.load(arguments.config, arguments.overrides)
+    # A sweep's file may count operations: with JAX, which must not have begun before hosts join.
+    config = None
+    if arguments.member is None:
+        config = configs.load(arguments.config, arguments.overrides)
     set_up_jax()
     from stunet.parallel import hosts
     from stunet.train.loop import train
 
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
     with hosts.failing_together("stunet train"):
+        if config is None:
+            config = members.find(arguments.config, arguments.member, arguments.overrides).config
         train(config, arguments.workdir)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
@@ -285,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     train.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
+    train.add_argument("--member", metavar="NAME", help="--config is a sweep's file: train that one")
     several = train.add_argument_group(
         "several processes",
         "found by themselves on TPU pods, GKE and SLURM; elsewhere give all three to each process",

@@ -39,21 +39,8 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
             multiple of the number of TPU slices.
     """
     devices = jax.devices() if devices is None else devices
-    asked = {axis: getattr(extents, axis) for axis in AXES}
-    fixed = math.prod(extent for extent in asked.values() if extent != -1)
-    shape = {axis: len(devices) // fixed if e == -1 else e for axis, e in asked.items()}
-    if math.prod(shape.values()) != len(devices):
-        extents = " x ".join(f"{axis} {extent}" for axis, extent in asked.items())
-        raise UserError(
-            f"mesh is {extents}, which does not fit {len(devices)} devices; "
-            "set one extent to -1 to take what is left"
-        )
     slices = count_slices(devices)
-    if shape["slice"] % slices:
-        raise UserError(
-            f"mesh.slice is {shape['slice']} and the devices are {slices} slices; set mesh.slice "
-            f"to {slices}, so that no other axis crosses the data-centre network"
-        )
+    shape = _shape(extents, len(devices), slices)
     # An axis of the torus may be split between two of ours: 16x16 chips as fsdp 64 x clip 4.
     if slices == 1:
         arranged = mesh_utils.create_device_mesh(
@@ -70,6 +57,34 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
         )
     # Auto axes: the compiler places what the rules leave open.
     return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def abstract_mesh(extents: configs.Mesh, devices: int, slices: int = 1) -> AbstractMesh:
+    """The mesh of so many devices, which are not here.
+
+    Raises:
+        UserError: as `make_mesh`.
+    """
+    shape = _shape(extents, devices, slices)
+    return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _shape(extents: configs.Mesh, devices: int, slices: int) -> dict[str, int]:
+    asked = {axis: getattr(extents, axis) for axis in AXES}
+    fixed = math.prod(extent for extent in asked.values() if extent != -1)
+    shape = {axis: devices // fixed if e == -1 else e for axis, e in asked.items()}
+    if math.prod(shape.values()) != devices:
+        extents = " x ".join(f"{axis} {extent}" for axis, extent in asked.items())
+        raise UserError(
+            f"mesh is {extents}, which does not fit {devices} devices; "
+            "set one extent to -1 to take what is left"
+        )
+    if shape["slice"] % slices:
+        raise UserError(
+            f"mesh.slice is {shape['slice']} and the devices are {slices} slices; set mesh.slice "
+            f"to {slices}, so that no other axis crosses the data-centre network"
+        )
+    return shape
 
 
 def count_slices(devices: Sequence[jax.Device]) -> int:

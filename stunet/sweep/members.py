@@ -20,7 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from stunet import configs
-from stunet.errors import UserError
+from stunet.errors import UserError, choose
 
 # Names are directories, and are pasted into shells.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
@@ -140,6 +140,16 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
         checked.append(_checked(entry, seen, overrides))
         seen.add(entry.name)
     return checked
+
+
+def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
+    """The member of a sweep file that is called `name`.
+
+    Raises:
+        UserError: there is none, or as `load`.
+    """
+    named = {e.name: e for e in load(path, overrides) if isinstance(e, Member)}
+    return choose(named, name, f"member of {path}")
 
 
 def arms(entries: Sequence[Entry]) -> dict[str, str]:

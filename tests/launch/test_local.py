@@ -77,6 +77,33 @@ def test_processes_do_not_outlive_a_launcher_that_is_killed(tmp_path):
     assert time.monotonic() - begun < 20
 
 
+def test_a_job_that_fails_is_started_again_as_often_as_allowed(tmp_path):
+    """Each attempt of process 1 leaves a line, and the third is the first that ends well."""
+    lines = tmp_path / "lines"
+    code = (
+        f"if me == '1':\n    open({str(lines)!r}, 'a').write('.')\n"
+        f"    sys.exit(open({str(lines)!r}).read() != '...')"
+    )
+    job = tiny.launch(*python(code), restarts=2)
+    _, errors = job.communicate(timeout=60)
+    assert (job.returncode, lines.read_text()) == (0, "...")
+    assert "starting again, for time 2 of 2" in errors
+    lines.unlink()
+    job = tiny.launch(*python(code), restarts=1)
+    job.communicate(timeout=60)
+    assert (job.returncode, lines.read_text()) == (1, "..")
+
+
+def test_a_job_that_a_signal_has_ended_is_not_started_again():
+    code = "signal.signal(15, lambda *_: sys.exit(75))\nprint('ready', flush=True)\nsignal.pause()"
+    job = tiny.launch(*python(code), processes=1, restarts=3)
+    assert job.stdout.readline() == "ready\n"
+    job.send_signal(signal.SIGTERM)
+    out, errors = job.communicate(timeout=20)
+    assert (job.returncode, out) == (75, "")
+    assert "again" not in errors
+
+
 def test_command_that_does_not_exist():
     job = tiny.launch("no_such_command")
     _, errors = job.communicate(timeout=20)

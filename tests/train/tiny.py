@@ -95,9 +95,11 @@ def run(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
     )
 
 
-def launch(*command, processes: int = 2, devices: int = 1, errors=subprocess.PIPE):
+def launch(
+    *command, processes: int = 2, devices: int = 1, restarts: int = 0, errors=subprocess.PIPE
+):
     """A command as so many processes of launch/local.py's, each with so many devices."""
-    sizes = ["--processes", processes, "--devices-per-process", devices]
+    sizes = ["--processes", processes, "--devices-per-process", devices, "--restarts", restarts]
     arguments = [sys.executable, LAUNCHER, *sizes, "--", *command]
     return subprocess.Popen(
         [str(a) for a in arguments],

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Submits a `stunet` command, or each member of a sweep, to where there are TPUs or GPUs.
+
+    launch/submit.py gke --name base --topology v5p:4x4x4 --image IMAGE -- \\
+        stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base
+
+With --dry-run it prints the bash script that it would otherwise run, and nothing else is done. The
+config is checked here, over as many devices as are asked for. A job that ends badly or is taken
+away is begun again, and continues where its checkpoints end. What `gs://` names in the command is
+mounted in every container; under the working directory, launch/ has what each host prints.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+# The sweep files and configs that are checked need no accelerator. Before the first import of JAX.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import bash
+import jobs
+from targets import gke, slurm, tpu, xpk
+
+from stunet.errors import UserError
+
+TARGETS = {"tpu": tpu, "gke": gke, "xpk": xpk, "slurm": slurm}
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    target = TARGETS[arguments.target]
+    try:
+        devices, slices = target.devices(arguments)
+        found = jobs.make_jobs(
+            arguments.name,
+            arguments.command,
+            arguments.restarts,
+            devices=devices,
+            slices=slices,
+            on_buckets=target.ON_BUCKETS,
+        )
+        scripts = [target.script(job, arguments) for job in found]
+    except UserError as error:
+        print(f"launch/submit.py: {error}", file=sys.stderr)
+        return 1
+    if arguments.dry_run:
+        shown = "\n\n".join(["#!/usr/bin/env bash", bash.STRICT, *scripts])
+        print(shown)
+        return 0
+    # All at once: a script may wait for its job to end.
+    running = [subprocess.Popen(["bash", "-c", f"{bash.STRICT}\n{s}"]) for s in scripts]
+    failed = [job.name for job, process in zip(found, running, strict=True) if process.wait()]
+    if failed:
+        said = f"{', '.join(failed)} failed, for the reason above; --dry-run shows what was run"
+        print(f"launch/submit.py: {said}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="launch/submit.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
+    for name, target in TARGETS.items():
+        sub = targets.add_parser(
+            name,
+            help=target.__doc__,
+            description=target.__doc__,
+            epilog="after --, the command: stunet train ..., or stunet sweep ...",
+            allow_abbrev=False,
+        )
+        sub.add_argument("--name", required=True, help="of the job")
+        target.add_arguments(sub)
+        sub.add_argument("--restarts", type=int, default=10, help="after whatever ended it (10)")
+        sub.add_argument("--dry-run", action="store_true", help="print the script")
+        sub.add_argument("command", nargs="+", metavar="-- COMMAND", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

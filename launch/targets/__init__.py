@@ -1,0 +1,1 @@
+"""Where a job can be submitted: each module says what it needs to know, and writes a script."""

@@ -1,0 +1,123 @@
+"""Google Kubernetes Engine: a JobSet, applied by kubectl."""
+
+import argparse
+from typing import Any
+
+import bash
+import tpus
+import yaml
+from jobs import MOUNTS, Job
+
+ON_BUCKETS = True
+
+# What a pre-empted run may take to save, and then to end.
+_GRACE_SECONDS = 120
+
+# Whole directories are renamed when a checkpoint is complete.
+MOUNT_OPTIONS = ("implicit-dirs", "rename-dir-limit=200000")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    tpus.add_arguments(parser)
+    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
+    parser.add_argument("--namespace", default="default", help="of Kubernetes")
+    parser.add_argument(
+        "--service-account",
+        default="default",
+        help="of Kubernetes, which may read and write the buckets",
+    )
+    parser.add_argument("--queue", help="local queue of Kueue, if the cluster has it")
+
+
+def devices(arguments: argparse.Namespace) -> tuple[int, int]:
+    return tpus.devices(arguments)
+
+
+def script(job: Job, arguments: argparse.Namespace) -> str:
+    """Applies the JobSet."""
+    text = yaml.safe_dump(manifest(job, arguments), sort_keys=False, width=100)
+    return bash.command("kubectl", "apply", "--filename", "-", end=bash.here_document(text))
+
+
+def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The JobSet: a Job for each slice, with a pod on each of its hosts.
+
+    A pod that fails fails its Job, and JobSet then begins all of them again, since they train as
+    one.
+    """
+    tpu = tpus.parse(arguments.topology)
+    labels = {"kueue.x-k8s.io/queue-name": arguments.queue} if arguments.queue else {}
+    one_job = {
+        "parallelism": tpu.hosts,
+        "completions": tpu.hosts,
+        "completionMode": "Indexed",
+        "backoffLimit": 0,
+        "template": {
+            "metadata": {"annotations": {"gke-gcsfuse/volumes": "true"}},
+            "spec": _pod(job, arguments, tpu),
+        },
+    }
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": job.name,
+            "namespace": arguments.namespace,
+            **({"labels": labels} if labels else {}),
+            # Each Job has a node pool, which is a slice, for itself.
+            "annotations": {
+                "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+            },
+        },
+        "spec": {
+            "failurePolicy": {"maxRestarts": job.restarts},
+            "replicatedJobs": [
+                {
+                    "name": "slice",
+                    "replicas": arguments.slices,
+                    "template": {"spec": one_job},
+                }
+            ],
+        },
+    }
+
+
+def _pod(job: Job, arguments: argparse.Namespace, tpu: tpus.Slice) -> dict[str, Any]:
+    spot = {"cloud.google.com/gke-spot": "true"} if arguments.spot else {}
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": arguments.service_account,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "nodeSelector": {
+            "cloud.google.com/gke-tpu-accelerator": tpu.generation.accelerator,
+            "cloud.google.com/gke-tpu-topology": tpu.shape,
+            **spot,
+        },
+        "containers": [
+            {
+                "name": "stunet",
+                "image": arguments.image,
+                "command": ["launch/entrypoint.sh", job.logs, *job.command],
+                # JAX's coordinator, and what slices say to each other.
+                "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
+                "resources": {"limits": {"google.com/tpu": tpu.chips_of_a_host}},
+                "volumeMounts": [
+                    {"name": f"bucket-{i}", "mountPath": f"{MOUNTS}/{bucket}"}
+                    for i, bucket in enumerate(job.buckets)
+                ],
+            }
+        ],
+        "volumes": [
+            {
+                "name": f"bucket-{i}",
+                "csi": {
+                    "driver": "gcsfuse.csi.storage.gke.io",
+                    "volumeAttributes": {
+                        "bucketName": bucket,
+                        "mountOptions": ",".join(MOUNT_OPTIONS),
+                    },
+                },
+            }
+            for i, bucket in enumerate(job.buckets)
+        ],
+    }

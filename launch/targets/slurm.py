@@ -1,0 +1,68 @@
+"""A cluster of GPUs under SLURM: a batch job, with a process for each GPU."""
+
+import argparse
+
+import bash
+from jobs import Job
+
+ON_BUCKETS = False
+
+# Before its time is up, or it gives way to another job, a run is asked to save and end.
+_NOTICE_SECONDS = 120
+
+_BATCH = """\
+#!/usr/bin/env bash
+{directives}
+set -uo pipefail
+
+{srun}
+status=$?
+# Stopped, killed or failed: back into the queue, where it continues from its checkpoints.
+if ((status != 0 && ${{SLURM_RESTART_COUNT:-0}} < {restarts})); then
+  echo "ended with status $status; begun again"
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes", type=int, default=1, help="of the cluster (1)")
+    parser.add_argument("--gpus", type=int, required=True, help="of a node")
+    parser.add_argument("--cpus", type=int, help="for each GPU's process (as the cluster has it)")
+    parser.add_argument("--time", help="limit, as SLURM writes it: 1-12:00:00 (the partition's)")
+    parser.add_argument("--partition", help="that has such nodes (the cluster's default)")
+    parser.add_argument("--account", help="to charge (the user's default)")
+
+
+def devices(arguments: argparse.Namespace) -> tuple[int, int]:
+    return arguments.nodes * arguments.gpus, 1
+
+
+def script(job: Job, arguments: argparse.Namespace) -> str:
+    """Submits the batch job, from a shell in which `stunet` is to be found."""
+    logs = bash.command("mkdir", "-p", job.logs)
+    return f"{logs}\nsbatch{bash.here_document(batch(job, arguments))}"
+
+
+def batch(job: Job, arguments: argparse.Namespace) -> str:
+    """The batch script. SLURM starts the processes, and JAX finds them by its variables."""
+    options = {
+        "job-name": job.name,
+        "nodes": arguments.nodes,
+        "ntasks-per-node": arguments.gpus,
+        "gpus-per-node": arguments.gpus,
+        "cpus-per-task": arguments.cpus,
+        "time": arguments.time,
+        "partition": arguments.partition,
+        "account": arguments.account,
+        "signal": f"TERM@{_NOTICE_SECONDS}",
+        "output": f"{job.logs}/%x-%j.log",
+        "open-mode": "append",
+    }
+    lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
+    return _BATCH.format(
+        directives="\n".join([*lines, "#SBATCH --requeue"]),
+        srun=bash.within("srun", bash.command(*job.command)),
+        restarts=job.restarts,
+    )

@@ -1,0 +1,97 @@
+"""TPU slices by the names that each service gives them: `v5p:4x4x4` is a `v5p-128` of 16 hosts."""
+
+import argparse
+import dataclasses
+import math
+import re
+
+# Generations are those that `stunet plan` knows (`stunet/plan/chips.py`).
+from stunet.errors import UserError, choose
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What Google's documentation calls a generation of TPUs.
+
+    Attributes:
+        prefix: of an accelerator type, such as `v5p` in `v5p-128`.
+        counted: what an accelerator type counts for each chip: its cores, or 1.
+        accelerator: `cloud.google.com/gke-tpu-accelerator` of a node of GKE's.
+        runtime: version of a TPU VM's software.
+        dimensions: of a shape.
+    """
+
+    prefix: str
+    counted: int
+    accelerator: str
+    runtime: str
+    dimensions: int
+
+
+GENERATIONS = {
+    "v4": Generation("v4", 2, "tpu-v4-podslice", "tpu-ubuntu2204-base", 3),
+    "v5e": Generation("v5litepod", 1, "tpu-v5-lite-podslice", "v2-alpha-tpuv5-lite", 2),
+    "v5p": Generation("v5p", 2, "tpu-v5p-slice", "v2-alpha-tpuv5", 3),
+    "v6e": Generation("v6e", 1, "tpu-v6e-slice", "v2-alpha-tpuv6e", 2),
+}
+
+# Hosts have four chips, but for the smallest slices of two dimensions, which are one host.
+_ONE_HOST = {"1x1": 1, "2x4": 8}
+_CHIPS_OF_A_HOST = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """So many chips on so many hosts, joined by their own links."""
+
+    generation: Generation
+    shape: str
+    chips: int
+    hosts: int
+
+    @property
+    def accelerator_type(self) -> str:
+        return f"{self.generation.prefix}-{self.chips * self.generation.counted}"
+
+    @property
+    def chips_of_a_host(self) -> int:
+        return self.chips // self.hosts
+
+
+def parse(topology: str) -> Slice:
+    """`v5p:4x4x4`, as `stunet plan --topology` takes it.
+
+    Raises:
+        UserError: there is no such generation, or no slice of that shape.
+    """
+    name, _, shape = topology.partition(":")
+    generation = choose(GENERATIONS, name, "generation of TPUs")
+    example = "x".join(["4"] * generation.dimensions)
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or (
+        shape.count("x") + 1 != generation.dimensions
+    ):
+        raise UserError(f"--topology is {topology!r}; a {name} has a shape such as {name}:{example}")
+    chips = math.prod(map(int, shape.split("x")))
+    of_a_host = _ONE_HOST.get(shape, _CHIPS_OF_A_HOST)
+    if chips % of_a_host:
+        raise UserError(
+            f"--topology is {topology!r}, {chips} chips, which are no whole hosts of "
+            f"{of_a_host}; choose a shape such as {name}:{example}"
+        )
+    return Slice(generation, shape, chips, chips // of_a_host)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every service has to know of the TPUs."""
+    parser.add_argument(
+        "--topology", required=True, help="as `stunet plan` takes it: v5p:4x4x4, v6e:16x16"
+    )
+    parser.add_argument(
+        "--slices", type=int, default=1, help="of that topology, as mesh.slice says (1)"
+    )
+    parser.add_argument("--spot", action="store_true", help="chips that may be taken away")
+
+
+def devices(arguments: argparse.Namespace) -> tuple[int, int]:
+    """How many devices the TPUs are, and how many slices of them."""
+    return parse(arguments.topology).chips * arguments.slices, arguments.slices
