@@ -98,8 +98,6 @@ def _pod(job: Job, arguments: argparse.Namespace, tpu: tpus.Slice) -> dict[str, 
                 "name": "stunet",
                 "image": arguments.image,
                 "command": ["launch/entrypoint.sh", job.logs, *job.command],
-                # JAX's coordinator, and what slices say to each other.
-                "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
                 "resources": {"limits": {"google.com/tpu": tpu.chips_of_a_host}},
                 "volumeMounts": [
                     {"name": f"bucket-{i}", "mountPath": f"{MOUNTS}/{bucket}"}

@@ -66,19 +66,19 @@ class Ended:
     step: int
 
 
-def interrupted(command: list, workdir: pathlib.Path, number: int) -> Ended:
+def interrupted(command: list, workdir: pathlib.Path, number: int, restarts: int = 0) -> Ended:
     """Trains with two processes of four devices for three updates more, then sends a signal to the
     second process alone, as a host that is taken away gets it."""
-    enough, log = len(losses(workdir)) + 3, workdir.parent / f"signal_{number}.txt"
+    enough, log = len(losses(workdir)) + 3, workdir.parent / f"{workdir.name}_{number}.txt"
     with log.open("w") as errors:
-        job = tiny.launch(*command, devices=4, errors=errors)
+        job = tiny.launch(*command, devices=4, restarts=restarts, errors=errors)
         try:
             while len(losses(workdir)) < enough:
                 assert job.poll() is None, log.read_text()
                 time.sleep(0.02)
             os.kill(tiny.pids(log.read_text())[1], number)
             begun = time.monotonic()
-            job.communicate(timeout=60)
+            job.communicate(timeout=60 if not restarts else 300)
             seconds = time.monotonic() - begun
         finally:
             # The second one kills its processes.
@@ -236,3 +236,17 @@ def test_kill_of_one_process_ends_the_job_and_names_it(runs):
     assert runs.killed.seconds < 30
     last = runs.killed.errors.splitlines()[-1]
     assert last == "launch/local.py: process 1 was killed by SIGKILL; stopped the others"
+
+
+def test_a_job_that_begins_again_after_a_kill_ends_as_if_nothing_had_been(runs):
+    again = runs.whole.with_name("again")
+    ended = interrupted(noting(again, "began_again", *FSDP), again, signal.SIGKILL, restarts=1)
+    assert (ended.status, ended.step) == (0, STEPS), ended.errors
+    assert "process 1 was killed by SIGKILL" in ended.errors
+    first, second = re.findall(r"from update (\d+) on", ended.errors)
+    assert int(first) == 0
+    assert 3 <= int(second) < STEPS
+    assert_same_losses(again, runs.whole, range(1, STEPS + 1))
+    a, b = (parameters(w, STEPS) for w in (again, runs.whole))
+    for key in a.keys() - {"['text_pooling']['k_proj']['bias']"}:
+        np.testing.assert_allclose(a[key], b[key], rtol=1e-4, atol=1e-5, err_msg=key)

@@ -1,0 +1,395 @@
+"""launch/submit.py: what would be run is what the services take, and what is run.
+
+Manifests are read by the models of Kubernetes' and JobSet's own schemas, scripts by bash,
+shellcheck and sbatch where these are; and each script is run, with `gcloud`, `kubectl`, `xpk` and
+`sbatch` that only note what they are given.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tiny
+import yaml
+from kubeflow_trainer_api import models
+
+ROOT = pathlib.Path(__file__).parents[2]
+SUBMIT = ROOT / "launch" / "submit.py"
+BASE = "experiments/lumiere_base.py"
+IMAGE = "example-docker.pkg.dev/project/stunet:1"
+TPUS = ("--topology=v5p:4x4x4", f"--image={IMAGE}")
+CLOUD = ("--project=project", "--zone=zone")
+TARGETS = {
+    "tpu": (*TPUS, *CLOUD),
+    "gke": TPUS,
+    "xpk": (*TPUS, *CLOUD, "--cluster=cluster"),
+    "slurm": ("--nodes=8", "--gpus=8"),
+}
+RUN = ("stunet", "train", "--config", BASE, "--config.data.path=gs://videos/it's here")
+
+
+def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
+    """What launch/submit.py says to the target's own arguments and these."""
+    workdir = "runs/base" if target == "slurm" else "gs://bucket/runs/base"
+    command = command or (*RUN, f"--workdir={workdir}")
+    words = [sys.executable, SUBMIT, target, "--name=base", *TARGETS[target], *arguments, "--"]
+    return subprocess.run(
+        [str(word) for word in (*words, *command)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=100,
+        **options,
+    )
+
+
+def script(target: str, *arguments, **keywords) -> str:
+    done = submit(target, "--dry-run", *arguments, **keywords)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def documents(text: str) -> list[str]:
+    """The here-documents of a script."""
+    return re.findall(r"<<'EOF'\n(.*?\n)EOF\n", text, re.DOTALL)
+
+
+def job_set(*arguments, **keywords) -> dict:
+    (document,) = documents(script("gke", *arguments, **keywords))
+    return yaml.safe_load(document)
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Runs `submit` for real, with stand-ins for the services' commands. Returns the arguments and
+    the input of each that ran."""
+    stand_in = (
+        f"#!{sys.executable}\nimport json, os, pathlib, sys\n"
+        "words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]\n"
+        "startup = [w.partition('=')[2] for w in words if w.startswith('startup-script=')]\n"
+        "given = pathlib.Path(*startup).read_text() if startup else sys.stdin.read()\n"
+        f"with open({str(tmp_path / 'ran')!r}, 'a') as file:\n"
+        "    file.write(json.dumps([words, given]) + '\\n')\n"
+        f"states = pathlib.Path({str(tmp_path / 'states')!r})\n"
+        "if 'list' in words and states.exists():\n"
+        "    first, *others = json.loads(states.read_text())\n"
+        "    states.write_text(json.dumps(others))\n"
+        "    print(first)\n"
+    )
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("gcloud", "kubectl", "xpk", "sbatch", "sleep"):
+        (programs / name).write_text(stand_in if name != "sleep" else "#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+
+    def run(target: str, *arguments, **keywords):
+        path = f"{programs}:{os.environ['PATH']}"
+        done = submit(target, *arguments, env=os.environ | {"PATH": path}, **keywords)
+        lines = (tmp_path / "ran").read_text().splitlines()
+        return done, [json.loads(line) for line in lines]
+
+    return run
+
+
+def flags(words: list[str]) -> dict[str, str]:
+    """--flag VALUE pairs."""
+    return {
+        a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("--")
+    }
+
+
+def test_job_set_is_one_by_the_schemas_of_jobset_and_kubernetes():
+    for arguments in ((), ("--spot", "--queue=queue", "--service-account=trainer")):
+        manifest = job_set(*arguments)
+        model = models.JobsetV1alpha2JobSet.from_dict(manifest)
+        # A key that no schema has would be dropped, and a value of another type refused.
+        assert model.to_dict() == manifest
+
+
+def test_schemas_refuse_what_they_do_not_have():
+    """The test above could otherwise not fail."""
+    manifest = job_set()
+    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    job["template"]["spec"]["containers"][0]["volumeMount"] = []
+    assert models.JobsetV1alpha2JobSet.from_dict(manifest).to_dict() != manifest
+
+
+@pytest.mark.parametrize(
+    ("topology", "hosts", "chips", "accelerator_type"),
+    [
+        ("v4:2x2x4", 4, 4, "v4-32"),
+        ("v5p:4x4x4", 16, 4, "v5p-128"),
+        ("v5e:16x16", 64, 4, "v5litepod-256"),
+        ("v6e:16x16", 64, 4, "v6e-256"),
+        ("v6e:2x4", 1, 8, "v6e-8"),
+        ("v6e:1x1", 1, 1, "v6e-1"),
+    ],
+)
+def test_every_chip_of_the_topology_is_asked_for(topology, hosts, chips, accelerator_type):
+    command = ("stunet", "train", "--config=experiments/quickstart.py", "--workdir=gs://bucket/a")
+    fits = ("--config.train.batch_size=256",)
+    keywords = dict(command=(*command, *fits))
+    job = job_set(f"--topology={topology}", **keywords)["spec"]["replicatedJobs"][0]
+    assert job["template"]["spec"]["completions"] == job["template"]["spec"]["parallelism"] == hosts
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": chips}
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == topology.partition(":")[2]
+    of_vms = script("tpu", f"--topology={topology}", **keywords)
+    assert re.search(r"--accelerator-type (\S+)", of_vms)[1] == accelerator_type
+
+
+@pytest.mark.parametrize("target", ["tpu", "gke", "xpk", "slurm"])
+def test_bash_and_shellcheck_read_the_scripts(target):
+    spot = ["--spot"] if target != "slurm" else []
+    whole = script(target, *spot)
+    inner = [d for d in documents(whole) if d.startswith("#!")]
+    assert len(inner) == (target in ("tpu", "slurm"))
+    shellcheck = shutil.which("shellcheck")
+    for text in (whole, *inner):
+        checks = [["bash", "-n"]] + ([[shellcheck, "-s", "bash", "-"]] if shellcheck else [])
+        for check in checks:
+            done = subprocess.run(check, input=text, capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", ["tpu", "gke", "xpk", "slurm"])
+def test_every_service_runs_the_command_that_was_given(target, recorded):
+    """Word for word, buckets where they are mounted, and with a status that says "begin again"."""
+    workdir = "runs/base" if target == "slurm" else "/gcs/bucket/runs/base"
+    expected = ["stunet", "train", "--config", BASE, "--config.data.path=/gcs/videos/it's here"]
+    expected += [f"--workdir={workdir}", "--stop-status", "75"]
+    done, ran = recorded(target)
+    assert done.returncode == 0, done.stderr
+    words, given = ran[-1]
+    logs = f"{workdir}/launch"
+    if target == "gke":
+        assert words == ["kubectl", "apply", "--filename", "-"]
+        job = yaml.safe_load(given)["spec"]["replicatedJobs"][0]["template"]["spec"]
+        (container,) = job["template"]["spec"]["containers"]
+        assert container["command"] == ["launch/entrypoint.sh", logs, *expected]
+    elif target == "xpk":
+        assert flags(words)["--command"] == shlex.join(["launch/entrypoint.sh", logs, *expected])
+    else:
+        line = shlex.join(expected[:-4])
+        joined = given.replace(" \\\n", " ")
+        at = shlex.split(joined[joined.index("stunet train") :].split("\n")[0])
+        assert at == expected, line
+        pathlib.Path(ROOT / workdir / "launch").rmdir() if target == "slurm" else None
+
+
+def test_buckets_of_the_command_are_mounted_under_their_names():
+    job = job_set()["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    mounts = {m["name"]: m["mountPath"] for m in job["containers"][0]["volumeMounts"]}
+    sources = {v["name"]: v["csi"]["volumeAttributes"]["bucketName"] for v in job["volumes"]}
+    assert {sources[name]: path for name, path in mounts.items()} == {
+        "bucket": "/gcs/bucket",
+        "videos": "/gcs/videos",
+    }
+    startup, *_ = documents(script("tpu"))
+    assert re.search(r"^for bucket in (.*); do$", startup, re.MULTILINE)[1] == "videos bucket"
+    attached = re.findall(r"--bucket (\S+)", script("xpk"))
+    assert set(attached) == {"bucket", "videos"}
+
+
+def test_several_slices():
+    slices = ("--slices=2", "--topology=v5p:2x4x4")
+    command = (*RUN, "--workdir=gs://bucket/a", "--config.mesh.slice=2", "--config.mesh.fsdp=32")
+    (job,) = job_set(*slices, command=command)["spec"]["replicatedJobs"]
+    assert (job["replicas"], job["template"]["spec"]["parallelism"]) == (2, 8)
+    of_vms = script("tpu", *slices, command=command)
+    assert "--node-count 2" in of_vms
+    assert "--node-id" not in of_vms
+
+
+def test_a_pod_that_is_taken_away_is_asked_for_again_until_its_run_has_ended(recorded, tmp_path):
+    states = ["WAITING_FOR_RESOURCES", "ACTIVE", "SUSPENDED", "ACTIVE", ""]
+    (tmp_path / "states").write_text(json.dumps(states))
+    done, ran = recorded("tpu", "--spot")
+    assert done.returncode == 0, done.stderr
+    assert [words[4] for words, _ in ran] == [
+        *("create", "list", "list", "list", "delete"),
+        *("create", "list", "list"),
+    ]
+    assert "base is SUSPENDED" in done.stderr
+    assert "base has ended; gs://bucket/runs/base/launch has what it printed" in done.stdout
+    assert {given for words, given in ran if words[4] == "create"} == set(documents(script("tpu")))
+
+
+def test_a_pod_that_is_always_taken_away_is_given_up(recorded, tmp_path):
+    (tmp_path / "states").write_text(json.dumps(["FAILED"] * 9))
+    done, ran = recorded("tpu", "--spot", "--restarts=2")
+    assert done.returncode == 1
+    assert [words[4] for words, _ in ran] == ["create", "list", "delete"] * 3
+    assert "base was taken away 3 times, and is given up" in done.stderr
+
+
+def run_startup(directory: pathlib.Path, *, fails: int, restarts: int) -> list[str]:
+    """What the startup script of a TPU VM runs, where the container fails so many times."""
+    startup, *_ = documents(script("tpu", f"--restarts={restarts}"))
+    startup = startup.replace("/gcs", str(directory / "gcs"))
+    noted = directory / "noted"
+    noted.write_text("")
+    for name in ("gcsfuse", "docker", "gcloud", "curl", "sleep", "mountpoint"):
+        body = f"#!/bin/bash\necho {name} $* >> {noted}\n"
+        if name == "curl":
+            body = "#!/bin/bash\necho 0\n"
+        if name == "mountpoint":
+            body = "#!/bin/bash\nexit 1\n"
+        if name == "docker":
+            body += f"[[ $1 != run ]] || (( $(grep -c '^docker run' {noted}) > {fails} ))\n"
+        (directory / name).write_text(body)
+        (directory / name).chmod(0o755)
+    path = f"{directory}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    done = subprocess.run(
+        ["bash", "-c", startup], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return noted.read_text().splitlines()
+
+
+@pytest.mark.parametrize(("fails", "restarts", "runs"), [(0, 5, 1), (2, 5, 3), (9, 2, 3)])
+def test_hosts_begin_again_and_the_pod_is_given_back_at_the_end(tmp_path, fails, restarts, runs):
+    noted = run_startup(tmp_path, fails=fails, restarts=restarts)
+    assert [line for line in noted if line.startswith("gcsfuse")] == [
+        f"gcsfuse -o allow_other --implicit-dirs --rename-dir-limit 200000 {b} {tmp_path}/gcs/{b}"
+        for b in ("videos", "bucket")
+    ]
+    assert sum(line.startswith("docker run") for line in noted) == runs
+    last = "compute tpus queued-resources delete base --force --quiet --project project --zone zone"
+    assert noted[-1] == f"gcloud {last}"
+
+
+def run_batch(directory: pathlib.Path, status: int, restarted: int, restarts: int) -> tuple:
+    """The status of a SLURM job whose processes end with `status`, and whether it is requeued."""
+    (batch,) = documents(script("slurm", f"--restarts={restarts}"))
+    noted = directory / "noted"
+    (directory / "srun").write_text(f"#!/bin/bash\nexit {status}\n")
+    (directory / "scontrol").write_text(f"#!/bin/bash\necho $* >> {noted}\n")
+    for name in ("srun", "scontrol"):
+        (directory / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{directory}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_RESTART_COUNT": str(restarted),
+    }
+    done = subprocess.run(["bash", "-c", batch], env=environment, capture_output=True, timeout=60)
+    return done.returncode, noted.exists() and noted.read_text()
+
+
+@pytest.mark.parametrize(
+    ("status", "restarted", "expected"),
+    [(0, 0, (0, False)), (75, 0, (75, "requeue 7\n")), (137, 1, (137, "requeue 7\n")),
+     (75, 2, (75, False))],
+)  # fmt: skip
+def test_slurm_jobs_that_end_badly_are_requeued_so_often(tmp_path, status, restarted, expected):
+    assert run_batch(tmp_path, status, restarted, restarts=2) == expected
+
+
+@pytest.mark.skipif(not shutil.which("sbatch"), reason="no sbatch")
+def test_sbatch_knows_every_option(tmp_path):
+    """It reads them before it looks for the cluster, of which there is none."""
+    cluster = tmp_path / "slurm.conf"
+    cluster.write_text(
+        "ClusterName=none\nSlurmctldHost=localhost(127.0.0.1)\nMessageTimeout=1\nGresTypes=gpu\n"
+        "AuthType=auth/none\nCredType=cred/none\nNodeName=localhost\nPartitionName=gpu Nodes=ALL\n"
+    )
+
+    def said(batch: str) -> str:
+        file = tmp_path / "batch"
+        file.write_text(batch)
+        done = subprocess.run(
+            ["sbatch", "--test-only", file],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"SLURM_CONF": str(cluster)},
+            timeout=60,
+        )
+        return done.stderr
+
+    options = ("--cpus=4", "--time=1-12:00:00", "--partition=gpu", "--account=lab")
+    (batch,) = documents(script("slurm", *options))
+    wrong = batch.replace("--requeue", "--requeues")
+    assert "unrecognized option" in said(wrong)
+    assert "Invalid --time" in said(batch.replace("1-12:00:00", "soon"))
+    (line,) = said(batch).splitlines()
+    assert "contact slurm controller" in line
+
+
+def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
+    """Each of which trains that member as `stunet sweep` would."""
+    sweep = "experiments/sweeps/temporal_resize_init.py"
+    flags = ("--config", sweep, "--workdir", "gs://bucket/runs/resize", "--config.train.steps=9")
+    done, ran = recorded("gke", "--topology=v6e:1x1", command=("stunet", "sweep", *flags))
+    assert done.returncode == 0, done.stderr
+    manifests = [yaml.safe_load(given) for _, given in ran]
+    entries = tiny.run("sweep", *[f.replace("gs://bucket", str(tmp_path)) for f in flags],
+                       "--dry-run").stdout.splitlines()  # fmt: skip
+    assert len(manifests) == len(entries) > 1
+    assert {m["metadata"]["name"] for m in manifests} == {f"base-{i}" for i in range(len(entries))}
+    for manifest, line in zip(
+        sorted(manifests, key=lambda m: int(m["metadata"]["name"][5:])), entries, strict=True
+    ):
+        pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        words = pod["containers"][0]["command"][2:]
+        name = words[words.index("--member") + 1]
+        assert f"/gcs/bucket/runs/resize/{name}" == words[words.index("--workdir") + 1]
+        assert f"{tmp_path}/runs/resize/{name}" == shlex.split(line)[-1]
+        assert words[-3] == "--config.train.steps=9"
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "command", "sentence"),
+    [
+        ("gke", ["--name=Base"], RUN, "--name is 'Base'; it must be lower-case"),
+        ("gke", ["--topology=v5p:4x4"], RUN, "a v5p has a shape such as v5p:4x4x4"),
+        ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which are no whole hosts of 4"),
+        ("gke", ["--topology=v9:4x4"], RUN, "unknown generation of TPUs 'v9'"),
+        ("gke", ["--topology=v5p:2x2x1"], RUN, "does not fit 4 devices"),
+        ("gke", ["--slices=2"], (*RUN, "--config.mesh.data=2"), "the devices are 2 slices"),
+        ("gke", [], (*RUN, "--config.model.chanels=3"), "did you mean 'model.channels'?"),
+        ("gke", [], (*RUN, "--workdir=runs/base"), "which is gone with the hosts"),
+        ("gke", [], (*RUN, "--workdir=gs:///runs"), "'--workdir=gs:///runs' names no bucket"),
+        ("gke", [], RUN[:4], "the command has no --workdir"),
+        ("gke", [], ("python", "train.py"), "give the command after --"),
+        ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
+        ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, command, sentence):
+    if not any("workdir" in word for word in command) and len(command) > 4:
+        command = (*command, "--workdir=gs://bucket/a")
+    done = submit(target, *arguments, command=command)
+    assert done.returncode == 1
+    assert done.stderr.startswith("launch/submit.py: ")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
+    """`stunet train --member`, which the jobs of a sweep run."""
+    sweep = tmp_path / "sweep.py"
+    sweep.write_text(
+        "import runpy\nfrom stunet.sweep.members import product\n"
+        f"def get_sweep():\n    config = runpy.run_path({str(tiny.experiment(tmp_path))!r})\n"
+        "    return product(config['get_config'](), {'seed': (3, 4)})\n"
+    )
+    swept, alone = tmp_path / "swept", tmp_path / "alone"
+    steps = "--config.train.steps=2"
+    done = tiny.run("sweep", f"--config={sweep}", f"--workdir={swept}", steps, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    where = [f"--config={sweep}", f"--workdir={alone / 'seed=4'}"]
+    done = tiny.run("train", *where, "--member=seed=4", steps)
+    assert done.returncode == 0, done.stderr
+    here, there = (json.loads((d / "seed=4" / "config.json").read_text()) for d in (alone, swept))
+    assert here == there
+    done = tiny.run("train", *where, "--member=seed=5", steps)
+    assert done.returncode == 1
+    assert "unknown member of" in done.stderr
+    assert "choose one of seed=3, seed=4" in done.stderr
