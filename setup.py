@@ -9,6 +9,8 @@ TEST = [
     *FVD,
     "beartype",
     "diffusers",
+    # The schemas of JobSet and Kubernetes.
+    "kubeflow-trainer-api",
     "pytest",
     "pytest-xdist",
     "ruff",

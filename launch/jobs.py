@@ -1,4 +1,4 @@
-"""What is submitted: a `stunet` command, or one for each member of a sweep, checked before it is."""
+"""What is submitted: a `stunet` command, or one for each member of a sweep, checked here first."""
 
 import argparse
 import dataclasses

@@ -70,7 +70,9 @@ def parse(topology: str) -> Slice:
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or (
         shape.count("x") + 1 != generation.dimensions
     ):
-        raise UserError(f"--topology is {topology!r}; a {name} has a shape such as {name}:{example}")
+        raise UserError(
+            f"--topology is {topology!r}; a {name} has a shape such as {name}:{example}"
+        )
     chips = math.prod(map(int, shape.split("x")))
     of_a_host = _ONE_HOST.get(shape, _CHIPS_OF_A_HOST)
     if chips % of_a_host:

@@ -291,7 +291,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     train.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
-    train.add_argument("--member", metavar="NAME", help="--config is a sweep's file: train that one")
+    train.add_argument(
+        "--member", metavar="NAME", help="--config is a sweep's file: train that one"
+    )
     several = train.add_argument_group(
         "several processes",
         "found by themselves on TPU pods, GKE and SLURM; elsewhere give all three to each process",

@@ -99,9 +99,7 @@ def recorded(tmp_path):
 
 def flags(words: list[str]) -> dict[str, str]:
     """--flag VALUE pairs."""
-    return {
-        a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("--")
-    }
+    return {a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("--")}
 
 
 def test_job_set_is_one_by_the_schemas_of_jobset_and_kubernetes():
