@@ -391,3 +391,13 @@ def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
     assert done.returncode == 1
     assert "unknown member of" in done.stderr
     assert "choose one of seed=3, seed=4" in done.stderr
+
+
+def test_the_page_shows_what_is_printed():
+    page = (ROOT / "docs" / "launch.md").read_text()
+    shown = re.findall(r"^\$ (launch/submit.py(?:[^\n]*\\\n)*[^\n]*)\n(.*?)```$", page, re.M | re.S)
+    assert [command.split()[1] for command, _ in shown] == list(TARGETS)
+    for command, expected in shown:
+        words = [sys.executable, *shlex.split(command.replace("\\\n", ""))]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=100)
+        assert done.stdout == expected
