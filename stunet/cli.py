@@ -135,7 +135,7 @@ def _plan(arguments) -> None:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
     from stunet import configs
-    from stunet.plan import chips, pieces, report, search
+    from stunet.plan import chips, costs, report, search
     from stunet.plan.plan import make_plan
 
     config = configs.load(arguments.config, arguments.overrides)
@@ -151,9 +151,9 @@ def _plan(arguments) -> None:
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
         if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
-        else pieces.Costs(config, *topology, scale=not arguments.every_block) as costs,
+        else costs.Costs(config, *topology, scale=not arguments.every_block) as pieces,
     ):
-        plan = make_plan(config, chip, devices, topology, costs)
+        plan = make_plan(config, chip, devices, topology, pieces)
     print(report.as_json(plan) if arguments.json else report.text(plan))
     if plan.over:
         message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"

@@ -15,9 +15,10 @@ from stunet import configs
 from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo, pieces, report
-from stunet.plan.plan import Plan, fallbacks, make_plan, model_flops
+from stunet.plan import chips, costs, hlo, report
+from stunet.plan.plan import Plan, fallbacks, make_plan
 from stunet.plan.whole import abstract_batch
+from stunet.train.flops import model_flops
 
 PLAN = Plan(
     chip="v5p",
@@ -35,7 +36,7 @@ PLAN = Plan(
     collective_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
     between_slices={},
-    costs=[pieces.Cost("conv", 2, 0.5)],
+    costs=[costs.Cost("conv", 2, 0.5)],
     fallbacks=[],
     clips=64,
     steps=1000,
