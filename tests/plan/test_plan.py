@@ -89,10 +89,7 @@ def test_a_gpu_has_the_memory_that_jax_may_allocate_and_its_published_peak():
 
 
 def test_a_device_too_small_is_said_to_be_by_how_much():
-    one_level = dict(
-        channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
-    )
-    config = tiny.config(model=one_level)
+    config = tiny.config(model=tiny.ONE_LEVEL_KEYS)
     small = chips.Chip("small", hbm=100_000, flops=1e12)
     plan = make_plan(config, small, jax.devices()[:1])
     assert plan.over == sum(plan.bytes.values()) - 100_000 > 0
