@@ -70,6 +70,7 @@ def test_run_stopped_while_traced_leaves_what_it_has_and_tells_by_its_status(com
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 75, stderr
     last = tiny.metrics(workdir)[-1]["step"]
+    assert f"updates 2 to {last} are traced; " in stderr
     assert updates(workdir) == {f"updates_2_to_{last}": list(range(2, last + 1))}
 
     # `profile` may change; the update in which it begins is the process's first.
