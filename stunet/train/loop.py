@@ -161,7 +161,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         checkpoints.wait()
         if step < config.train.steps:
             progress.write(f"stopped after update {step}; the same command continues from there")
-        if step > begun_at:
+        if is_first and step > begun_at:
             progress.write(clock.summary())
     return step
 
