@@ -36,8 +36,8 @@ def main() -> None:
         parser.error(f"clips of {odd[0]} frames do not make {arguments.in_a_step} frames a step")
 
     from stunet import configs
-    from stunet.plan import pieces
-    from stunet.plan.plan import model_flops
+    from stunet.plan.costs import Costs
+    from stunet.train.flops import model_flops
 
     print("frames  operations a frame  of the first  time a frame  of the first")
     first = None
@@ -51,7 +51,7 @@ def main() -> None:
         in_all = train.batch_size * frames
         row = [model_flops(config) / in_all]
         if arguments.topology:
-            with pieces.Costs(config, arguments.topology) as costs:
+            with Costs(config, arguments.topology) as costs:
                 row.append(sum(cost.seconds for cost in costs.result()) / in_all)
         first = first or row
         said = [f"{row[0]:18.4g}  {row[0] / first[0]:12.3f}"]

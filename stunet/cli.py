@@ -25,17 +25,17 @@ from stunet.generate.tasks import add_cascade
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `stunet COMMAND ...`. Returns the exit status: 0, or 1 after a mistake of the user's."""
+    """Runs `stunet COMMAND ...`. Returns the exit status: 0, or 1 after a mistake of the user's, or
+    what `stunet train --stop-status` says."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv[:1] == ["sample"]:
             sample_command.check_named(argv[1:])
         arguments = _parse(argv)
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except UserError as error:
         print(f"stunet {argv[0]}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _train(arguments) -> None:
+def _train(arguments) -> int:
     from stunet import configs
     from stunet.sweep import members
 
@@ -66,10 +66,11 @@ def _train(arguments) -> None:
     with hosts.failing_together("stunet train"):
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        train(config, arguments.workdir)
+        step = train(config, arguments.workdir)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
+    return arguments.stop_status if step < config.train.steps else 0
 
 
 def _sample(arguments) -> None:
@@ -141,7 +142,7 @@ def _plan(arguments) -> None:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
     from stunet import configs
-    from stunet.plan import chips, pieces, report, search
+    from stunet.plan import chips, costs, report, search
     from stunet.plan.plan import make_plan
 
     config = configs.load(arguments.config, arguments.overrides)
@@ -157,9 +158,9 @@ def _plan(arguments) -> None:
         _elapsed(f"compiling for {len(devices)} x {chip.name}"),
         contextlib.nullcontext()
         if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
-        else pieces.Costs(config, *topology, scale=not arguments.every_block) as costs,
+        else costs.Costs(config, *topology, scale=not arguments.every_block) as pieces,
     ):
-        plan = make_plan(config, chip, devices, topology, costs)
+        plan = make_plan(config, chip, devices, topology, pieces)
     print(report.as_json(plan) if arguments.json else report.text(plan))
     if plan.over:
         message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"
@@ -263,6 +264,12 @@ def _factors(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers, as 1,2,2,2") from None
 
 
+def _status(text: str) -> int:
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an exit status, 0 to 255")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stunet",
@@ -291,8 +298,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     train.add_argument("--workdir", required=True, type=pathlib.Path, help="all output goes here")
+    train.add_argument("--member", metavar="NAME", help="of --config, which is a sweep's file")
     train.add_argument(
-        "--member", metavar="NAME", help="--config is a sweep's file: train that one"
+        "--stop-status",
+        type=_status,
+        default=0,
+        metavar="N",
+        help="exit status when SIGTERM or Ctrl-C has ended the run before its last update",
     )
     several = train.add_argument_group(
         "several processes",

@@ -61,6 +61,11 @@ def test_written_config_reads_back(tmp_path):
         ({"data__digit_size": 20}, "larger than the clip's 16x16"),
         ({"data__source": "clips"}, "data.path must name the directory"),
         ({"train__batch_size": 16, "train__accumulate": 3}, "which 3 does not divide"),
+        ({"profile__start": 0}, "profile.start is 0; it must be at least 1"),
+        (
+            {"profile__start": 8, "profile__steps": 4, "train__steps": 10},
+            "profile asks for updates 8 to 11, and train.steps is 10",
+        ),
         ({"mesh__data": -1, "mesh__fsdp": -1}, "at most one of them is -1"),
         ({"mesh__data": 0}, "extents are positive"),
         ({"masks__image": 0.5}, "the shares of masks sum to 0.5; they sum to 1, or all are 0"),
@@ -107,6 +112,7 @@ def test_only_what_does_not_change_the_updates_may_differ_when_a_run_continues()
         mesh=configs.Mesh(fsdp=4),
         log=dataclasses.replace(config.log, every=7),
         checkpoint=dataclasses.replace(config.checkpoint, keep=9),
+        profile=configs.Profile(start=20, steps=5),
     )
     assert configs.differences(config, other) == []
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, beta2=0.5))

@@ -11,7 +11,7 @@ import pytest
 from stunet import configs
 from stunet.generate import cascade
 from stunet.parallel import mesh as meshes
-from stunet.plan.plan import model_flops
+from stunet.train.flops import model_flops
 from stunet.train.state import abstract_state, count_parameters, input_shape
 from stunet.weights.diffusers_config import to_stunet
 

@@ -31,8 +31,8 @@ import dataclasses
 
 from stunet import configs
 from stunet.generate.cascade import count_windows
-from stunet.plan.plan import model_flops, sampling_flops
 from stunet.sweep.members import Member, Step, replace
+from stunet.train.flops import model_flops, sampling_flops
 
 SEEDS = (0, 1, 2)
 

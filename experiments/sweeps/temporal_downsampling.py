@@ -10,8 +10,8 @@ fewer, so that both spend the same operations in training.
 import pathlib
 
 from stunet import configs
-from stunet.plan.plan import model_flops
 from stunet.sweep.members import product, replace
+from stunet.train.flops import model_flops
 
 QUICKSTART = pathlib.Path(__file__).parents[1] / "quickstart.py"
 STEPS = 400

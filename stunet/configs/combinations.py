@@ -107,6 +107,13 @@ def check_combinations(config: Config) -> None:
         )
     if not all(0 <= t <= 1 for t in config.log.validate_times):
         raise UserError(f"log.validate_times is {config.log.validate_times}; times lie in 0..1")
+    profile = config.profile
+    last_traced = profile.start + profile.steps - 1
+    if profile.steps and last_traced > train.steps:
+        raise UserError(
+            f"profile asks for updates {profile.start} to {last_traced}, and train.steps is "
+            f"{train.steps}; lower profile.start or profile.steps"
+        )
     if config.diffusion.log_snr_min >= config.diffusion.log_snr_max:
         raise UserError("diffusion.log_snr_min must be below diffusion.log_snr_max")
     extents = {k: v for k, v in dataclasses.asdict(config.mesh).items() if k != "clip_axis"}

@@ -303,6 +303,14 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True)
+class Profile:
+    """Which updates are traced for xprof (`stunet.train.profile`)."""
+
+    start: int = _field(10, "number of the first one, counted from 1 over restarts", least=1)
+    steps: int = _field(0, "how many; 0: none", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Sample:
     """How clips are sampled, unless the command line says otherwise."""
 
@@ -339,11 +347,15 @@ class Config:
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     log: Log = dataclasses.field(default_factory=Log)
+    profile: Profile = dataclasses.field(default_factory=Profile)
     sample: Sample = dataclasses.field(default_factory=Sample)
 
 
 # What may differ when a run is continued: nothing here changes which update follows which.
-FREE_TO_CHANGE = ("mesh", "checkpoint", "log", "sample", "data.num_threads", "data.path")
+FREE_TO_CHANGE = (
+    *("mesh", "checkpoint", "log", "profile", "sample"),
+    *("data.num_threads", "data.path"),
+)
 
 
 def level_layers(model: Model) -> tuple[int, ...]:

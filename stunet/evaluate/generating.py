@@ -14,9 +14,9 @@ import numpy as np
 from stunet import configs
 from stunet.errors import UserError
 from stunet.generate import cascade, text
-from stunet.plan.plan import sampling_flops
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import kind
+from stunet.train.flops import sampling_flops
 
 OnStep = Callable[[int, int], None]
 

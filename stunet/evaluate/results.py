@@ -9,8 +9,8 @@ from typing import Any
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.plan.plan import model_flops, sampling_flops
 from stunet.sweep.workdir import Manifest, Noted, read_manifest
+from stunet.train.flops import model_flops, sampling_flops
 
 VALIDATION, TRAINING = "validation loss", "training loss"
 # Share of a run whose mean is its final training loss: a single update's is noise.

@@ -11,6 +11,7 @@ from typing import TextIO
 import jax
 
 from stunet.errors import UserError, choose
+from stunet.parallel.peaks import BFLOAT16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,29 +32,14 @@ class Chip:
     ici: float | None = None
 
 
-# Published peaks and links (cloud.google.com/tpu/docs). Clocks: peak / (multiplications and
-# additions that a chip's matrix units do in a cycle). Memory: v5p's is the limit that its compiler
-# named; the others are the published sizes less about as much.
+# Published links (cloud.google.com/tpu/docs). Clocks: peak / (multiplications and additions that a
+# chip's matrix units do in a cycle). Memory: v5p's is the limit that its compiler named; the others
+# are the published sizes less about as much.
 CHIPS = {
-    "v4": Chip("v4", 30.75 * 2**30, 275e12, 1.05e9, 300e9),
-    "v5e": Chip("v5e", 15.75 * 2**30, 197e12, 1.5e9, 200e9),
-    "v5p": Chip("v5p", 95.74 * 2**30, 459e12, 1.75e9, 600e9),
-    "v6e": Chip("v6e", 31.25 * 2**30, 918e12, 1.75e9, 448e9),
-}
-
-# Published peaks of bfloat16, dense, by what JAX calls the device (NVIDIA's data sheets).
-LOCAL_FLOPS = {
-    "NVIDIA A100-PCIE-40GB": 312e12,
-    "NVIDIA A100 80GB PCIe": 312e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-    "TPU v4": CHIPS["v4"].flops,
-    "TPU v5 lite": CHIPS["v5e"].flops,
-    "TPU v5": CHIPS["v5p"].flops,
-    "TPU v6 lite": CHIPS["v6e"].flops,
+    "v4": Chip("v4", 30.75 * 2**30, BFLOAT16["TPU v4"], 1.05e9, 300e9),
+    "v5e": Chip("v5e", 15.75 * 2**30, BFLOAT16["TPU v5 lite"], 1.5e9, 200e9),
+    "v5p": Chip("v5p", 95.74 * 2**30, BFLOAT16["TPU v5"], 1.75e9, 600e9),
+    "v6e": Chip("v6e", 31.25 * 2**30, BFLOAT16["TPU v6 lite"], 1.75e9, 448e9),
 }
 
 
@@ -108,7 +94,7 @@ def local(device: jax.Device) -> Chip:
     XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. A CPU's is not known.
     """
     memory = (device.memory_stats() or {}).get("bytes_limit")
-    return Chip(device.device_kind, memory, LOCAL_FLOPS.get(device.device_kind))
+    return Chip(device.device_kind, memory, BFLOAT16.get(device.device_kind))
 
 
 @contextlib.contextmanager

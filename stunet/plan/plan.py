@@ -11,13 +11,10 @@ import jax
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, flops, hlo, pieces, whole
-from stunet.train.state import (
-    abstract_arguments,
-    abstract_state,
-    count_parameters,
-    make_network,
-)
+from stunet.plan import chips, hlo, whole
+from stunet.plan.costs import Cost, Costs
+from stunet.train.flops import model_flops
+from stunet.train.state import abstract_state, count_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Plan:
     collective_seconds: float | None
     collectives: dict[str, hlo.Collective]
     between_slices: dict[str, hlo.Collective]
-    costs: list[pieces.Cost]
+    costs: list[Cost]
     fallbacks: list[str]
     clips: int
     steps: int
@@ -87,7 +84,7 @@ def make_plan(
     chip: chips.Chip,
     devices: Sequence[jax.Device],
     topology: tuple[str, int] | None = None,
-    costs: pieces.Costs | None = None,
+    costs: Costs | None = None,
 ) -> Plan:
     """Compiles the train step for `devices`.
 
@@ -150,36 +147,6 @@ def make_plan(
         unknown=_unknown(config, chip, devices, step),
         compile_seconds=time.monotonic() - begun,
     )
-
-
-def model_flops(config: configs.Config) -> int:
-    """Operations that a step asks for: forward, and twice as many backward; where parameters are
-    frozen, as many."""
-    frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
-    in_frozen = sum(len(piece.calls) * pieces.forward_flops(piece) for piece in frozen)
-    return config.train.batch_size * (3 * forward_flops(config) - in_frozen)
-
-
-def sampling_flops(config: configs.Config, clips: int = 1) -> int:
-    """Operations that sampling asks for, by the settings of `config.sample`.
-
-    Guidance runs the network twice in a step, with the caption and without.
-
-    Args:
-        config: of the network.
-        clips: of the config's own length; of a windowed cascade, `cascade.count_windows` for each
-            whole clip.
-    """
-    settings = config.sample
-    runs = 1 if settings.guidance_scale in (0, 1) else 2
-    return clips * settings.steps * runs * forward_flops(config)
-
-
-def forward_flops(config: configs.Config) -> int:
-    """Operations of the network for one clip."""
-    network, arguments = make_network(config), abstract_arguments(config, 1)
-    params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
-    return flops.count(network.apply, params, *arguments)
 
 
 def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:

@@ -20,7 +20,8 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel.mesh import AXES, BATCH_AXES
-from stunet.plan import chips, flops, pieces
+from stunet.plan import chips, costs
+from stunet.train import flops, pieces
 from stunet.train.state import abstract_state
 
 POLICIES = ("none", *REMAT_POLICIES)
@@ -101,7 +102,7 @@ def _block(piece: pieces.Piece) -> Block:
     saved, operations = {}, {}
     params = pieces.abstract_init(piece.module, piece.arguments)
     for policy in POLICIES:
-        apply, *arguments = pieces.differentiable(piece, policy)
+        apply, *arguments = costs.differentiable(piece, policy)
         y = jax.eval_shape(apply, params, *arguments)
 
         def forward(params, inputs, others, apply=apply):
@@ -116,7 +117,7 @@ def _block(piece: pieces.Piece) -> Block:
         operations[policy] = flops.count(both, params, *arguments, y)
         if not piece.trained:
             # A gradient of weights, which is not asked for then, takes as many as the forward pass.
-            operations[policy] -= pieces.forward_flops(piece)
+            operations[policy] -= flops.of_piece(piece)
     clips = [a.shape for a in (*piece.arguments, y) if a is not None and a.ndim == 5]
     frames, rows = (min((shape[axis] for shape in clips), default=1) for axis in (1, 2))
     return Block(len(piece.calls), rows, frames, saved, operations)

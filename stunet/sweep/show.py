@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.workdir import last_metrics
+from stunet.words import duration
 
 # On a terminal, and elsewhere, where every table would be lines that stay.
 _TERMINAL_SECONDS = 1
@@ -56,14 +57,6 @@ class Board:
             # Up so many lines, and clear all from there on.
             sys.stderr.write(f"\033[{self._drawn}A\033[J")
         self._drawn = 0
-
-
-def duration(seconds: float) -> str:
-    """As "42 s", "3 min 05 s" or "2 h 07 min"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _progress(workdir: pathlib.Path, entry: Entry) -> str:

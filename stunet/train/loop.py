@@ -1,10 +1,10 @@
 """The training run, top to bottom: data, state, updates, and what is written of them."""
 
+import concurrent.futures
 import contextlib
 import pathlib
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -19,8 +19,11 @@ from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train import initial
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.clock import Clock, utilisation
 from stunet.train.conditioning import conditioning
+from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics, Progress
+from stunet.train.profile import Profile
 from stunet.train.sampling import make_sampler
 from stunet.train.state import abstract_state, count_parameters
 from stunet.train.step import jit_train_step, make_validation_step, to_float
@@ -47,6 +50,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         `train.init_from` holds no weights that fit, the loss is not finite, the disk is full,
         `workdir` may not be written.
     """
+    clock = Clock()
     config = sources.with_fingerprint(config)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.train, mesh)
@@ -60,6 +64,8 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         with refusal_explained(workdir, "choose a --workdir in which you may create files"):
             claim_workdir(config, workdir)
+            if is_first:
+                clock.note(workdir)
         stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         share = hosts.batch_share(meshes.batch_sharding(mesh), config.train.batch_size)
@@ -81,51 +87,82 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
             batches.set_state(position)
         step = int(state.step)
         metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
+        clock.resume(metrics.last)
+        profile = stack.enter_context(Profile(config.profile, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(config.train.steps, step, show=is_first))
+        device_kind = mesh.devices.flat[0].device_kind
         trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
         of_them = f" ({frozen:,} of them frozen)" if frozen else ""
         progress.write(
-            f"{trained + frozen:,} parameters{of_them} on {mesh.size} "
-            f"{mesh.devices.flat[0].device_kind} device(s); from update {step} on"
+            f"{trained + frozen:,} parameters{of_them} on {mesh.size} {device_kind} device(s); "
+            f"from update {step} on"
         )
+        if overlooked := profile.overlooked():
+            progress.write(overlooked)
         update = jit_train_step(config, abstract)
         stopped = stack.enter_context(_stop_signals())
         agreed = hosts.StopAgreement(mesh, lag=_IN_FLIGHT)
-        pending, begun = deque(), time.monotonic()
+        # Counting takes seconds, which the host has while the devices compute.
+        counting = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+        pending = deque()
 
-        stop = False
+        clock.begin()
+        stop, begun_at = False, step
         while step < config.train.steps and not stop:
-            state, measured = update(state, meshes.shard_batch(next(batches), mesh))
+            if profile.begins_with(step + 1):
+                jax.block_until_ready(state)
+                with clock.aside():
+                    profile.start()
+            with profile.update(step + 1):
+                with clock.waiting(), jax.profiler.TraceAnnotation("wait for data"):
+                    batch = next(batches)
+                state, measured = update(state, meshes.shard_batch(batch, mesh))
             step += 1
             pending.append((step, measured))
-            if len(pending) > _IN_FLIGHT:
+            if clock.is_compiling:
+                jax.block_until_ready(measured)
+                if is_first:
+                    operations = counting.submit(model_flops, config)
+            elif len(pending) > _IN_FLIGHT:
                 jax.block_until_ready(pending[-1 - _IN_FLIGHT][1])
+            clock.updated()
             progress.update(step)
 
             # Asked once an update: a signal that comes later is the next update's.
             stop = agreed(stopped.is_set())
-            save = stop or step == config.train.steps or step % config.checkpoint.every == 0
-            if save or step % config.log.every == 0:
-                values = _mean_of_finite(pending, checkpoints)
-                elapsed, begun = time.monotonic() - begun, time.monotonic()
-                values["clips_per_second"] = len(pending) * config.train.batch_size / elapsed
-                pending.clear()
-                metrics.scalars(step, values)
-                progress.report(values["loss"], values["clips_per_second"])
-            if save:
-                checkpoints.save(state, batches.get_state())
-            every = config.log.validate_every
-            if every and (step % every == 0 or step == config.train.steps):
-                metrics.scalars(step, validate(state.averaged, mesh))
-            every = config.log.sample_every
-            if every and step % every == 0:
-                preview(state.averaged, step, metrics)
-            if save or not pending:
-                # What validation and sampling took is not the updates'.
-                begun = time.monotonic()
+            log, done = config.log, step == config.train.steps
+            save = stop or done or step % config.checkpoint.every == 0
+            report = save or step % log.every == 0
+            validates = log.validate_every and (done or step % log.validate_every == 0)
+            previews = log.sample_every and step % log.sample_every == 0
+            traced = profile.is_running and (stop or profile.ends_with(step))
+            if not (report or validates or previews or traced):
+                continue
+            # What follows is not the updates', but would wait for them.
+            jax.block_until_ready(measured)
+            with clock.aside():
+                if traced:
+                    progress.write(profile.stop())
+                if report:
+                    values = _mean_of_finite(pending, checkpoints) | clock.measure()
+                    pending.clear()
+                    seconds = values["seconds_per_step"]
+                    values["clips_per_second"] = config.train.batch_size / seconds
+                    if is_first:
+                        values |= utilisation(operations.result() / mesh.size, seconds, device_kind)
+                    metrics.scalars(step, values)
+                    progress.report(values["loss"], values["clips_per_second"])
+                if save:
+                    checkpoints.save(state, batches.get_state())
+                if validates:
+                    metrics.scalars(step, validate(state.averaged, mesh))
+                if previews:
+                    preview(state.averaged, step, metrics)
         checkpoints.wait()
         if step < config.train.steps:
             progress.write(f"stopped after update {step}; the same command continues from there")
+        if is_first and step > begun_at:
+            progress.write(clock.summary())
     return step
 
 

@@ -23,13 +23,17 @@ class Metrics:
 
     Lines of `metrics.jsonl` after update `step`, left by a run that was killed, are dropped: this
     run writes them anew.
+
+    Attributes:
+        last: the newest value of each metric up to `step`.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int, write: bool):
         self._write = write
+        self.last: dict[str, float] = {}
         if write:
             file = workdir / "metrics.jsonl"
-            _drop_later_lines(file, step)
+            self.last = _drop_later_lines(file, step)
             self._file = file.open("a")
             # Not the FileWriter, whose thread dies of a full disk and leaves the run hanging on its
             # queue.
@@ -74,18 +78,21 @@ class Metrics:
         self._events.flush()
 
 
-def _drop_later_lines(file: pathlib.Path, step: int) -> None:
-    if not file.exists():
-        return
-    kept = []
-    for line in file.read_text().splitlines():
+def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
+    """Returns the newest value of each metric in those that stay."""
+    kept, last = [], {}
+    for line in file.read_text().splitlines() if file.exists() else ():
         try:
-            if json.loads(line)["step"] <= step:
+            values = json.loads(line)
+            if values["step"] <= step:
                 kept.append(line + "\n")
+                last |= values
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # The line that a kill cut short.
-    with atomic(file) as partial:
-        partial.write_text("".join(kept))
+    if kept or file.exists():
+        with atomic(file) as partial:
+            partial.write_text("".join(kept))
+    return last
 
 
 class Progress:

@@ -15,7 +15,7 @@ from stunet.errors import UserError
 from stunet.evaluate import figures, metrics, run
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
-from stunet.plan.plan import sampling_flops
+from stunet.train.flops import sampling_flops
 from stunet.train.loop import train
 
 

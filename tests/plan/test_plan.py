@@ -15,9 +15,10 @@ from stunet import configs
 from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo, pieces, report
-from stunet.plan.plan import Plan, fallbacks, make_plan, model_flops
+from stunet.plan import chips, costs, hlo, report
+from stunet.plan.plan import Plan, fallbacks, make_plan
 from stunet.plan.whole import abstract_batch
+from stunet.train.flops import model_flops
 
 PLAN = Plan(
     chip="v5p",
@@ -35,7 +36,7 @@ PLAN = Plan(
     collective_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
     between_slices={},
-    costs=[pieces.Cost("conv", 2, 0.5)],
+    costs=[costs.Cost("conv", 2, 0.5)],
     fallbacks=[],
     clips=64,
     steps=1000,
@@ -88,10 +89,7 @@ def test_a_gpu_has_the_memory_that_jax_may_allocate_and_its_published_peak():
 
 
 def test_a_device_too_small_is_said_to_be_by_how_much():
-    one_level = dict(
-        channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
-    )
-    config = tiny.config(model=one_level)
+    config = tiny.config(model=tiny.ONE_LEVEL_KEYS)
     small = chips.Chip("small", hbm=100_000, flops=1e12)
     plan = make_plan(config, small, jax.devices()[:1])
     assert plan.over == sum(plan.bytes.values()) - 100_000 > 0

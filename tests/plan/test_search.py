@@ -8,7 +8,7 @@ import tiny
 from stunet.errors import UserError
 from stunet.parallel.mesh import AXES
 from stunet.plan import chips, report, search
-from stunet.plan.plan import model_flops
+from stunet.train.flops import model_flops
 
 CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 

@@ -59,11 +59,6 @@ def test_elsewhere_only_lines_and_a_table_a_minute(board):
     assert len(stream.getvalue().splitlines()) == 3
 
 
-def test_durations():
-    found = [show.duration(seconds) for seconds in (0.4, 59.6, 185, 7620)]
-    assert found == ["0 s", "1 min 00 s", "3 min 05 s", "2 h 07 min"]
-
-
 def test_steps_of_members_are_their_own(tmp_path):
     train = dataclasses.replace(tiny.config().train, steps=100)
     member = Member("m", dataclasses.replace(tiny.config(), train=train))

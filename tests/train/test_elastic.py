@@ -150,7 +150,8 @@ def runs(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs")
     tiny.experiment(directory)
     parts, whole, other = (directory / name for name in ("parts", "whole", "other"))
-    stopped = interrupted(noting(parts, "stopped", *FSDP, PREVIEW), parts, signal.SIGTERM)
+    again = "--stop-status=75"
+    stopped = interrupted(noting(parts, "stopped", *FSDP, PREVIEW, again), parts, signal.SIGTERM)
     killed = interrupted(noting(parts, "killed", *FSDP), parts, signal.SIGKILL)
     alone = finished(noting(parts, "alone", *FSDP), devices=4)
     undisturbed = finished(noting(whole, "undisturbed", *FSDP, PREVIEW), devices=8)
@@ -224,7 +225,7 @@ def test_preview_is_that_of_one_process(runs):
 
 
 def test_sigterm_of_one_process_saves_and_ends_all_cleanly(runs):
-    assert runs.stopped.status == 0, runs.stopped.errors
+    assert runs.stopped.status == 75, runs.stopped.errors
     assert "Traceback" not in runs.stopped.errors
     sentence = f"stopped after update {runs.stopped.step}; the same command continues from there"
     assert runs.stopped.errors.count(sentence) == 1

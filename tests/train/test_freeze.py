@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan.plan import model_flops
+from stunet.train.flops import model_flops
 from stunet.train.state import (
     abstract_state,
     count_parameters,

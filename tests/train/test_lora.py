@@ -18,8 +18,8 @@ from stunet.generate import text
 from stunet.nn import lora
 from stunet.nn.stunet import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.plan.plan import model_flops
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.flops import model_flops
 from stunet.train.loop import train
 from stunet.train.state import abstract_state, begin, count_parameters
 from stunet.train.step import make_train_step

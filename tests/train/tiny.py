@@ -12,12 +12,10 @@ from stunet import configs
 
 # For what does not depend on the network: one level of one frame at a time, which compiles in a
 # third of the time.
-ONE_LEVEL = (
-    "--config.model.channel_multipliers=(1,)",
-    "--config.model.attention_levels=(False,)",
-    "--config.model.temporal_factors=(1,)",
-    "--config.model.temporal=False",
+ONE_LEVEL_KEYS = dict(
+    channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
 )
+ONE_LEVEL = tuple(f"--config.model.{key}={value}" for key, value in ONE_LEVEL_KEYS.items())
 
 LAUNCHER = pathlib.Path(__file__).parents[2] / "launch" / "local.py"
 

@@ -20,9 +20,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Sequence
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Format, Layout
@@ -30,29 +28,10 @@ from jax.experimental.layout import Format, Layout
 from stunet import configs, files
 from stunet.nn.layers import CLIP_AXES
 from stunet.nn.sharding import partition_spec
-from stunet.nn.stunet import REMAT_POLICIES, Layer, STUNet
+from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, flops, hlo
-from stunet.train.state import abstract_arguments, is_trained, make_network
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """One block of the network, as it is called.
-
-    Attributes:
-        name: of its kind and extents, for people.
-        module: the block by itself.
-        arguments: shapes and dtypes that it is called with; None for those that are left out.
-        calls: names of all blocks of the network that are equal to this one, in order.
-        trained: whether its parameters are, or are frozen.
-    """
-
-    name: str
-    module: nn.Module
-    arguments: tuple[Any, ...]
-    calls: tuple[str, ...]
-    trained: bool
+from stunet.plan import chips, hlo
+from stunet.train import flops, pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +67,7 @@ class Costs:
 
     def __init__(self, config: configs.Config, topology: str, slices: int = 1, scale: bool = True):
         batch = config.train.batch_size // config.train.accumulate
-        self._pieces = find(config, batch)
+        self._pieces = pieces.find(config, batch)
         self._parts = config.train.accumulate
         self._stand_ins = stand_ins(self._pieces) if scale else list(range(len(self._pieces)))
         # The compiler's threads and a fork do not go together.
@@ -115,21 +94,26 @@ class Costs:
             if i == stand_in:
                 costs.append(Cost(piece.name, calls, seconds))
             else:
-                seconds *= forward_flops(piece) / forward_flops(compiled)
+                seconds *= flops.of_piece(piece) / flops.of_piece(compiled)
                 costs.append(Cost(piece.name, calls, seconds, compiled.name))
         return sorted(costs, key=lambda cost: -cost.seconds)
 
 
-def stand_ins(pieces: Sequence[Piece]) -> list[int]:
+def stand_ins(found: Sequence[pieces.Piece]) -> list[int]:
     """For each piece, the place of the one from whose time its own follows: the narrowest of those
     that differ from it in the width of their input alone, which may be itself."""
     narrowest: dict[tuple, int] = {}
     families = []
-    for i, piece in enumerate(pieces):
+    for i, piece in enumerate(found):
         x, *others = piece.arguments
-        family = (_identity(piece.module), piece.trained, x.shape[:-1], repr((x.dtype, others)))
+        family = (
+            pieces.identity(piece.module),
+            piece.trained,
+            x.shape[:-1],
+            repr((x.dtype, others)),
+        )
         families.append(family)
-        best = pieces[narrowest.setdefault(family, i)].arguments[0]
+        best = found[narrowest.setdefault(family, i)].arguments[0]
         if x.shape[-1] < best.shape[-1]:
             narrowest[family] = i
     return [narrowest[family] for family in families]
@@ -139,7 +123,7 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
     """What one call of a piece takes on one chip of the topology, compiled or remembered."""
     chip, devices = chips.devices(topology, slices)
     mesh = meshes.make_mesh(config.mesh, devices)
-    piece = find(config, batch)[index]
+    piece = pieces.find(config, batch)[index]
     with meshes.use(mesh, config.mesh.clip_axis):
         lowered = lower(piece, config, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
@@ -154,64 +138,11 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
     return cycles / chip.hertz
 
 
-def find(config: configs.Config, batch: int) -> list[Piece]:
-    """The distinct pieces of the network on a batch of so many clips, in order of their first
-    call."""
-    network = make_network(config).clone(remat="none", scan_layers=False)
-    calls: dict[tuple, tuple[nn.Module, tuple, list[str], bool]] = {}
-    inside = []
-
-    def record(call, args, kwargs, context):
-        module = context.module
-        if inside or isinstance(module, (STUNet, Layer)) or context.method_name != "__call__":
-            return call(*args, **kwargs)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
-        trained = is_trained(config, module.path)
-        key = (_identity(module), repr(shapes), trained)
-        alone = module.clone(parent=None, name=None)
-        calls.setdefault(key, (alone, shapes, [], trained))[2].append("/".join(module.path))
-        inside.append(module)
-        try:
-            return call(*args, **kwargs)
-        finally:
-            inside.pop()
-
-    with nn.intercept_methods(record):
-        abstract_init(network, abstract_arguments(config, batch))
-    return [
-        Piece(_name(module, shapes), module, shapes, tuple(paths), trained)
-        for module, shapes, paths, trained in calls.values()
-    ]
-
-
-def _identity(module: nn.Module) -> tuple[type, str]:
-    """What the module computes, whatever it is called with and wherever it stands."""
-    fields = {
-        f.name: getattr(module, f.name)
-        for f in dataclasses.fields(module)
-        if f.name not in ("parent", "name")
-    }
-    return type(module), repr(fields)
-
-
-def _name(module: nn.Module, arguments: tuple) -> str:
-    extents = "x".join(map(str, arguments[0].shape[1:]))
-    features, resample = (getattr(module, key, None) for key in ("features", "resample"))
-    way = f" {resample}" if resample not in (None, "none") else ""
-    return f"{type(module).__name__}{way} {extents}" + (f" -> {features}" if features else "")
-
-
-def forward_flops(piece: Piece) -> int:
-    """Operations of the forward pass of one call."""
-    params = abstract_init(piece.module, piece.arguments)
-    return flops.count(piece.module.apply, params, *piece.arguments)
-
-
-def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):
+def lower(piece: pieces.Piece, config: configs.Config, mesh: jax.sharding.Mesh):
     """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, others,
     dy) -> (y, gradients)`, those of frozen parameters left out."""
     apply, *shapes = differentiable(piece, config.model.remat)
-    params = meshes.abstract(abstract_init(piece.module, piece.arguments), mesh)
+    params = meshes.abstract(pieces.abstract_init(piece.module, piece.arguments), mesh)
     inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
 
     def both(params, inputs, others, dy):
@@ -228,7 +159,7 @@ def lower(piece: Piece, config: configs.Config, mesh: jax.sharding.Mesh):
     ).lower(params, inputs, others, y)
 
 
-def differentiable(piece: Piece, remat: str):
+def differentiable(piece: pieces.Piece, remat: str):
     """(`apply(params, inputs, others)`, inputs, others): the piece under a policy, and its
     arguments by position, those that it is differentiated by, and those that it is not."""
 
@@ -249,14 +180,6 @@ def _format(leaf: jax.ShapeDtypeStruct) -> Format:
     """As the leaf is sharded. A clip's activations are laid out as the compiler likes, as between
     blocks of the whole step; in a fixed layout each would be copied at both ends."""
     return Format(Layout.AUTO if leaf.ndim == len(CLIP_AXES) else None, leaf.sharding)
-
-
-def abstract_init(module: nn.Module, arguments: tuple) -> Any:
-    """Shapes of the module's parameters, boxed with the names of their axes."""
-    # Without rules: flax would constrain each parameter, and know nothing of extents that do not
-    # divide.
-    with nn.logical_axis_rules(()):
-        return jax.eval_shape(lambda *args: module.init(jax.random.key(0), *args), *arguments)
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:

@@ -5,8 +5,9 @@ import concurrent.futures
 import pytest
 import tiny
 
-from stunet.plan import pieces
-from stunet.plan.plan import model_flops
+from stunet.plan import costs
+from stunet.train import flops, pieces
+from stunet.train.flops import model_flops
 
 
 @pytest.mark.parametrize("model", [{}, dict(layers_per_level=3, remat="full", scan_layers=True)])
@@ -15,7 +16,7 @@ def test_pieces_ask_for_the_operations_of_the_network(model):
     batch = config.train.batch_size
 
     found = pieces.find(config, batch)
-    in_all = sum(len(piece.calls) * pieces.forward_flops(piece) for piece in found)
+    in_all = sum(len(piece.calls) * flops.of_piece(piece) for piece in found)
     assert 3 * in_all == model_flops(config)
     # Equal layers are one piece, and none is called twice.
     calls = [call for piece in found for call in piece.calls]
@@ -33,7 +34,7 @@ def test_a_piece_differs_by_what_it_does_and_not_by_its_place():
 def test_the_narrowest_stands_for_those_that_differ_in_the_width_of_their_input():
     config = tiny.config(model=dict(layers_per_level=3))
     found = pieces.find(config, 2)
-    places = pieces.stand_ins(found)
+    places = costs.stand_ins(found)
     stood_for = [(a, found[i]) for a, i in zip(found, places, strict=True) if a is not found[i]]
     assert stood_for
     for piece, narrower in stood_for:
@@ -57,15 +58,15 @@ def test_time_scales_with_operations(monkeypatch):
         def submit(self, _, *arguments):
             future = concurrent.futures.Future()
             # A chip that computes all at the same rate.
-            future.set_result(pieces.forward_flops(found[arguments[-1]]) / 1e9)
+            future.set_result(flops.of_piece(found[arguments[-1]]) / 1e9)
             return future
 
-    monkeypatch.setattr(pieces.concurrent.futures, "ProcessPoolExecutor", Now)
+    monkeypatch.setattr(costs.concurrent.futures, "ProcessPoolExecutor", Now)
     in_all = {
-        scale: sum(c.seconds for c in pieces.Costs(config, "v5e:2x2", scale=scale).result())
+        scale: sum(c.seconds for c in costs.Costs(config, "v5e:2x2", scale=scale).result())
         for scale in (True, False)
     }
     assert in_all[True] == pytest.approx(in_all[False])
     assert in_all[False] * 1e9 == pytest.approx(
-        2 * sum(len(piece.calls) * pieces.forward_flops(piece) for piece in found)
+        2 * sum(len(piece.calls) * flops.of_piece(piece) for piece in found)
     )

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import tiny
 
-from stunet.plan import flops
-from stunet.plan.plan import model_flops, sampling_flops
+from stunet.train import flops
+from stunet.train.flops import model_flops, sampling_flops
 
 
 def test_products_and_convolutions_are_counted():

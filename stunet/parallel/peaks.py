@@ -1,0 +1,17 @@
+"""What devices could compute at best, by what JAX calls them."""
+
+# Multiplications and additions of bfloat16 a second, dense, as published: cloud.google.com/tpu/docs
+# and NVIDIA's data sheets.
+BFLOAT16 = {
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}

@@ -1,0 +1,200 @@
+"""What the wall time of a run went into, by a clock that is made up and by the real one."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import tiny
+
+from stunet.data import pipeline
+from stunet.train import clock as clock_module
+from stunet.train import loop
+from stunet.train.clock import Clock
+from stunet.train.flops import model_flops
+from stunet.train.metrics import Metrics
+
+# Seconds that are added to a run, each many times what its updates take.
+DATA, VALIDATION, COMPILING = 0.1, 0.8, 1.0
+
+
+class Time:
+    """A made-up one: each process's own clock begins anywhere."""
+
+    def __init__(self):
+        self.now = 1e4
+
+    def clock(self, begins: float) -> Clock:
+        first = self.now
+        return Clock(lambda: self.now - first + begins, lambda: self.now)
+
+
+def process(rng, workdir, clock, now, kept, number):
+    """Trains from the last checkpoint until a kill, which may come before the first update; returns
+    the step of the checkpoint it leaves. `kept` holds `(process, seconds)` of each update."""
+    saved = step = max(kept, default=0)
+    clock.note(workdir)
+    now.now += rng.uniform(0, 50)  # restoring
+    with Metrics(workdir, step, write=True) as metrics:
+        clock.resume(metrics.last)
+        clock.begin()
+        for _ in range(rng.integers(0, 12)):
+            begun, waits = now.now, rng.uniform(0, 1)
+            with clock.waiting():
+                now.now += waits
+            now.now += rng.uniform(0, 3) + (40 if clock.is_compiling else 0)
+            clock.updated()
+            step += 1
+            kept[step] = (number, now.now - begun, waits)
+            save, report, validates = rng.random(3) < (0.4, 0.4, 0.2)
+            if save or report or validates:
+                with clock.aside():
+                    if save or report:
+                        yield step, clock.measure(), metrics
+                    saved = step if save else saved
+                    now.now += rng.uniform(0, 20)
+    for lost in range(saved + 1, step + 1):
+        del kept[lost]
+    now.now += rng.uniform(0, 1000)  # dead
+
+
+def productive(kept) -> float:
+    """Seconds of all updates kept; a process's first counts as its others do on average."""
+    total = 0.0
+    for number in {number for number, *_ in kept.values()}:
+        _, *others = (seconds for n, seconds, _ in kept.values() if n == number)
+        total += sum(others) * (1 + 1 / len(others)) if others else 0.0
+    return total
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_goodput_is_the_share_of_kept_updates_in_all_the_time_since_the_first_start(tmp_path, seed):
+    rng, now, kept = np.random.default_rng(seed), Time(), {}
+    begun, seen, last_line = now.now, 0, 0
+    for number in range(8):
+        clock = now.clock(rng.uniform(0, 1e6))
+        last_line = max(kept, default=0)
+        for step, values, metrics in process(rng, tmp_path, clock, now, kept, number):
+            metrics.scalars(step, values)
+            assert values["productive_seconds"] == pytest.approx(productive(kept))
+            assert values["goodput"] == pytest.approx(productive(kept) / (now.now - begun))
+            # Since the last line, or in this process; without the first, unless it is alone.
+            mine = [kept[s] for s in range(last_line + 1, step + 1)]
+            if last_line == 0 or kept[last_line][0] != number:
+                mine = mine[1:] or mine
+            seconds = [s for _, s, _ in mine]
+            assert values["seconds_per_step"] == pytest.approx(np.mean(seconds))
+            waits = sum(w for *_, w in mine)
+            assert values["data_wait"] == pytest.approx(waits / sum(seconds))
+            last_line, seen = step, seen + 1
+    assert seen > 4
+    assert len({number for number, *_ in kept.values()}) > 1
+    # The working directory is all that a process has of those before it.
+    assert json.loads((tmp_path / "clock.json").read_text()) == {"began": begun}
+
+
+def test_a_host_whose_date_is_behind_sees_no_more_than_all_of_it(tmp_path):
+    (tmp_path / "clock.json").write_text('{"began": 2e4}')
+    now = Time()
+    clock = now.clock(0)
+    clock.note(tmp_path)
+    clock.begin()
+    for _ in range(3):
+        now.now += 1
+        clock.updated()
+    with clock.aside():
+        assert clock.measure()["goodput"] == 1
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory):
+    """(config, metrics, whether it was before) of a run with slow data, a slow validation between
+    two lines of metrics and a slow first update in each process, which crashes in update 8 and goes
+    on from 6."""
+    workdir = tmp_path_factory.mktemp("runs") / "crashed"
+    config = tiny.config(
+        model=tiny.ONE_LEVEL_KEYS,
+        train=dict(steps=12),
+        checkpoint=dict(every=6),
+        log=dict(every=2, validate_every=3),
+    )
+    next_batch, jit_train_step, crashes = pipeline.TrainBatches.__next__, loop.jit_train_step, [8]
+
+    def slow_batch(self):
+        time.sleep(DATA)
+        return next_batch(self)
+
+    def slow_first(*arguments):
+        update, calls = jit_train_step(*arguments), []
+
+        def run(state, batch):
+            calls.append(1)
+            if len(calls) == 1:
+                time.sleep(COMPILING)
+            if len(calls) in crashes:
+                raise Crash
+            return update(state, batch)
+
+        return run
+
+    def validate(*_):
+        time.sleep(VALIDATION)
+        return {"val/loss": 0.0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.TrainBatches, "__next__", slow_batch)
+        patch.setattr(loop, "jit_train_step", slow_first)
+        patch.setattr(loop, "make_validation", lambda _: validate)
+        patch.setitem(clock_module.BFLOAT16, "cpu", 1e12)
+        begun = time.time()
+        with pytest.raises(Crash):
+            loop.train(config, workdir)
+        before, began = tiny.metrics(workdir), (workdir / "clock.json").read_text()
+        crashes.clear()
+        loop.train(config, workdir)
+    return dict(
+        config=config,
+        before=before,
+        began=(began, (workdir / "clock.json").read_text()),
+        wall=time.time() - begun,
+        lines=[line for line in tiny.metrics(workdir) if "loss" in line],
+    )
+
+
+def test_waiting_for_data_is_told_from_validating_and_compiling(crashed):
+    assert [line["step"] for line in crashed["lines"]] == [2, 4, 6, 8, 10, 12]
+    for line in crashed["lines"]:
+        waited = line["data_wait"] * line["seconds_per_step"]
+        assert DATA <= waited <= line["seconds_per_step"] < DATA + VALIDATION / 2
+        assert line["clips_per_second"] == pytest.approx(4 / line["seconds_per_step"])
+
+
+def test_rates_are_of_the_operations_of_the_model(crashed):
+    for line in crashed["lines"]:
+        operations = line["flops_per_second"] * line["seconds_per_step"]
+        assert operations == pytest.approx(model_flops(crashed["config"]))
+        assert line["mfu"] == pytest.approx(line["flops_per_second"] / 1e12)
+
+
+def test_updates_lost_in_a_crash_are_not_productive(crashed):
+    lines, last = crashed["lines"], crashed["lines"][-1]
+    assert crashed["began"][0] == crashed["began"][1]
+    seconds = [line["productive_seconds"] for line in lines]
+    assert seconds == sorted(seconds)
+    # Each of the twelve once, the first of either process too.
+    assert last["productive_seconds"] == pytest.approx(
+        sum(2 * line["seconds_per_step"] for line in lines), rel=0.2
+    )
+    assert last["goodput"] * crashed["wall"] >= last["productive_seconds"]
+    idle = 2 * COMPILING + 5 * VALIDATION
+    assert last["productive_seconds"] / last["goodput"] > 12 * DATA + idle
+
+
+def test_a_device_of_unknown_peak_has_no_mfu():
+    assert clock_module.utilisation(6.0, 2.0, "some") == {"flops_per_second": 3.0}
+    known = clock_module.utilisation(197e12, 2.0, "TPU v5 lite")
+    assert known == {"flops_per_second": 98.5e12, "mfu": 0.5}
