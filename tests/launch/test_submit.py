@@ -295,8 +295,9 @@ def test_sbatch_knows_every_option(tmp_path):
     """It reads them before it looks for the cluster, of which there is none."""
     cluster = tmp_path / "slurm.conf"
     cluster.write_text(
-        "ClusterName=none\nSlurmctldHost=localhost(127.0.0.1)\nMessageTimeout=1\nGresTypes=gpu\n"
-        "AuthType=auth/none\nCredType=cred/none\nNodeName=localhost\nPartitionName=gpu Nodes=ALL\n"
+        "ClusterName=none\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=1\n"
+        "AuthType=auth/none\nCredType=cred/none\nGresTypes=gpu\nNodeName=localhost\n"
+        "PartitionName=gpu Nodes=ALL\n"
     )
 
     def said(batch: str) -> str:
