@@ -53,6 +53,7 @@ def assert_same_bits(a: dict, b: dict) -> None:
 
 def test_what_a_run_leaves_behind(finished):
     assert {p.name for p in finished.iterdir() if not p.name.startswith("events.")} == {
+        "clock.json",
         "config.json",
         "checkpoints",
         "metrics.jsonl",
