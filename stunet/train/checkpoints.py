@@ -15,6 +15,9 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+# What `serialization_status_callback` is to return; Orbax has no public name for it.
+from orbax.checkpoint.experimental.v1._src.serialization.types import TransferPriority
+
 from stunet.errors import UserError
 from stunet.train.state import TrainState
 
@@ -30,13 +33,17 @@ class Checkpoints:
     Args:
         workdir: of the run.
         keep: how many of the latest to keep when saving; None to read only.
+        at_once: bytes of each tree of arrays (or one array that is larger) that are packed for the
+            disk at a time: what saving takes beside the arrays, which must then stay until `wait`
+            returns. None: all are copied before `save` returns, and packed before any is written.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+    def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
         self.directory = (workdir / "checkpoints").absolute()
         self._writes = keep is not None
         self._orbax = ocp.training.Checkpointer(
             self.directory,
+            context=None if at_once is None else _in_turn(at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -63,7 +70,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, data: DataState) -> None:
         """Starts to save checkpoint `state.step`; the arrays may be donated as soon as this
-        returns.
+        returns, unless they are written in turn (`at_once`).
 
         Raises:
             whatever writing raised, now or in the background since the last call.
@@ -111,6 +118,27 @@ class Checkpoints:
                 f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
                 "of another network: remove that directory to go on from the checkpoint before it"
             ) from error
+
+
+class _InTurn:
+    """Has Orbax write the arrays of a tree batch by batch, each in a transaction of its own: what a
+    transaction writes stays in memory until its end."""
+
+    def key_priority(self, _) -> TransferPriority:
+        return TransferPriority.ASYNCHRONOUS_DEPRIORITIZED
+
+    def on_transfer_end(self, _) -> None:
+        pass
+
+    def on_write_end(self, _) -> None:
+        pass
+
+
+def _in_turn(at_once: int) -> ocp.Context:
+    context = ocp.Context()
+    context.memory.transfer_concurrent_bytes = at_once
+    context.memory.serialization_status_callback = _InTurn()
+    return context
 
 
 def _wait_for_writers() -> None:
