@@ -6,11 +6,14 @@ averaged parameters) and, if there are any, `frozen` (those that are not trained
 without it to sample; `data` (the pipeline's position).
 """
 
+import contextlib
 import pathlib
 import shutil
+import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
@@ -41,6 +44,7 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
         self.directory = (workdir / "checkpoints").absolute()
         self._writes = keep is not None
+        self._late = _late_failures_unsaid()
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             context=None if at_once is None else _in_turn(at_once),
@@ -52,6 +56,7 @@ class Checkpoints:
         )
 
     def __enter__(self) -> "Checkpoints":
+        self._late.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
@@ -63,6 +68,7 @@ class Checkpoints:
                 _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(partial, ignore_errors=True)
+            self._late.__exit__(None, None, None)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, if there is one."""
@@ -139,6 +145,23 @@ def _in_turn(at_once: int) -> ocp.Context:
     context.memory.transfer_concurrent_bytes = at_once
     context.memory.serialization_status_callback = _InTurn()
     return context
+
+
+@contextlib.contextmanager
+def _late_failures_unsaid() -> Iterator[None]:
+    """Of writes that fail together the first is raised, and ends Orbax's event loop; within, those
+    that come too late for it print no traceback."""
+    say = sys.unraisablehook
+
+    def say_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            say(unraisable)
+
+    sys.unraisablehook = say_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = say
 
 
 def _wait_for_writers() -> None:

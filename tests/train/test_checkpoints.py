@@ -1,7 +1,12 @@
-"""What saving a state holds beside it."""
+"""What saving a state holds beside it, and what is said of it when it fails."""
 
+import asyncio
 import subprocess
 import sys
+
+import pytest
+
+from stunet.train.checkpoints import Checkpoints
 
 SAVE = """
 import pathlib, re, sys
@@ -46,3 +51,21 @@ def test_arrays_that_are_written_in_turn_are_not_held_twice(tmp_path):
     assert beside(tmp_path, at_once=8) < 100
     # What the limit is for; without it they are packed before any is written.
     assert beside(tmp_path, at_once=0) > 180
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["too_late", "of_another_kind"])
+def test_a_write_that_fails_after_the_first_is_not_said_again(tmp_path, monkeypatch, closed):
+    loop, said = asyncio.new_event_loop(), []
+    loop.close()
+
+    class Write:
+        def __del__(self):
+            # As TensorStore does it, where nothing can be raised.
+            loop.call_soon_threadsafe(print) if closed else 1 / 0
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(unraisable.exc_type))
+    with Checkpoints(tmp_path, keep=1):
+        Write()
+    assert said == ([] if closed else [ZeroDivisionError])
+    Write()
+    assert len(said) == (1 if closed else 2)
