@@ -2,16 +2,19 @@
 
     python benchmarks/inflate_memory.py                   # IF-I-M's shape, 372 million weights
     python benchmarks/inflate_memory.py --channels 64     # a smaller one
+    python benchmarks/inflate_memory.py --devices 8       # split over 8 (virtual) devices by fsdp
 
 The U-Net is written first, tensor by tensor, under --directory, and removed at the end. Printed are
-the sizes of its weights, of the largest, and of the state that is written, and what the process
-held at most beside the program itself (anonymous memory, polled every 10 ms; a command that is
-refused at once tells what the program itself takes). On a CPU the devices' memory is the host's.
+the sizes of its weights and of the largest; of the shards, on all devices, of the weights and of
+the state that is written; and what the process held at most beside the program itself (anonymous
+memory, polled every 10 ms; a command that is refused at once tells what the program itself takes).
+On a CPU the devices' memory is the host's.
 """
 
 import argparse
 import json
 import math
+import os
 import pathlib
 import re
 import subprocess
@@ -61,9 +64,19 @@ def write(directory: pathlib.Path, config: configs.Config) -> dict[str, tensorfi
     return found
 
 
-def measure(*arguments: str) -> tuple[int, float]:
-    """(most bytes of anonymous memory, seconds) of a command."""
-    begun, most = time.monotonic(), 0
+def on_devices(tree) -> int:
+    """Bytes of what all devices together hold of it."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape))
+        * leaf.dtype.itemsize
+        * len(leaf.sharding.device_set)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def measure(*arguments: str) -> tuple[int, float, float]:
+    """(most bytes of anonymous memory, seconds, seconds of processors) of a command."""
+    begun, most, before = time.monotonic(), 0, os.times()
     process = subprocess.Popen(
         [sys.executable, "-m", "stunet.cli", *arguments],
         stdout=subprocess.DEVNULL,
@@ -74,7 +87,10 @@ def measure(*arguments: str) -> tuple[int, float]:
         found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
         most = max(most, int(found[1]) * 1024 if found else 0)
         time.sleep(0.01)
-    return most, time.monotonic() - begun
+    after = os.times()
+    user = after.children_user - before.children_user
+    system = after.children_system - before.children_system
+    return most, time.monotonic() - begun, user + system
 
 
 def main() -> None:
@@ -82,7 +98,12 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=192, help="of the finest level")
     parser.add_argument("--frames", type=int, default=16, help="of a clip")
     parser.add_argument("--directory", type=pathlib.Path, help="for the files (a temporary one)")
+    parser.add_argument("--devices", type=int, default=1, help="of the host, virtual ones of a CPU")
     arguments = parser.parse_args()
+    # Of this process, which makes no arrays, and of those that it starts.
+    flags = os.environ.get("XLA_FLAGS", "")
+    count = f"--xla_force_host_platform_device_count={arguments.devices}"
+    os.environ["XLA_FLAGS"] = f"{flags} {count}".strip()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
         directory = pathlib.Path(name)
         config = describe(arguments.channels)
@@ -90,19 +111,21 @@ def main() -> None:
         sizes = [4 * math.prod(header.shape) for header in found.values()]
         described = diffusers_config.to_diffusers(config)
         config = diffusers_config.to_stunet(described, "config.json", arguments.frames)
-        mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+        mesh = meshes.make_mesh(configs.Mesh(fsdp=arguments.devices))
         state = abstract_state(config, mesh)
-        held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        asked = ["inflate", "--t2i", name, "--frames", str(arguments.frames), "--out"]
-        program, _ = measure(*asked, name)
-        peak, seconds = measure(*asked, f"{name}/out")
+        asked = ["inflate", "--t2i", name, "--frames", str(arguments.frames)]
+        asked += [f"--config.mesh.fsdp={arguments.devices}", "--out"]
+        program, *_ = measure(*asked, name)
+        peak, seconds, used = measure(*asked, f"{name}/out")
         if not (directory / "out" / "config.json").is_file():
             sys.exit("stunet inflate failed")
         print(f"weights {sum(sizes) / MIB:,.0f} MiB, the largest {max(sizes) / MIB:,.0f} MiB")
-        print(f"state   {held / MIB:,.0f} MiB")
+        weights = on_devices((state.params, state.frozen))
+        print(f"shards  {weights / MIB:,.0f} MiB of weights, with the temporal layers'")
+        print(f"state   {on_devices(state) / MIB:,.0f} MiB, with averages and moments")
         print(
-            f"peak    {peak / MIB:,.0f} MiB, of which the program {program / MIB:,.0f}; "
-            f"{seconds:.0f} s"
+            f"peak    {(peak - program) / MIB:,.0f} MiB beside the program's {program / MIB:,.0f}; "
+            f"{seconds:.0f} s, {used:.0f} s of processors"
         )
 
 

@@ -6,14 +6,20 @@ averaged parameters) and, if there are any, `frozen` (those that are not trained
 without it to sample; `data` (the pipeline's position).
 """
 
+import contextlib
 import pathlib
 import shutil
+import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from orbax.checkpoint import v1 as ocp
+
+# What `serialization_status_callback` is to return; Orbax has no public name for it.
+from orbax.checkpoint.experimental.v1._src.serialization.types import TransferPriority
 
 from stunet.errors import UserError
 from stunet.train.state import TrainState
@@ -30,13 +36,18 @@ class Checkpoints:
     Args:
         workdir: of the run.
         keep: how many of the latest to keep when saving; None to read only.
+        at_once: bytes of each tree of arrays (or one array that is larger) that are packed for the
+            disk at a time: what saving takes beside the arrays, which must then stay until `wait`
+            returns. None: all are copied before `save` returns, and packed before any is written.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+    def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
         self.directory = (workdir / "checkpoints").absolute()
         self._writes = keep is not None
+        self._late = _late_failures_unsaid()
         self._orbax = ocp.training.Checkpointer(
             self.directory,
+            context=None if at_once is None else _in_turn(at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -45,6 +56,7 @@ class Checkpoints:
         )
 
     def __enter__(self) -> "Checkpoints":
+        self._late.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
@@ -56,6 +68,7 @@ class Checkpoints:
                 _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(partial, ignore_errors=True)
+            self._late.__exit__(None, None, None)
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint, if there is one."""
@@ -63,7 +76,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, data: DataState) -> None:
         """Starts to save checkpoint `state.step`; the arrays may be donated as soon as this
-        returns.
+        returns, unless they are written in turn (`at_once`).
 
         Raises:
             whatever writing raised, now or in the background since the last call.
@@ -111,6 +124,44 @@ class Checkpoints:
                 f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
                 "of another network: remove that directory to go on from the checkpoint before it"
             ) from error
+
+
+class _InTurn:
+    """Has Orbax write the arrays of a tree batch by batch, each in a transaction of its own: what a
+    transaction writes stays in memory until its end."""
+
+    def key_priority(self, _) -> TransferPriority:
+        return TransferPriority.ASYNCHRONOUS_DEPRIORITIZED
+
+    def on_transfer_end(self, _) -> None:
+        pass
+
+    def on_write_end(self, _) -> None:
+        pass
+
+
+def _in_turn(at_once: int) -> ocp.Context:
+    context = ocp.Context()
+    context.memory.transfer_concurrent_bytes = at_once
+    context.memory.serialization_status_callback = _InTurn()
+    return context
+
+
+@contextlib.contextmanager
+def _late_failures_unsaid() -> Iterator[None]:
+    """Of writes that fail together the first is raised, and ends Orbax's event loop; within, those
+    that come too late for it print no traceback."""
+    say = sys.unraisablehook
+
+    def say_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            say(unraisable)
+
+    sys.unraisablehook = say_others
+    try:
+        yield
+    finally:
+        sys.unraisablehook = say
 
 
 def _wait_for_writers() -> None:

@@ -1,12 +1,15 @@
 """Inflation: a text-to-image U-Net becomes the frozen spatial half of a Space-Time U-Net (Lumiere,
 arXiv 2401.12945, section 3.1), as a run of no updates yet."""
 
-import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from stunet import configs
 from stunet.errors import UserError
@@ -18,13 +21,19 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.state import (
     TrainState,
     abstract_state,
-    begin,
     count_parameters,
     init_params,
     quick_to_compile,
-    split,
 )
 from stunet.weights import diffusers_config, diffusers_unet
+
+# Bytes of weights that are drawn at a time, and of each tree that are packed for the disk.
+AT_ONCE = 32 * 2**20
+# Weights that one program draws.
+DRAWN_AT_ONCE = 64
+
+Path = tuple[str, ...]
+Leaves = Mapping[Path, jax.ShapeDtypeStruct]
 
 
 def inflate(
@@ -41,7 +50,8 @@ def inflate(
     begin with it by `train.init_from`.
 
     One part of a weight is read at a time, and put where the config's mesh has it: the host holds
-    its shards, once, and beside them the largest weight.
+    its shards of the weights, once, beside them what is packed for the disk (`AT_ONCE`, or the
+    largest weight), and for averages and moments nothing of their own.
 
     Args:
         t2i: directory of a diffusers U-Net of DeepFloyd IF's family.
@@ -65,7 +75,7 @@ def inflate(
     abstract = abstract_state(config, mesh)
     source = diffusers_unet.Directory(t2i, diffusers_unet.table(config, abstract))
     with atomic_directory(out) as partial, meshes.use(mesh, config.mesh.clip_axis):
-        with Checkpoints(partial, keep=1) as checkpoints:
+        with Checkpoints(partial, keep=1, at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(config, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
         configs.write(config, partial / "config.json")
@@ -97,26 +107,76 @@ def _overridden(config: configs.Config, overrides: Sequence[str], place: str) ->
 def _state(
     config: configs.Config, abstract: TrainState, source: diffusers_unet.Directory
 ) -> TrainState:
-    """The state before the first update, laid out as `abstract` is."""
+    """The state before the first update, laid out as `abstract` is, to be written and not updated:
+    equal arrays are one."""
+    flat = flatten_dict(abstract.params)
+    drawn = {path: leaf for path, leaf in flat.items() if is_temporal(path)}
+    given = {path: leaf for path, leaf in flat.items() if not is_temporal(path)}
+    params = unflatten_dict(_draw(config, drawn) | _read(given, source))
+    frozen = unflatten_dict(_read(flatten_dict(abstract.frozen), source))
+    zeros = functools.cache(_zeros)
+    return abstract.replace(
+        step=zeros(abstract.step),
+        params=params,
+        frozen=frozen,
+        ema=params,
+        # The moments before the first gradient, and how many there were.
+        opt_state=jax.tree.map(zeros, abstract.opt_state),
+    )
 
-    def read(tree) -> dict[tuple[str, ...], jax.Array]:
-        return {
-            path: jax.make_array_from_callback(
-                leaf.shape,
-                leaf.sharding,
-                lambda index, path=path, leaf=leaf: source.read(path, index, leaf.dtype),
-            )
-            for path, leaf in flatten_dict(tree).items()
-            if not is_temporal(path)
-        }
 
-    def begun(given):
-        # Of the fresh weights only those that are not given are computed.
-        fresh, _ = split(config, meshes.unbox(init_params(config)))
-        return begin(config, unflatten_dict(flatten_dict(fresh) | given))
+def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Array]:
+    """The U-Net's weights, each shard read for itself."""
+    return {
+        path: jax.make_array_from_callback(
+            leaf.shape,
+            leaf.sharding,
+            lambda index, path=path, leaf=leaf: source.read(path, index, leaf.dtype),
+        )
+        for path, leaf in leaves.items()
+    }
 
-    trained = dataclasses.replace(abstract, frozen={})
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, trained)
-    mesh = abstract.step.sharding.mesh
-    state = jax.jit(begun, out_shardings=shardings, **quick_to_compile(mesh))(read(trained.params))
-    return dataclasses.replace(state, frozen=unflatten_dict(read(abstract.frozen)))
+
+def _draw(config: configs.Config, leaves: Leaves) -> dict[Path, jax.Array]:
+    """Fresh weights, as a run that begins with none would have them.
+
+    They are drawn some at a time: a program's random bits, and what is made of them, take as much
+    memory as what it returns, and compiling it takes more the longer it is.
+    """
+
+    def fresh() -> list[jax.Array]:
+        params = flatten_dict(meshes.unbox(init_params(config)))
+        return [params[path] for path in leaves]
+
+    # The network is traced once. A program is what a part of its weights needs of that.
+    whole = jax.make_jaxpr(fresh)()
+    drawn: dict[Path, jax.Array] = {}
+    for part in _parts(leaves):
+        shardings = [leaf.sharding for leaf in part.values()]
+        needed, _ = dce_jaxpr(whole.jaxpr, [path in part for path in leaves])
+        program = jaxpr_as_fun(ClosedJaxpr(needed, whole.consts))
+        options = quick_to_compile(shardings[0].mesh)
+        values = jax.jit(program, out_shardings=shardings, **options)()
+        drawn |= dict(zip(part, values, strict=True))
+    return drawn
+
+
+def _parts(leaves: Leaves) -> Iterator[Leaves]:
+    """In order, as many at a time as `AT_ONCE` and `DRAWN_AT_ONCE` allow, but one at least."""
+    part, size = {}, 0
+    for path, leaf in leaves.items():
+        extent = leaf.size * leaf.dtype.itemsize
+        if part and (size + extent > AT_ONCE or len(part) == DRAWN_AT_ONCE):
+            yield part
+            part, size = {}, 0
+        part[path] = leaf
+        size += extent
+    if part:
+        yield part
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    shard = leaf.sharding.shard_shape(leaf.shape)
+    return jax.make_array_from_callback(
+        leaf.shape, leaf.sharding, lambda _: np.zeros(shard, leaf.dtype)
+    )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -26,8 +26,10 @@ from stunet.data import sources
 from stunet.nn.stunet import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.state import abstract_state, begin, make_network
+from stunet.train.state import abstract_state, begin, create_state, make_network
 from stunet.train.step import make_validation_step
+from stunet.weights import diffusers_unet
+from stunet.weights import inflate as inflating
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
@@ -295,6 +297,29 @@ def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence)
     refused(t2i[0], tmp_path / "run", capsys, sentence, *keys)
 
 
-def test_a_disk_that_is_full(t2i, small_disk, capsys):
-    disk = small_disk(256)
+@pytest.mark.parametrize("kilobytes", [64, 256, 384])
+def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
+    """Whichever of many batches of weights fills it."""
+    monkeypatch.setattr(inflating, "AT_ONCE", 4096)
+    disk = small_disk(kilobytes)
     refused(t2i[0], disk / "run", capsys, "is full; nothing is left there: free some space and run")
+
+
+def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
+    t2i, tmp_path, monkeypatch
+):
+    """Its averages and moments too, which are not made one by one."""
+    monkeypatch.setattr(inflating, "AT_ONCE", 2**16)
+    monkeypatch.setattr(inflating, "DRAWN_AT_ONCE", 32)
+    workdir = tmp_path / "run"
+    assert inflate(t2i[0], workdir, "--config.freeze=none") == 0
+    config = configs.read(workdir / "config.json")
+    mesh = meshes.make_mesh(config.mesh)
+    shapes = abstract_state(config, mesh)
+    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
+        state, _ = checkpoints.restore(shapes)
+        fresh = flatten_dict(create_state(config, mesh).averaged)
+    u_net = diffusers_unet.Directory(t2i[0], diffusers_unet.table(config, shapes))
+    given = {path: u_net.read(path) for path in fresh if not is_temporal(path)}
+    expected = begin(config, unflatten_dict(fresh | given))
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
