@@ -248,8 +248,8 @@ def test_a_job_that_begins_again_after_a_kill_ends_as_if_nothing_had_been(runs):
     assert "process 1 was killed by SIGKILL" in ended.errors
     # Each process says it, of those that are heard.
     first, second = sorted(set(map(int, re.findall(r"from update (\d+) on", ended.errors))))
-    assert first == 0
-    assert 3 <= second < STEPS
+    # The checkpoint of the update before the kill may not have been complete.
+    assert first == 0 < second < STEPS
     assert_same_losses(again, runs.whole, range(1, STEPS + 1))
     a, b = (parameters(w, STEPS) for w in (again, runs.whole))
     for key in a.keys() - {"['text_pooling']['k_proj']['bias']"}:
