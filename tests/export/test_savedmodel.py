@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -86,13 +85,9 @@ np.savez(
     "found.npz", clips=clips, later=later["clips"], few=few["output"], many=many["output"]
 )
 """
+    # With the options of the tests' XLA, which TensorFlow's knows as well.
     run = subprocess.run(
-        [sys.executable, "-I", "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=place,
-        # TensorFlow's XLA may not know the options of JAX's.
-        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=place
     )
     assert run.returncode == 0, run.stderr
     return np.load(place / "found.npz")
