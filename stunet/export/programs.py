@@ -153,12 +153,12 @@ def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
         return jax.ShapeDtypeStruct(shape, argument.dtype)
 
     write = export.export(jax.jit(program.function), platforms=PLATFORMS)
-    with _bare_file_names():
+    with bare_file_names():
         return write(named, *map(spec, program.arguments))
 
 
 @contextlib.contextmanager
-def _bare_file_names() -> Iterator[None]:
+def bare_file_names() -> Iterator[None]:
     """Within: programs say what line they come from, and not on whose disk it lies."""
     option = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, option)

@@ -1,20 +1,16 @@
 """`stunet export --format stablehlo`: programs, weights and a card, to be used with JAX alone."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 
 import jax
-from safetensors.numpy import save_file
 
-from stunet.data.sources import make_encoder
-from stunet.export.card import make_card
-from stunet.export.programs import export_program, make_programs
+from stunet.export import card
+from stunet.export.programs import Program, export_program, make_programs
 from stunet.generate.text import Run
 from stunet.train import weights_file
 
-CARD = "card.json"
-_PARAMS, _PROMPTS = "params.safetensors", "prompts.safetensors"
+_PARAMS = "params.safetensors"
 
 
 def write(
@@ -26,21 +22,33 @@ def write(
         directory: that is there.
         run: that needs nothing but captions (`text.load_unconditioned`), with the settings to
             sample at.
-        prompts: whose token states are written too, since text encoders are not exported.
+        prompts: whose token states are written too.
         dtype: of the weights (`weights_file.cast`).
     """
     named = weights_file.cast(run.params, dtype)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in named.items()}
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), run.params)
-    programs = make_programs(run.config, like)
-    files = {name: f"{name}.jax_export" for name in programs} | {"params": _PARAMS}
+    programs = make_programs(run.config, run.params)
     weights_file.write(directory / _PARAMS, named, run.config, run.checkpoint)
     for name, program in programs.items():
         exported = export_program(program, shapes)
-        (directory / files[name]).write_bytes(exported.serialize())
-    if prompts:
-        files["prompts"] = _PROMPTS
-        text, text_mask = make_encoder(run.config.text)(list(prompts))
-        save_file({"text": text, "text_mask": text_mask}, directory / _PROMPTS)
-    card = make_card(run, programs, files, prompts, exported.calling_convention_version)
-    (directory / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        (directory / _file(name)).write_bytes(exported.serialize())
+    form = card.Form(
+        "stablehlo",
+        {
+            "file": _PARAMS,
+            "meaning": "the averaged weights; each program takes them as a dict, by the names in "
+            "the file",
+        },
+        _place,
+        {"calling_convention_version": exported.calling_convention_version},
+    )
+    card.write(directory, run, programs, prompts, form)
+
+
+def _file(name: str) -> str:
+    return f"{name}.jax_export"
+
+
+def _place(name: str, program: Program) -> dict[str, str]:
+    arguments = ", ".join(["params", *(a.name for a in program.arguments)])
+    return {"file": _file(name), "call": f"{program.result.name} = {name}({arguments})"}

@@ -1,0 +1,92 @@
+"""`stunet export --format savedmodel`: programs and weights as TensorFlow reads them, and a card.
+
+orbax-export wraps each program's StableHLO in a function of TensorFlow's, whose XLA compiles it,
+and makes the weights its variables. Not to be imported where TensorFlow is absent.
+"""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import tensorflow as tf
+from orbax.export import ExportManager, JaxModule, ServingConfig
+
+from stunet.export import card
+from stunet.export.programs import (
+    BATCH,
+    PLATFORMS,
+    Argument,
+    Program,
+    bare_file_names,
+    make_programs,
+)
+from stunet.generate.text import Run
+from stunet.train import weights_file
+
+
+def write(
+    directory: pathlib.Path, run: Run, prompts: Sequence[str] = (), dtype: str | None = None
+) -> None:
+    """Writes a SavedModel with a signature for each program, and the card.
+
+    Args:
+        directory: that is there.
+        run: that needs nothing but captions (`text.load_unconditioned`), with the settings to
+            sample at.
+        prompts: whose token states are written too.
+        dtype: of the weights (`weights_file.cast`).
+    """
+    for accelerator in ("GPU", "TPU"):
+        # TensorFlow would take all its memory, and computes nothing here.
+        tf.config.set_visible_devices([], accelerator)
+    programs = make_programs(run.config, run.params)
+    module = JaxModule(
+        weights_file.cast(run.params, dtype),
+        {name: _of_a_dict(program) for name, program in programs.items()},
+        input_polymorphic_shape={
+            name: {a.name: ", ".join(map(str, a.shape)) for a in program.arguments}
+            for name, program in programs.items()
+        },
+        jax2tf_kwargs={name: {"native_serialization_platforms": PLATFORMS} for name in programs},
+    )
+    signatures = [
+        ServingConfig(name, [{a.name: _spec(a) for a in program.arguments}], method_key=name)
+        for name, program in programs.items()
+    ]
+    with bare_file_names():
+        ExportManager(module, signatures).save(str(directory))
+    form = card.Form(
+        "savedmodel",
+        {
+            "file": "variables",
+            "meaning": "the averaged weights; variables of the SavedModel, which programs have",
+        },
+        _place,
+        others={"tensorflow": {"version": tf.__version__}},
+    )
+    card.write(directory, run, programs, prompts, form)
+
+
+def _of_a_dict(program: Program) -> Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]:
+    """As orbax-export wants it: of one argument, and with a name for what it returns."""
+
+    def function(named, arguments):
+        values = (arguments[a.name] for a in program.arguments)
+        return {program.result.name: program.function(named, *values)}
+
+    return function
+
+
+def _spec(argument: Argument) -> tf.TensorSpec:
+    shape = [None if extent == BATCH else extent for extent in argument.shape]
+    return tf.TensorSpec(shape, argument.dtype, argument.name)
+
+
+def _place(name: str, program: Program) -> dict[str, str]:
+    arguments = ", ".join(f"{a.name}={a.name}" for a in program.arguments)
+    return {
+        "signature": name,
+        "call": f"{program.result.name} = tf.saved_model.load(directory).signatures[{name!r}]"
+        f"({arguments})[{program.result.name!r}]",
+    }
