@@ -1,6 +1,7 @@
 """Bash as a person would write it: one flag a line, arguments quoted, files as here-documents."""
 
 import shlex
+from collections.abc import Sequence
 
 # Set in every script: a command that fails, or a variable that is not set, ends it.
 STRICT = "set -euo pipefail"
@@ -20,6 +21,16 @@ def command(*words: str, end: str = "") -> str:
     whole = "".join(parts)
     short = whole.replace(" \\\n  ", " ")
     return (short if len(short) <= 100 else whole) + end
+
+
+def at_once(scripts: Sequence[str]) -> str:
+    """One script; of several, each runs beside the others, and all are waited for."""
+    head = ["#!/usr/bin/env bash", STRICT]
+    if len(scripts) == 1:
+        return "\n\n".join([*head, *scripts])
+    beside = [f"(\n{script}\n) &\nscripts+=($!)" for script in scripts]
+    wait = 'failed=0\nfor script in "${scripts[@]}"; do\n  wait "$script" || failed=1\ndone'
+    return "\n\n".join([*head, "scripts=()", *beside, f'{wait}\nexit "$failed"'])
 
 
 def within(*commands: str) -> str:

@@ -17,6 +17,21 @@ STOP_STATUS = 75
 # Buckets are mounted here in every container, each under its name.
 MOUNTS = "/gcs"
 
+# Whole directories are renamed when a checkpoint is complete; and what one host has written, others
+# see at once, where a cache would show them what was there before.
+GCSFUSE_OPTIONS = (
+    *("--implicit-dirs", "--rename-dir-limit", "200000"),
+    *("--metadata-cache-ttl-secs", "0", "--metadata-cache-negative-ttl-secs", "0"),
+)
+# The same, as the driver of Kubernetes takes them.
+DRIVER_OPTIONS = (
+    *("implicit-dirs", "rename-dir-limit=200000"),
+    *("metadata-cache:ttl-secs:0", "metadata-cache:negative-ttl-secs:0"),
+)
+
+# What a run that is asked to end may take to save.
+GRACE_SECONDS = 120
+
 # Pods and nodes are called after the job, by names of 63 characters at most with their numbers.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
@@ -64,11 +79,6 @@ def make_jobs(
         UserError: the name, or a bucket's, is none; a config or a sweep that is refused, or that
             does not fit the devices; a working directory that the hosts would not share.
     """
-    if not _NAME.fullmatch(name):
-        raise UserError(
-            f"--name is {name!r}; it must be lower-case letters, digits and dashes, at most 40, "
-            "beginning with a letter"
-        )
     if list(command[:1]) != ["stunet"] or len(command) < 2:
         raise UserError("give the command after --, as: -- stunet train --config C --workdir D")
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -80,6 +90,11 @@ def make_jobs(
     overrides = [flag for flag in rest if flag.startswith("--config.")]
 
     def job(name: str, command: Sequence[str], workdir: str) -> Job:
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"--name makes {name!r}; it must be lower-case letters, digits and dashes, at most "
+                "40, beginning with a letter"
+            )
         buckets = dict.fromkeys(b for argument in command if (b := _bucket_of(argument)))
         mounted = tuple(map(_mounted, command))
         if command[1] == "train":

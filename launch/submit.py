@@ -44,17 +44,15 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"launch/submit.py: {error}", file=sys.stderr)
         return 1
+    whole = bash.at_once(scripts)
     if arguments.dry_run:
-        shown = "\n\n".join(["#!/usr/bin/env bash", bash.STRICT, *scripts])
-        print(shown)
+        print(whole)
         return 0
-    # All at once: a script may wait for its job to end.
-    running = [subprocess.Popen(["bash", "-c", f"{bash.STRICT}\n{s}"]) for s in scripts]
-    failed = [job.name for job, process in zip(found, running, strict=True) if process.wait()]
-    if failed:
-        said = f"{', '.join(failed)} failed, for the reason above; --dry-run shows what was run"
+    if subprocess.run(["bash", "-c", whole], check=False).returncode:
+        said = f"{arguments.name} failed, for the reason above; --dry-run shows what was run"
         print(f"launch/submit.py: {said}", file=sys.stderr)
-    return 1 if failed else 0
+        return 1
+    return 0
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

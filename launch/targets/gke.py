@@ -6,15 +6,17 @@ from typing import Any
 import bash
 import tpus
 import yaml
-from jobs import MOUNTS, Job
+from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 ON_BUCKETS = True
 
-# What a pre-empted run may take to save, and then to end.
-_GRACE_SECONDS = 120
-
-# Whole directories are renamed when a checkpoint is complete.
-MOUNT_OPTIONS = ("implicit-dirs", "rename-dir-limit=200000")
+# The container beside ours that reads and writes the buckets is not to be killed for a checkpoint.
+_SIDECAR = {
+    "gke-gcsfuse/volumes": "true",
+    "gke-gcsfuse/cpu-limit": "0",
+    "gke-gcsfuse/memory-limit": "0",
+    "gke-gcsfuse/ephemeral-storage-limit": "0",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +36,9 @@ def devices(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Applies the JobSet."""
+    """Creates the JobSet, unless there is one of its name, ended or not."""
     text = yaml.safe_dump(manifest(job, arguments), sort_keys=False, width=100)
-    return bash.command("kubectl", "apply", "--filename", "-", end=bash.here_document(text))
+    return bash.command("kubectl", "create", "--filename", "-", end=bash.here_document(text))
 
 
 def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
         "completionMode": "Indexed",
         "backoffLimit": 0,
         "template": {
-            "metadata": {"annotations": {"gke-gcsfuse/volumes": "true"}},
+            "metadata": {"annotations": dict(_SIDECAR)},
             "spec": _pod(job, arguments, tpu),
         },
     }
@@ -87,7 +89,7 @@ def _pod(job: Job, arguments: argparse.Namespace, tpu: tpus.Slice) -> dict[str, 
     return {
         "restartPolicy": "Never",
         "serviceAccountName": arguments.service_account,
-        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "nodeSelector": {
             "cloud.google.com/gke-tpu-accelerator": tpu.generation.accelerator,
             "cloud.google.com/gke-tpu-topology": tpu.shape,
@@ -112,7 +114,7 @@ def _pod(job: Job, arguments: argparse.Namespace, tpu: tpus.Slice) -> dict[str, 
                     "driver": "gcsfuse.csi.storage.gke.io",
                     "volumeAttributes": {
                         "bucketName": bucket,
-                        "mountOptions": ",".join(MOUNT_OPTIONS),
+                        "mountOptions": ",".join(DRIVER_OPTIONS),
                     },
                 },
             }

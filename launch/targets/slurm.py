@@ -3,12 +3,9 @@
 import argparse
 
 import bash
-from jobs import Job
+from jobs import GRACE_SECONDS, Job
 
 ON_BUCKETS = False
-
-# Before its time is up, or it gives way to another job, a run is asked to save and end.
-_NOTICE_SECONDS = 120
 
 _BATCH = """\
 #!/usr/bin/env bash
@@ -56,13 +53,16 @@ def batch(job: Job, arguments: argparse.Namespace) -> str:
         "time": arguments.time,
         "partition": arguments.partition,
         "account": arguments.account,
-        "signal": f"TERM@{_NOTICE_SECONDS}",
+        # Before its time is up.
+        "signal": f"TERM@{GRACE_SECONDS}",
         "output": f"{job.logs}/%x-%j.log",
         "open-mode": "append",
     }
     lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
+    # Since SLURM 22.05 it does not take this from the job.
+    cpus = [f"--cpus-per-task={arguments.cpus}"] if arguments.cpus else []
     return _BATCH.format(
         directives="\n".join([*lines, "#SBATCH --requeue"]),
-        srun=bash.within("srun", bash.command(*job.command)),
+        srun=bash.within(bash.command("srun", *cpus), bash.command(*job.command)),
         restarts=job.restarts,
     )

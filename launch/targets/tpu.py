@@ -5,7 +5,7 @@ import shlex
 
 import bash
 import tpus
-from jobs import MOUNTS, Job
+from jobs import GCSFUSE_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 ON_BUCKETS = True
 
@@ -19,28 +19,32 @@ _STARTUP = """\
 set -euo pipefail
 
 attribute() {{
-  curl --silent --fail --header 'Metadata-Flavor: Google' \\
+  curl --silent --fail --retry 5 --header 'Metadata-Flavor: Google' \\
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
 }}
 
-if ! command -v gcsfuse > /dev/null; then
-  source=https://packages.cloud.google.com/apt
-  curl --silent --fail "$source/doc/apt-key.gpg" > /etc/apt/trusted.gpg.d/google.asc
-  echo "deb $source gcsfuse-$(lsb_release --codename --short) main" \\
-    > /etc/apt/sources.list.d/gcsfuse.list
-  apt-get update
-  apt-get install --yes gcsfuse
-fi
-for bucket in {buckets}; do
-  mkdir -p "{mounts}/$bucket"
-  mountpoint --quiet "{mounts}/$bucket" ||
-    gcsfuse -o allow_other --implicit-dirs --rename-dir-limit 200000 "$bucket" "{mounts}/$bucket"
-done
-{login}
+install() {{
+  local source=https://packages.cloud.google.com/apt
+  curl --silent --fail "$source/doc/apt-key.gpg" > /etc/apt/trusted.gpg.d/google.asc &&
+    echo "deb $source gcsfuse-$(lsb_release --codename --short) main" \\
+      > /etc/apt/sources.list.d/gcsfuse.list &&
+    apt-get --option DPkg::Lock::Timeout=600 update &&
+    apt-get --option DPkg::Lock::Timeout=600 install --yes gcsfuse
+}}
+mount_bucket() {{
+  mkdir -p "{mounts}/$1"
+  mountpoint --quiet "{mounts}/$1" || gcsfuse -o allow_other \\
+    {options} "$1" "{mounts}/$1"
+}}
 run() {{
-  docker rm --force stunet 2> /dev/null || true
+  command -v gcsfuse > /dev/null || install || return
+  for bucket in {buckets}; do
+    mount_bucket "$bucket" || return
+  done
+{login}  docker rm --force stunet 2> /dev/null
   {run}
 }}
+# What fails here may be what the next attempt finds mended.
 for ((attempt = 0; attempt <= {restarts}; attempt++)); do
   if run; then
     break
@@ -54,7 +58,7 @@ if [[ $(attribute agent-worker-number) == 0 ]]; then
 fi
 """
 
-_LOGIN = "gcloud auth configure-docker --quiet {registry}\n"
+_LOGIN = "  gcloud auth configure-docker --quiet {registry} || return\n"
 
 # A queued resource that was taken away stays so: it is made anew. One that is gone has ended.
 _KEEP = """\
@@ -62,7 +66,8 @@ look() {{
   {look}
 }}
 for ((attempt = 0; attempt <= {restarts}; attempt++)); do
-  {create}
+  # What is refused at first is a mistake; later, the place of the last one may not be free yet.
+  {create} || {{ ((attempt)) && sleep {pause} && continue; }}
   while sleep {pause}; do
     state=$(look) || continue
     case $state in
@@ -71,7 +76,7 @@ for ((attempt = 0; attempt <= {restarts}; attempt++)); do
     esac
   done
   echo "{name} is $state" >&2
-  {delete}
+  {delete} || true
 done
 echo {lost} >&2
 exit 1"""
@@ -82,6 +87,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", required=True, help="of Google Cloud")
     parser.add_argument("--zone", required=True, help="that has such TPUs")
     parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
+    parser.add_argument(
+        "--service-account",
+        help="of the VMs: may use the buckets, pull the image and delete TPUs (the project's)",
+    )
     parser.add_argument("--runtime", help="version of the VMs' software (the generation's)")
 
 
@@ -100,6 +109,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         *("create", job.name, *nodes),
         *("--accelerator-type", tpu.accelerator_type),
         *("--runtime-version", arguments.runtime or tpu.generation.runtime),
+        *(["--service-account", arguments.service_account] if arguments.service_account else []),
         *(["--spot"] if arguments.spot else []),
         end=' \\\n  --metadata-from-file startup-script="$startup"',
     )
@@ -127,6 +137,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
 def startup(job: Job, arguments: argparse.Namespace) -> str:
     """What each host does when it starts, and starts again after maintenance."""
     docker = ["docker", "run", "--name", "stunet", "--privileged", "--network", "host"]
+    docker += ["--stop-timeout", str(GRACE_SECONDS)]
     run = bash.within(
         bash.command(*docker, "--volume", f"{MOUNTS}:{MOUNTS}", arguments.image),
         bash.command("launch/entrypoint.sh", job.logs),
@@ -138,6 +149,7 @@ def startup(job: Job, arguments: argparse.Namespace) -> str:
         name=job.name,
         buckets=shlex.join(job.buckets),
         mounts=MOUNTS,
+        options=shlex.join(GCSFUSE_OPTIONS),
         login=_LOGIN.format(registry=shlex.quote(registry)) if private else "",
         run=_indented(run),
         restarts=job.restarts,

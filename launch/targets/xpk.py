@@ -5,7 +5,7 @@ import shlex
 
 import bash
 import tpus
-from jobs import MOUNTS, Job
+from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 ON_BUCKETS = True
 
@@ -34,7 +34,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         lines.append(f"# Once for the cluster; it says so if {bucket} is attached already.")
         options = ["--type", "gcsfuse", "--bucket", bucket, "--auto-mount", "false"]
         where = ["--mount-point", f"{MOUNTS}/{bucket}", "--readonly", "false", "--size", "1"]
-        mount = ["--mount-options", "implicit-dirs,rename-dir-limit=200000"]
+        mount = ["--mount-options", ",".join(DRIVER_OPTIONS)]
         attach = ["xpk", "storage", "attach", _storage(bucket), *options, *where, *mount, *cluster]
         lines.append(bash.command(*attach, end=" || true"))
     tpu = tpus.parse(arguments.topology)
@@ -46,6 +46,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         *("--tpu-type", tpu_type, "--num-slices", str(arguments.slices)),
         *(["--spot"] if arguments.spot else []),
         *("--docker-image", arguments.image, "--max-restarts", str(job.restarts)),
+        *("--termination-grace-period-seconds", str(GRACE_SECONDS)),
         # Whatever ended it but a signal, after which xpk restarts by itself.
         *("--restart-on-exit-codes", "1-126"),
     ]

@@ -184,8 +184,10 @@ def claim_workdir(config: configs.Config, workdir: pathlib.Path) -> None:
                     f"{workdir} belongs to another config: {'; '.join(differences)}; "
                     "choose another --workdir or the same values"
                 )
-        workdir.mkdir(parents=True, exist_ok=True)
-        configs.write(config, file)
+        # Not written anew for nothing: others may be reading it.
+        if not file.exists() or configs.read(file) != config:
+            workdir.mkdir(parents=True, exist_ok=True)
+            configs.write(config, file)
     hosts.wait_for_all("workdir claimed")
     if not file.exists():
         raise UserError(

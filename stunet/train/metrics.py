@@ -32,9 +32,8 @@ class Metrics:
         self._write = write
         self.last: dict[str, float] = {}
         if write:
-            file = workdir / "metrics.jsonl"
-            self.last = _drop_later_lines(file, step)
-            self._file = file.open("a")
+            self._file = workdir / "metrics.jsonl"
+            self.last = _drop_later_lines(self._file, step)
             # Not the FileWriter, whose thread dies of a full disk and leaves the run hanging on its
             # queue.
             self._events = EventsWriter(str(workdir / "events"))
@@ -44,17 +43,17 @@ class Metrics:
 
     def __exit__(self, *_) -> None:
         if self._write:
-            # Every line was flushed, or the run already ends because it could not be.
-            for file in (self._events, self._file):
-                with contextlib.suppress(OSError):
-                    file.close()
+            # Every event was flushed, or the run already ends because it could not be.
+            with contextlib.suppress(OSError):
+                self._events.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of JSON, and one TensorBoard point for each value, after update `step`."""
         if not self._write:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        # Closed after each line, before which a mounted bucket does not have it.
+        with self._file.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
         self._show(step, [v for k in values for v in summary.scalar(k, values[k]).value])
 
     def picture(self, step: int, name: str, path: str) -> None:

@@ -167,7 +167,7 @@ def test_every_service_runs_the_command_that_was_given(target, recorded):
     words, given = ran[-1]
     logs = f"{workdir}/launch"
     if target == "gke":
-        assert words == ["kubectl", "apply", "--filename", "-"]
+        assert words == ["kubectl", "create", "--filename", "-"]
         job = yaml.safe_load(given)["spec"]["replicatedJobs"][0]["template"]["spec"]
         (container,) = job["template"]["spec"]["containers"]
         assert container["command"] == ["launch/entrypoint.sh", logs, *expected]
@@ -190,7 +190,7 @@ def test_buckets_of_the_command_are_mounted_under_their_names():
         "videos": "/gcs/videos",
     }
     startup, *_ = documents(script("tpu"))
-    assert re.search(r"^for bucket in (.*); do$", startup, re.MULTILINE)[1] == "videos bucket"
+    assert re.search(r"^ *for bucket in (.*); do$", startup, re.MULTILINE)[1] == "videos bucket"
     attached = re.findall(r"--bucket (\S+)", script("xpk"))
     assert set(attached) == {"bucket", "videos"}
 
@@ -227,8 +227,11 @@ def test_a_pod_that_is_always_taken_away_is_given_up(recorded, tmp_path):
     assert "base was taken away 3 times, and is given up" in done.stderr
 
 
-def run_startup(directory: pathlib.Path, *, fails: int, restarts: int) -> list[str]:
-    """What the startup script of a TPU VM runs, where the container fails so many times."""
+def run_startup(
+    directory: pathlib.Path, *, fails: int, restarts: int, broken: str = ""
+) -> list[str]:
+    """What the startup script of a TPU VM runs, where the container fails so many times, and a
+    command always."""
     startup, *_ = documents(script("tpu", f"--restarts={restarts}"))
     startup = startup.replace("/gcs", str(directory / "gcs"))
     noted = directory / "noted"
@@ -241,6 +244,7 @@ def run_startup(directory: pathlib.Path, *, fails: int, restarts: int) -> list[s
             body = "#!/bin/bash\nexit 1\n"
         if name == "docker":
             body += f"[[ $1 != run ]] || (( $(grep -c '^docker run' {noted}) > {fails} ))\n"
+        body += "exit 1\n" * (name == broken)
         (directory / name).write_text(body)
         (directory / name).chmod(0o755)
     path = f"{directory}:{os.environ['PATH']}"
@@ -256,12 +260,40 @@ def run_startup(directory: pathlib.Path, *, fails: int, restarts: int) -> list[s
 def test_hosts_begin_again_and_the_pod_is_given_back_at_the_end(tmp_path, fails, restarts, runs):
     noted = run_startup(tmp_path, fails=fails, restarts=restarts)
     assert [line for line in noted if line.startswith("gcsfuse")] == [
-        f"gcsfuse -o allow_other --implicit-dirs --rename-dir-limit 200000 {b} {tmp_path}/gcs/{b}"
+        "gcsfuse -o allow_other --implicit-dirs --rename-dir-limit 200000 "
+        f"--metadata-cache-ttl-secs 0 --metadata-cache-negative-ttl-secs 0 {b} {tmp_path}/gcs/{b}"
+        for _ in range(runs)
         for b in ("videos", "bucket")
     ]
     assert sum(line.startswith("docker run") for line in noted) == runs
     last = "compute tpus queued-resources delete base --force --quiet --project project --zone zone"
     assert noted[-1] == f"gcloud {last}"
+
+
+def test_a_host_that_cannot_mount_tries_again_and_the_pod_is_given_back(tmp_path):
+    noted = run_startup(tmp_path, fails=0, restarts=2, broken="gcsfuse")
+    assert sum(line.startswith("gcsfuse") for line in noted) == 3
+    assert not any(line.startswith("docker run") for line in noted)
+    assert "queued-resources delete base" in noted[-1]
+
+
+def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
+    """Run as it stands, its members beside each other; one that is refused ends no other."""
+    sweep = ("--config", "experiments/sweeps/temporal_resize_init.py", "--workdir", "runs/resize")
+    printed = script("slurm", "--gpus=1", "--nodes=1", command=("stunet", "sweep", *sweep))
+    for refused in ("none", "base-1"):
+        noted = tmp_path / refused
+        (tmp_path / "sbatch").write_text(
+            f"#!/bin/bash\nbatch=$(cat)\necho x >> {noted}\n"
+            f"[[ $batch != *job-name={refused}$'\\n'* ]]\n"
+        )
+        (tmp_path / "sbatch").chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-c", printed], env=os.environ | {"PATH": path}, cwd=tmp_path, timeout=60
+        )
+        assert done.returncode == (refused != "none")
+        assert len(noted.read_text().split()) == printed.count("<<'EOF'") > 1
 
 
 def run_batch(directory: pathlib.Path, status: int, restarted: int, restarts: int) -> tuple:
@@ -346,7 +378,7 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
 @pytest.mark.parametrize(
     ("target", "arguments", "command", "sentence"),
     [
-        ("gke", ["--name=Base"], RUN, "--name is 'Base'; it must be lower-case"),
+        ("gke", ["--name=Base"], RUN, "--name makes 'Base'; it must be lower-case"),
         ("gke", ["--topology=v5p:4x4"], RUN, "a v5p has a shape such as v5p:4x4x4"),
         ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which are no whole hosts of 4"),
         ("gke", ["--topology=v9:4x4"], RUN, "unknown generation of TPUs 'v9'"),
