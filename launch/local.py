@@ -183,11 +183,16 @@ def say(line: str) -> None:
     print(f"launch/local.py: {line}", file=sys.stderr, flush=True)
 
 
-def at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument's type: a whole number that is not below `least`."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+        return value
+
+    return whole_number
 
 
 def parse() -> argparse.Namespace:
@@ -197,11 +202,11 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--processes", type=at_least_one, default=2, help="how many (2)")
+    parser.add_argument("--processes", type=at_least(1), default=2, help="how many (2)")
     parser.add_argument(
-        "--devices-per-process", type=at_least_one, default=1, help="virtual CPU devices (1)"
+        "--devices-per-process", type=at_least(1), default=1, help="virtual CPU devices (1)"
     )
-    parser.add_argument("--restarts", type=int, default=0, help="after a failure (0)")
+    parser.add_argument("--restarts", type=at_least(0), default=0, help="after a failure (0)")
     parser.add_argument("command", nargs="+", help="after --, such as: stunet train ...")
     return parser.parse_args()
 

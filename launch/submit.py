@@ -20,6 +20,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import bash
 import jobs
+from local import at_least
 from targets import gke, slurm, tpu, xpk
 
 from stunet.errors import UserError
@@ -73,7 +74,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         )
         sub.add_argument("--name", required=True, help="of the job")
         target.add_arguments(sub)
-        sub.add_argument("--restarts", type=int, default=10, help="after whatever ended it (10)")
+        sub.add_argument(
+            "--restarts", type=at_least(0), default=10, help="after whatever ended it (10)"
+        )
         sub.add_argument("--dry-run", action="store_true", help="print the script")
         sub.add_argument("command", nargs="+", metavar="-- COMMAND", help=argparse.SUPPRESS)
     return parser.parse_args(argv)

@@ -5,7 +5,8 @@ import dataclasses
 import math
 import re
 
-# Generations are those that `stunet plan` knows (`stunet/plan/chips.py`).
+from local import at_least
+
 from stunet.errors import UserError, choose
 
 
@@ -28,6 +29,7 @@ class Generation:
     dimensions: int
 
 
+# By the names of `stunet plan` (`stunet/plan/chips.py`).
 GENERATIONS = {
     "v4": Generation("v4", 2, "tpu-v4-podslice", "tpu-ubuntu2204-base", 3),
     "v5e": Generation("v5litepod", 1, "tpu-v5-lite-podslice", "v2-alpha-tpuv5-lite", 2),
@@ -89,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology", required=True, help="as `stunet plan` takes it: v5p:4x4x4, v6e:16x16"
     )
     parser.add_argument(
-        "--slices", type=int, default=1, help="of that topology, as mesh.slice says (1)"
+        "--slices", type=at_least(1), default=1, help="of that topology, as mesh.slice says (1)"
     )
     parser.add_argument("--spot", action="store_true", help="chips that may be taken away")
 

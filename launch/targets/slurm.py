@@ -4,6 +4,7 @@ import argparse
 
 import bash
 from jobs import GRACE_SECONDS, Job
+from local import at_least
 
 ON_BUCKETS = False
 
@@ -24,9 +25,11 @@ exit "$status"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nodes", type=int, default=1, help="of the cluster (1)")
-    parser.add_argument("--gpus", type=int, required=True, help="of a node")
-    parser.add_argument("--cpus", type=int, help="for each GPU's process (as the cluster has it)")
+    parser.add_argument("--nodes", type=at_least(1), default=1, help="of the cluster (1)")
+    parser.add_argument("--gpus", type=at_least(1), required=True, help="of a node")
+    parser.add_argument(
+        "--cpus", type=at_least(1), help="for each GPU's process (as the cluster has it)"
+    )
     parser.add_argument("--time", help="limit, as SLURM writes it: 1-12:00:00 (the partition's)")
     parser.add_argument("--partition", help="that has such nodes (the cluster's default)")
     parser.add_argument("--account", help="to charge (the user's default)")

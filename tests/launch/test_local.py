@@ -104,6 +104,14 @@ def test_a_job_that_a_signal_has_ended_is_not_started_again():
     assert "again" not in errors
 
 
+@pytest.mark.parametrize("flag", [dict(restarts=-1), dict(processes=0), dict(devices=0)])
+def test_numbers_that_are_too_low_are_refused(flag):
+    job = tiny.launch("true", **flag)
+    _, errors = job.communicate(timeout=20)
+    assert job.returncode == 2
+    assert "is not at least" in errors
+
+
 def test_command_that_does_not_exist():
     job = tiny.launch("no_such_command")
     _, errors = job.communicate(timeout=20)
