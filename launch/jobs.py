@@ -113,9 +113,13 @@ def make_jobs(
                 train = ["stunet", "train", *member, *overrides]
                 jobs.append(job(f"{name}-{len(jobs)}", train, workdir))
         return jobs
-    if command[1] == "train" and given.member is None and given.config is not None:
+    if command[1] == "train" and given.config is not None:
         # A mistake is told here, and not by a pod for which the user has waited.
-        _check_mesh(configs.load(given.config, overrides), devices, slices)
+        if given.member is None:
+            config = configs.load(given.config, overrides)
+        else:
+            config = members.find(given.config, given.member, overrides).config
+        _check_mesh(config, devices, slices)
     return [job(name, command, given.workdir)]
 
 

@@ -1,4 +1,4 @@
-"""Google Kubernetes Engine: a JobSet, applied by kubectl."""
+"""Google Kubernetes Engine: a JobSet, created by kubectl."""
 
 import argparse
 from typing import Any
@@ -9,6 +9,8 @@ import yaml
 from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 ON_BUCKETS = True
+
+devices = tpus.devices
 
 # The container beside ours that reads and writes the buckets is not to be killed for a checkpoint.
 _SIDECAR = {
@@ -29,10 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of Kubernetes, which may read and write the buckets",
     )
     parser.add_argument("--queue", help="local queue of Kueue, if the cluster has it")
-
-
-def devices(arguments: argparse.Namespace) -> tuple[int, int]:
-    return tpus.devices(arguments)
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

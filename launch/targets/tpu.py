@@ -9,6 +9,8 @@ from jobs import GCSFUSE_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 ON_BUCKETS = True
 
+devices = tpus.devices
+
 # Seconds between two looks at a queued resource, and before a container is begun again.
 _LOOK_SECONDS = 60
 _PAUSE_SECONDS = 10
@@ -92,10 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the VMs: may use the buckets, pull the image and delete TPUs (the project's)",
     )
     parser.add_argument("--runtime", help="version of the VMs' software (the generation's)")
-
-
-def devices(arguments: argparse.Namespace) -> tuple[int, int]:
-    return tpus.devices(arguments)
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

@@ -9,6 +9,8 @@ from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 ON_BUCKETS = True
 
+devices = tpus.devices
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     tpus.add_arguments(parser)
@@ -16,10 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", required=True, help="of Google Cloud")
     parser.add_argument("--zone", required=True, help="of the cluster")
     parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
-
-
-def devices(arguments: argparse.Namespace) -> tuple[int, int]:
-    return tpus.devices(arguments)
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

@@ -1,7 +1,6 @@
 """Traces of chosen updates, for xprof: what the host and the devices do in them, and when."""
 
 import contextlib
-import os
 import pathlib
 import shutil
 
@@ -28,7 +27,7 @@ class Profile:
         self._updates = range(begin, asked.start + asked.steps if write else begin)
         self._is_late = write and asked.steps > 0 and not self._updates
         self._directory = workdir / "profile"
-        self._partial = workdir / f".profile.partial-{os.getpid()}"
+        self._partial = workdir / ".profile.partial"
         self._is_running = False
         self._update = step
 
@@ -63,6 +62,8 @@ class Profile:
 
     def start(self) -> None:
         """Traces from here on. The devices must have done all that they were given."""
+        # A process that was killed while it traced has left what it had.
+        shutil.rmtree(self._partial, ignore_errors=True)
         options = jax.profiler.ProfileOptions()
         # Of each call of a Python function: many times the rest, and it slows the host down.
         options.python_tracer_level = 0

@@ -34,6 +34,9 @@ TARGETS = {
 RUN = ("stunet", "train", "--config", BASE, "--config.data.path=gs://videos/it's here")
 
 
+SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init.py")
+
+
 def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
     """What launch/submit.py says to the target's own arguments and these."""
     workdir = "runs/base" if target == "slurm" else "gs://bucket/runs/base"
@@ -390,6 +393,7 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("gke", [], RUN[:4], "the command has no --workdir"),
         ("gke", [], ("python", "train.py"), "give the command after --"),
         ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
+        ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "unknown member of"),
         ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
     ],
 )  # fmt: skip

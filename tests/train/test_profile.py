@@ -41,6 +41,10 @@ def command(tmp_path_factory) -> list:
 
 
 def test_trace_holds_the_updates_asked_for_and_no_other(command, tmp_path):
+    # As a process leaves it that was killed while it traced.
+    (tmp_path / "run" / ".profile.partial" / "plugins" / "profile" / "of_another").mkdir(
+        parents=True
+    )
     asked = ["--config.profile.start=3", "--config.profile.steps=4", "--config.log.every=4"]
     done = tiny.run(*command, f"--workdir={tmp_path / 'run'}", *asked)
     assert done.returncode == 0, done.stderr
