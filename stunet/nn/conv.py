@@ -3,10 +3,10 @@
 Axes: activations `[b, t, h, w, c]`, kernels `[kt, kh, kw, c_in, c_out]` of odd extents, zero
 padding that keeps the size.
 
-TPUs and GPUs get XLA's own convolution, in a form in which a clip sharded over its frames or rows
-stays sharded. A lone CPU device gets what is faster there: forward, XLA's convolution of rank 4,
-which it has a better kernel for; backward, matrix products over patches ("im2col"), a few thousand
-positions at a time so that the patches stay in cache.
+TPUs get XLA's convolution of rank 5, in which a clip sharded over its frames or rows stays sharded,
+GPUs and a lone CPU that of rank 4, which they have better kernels for. A lone CPU's backward pass
+is matrix products over patches ("im2col"), a few thousand positions at a time so that the patches
+stay in cache.
 `benchmarks/conv_on_cpu.py` prints what that gains on a machine.
 """
 
@@ -32,7 +32,7 @@ def conv(
 
 
 def _forward(x, kernel):
-    return _by_platform(_conv_cpu, _conv_xla, x, kernel)
+    return _by_platform(_conv_planes, _conv_planes, _conv_tpu, x, kernel)
 
 
 def _conv_fwd(x, kernel):
@@ -41,45 +41,69 @@ def _conv_fwd(x, kernel):
 
 
 def _conv_bwd(saved, dy):
-    return _by_platform(_conv_bwd_cpu, _conv_bwd_xla, *saved, dy)
+    return _by_platform(_conv_bwd_cpu, _bwd(_conv_planes), _bwd(_conv_tpu), *saved, dy)
 
 
 conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _by_platform(cpu: Callable, default: Callable, *args):
-    # Patches are gathered along the batch axis in turn, which a mesh shards: only a lone device
-    # takes that form.
+def _bwd(forward: Callable) -> Callable:
+    return lambda x, kernel, dy: jax.vjp(forward, x, kernel)[1](dy)
+
+
+# Of fewer frames than this XLA for TPUs makes no batch.
+_TPU_BATCH = 8
+
+
+def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, x, kernel, *dy):
+    # Frames that a mesh splits cannot be merged with clips. This is decided here since what JAX
+    # traces below it may keep for other meshes.
+    if is_split("frames", x.shape[1]):
+        gpu = tpu
+    elif kernel.shape[0] == 1 and x.shape[1] < _TPU_BATCH:
+        tpu = gpu
+    # Patches are gathered along the batch axis in turn, which a mesh shards: only a lone CPU takes
+    # that form.
     if jax.sharding.get_abstract_mesh().size > 1:
-        return default(*args)
-    return lax.platform_dependent(*args, cpu=cpu, default=default)
+        cpu = tpu
+    return lax.platform_dependent(x, kernel, *dy, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)
 
 
-def _conv_xla(x, kernel):
-    """Reshaped so that the batch is large: XLA for TPUs makes one of columns, by copies, otherwise.
-
-    A kernel of one frame has the frames of all clips for its batch, unless a mesh splits them; a
-    temporal one has the positions of a frame, and takes clips for an axis that it does not extend
-    over.
-    """
+def _conv_planes(x, kernel):
+    """Of rank 4, without a transposition, which CPUs and GPUs have their best kernels for."""
     b, t, h, w, c = x.shape
     kt, kh, kw, _, c_out = kernel.shape
-    padding = [(k // 2, k // 2) for k in kernel.shape[:3]]
-    if kh == kw == 1:
-        dimensions = lax.ConvDimensionNumbers((2, 3, 0, 1), (3, 2, 0, 1), (2, 3, 0, 1))
-        x, kernel, padding = x.reshape(b, t, h * w, c), kernel[None, :, 0, 0], [(0, 0), padding[0]]
-    elif kt == 1 and not is_split("frames", t):
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        x, kernel, padding = x.reshape(b * t, h, w, c), kernel[0], padding[1:]
+    if kt == 1:
+        x, kernel = x.reshape(b * t, h, w, c), kernel[0]
+    elif kh == kw == 1:
+        x, kernel = x.reshape(b, t, h * w, c), kernel[:, 0]
     else:
-        dimensions = ("NDHWC", "DHWIO", "NDHWC")
-    strides = (1,) * len(padding)
-    y = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
+        return _conv_tpu(x, kernel)
+    padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
     return y.reshape(b, t, h, w, c_out)
 
 
-def _conv_bwd_xla(x, kernel, dy):
-    return jax.vjp(_conv_xla, x, kernel)[1](dy)
+def _conv_tpu(x, kernel):
+    """Takes for its batch an axis that the kernel does not extend over and that is long: frames, or
+    of a temporal kernel columns. Clips are then one more axis that it does not extend over.
+
+    XLA for TPUs makes a batch of columns, by copies, where clips are the batch and few. And where
+    axes are merged it computes norms and activations by themselves, not within a convolution.
+    """
+    kt, kh, kw = kernel.shape[:3]
+    # The axes that are convolved, and for each the kernel's: one of extent 1 for clips.
+    if kt == 1:
+        batch, axes, kernel_axes = 1, (0, 2, 3), (0, 1, 2)
+    elif kh == kw == 1:
+        batch, axes, kernel_axes = 3, (0, 1, 2), (1, 0, 2)
+    else:
+        batch, axes, kernel_axes = 0, (1, 2, 3), (0, 1, 2)
+    lies = (batch, 4, *axes)
+    dimensions = lax.ConvDimensionNumbers(lies, (4, 3, *kernel_axes), lies)
+    padding = [(kernel.shape[axis] // 2,) * 2 for axis in kernel_axes]
+    return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions)
 
 
 def _patches(x, size):
@@ -106,21 +130,6 @@ def _chunks(size, patch_channels: int, *arrays):
     most = max(1, _PATCH_BYTES // (4 * t * h * w * size[0] * size[1] * size[2] * patch_channels))
     group = max(d for d in range(1, n + 1) if n % d == 0 and d <= most)
     return [a.reshape(n // group, group, *a.shape[1:]) for a in arrays]
-
-
-def _conv_cpu(x, kernel):
-    b, t, h, w, c = x.shape
-    kt, kh, kw, _, c_out = kernel.shape
-    if kt == 1:
-        x, kernel = x.reshape(b * t, h, w, c), kernel[0]
-    elif kh == kw == 1:
-        x, kernel = x.reshape(b, t, h * w, c), kernel[:, 0]
-    else:
-        return _conv_xla(x, kernel)
-    padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
-    return y.reshape(b, t, h, w, c_out)
 
 
 def _conv_bwd_cpu(x, kernel, dy):

@@ -1,12 +1,13 @@
-"""The CPU's convolutions are XLA's: forward and both gradients, in float32 and bfloat16."""
+"""Each platform's form of a convolution is the textbook's: forward and both gradients."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 import stunet.nn.conv as conv_module
 from stunet.nn.conv import conv, strided_temporal_conv
@@ -66,6 +67,43 @@ def test_equals_xla_forward_and_both_gradients(size, dtype, tolerance):
         assert a.dtype == dtype
         assert a.shape == b.shape
         assert_close(a, b, tolerance)
+
+
+@pytest.mark.parametrize("form", ["_conv_tpu", "_conv_planes"])
+@pytest.mark.parametrize("size", KERNELS)
+def test_forms_for_other_platforms_are_the_same(size, form):
+    x, kernel, dy = arrays(3, size, jnp.float32)
+    y, vjp = jax.vjp(getattr(conv_module, form), x, kernel)
+    want, want_vjp = jax.vjp(reference, x, kernel)
+    for a, b in zip((y, *vjp(dy)), (want, *want_vjp(dy)), strict=True):
+        assert_close(a, b, 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "split", "forms"),
+    [
+        (16, (1, 3, 3), False, ("planes", "tpu")),
+        # Too few for a batch of frames: clips and frames make one.
+        (4, (1, 3, 3), False, ("planes", "planes")),
+        (4, (3, 1, 1), False, ("planes", "tpu")),
+        # Frames on several chips cannot be merged with clips.
+        (4, (1, 3, 3), True, ("tpu", "tpu")),
+    ],
+)
+def test_which_form_gpus_and_tpus_take(frames, size, split, forms, monkeypatch):
+    monkeypatch.setattr(conv_module, "is_split", lambda *_: split)
+    x = jax.ShapeDtypeStruct((2, frames, 8, 8, 4), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((*size, 4, 4), jnp.float32)
+
+    def axes(convolve, platform):
+        # Of a function that is new each time: traced anew.
+        lowered = export.export(jax.jit(lambda *a: convolve(*a)), platforms=[platform])
+        return re.findall(r"dim_numbers = (.*?), window", lowered(x, kernel).mlir_module())
+
+    for platform, form in zip(("cuda", "tpu"), forms, strict=True):
+        want = axes(getattr(conv_module, f"_conv_{form}"), platform)
+        assert len(want) == 1
+        assert axes(conv, platform) == want
 
 
 def test_bfloat16_weight_gradient_sums_many_groups_in_float32(monkeypatch):
