@@ -4,12 +4,12 @@ A batch is a dict of stacked NumPy arrays: `video` uint8 [b, t, h, w, c], `text`
 `text_mask` bool [b, l], and whatever other arrays the source's examples have. What is not an array,
 such as the caption, stays behind.
 
-Each process reads its own contiguous rows of the one global batch, so that the global batch is
-the same, row by row, for any number of processes. (grain's own ElasticIterator deals the examples
-out in turns, which permutes the rows when the number of processes changes.)
+Each process reads the rows of the one global batch that its devices hold, so that the global batch
+is the same, row by row, for any processes and any mesh. (grain's own ElasticIterator deals the
+examples out in turns, which permutes the rows when the number of processes changes.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
@@ -27,14 +27,12 @@ class TrainBatches:
         self,
         examples: grain.MapDataset,
         batch_size: int,
-        process_index: int,
-        process_count: int,
+        rows: Sequence[int] | None,
         num_threads: int,
     ):
         self._examples = examples
         self._batch_size = batch_size
-        self._process_index = process_index
-        self._process_count = process_count
+        self._rows = rows
         self._num_threads = num_threads
         self._position = 0
         self._batches = None
@@ -47,8 +45,7 @@ class TrainBatches:
             self._batches = _read(
                 self._examples[self._position :],
                 self._batch_size,
-                self._process_index,
-                self._process_count,
+                self._rows,
                 self._num_threads,
             )
         try:
@@ -84,8 +81,7 @@ def train_batches(
     *,
     seed: int,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_threads: int = 4,
 ) -> TrainBatches:
     """Shuffled batches without end; every epoch has its own order and each clip exactly once.
@@ -93,22 +89,19 @@ def train_batches(
     Args:
       source: the examples, by index; read from several threads at once.
       seed: of the order, 0 to 2**32-1.
-      batch_size: clips in the global batch; each process gets `batch_size / process_count`.
-      process_index: which share of the batch to read.
-      process_count: shares in all.
+      batch_size: clips in the global batch.
+      rows: which of each batch's to read, ascending; None reads all.
       num_threads: each reads one batch ahead, and that many wait in memory; 0 reads when asked.
 
     Raises:
-      UserError: a source without clips, or a batch that does not divide among the processes. While
-        iterating: whatever the source raises, unchanged.
+      UserError: a source without clips. While iterating: whatever the source raises, unchanged.
     """
-    _check_shares(batch_size, process_index, process_count)
     if not len(source):
         raise UserError("the training source has no clips")
     # All randomness hangs on the position in this endless sequence, never on a worker: transforms
     # that draw belong after `repeat`, as `random_map`.
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().map(_only_arrays)
-    return TrainBatches(examples, batch_size, process_index, process_count, num_threads)
+    return TrainBatches(examples, batch_size, rows, num_threads)
 
 
 def eval_batches(
@@ -116,8 +109,7 @@ def eval_batches(
     batch_size: int,
     num_batches: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_threads: int = 4,
 ) -> Iterator[Batch]:
     """The source's first `num_batches` batches in order: the same clips every time.
@@ -127,7 +119,6 @@ def eval_batches(
     Raises:
       UserError: also when the source has fewer than `batch_size * num_batches` clips.
     """
-    _check_shares(batch_size, process_index, process_count)
     clips = batch_size * num_batches
     if clips > len(source):
         raise UserError(
@@ -135,32 +126,37 @@ def eval_batches(
             f" source has {len(source)}"
         )
     examples = grain.MapDataset.source(source).map(_only_arrays)[:clips]
-    return iter(_read(examples, batch_size, process_index, process_count, num_threads))
+    return iter(_read(examples, batch_size, rows, num_threads))
+
+
+class _Rows(grain.MapDataset):
+    """Of every `batch_size` examples those at `rows`."""
+
+    def __init__(self, examples: grain.MapDataset, batch_size: int, rows: Sequence[int]):
+        super().__init__(examples)
+        self._examples = examples
+        self._batch_size = batch_size
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, len(self._rows))
+        return self._examples[batch * self._batch_size + self._rows[row]]
 
 
 def _read(
-    examples: grain.MapDataset,
-    batch_size: int,
-    process_index: int,
-    process_count: int,
-    num_threads: int,
+    examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None, num_threads: int
 ) -> grain.DatasetIterator:
-    """Iterates over one process's share of each batch, read ahead by threads."""
-    shares = examples.batch(batch_size // process_count, drop_remainder=True)
-    mine = shares[process_index::process_count]
+    """Iterates over rows of each batch, read ahead by threads."""
+    rows = range(batch_size) if rows is None else rows
+    mine = _Rows(examples, batch_size, rows).batch(len(rows), drop_remainder=True)
     read_ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
     return iter(mine.to_iter_dataset(read_ahead))
 
 
 def _only_arrays(example: dict[str, Any]) -> Batch:
     return {key: value for key, value in example.items() if isinstance(value, np.ndarray)}
-
-
-def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"a batch of {batch_size} clips does not divide among {process_count} processes; make"
-            " batch_size a multiple of their number"
-        )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process {process_index} of {process_count}")

@@ -110,13 +110,13 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def batch_share(
+def batch_rows(
     sharding: NamedSharding, batch_size: int, process: int | None = None
-) -> tuple[int, int]:
-    """Which share of a batch's rows this process has to read, and of how many.
+) -> tuple[int, ...]:
+    """Which rows of a batch this process has to read, ascending: those that its devices hold.
 
-    That need not be its number and that of the processes: devices of several processes may hold
-    parts of the same clips, and then all of these read the clips.
+    They need not be neighbours, since a mesh follows the wires between chips and not the hosts; and
+    where devices of several processes hold parts of the same clips, all of these read the clips.
 
     Args:
         sharding: of an array whose first axis is the batch.
@@ -124,11 +124,11 @@ def batch_share(
         process: another than this one.
     """
     process = jax.process_index() if process is None else process
-    held = {}
-    for device, (rows,) in sharding.devices_indices_map((batch_size,)).items():
-        held.setdefault(device.process_index, set()).add(rows.start or 0)
-    shares = sorted({tuple(sorted(starts)) for starts in held.values()})
-    return shares.index(tuple(sorted(held[process]))), len(shares)
+    rows = set()
+    for device, (held,) in sharding.devices_indices_map((batch_size,)).items():
+        if device.process_index == process:
+            rows.update(range(*held.indices(batch_size)))
+    return tuple(sorted(rows))
 
 
 def wait_for_all(name: str) -> None:

@@ -151,6 +151,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes one global batch of what each process has read: its contiguous share of the rows."""
+    """Makes one global batch of what each process has read: its `hosts.batch_rows`."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

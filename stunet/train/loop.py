@@ -68,13 +68,11 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
                 clock.note(workdir)
         stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
-        share = hosts.batch_share(meshes.batch_sharding(mesh), config.train.batch_size)
         batches = pipeline.train_batches(
             train_source,
             seed=config.seed,
             batch_size=config.train.batch_size,
-            process_index=share[0],
-            process_count=share[1],
+            rows=hosts.batch_rows(meshes.batch_sharding(mesh), config.train.batch_size),
             num_threads=config.data.num_threads,
         )
         stack.callback(batches.close)
@@ -218,13 +216,11 @@ def make_validation(config: configs.Config):
     step = jax.jit(make_validation_step(config))
 
     def validate(params, mesh) -> dict[str, float]:
-        share = hosts.batch_share(meshes.batch_sharding(mesh), train.batch_size)
         batches = pipeline.eval_batches(
             source,
             train.batch_size,
             count,
-            process_index=share[0],
-            process_count=share[1],
+            rows=hosts.batch_rows(meshes.batch_sharding(mesh), train.batch_size),
             num_threads=config.data.num_threads,
         )
         losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]

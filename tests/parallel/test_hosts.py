@@ -68,28 +68,28 @@ class Chip:
     platform: str = "cpu"
 
 
-def shares(shape: dict[str, int], of_process, batch_size: int) -> list[tuple[int, int]]:
-    """The shares of all processes on a mesh whose device i belongs to `of_process(i)`."""
+def rows(shape: dict[str, int], of_process, batch_size: int) -> list[tuple[int, ...]]:
+    """What each process reads on a mesh whose device i belongs to `of_process(i)`."""
     extents = tuple(shape.values())
     devices = [Chip(i, of_process(i)) for i in range(int(np.prod(extents)))]
     mesh = Mesh(np.array(devices, object).reshape(extents), tuple(shape))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     processes = sorted({d.process_index for d in devices})
-    return [hosts.batch_share(sharding, batch_size, p) for p in processes]
+    return [hosts.batch_rows(sharding, batch_size, p) for p in processes]
 
 
 def test_every_process_reads_its_rows():
-    assert shares({"data": 4}, lambda i: i // 2, 8) == [(0, 2), (1, 2)]
+    assert rows({"data": 4}, lambda i: i // 2, 8) == [(0, 1, 2, 3), (4, 5, 6, 7)]
 
 
 def test_processes_that_hold_parts_of_the_same_clips_read_the_same_rows():
     # Two chips of every process, eight chips: the four of a clip belong to two processes.
-    split = {"data": 2, "clip": 4}
-    assert shares(split, lambda i: i // 2, 8) == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    split = rows({"data": 2, "clip": 4}, lambda i: i // 2, 4)
+    assert split == [(0, 1), (0, 1), (2, 3), (2, 3)]
     # All have a part of all clips.
-    assert shares({"data": 1, "clip": 4}, lambda i: i // 2, 8) == [(0, 1), (0, 1)]
+    assert rows({"data": 1, "clip": 4}, lambda i: i // 2, 2) == [(0, 1), (0, 1)]
 
 
-def test_shares_are_disjoint_where_the_rows_of_a_process_are_not_neighbours():
+def test_a_process_reads_the_rows_of_its_devices_where_they_are_not_neighbours():
     # Tiles of 2 x 2 chips in a row-major mesh, as on TPU v5e.
-    assert shares({"data": 8}, lambda i: i // 2 % 2, 8) == [(0, 2), (1, 2)]
+    assert rows({"data": 8}, lambda i: i // 2 % 2, 8) == [(0, 1, 4, 5), (2, 3, 6, 7)]
