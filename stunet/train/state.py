@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
 from stunet import configs
 from stunet.nn import lora
@@ -117,9 +117,15 @@ def make_optimizer(train: configs.Train) -> optax.GradientTransformation:
             b1=train.beta1,
             b2=train.beta2,
             weight_decay=train.weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+            mask=_decayed,
         ),
     )
+
+
+def _decayed(params: Any) -> Any:
+    """Which parameters weight decay applies to, by name: vectors of scanned layers are stacked, and
+    so have as many axes as a matrix."""
+    return path_aware_map(lambda path, _: path[-1] in ("kernel", lora.A, lora.B), params)
 
 
 def learning_rate(train: configs.Train) -> optax.Schedule:

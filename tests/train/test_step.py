@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from flax.traverse_util import flatten_dict
 
 from stunet.parallel import mesh as meshes
 from stunet.train.state import (
@@ -162,3 +163,18 @@ def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolut
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     for tree in (state.params, state.ema, optax.tree.get(state.opt_state, "mu")):
         assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+
+
+def test_weight_decay_shrinks_kernels_alone_also_of_scanned_layers():
+    config = tiny.config(
+        model=dict(scan_layers=True, layers_per_level=3), train=dict(weight_decay=0.1)
+    )
+    state = random_state(config, meshes.make_mesh(config.mesh))
+    optimizer = make_optimizer(config.train)
+    still = jax.tree.map(jnp.zeros_like, state.params)
+    updates, _ = optimizer.update(still, state.opt_state, state.params)
+    moved = {path[-1]: set() for path in flatten_dict(updates)}
+    for path, change in flatten_dict(updates).items():
+        moved[path[-1]].add(bool(np.any(change)))
+    assert moved.pop("kernel") == {True}
+    assert moved == {name: {False} for name in ("scale", "bias", "positional_embedding")}
