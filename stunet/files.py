@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,6 +25,28 @@ def atomic(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(directory: Path, refusal: str) -> Iterator[int | None]:
+    """Within: no other process has `directory` locked. Gives a descriptor, which holds the lock for
+    a child too that inherits it; None where the file system locks no directories.
+
+    Raises:
+        UserError: another has; it says `refusal`.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(refusal) from error
+        except OSError:  # As of some network file systems.
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def user_cache(what: str) -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import re
@@ -12,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from stunet import files
 from stunet.errors import UserError
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.show import Board
@@ -78,7 +78,12 @@ def run(
     if done:
         board.say(f"{len(done)} of {len(entries)} were done already")
 
-    with _lock(workdir) as lock, _signals(running) as stopped, board:
+    busy = (
+        f"a sweep is running in {workdir}, or members that one has left behind; wait for them, or "
+        "end them"
+    )
+    # Its processes hold it too, if they outlive this one.
+    with files.locked(workdir, busy) as lock, _signals(running) as stopped, board:
         while running or (waiting and not stopped):
             for entry in [] if stopped else list(waiting):
                 broken = [name for name in getattr(entry, "after", ()) if name in failed]
@@ -149,28 +154,6 @@ def _begins(workdir: pathlib.Path, entry: Entry) -> str:
         return "begins"
     at = last_metrics(workdir, entry.name).get("step")
     return "begins" if at is None else f"continues, from about update {at}"
-
-
-@contextlib.contextmanager
-def _lock(workdir: pathlib.Path) -> Iterator[int | None]:
-    """Within: no other sweep runs in `workdir`. The processes hold it too, if they outlive us."""
-    directory = os.open(workdir, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(directory)
-        raise UserError(
-            f"a sweep is running in {workdir}, or members that one has left behind; "
-            "wait for them, or end them"
-        ) from error
-    except OSError:  # Some network file systems lock no directories.
-        os.close(directory)
-        yield None
-        return
-    try:
-        yield directory
-    finally:
-        os.close(directory)
 
 
 @contextlib.contextmanager

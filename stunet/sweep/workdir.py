@@ -71,16 +71,22 @@ def claim(workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str
             _refuse(workdir, f"{was.name} is there and not here")
         if was.command != now.command:
             _refuse(workdir, f"the command of {was.name} is another there")
+    written = {}
     for member in entries:
-        if isinstance(member, Member) and config_file(workdir, member).exists():
-            there = configs.read(config_file(workdir, member))
-            if differences := configs.differences(there, member.config):
-                _refuse(workdir, f"of {member.name}, {'; '.join(differences)}")
+        if isinstance(member, Member):
+            file, config = config_file(workdir, member), member.config
+            if file.exists():
+                there = configs.read(file)
+                if differences := configs.differences(there, config):
+                    _refuse(workdir, f"of {member.name}, {'; '.join(differences)}")
+                if not config.text.fingerprint:  # Its training has noted it there since.
+                    text = dataclasses.replace(config.text, fingerprint=there.text.fingerprint)
+                    config = dataclasses.replace(config, text=text)
+            written[file] = config
     with refusal_explained(workdir, "choose a --workdir in which you may create files"):
         workdir.mkdir(parents=True, exist_ok=True)
-        for member in entries:
-            if isinstance(member, Member):
-                configs.write(member.config, config_file(workdir, member))
+        for file, config in written.items():
+            configs.write(config, file)
         manifest = Manifest(
             command=old.command if old else tuple(command),
             commit=old.commit if old else commit(),

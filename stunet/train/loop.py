@@ -14,7 +14,7 @@ import numpy as np
 from stunet import configs
 from stunet.data import media, pipeline, sources
 from stunet.errors import UserError
-from stunet.files import full_disk_explained, refusal_explained
+from stunet.files import full_disk_explained, locked, refusal_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train import initial
@@ -65,6 +65,12 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
         with refusal_explained(workdir, "choose a --workdir in which you may create files"):
             claim_workdir(config, workdir)
             if is_first:
+                # A second run would take the first one's unfinished checkpoints for what a killed
+                # run left, and remove them.
+                busy = (
+                    f"a training is running in {workdir}; wait for it, or choose another --workdir"
+                )
+                stack.enter_context(locked(workdir, busy))
                 clock.note(workdir)
         stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))

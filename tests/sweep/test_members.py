@@ -141,6 +141,20 @@ def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
     assert [e.name for e in manifest.entries] == ["seed=0", "seed=1", "seed=2", "s"]
     assert manifest.command == ("sweep",)
 
+    # What its training has noted since of the text encoder stays.
+    file = directory / "seed=0" / "config.json"
+    config = configs.read(file)
+    text = dataclasses.replace(config.text, encoder="t5:/weights", fingerprint="abc")
+    configs.write(dataclasses.replace(config, text=text), file)
+    encoded = [
+        Member(
+            m.name, dataclasses.replace(m.config, text=dataclasses.replace(text, fingerprint=""))
+        )
+        for m in grown[:1]
+    ]
+    workdirs.claim(directory, [*encoded, *grown[1:], step], ["again"])
+    assert configs.read(file).text.fingerprint == "abc"
+
     configs.write(tiny.config(), tmp_path / "run" / "config.json")
     with pytest.raises(UserError, match="holds a single training run"):
         workdirs.claim(tmp_path / "run", two, ["sweep"])

@@ -122,6 +122,10 @@ def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     while not (metrics.exists() and metrics.read_text().count("\n") > 3):
         assert process.poll() is None
         time.sleep(0.05)
+    # Another, which would remove a checkpoint that the first one is writing, is refused.
+    second = tiny.run(*arguments, "--config.train.steps=100000")
+    assert second.returncode == 1
+    assert f"a training is running in {workdir}" in second.stderr.splitlines()[-1]
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0
