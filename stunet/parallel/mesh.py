@@ -98,9 +98,14 @@ def count_slices(devices: Sequence[jax.Device]) -> int:
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
+def batch_ways(mesh: Mesh | AbstractMesh) -> int:
+    """Parts that a batch is split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:
     """Raises: UserError, if the parts of a batch do not split evenly over the mesh."""
-    ways = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    ways = batch_ways(mesh)
     if train.batch_size % (ways * train.accumulate):
         raise UserError(
             f"train.batch_size is {train.batch_size}, which does not split over "
@@ -154,3 +159,9 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """Makes one global batch of what each process has read: its `hosts.batch_rows`."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def split_rows(x: np.ndarray, rows: np.ndarray, mesh: Mesh) -> jax.Array:
+    """`x[rows]`, which every process has whole, as a batch that is split over the mesh."""
+    x = np.asarray(x)[rows]
+    return jax.make_array_from_callback(x.shape, batch_sharding(mesh), lambda part: x[part])

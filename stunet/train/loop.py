@@ -55,7 +55,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch(config.train, mesh)
     train_source = sources.make_source(config, "train")
-    validate, preview = make_validation(config), make_preview(config, workdir)
+    validate, preview = make_validation(config), make_preview(config, workdir, mesh)
     if not (workdir / "config.json").exists():
         initial.check(config, mesh)
     is_first = hosts.is_first()
@@ -236,7 +236,7 @@ def make_validation(config: configs.Config):
     return validate
 
 
-def make_preview(config: configs.Config, workdir: pathlib.Path):
+def make_preview(config: configs.Config, workdir: pathlib.Path, mesh: jax.sharding.Mesh):
     """Returns `preview(params, step, metrics)`: clips for held-out captions into `samples/`.
 
     A super-resolution network enlarges the held-out clips themselves, made small, or fills in what
@@ -251,10 +251,15 @@ def make_preview(config: configs.Config, workdir: pathlib.Path):
     sample, given = make_sampler(config), None
     if clean := conditioning(config).clean:
         given = clean(to_float(np.stack([e["video"] for e in examples])), config)
+    # Filled up, so that they split over the mesh: else every chip would compute all of them.
+    ways = meshes.batch_ways(mesh)
+    rows = np.resize(np.arange(len(examples)), -(-len(examples) // ways) * ways)
+    first = jax.jit(lambda clips: clips[: len(examples)])
 
     def preview(params, step: int, metrics: Metrics) -> None:
-        *_, clips = sample(params, text, mask, config.seed, given)
-        clips = hosts.whole(clips)
+        inputs = jax.tree.map(lambda x: meshes.split_rows(x, rows, mesh), (text, mask, given))
+        *_, clips = sample(params, *inputs[:2], config.seed, inputs[2])
+        clips = hosts.whole(first(clips))
         if hosts.is_first():
             stem = workdir / "samples" / f"step_{step:08d}"
             stem.parent.mkdir(exist_ok=True)

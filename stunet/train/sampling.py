@@ -118,13 +118,13 @@ def make_sampler(config: configs.Config, t_start: float = 1.0) -> Callable[..., 
         first_row: int = 0,
         start: Float[np.ndarray, "b t h w c"] | None = None,
     ) -> Iterator[Array]:
-        keys = row_keys(seed, first_row + np.arange(len(text)))
-        if isinstance(text, jax.Array):
-            # The noise lies as the text does, or the second step would be compiled for another
-            # layout than the first.
-            keys = jax.device_put(keys, text.sharding)
+        # The noise lies as the text does, or the second step would be compiled for another layout
+        # than the first.
+        lies = text.sharding if isinstance(text, jax.Array) else None
+        draw = jax.jit(row_keys, out_shardings=lies)
+        keys = draw(np.uint32(seed), first_row + np.arange(len(text)))
         state, given = first(keys, clean, level, start)
-        later = later_key(keys[0])
+        later = later_key(row_keys(seed, [first_row])[0])
         for i in range(config.sample.steps):
             state = step(params, text, text_mask, given, later, state, i)
             yield state.x0

@@ -97,7 +97,7 @@ def test_samples_while_training_are_held_out_clips_enlarged(trained, tmp_path, m
     monkeypatch.setattr(
         loop, "make_sampler", lambda config: lambda *a: given.append(a[-1]) or SAMPLE(*a)
     )
-    loop.make_preview(CONFIG, tmp_path)(
+    loop.make_preview(CONFIG, tmp_path, meshes.make_mesh(CONFIG.mesh))(
         state.ema, 30, SimpleNamespace(picture=lambda *p: pictures.append(p))
     )
     assert [name for _, name, _ in pictures] == ["samples/clips", "samples/xt"]
