@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 
 import av
@@ -202,6 +203,51 @@ def test_corrupt_video_is_skipped_and_named(folder, tmp_path):
         "broken.mp4",
         "z.avi",
     }
+
+
+def test_names_that_are_no_utf8_cost_nothing(folder, tmp_path):
+    odd = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"broken\xe9.mp4", b"short\xe9.mp4")]
+    try:
+        shutil.copy(folder / "a.mp4", folder / odd[0])
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (folder / odd[1]).write_text("no video at all")
+    shutil.copy(folder / "c.mp4", folder / odd[2])
+    # Python's own spelling in JSON, of a name and of half a pair of surrogates in a caption.
+    (folder / "captions.jsonl").write_text(json.dumps({"file": odd[0], "caption": "a \ud83d"}))
+    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
+    assert (summary.train_clips + summary.val_clips, summary.captioned) == (34, 1)
+    assert summary.skipped.keys() == {r"broken\udce9.mp4"}
+    assert r"short\udce9.mp4" in str(summary)
+    str(summary).encode()
+    builder = tfds.builder_from_directory(tmp_path / "out")
+    stored = [e for split in ("train", "val") for e in builder.as_data_source(split)]
+    captions = {e["source"].decode(): e["caption"].decode() for e in stored}
+    assert captions[r"caf\udce9.mp4#0"] == r"a \ud83d"
+    (folder / "captions.jsonl").write_text(json.dumps({"file": r"caf\udce9.mp4", "caption": "x"}))
+    assert find_videos(folder)[odd[0]] == "x"
+
+
+def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatch):
+    failure = ValueError("no such\npixel format")
+
+    class Failing(_FakeClips):
+        def __iter__(self):
+            yield next(super().__iter__())
+            raise failure
+
+    monkeypatch.setattr(
+        prepare_module,
+        "decode_clips",
+        lambda path, *cut: Failing(2) if path.name == "a.mp4" else decode_clips(path, *cut),
+    )
+    summary = prepare(folder, tmp_path / "out", **SIZE, **QUIET)
+    assert summary.train_clips + summary.val_clips == 10
+    assert "ValueError: no such pixel format" in summary.skipped["a.mp4"]
+    assert "a.mp4" in summary.skipped["a.mp4"]
+    for failure in (MemoryError(), UserError("a mistake")):
+        with pytest.raises(type(failure)):
+            prepare(folder, tmp_path / "more", **SIZE, **QUIET)
 
 
 def test_nothing_to_prepare(tmp_path):
