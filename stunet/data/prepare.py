@@ -4,6 +4,7 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -350,7 +351,8 @@ def _listed_captions(directory: Path) -> tuple[dict[str, str], Path | None]:
 
 
 def _json_rows(path: Path):
-    for line, text in enumerate(_read(path).splitlines(), 1):
+    # Not `splitlines`, which also splits at characters that JSON leaves as they are within texts.
+    for line, text in enumerate(_read(path).split("\n"), 1):
         if text.strip():
             try:
                 yield line, json.loads(text)
@@ -359,9 +361,14 @@ def _json_rows(path: Path):
 
 
 def _csv_rows(path: Path):
-    reader = csv.DictReader(_read(path).splitlines())
-    for row in reader:
-        yield reader.line_num, row
+    # Keeps the ends of lines: a quoted caption may hold some.
+    reader = csv.DictReader(io.StringIO(_read(path), newline=""))
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        # DictReader itself counts a line when its row is whole.
+        raise UserError(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from error
 
 
 def _read(path: Path) -> str:

@@ -344,6 +344,24 @@ def test_captions_from_csv_text_or_nowhere(tmp_path):
     assert find_videos(tmp_path) == captions
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_captions_may_hold_what_ends_lines_elsewhere(tmp_path, end):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    captions = {"a.mp4": "a\u2028cat\x85sits", "b.mp4": "on\x0ba\x1cmat"}
+    lines = [
+        json.dumps({"file": name, "caption": caption}, ensure_ascii=False)
+        for name, caption in captions.items()
+    ]
+    (tmp_path / "captions.jsonl").write_bytes(end.join([*lines, ""]).encode())
+    in_one_line = {name: " ".join(caption.split()) for name, caption in captions.items()}
+    assert find_videos(tmp_path) == in_one_line
+    (tmp_path / "captions.jsonl").unlink()
+    lines = ["file,caption", f'a.mp4,"a cat sits{end}on a mat"', 'b.mp4,"on\u2028a mat"', ""]
+    (tmp_path / "captions.csv").write_bytes(end.join(lines).encode())
+    assert find_videos(tmp_path) == {"a.mp4": "a cat sits on a mat", "b.mp4": "on a mat"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -351,6 +369,7 @@ def test_captions_from_csv_text_or_nowhere(tmp_path):
         ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
         ("captions.jsonl", "3", "line 1: expected texts"),
         ("captions.csv", "name,caption\na.mp4,x\n", "line 2: expected texts"),
+        ("captions.csv", 'file,caption\na.mp4,"x\n' + 200_000 * "y", "line 3: not CSV"),
         ("captions.jsonl", '{"file": "/elsewhere/a.mp4", "caption": "x"}', "none of them"),
     ],
 )
