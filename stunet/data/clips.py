@@ -39,7 +39,7 @@ class ClipRecords:
       shape: (t, h, w, c); None for what differs from record to record and was not asked for.
       fps: frames per second, or None if the data set does not say.
       text_shape: (l, d) of the stored text states, or None if there are none.
-      metadata: what `prepare` noted in clips.json; empty for a data set made otherwise.
+      metadata: as `read_metadata`.
     """
 
     def __init__(
@@ -208,7 +208,8 @@ def _open_data_set(directory: Path):
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """What `prepare` noted beside the records; empty for a data set made otherwise.
+    """The `fps` and `text_encoder` that `prepare` noted beside the records; empty for a data set
+    made otherwise.
 
     Raises:
       UserError: the file is damaged.
@@ -217,8 +218,10 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        noted = json.loads(path.read_text())
+        # Of the rest nothing is read, and older files list every video: much to keep in memory.
+        return {key: noted[key] for key in ("fps", "text_encoder") if key in noted}
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stunet.data.decode import VIDEO_SUFFIXES, CorruptVideo, decode_clips
-from stunet.data.records import METADATA_FILE, ClipWriter
+from stunet.data.records import METADATA_FILE, VIDEOS_FILE, ClipWriter
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
 
@@ -159,11 +159,14 @@ def prepare(
                 "fingerprint": text_fingerprint,
             },
             "val_fraction": val_fraction,
+        }
+        videos = {
             "videos": done.clips,
             "skipped": done.skipped,
             "too_short": done.too_short,
         }
-        (partial / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
+        for file, content in ((METADATA_FILE, metadata), (VIDEOS_FILE, videos)):
+            (partial / file).write_text(json.dumps(content, indent=1) + "\n")
     return PrepareSummary(
         output_dir=output_dir,
         train_clips=sum(video["train"] for video in done.clips),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 
 import av
@@ -199,10 +200,28 @@ def test_corrupt_video_is_skipped_and_named(folder, tmp_path):
     assert summary.skipped.keys() == {"broken.mp4", "z.avi"}
     assert "broken.mp4" in str(summary)
     assert summary.train_clips + summary.val_clips == 22
-    assert json.loads((tmp_path / "out" / "clips.json").read_text())["skipped"].keys() == {
-        "broken.mp4",
-        "z.avi",
-    }
+    noted = json.loads((tmp_path / "out" / "videos.json").read_text())
+    assert noted["skipped"].keys() == {"broken.mp4", "z.avi"}
+    assert noted["too_short"] == ["c.mp4"]
+    assert [(v["file"], v["train"] + v["val"]) for v in noted["videos"]] == [
+        ("a.mp4", 12),
+        ("deep/b.mp4", 10),
+    ]
+
+
+def test_opening_takes_no_memory_for_the_list_of_videos(folder, tmp_path):
+    out = tmp_path / "out"
+    prepare(folder, out, **SIZE, **QUIET)
+    assert "b.mp4" not in (out / "clips.json").read_text()
+    # Data sets were once written with the list in clips.json.
+    former = json.loads((out / "videos.json").read_text())
+    former["videos"] *= 1000
+    former |= json.loads((out / "clips.json").read_text())
+    (out / "clips.json").write_text(json.dumps(former))
+    (out / "videos.json").unlink()
+    records = ClipRecords(out, "val")
+    assert (len(records), records.fps) == (3, SIZE["fps"])
+    assert len(pickle.dumps(records)) < 10_000
 
 
 def test_names_that_are_no_utf8_cost_nothing(folder, tmp_path):
