@@ -4,10 +4,13 @@ TFDS describes the files, ArrayRecord reads them, and `stunet.data.records` take
 """
 
 import bisect
+import contextlib
+import errno
 import itertools
 import json
 import operator
 import os
+import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +39,7 @@ class ClipRecords:
       shape: (t, h, w, c); None for what differs from record to record and was not asked for.
       fps: frames per second, or None if the data set does not say.
       text_shape: (l, d) of the stored text states, or None if there are none.
-      metadata: what `prepare` noted in clips.json; empty for a data set made otherwise.
+      metadata: as `read_metadata`.
     """
 
     def __init__(
@@ -77,8 +80,8 @@ class ClipRecords:
             class label, whose name becomes the caption. Without any, captions are empty.
 
         Raises:
-          UserError: no such data set, split or feature; other clips than asked for; a damaged file.
-            Also while reading, for a damaged record.
+          UserError: no such data set, split or feature; other clips than asked for; a damaged file;
+            more files than this process may open. The last two while reading, too.
         """
         self.directory, self.split = Path(directory), split
         info = _open_data_set(self.directory)
@@ -112,6 +115,7 @@ class ClipRecords:
             raise UserError(
                 f"{self.directory} has no split {split!r}; it has {', '.join(info.splits)}"
             ) from error
+        _allow_open_files()
         _check_files(self._files)
         self._records = array_record_data_source.ArrayRecordDataSource(self._files)
         self._ends = list(itertools.accumulate(file.take for file in self._files))
@@ -126,6 +130,7 @@ class ClipRecords:
         try:
             example = self._fields.parse(self._records[index])
         except (RuntimeError, DecodeError, KeyError, ValueError, IndexError) as error:
+            _check_open_files(error, self.directory, len(self._files))
             raise UserError(f"{self._place(index)} is damaged ({error})") from error
         if None in self._fields.shape:
             example["video"] = self._fit(example["video"], index)
@@ -203,7 +208,8 @@ def _open_data_set(directory: Path):
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """What `prepare` noted beside the records; empty for a data set made otherwise.
+    """The `fps` and `text_encoder` that `prepare` noted beside the records; empty for a data set
+    made otherwise.
 
     Raises:
       UserError: the file is damaged.
@@ -212,8 +218,10 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        noted = json.loads(path.read_text())
+        # Of the rest nothing is read, and older files list every video: much to keep in memory.
+        return {key: noted[key] for key in ("fps", "text_encoder") if key in noted}
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
 
 
@@ -231,7 +239,8 @@ def _check_files(files) -> None:
             reader = array_record_module.ArrayRecordReader(str(file.filename))
             count = reader.num_records()
             reader.close()
-        except RuntimeError:
+        except RuntimeError as error:
+            _check_open_files(error, os.path.dirname(file.filename), len(files))
             count = 0
         if count != file.examples_in_shard:
             raise UserError(
@@ -241,6 +250,27 @@ def _check_files(files) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(check, files))
+
+
+def _allow_open_files() -> None:
+    """Raises this process's limit of open files to what it may be: ArrayRecord keeps every file
+    open that it has read of, and a terabyte of clips is thousands. The usual limit is 1,024, for
+    the sake of programs that use `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Some systems state no limit and refuse it.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _check_open_files(error: Exception, directory: str | Path, count: int) -> None:
+    """Raises if ArrayRecord failed for want of files to open: it quotes the system's message."""
+    if any(os.strerror(code) in str(error) for code in (errno.EMFILE, errno.ENFILE)):
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise UserError(
+            f"too many files are open: {directory} has {count} for this split, and this process may"
+            f" open {limit} in all; raise that (ulimit -Hn), or prepare with a larger shard_bytes"
+        ) from error
 
 
 def _say_shape(shape) -> str:

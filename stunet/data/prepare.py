@@ -4,13 +4,14 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stunet.data.decode import VIDEO_SUFFIXES, CorruptVideo, decode_clips
-from stunet.data.records import METADATA_FILE, ClipWriter
+from stunet.data.records import METADATA_FILE, VIDEOS_FILE, ClipWriter
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
 
@@ -67,7 +68,7 @@ class PrepareSummary:
             lines.append(f"too short for one clip: {', '.join(self.too_short)}")
         if self.dropped_frames:
             lines.append(f"{self.dropped_frames} frames at the ends of videos fill no clip")
-        return "\n".join(lines)
+        return _readable("\n".join(lines))
 
 
 def prepare(
@@ -117,7 +118,7 @@ def prepare(
       progress: whether to show a bar on a terminal.
 
     Returns:
-      Counts, and the videos that were skipped because they are corrupt.
+      Counts, and the videos that were skipped because they cannot be decoded.
 
     Raises:
       UserError: nothing to read, nowhere to write, an argument out of range, a full disk. Nothing
@@ -158,11 +159,14 @@ def prepare(
                 "fingerprint": text_fingerprint,
             },
             "val_fraction": val_fraction,
+        }
+        videos = {
             "videos": done.clips,
             "skipped": done.skipped,
             "too_short": done.too_short,
         }
-        (partial / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
+        for file, content in ((METADATA_FILE, metadata), (VIDEOS_FILE, videos)):
+            (partial / file).write_text(json.dumps(content, indent=1) + "\n")
     return PrepareSummary(
         output_dir=output_dir,
         train_clips=sum(video["train"] for video in done.clips),
@@ -195,13 +199,14 @@ def _write_clips(spooled, captions, shape, writer, encode_text, val_fraction, pr
     hidden = None if progress else True
     videos = zip(spooled, encoded, strict=True)
     for (video, result), text in tqdm(videos, total=len(captions), unit="video", disable=hidden):
+        name = _readable(video)
         if isinstance(result, CorruptVideo):
-            done.skipped[video] = str(result)
+            done.skipped[name] = _readable(str(result))
             continue
         spool, num_clips, dropped_frames = result
         done.dropped_frames += dropped_frames
         if not num_clips:
-            done.too_short.append(video)
+            done.too_short.append(name)
             continue
         # The sum of fractions may miss a whole number by a rounding error.
         owed += val_fraction * num_clips
@@ -215,10 +220,10 @@ def _write_clips(spooled, captions, shape, writer, encode_text, val_fraction, pr
             for i in range(num_clips):
                 clip = np.frombuffer(file.read(math.prod(shape)), np.uint8).reshape(shape)
                 split = "train" if i < num_clips - val else "val"
-                writer.write(split, {"video": clip, "source": f"{video}#{i}", **example})
+                writer.write(split, {"video": clip, "source": f"{name}#{i}", **example})
         spool.unlink()
         done.clips.append(
-            {"file": video, "caption": captions[video], "train": num_clips - val, "val": val}
+            {"file": name, "caption": captions[video], "train": num_clips - val, "val": val}
         )
     return done
 
@@ -254,7 +259,7 @@ def _decode_all(input_dir, videos, partial, shape, fps, workers) -> Iterator[tup
         clips = decode_clips(input_dir / video, frames, fps, height, width, channels)
         try:
             with spool.open("wb") as file:
-                for clip in clips:
+                for clip in _or_corrupt(clips, input_dir / video):
                     file.write(clip.data)
                     if stop.is_set():
                         break
@@ -280,12 +285,26 @@ def _decode_all(input_dir, videos, partial, shape, fps, workers) -> Iterator[tup
             pool.shutdown(cancel_futures=True)
 
 
+def _or_corrupt(clips: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    """The clips of a video. Whatever else goes wrong in decoding it is told as a CorruptVideo: one
+    odd file of thousands is to cost no more than itself."""
+    try:
+        yield from clips
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
+
+
 def find_videos(directory: Path) -> dict[str, str]:
     """Maps each video below `directory`, as its path from there, to its caption.
 
     A caption comes from `captions.jsonl` (one `{"file": "a.mp4", "caption": "..."}` a line) or
     `captions.csv` (columns `file` and `caption`) in `directory`, or else from `a.txt` beside
     `a.mp4`; a video without any has the empty caption. Files are sorted, so that two runs agree.
+    A caption file writes names that are no UTF-8 as `prepare` does, in the records and elsewhere:
+    `caf\\udce9.mp4`.
 
     Raises:
       UserError: no such folder, no video in it, or a caption file that cannot be understood.
@@ -304,12 +323,12 @@ def find_videos(directory: Path) -> dict[str, str]:
     for path in files:
         name = path.relative_to(directory).as_posix()
         beside = path.with_suffix(".txt")
-        if name not in listed and beside.is_file():
+        if _readable(name) not in listed and beside.is_file():
             captions[name] = _one_line(_read(beside))
         else:
-            captions[name] = listed.get(name, "")
+            captions[name] = listed.get(_readable(name), "")
     # Nothing but misses means that the paths are written from elsewhere, and every caption is lost.
-    if listed and not captions.keys() & listed.keys():
+    if listed and not listed.keys() & set(map(_readable, captions)):
         raise UserError(
             f"{listing} names {next(iter(listed))!r} and so on, none of them a video of"
             f" {directory}; write paths from that folder, such as {next(iter(captions))!r}"
@@ -329,13 +348,14 @@ def _listed_captions(directory: Path) -> tuple[dict[str, str], Path | None]:
                 fields = (row.get("file"), row.get("caption")) if isinstance(row, dict) else ()
                 if not fields or not all(isinstance(field, str) for field in fields):
                     raise UserError(f"{path}, line {line}: expected texts 'file' and 'caption'")
-                captions[Path(fields[0]).as_posix()] = _one_line(fields[1])
+                captions[_readable(Path(fields[0]).as_posix())] = _one_line(fields[1])
             return captions, path
     return {}, None
 
 
 def _json_rows(path: Path):
-    for line, text in enumerate(_read(path).splitlines(), 1):
+    # Not `splitlines`, which also splits at characters that JSON leaves as they are within texts.
+    for line, text in enumerate(_read(path).split("\n"), 1):
         if text.strip():
             try:
                 yield line, json.loads(text)
@@ -344,9 +364,14 @@ def _json_rows(path: Path):
 
 
 def _csv_rows(path: Path):
-    reader = csv.DictReader(_read(path).splitlines())
-    for row in reader:
-        yield reader.line_num, row
+    # Keeps the ends of lines: a quoted caption may hold some.
+    reader = csv.DictReader(io.StringIO(_read(path), newline=""))
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        # DictReader itself counts a line when its row is whole.
+        raise UserError(f"{path}, line {reader.reader.line_num}: not CSV ({error})") from error
 
 
 def _read(path: Path) -> str:
@@ -357,4 +382,10 @@ def _read(path: Path) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return _readable(" ".join(text.split()))
+
+
+def _readable(text: str) -> str:
+    """The text as UTF-8 can hold it. Python reads bytes of file names that are no UTF-8, and such
+    escapes in JSON, as halves of surrogate pairs; these are spelt out, as in `caf\\udce9.mp4`."""
+    return text.encode(errors="backslashreplace").decode()

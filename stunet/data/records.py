@@ -24,8 +24,10 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from stunet.errors import UserError
 
-# What `prepare` notes beside the records: frames per second, text encoder, sources.
+# What `prepare` notes beside the records: frames per second, text encoder; and, by itself because
+# only people read it and it may be large, what became of each video.
 METADATA_FILE = "clips.json"
+VIDEOS_FILE = "videos.json"
 
 
 class ClipWriter:
@@ -92,7 +94,7 @@ class ClipWriter:
             features=_features(shape, text_shape),
             split_infos=infos,
             check_data=False,
-            description=f"Clips cut by stunet; {METADATA_FILE} says from what and how.",
+            description=f"Clips cut by stunet; {METADATA_FILE} says how, {VIDEOS_FILE} from what.",
         )
         return sum(path.stat().st_size for path in self._directory.glob("*.array_record-*"))
 

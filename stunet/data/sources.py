@@ -36,6 +36,21 @@ class First:
         return self._source.truth(index)
 
 
+class Spread:
+    """`length` examples of a source, evenly spaced, or all if there are fewer."""
+
+    def __init__(self, source: Source, length: int):
+        self._source, self._length = source, min(length, len(source))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self._length:
+            raise IndexError(f"clip {index} of {self._length}")
+        return self._source[index * len(self._source) // self._length]
+
+
 class Cut:
     """Clips of `frames` frames, cut from the longer ones of a source: as many as each holds, each
     beginning with the last frame of the one before, as the windows of a cascade do.
@@ -141,6 +156,15 @@ def make_source(config: configs.Config, split: str) -> Source:
     if whole.frames > span:
         source = Cut(source, whole.frames, span)
     return Strided(source, data.stride) if data.stride > 1 else source
+
+
+def sample(source: Source, num: int, data: configs.Data) -> Source:
+    """A source whose first `num` clips, or all if there are fewer, stand for those of `source`.
+
+    Stored clips lie in the order of their videos, so that the first ones may be of the first class
+    alone: evenly spaced ones are taken. Clips that are made are independent, and the first do.
+    """
+    return Spread(source, num) if data.source == "clips" else source
 
 
 def _moving_digits(config: configs.Config, split: str) -> Source:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stunet import configs
 from stunet.data.decode import VIDEO_SUFFIXES, decode_clips
-from stunet.data.sources import Source, make_source
+from stunet.data.sources import Source, make_source, sample
 from stunet.errors import UserError
 from stunet.evaluate import metrics
 
@@ -83,7 +83,7 @@ class FirstFrames:
 
 
 def own(whole: configs.Config, num: int) -> Comparison:
-    """With the run's held-out clips, whose captions are sampled for, and its training clips.
+    """With some of the run's held-out clips, whose captions are sampled for, and training clips.
 
     Args:
       whole: config of whole clips.
@@ -92,7 +92,9 @@ def own(whole: configs.Config, num: int) -> Comparison:
     Raises:
       UserError: there are no held-out clips.
     """
-    held_out, training = (make_source(whole, split) for split in ("val", "train"))
+    held_out, training = (
+        sample(make_source(whole, split), num, whole.data) for split in ("val", "train")
+    )
     if not len(held_out):
         raise UserError("the source has no held-out clips to compare with")
     chosen = [i % len(held_out) for i in range(num)]

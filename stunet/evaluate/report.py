@@ -250,7 +250,8 @@ def _pictures(arms: Arms, budget: int) -> str:
 def _real(config: configs.Config) -> tuple[bytes, bytes] | None:
     """GIF and X-T slices of the held-out clips whose captions the samples were drawn for."""
     try:
-        source = sources.make_source(config, "val")
+        held_out = sources.make_source(config, "val")
+        source = sources.sample(held_out, config.sample.num, config.data)
         examples = [source[i] for i in range(min(config.sample.num, len(source)))]
     except UserError:  # The data need not be where the report is made.
         return None

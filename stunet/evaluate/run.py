@@ -73,9 +73,10 @@ def evaluate(
 ) -> Evaluation:
     """Samples `num` clips with the newest checkpoint's averaged weights, and compares.
 
-    Clip i has the caption of held-out clip i; if there are fewer of those, captions are taken
-    again, with other noise. A temporal super-resolution network by itself fills in between the
-    true keyframes of that clip. Sets of clips are compared with the first `num` training clips.
+    Each clip has the caption of one of `num` held-out clips, as `sources.sample` takes them; if
+    there are fewer of those, captions are taken again, with other noise. A temporal
+    super-resolution network by itself fills in between the true keyframes of that clip. Sets of
+    clips are compared with `num` training clips, taken likewise.
 
     Batches are split over all devices, and what was measured of each is kept in `out`: the same
     call again goes on where this one was stopped.

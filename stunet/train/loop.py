@@ -219,6 +219,7 @@ def make_validation(config: configs.Config):
             f"there are {len(source)} held-out clips, fewer than one batch of {train.batch_size}; "
             "set log.validate_every to 0, or prepare more clips"
         )
+    source = sources.sample(source, count * train.batch_size, config.data)
     step = jax.jit(make_validation_step(config))
 
     def validate(params, mesh) -> dict[str, float]:
@@ -244,7 +245,8 @@ def make_preview(config: configs.Config, workdir: pathlib.Path, mesh: jax.shardi
     """
     if not config.log.sample_every:
         return None
-    source = sources.make_source(config, "val")
+    held_out = sources.make_source(config, "val")
+    source = sources.sample(held_out, config.sample.num, config.data)
     examples = [source[i] for i in range(min(config.sample.num, len(source)))]
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
     captions = [e["caption"] for e in examples]

@@ -5,7 +5,9 @@ import concurrent.futures
 import io
 import json
 import multiprocessing
+import os
 import pickle
+import resource
 
 import grain
 import numpy as np
@@ -16,6 +18,7 @@ from google.protobuf import json_format
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from stunet.data import clips
 from stunet.data.clips import ClipRecords
 from stunet.data.records import ClipWriter
 from stunet.errors import UserError
@@ -130,6 +133,40 @@ def test_damaged_record_is_named_when_it_is_read(directory):
     with pytest.raises(UserError, match=f"record {position} of .*{path.name} is damaged"):
         records[100]
     assert_same(records[101], example(101))
+
+
+@pytest.fixture
+def few_files():
+    """`few_files(n)` lets this process open that many more files, until it asks for its right."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(more):
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, hard))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_record_files_than_a_process_usually_opens(tmp_path, few_files, monkeypatch):
+    writer = ClipWriter(tmp_path, "clips", shard_bytes=1)
+    for i in range(150):
+        writer.write("train", example(i))
+    writer.close(SHAPE, TEXT_SHAPE)
+    few_files(60)
+    records = ClipRecords(tmp_path, "train")
+    for i in range(150):
+        assert_same(records[i], example(i))
+    # Where it has no right to more, the files are not called damaged.
+    monkeypatch.setattr(clips, "_allow_open_files", lambda: None)
+    del records
+    few_files(60)
+    records = ClipRecords(tmp_path, "train")
+    with pytest.raises(UserError, match=r"too many files are open: .* has 150 .*ulimit"):
+        [records[i] for i in range(150)]
+    with pytest.raises(UserError, match=r"too many files are open: .* has 150 .*ulimit"):
+        clips._check_files(records._files)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import pickle
 import shutil
 
 import av
@@ -198,10 +200,73 @@ def test_corrupt_video_is_skipped_and_named(folder, tmp_path):
     assert summary.skipped.keys() == {"broken.mp4", "z.avi"}
     assert "broken.mp4" in str(summary)
     assert summary.train_clips + summary.val_clips == 22
-    assert json.loads((tmp_path / "out" / "clips.json").read_text())["skipped"].keys() == {
-        "broken.mp4",
-        "z.avi",
-    }
+    noted = json.loads((tmp_path / "out" / "videos.json").read_text())
+    assert noted["skipped"].keys() == {"broken.mp4", "z.avi"}
+    assert noted["too_short"] == ["c.mp4"]
+    assert [(v["file"], v["train"] + v["val"]) for v in noted["videos"]] == [
+        ("a.mp4", 12),
+        ("deep/b.mp4", 10),
+    ]
+
+
+def test_opening_takes_no_memory_for_the_list_of_videos(folder, tmp_path):
+    out = tmp_path / "out"
+    prepare(folder, out, **SIZE, **QUIET)
+    assert "b.mp4" not in (out / "clips.json").read_text()
+    # Data sets were once written with the list in clips.json.
+    former = json.loads((out / "videos.json").read_text())
+    former["videos"] *= 1000
+    former |= json.loads((out / "clips.json").read_text())
+    (out / "clips.json").write_text(json.dumps(former))
+    (out / "videos.json").unlink()
+    records = ClipRecords(out, "val")
+    assert (len(records), records.fps) == (3, SIZE["fps"])
+    assert len(pickle.dumps(records)) < 10_000
+
+
+def test_names_that_are_no_utf8_cost_nothing(folder, tmp_path):
+    odd = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"broken\xe9.mp4", b"short\xe9.mp4")]
+    try:
+        shutil.copy(folder / "a.mp4", folder / odd[0])
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (folder / odd[1]).write_text("no video at all")
+    shutil.copy(folder / "c.mp4", folder / odd[2])
+    # Python's own spelling in JSON, of a name and of half a pair of surrogates in a caption.
+    (folder / "captions.jsonl").write_text(json.dumps({"file": odd[0], "caption": "a \ud83d"}))
+    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
+    assert (summary.train_clips + summary.val_clips, summary.captioned) == (34, 1)
+    assert summary.skipped.keys() == {r"broken\udce9.mp4"}
+    assert r"short\udce9.mp4" in str(summary)
+    str(summary).encode()
+    builder = tfds.builder_from_directory(tmp_path / "out")
+    stored = [e for split in ("train", "val") for e in builder.as_data_source(split)]
+    captions = {e["source"].decode(): e["caption"].decode() for e in stored}
+    assert captions[r"caf\udce9.mp4#0"] == r"a \ud83d"
+    (folder / "captions.jsonl").write_text(json.dumps({"file": r"caf\udce9.mp4", "caption": "x"}))
+    assert find_videos(folder)[odd[0]] == "x"
+
+
+def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatch):
+    failure = ValueError("no such\npixel format")
+
+    class Failing(_FakeClips):
+        def __iter__(self):
+            yield next(super().__iter__())
+            raise failure
+
+    monkeypatch.setattr(
+        prepare_module,
+        "decode_clips",
+        lambda path, *cut: Failing(2) if path.name == "a.mp4" else decode_clips(path, *cut),
+    )
+    summary = prepare(folder, tmp_path / "out", **SIZE, **QUIET)
+    assert summary.train_clips + summary.val_clips == 10
+    assert "ValueError: no such pixel format" in summary.skipped["a.mp4"]
+    assert "a.mp4" in summary.skipped["a.mp4"]
+    for failure in (MemoryError(), UserError("a mistake")):
+        with pytest.raises(type(failure)):
+            prepare(folder, tmp_path / "more", **SIZE, **QUIET)
 
 
 def test_nothing_to_prepare(tmp_path):
@@ -298,6 +363,24 @@ def test_captions_from_csv_text_or_nowhere(tmp_path):
     assert find_videos(tmp_path) == captions
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_captions_may_hold_what_ends_lines_elsewhere(tmp_path, end):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    captions = {"a.mp4": "a\u2028cat\x85sits", "b.mp4": "on\x0ba\x1cmat"}
+    lines = [
+        json.dumps({"file": name, "caption": caption}, ensure_ascii=False)
+        for name, caption in captions.items()
+    ]
+    (tmp_path / "captions.jsonl").write_bytes(end.join([*lines, ""]).encode())
+    in_one_line = {name: " ".join(caption.split()) for name, caption in captions.items()}
+    assert find_videos(tmp_path) == in_one_line
+    (tmp_path / "captions.jsonl").unlink()
+    lines = ["file,caption", f'a.mp4,"a cat sits{end}on a mat"', 'b.mp4,"on\u2028a mat"', ""]
+    (tmp_path / "captions.csv").write_bytes(end.join(lines).encode())
+    assert find_videos(tmp_path) == {"a.mp4": "a cat sits on a mat", "b.mp4": "on a mat"}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -305,6 +388,7 @@ def test_captions_from_csv_text_or_nowhere(tmp_path):
         ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
         ("captions.jsonl", "3", "line 1: expected texts"),
         ("captions.csv", "name,caption\na.mp4,x\n", "line 2: expected texts"),
+        ("captions.csv", 'file,caption\na.mp4,"x\n' + 200_000 * "y", "line 3: not CSV"),
         ("captions.jsonl", '{"file": "/elsewhere/a.mp4", "caption": "x"}', "none of them"),
     ],
 )

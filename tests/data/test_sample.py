@@ -1,0 +1,100 @@
+"""Some clips stand for all: of stored ones, which lie class by class, every class is among them."""
+
+import json
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from stunet.data import media, sources
+from stunet.data.records import ClipWriter
+from stunet.evaluate import comparison, report
+from stunet.parallel import mesh as meshes
+from stunet.train import loop
+
+CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # of the tiny config
+CLIPS = {"train": 36, "val": 8}  # of each class
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Of records as `prepare` writes them: class by class, the clips of each equally bright."""
+    writer = ClipWriter(tmp_path, "clips", shard_bytes=10**6)
+    for number, name in enumerate(CLASSES):
+        for split, count in CLIPS.items():
+            for i in range(count):
+                writer.write(
+                    split,
+                    {
+                        "video": np.full(SHAPE, number, np.uint8),
+                        "caption": name,
+                        "source": f"{name}#{i}",
+                        "text": np.zeros(TEXT_SHAPE, np.float32),
+                        "text_mask": np.ones(TEXT_SHAPE[:1], bool),
+                    },
+                )
+    writer.close(SHAPE, TEXT_SHAPE)
+    (tmp_path / "clips.json").write_text(json.dumps({"fps": 8}))
+    return tiny.config(
+        data=dict(source="clips", path=str(tmp_path), fps=8.0),
+        log=dict(validate_every=1, validate_clips=20, sample_every=1),
+        sample=dict(num=5),
+    )
+
+
+def test_what_sampled_clips_are_compared_with_is_of_all_classes(config):
+    for num in (5, 10, 17, 40):
+        against = comparison.own(config, num)
+        references = [against.reference[i]["caption"] for i in range(against.references)]
+        assert len(against.captions) == len(references) == num
+        for captions in (against.captions, references):
+            counts = [list(captions).count(name) for name in CLASSES]
+            assert max(counts) - min(counts) <= 1
+        real = [against.real[i]["caption"] for i in against.chosen]
+        assert real == list(against.captions)
+
+
+def test_captions_are_taken_again_when_all_clips_are_taken(config):
+    against = comparison.own(config, 90)
+    assert list(against.captions[:40]) == list(against.captions[40:80])
+    assert against.captions[:40].count("C") == CLIPS["val"]
+    assert len(against.reference) == against.references == 90
+
+
+def test_validation_is_of_all_classes(config, monkeypatch):
+    monkeypatch.setattr(
+        loop, "make_validation_step", lambda _: lambda params, batch: {"x": batch["video"].mean()}
+    )
+    mesh = meshes.make_mesh(config.mesh)
+    with meshes.use(mesh, config.mesh.clip_axis):
+        measured = loop.make_validation(config)(None, mesh)
+    assert measured["val/loss"] == pytest.approx(2)  # the mean of 0, 1, 2, 3, 4
+
+
+def test_samples_and_the_clips_shown_beside_them_are_of_all_classes(config, tmp_path, monkeypatch):
+    shown, write_gif = [], media.write_gif
+
+    def note(path, clips, fps, captions):
+        shown.append(list(captions))
+        write_gif(path, clips, fps, captions)
+
+    monkeypatch.setattr(media, "write_gif", note)
+    monkeypatch.setattr(loop, "make_sampler", lambda _: lambda *_: (jnp.zeros((5, *SHAPE)),))
+    loop.make_preview(config, tmp_path)(None, 1, mock.Mock())
+    assert report._real(config)
+    assert shown == [list(CLASSES)] * 2
+
+
+@pytest.mark.parametrize("source", ["moving_digits", "motions"])
+def test_of_clips_that_are_made_the_first_are_taken(source):
+    config = tiny.config(data=dict(source=source))
+    made = {split: sources.make_source(config, split) for split in ("train", "val")}
+    against = comparison.own(config, 6)
+    for i in range(6):
+        assert against.captions[i] == made["val"][i]["caption"]
+        for given, split in ((against.reference, "train"), (against.real, "val")):
+            np.testing.assert_array_equal(given[i]["video"], made[split][i]["video"])
+    # What moves in them stays known.
+    assert isinstance(against.real, type(made["val"]))
