@@ -31,7 +31,8 @@ class Metric(NamedTuple):
         by name. Those that `figures.FIGURES` names are figures of each clip; the others are what
         `compare` needs. Empty, where clips have nothing of the kind.
       compare: (arrays of some clips, of those they are compared with) -> figures of the whole set.
-      check: of clips' (frames, rows, columns), raises UserError where they cannot be measured.
+      check: of clips' (frames, rows, columns), raises UserError where they cannot be measured; it
+        is called before any are sampled.
       beside: metrics without which this one misleads.
     """
 
@@ -88,7 +89,7 @@ def _pixels(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
 
 
 def _flow(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
-    if not pixels.has_flow(clips):
+    if not pixels.has_flow(clips.shape[1:4]):
         return {}
     lengths, changes = pixels.flow_histograms(pixels.farneback(clips))
     return {"flow_distance of": lengths, "flow_change_distance of": changes}
@@ -119,8 +120,15 @@ def _compare_logits(some: Arrays, others: Arrays, shape: Shape) -> dict[str, flo
 
 METRICS = {
     "coherence": Metric("how objects move that can be tracked", _coherence),
-    "pixels": Metric("differences of frames, optical flow, detail", _pixels),
-    "flow": Metric("distances of flow histograms from training clips", _flow, _compare_flow),
+    "pixels": Metric(
+        "differences of frames, optical flow, detail", _pixels, check=pixels.check_flow
+    ),
+    "flow": Metric(
+        "distances of flow histograms from training clips",
+        _flow,
+        _compare_flow,
+        check=pixels.check_flow,
+    ),
     "fvd": Metric(
         "Fréchet distance of I3D logits from training clips, beside that of real clips and that of "
         "real clips whose frames are shuffled",
