@@ -9,7 +9,7 @@ import numpy as np
 
 from stunet.errors import choose
 from stunet.evaluate import coherence, i3d, pixels
-from stunet.evaluate.frechet import frechet_distance
+from stunet.evaluate.frechet import FEWEST, frechet_distance
 from stunet.evaluate.scene import Scene
 from stunet.evaluate.tracking import Clips
 
@@ -34,6 +34,7 @@ class Metric(NamedTuple):
       check: of clips' (frames, rows, columns), raises UserError where they cannot be measured; it
         is called before any are sampled.
       beside: metrics without which this one misleads.
+      fewest: clips of each set without which it cannot be computed.
     """
 
     summary: str
@@ -41,6 +42,7 @@ class Metric(NamedTuple):
     compare: Callable[[Arrays, Arrays, Shape], dict[str, float]] | None = None
     check: Callable[[Shape], None] = lambda shape: None
     beside: tuple[str, ...] = ()
+    fewest: int = 1
 
 
 def parse(names: str) -> tuple[str, ...]:
@@ -136,6 +138,7 @@ METRICS = {
         _compare_logits,
         check=lambda shape: i3d.check_clips(shape[0]),
         beside=("flow",),
+        fewest=FEWEST,
     ),
 }
 # Those that take seconds, and need no weights.

@@ -10,9 +10,9 @@ from scenes import scaled
 
 from stunet import configs
 from stunet.data import media
-from stunet.data.sources import make_source
+from stunet.data.sources import First, make_source
 from stunet.errors import UserError
-from stunet.evaluate import figures, metrics, run
+from stunet.evaluate import comparison, figures, metrics, run
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
 from stunet.train.flops import sampling_flops
@@ -138,6 +138,62 @@ def test_a_frechet_distance_stands_beside_that_of_shuffled_clips(workdir, tmp_pa
     words = "Fréchet distance of I3D logits, 20 clips at 2x16 enlarged to 224x224"
     assert written["words"] == {"frechet_i3d": words}
     assert written["sets"] == {"generated": 20, "real": 20, "shuffled": 20, "reference": 20}
+
+
+@pytest.fixture
+def few_held_out(monkeypatch):
+    """`few_held_out(count)`: the source has no more held-out clips than that."""
+
+    def limit(count):
+        def make(config, split):
+            source = make_source(config, split)
+            return First(source, count) if split == "val" else source
+
+        monkeypatch.setattr(comparison, "make_source", make)
+
+    return limit
+
+
+def test_sets_that_are_compared_are_as_large_as_each_other(
+    workdir, tmp_path, features, few_held_out, monkeypatch
+):
+    few_held_out(17)
+    distance = metrics.frechet_distance
+    compared = []
+
+    def noting(one, other):
+        compared.append((len(one), len(other)))
+        return distance(one, other)
+
+    monkeypatch.setattr(metrics, "frechet_distance", noting)
+    options = dict(metrics="fvd", num=20, out=tmp_path)
+    found = run.evaluate(workdir, **options)
+    words = "Fréchet distance of I3D logits, 17 clips against 20 at 2x16 enlarged to 224x224"
+    assert found.words == {"frechet_i3d": words}
+    assert found.clips == {"generated": 20, "real": 17, "shuffled": 17, "reference": 20}
+    # All generated ones are compared as well, as an FVD if they are enough.
+    assert compared == [(20, 20), (17, 20), (17, 20), (17, 20)]
+    monkeypatch.setattr(metrics, "FVD_CLIPS", 20)
+    monkeypatch.setattr(metrics, "FVD_FRAMES", 8)
+    monkeypatch.setattr(metrics, "FVD_SIZE", 2)
+    both = run.evaluate(workdir, **options)
+    assert set(both.words) == {"fvd", "frechet_i3d"}
+    assert both.generated["frechet_i3d"][0] == found.generated["frechet_i3d"][0]
+    assert both.generated["fvd"][0] != found.generated["frechet_i3d"][0]
+    assert "fvd" not in both.real
+
+
+def test_too_few_clips_are_found_before_any_is_sampled(workdir, tmp_path, features, few_held_out):
+    def stop(done, total):
+        pytest.fail("it samples")
+
+    options = dict(metrics="fvd", out=tmp_path, on_step=stop)
+    sentence = "fvd needs 16 clips of each set, and there are 15 generated, 15 held-out, 15 ref"
+    with pytest.raises(UserError, match=sentence):
+        run.evaluate(workdir, num=15, **options)
+    few_held_out(3)
+    with pytest.raises(UserError, match="are 64 generated, 3 held-out, 64 reference ones"):
+        run.evaluate(workdir, **options)
 
 
 def test_a_protocol_brings_its_own_clips(workdir, tmp_path, features):
