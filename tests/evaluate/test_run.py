@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import stand_in
 import tiny
 from scenes import scaled
 
@@ -13,6 +14,8 @@ from stunet.data import media
 from stunet.data.sources import First, make_source
 from stunet.errors import UserError
 from stunet.evaluate import comparison, figures, metrics, run
+from stunet.evaluate.generating import make_generator
+from stunet.evaluate.measuring import read_clips
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
 from stunet.train.flops import sampling_flops
@@ -252,6 +255,13 @@ def test_what_no_caption_told_is_not_asked():
     assert scene_of(make_source(two, "val"), [0]) == Scene()
 
 
+def test_a_clip_without_its_last_frames_is_the_same_scene():
+    cut, whole = (make_source(config(frames=n, cut_from=10), "val") for n in (9, 10))
+    assert scene_of(cut, [0, 1]).cut(9).described() == scene_of(whole, [0, 1]).cut(9).described()
+    pieces = make_source(config(frames=5, cut_from=10), "val")
+    assert scene_of(pieces, [0, 1]) == Scene()
+
+
 def test_tables_have_a_row_for_each_figure_that_any_column_has():
     columns = {
         "one": {"coherent": np.array([1.0, 0.0]), "speed": np.array([1.0, np.nan])},
@@ -307,3 +317,31 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
     ((keyframes, augmentation),) = given
     np.testing.assert_allclose(keyframes, real[:, ::4], atol=1e-6)
     assert augmentation == 0
+
+
+@pytest.mark.parametrize("cut_from", [9, 10])
+def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
+    cascaded, tmp_path, monkeypatch, cut_from
+):
+    # Keyframes are 4 frames of the source apart, and one frame between two of them is made.
+    strided = config(frames=3, stride=2, cut_from=cut_from)
+    stand_in.save(dataclasses.replace(strided, tsr=configs.Tsr(stride=2)), tmp_path)
+    source = make_source(config(frames=9), "val")
+    whole = scaled([source[i]["video"] for i in range(2)])
+    given = []
+    fill = cascade.fill
+
+    def noting(loaded, keyframes, *args, **kwargs):
+        given.append(keyframes)
+        return fill(loaded, keyframes, *args, **kwargs)
+
+    monkeypatch.setattr(cascade, "fill", noting)
+    for runs in (dict(workdir=cascaded / "keyframes", tsr=tmp_path), dict(workdir=tmp_path)):
+        generator = make_generator(**runs)
+        real = read_clips(make_source(generator.whole, "val"), range(2))
+        np.testing.assert_array_equal(real, whole[:, ::2])
+        clips = generator.make(0, ["", ""], real, lambda *step: None)
+        assert clips.shape == real.shape
+        assert generator.borders == (2,)
+        assert configs.frame_rate(generator.whole.data) == generator.config.data.fps / 2
+    np.testing.assert_array_equal(given[1], whole[:, ::4])
