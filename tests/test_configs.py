@@ -39,6 +39,8 @@ def test_written_config_reads_back(tmp_path):
         ({"train__steps": True}, "train.steps is True; it must be a whole number"),
         ({"train__steps": 0}, "train.steps is 0; it must be at least 1"),
         ({"train__learning_rate": 0}, "train.learning_rate is 0.0; it must be above 0"),
+        ({"train__beta1": 1}, "train.beta1 is 1.0; it must be below 1"),
+        ({"train__beta2": 1}, "train.beta2 is 1.0; it must be below 1"),
         ({"train__learning_rate": float("nan")}, "train.learning_rate is nan; it must be a num"),
         ({"diffusion__prediction": "x"}, "diffusion.prediction is 'x'; .*choose one of 'eps'"),
         ({"data__source": "moving_digit"}, "did you mean 'moving_digits'"),

@@ -156,9 +156,10 @@ def _checked(key: str, value, kind, limits):
         ("least", lambda limit: value < limit),
         ("above", lambda limit: value <= limit),
         ("most", lambda limit: value > limit),
+        ("below", lambda limit: value >= limit),
     ):
         if limits[word] is not None and broken(limits[word]):
-            phrase = {"least": "at least", "above": "above", "most": "at most"}[word]
+            phrase = {"least": "at least", "most": "at most"}.get(word, word)
             raise UserError(f"{key} is {value}; it must be {phrase} {limits[word]}")
     return value
 

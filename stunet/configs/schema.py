@@ -5,11 +5,11 @@ import typing
 from collections.abc import Iterator
 
 
-def _field(default, doc: str, *, least=None, above=None, most=None, choices=None):
+def _field(default, doc: str, *, least=None, above=None, most=None, below=None, choices=None):
     """A key with its documentation and range."""
     return dataclasses.field(
         default=default,
-        metadata=dict(doc=doc, least=least, above=above, most=most, choices=choices),
+        metadata=dict(doc=doc, least=least, above=above, most=most, below=below, choices=choices),
     )
 
 
@@ -260,8 +260,9 @@ class Train:
     final_learning_rate: float = _field(
         0.0, "at the end of the cosine decay, as a share of `learning_rate`", least=0, most=1
     )
-    beta1: float = _field(0.9, "AdamW's", least=0, most=1)
-    beta2: float = _field(0.99, "AdamW's", least=0, most=1)
+    # At 1 the correction of the first update's bias would be 0/0.
+    beta1: float = _field(0.9, "AdamW's", least=0, below=1)
+    beta2: float = _field(0.99, "AdamW's", least=0, below=1)
     weight_decay: float = _field(0.0, "AdamW's, on matrices and kernels alone", least=0)
     clip_norm: float = _field(1.0, "largest norm of the whole gradient", above=0)
     ema_decay: float = _field(

@@ -65,18 +65,18 @@ class Cut:
             length: frames of the source's clips.
             frames: at most `length`.
         """
-        self._source, self._frames = source, frames
+        self.source, self._frames = source, frames
         self._hop = max(1, frames - 1)
         self.pieces = (length - frames) // self._hop + 1
 
     def __len__(self) -> int:
-        return len(self._source) * self.pieces
+        return len(self.source) * self.pieces
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         clip, piece = divmod(index, self.pieces)
-        example, begin = self._source[clip], piece * self._hop
+        example, begin = self.source[clip], piece * self._hop
         return example | {"video": example["video"][begin : begin + self._frames]}
 
 

@@ -41,10 +41,31 @@ def answers(arms: Arms, order: Sequence[str]) -> list[str]:
         # That of clips seen already, which says less.
         if name == TRAINING and VALIDATION in told:
             continue
-        sign = 1 if better[name] == "lower" else -1
-        ranked = sorted(values, key=lambda arm: sign * t_interval(list(values[arm].values())).mean)
-        lines.append(_answer(name, better[name], ranked, values, order))
+        lines.append(_answer(name, better[name], _ranked(values, better[name]), values, order))
     return lines[:_MOST_ANSWERS] or ["No figure is shared by two arms."]
+
+
+def _ranked(values: Mapping[str, Mapping[int | None, float]], side: str) -> list[str]:
+    """The best arm, and the others from near to far.
+
+    Two arms are compared on the seeds of both, by which it is also judged whether they differ:
+    means over unequal seeds may say the opposite. Where there is no such seed, the means are left.
+    """
+
+    def gap(one: str, other: str) -> float:
+        paired = paired_difference(values[one], values[other])
+        return paired.mean if paired else mean(one) - mean(other)
+
+    def mean(arm: str) -> float:
+        return t_interval(list(values[arm].values())).mean
+
+    sign = 1 if side == "lower" else -1
+    best, *others = values
+    for arm in others:
+        if sign * gap(arm, best) < 0:
+            best = arm
+    others = [arm for arm in values if arm != best]
+    return [best, *sorted(others, key=lambda arm: sign * gap(arm, best))]
 
 
 def _answer(name: str, side: str, ranked: Sequence[str], values, arms: Sequence[str]) -> str:
@@ -53,20 +74,25 @@ def _answer(name: str, side: str, ranked: Sequence[str], values, arms: Sequence[
     shown = {arm: f"<b>{page.swatch(arms.index(arm), arm)}</b>" for arm in ranked}
     head = f"{'Lowest' if side == 'lower' else 'Highest'} {html.escape(name)}: {shown[best]}, "
     head += f"{value_of(means[best])}. "
-    told, untold, single = [], [], []
+    sign = 1 if side == "lower" else -1
+    told, opposed, untold, single = [], [], [], []
     for arm in others:
         gap = paired_difference(values[arm], values[best])
         if gap is None or gap.half is None:
             single.append(shown[arm])
         elif gap.excludes_zero():
-            told.append(f"{shown[arm]} by {value_of(Interval(abs(gap.mean), gap.half, gap.n))}")
+            # With unequal seeds, A may beat B, B beat C, and C beat A.
+            way = told if sign * gap.mean > 0 else opposed
+            way.append(f"{shown[arm]} by {value_of(Interval(abs(gap.mean), gap.half, gap.n))}")
         else:
             untold.append(f"{shown[arm]} ({value_of(gap)})")
     worse = "higher" if side == "lower" else "lower"
+    on_both = f"Clearly {side} on the seeds of both"
     return head + " ".join(
         sentence
         for sentence in (
             f"Clearly {worse}: {', '.join(told)}." if told else "",
+            f"{on_both}: {', '.join(opposed)}." if opposed else "",
             f"Not told apart from it: {', '.join(untold)}." if untold else "",
             f"A single seed cannot rank: {', '.join(single)}." if single else "",
         )

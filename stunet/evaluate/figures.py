@@ -69,7 +69,7 @@ def measure(
     if stage is not None:
         found |= coherence.motion(clips, stage, looks=looks, truth=truth, borders=borders)
     found |= pixels.figures(clips, borders)
-    if reference is not None and pixels.has_flow(clips):
+    if reference is not None and pixels.has_flow(clips.shape[1:4]):
         flow, change = pixels.flow_distance(pixels.farneback(clips), pixels.farneback(reference))
         found["flow_distance"] = np.full(len(clips), flow)
         found["flow_change_distance"] = np.full(len(clips), change)

@@ -64,14 +64,12 @@ def make_generator(
     common = dict(config=config, identity=identity)
     devices = jax.local_device_count()
     if tsr or kind(config) == "tsr":
-        # Whole clips, where a network makes a part of one, or every so many-th frame.
-        whole = _of_whole_clips(config)
         if tsr:
             parts = _cascaded(config, runs[tsr], workdir, tsr, devices, settings, sample)
         else:
-            parts = _filled(config, whole, workdir, devices, settings, sample)
+            parts = _filled(config, workdir, devices, settings, sample)
         given = "" if tsr else "true keyframes"
-        return Generator(whole=whole, given=given, **parts, **common)
+        return Generator(given=given, **parts, **common)
     if augmentation is not None:
         raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
     text.check_unconditioned(workdir, config)
@@ -100,14 +98,16 @@ def _cascaded(config, tsr_config, workdir, tsr, devices, settings, sample) -> di
         return cascade.through(load(), captions, **options, **settings).clips
 
     return dict(
+        whole=_of_whole_clips(config, tsr_config, config.data.frames),
         borders=cascade.find_borders(tsr_config, config.data.frames),
         operations=sampling_flops(config) + sampling_flops(tsr_config, windows),
         make=make,
     )
 
 
-def _filled(config, whole, workdir, devices, settings, sample) -> dict[str, Any]:
-    count = len(range(0, whole.data.frames, config.tsr.stride))
+def _filled(config, workdir, devices, settings, sample) -> dict[str, Any]:
+    source_frames = config.data.cut_from or configs.span(config.data)
+    count = len(range(0, source_frames, config.tsr.stride * config.data.stride))
     load = functools.cache(lambda: text.load(workdir, devices=devices, **sample))
     # True keyframes are not augmented unless it is asked.
     settings = settings | {"augmentation": settings["augmentation"] or 0.0}
@@ -118,6 +118,7 @@ def _filled(config, whole, workdir, devices, settings, sample) -> dict[str, Any]
         return cascade.fill(load(), keyframes, captions, **options, **settings).clips
 
     return dict(
+        whole=_of_whole_clips(config, config, count),
         borders=cascade.find_borders(config, count),
         operations=sampling_flops(config, cascade.count_windows(config, count)),
         make=make,
@@ -134,10 +135,9 @@ def _identity(workdir: pathlib.Path, config: configs.Config) -> Any:
     return [json.loads(json.dumps(dataclasses.asdict(config))), step, made]
 
 
-def _of_whole_clips(config: configs.Config) -> configs.Config:
-    """The config of the clips that keyframes are taken from, and that windows are cut from."""
-    data = config.data
-    frames = data.cut_from or configs.span(data)
-    return dataclasses.replace(
-        config, data=dataclasses.replace(data, frames=frames, stride=1, cut_from=0)
-    )
+def _of_whole_clips(config: configs.Config, tsr: configs.Config, keyframes: int) -> configs.Config:
+    """The config of the clips that the `tsr` network makes of so many keyframes: they have every
+    `data.stride`-th frame of the source, as its windows have."""
+    frames = (keyframes - 1) * tsr.tsr.stride + 1
+    data = dataclasses.replace(config.data, frames=frames, stride=tsr.data.stride)
+    return dataclasses.replace(config, data=data)

@@ -9,7 +9,7 @@ import numpy as np
 
 from stunet.errors import choose
 from stunet.evaluate import coherence, i3d, pixels
-from stunet.evaluate.frechet import frechet_distance
+from stunet.evaluate.frechet import FEWEST, frechet_distance
 from stunet.evaluate.scene import Scene
 from stunet.evaluate.tracking import Clips
 
@@ -31,8 +31,10 @@ class Metric(NamedTuple):
         by name. Those that `figures.FIGURES` names are figures of each clip; the others are what
         `compare` needs. Empty, where clips have nothing of the kind.
       compare: (arrays of some clips, of those they are compared with) -> figures of the whole set.
-      check: of clips' (frames, rows, columns), raises UserError where they cannot be measured.
+      check: of clips' (frames, rows, columns), raises UserError where they cannot be measured; it
+        is called before any are sampled.
       beside: metrics without which this one misleads.
+      fewest: clips of each set without which it cannot be computed.
     """
 
     summary: str
@@ -40,6 +42,7 @@ class Metric(NamedTuple):
     compare: Callable[[Arrays, Arrays, Shape], dict[str, float]] | None = None
     check: Callable[[Shape], None] = lambda shape: None
     beside: tuple[str, ...] = ()
+    fewest: int = 1
 
 
 def parse(names: str) -> tuple[str, ...]:
@@ -88,7 +91,7 @@ def _pixels(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
 
 
 def _flow(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
-    if not pixels.has_flow(clips):
+    if not pixels.has_flow(clips.shape[1:4]):
         return {}
     lengths, changes = pixels.flow_histograms(pixels.farneback(clips))
     return {"flow_distance of": lengths, "flow_change_distance of": changes}
@@ -119,8 +122,15 @@ def _compare_logits(some: Arrays, others: Arrays, shape: Shape) -> dict[str, flo
 
 METRICS = {
     "coherence": Metric("how objects move that can be tracked", _coherence),
-    "pixels": Metric("differences of frames, optical flow, detail", _pixels),
-    "flow": Metric("distances of flow histograms from training clips", _flow, _compare_flow),
+    "pixels": Metric(
+        "differences of frames, optical flow, detail", _pixels, check=pixels.check_flow
+    ),
+    "flow": Metric(
+        "distances of flow histograms from training clips",
+        _flow,
+        _compare_flow,
+        check=pixels.check_flow,
+    ),
     "fvd": Metric(
         "Fréchet distance of I3D logits from training clips, beside that of real clips and that of "
         "real clips whose frames are shuffled",
@@ -128,6 +138,7 @@ METRICS = {
         _compare_logits,
         check=lambda shape: i3d.check_clips(shape[0]),
         beside=("flow",),
+        fewest=FEWEST,
     ),
 }
 # Those that take seconds, and need no weights.

@@ -5,6 +5,7 @@ OpenCV computes it.
 """
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float
@@ -48,7 +49,7 @@ def figures(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
     table["detail"] = np.mean(
         [_roughness(light, axis) for axis in (2, 3) if light.shape[axis] > 1], 0
     )
-    if has_flow(clips):
+    if has_flow(clips.shape[1:4]):
         flow = farneback(clips)
         table["flow"] = lengths(flow).mean(axis=(1, 2, 3))
         change = lengths(np.diff(flow, axis=1)).mean(axis=(2, 3))
@@ -61,9 +62,16 @@ def figures(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
     return table
 
 
-def has_flow(clips: Clips) -> bool:
-    """Whether the clips are large enough for a flow, and at least three frames long."""
-    return min(clips.shape[2:4]) >= FEWEST_ROWS and clips.shape[1] >= 3
+def has_flow(shape: tuple[int, int, int]) -> bool:
+    """Whether clips of so many frames, rows and columns are large enough for a flow, and at least
+    three frames long."""
+    return min(shape[1:]) >= FEWEST_ROWS and shape[0] >= 3
+
+
+def check_flow(shape: tuple[int, int, int]) -> None:
+    """Raises: UserError, if such clips have a flow and OpenCV is not installed."""
+    if has_flow(shape):
+        _opencv()
 
 
 def farneback(clips: Clips) -> Flow:
@@ -72,12 +80,7 @@ def farneback(clips: Clips) -> Flow:
     Raises:
       UserError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            "optical flow needs OpenCV: pip install opencv-python-headless, or stunet[evaluate]"
-        ) from error
+    cv2 = _opencv()
     grey = np.rint(255 * brightness(clips)).astype(np.uint8)
     n, t, height, width = grey.shape
     scale = max(1, round(_ROWS / min(height, width)))
@@ -92,6 +95,16 @@ def farneback(clips: Clips) -> Flow:
             small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
             flow[i, k] = small[..., ::-1] / scale
     return flow
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(
+            "optical flow needs OpenCV: pip install opencv-python-headless, or stunet[evaluate]"
+        ) from error
+    return cv2
 
 
 def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[float, float]:

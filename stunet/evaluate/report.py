@@ -258,7 +258,7 @@ def _real(config: configs.Config) -> tuple[bytes, bytes] | None:
     clips, captions = [e["video"] for e in examples], [e["caption"] for e in examples]
     with tempfile.TemporaryDirectory() as directory:
         gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")
-        media.write_gif(gif, np.stack(clips), config.data.fps, captions)
+        media.write_gif(gif, np.stack(clips), configs.frame_rate(config.data), captions)
         media.write_xt(xt, np.stack(clips), captions)
         return gif.read_bytes(), xt.read_bytes()
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from stunet import configs
+from stunet.errors import UserError
 from stunet.evaluate import comparison, figures
 from stunet.evaluate.generating import OnStep, make_generator
 from stunet.evaluate.kept import Kept
@@ -76,7 +77,8 @@ def evaluate(
     Each clip has the caption of one of `num` held-out clips, as `sources.sample` takes them; if
     there are fewer of those, captions are taken again, with other noise. A temporal
     super-resolution network by itself fills in between the true keyframes of that clip. Sets of
-    clips are compared with `num` training clips, taken likewise.
+    clips are compared with `num` training clips, taken likewise, as many of each as there are of
+    the smaller one.
 
     Batches are split over all devices, and what was measured of each is kept in `out`: the same
     call again goes on where this one was stopped.
@@ -101,8 +103,8 @@ def evaluate(
 
     Raises:
         UserError: a directory holds no training run or no checkpoint, or a spatial super-resolution
-            network; the runs do not go together; a metric cannot see such clips; or a protocol's
-            data are missing.
+            network; the runs do not go together; a metric cannot see such clips, or so few; or a
+            protocol's data are missing.
     """
     generator = make_generator(workdir, tsr=tsr, augmentation=augmentation, seed=seed, **sample)
     whole = generator.whole
@@ -112,8 +114,12 @@ def evaluate(
         against = comparison.own(whole, num or 64)
     chosen = parse(metrics or against.metrics)
     shape = (against.frames, whole.data.height, whole.data.width)
-    for name in chosen:
-        METRICS[name].check(shape)
+    unique = len(set(against.chosen))
+    sets = {"generated": len(against.captions)} | ({"held-out": unique} if unique else {})
+    # Distances between sets depend on their sizes: columns are of as many clips each.
+    equal = min(sets.values())
+    sets["reference"] = against.references
+    _check(chosen, shape, sets)
     out = out or (workdir / protocol.stem if protocol else workdir)
     borders = range(window, against.frames, window) if window else generator.borders
     measuring = Measuring(
@@ -126,7 +132,6 @@ def evaluate(
     compared = [name for name in chosen if METRICS[name].compare]
     generated, shown = measuring.generated(chosen, on_step)
     measured, reference = {"generated": generated}, {}
-    unique = len(set(against.chosen))
     if unique:
         held_out = (against.real, unique)
         measured["real"] = measuring.real("real", *held_out, chosen, on_clips)
@@ -143,11 +148,13 @@ def evaluate(
     clips |= {"reference": against.references} if compared else {}
     evaluation = Evaluation(
         columns={
-            name: _figures(sets, reference, shape, rows.get(name, (0,)))
-            for name, sets in measured.items()
+            name: _figures(found, reference, shape, rows.get(name, (0,)), (clips[name], equal))
+            for name, found in measured.items()
         },
         clips=clips,
-        words=dict([frechet_name(len(against.captions), against.references, shape)]),
+        words=dict(
+            frechet_name(count, against.references, shape) for count in (clips["generated"], equal)
+        ),
         file=out / FILE,
     )
     rate = configs.frame_rate(whole.data)
@@ -161,16 +168,36 @@ def evaluate(
     return evaluation
 
 
+def _check(metrics: Sequence[str], shape: tuple[int, int, int], sets: Mapping[str, int]) -> None:
+    """Raises UserError if a metric cannot be computed of such clips, or of so few in each set."""
+    for name in metrics:
+        METRICS[name].check(shape)
+        fewest = METRICS[name].fewest
+        if min(sets.values()) < fewest:
+            found = ", ".join(f"{count} {which}" for which, count in sets.items())
+            raise UserError(f"{name} needs {fewest} clips of each set, and there are {found} ones")
+
+
 def _figures(
-    measured: Measured, reference: Measured, shape: tuple[int, int, int], rows: Sequence[int]
+    measured: Measured,
+    reference: Measured,
+    shape: tuple[int, int, int],
+    rows: Sequence[int],
+    counts: Sequence[int],
 ) -> figures.Figures:
-    """Those of each clip, at `rows`, and those of the whole set, repeated over them."""
+    """Those of each clip, at `rows`, and those of the whole set, repeated over them.
+
+    The latter are of the first so many clips. Later counts replace earlier ones, but for an FVD,
+    which is not called that of fewer clips.
+    """
     found = {}
     for metric, arrays in measured.items():
         found |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in figures.FIGURES}
         if compare := METRICS[metric].compare:
-            values = compare(arrays, reference[metric], shape)
-            found |= {name: np.full(len(rows), value) for name, value in values.items()}
+            for count in dict.fromkeys(counts):
+                some = {k: v[:count] for k, v in arrays.items()}
+                values = compare(some, reference[metric], shape)
+                found |= {name: np.full(len(rows), value) for name, value in values.items()}
     return {name: found[name] for name in figures.FIGURES if name in found}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from stunet.data.motions import Motions, Stage
 from stunet.data.moving_digits import SPEEDS, MovingDigits
-from stunet.data.sources import Source
+from stunet.data.sources import Cut, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,17 @@ class Scene:
 
 
 def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Scene:
-    """What moves in these clips; nothing is known of videos, or of several digits.
+    """What moves in these clips; nothing is known of videos, of several digits, of clips that are
+    sub-sampled in time, or of later pieces of a clip.
 
     Args:
         source: where the clips are from.
         indices: which ones.
         told: whether whoever sampled was told, by captions or keyframes, which way objects move.
     """
+    if isinstance(source, Cut) and source.pieces == 1:
+        # The same clips, less a few last frames.
+        source = source.source
     if isinstance(source, Motions):
         truths = [source.truth(i) for i in indices]
         looks = [tuple(mover.look for mover in truth.movers) for truth in truths]

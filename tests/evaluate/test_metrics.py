@@ -1,5 +1,7 @@
 """The table of metrics: what a list names, and what a Fréchet distance may be called."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,14 @@ def test_few_or_small_clips_have_no_fvd(clips, references, shape, name, words):
     assert called == name
     assert words in said
     assert ("FVD" in said) == (name == "fvd")
+
+
+@pytest.mark.parametrize("name", ["pixels", "flow"])
+def test_without_opencv_clips_that_have_a_flow_are_refused_by_their_shape(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    metrics.METRICS[name].check((16, 4, 16))
+    with pytest.raises(UserError, match="optical flow needs OpenCV: pip install"):
+        metrics.METRICS[name].check((16, 8, 16))
 
 
 def test_flow_is_compared_as_whole_sets_are():

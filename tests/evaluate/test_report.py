@@ -3,17 +3,19 @@
 import base64
 import dataclasses
 import html.parser
+import io
 import json
 import re
 
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from stunet import configs
 from stunet.data import media
 from stunet.errors import UserError
-from stunet.evaluate import drawing
+from stunet.evaluate import drawing, report
 from stunet.evaluate.report import write_report
 from stunet.evaluate.results import flat
 from stunet.sweep import workdir as workdirs
@@ -238,6 +240,14 @@ def test_pictures_beyond_the_budget_are_left_out_and_named(sweep):
     assert len(source) < 5_000_000
     left_out = "temporal_resize_init=nearest,seed=2, temporal_resize_init=he,seed=2"
     assert f"Left out, to keep the page small: {left_out}" in page.text
+
+
+def test_real_clips_play_as_fast_as_their_source():
+    # Frames every 5 of the source's, at 8 a second.
+    gif, _ = report._real(tiny.config(data=dict(frames=4, stride=5)))
+    with Image.open(io.BytesIO(gif)) as image:
+        lasts = [image.seek(i) or image.info["duration"] for i in range(image.n_frames)]
+    assert sum(lasts) == 4 * 1000 * 5 / 8
 
 
 def test_mistakes_get_one_sentence(tmp_path, sweep):

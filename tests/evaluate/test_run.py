@@ -5,14 +5,17 @@ import json
 
 import numpy as np
 import pytest
+import stand_in
 import tiny
 from scenes import scaled
 
 from stunet import configs
 from stunet.data import media
-from stunet.data.sources import make_source
+from stunet.data.sources import First, make_source
 from stunet.errors import UserError
-from stunet.evaluate import figures, metrics, run
+from stunet.evaluate import comparison, figures, metrics, run
+from stunet.evaluate.generating import make_generator
+from stunet.evaluate.measuring import read_clips
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
 from stunet.train.flops import sampling_flops
@@ -140,6 +143,62 @@ def test_a_frechet_distance_stands_beside_that_of_shuffled_clips(workdir, tmp_pa
     assert written["sets"] == {"generated": 20, "real": 20, "shuffled": 20, "reference": 20}
 
 
+@pytest.fixture
+def few_held_out(monkeypatch):
+    """`few_held_out(count)`: the source has no more held-out clips than that."""
+
+    def limit(count):
+        def make(config, split):
+            source = make_source(config, split)
+            return First(source, count) if split == "val" else source
+
+        monkeypatch.setattr(comparison, "make_source", make)
+
+    return limit
+
+
+def test_sets_that_are_compared_are_as_large_as_each_other(
+    workdir, tmp_path, features, few_held_out, monkeypatch
+):
+    few_held_out(17)
+    distance = metrics.frechet_distance
+    compared = []
+
+    def noting(one, other):
+        compared.append((len(one), len(other)))
+        return distance(one, other)
+
+    monkeypatch.setattr(metrics, "frechet_distance", noting)
+    options = dict(metrics="fvd", num=20, out=tmp_path)
+    found = run.evaluate(workdir, **options)
+    words = "Fréchet distance of I3D logits, 17 clips against 20 at 2x16 enlarged to 224x224"
+    assert found.words == {"frechet_i3d": words}
+    assert found.clips == {"generated": 20, "real": 17, "shuffled": 17, "reference": 20}
+    # All generated ones are compared as well, as an FVD if they are enough.
+    assert compared == [(20, 20), (17, 20), (17, 20), (17, 20)]
+    monkeypatch.setattr(metrics, "FVD_CLIPS", 20)
+    monkeypatch.setattr(metrics, "FVD_FRAMES", 8)
+    monkeypatch.setattr(metrics, "FVD_SIZE", 2)
+    both = run.evaluate(workdir, **options)
+    assert set(both.words) == {"fvd", "frechet_i3d"}
+    assert both.generated["frechet_i3d"][0] == found.generated["frechet_i3d"][0]
+    assert both.generated["fvd"][0] != found.generated["frechet_i3d"][0]
+    assert "fvd" not in both.real
+
+
+def test_too_few_clips_are_found_before_any_is_sampled(workdir, tmp_path, features, few_held_out):
+    def stop(done, total):
+        pytest.fail("it samples")
+
+    options = dict(metrics="fvd", out=tmp_path, on_step=stop)
+    sentence = "fvd needs 16 clips of each set, and there are 15 generated, 15 held-out, 15 ref"
+    with pytest.raises(UserError, match=sentence):
+        run.evaluate(workdir, num=15, **options)
+    few_held_out(3)
+    with pytest.raises(UserError, match="are 64 generated, 3 held-out, 64 reference ones"):
+        run.evaluate(workdir, **options)
+
+
 def test_a_protocol_brings_its_own_clips(workdir, tmp_path, features):
     for i in range(20):
         file = tmp_path / "videos" / "YoYo" / f"{i:02}.mp4"
@@ -194,6 +253,13 @@ def test_what_no_caption_told_is_not_asked():
     assert scene_of(source, [0, 1], told=False).truth is None
     two = tiny.config(data=dict(num_digits=2))
     assert scene_of(make_source(two, "val"), [0]) == Scene()
+
+
+def test_a_clip_without_its_last_frames_is_the_same_scene():
+    cut, whole = (make_source(config(frames=n, cut_from=10), "val") for n in (9, 10))
+    assert scene_of(cut, [0, 1]).cut(9).described() == scene_of(whole, [0, 1]).cut(9).described()
+    pieces = make_source(config(frames=5, cut_from=10), "val")
+    assert scene_of(pieces, [0, 1]) == Scene()
 
 
 def test_tables_have_a_row_for_each_figure_that_any_column_has():
@@ -251,3 +317,31 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
     ((keyframes, augmentation),) = given
     np.testing.assert_allclose(keyframes, real[:, ::4], atol=1e-6)
     assert augmentation == 0
+
+
+@pytest.mark.parametrize("cut_from", [9, 10])
+def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
+    cascaded, tmp_path, monkeypatch, cut_from
+):
+    # Keyframes are 4 frames of the source apart, and one frame between two of them is made.
+    strided = config(frames=3, stride=2, cut_from=cut_from)
+    stand_in.save(dataclasses.replace(strided, tsr=configs.Tsr(stride=2)), tmp_path)
+    source = make_source(config(frames=9), "val")
+    whole = scaled([source[i]["video"] for i in range(2)])
+    given = []
+    fill = cascade.fill
+
+    def noting(loaded, keyframes, *args, **kwargs):
+        given.append(keyframes)
+        return fill(loaded, keyframes, *args, **kwargs)
+
+    monkeypatch.setattr(cascade, "fill", noting)
+    for runs in (dict(workdir=cascaded / "keyframes", tsr=tmp_path), dict(workdir=tmp_path)):
+        generator = make_generator(**runs)
+        real = read_clips(make_source(generator.whole, "val"), range(2))
+        np.testing.assert_array_equal(real, whole[:, ::2])
+        clips = generator.make(0, ["", ""], real, lambda *step: None)
+        assert clips.shape == real.shape
+        assert generator.borders == (2,)
+        assert configs.frame_rate(generator.whole.data) == generator.config.data.fps / 2
+    np.testing.assert_array_equal(given[1], whole[:, ::4])
