@@ -13,6 +13,7 @@ from stunet.configs.reading import (
     override,
     read,
     resolve,
+    same_text,
     write,
 )
 from stunet.configs.schema import (
@@ -67,6 +68,7 @@ __all__ = [
     "override",
     "read",
     "resolve",
+    "same_text",
     "span",
     "write",
 ]

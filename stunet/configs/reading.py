@@ -119,6 +119,11 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
+def same_text(one: Config, other: Config) -> bool:
+    """Whether both have the same text encoder, which may lie in another directory."""
+    return not any(d.startswith("text.") for d in differences(one, other))
+
+
 def _check_flags(overrides: Sequence[str]) -> None:
     known = dict(leaves())
     for flag in overrides:

@@ -54,7 +54,7 @@ class Model:
             In -1..1; of one caption one clip, of a list a batch.
 
         Raises:
-            UserError: a setting out of range.
+            UserError: a setting or the seed is out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         run = self.run

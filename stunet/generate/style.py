@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from stunet import configs
 from stunet.errors import UserError
 from stunet.generate.text import OnStep, Run, sample_clips
 from stunet.weights.style import check_alpha, interpolate
@@ -39,7 +40,7 @@ def stylise(
     Raises:
         UserError: an alpha is not in 0..1, or the two do not go together.
     """
-    if run.config.text != style.config.text:
+    if not configs.same_text(run.config, style.config):
         raise UserError(
             f"the text encoder is {dataclasses.asdict(run.config.text)}, and the style's "
             f"{dataclasses.asdict(style.config.text)}; train both with the same"

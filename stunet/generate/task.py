@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from stunet.errors import UserError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -81,7 +83,7 @@ class Task(NamedTuple):
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """The arguments of whatever samples."""
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=seed, default=0, help="of the noise")
     add_settings(parser)
 
 
@@ -98,6 +100,23 @@ def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
     """The settings of `configs.Sample` that the command line gives."""
     given = ("sampler", "steps", "guidance_scale")
     return {k: v for k in given if (v := getattr(arguments, k)) is not None}
+
+
+def check_seed(value: int) -> None:
+    """Checks that a seed is one that the config's `seed` could be.
+
+    Raises:
+        UserError: it is out of range.
+    """
+    if not 0 <= value < 2**31:
+        raise UserError(f"the seed is {value}; it must be 0 to {2**31 - 1}")
+
+
+def seed(text: str) -> int:
+    """A type of argparse's."""
+    value = int(text)
+    check_seed(value)
+    return value
 
 
 def at_least_one(text: str) -> int:

@@ -13,6 +13,7 @@ from stunet import configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
+from stunet.generate.task import check_seed
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import kind
@@ -135,7 +136,7 @@ def text_to_video(
         Clips in -1..1, and the run's config with those settings.
 
     Raises:
-        UserError: as `load_unconditioned`.
+        UserError: as `load_unconditioned`, or the seed is out of range.
     """
     run = load_unconditioned(workdir, **sample)
     clips = sample_clips(run, prompts, seed=seed, batch_size=batch_size, on_step=on_step)
@@ -167,7 +168,11 @@ def sample_clips(
 
     Returns:
         Clips in -1..1.
+
+    Raises:
+        UserError: the seed is out of range.
     """
+    check_seed(seed)
     count, steps = len(prompts), run.config.sample.steps
     devices = run.mesh.size
     size = -(-min(batch_size or count, count) // devices) * devices

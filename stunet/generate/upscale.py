@@ -26,6 +26,7 @@ from stunet.data.sources import make_encoder
 from stunet.diffusion import multidiffusion, upscaling
 from stunet.diffusion.samplers import SamplerState
 from stunet.errors import UserError
+from stunet.generate.task import check_seed
 from stunet.generate.text import OnStep, load_config
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
@@ -189,8 +190,10 @@ def upscale(
         on_step: called with the batches of segments done and their number, over all steps.
 
     Raises:
-        UserError: the clip, the overlap, the weights or the augmentation do not suit the run.
+        UserError: the clip, the overlap, the weights or the augmentation do not suit the run, or
+            the seed is out of range.
     """
+    check_seed(seed)
     low, config, parts = np.asarray(low, np.float32), upscaler.config, upscaler.parts
     _check(config, low, augmentation)
     data, steps, devices = config.data, config.sample.steps, upscaler.mesh.size

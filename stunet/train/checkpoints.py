@@ -8,6 +8,7 @@ without it to sample; `data` (the pipeline's position).
 
 import contextlib
 import pathlib
+import re
 import shutil
 import sys
 import textwrap
@@ -28,6 +29,9 @@ DataState = dict[str, int]
 
 # Writers that take longer are stuck; what they leave is removed when the run is continued.
 _WRITERS_SECONDS = 10
+
+# The codes of TensorStore's that tell of the files, and not of the system that they lie in.
+_OF_FILES = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 
 
 class Checkpoints:
@@ -98,7 +102,7 @@ class Checkpoints:
         """The newest checkpoint, laid out as `abstract` says, whatever mesh it was saved on.
 
         Raises:
-            UserError: the checkpoint is damaged, or is that of another network.
+            UserError: the checkpoint cannot be read, is damaged or is that of another network.
         """
         loaded = self._load(items(abstract) | {"data": None})
         data = loaded.pop("data")
@@ -118,12 +122,31 @@ class Checkpoints:
             return self._orbax.load_checkpointables(step, abstract)
         # Orbax passes on whatever its readers raise: there is no narrower type.
         except Exception as error:
-            # Theirs may go on for pages, with every weight's shape.
-            reason = textwrap.shorten(str(error) or repr(error), 200, placeholder=" ...")
+            cause = error
+            while cause.__cause__:  # Orbax's own say that the handler is incompatible, always.
+                cause = cause.__cause__
+            # It may go on for pages, with every weight's shape or with TensorStore's settings.
+            reason = (str(cause) or repr(cause)).split(" [tensorstore_spec=")[0]
+            reason = textwrap.shorten(reason, 400, placeholder=" ...")
+            advice = (
+                "it is damaged or of another network: remove that directory to go on from the "
+                "checkpoint before it"
+                if _tells_of_files(cause)
+                else "nothing is known to be wrong with it: try again, or with more memory"
+            )
             raise UserError(
-                f"cannot read checkpoint {self.directory / str(step)} ({reason}); it is damaged or "
-                "of another network: remove that directory to go on from the checkpoint before it"
+                f"cannot read checkpoint {self.directory / str(step)} ({reason}); {advice}"
             ) from error
+
+
+def _tells_of_files(error: BaseException) -> bool:
+    """Whether what reading raised says that files lack something or hold something else: not so of
+    memory that runs out, or of a disk or bucket that does not answer."""
+    if isinstance(error, (KeyError, FileNotFoundError)):
+        return True
+    # Orbax's own, of another structure or shape, and those of JSON begin with no code.
+    code = re.match(r"([A-Z_]+): ", str(error))
+    return isinstance(error, ValueError) and (code is None or code[1] in _OF_FILES)
 
 
 class _InTurn:

@@ -168,6 +168,19 @@ def test_runs_that_do_not_go_together(keyframes, run, sentence):
         cascade.check_pair(dataclasses.replace(KEYFRAMES, **ours), run)
 
 
+def test_runs_whose_text_encoder_lies_elsewhere_go_together():
+    def text(config, encoder, fingerprint="12ab"):
+        there = dataclasses.replace(config.text, encoder=encoder, fingerprint=fingerprint)
+        return dataclasses.replace(config, text=there)
+
+    here = text(WINDOWED, "t5:/here")
+    cascade.check_pair(text(KEYFRAMES, "t5:/there"), here)
+    with pytest.raises(UserError, match="text encoder is"):
+        cascade.check_pair(text(KEYFRAMES, "t5:/there", "34cd"), here)
+    with pytest.raises(UserError, match="text encoder is"):
+        cascade.check_pair(text(KEYFRAMES, "t5:/there", ""), text(WINDOWED, "t5:/here", ""))
+
+
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory, quickly_compiled_convolutions):
     """Of untrained runs, with a checkpoint each: keyframes, windowed and of another stride."""

@@ -8,6 +8,7 @@ import pytest
 import stand_in
 
 import stunet
+from stunet import cli
 from stunet.errors import UserError
 from stunet.generate.text import text_to_video
 
@@ -46,6 +47,20 @@ def test_settings_replace_the_runs_own(model, workdir):
     np.testing.assert_array_equal(longer, expected)
     assert np.abs(longer - model.sample(PROMPTS, progress=False)).max() > 0.01
     assert stunet.load(workdir, steps=5).run.config.sample.steps == 5
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**63])
+def test_a_seed_is_one_that_a_config_could_have(model, capsys, seed):
+    for last in (0, 2**31 - 1):
+        assert model.sample("a 3", seed=last, progress=False).shape == (4, 8, 8, 1)
+    with pytest.raises(UserError, match=f"the seed is {seed}; it must be 0 to 2147483647"):
+        model.sample("a 3", seed=seed)
+    for command in (["sample", "text", "--prompt", "a"], ["evaluate"]):
+        # Before it is looked whether there is such a directory.
+        assert cli.main([*command, "--workdir", "nowhere", "--seed", str(seed)]) == 1
+        said = capsys.readouterr().err
+        assert said.endswith(f" the seed is {seed}; it must be 0 to 2147483647\n")
+        assert said.count("\n") == 1
 
 
 def test_clips_play_at_the_rate_of_keyframes(model):

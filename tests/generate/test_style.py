@@ -73,7 +73,16 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
 
 
 def test_another_text_encoder_is_refused(workdirs):
+    def of(**changed):
+        return dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, **changed))
+
     run = text.load(workdirs["base"])
-    config = dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, dim=32))
     with pytest.raises(UserError, match=r"text encoder is .*'dim': 16.* style's .*'dim': 32"):
-        style.stylise(run, dataclasses.replace(run, config=config), ["a"], [0.5])
+        style.stylise(run, dataclasses.replace(run, config=of(dim=32)), ["a"], [0.5])
+    # The same one, elsewhere, is not refused: what is wrong is told next.
+    here, there = (
+        dataclasses.replace(run, config=of(encoder=f"t5:/{place}", fingerprint="12ab"))
+        for place in ("here", "there")
+    )
+    with pytest.raises(UserError, match="alpha is 2"):
+        style.stylise(here, there, ["a"], [2])

@@ -176,6 +176,7 @@ def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
         (low_clip(8)[:0], {}, r"clip is 0x4x4x1"),
         (low_clip(8), dict(overlap=4), r"overlap is 4 frames; segments of 4 overlap by 0 to 3"),
         (low_clip(8), dict(augmentation=0.6), r"augmentation is 0.6; .* 0 to 0.5"),
+        (low_clip(8), dict(seed=-1), r"the seed is -1; it must be 0 to 2147483647"),
         (low_clip(8), dict(weights="hann"), r"unknown weights .*ramp, uniform"),
     ],
 )

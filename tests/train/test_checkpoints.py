@@ -1,12 +1,18 @@
-"""What saving a state holds beside it, and what is said of it when it fails."""
+"""What saving a state holds beside it, and what is said when saving or reading fails."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+from orbax.checkpoint._src.serialization import serialization
 
+from stunet.errors import UserError
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.state import TrainState
 
 SAVE = """
 import pathlib, re, sys
@@ -69,3 +75,100 @@ def test_a_write_that_fails_after_the_first_is_not_said_again(tmp_path, monkeypa
     assert said == ([] if closed else [ZeroDivisionError])
     Write()
     assert len(said) == (1 if closed else 2)
+
+
+def small(**params) -> TrainState:
+    params = {name: jnp.arange(size, dtype=jnp.float32) for name, size in params.items()}
+    return TrainState(jnp.int32(0), params, {}, params, {})
+
+
+def read(workdir, state):
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.restore(state)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The files of a checkpoint of 9000 numbers, `a`."""
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(small(a=9000), {"global_next_index": 0})
+        checkpoints.wait()
+    return tmp_path / "checkpoints" / "0"
+
+
+def change(pattern, how):
+    def damage(saved):
+        files = [file for file in saved.glob(pattern) if file.is_file()]
+        assert files
+        for file in files:
+            content = how(file.read_bytes())
+            file.unlink() if content is None else file.write_bytes(content)
+
+    return damage
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(255 - byte for byte in content[middle:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change("train/_METADATA", lambda content: content[:50]),
+        change("train/_METADATA", lambda content: None),
+        change("train/manifest.ocdbt", lambda content: None),
+        change("train/manifest.ocdbt", lambda content: content[:50]),
+        change("train/d/*", flipped),
+        change("train/d/*", lambda content: None),
+        change("train/*/d/*", lambda content: content[:50]),
+        change("train/*/d/*", flipped),
+        lambda saved: shutil.rmtree(saved / "ema"),
+    ],
+)
+def test_a_damaged_checkpoint_is_to_be_removed(saved, damage):
+    workdir = saved.parents[1]
+    read(workdir, small(a=9000))
+    damage(saved)
+    with pytest.raises(UserError, match=f"{saved} .*damaged or of another.* remove that directory"):
+        read(workdir, small(a=9000))
+
+
+@pytest.mark.parametrize("other", [small(a=9001), small(b=9000), small(a=9000, b=9000)])
+def test_a_checkpoint_of_another_network_is_told_as_one(saved, other):
+    with pytest.raises(UserError, match=f"{saved} .*damaged or of another.* remove that directory"):
+        read(saved.parents[1], other)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+        MemoryError("no memory"),
+        PermissionError(13, "Permission denied"),
+        OSError(5, "Input/output error"),
+        # As TensorStore says it.
+        ValueError("PERMISSION_DENIED: Error reading a"),
+        ValueError("UNAVAILABLE: Error reading a"),
+        ValueError("RESOURCE_EXHAUSTED: Error reading a"),
+    ],
+    ids=str,
+)
+def test_nobody_is_told_to_remove_a_checkpoint_that_may_be_whole(saved, monkeypatch, error):
+    async def fail(**kwargs):
+        raise error
+
+    monkeypatch.setattr(serialization, "_read_shard", fail)
+    with pytest.raises(UserError, match=f"{saved} .*try again, or with more memory") as told:
+        read(saved.parents[1], small(a=9000))
+    assert str(error) in str(told.value)
+    assert "that directory" not in str(told.value)
+
+
+def test_a_link_that_cannot_be_followed_is_no_damage(saved):
+    # The only failure of a file system's that can be made by all, root too.
+    for file in saved.glob("ema/*/d/*"):
+        file.unlink()
+        file.symlink_to(file)
+    with pytest.raises(UserError, match=r"symbolic links.* nothing is known to be wrong with it"):
+        read(saved.parents[1], small(a=9000))
