@@ -82,7 +82,8 @@ def test_samples_and_the_clips_shown_beside_them_are_of_all_classes(config, tmp_
 
     monkeypatch.setattr(media, "write_gif", note)
     monkeypatch.setattr(loop, "make_sampler", lambda _: lambda *_: (jnp.zeros((5, *SHAPE)),))
-    loop.make_preview(config, tmp_path)(None, 1, mock.Mock())
+    preview = loop.make_preview(config, tmp_path, meshes.make_mesh(config.mesh))
+    preview(None, 1, mock.Mock())
     assert report._real(config)
     assert shown == [list(CLASSES)] * 2
 
