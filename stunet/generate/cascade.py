@@ -115,11 +115,7 @@ def fill(
         )
     if len(prompts) != len(keyframes):
         raise UserError(f"there are {len(prompts)} prompts for the keyframes of {len(keyframes)}")
-    if not 0 <= augmentation <= config.tsr.max_augmentation:
-        raise UserError(
-            f"augmentation is {augmentation:g}; the network has learnt 0 to "
-            f"{config.tsr.max_augmentation:g} (tsr.max_augmentation)"
-        )
+    check_augmentation(config, augmentation)
     filled = sample_clips(
         run,
         [prompt for prompt in prompts for _ in range(windows)],
@@ -161,7 +157,8 @@ def cascade(
         sample: settings of `configs.Sample` that replace the runs' own.
 
     Raises:
-        UserError: a directory holds no run or no checkpoint, or the runs do not go together.
+        UserError: a directory holds no run or no checkpoint, the runs do not go together, or the
+            augmentation or the seed is out of range.
     """
     pair = load_pair(keyframes_workdir, tsr_workdir, **sample)
     return through(
@@ -197,6 +194,7 @@ def through(
     first, run = pair
     if augmentation is None:
         augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
+    check_augmentation(run.config, augmentation)  # Before the keyframes, which take long.
     before = 0
     filling = len(prompts) * count_windows(run.config, first.config.data.frames)
     later = run.config.sample.steps * math.ceil(filling / (batch_size or filling))
@@ -247,6 +245,15 @@ def check_pair(keyframes: configs.Config, tsr: configs.Config) -> None:
             f"the keyframes' text encoder is {dataclasses.asdict(keyframes.text)} and that of the "
             f"network that fills in between them {dataclasses.asdict(tsr.text)}; train both with "
             "the same"
+        )
+
+
+def check_augmentation(config: configs.Config, augmentation: float) -> None:
+    """Raises: UserError, if the temporal super-resolution network has not learnt it."""
+    if not 0 <= augmentation <= config.tsr.max_augmentation:
+        raise UserError(
+            f"augmentation is {augmentation:g}; the network has learnt 0 to "
+            f"{config.tsr.max_augmentation:g} (tsr.max_augmentation)"
         )
 
 

@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import pathlib
-import re
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,9 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> str:
     """Does the task that the command line asks for.
 
-    Writes the clips as a GIF, an MP4 and X-T slices, and NAME.json of all that they depend on.
-    Returns what to print: where these lie.
+    Writes the clips as a GIF, an MP4 and X-T slices, and NAME.json of all that they depend on. The
+    same command writes them anew; what another has made is not overwritten. Returns what to print:
+    where these lie.
 
     Raises:
         UserError: the task cannot be done; nothing is written then.
@@ -96,16 +98,20 @@ def run(arguments: argparse.Namespace) -> str:
     name = "_".join(
         [_slug(prompts[0]) or "no_prompt", f"seed{request.seed}", *map(_slug, sampled.labels)]
     )
+    content = _settings(arguments.task, request, sampled)
     rate = configs.frame_rate(sampled.config.data)
     captions = sampled.captions or prompts
-    settings = out / f"{name}.json"
     with refusal_explained(out, "choose an --out in which you may create files"):
+        name = _vacant(out, _cut(name, 200), content)
+        settings = out / f"{name}.json"
+        # First: if this is cut short, the same command knows the clips as its own.
+        with atomic(settings) as partial:
+            partial.write_text(content)
         written = text.write(out, name, sampled.clips, captions, rate, sampled.columns)
-        _write_settings(settings, arguments.task, request, sampled)
     return _table(written, settings)
 
 
-def _write_settings(file: pathlib.Path, task: str, request: Request, sampled: Sampled) -> None:
+def _settings(task: str, request: Request, sampled: Sampled) -> str:
     content = {
         "task": task,
         "workdir": request.workdir,
@@ -114,8 +120,20 @@ def _write_settings(file: pathlib.Path, task: str, request: Request, sampled: Sa
         "seed": request.seed,
         "sample": dataclasses.asdict(sampled.config.sample),
     }
-    with atomic(file) as partial:
-        partial.write_text(json.dumps(content | sampled.settings, indent=1, default=str) + "\n")
+    return json.dumps(content | sampled.settings, indent=1, default=str) + "\n"
+
+
+def _vacant(out: pathlib.Path, name: str, settings: str) -> str:
+    """`name`, or that with a hash of the settings where its samples depend on something else."""
+    from stunet.generate.text import Written
+
+    noted = out / f"{name}.json"
+    if noted.is_file():
+        vacant = noted.read_bytes() == settings.encode()
+    else:
+        # An evaluation's clips have no settings beside them.
+        vacant = not any(file.exists() for file in vars(Written.of(out, name)).values())
+    return name if vacant else f"{name}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
 
 def _table(written: "Written", settings: pathlib.Path) -> str:
@@ -124,4 +142,14 @@ def _table(written: "Written", settings: pathlib.Path) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60]
+    """Its letters, with their marks, and numbers, in whatever script."""
+    kept = (
+        character if unicodedata.category(character)[0] in "LMN" else " "
+        for character in unicodedata.normalize("NFC", text.lower())
+    )
+    return _cut("_".join("".join(kept).split()), 60)
+
+
+def _cut(text: str, size: int) -> str:
+    """As many whole characters as fit into so many bytes: a file's name has no more than 255."""
+    return text.encode()[:size].decode(errors="ignore")

@@ -61,6 +61,11 @@ def _upscale(request: Request) -> Sampled:
     unguided = {} if any(prompts) else {"guidance_scale": 0.0}
     upscaler = upscale.load(request.workdir, **(unguided | request.sample))
     config, settings = upscaler.config, {"video": own.video}
+    augmentation = own.augmentation
+    if augmentation is None:
+        augmentation = min(upscale.AUGMENTATION, config.upscale.max_augmentation) * bool(own.base)
+    # Before the base's clips, which take long.
+    upscale.check_settings(config, own.overlap, own.weights, augmentation)
     if own.base:
         upscale.check_base(text.load_config(own.base), config)
         base = text.load_unconditioned(own.base, **request.sample)
@@ -69,9 +74,6 @@ def _upscale(request: Request) -> Sampled:
         settings = {"base": own.base, "base_checkpoint": base.checkpoint}
     else:
         low = [upscale.read_low(own.video, config)] * len(prompts)
-    augmentation = own.augmentation
-    if augmentation is None:
-        augmentation = min(upscale.AUGMENTATION, config.upscale.max_augmentation) * bool(own.base)
     settings |= {"overlap": own.overlap, "weights": own.weights, "augmentation": augmentation}
     clips = []
     for number, (clip, prompt) in enumerate(zip(low, prompts, strict=True)):

@@ -31,6 +31,11 @@ class Written:
     mp4: pathlib.Path
     xt: pathlib.Path
 
+    @classmethod
+    def of(cls, directory: pathlib.Path, name: str) -> "Written":
+        """Of that name, whether they are there or not."""
+        return cls(*(directory / f"{name}{end}" for end in (".gif", ".mp4", "_xt.png")))
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -207,11 +212,7 @@ def write(
     """Writes clips as GIF, MP4 and X-T slice under `directory`; so many clips in a row, by default
     as many as make the sheet about 3:2."""
     directory.mkdir(parents=True, exist_ok=True)
-    written = Written(
-        gif=directory / f"{name}.gif",
-        mp4=directory / f"{name}.mp4",
-        xt=directory / f"{name}_xt.png",
-    )
+    written = Written.of(directory, name)
     media.write_gif(written.gif, clips, fps, captions, columns=columns)
     media.write_mp4(written.mp4, clips, fps, captions, columns=columns)
     media.write_xt(written.xt, clips, captions, columns=columns)

@@ -156,6 +156,21 @@ def read_low(file: pathlib.Path, config: configs.Config) -> Float[np.ndarray, "t
     return np.concatenate([upscaling.shrink(to_float(frame[None]), times)[0] for frame in frames])
 
 
+def check_settings(config: configs.Config, overlap: int, weights: str, augmentation: float) -> None:
+    """Checks settings of `upscale`, for which there need be no clip yet.
+
+    Raises:
+        UserError: they do not suit the run.
+    """
+    segments = multidiffusion.cover(config.data.frames, config.data.frames, overlap)
+    multidiffusion.frame_weights(segments, weights)
+    if not 0 <= augmentation <= config.upscale.max_augmentation:
+        raise UserError(
+            f"augmentation is {augmentation:g}; the network has learnt 0 to "
+            f"{config.upscale.max_augmentation:g} (upscale.max_augmentation)"
+        )
+
+
 def upscale(
     upscaler: Upscaler,
     low: Float[np.ndarray, "t h w c"],
@@ -195,7 +210,8 @@ def upscale(
     """
     check_seed(seed)
     low, config, parts = np.asarray(low, np.float32), upscaler.config, upscaler.parts
-    _check(config, low, augmentation)
+    check_settings(config, overlap, weights, augmentation)
+    _check_clip(config, low)
     data, steps, devices = config.data, config.sample.steps, upscaler.mesh.size
     frames = len(low)
     segments = multidiffusion.cover(max(frames, data.frames), data.frames, overlap)
@@ -251,18 +267,13 @@ def upscale(
     return Upscaled(np.clip(clip, -1, 1, out=clip), segments)
 
 
-def _check(config: configs.Config, low: np.ndarray, augmentation: float) -> None:
+def _check_clip(config: configs.Config, low: np.ndarray) -> None:
     data, factor = config.data, config.upscale.factor
     asked = (data.height // factor, data.width // factor, data.channels)
     if low.ndim != 4 or not len(low) or low.shape[1:] != asked:
         raise UserError(
             f"the clip is {'x'.join(map(str, low.shape))}, and the run enlarges frames of "
             f"{'x'.join(map(str, asked))} (rows, columns, channels)"
-        )
-    if not 0 <= augmentation <= config.upscale.max_augmentation:
-        raise UserError(
-            f"augmentation is {augmentation:g}; the network has learnt 0 to "
-            f"{config.upscale.max_augmentation:g} (upscale.max_augmentation)"
         )
 
 

@@ -19,6 +19,7 @@ import tiny
 
 from stunet import cli, configs
 from stunet.errors import UserError
+from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
 from stunet.parallel import mesh as meshes
@@ -224,6 +225,18 @@ def test_the_clips_keep_the_keyframes_that_the_first_run_alone_samples(workdirs)
     np.testing.assert_array_equal(filled.clips[:, ::3], alone)
     assert filled.borders == (3, 6)
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_an_augmentation_that_was_not_learnt_is_told_before_keyframes_are_sampled(workdirs):
+    def stop(done, total):
+        pytest.fail("it samples")
+
+    pair = workdirs["keyframes"], workdirs["tsr"]
+    with pytest.raises(UserError, match=r"augmentation is 0.6; .* 0 to 0.5"):
+        cascade.cascade(*pair, ["a"], augmentation=0.6, on_step=stop)
+    # And so in an evaluation.
+    with pytest.raises(UserError, match=r"augmentation is 0.6; .* 0 to 0.5"):
+        evaluate(pair[0], tsr=pair[1], augmentation=0.6, metrics="pixels", num=1, on_step=stop)
 
 
 def test_mistaken_directories(workdirs, capsys):

@@ -1,6 +1,9 @@
 """`stunet sample TASK`: what each task writes, and what it notes of how that was made."""
 
 import json
+import pathlib
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import test_step
 from PIL import Image
 
 from stunet import cli, configs
+from stunet.generate.task import Sampled
 from stunet.generate.tasks import TASKS
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
@@ -75,6 +79,76 @@ def test_a_task_writes_clips_and_all_that_they_depend_on(
     given = dict(zip(own[::2], own[1::2], strict=True))
     for flag, value in given.items():
         assert flag == "--prompt" or str(noted[flag.strip("-")]) == value
+
+
+def test_samples_made_otherwise_are_kept_and_the_same_command_takes_its_own_name_again(
+    workdir, tmp_path, monkeypatch, capsys
+):
+    stand_in.replace_network(monkeypatch, lambda inputs, time: 0.5 * inputs[..., :1])
+
+    def sample(*options):
+        shared = ["--workdir", str(workdir), "--out", str(tmp_path), "--prompt", "a 3"]
+        assert cli.main(["sample", "text", *shared, "--steps", "1", *options]) == 0
+        gif, *_, settings = (line.split()[-1] for line in capsys.readouterr().out.splitlines())
+        assert settings == gif.replace(".gif", ".json")
+        return pathlib.Path(gif)
+
+    plain = sample()
+    assert plain == tmp_path / "a_3_seed0.gif"
+    others = [
+        sample(*options)
+        for options in (
+            ("--guidance", "2"),
+            ("--steps", "2"),
+            ("--sampler", "ancestral"),
+            ("--prompt", "a 7"),
+            ("--num", "2"),
+        )
+    ]
+    assert len({plain, *others}) == 6
+    assert all(re.fullmatch(r"a_3_seed0_[0-9a-f]{8}", gif.stem) for gif in others)
+    assert json.loads(plain.with_suffix(".json").read_text())["sample"]["steps"] == 1
+    before = set(tmp_path.iterdir())
+    assert len(before) == 6 * 4
+    plain.write_bytes(b"")
+    assert (sample(), sample("--guidance", "2")) == (plain, others[0])
+    assert set(tmp_path.iterdir()) == before
+    assert plain.stat().st_size > 0
+    # Clips of which nobody knows how they were made.
+    tmp_path.joinpath("a_3_seed4_xt.png").write_bytes(b"evaluation's")
+    assert sample("--seed", "4").stem.startswith("a_3_seed4_")
+    assert tmp_path.joinpath("a_3_seed4_xt.png").read_bytes() == b"evaluation's"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("Ein Hund, der läuft", "ein_hund_der_läuft_seed0"),
+        ("собака бежит", "собака_бежит_seed0"),
+        ("一只狗在跑", "一只狗在跑_seed0"),
+        ("दौड़ता कुत्ता", "दौड़ता_कुत्ता_seed0"),
+        ("狗" * 70, "狗" * 20 + "_seed0"),
+        ("a " * 40, "a_" * 30 + "_seed0"),
+        ("🐕!", "no_prompt_seed0"),
+    ],
+)
+def test_names_keep_the_letters_of_all_alphabets(workdir, tmp_path, monkeypatch, prompt, name):
+    stand_in.replace_network(monkeypatch, lambda inputs, time: 0.5 * inputs[..., :1])
+    shared = ["--workdir", str(workdir), "--out", str(tmp_path), "--steps", "1"]
+    assert cli.main(["sample", "text", *shared, "--prompt", prompt]) == 0
+    ends = (".gif", ".mp4", "_xt.png", ".json")
+    expected = {unicodedata.normalize("NFC", name) + end for end in ends}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+
+
+def test_a_name_of_many_labels_is_none_that_a_disk_refuses(workdir, tmp_path, monkeypatch):
+    made = Sampled(np.zeros((1, 4, 8, 8, 1), np.float32), CONFIG, 7, labels=("狗" * 40,) * 9)
+    task = TASKS["text"]._replace(sample=lambda request: made)
+    monkeypatch.setitem(TASKS, "text", task)
+    shared = ["--workdir", str(workdir), "--out", str(tmp_path), "--prompt", "a 3"]
+    for seed in ("0", "1"):
+        assert cli.main(["sample", "text", *shared, "--seed", seed]) == 0
+    assert len(list(tmp_path.iterdir())) == 2 * 4
 
 
 def test_no_task_or_none_of_that_name_gets_one_sentence(capsys):

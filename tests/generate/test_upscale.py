@@ -23,7 +23,7 @@ from stunet import cli, configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
-from stunet.generate import upscale
+from stunet.generate import text, upscale
 from stunet.parallel import mesh as meshes
 from stunet.train import sampling, step
 from stunet.train.checkpoints import Checkpoints
@@ -267,6 +267,23 @@ def test_the_command_enlarges_what_a_base_makes(workdirs, tmp_path):
     assert settings["base"] == str(workdirs["base"])
     assert settings["augmentation"] == upscale.AUGMENTATION
     assert settings["segments"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--overlap", 4, "overlap is 4 frames"),
+        ("--weights", "hann", "unknown weights"),
+        ("--augmentation", 2, "augmentation is 2; the network has learnt 0 to"),
+    ],
+)
+def test_what_does_not_suit_the_run_is_told_before_the_base_samples(
+    workdirs, tmp_path, monkeypatch, capsys, option, value, sentence
+):
+    monkeypatch.setattr(text, "sample_clips", lambda *args, **options: pytest.fail("it samples"))
+    options = ["--base", workdirs["base"], "--prompt", "a disc", "--out", tmp_path, option, value]
+    assert sample("--workdir", workdirs["ssr"], *options) == 1
+    assert sentence in capsys.readouterr().err
 
 
 def test_runs_that_do_not_go_together(workdirs, tmp_path, capsys):
