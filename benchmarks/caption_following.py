@@ -1,7 +1,7 @@
 """Do sampled clips show what their captions say? Which digit, which way, how fast.
 
     stunet train --config experiments/text_digits.py --workdir runs/text_digits
-    python benchmarks/caption_following.py --workdir runs/text_digits --out following.png
+    python benchmarks/caption_following.py --workdir runs/text_digits --out digit_reader.png
 
 Prompts are captions of held-out clips, one of each combination of digit, direction and speed after
 the other. What a clip shows is read off it without its caption (`stunet.evaluate.following`): the
@@ -20,18 +20,24 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import digit_reader
 import numpy as np
 import plot
 
 from stunet.cli import set_up_jax
-from stunet.data.moving_digits import DIRECTIONS, SPEEDS, MovingDigit, MovingDigits, caption
 from stunet.data.sources import make_source
+from stunet.data.synthetic.moving_digits import (
+    DIRECTIONS,
+    SPEEDS,
+    MovingDigit,
+    MovingDigits,
+    caption,
+)
 from stunet.errors import UserError
-from stunet.evaluate import following
-from stunet.evaluate.statistics import share_interval
 from stunet.files import atomic
 from stunet.generate import text
 from stunet.generate.task import sampling_bar
+from stunet.report.statistics import share_interval
 
 REAL = "real clips"
 SHOWN = 6  # captions in the figure
@@ -62,14 +68,14 @@ def sampled(arguments: argparse.Namespace, scale: float, prompts: Sequence[str])
 
 def table(rows: Mapping[str, Hits], num: int) -> str:
     """Shares in percent, with the ends of their intervals."""
-    lines = [f"{'':12}" + "".join(f"{said:>22}" for said in following.CHANCE)]
+    lines = [f"{'':12}" + "".join(f"{said:>22}" for said in digit_reader.CHANCE)]
     for name, hits in rows.items():
         cells = []
-        for said in following.CHANCE:
+        for said in digit_reader.CHANCE:
             low, high = share_interval(int(hits[said].sum()), num)
             cells.append(f"{hits[said].mean():.1%} ({low:.0%} to {high:.0%})")
         lines.append(f"{name:12}" + "".join(f"{cell:>22}" for cell in cells))
-    chance = "".join(f"{chance:>22.1%}" for chance in following.CHANCE.values())
+    chance = "".join(f"{chance:>22.1%}" for chance in digit_reader.CHANCE.values())
     return "\n".join([*lines, f"{'chance':12}{chance}"])
 
 
@@ -121,7 +127,7 @@ def draw(
             ],
             [
                 plot.Level(plot.COLOURS[2], real.mean(), REAL, low, high),
-                plot.Level(plot.SOFT, following.CHANCE[name], "chance"),
+                plot.Level(plot.SOFT, digit_reader.CHANCE[name], "chance"),
             ],
         )
         sheet.panel(60 + number * (panel_width + 60), 100, panel_width, 190, panel)
@@ -146,8 +152,8 @@ def _name(scale: float) -> str:
 def measure(arguments: argparse.Namespace) -> None:
     config = text.load_config(arguments.workdir)
     source = make_source(config, "val")
-    reader = following.train_reader(source)
-    chosen = following.balanced(source, arguments.num)
+    reader = digit_reader.train_reader(source)
+    chosen = digit_reader.balanced(source, arguments.num)
     truths = [source.truth(i)[0] for i in chosen]
     prompts = [caption([truth]) for truth in truths]
     accuracy = _accuracy(reader, source)
@@ -162,7 +168,7 @@ def measure(arguments: argparse.Namespace) -> None:
     names = [*map(_name, scales), REAL]
     rows = {n: reader.read(some).agrees(truths) for n, some in zip(names, clips, strict=True)}
     print(table(rows, arguments.num))
-    out = arguments.out or arguments.workdir / "caption_following" / "following.png"
+    out = arguments.out or arguments.workdir / "caption_following" / "digit_reader.png"
     first = _different(truths)
     draw(out, scales, rows, [some[first] for some in clips], [prompts[i] for i in first], said)
     print(f"figure      {out}")
@@ -184,7 +190,7 @@ def _different(truths: Sequence[MovingDigit]) -> list[int]:
     return chosen
 
 
-def _accuracy(reader: following.Reader, source: MovingDigits) -> float:
+def _accuracy(reader: digit_reader.Reader, source: MovingDigits) -> float:
     every = range(len(source))
     truths = [source.truth(i)[0] for i in every]
     return reader.read(_real(source, every)).agrees(truths)["digit"].mean()
@@ -204,7 +210,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--steps", type=int, help="calls of the network (run's own)")
     parser.add_argument(
-        "--out", type=pathlib.Path, help="PNG (WORKDIR/caption_following/following.png)"
+        "--out", type=pathlib.Path, help="PNG (WORKDIR/caption_following/digit_reader.png)"
     )
     arguments = parser.parse_args()
     set_up_jax()

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stunet import configs
 from stunet.data import media, sources
-from stunet.evaluate import results
-from stunet.evaluate.answers import by_seed
-from stunet.evaluate.statistics import t_interval
+from stunet.report import results
+from stunet.report.conclusions import by_seed
+from stunet.report.statistics import t_interval
 
 ARMS = {
     "single_pass": "single pass",

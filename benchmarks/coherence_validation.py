@@ -3,9 +3,9 @@
     python experiments/fetch_real_clips.py runs/videos
     python benchmarks/coherence_validation.py --videos runs/videos
 
-Prints a table for each motion of `stunet.data.motions` and one for real videos, and then one over
-all motions: the least and the largest mean. Windows are of 4 frames, as between keyframes. A motion
-has a period of about 8 frames, so that such keyframes cannot tell which way it goes.
+Prints a table for each motion of `stunet.data.synthetic.motions` and one for real videos, and then
+one over all motions: the least and the largest mean. Windows are of 4 frames, as between keyframes.
+A motion has a period of about 8 frames, so that such keyframes cannot tell which way it goes.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from stunet.data.decode import decode_clips
-from stunet.data.motions import LOOKS, MOTIONS, Motions, Stage, render
+from stunet.data.synthetic.motions import LOOKS, MOTIONS, Motions, Stage, render
 from stunet.evaluate import figures
+from stunet.prepare.decode import decode_clips
 
 FRAMES, WINDOW = 16, 4
 BORDERS = tuple(range(WINDOW, FRAMES, WINDOW))

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from stunet.data.decode import decode_clips
+from stunet.evaluate.cache import Kept
 from stunet.evaluate.i3d import Features
-from stunet.evaluate.kept import Kept
-from stunet.evaluate.measuring import shuffled
+from stunet.evaluate.measurement import shuffled
 from stunet.evaluate.metrics import METRICS, frechet_name
 from stunet.evaluate.scene import Scene
+from stunet.prepare.decode import decode_clips
 
 FRAMES, STRIDE, SIZE = 16, 2, 64
 # Frames of a stretch, which belongs to one half of the clips: short, so that halves show the same.

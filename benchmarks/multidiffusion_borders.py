@@ -31,11 +31,11 @@ from stunet.data.sources import make_source
 from stunet.diffusion import upscaling
 from stunet.diffusion.multidiffusion import Segments, cover
 from stunet.errors import UserError
-from stunet.evaluate.drawing import Curve, chart
-from stunet.evaluate.page import page, swatch
-from stunet.evaluate.statistics import t_interval
 from stunet.files import atomic
 from stunet.generate import inputs, upscale
+from stunet.report.drawing import Curve, chart
+from stunet.report.page import page, swatch
+from stunet.report.statistics import t_interval
 from stunet.train.step import to_float
 
 

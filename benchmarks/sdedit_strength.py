@@ -25,9 +25,9 @@ from stunet.cli import set_up_jax
 from stunet.data import media
 from stunet.data.sources import make_source
 from stunet.errors import UserError
-from stunet.evaluate.statistics import t_interval
 from stunet.generate import text, video
 from stunet.generate.task import sampling_bar
+from stunet.report.statistics import t_interval
 
 SHOWN = 3  # clips in the figure
 TO = {"to the input": plot.COLOURS[0], "to the text's": plot.COLOURS[1]}

@@ -108,8 +108,8 @@ def _evaluate(arguments) -> None:
 
 
 def _prepare(arguments) -> None:
-    from stunet.data.prepare import prepare
     from stunet.nn.text import text_encoder
+    from stunet.prepare.prepare import prepare
 
     if arguments.text_encoder != "bytes":
         set_up_jax()
@@ -213,7 +213,7 @@ def _sweep(arguments) -> None:
 def _report(arguments) -> None:
     # Counts operations, for which it needs no accelerator. Before the first import of JAX.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from stunet.evaluate.report import write_report
+    from stunet.report.report import write_report
 
     out = arguments.out or arguments.workdir / "report.html"
     write_report(arguments.workdir, out)

@@ -215,7 +215,7 @@ class Data:
     )
     motion: str = _field(
         "glide",
-        "of motions: what objects do (`stunet.data.motions`)",
+        "of motions: what objects do (`stunet.data.synthetic.motions`)",
         choices=("glide", "cross", "bounce", "rotate"),
     )
     object_size: float = _field(4.0, "of motions: pixels across an object", least=2)

@@ -11,8 +11,8 @@ import numpy as np
 
 from stunet import configs
 from stunet.data.clips import ClipRecords, read_metadata
-from stunet.data.motions import Motions, Stage
-from stunet.data.moving_digits import MovingDigits
+from stunet.data.synthetic.motions import Motions, Stage
+from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError, choose
 from stunet.nn.text import Encoded, TextEncoder, text_encoder
 

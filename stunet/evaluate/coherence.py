@@ -2,9 +2,9 @@
 
 The positions of objects whose motion is known in kind are first unrolled, to the distance that each
 has gone along its path: over the edges of the torus, around the centre, or between the walls. In
-those distances every motion of `stunet.data.motions` is a straight line over time, and each figure
-says how far a clip is from one. None of them sees how much moves: read them beside `speed`, as a
-clip that stands still is as coherent as can be.
+those distances every motion of `stunet.data.synthetic.motions` is a straight line over time, and
+each figure says how far a clip is from one. None of them sees how much moves: read them beside
+`speed`, as a clip that stands still is as coherent as can be.
 
 Every figure has a value for each clip, `[n]`. Units are pixels and frames.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet.data.motions import Stage
+from stunet.data.synthetic.motions import Stage
 from stunet.evaluate import tracking
 from stunet.evaluate.tracking import Clips, Positions
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stunet import configs
-from stunet.data.decode import VIDEO_SUFFIXES, decode_clips
 from stunet.data.sources import Source, make_source, sample
 from stunet.errors import UserError
 from stunet.evaluate import metrics
+from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet.data.motions import Stage
+from stunet.data.synthetic.motions import Stage
 from stunet.evaluate import coherence, pixels
 from stunet.evaluate.tracking import Clips
 

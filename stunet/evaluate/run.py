@@ -10,9 +10,9 @@ import numpy as np
 from stunet import configs
 from stunet.errors import UserError
 from stunet.evaluate import comparison, figures
-from stunet.evaluate.generating import OnStep, make_generator
-from stunet.evaluate.kept import Kept
-from stunet.evaluate.measuring import Measured, Measuring, OnClips, shuffled
+from stunet.evaluate.cache import Kept
+from stunet.evaluate.generator import OnStep, make_generator
+from stunet.evaluate.measurement import Measured, Measuring, OnClips, shuffled
 from stunet.evaluate.metrics import METRICS, frechet_name, parse
 from stunet.files import atomic
 from stunet.generate import text

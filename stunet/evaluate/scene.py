@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from stunet.data.motions import Motions, Stage
-from stunet.data.moving_digits import SPEEDS, MovingDigits
 from stunet.data.sources import Cut, Source
+from stunet.data.synthetic.motions import Motions, Stage
+from stunet.data.synthetic.moving_digits import SPEEDS, MovingDigits
 
 
 @dataclasses.dataclass(frozen=True)

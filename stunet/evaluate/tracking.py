@@ -1,6 +1,6 @@
 """Where objects are in each frame of a clip, to a fraction of a pixel, and whether they look alike.
 
-For clips of `stunet.data.motions`, real or generated. Positions are (y, x) as there.
+For clips of `stunet.data.synthetic.motions`, real or generated. Positions are (y, x) as there.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from stunet.data.motions import Stage, render
+from stunet.data.synthetic.motions import Stage, render
 
 Clips = Float[np.ndarray, "n t h w c"]
 Positions = Float[np.ndarray, "n o t 2"]

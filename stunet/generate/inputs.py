@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stunet import configs
-from stunet.data.decode import decode_clips
 from stunet.errors import UserError
+from stunet.prepare.decode import decode_clips
 
 
 def read_picture(path: pathlib.Path, data: configs.Data) -> Float[np.ndarray, "h w c"]:

@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Float
 
 from stunet import configs
-from stunet.data.decode import decode_clips, picture_size
 from stunet.data.sources import make_encoder
 from stunet.diffusion import multidiffusion, upscaling
 from stunet.diffusion.samplers import SamplerState
@@ -29,6 +28,7 @@ from stunet.errors import UserError
 from stunet.generate.task import check_seed
 from stunet.generate.text import OnStep, load_config
 from stunet.parallel import mesh as meshes
+from stunet.prepare.decode import decode_clips, picture_size
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import kind
 from stunet.train.sampling import Parts, later_key, make_parts, row_keys

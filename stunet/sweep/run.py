@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from stunet import files
 from stunet.errors import UserError
+from stunet.formatting import duration
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.show import Board
 from stunet.sweep.workdir import arguments, is_done, last_metrics
-from stunet.words import duration
 
 _POLL_SECONDS = 0.1
 

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from stunet.formatting import duration
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.workdir import last_metrics
-from stunet.words import duration
 
 # On a terminal, and elsewhere, where every table would be lines that stay.
 _TERMINAL_SECONDS = 1

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from stunet.files import atomic
+from stunet.formatting import duration
 from stunet.parallel.peaks import BFLOAT16
-from stunet.words import duration
 
 _PRODUCTIVE = "productive_seconds"
 

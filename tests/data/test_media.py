@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stunet.data.decode import CorruptVideo, decode_clips
 from stunet.data.media import contact_sheet, to_uint8, write_gif, write_mp4, write_xt, xt_slice
 from stunet.errors import UserError
+from stunet.prepare.decode import CorruptVideo, decode_clips
 
 
 def encode(path, frames, fps, codec="libx264", pix_fmt="yuv420p", rotation=None, **options):

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from stunet.data.moving_digits import MovingDigits
 from stunet.data.pipeline import eval_batches, train_batches
+from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
 

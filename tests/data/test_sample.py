@@ -10,8 +10,9 @@ import tiny
 
 from stunet.data import media, sources
 from stunet.data.records import ClipWriter
-from stunet.evaluate import comparison, report
+from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
+from stunet.report import report
 from stunet.train import loop
 
 CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # of the tiny config

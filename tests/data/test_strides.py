@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from stunet.data import sources
-from stunet.data.moving_digits import MovingDigits
 from stunet.data.records import ClipWriter
+from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
 
 TEXT_SHAPE = (24, 16)  # of the tiny config

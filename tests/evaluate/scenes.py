@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stunet.data.motions import MOTIONS, Motions, Stage, render
+from stunet.data.synthetic.motions import MOTIONS, Motions, Stage, render
 
 FRAMES = 16
 KINDS = [("glide", 16), ("glide", 1), ("cross", 16), ("cross", 1)]

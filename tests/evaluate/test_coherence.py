@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scenes import FRAMES, KINDS, Scene
 
-from stunet.data.motions import Stage
+from stunet.data.synthetic.motions import Stage
 from stunet.evaluate import coherence
 from stunet.evaluate.coherence import Paths
 

@@ -14,8 +14,8 @@ from stunet.data import media
 from stunet.data.sources import First, make_source
 from stunet.errors import UserError
 from stunet.evaluate import comparison, figures, metrics, run
-from stunet.evaluate.generating import make_generator
-from stunet.evaluate.measuring import read_clips
+from stunet.evaluate.generator import make_generator
+from stunet.evaluate.measurement import read_clips
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
 from stunet.train.flops import sampling_flops

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from stunet import configs
-from stunet.data.motions import (
+from stunet.data.sources import make_source
+from stunet.data.synthetic.motions import (
     DIRECTIONS,
     LOOKS,
     MOTIONS,
@@ -19,7 +20,6 @@ from stunet.data.motions import (
     place,
     render,
 )
-from stunet.data.sources import make_source
 from stunet.errors import UserError
 
 KINDS = [(motion, height) for motion in MOTIONS for height in (16, 2, 1)]

@@ -2,13 +2,13 @@
 
 import collections
 
+import digit_reader
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from stunet.data.moving_digits import DIRECTIONS, MovingDigits
+from stunet.data.synthetic.moving_digits import DIRECTIONS, MovingDigits
 from stunet.errors import UserError
-from stunet.evaluate import following
 
 SOURCE = MovingDigits("val", 8, 16, 16)
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
@@ -16,13 +16,13 @@ OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 @pytest.fixture(scope="module")
 def reader():
-    return following.train_reader(SOURCE)
+    return digit_reader.train_reader(SOURCE)
 
 
 @pytest.fixture(scope="module")
 def real():
     """One clip of each combination, and its truth."""
-    chosen = following.balanced(SOURCE, 120)
+    chosen = digit_reader.balanced(SOURCE, 120)
     clips = np.stack([SOURCE[i]["video"] for i in chosen]).astype(np.float32) / 127.5 - 1
     return clips, [SOURCE.truth(i)[0] for i in chosen]
 
@@ -64,7 +64,7 @@ def test_captions_of_other_clips_are_followed_by_chance(reader, real):
     orders = [rng.permutation(len(digits)) for _ in range(40)]
     reading = reader.read(clips)
     found = [reading.agrees([digits[i] for i in order]) for order in orders]
-    for said, chance in following.CHANCE.items():
+    for said, chance in digit_reader.CHANCE.items():
         assert np.mean([f[said] for f in found]) == pytest.approx(chance, abs=0.02)
 
 
@@ -75,18 +75,18 @@ def test_what_stands_still_goes_nowhere(reader, real):
 
 @pytest.mark.parametrize("num", [40, 120, 250])
 def test_chosen_clips_are_balanced(num):
-    chosen = following.balanced(SOURCE, num)
+    chosen = digit_reader.balanced(SOURCE, num)
     assert len(set(chosen)) == num
     truths = [SOURCE.truth(i)[0] for i in chosen]
     for said, most in {"digit": 1, "direction": 3}.items():
         counts = collections.Counter(getattr(truth, said) for truth in truths)
-        assert len(counts) == following.WAYS[said]
+        assert len(counts) == digit_reader.WAYS[said]
         assert max(counts.values()) - min(counts.values()) <= most
     assert set(DIRECTIONS) == {truth.direction for truth in truths}
 
 
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(UserError, match=r"single moving digits: .* data.num_digits"):
-        following.train_reader(MovingDigits("val", 4, 16, 16, num_digits=2))
+        digit_reader.train_reader(MovingDigits("val", 4, 16, 16, num_digits=2))
     with pytest.raises(UserError, match="held-out clips; ask for no more, not 12000"):
-        following.balanced(SOURCE, 12_000)
+        digit_reader.balanced(SOURCE, 12_000)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from stunet.data.moving_digits import MovingDigit, MovingDigits, caption, render
+from stunet.data.synthetic.moving_digits import MovingDigit, MovingDigits, caption, render
 from stunet.errors import UserError
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from stunet import configs
 from stunet.data import media, sources
 from stunet.errors import UserError
-from stunet.evaluate import drawing, page, results
-from stunet.evaluate.answers import Arms, answers, by_seed, names, unlike, value_of
-from stunet.evaluate.drawing import Curve
 from stunet.evaluate.figures import FIGURES
-from stunet.evaluate.results import TRAINING, VALIDATION, Results, Run
-from stunet.evaluate.statistics import t_interval
 from stunet.files import atomic, refusal_explained
+from stunet.report import drawing, page, results
+from stunet.report.conclusions import Arms, answers, by_seed, names, unlike, value_of
+from stunet.report.drawing import Curve
+from stunet.report.results import TRAINING, VALIDATION, Results, Run
+from stunet.report.statistics import t_interval
 from stunet.sweep.workdir import commit
 
 # Of the pictures, before base64 makes them a third larger.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stunet.evaluate.statistics import paired_difference, share_interval, t_interval
+from stunet.report.statistics import paired_difference, share_interval, t_interval
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])

@@ -1,6 +1,6 @@
 """How figures are said."""
 
-from stunet.words import duration
+from stunet.formatting import duration
 
 
 def test_durations():

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from stunet.data.moving_digits import DIRECTIONS, SPEEDS, MovingDigit, MovingDigits
+from stunet.data.synthetic.moving_digits import DIRECTIONS, SPEEDS, MovingDigit, MovingDigits
 from stunet.errors import UserError
 from stunet.evaluate import coherence, tracking
 from stunet.evaluate.scene import scene_of

@@ -12,13 +12,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from stunet import configs, files
-from stunet.data import prepare as prepare_module
 from stunet.data import sources
 from stunet.data.clips import ClipRecords
-from stunet.data.decode import decode_clips
-from stunet.data.prepare import find_videos, prepare
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
+from stunet.prepare import prepare as prepare_module
+from stunet.prepare.decode import decode_clips
+from stunet.prepare.prepare import find_videos, prepare
 
 SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
 QUIET = {"progress": False, "workers": 2}

@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from stunet import configs
-from stunet.evaluate import page
-from stunet.evaluate.drawing import number
-from stunet.evaluate.results import TRAINING, VALIDATION, Run
-from stunet.evaluate.statistics import Interval, paired_difference, t_interval
+from stunet.report import page
+from stunet.report.drawing import number
+from stunet.report.results import TRAINING, VALIDATION, Run
+from stunet.report.statistics import Interval, paired_difference, t_interval
 
 # Sentences at the top.
 _MOST_ANSWERS = 4

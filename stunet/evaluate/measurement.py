@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from stunet.data.sources import Source
+from stunet.evaluate.cache import Kept
 from stunet.evaluate.comparison import Comparison
-from stunet.evaluate.generating import Generator, OnStep
-from stunet.evaluate.kept import Kept
+from stunet.evaluate.generator import Generator, OnStep
 from stunet.evaluate.metrics import METRICS, Arrays
 from stunet.evaluate.scene import Scene, scene_of
 

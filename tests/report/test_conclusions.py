@@ -2,8 +2,8 @@
 
 import re
 
-from stunet.evaluate.answers import answers
-from stunet.evaluate.results import Run
+from stunet.report.conclusions import answers
+from stunet.report.results import Run
 
 
 def said(arms, side="lower"):

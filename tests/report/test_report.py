@@ -15,9 +15,9 @@ from PIL import Image
 from stunet import configs
 from stunet.data import media
 from stunet.errors import UserError
-from stunet.evaluate import drawing, report
-from stunet.evaluate.report import write_report
-from stunet.evaluate.results import flat
+from stunet.report import drawing, report
+from stunet.report.report import write_report
+from stunet.report.results import flat
 from stunet.sweep import workdir as workdirs
 from stunet.sweep.members import Member, Step, product
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stunet.data.decode import VIDEO_SUFFIXES, CorruptVideo, decode_clips
 from stunet.data.records import METADATA_FILE, VIDEOS_FILE, ClipWriter
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
+from stunet.prepare.decode import VIDEO_SUFFIXES, CorruptVideo, decode_clips
 
 # Videos whose captions are encoded at once.
 _CAPTIONS = 64

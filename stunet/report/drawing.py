@@ -6,8 +6,8 @@ import html
 import math
 from collections.abc import Sequence
 
-from stunet.evaluate.page import colour
-from stunet.evaluate.statistics import Interval
+from stunet.report.page import colour
+from stunet.report.statistics import Interval
 
 # Of a chart, in its own units; the page scales it.
 _WIDTH, _HEIGHT = 560, 300
