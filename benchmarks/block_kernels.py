@@ -50,7 +50,7 @@ def main() -> None:
 
     chip, devices = chips.devices(arguments.topology)
     mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.clip_axis), chips.quiet():
+    with meshes.use(mesh, config.mesh.context_axis), chips.quiet():
         text = costs.lower(piece, config, mesh).compile().as_text()
     kernels = [
         (

@@ -1,7 +1,7 @@
 """Do sampled clips show what their captions say? Which digit, which way, how fast.
 
     stunet train --config experiments/text_digits.py --workdir runs/text_digits
-    python benchmarks/caption_following.py --workdir runs/text_digits --out digit_reader.png
+    python benchmarks/caption_following.py --workdir runs/text_digits --out following.png
 
 Prompts are captions of held-out clips, one of each combination of digit, direction and speed after
 the other. What a clip shows is read off it without its caption (`stunet.evaluate.following`): the
@@ -168,7 +168,7 @@ def measure(arguments: argparse.Namespace) -> None:
     names = [*map(_name, scales), REAL]
     rows = {n: reader.read(some).agrees(truths) for n, some in zip(names, clips, strict=True)}
     print(table(rows, arguments.num))
-    out = arguments.out or arguments.workdir / "caption_following" / "digit_reader.png"
+    out = arguments.out or arguments.workdir / "caption_following" / "following.png"
     first = _different(truths)
     draw(out, scales, rows, [some[first] for some in clips], [prompts[i] for i in first], said)
     print(f"figure      {out}")
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--steps", type=int, help="calls of the network (run's own)")
     parser.add_argument(
-        "--out", type=pathlib.Path, help="PNG (WORKDIR/caption_following/digit_reader.png)"
+        "--out", type=pathlib.Path, help="PNG (WORKDIR/caption_following/following.png)"
     )
     arguments = parser.parse_args()
     set_up_jax()

@@ -63,7 +63,7 @@ def measure(
     """Seconds of each of `steps` updates that follow `warmup` others, and the most bytes in use on
     a device; None where that cannot be found out."""
     mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.clip_axis):
+    with meshes.use(mesh, config.mesh.context_axis):
         state, batch = create_state(config, mesh), noise_batch(config, mesh)
         update = jit_train_step(config, state)
         leaves = jax.tree.leaves((state, batch))

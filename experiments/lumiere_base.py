@@ -57,5 +57,5 @@ def get_config():
 
     config.mesh.data = 1
     config.mesh.fsdp = 64
-    config.mesh.clip = -1
+    config.mesh.context = -1
     return config

@@ -356,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         "plan",
         _plan,
         "say whether a run fits a TPU topology, or this machine, and how fast it will be",
-        epilog="any key of the config: --config.mesh.clip=4 (see stunet/configs/schema.py)",
+        epilog="any key of the config: --config.mesh.context=4 (see stunet/configs/schema.py)",
     )
     plan.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
     plan.add_argument(

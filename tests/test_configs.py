@@ -33,6 +33,9 @@ def test_written_config_reads_back(tmp_path):
     ("keys", "sentence"),
     [
         ({"model__chanels": 64}, "unknown key 'model.chanels'; did you mean 'model.channels'?"),
+        # Names of earlier versions.
+        ({"mesh__clip": 4}, "'mesh.clip' is now called 'mesh.context'; use that name"),
+        ({"mesh__clip_axis": "rows"}, "'mesh.clip_axis' is now called 'mesh.context_axis'"),
         # The right name in the wrong group.
         ({"model__batch_size": 8}, "unknown key 'model.batch_size'; did you mean 'train.batch_"),
         ({"train__steps": 2.5}, "train.steps is 2.5; it must be a whole number"),

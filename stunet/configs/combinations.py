@@ -116,7 +116,7 @@ def check_combinations(config: Config) -> None:
         )
     if config.diffusion.log_snr_min >= config.diffusion.log_snr_max:
         raise UserError("diffusion.log_snr_min must be below diffusion.log_snr_max")
-    extents = {k: v for k, v in dataclasses.asdict(config.mesh).items() if k != "clip_axis"}
+    extents = {k: v for k, v in dataclasses.asdict(config.mesh).items() if k != "context_axis"}
     if 0 in extents.values() or list(extents.values()).count(-1) > 1:
         raise UserError(f"mesh is {extents}; extents are positive, and at most one of them is -1")
     _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")

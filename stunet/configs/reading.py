@@ -13,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from stunet.configs.combinations import check_combinations
-from stunet.configs.schema import FREE_TO_CHANGE, Config, leaves
+from stunet.configs.schema import FREE_TO_CHANGE, RENAMED, Config, leaves
 from stunet.errors import UserError
 from stunet.files import atomic
 
@@ -188,6 +188,8 @@ def _converted(key: str, value, kind):
 
 
 def _unknown(key: str, known: Mapping[str, Any]) -> UserError:
+    if key in RENAMED:
+        return UserError(f"'{key}' is now called '{RENAMED[key]}'; use that name")
     groups = {k.split(".")[0] for k in known if "." in k}
     if key in groups:
         return UserError(f"'{key}' is a group of keys; set one of its keys, such as {key}.NAME")

@@ -277,9 +277,9 @@ class Mesh:
     slice: int = _field(1, "slices joined by the data-centre network; splits the batch", least=-1)
     data: int = _field(-1, "splits the batch", least=-1)
     fsdp: int = _field(1, "splits the batch, and the weights where they are stored", least=-1)
-    clip: int = _field(1, "splits each clip, along `clip_axis`", least=-1)
+    context: int = _field(1, "splits each clip, along `context_axis`", least=-1)
     tensor: int = _field(1, "splits the features of weights and activations", least=-1)
-    clip_axis: str = _field("rows", "what `clip` splits", choices=("rows", "frames"))
+    context_axis: str = _field("rows", "what `context` splits", choices=("rows", "frames"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,6 +357,9 @@ FREE_TO_CHANGE = (
     *("mesh", "checkpoint", "log", "profile", "sample"),
     *("data.num_threads", "data.path"),
 )
+
+# Keys that had another name once, for a clear answer to configs written before.
+RENAMED = {"mesh.clip": "mesh.context", "mesh.clip_axis": "mesh.context_axis"}
 
 
 def level_layers(model: Model) -> tuple[int, ...]:

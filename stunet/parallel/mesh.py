@@ -15,13 +15,13 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.sharding import partition_spec
 
-AXES = ("slice", "data", "fsdp", "clip", "tensor")
+AXES = ("slice", "data", "fsdp", "context", "tensor")
 BATCH_AXES = ("slice", "data", "fsdp")
 
 
 # Logical axis -> mesh axes. Names that are not listed are never split.
 RULES = (
-    # Activations; `clip` splits the rows or the frames (`use`).
+    # Activations; `context` splits the rows or the frames (`use`).
     ("batch", BATCH_AXES),
     ("features", "tensor"),
     # Weights as they are stored; where they are used, `in_channels` is whole (`nn.layers`).
@@ -41,7 +41,7 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
     devices = jax.devices() if devices is None else devices
     slices = count_slices(devices)
     shape = _shape(extents, len(devices), slices)
-    # An axis of the torus may be split between two of ours: 16x16 chips as fsdp 64 x clip 4.
+    # An axis of the torus may be split between two of ours: 16x16 chips as fsdp 64 x context 4.
     if slices == 1:
         arranged = mesh_utils.create_device_mesh(
             tuple(shape.values()), devices, allow_split_physical_axes=True
@@ -110,14 +110,14 @@ def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:
         raise UserError(
             f"train.batch_size is {train.batch_size}, which does not split over "
             f"{ways} devices x train.accumulate {train.accumulate}; "
-            f"make it a multiple of {ways * train.accumulate}, or split each clip with mesh.clip"
+            f"make it a multiple of {ways * train.accumulate}, or split each clip with mesh.context"
         )
 
 
 @contextlib.contextmanager
-def use(mesh: Mesh, clip_axis: str = "rows") -> Iterator[None]:
-    """Within: arrays' logical names mean this mesh, whose axis `clip` splits `clip_axis`."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules((*RULES, (clip_axis, "clip"))):
+def use(mesh: Mesh, context_axis: str = "rows") -> Iterator[None]:
+    """Within: arrays' logical names mean this mesh, whose axis `context` splits `context_axis`."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules((*RULES, (context_axis, "context"))):
         yield
 
 

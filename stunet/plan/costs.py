@@ -124,7 +124,7 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
     chip, devices = chips.devices(topology, slices)
     mesh = meshes.make_mesh(config.mesh, devices)
     piece = pieces.find(config, batch)[index]
-    with meshes.use(mesh, config.mesh.clip_axis):
+    with meshes.use(mesh, config.mesh.context_axis):
         lowered = lower(piece, config, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
     asked = f"{version} {topology} {slices} {lowered.as_text()}"

@@ -124,7 +124,7 @@ def make_plan(
         chips=len(devices),
         mesh=dict(mesh.shape),
         settings={
-            "mesh.clip_axis": config.mesh.clip_axis,
+            "mesh.context_axis": config.mesh.context_axis,
             "model.remat": config.model.remat,
             "train.batch_size": config.train.batch_size,
             "train.accumulate": config.train.accumulate,
@@ -156,9 +156,9 @@ def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
     for level, channels in enumerate(configs.level_channels(model)):
         frames //= model.temporal_factors[level] if model.temporal else 1
         rows = data.height // model.patch_size // 2**level
-        clip = {"rows": rows, "frames": frames}[config.mesh.clip_axis]
+        clip = {"rows": rows, "frames": frames}[config.mesh.context_axis]
         for extent, what, axis in (
-            (clip, config.mesh.clip_axis, "clip"),
+            (clip, config.mesh.context_axis, "context"),
             (channels, "features", "tensor"),
         ):
             if extent % mesh.shape[axis]:

@@ -138,7 +138,7 @@ def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) ->
     """All candidates that are estimated to fit, the fastest first; those within 2% of each other,
     that which splits clips and batch the least.
 
-    The batch, `mesh.tensor` and `mesh.clip_axis` are the config's.
+    The batch, `mesh.tensor` and `mesh.context_axis` are the config's.
 
     Raises:
         UserError: none fits, or the chip's memory, peak or links are not known.
@@ -167,7 +167,7 @@ def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) ->
         # Bounds so near each other decide nothing: then that which splits least, whose kernels are
         # larger and whose clips exchange no borders.
         slower = int(math.log(candidate.seconds / fastest) / math.log(1 + TIE))
-        return slower, candidate.mesh["clip"], candidate.accumulate, candidate.seconds
+        return slower, candidate.mesh["context"], candidate.accumulate, candidate.seconds
 
     return sorted(fits, key=order)
 
@@ -216,8 +216,8 @@ def estimate(
 
     def share(block: Block) -> float:
         """Of the microbatch's work in a block, what one device does, in clips."""
-        divides = getattr(block, config.mesh.clip_axis) % mesh["clip"] == 0
-        return clips / mesh["tensor"] / (mesh["clip"] if divides else 1)
+        divides = getattr(block, config.mesh.context_axis) % mesh["context"] == 0
+        return clips / mesh["tensor"] / (mesh["context"] if divides else 1)
 
     activations = sum(b.calls * b.saved[remat] * share(b) for b in blocks)
     # While one block goes backward, all that it stores without a policy is there.
@@ -230,7 +230,7 @@ def estimate(
     # Weights are gathered for each forward and each backward pass, and gradients summed.
     gathered = 2 * accumulate * (held.trained + held.frozen) + held.trained
     moved = gathered / mesh["tensor"] * (1 - 1 / mesh["fsdp"])
-    replicas = mesh["data"] * mesh["clip"]
+    replicas = mesh["data"] * mesh["context"]
     moved += 2 * held.trained / shards * (1 - 1 / replicas)
     return Candidate(
         mesh,
@@ -246,9 +246,9 @@ def _meshes(config: configs.Config, devices: int, slices: int) -> list[dict[str,
     left = devices // (slices * tensor)
     divisors = [n for n in range(1, left + 1) if left % n == 0]
     return [
-        dict(zip(AXES, (slices, left // (fsdp * clip), fsdp, clip, tensor), strict=True))
-        for fsdp, clip in itertools.product(divisors, divisors)
-        if left % (fsdp * clip) == 0
+        dict(zip(AXES, (slices, left // (fsdp * context), fsdp, context, tensor), strict=True))
+        for fsdp, context in itertools.product(divisors, divisors)
+        if left % (fsdp * context) == 0
     ]
 
 

@@ -113,7 +113,7 @@ def abstract_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str,
 
 def _lower(config: configs.Config, devices: Sequence[jax.Device]):
     mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.clip_axis):
+    with meshes.use(mesh, config.mesh.context_axis):
         state = abstract_state(config, mesh)
         return jit_train_step(config, state).lower(state, abstract_batch(config, mesh))
 

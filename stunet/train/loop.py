@@ -72,7 +72,7 @@ def train(config: configs.Config, workdir: pathlib.Path) -> int:
                 )
                 stack.enter_context(locked(workdir, busy))
                 clock.note(workdir)
-        stack.enter_context(meshes.use(mesh, config.mesh.clip_axis))
+        stack.enter_context(meshes.use(mesh, config.mesh.context_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
         batches = pipeline.train_batches(
             train_source,

@@ -74,7 +74,7 @@ def inflate(
     mesh = meshes.make_mesh(config.mesh)
     abstract = abstract_state(config, mesh)
     source = diffusers_unet.Directory(t2i, diffusers_unet.table(config, abstract))
-    with atomic_directory(out) as partial, meshes.use(mesh, config.mesh.clip_axis):
+    with atomic_directory(out) as partial, meshes.use(mesh, config.mesh.context_axis):
         with Checkpoints(partial, keep=1, at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(config, abstract, source), {"global_next_index": 0})
             checkpoints.wait()

@@ -69,7 +69,7 @@ def test_validation_is_of_all_classes(config, monkeypatch):
         loop, "make_validation_step", lambda _: lambda params, batch: {"x": batch["video"].mean()}
     )
     mesh = meshes.make_mesh(config.mesh)
-    with meshes.use(mesh, config.mesh.clip_axis):
+    with meshes.use(mesh, config.mesh.context_axis):
         measured = loop.make_validation(config)(None, mesh)
     assert measured["val/loss"] == pytest.approx(2)  # the mean of 0, 1, 2, 3, 4
 

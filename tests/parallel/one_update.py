@@ -36,7 +36,7 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
     )
     count = int(np.prod([extents.get(axis, 1) for axis in meshes.AXES]))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:count])
-    with meshes.use(mesh, config.mesh.clip_axis):
+    with meshes.use(mesh, config.mesh.context_axis):
         # Made once, on one device: compiling that for every mesh would take half of the time.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
         state = jax.device_put(first, shardings)
@@ -65,7 +65,7 @@ def convolution_error() -> float:
 
     XLA returns a multiple of it if the clip's features, here 3, are not split as well.
     """
-    mesh = meshes.make_mesh(configs.Mesh(data=2, clip=2, tensor=2))
+    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
     network = Conv(8, (1, 3, 3))
     clip = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
     params = nn.meta.unbox(network.init(jax.random.key(1), clip))
@@ -78,7 +78,7 @@ def convolution_error() -> float:
 
 def attention_error() -> float:
     """Of `flash_attention` on a mesh that splits clips, rows and heads, from the same unsplit."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, clip=2, tensor=2))
+    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
     lengths = (16, 24, 24)  # of queries, and of keys and values: eight are of the text
     arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
@@ -90,7 +90,7 @@ def attention_error() -> float:
 
 def upscaling_split() -> dict[str, float]:
     """The input of a super-resolution network whose rows are split: its error, the collectives."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, clip=4))
+    mesh = meshes.make_mesh(configs.Mesh(data=2, context=4))
     clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
     level = np.zeros(2, np.float32)
 

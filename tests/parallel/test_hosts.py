@@ -84,10 +84,10 @@ def test_every_process_reads_its_rows():
 
 def test_processes_that_hold_parts_of_the_same_clips_read_the_same_rows():
     # Two chips of every process, eight chips: the four of a clip belong to two processes.
-    split = rows({"data": 2, "clip": 4}, lambda i: i // 2, 4)
+    split = rows({"data": 2, "context": 4}, lambda i: i // 2, 4)
     assert split == [(0, 1), (0, 1), (2, 3), (2, 3)]
     # All have a part of all clips.
-    assert rows({"data": 1, "clip": 4}, lambda i: i // 2, 2) == [(0, 1), (0, 1)]
+    assert rows({"data": 1, "context": 4}, lambda i: i // 2, 2) == [(0, 1), (0, 1)]
 
 
 def test_a_process_reads_the_rows_of_its_devices_where_they_are_not_neighbours():

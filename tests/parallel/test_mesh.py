@@ -21,10 +21,10 @@ ONE, *OTHERS = [
     {"data": 1},
     {"data": 8},
     {"fsdp": 8},
-    {"clip": 4, "data": 2},
-    {"clip": 4, "data": 2, "clip_axis": "frames"},
+    {"context": 4, "data": 2},
+    {"context": 4, "data": 2, "context_axis": "frames"},
     {"tensor": 2, "fsdp": 4},
-    {"clip": 4, "fsdp": 2, "dtype": "bfloat16"},
+    {"context": 4, "fsdp": 2, "dtype": "bfloat16"},
 ]
 
 
@@ -100,7 +100,7 @@ def test_collectives_of_the_step(updates):
 
 
 def test_splitting_rows_exchanges_borders_and_gathers_no_clips(updates):
-    rows = updates[1 + OTHERS.index({"clip": 4, "data": 2})]
+    rows = updates[1 + OTHERS.index({"context": 4, "data": 2})]
     assert rows["count collective-permute"] > 0
     # Keys and values of attention within frames, each once, in four layers.
     assert rows["count all-gather"] == 2 * 4
@@ -131,7 +131,9 @@ def tpus(slices: int) -> list[jax.Device]:
     ]
 
 
-@pytest.mark.parametrize("extents", [dict(slice=2, fsdp=4, data=1), dict(slice=4, clip=-1, data=2)])
+@pytest.mark.parametrize(
+    "extents", [dict(slice=2, fsdp=4, data=1), dict(slice=4, context=-1, data=2)]
+)
 def test_only_the_axis_slice_crosses_between_slices(extents):
     mesh = meshes.make_mesh(configs.Mesh(**extents), tpus(2))
     found = np.vectorize(lambda device: device.slice_index)(mesh.devices)
@@ -160,7 +162,7 @@ def test_axes_that_do_not_divide_stay_whole():
 
     with nn.logical_axis_rules(meshes.RULES):
         names = (None, None, None, "in_channels", "out_channels")
-        extents = {"slice": 1, "data": 1, "fsdp": 4, "clip": 1, "tensor": 2}
+        extents = {"slice": 1, "data": 1, "fsdp": 4, "context": 1, "tensor": 2}
         split = partition_spec(names, (1, 3, 3, 8, 6), extents)
         assert split == PartitionSpec(None, None, None, ("fsdp",), ("tensor",))
         assert partition_spec(names, (1, 3, 3, 3, 5), extents) == PartitionSpec(*[None] * 5)

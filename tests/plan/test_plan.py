@@ -23,7 +23,7 @@ from stunet.train.flops import model_flops
 PLAN = Plan(
     chip="v5p",
     chips=64,
-    mesh={"slice": 1, "data": 1, "fsdp": 64, "clip": 1, "tensor": 1},
+    mesh={"slice": 1, "data": 1, "fsdp": 64, "context": 1, "tensor": 1},
     settings={"model.remat": "full"},
     params=1_200_000_000,
     frozen=0,
@@ -118,12 +118,14 @@ def test_a_plan_for_this_machine(tmp_path):
 
 def test_levels_that_do_not_split_are_named():
     config = tiny.config(data=dict(frames=8, height=16, width=16))
-    assert fallbacks(config, abstract_mesh(clip=4)) == []
+    assert fallbacks(config, abstract_mesh(context=4)) == []
     # 8 rows at the first level, 4 at the second.
-    assert fallbacks(config, abstract_mesh(clip=8)) == ["level 1: 4 rows do not split over clip 8"]
-    by_frames = tiny.config(mesh=dict(clip_axis="frames"), data=dict(frames=8))
-    assert fallbacks(by_frames, abstract_mesh(clip=8)) == [
-        "level 1: 4 frames do not split over clip 8"
+    assert fallbacks(config, abstract_mesh(context=8)) == [
+        "level 1: 4 rows do not split over context 8"
+    ]
+    by_frames = tiny.config(mesh=dict(context_axis="frames"), data=dict(frames=8))
+    assert fallbacks(by_frames, abstract_mesh(context=8)) == [
+        "level 1: 4 frames do not split over context 8"
     ]
 
 
@@ -163,7 +165,7 @@ def test_a_plan_from_the_command_line(tmp_path):
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")
 def test_sums_of_gradients_alone_cross_between_slices(tmp_path):
     flags = ["--topology", "v5e:2x2", "--slices", "2", "--memory-only", "--json"]
-    mesh = [f"--config.mesh.{k}={n}" for k, n in dict(slice=2, data=1, fsdp=2, clip=2).items()]
+    mesh = [f"--config.mesh.{k}={n}" for k, n in dict(slice=2, data=1, fsdp=2, context=2).items()]
     # With a single row on a chip, the compiler gathers clips of both slices for some gradients.
     rows = ["--config.data.height=16", "--config.data.width=16"]
     command = tiny.command("plan", "--config", tiny.experiment(tmp_path), *flags, *mesh, *rows)

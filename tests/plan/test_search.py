@@ -19,9 +19,11 @@ def traced():
     return config, search.trace(config)
 
 
-def estimated(traced, remat="none", accumulate=1, clip_axis="rows", **mesh):
+def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
     config, blocks = traced
-    config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, clip_axis=clip_axis))
+    config = dataclasses.replace(
+        config, mesh=dataclasses.replace(config.mesh, context_axis=context_axis)
+    )
     extents = dict.fromkeys(AXES, 1) | mesh
     return search.estimate(
         config, blocks, search.StateBytes(4_000_000, 0), CHIP, extents, remat, accumulate
@@ -57,11 +59,11 @@ def test_policies_and_microbatches_save_memory(traced):
 
 
 def test_an_axis_that_does_not_divide_saves_nothing_there(traced):
-    all_split = estimated(traced, clip=2).bytes
+    all_split = estimated(traced, context=2).bytes
     state = 5 * 4e6
     assert all_split == pytest.approx(state + (estimated(traced).bytes - state) / 2, rel=0.02)
     # Three divides no level's frames.
-    whole = estimated(traced, clip=3, clip_axis="frames")
+    whole = estimated(traced, context=3, context_axis="frames")
     assert whole.bytes == pytest.approx(estimated(traced).bytes)
 
 
@@ -71,7 +73,7 @@ def test_what_is_ranked_fits_and_the_fastest_is_first(traced):
     fastest = min(c.seconds for c in found)
     assert found[0].seconds <= 1.02 * fastest
     near = [c for c in found if c.seconds < 1.019 * fastest]
-    assert [c.mesh["clip"] for c in near] == sorted(c.mesh["clip"] for c in near)
+    assert [c.mesh["context"] for c in near] == sorted(c.mesh["context"] for c in near)
     slowest = max(c.seconds for c in found)
     assert found[-1].seconds > slowest / 1.02
     assert all(c.bytes <= CHIP.hbm for c in found)

@@ -45,7 +45,7 @@ PREVIEW = "--config.log.sample_every=2"
 
 # As many as there are devices.
 FSDP = ("--config.mesh.data=1", "--config.mesh.fsdp=-1")
-DATA_2_CLIP_4 = ("--config.mesh.data=2", "--config.mesh.clip=4")
+DATA_2_CLIP_4 = ("--config.mesh.data=2", "--config.mesh.context=4")
 HALF = STEPS // 2
 
 
