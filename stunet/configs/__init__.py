@@ -6,14 +6,16 @@ overrides; `resolve` checks it and returns the frozen `Config` that the rest of 
 """
 
 from stunet.configs.reading import (
+    Experiment,
     default,
     differences,
     items,
     load,
     override,
     read,
+    replace,
+    reset,
     resolve,
-    same_text,
     write,
 )
 from stunet.configs.schema import (
@@ -46,6 +48,7 @@ __all__ = [
     "Config",
     "Data",
     "Diffusion",
+    "Experiment",
     "Log",
     "Lora",
     "Masks",
@@ -67,8 +70,9 @@ __all__ = [
     "load",
     "override",
     "read",
+    "replace",
+    "reset",
     "resolve",
-    "same_text",
     "span",
     "write",
 ]

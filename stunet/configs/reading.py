@@ -18,6 +18,11 @@ from stunet.errors import UserError
 from stunet.files import atomic
 
 
+# The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
+# `stunet.train.parts`, which alone reads its keys.
+Experiment = Config
+
+
 def default() -> ConfigDict:
     """The defaults, to be changed by an experiment's `get_config()`."""
     # Types are `resolve`'s to check, which names the key and says what it must be.
@@ -119,9 +124,26 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
-def same_text(one: Config, other: Config) -> bool:
-    """Whether both have the same text encoder, which may lie in another directory."""
-    return not any(d.startswith("text.") for d in differences(one, other))
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the config with other values of some keys, as {"train.steps": 100}.
+
+    Raises:
+        UserError: anything that `resolve` refuses.
+    """
+    raw = dataclasses.asdict(config)
+    for key, value in values.items():
+        *groups, last = key.split(".")
+        group = raw
+        for name in groups:
+            group = group.setdefault(name, {})
+        group[last] = value
+    return resolve(raw)
+
+
+def reset(config: Config, *groups: str) -> Config:
+    """Returns the config with the defaults of some groups, as `reset(config, "lora")`."""
+    defaults = {group: getattr(Config(), group) for group in groups}
+    return dataclasses.replace(config, **defaults)
 
 
 def _check_flags(overrides: Sequence[str]) -> None:

@@ -108,11 +108,11 @@ class Checkpoints:
         data = loaded.pop("data")
         return abstract.replace(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
 
-    def restore_averaged(self, abstract: TrainState) -> Any:
+    def restore_ema_params(self, abstract: TrainState) -> Any:
         """The whole network's parameters, averaged where they are trained, and with its adapters
         merged, of the newest checkpoint; nothing else is read."""
         loaded = self._load({k: v for k, v in items(abstract).items() if k != "train"})
-        return abstract.replace(**({"frozen": {}} | loaded)).averaged
+        return abstract.replace(**({"frozen": {}} | loaded)).ema_params
 
     def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
         step = self.latest()
