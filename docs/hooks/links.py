@@ -15,8 +15,6 @@ COPIED = {".png", ".gif", ".svg", ".html"}
 LINK = re.compile(
     r"(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)"
 )
-    r"(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)"
-)
 FENCE = re.compile(r"^\s*(```|~~~)")
 
 
