@@ -259,7 +259,7 @@ _SOURCE_OPTIONS = {
         digit_size=data.digit_size,
         num_digits=data.num_digits,
         styles=data.digit_styles,
-        pace=data.speed,
+        speed_factor=data.speed,
     ),
     "motions": lambda data: dict(
         motion=data.motion,
