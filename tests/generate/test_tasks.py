@@ -10,10 +10,10 @@ import pytest
 import stand_in
 import test_step
 from PIL import Image
+from stunet.generate.request import Sampled
 
 from stunet import cli, configs
-from stunet.generate.task import Sampled
-from stunet.generate.tasks import TASKS
+from stunet.commands.sample import TASKS
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 
