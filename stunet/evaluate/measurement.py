@@ -40,7 +40,7 @@ class Measuring:
     def generated(self, metrics: Sequence[str], on_step: OnStep) -> tuple[Measured, np.ndarray]:
         """Of a clip sampled for each caption; and the first of these clips, to be shown."""
         captions, against, generator = self.against.captions, self.against, self.generator
-        few, found = generator.config.sample.num, []
+        few, found = generator.parts.preview_clips, []
         batches = list(_batches(len(captions), self.batch_size))
         for number, (rows, filled) in enumerate(batches):
             said, real, scene = [captions[i] for i in filled], None, Scene()
@@ -88,7 +88,7 @@ class Measuring:
 
     def _scene(self, source: Source, indices: Sequence[int]) -> Scene:
         # By captions, or by keyframes.
-        told = bool(self.generator.given) or self.generator.config.model.text_features > 0
+        told = bool(self.generator.given) or self.generator.parts.denoiser.network.text_features > 0
         return scene_of(source, indices, told=told).cut(self.against.frames)
 
     def _measured(

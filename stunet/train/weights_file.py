@@ -34,7 +34,7 @@ class Header(NamedTuple):
     """
 
     shapes: dict[str, tuple[int, ...]]
-    config: configs.Config | None
+    config: configs.Experiment | None
 
 
 def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
@@ -53,7 +53,7 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
 
 
 def write(
-    file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Config, step: int
+    file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Experiment, step: int
 ) -> None:
     """Writes what `cast` gives.
 
