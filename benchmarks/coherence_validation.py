@@ -124,16 +124,15 @@ def ranges(tables: list[dict[str, figures.Figures]]) -> str:
     """The least and the largest mean of each figure over the tables, in Markdown."""
     columns = list(tables[0])
     lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-    for name, (style, words) in figures.FIGURES.items():
+    for name, figure in figures.FIGURES.items():
         cells = []
         for column in columns:
             means = [figures.mean(t[column][name]) for t in tables if name in t[column]]
             means = [m + 0.0 for m in means if not np.isnan(m)]
-            ends = sorted({style.format(m): m for m in means}.items(), key=lambda end: end[1])
-            ends = [text for text, _ in ends]
+            ends = [text for _, text in sorted((m, figure.style.format(m)) for m in means)]
             cells.append("-" if not ends else " to ".join(dict.fromkeys((ends[0], ends[-1]))))
         if set(cells) != {"-"}:
-            lines.append(f"| {words} | {' | '.join(cells)} |")
+            lines.append(f"| {figure.words} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Every figure in order, what it means in a few words, and tables of them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,39 +10,155 @@ from stunet.data.synthetic.motions import Stage
 from stunet.evaluate import coherence, pixels
 from stunet.evaluate.tracking import Clips
 
-# By name: how the mean over clips is written, and what it is.
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """How a metric is named and written.
+
+    Attributes:
+        style: format string of the mean over clips, such as "{:.0%}" for a share.
+        words: short name with its unit, for the tables of `stunet evaluate`.
+        title: name at the head of a row of the report.
+        unit: unit, and what is measured, in a few words.
+        better: "higher" or "lower" for metrics that tell whether motion holds together or clips
+            look real; "" for the others.
+        claim: for a share of clips, what is true of these clips: "velocity stays steady" reads
+            "velocity stays steady in 94% of the clips".
+    """
+
+    style: str
+    words: str
+    title: str
+    unit: str
+    better: str = ""
+    claim: str = ""
+
+
 FIGURES = {
-    "speed": ("{:.2f}", "speed, px a frame"),
-    "flow": ("{:.3f}", "optical flow, px a frame"),
-    "coherent": ("{:.0%}", f"coherent: steps within {coherence.TOLERANCE:g} px of the median"),
-    "faithful": ("{:.0%}", "coherent, and as fast (and that way) as told"),
-    "deviation": ("{:.2f}", "largest deviation of a step, px"),
-    "speed_error": ("{:.2f}", "speed outside the data's, px a frame"),
-    "velocity_error": ("{:.2f}", "velocity against the caption's, px a frame"),
-    "period_drift": ("{:.1%}", "period: change from half to half"),
-    "phase_drift": ("{:.1%}", "phase: drift, of a period"),
-    "jump": ("{:.2f}", "change of velocity, px a frame"),
-    "border_jump": ("{:.2f}", "change of velocity at borders"),
-    "identity_drift": ("{:.3f}", "identity drift, 1 - correlation"),
-    "frame_error": ("{:.4f}", "adjacent-frame error, squared"),
-    "border_frame_error": ("{:.4f}", "adjacent-frame error at borders"),
-    "flow_change": ("{:.3f}", "change of flow, px a frame"),
-    "border_flow_change": ("{:.3f}", "change of flow at borders"),
-    "flow_distance": ("{:.3f}", "distance of flow histograms, px"),
-    "flow_change_distance": ("{:.3f}", "distance of flow-change histograms, px"),
-    "fvd": ("{:.1f}", "FVD"),
-    "frechet_i3d": ("{:.1f}", "Fréchet distance of I3D logits, of clips too few for an FVD"),
-    "detail": ("{:.3f}", "detail: difference of neighbouring pixels"),
+    "speed": Figure("{:.2f}", "speed, px a frame", "Speed", "pixels per frame"),
+    "flow": Figure("{:.3f}", "optical flow, px a frame", "Optical flow", "pixels per frame"),
+    "coherent": Figure(
+        "{:.0%}",
+        f"coherent: steps within {coherence.TOLERANCE:g} px of the median",
+        "Clips with steady velocity",
+        f"share of clips with every step within {coherence.TOLERANCE:g} pixel of the median step",
+        "higher",
+        "velocity stays steady",
+    ),
+    "faithful": Figure(
+        "{:.0%}",
+        "coherent, and as fast (and that way) as told",
+        "Clips that move as asked",
+        "share of clips with steady velocity, at the speed and in the direction asked for",
+        "higher",
+        "motion is steady and as asked",
+    ),
+    "deviation": Figure(
+        "{:.2f}",
+        "largest deviation of a step, px",
+        "Largest deviation from steady motion",
+        "pixels per frame, between a step and the median step",
+        "lower",
+    ),
+    "speed_error": Figure(
+        "{:.2f}",
+        "speed outside the data's, px a frame",
+        "Speed outside the data's range",
+        "pixels per frame",
+    ),
+    "velocity_error": Figure(
+        "{:.2f}",
+        "velocity against the caption's, px a frame",
+        "Velocity error",
+        "pixels per frame, against the caption's velocity",
+        "lower",
+    ),
+    "period_drift": Figure(
+        "{:.1%}",
+        "period: change from half to half",
+        "Drift of the period",
+        "change from the clip's first half to its second",
+        "lower",
+    ),
+    "phase_drift": Figure(
+        "{:.1%}",
+        "phase: drift, of a period",
+        "Drift of the phase",
+        "share of a period, from steady motion",
+        "lower",
+    ),
+    "jump": Figure(
+        "{:.2f}", "change of velocity, px a frame", "Change of velocity", "pixels per frame"
+    ),
+    "border_jump": Figure(
+        "{:.2f}",
+        "change of velocity at borders",
+        "Change of velocity where windows meet",
+        "pixels per frame",
+    ),
+    "identity_drift": Figure(
+        "{:.3f}",
+        "identity drift, 1 - correlation",
+        "Drift of the object's look",
+        "1 - correlation with the first frame",
+        "lower",
+    ),
+    "frame_error": Figure(
+        "{:.4f}",
+        "adjacent-frame error, squared",
+        "Difference of adjacent frames",
+        "mean square, of values in -1..1",
+    ),
+    "border_frame_error": Figure(
+        "{:.4f}",
+        "adjacent-frame error at borders",
+        "Difference of adjacent frames where windows meet",
+        "mean square, of values in -1..1",
+    ),
+    "flow_change": Figure(
+        "{:.3f}", "change of flow, px a frame", "Change of optical flow", "pixels per frame"
+    ),
+    "border_flow_change": Figure(
+        "{:.3f}",
+        "change of flow at borders",
+        "Change of optical flow where windows meet",
+        "pixels per frame",
+    ),
+    "flow_distance": Figure(
+        "{:.3f}",
+        "distance of flow histograms, px",
+        "Distance of optical-flow histograms",
+        "pixels per frame, from real clips",
+    ),
+    "flow_change_distance": Figure(
+        "{:.3f}",
+        "distance of flow-change histograms, px",
+        "Distance of flow-change histograms",
+        "pixels per frame, from real clips",
+    ),
+    "fvd": Figure(
+        "{:.1f}",
+        "FVD",
+        "Fréchet video distance (FVD)",
+        "of I3D logits, from real clips",
+        "lower",
+    ),
+    "frechet_i3d": Figure(
+        "{:.1f}",
+        "Fréchet distance of I3D logits, of clips too few for an FVD",
+        "Fréchet distance of I3D logits",
+        "from real clips; the clips are too few for an FVD",
+        "lower",
+    ),
+    "detail": Figure(
+        "{:.3f}",
+        "detail: difference of neighbouring pixels",
+        "Detail",
+        "difference of neighbouring pixels",
+    ),
 }
 
-# Of those that tell whether motion holds together, or clips look real, which way is better.
-BETTER = {"coherent": "higher", "faithful": "higher"} | dict.fromkeys(
-    (
-        *("deviation", "velocity_error", "period_drift", "phase_drift", "identity_drift"),
-        *("fvd", "frechet_i3d"),
-    ),
-    "lower",
-)
+BETTER = {name: figure.better for name, figure in FIGURES.items() if figure.better}
 
 Figures = dict[str, Float[np.ndarray, " n"]]
 
@@ -98,9 +215,9 @@ def table(
     present = [name for name in FIGURES if any(name in column for column in columns.values())]
     rows = [["", *columns]]
     for name in present:
-        style, usual = FIGURES[name]
-        cells = [_cell(column.get(name), style) for column in columns.values()]
-        rows.append([(words or {}).get(name, usual), *cells])
+        figure = FIGURES[name]
+        cells = [_cell(column.get(name), figure.style) for column in columns.values()]
+        rows.append([(words or {}).get(name, figure.words), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if markdown:
         rows.insert(1, ["---", *["---:"] * len(columns)])

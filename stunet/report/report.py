@@ -124,7 +124,7 @@ def _figures(arms: Arms, order: Sequence[str]) -> str:
             for arm in arms
         ]
         sketch = [(order.index(arm), means[arm], values[arm]) for arm in means]
-        _, words = FIGURES.get(name, ("", ""))
+        words = FIGURES[name].words if name in FIGURES else ""
         words = f"<br><small class=note>{html.escape(words)}</small>" if words else ""
         side = f" <small class=note>({better[name]} is better)</small>" if name in better else ""
         rows.append([html.escape(name) + side + words, *cells, drawing.intervals(sketch, name)])
