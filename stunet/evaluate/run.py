@@ -157,7 +157,9 @@ def evaluate(
         ),
         file=out / FILE,
     )
-    captions = against.captions[: len(shown)]
+    # A network without text saw no captions, and its samples show none.
+    has_text = generator.parts.denoiser.network.text_features > 0
+    captions = against.captions[: len(shown)] if has_text else [""] * len(shown)
     text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, clip.frame_rate)
     settings = dict(num=clips["generated"], seed=seed, window=window, augmentation=augmentation)
     settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}

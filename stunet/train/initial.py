@@ -176,7 +176,7 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
             f"train.init_from: the network of {workdir} is conditioned otherwise ({theirs}, "
             f"and this one {ours}); begin with one that is given nothing but captions"
         )
-    here, there = (dict(configs.items(p.config)) for p in (parts, other))
+    here, there = (configs.flatten(p.config) for p in (parts, other))
     same_shapes = _shapes(parts, mesh) == _shapes(other, mesh)
     if not same_shapes or any(here[key] != there[key] for key in _OF_MEANING):
         found = configs.differences(other.config, parts.config)

@@ -44,7 +44,8 @@ def make_preview(
     source = representatives(make_source(dataset, "val"), num, dataset)
     examples = [source[i] for i in range(min(num, len(source)))]
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
-    captions = [e["caption"] for e in examples]
+    # A network without text saw no captions, and its samples show none.
+    captions = [e["caption"] for e in examples] if denoiser.network.text_features else None
     sample, given = make_sampler(denoiser, settings), None
     if clean := denoiser.conditioning.clean:
         given = clean(to_float(np.stack([e["video"] for e in examples])))

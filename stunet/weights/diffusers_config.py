@@ -183,7 +183,7 @@ def to_diffusers(parts: Parts) -> dict[str, Any]:
     """
     network, clip = parts.denoiser.network, parts.denoiser.clip
     _check_expressible(network)
-    values = dict(configs.items(parts.config))
+    values = configs.flatten(parts.config)
     layers, attends = network.layers_per_level, network.attention_levels
     size = [clip.height, clip.width]
     return {
