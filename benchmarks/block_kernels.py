@@ -39,19 +39,21 @@ def main() -> None:
     from stunet.parallel import mesh as meshes
     from stunet.plan import chips, costs
     from stunet.train import flops, pieces
+    from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, overrides)
-    found = {p.name: p for p in pieces.find(config, config.train.batch_size)}
-    finest = f" {config.data.frames}x{config.data.height}x{config.data.width}x"
+    parts = make_parts(config)
+    found = {p.name: p for p in pieces.find(parts.denoiser, parts.batch_size)}
+    finest = " " + "x".join(map(str, parts.denoiser.clip.shape[:-1])) + "x"
     most = max((p for p in found.values() if finest in p.name), key=lambda p: len(p.calls))
     piece = found.get(arguments.block or most.name)
     if piece is None:
         parser.error(f"no block is called {arguments.block!r}; there are {', '.join(found)}")
 
     chip, devices = chips.devices(arguments.topology)
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis), chips.quiet():
-        text = costs.lower(piece, config, mesh).compile().as_text()
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis), chips.quiet():
+        text = costs.lower(piece, parts.denoiser.network.remat, mesh).compile().as_text()
     kernels = [
         (
             int(cycles[1]) / chip.hertz,

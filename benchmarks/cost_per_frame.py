@@ -10,7 +10,6 @@ block is compiled once and remembered, so that it can be stopped.
 """
 
 import argparse
-import dataclasses
 import os
 
 # Before the first import of JAX: compiling for chips that are not here must not look for any.
@@ -38,18 +37,19 @@ def main() -> None:
     from stunet import configs
     from stunet.plan.costs import Costs
     from stunet.train.flops import model_flops
+    from stunet.train.parts import make_parts
 
     print("frames  operations a frame  of the first  time a frame  of the first")
     first = None
     for frames in arguments.frames:
         config = configs.load(arguments.config, overrides)
-        data, train = config.data, config.train
+        values = {"data.frames": frames}
         if arguments.in_a_step:
-            train = dataclasses.replace(train, batch_size=arguments.in_a_step // frames)
-        data = dataclasses.replace(data, frames=frames)
-        config = dataclasses.replace(config, data=data, train=train)
-        in_all = train.batch_size * frames
-        row = [model_flops(config) / in_all]
+            values["train.batch_size"] = arguments.in_a_step // frames
+        config = configs.replace(config, values)
+        parts = make_parts(config)
+        in_all = parts.batch_size * frames
+        row = [model_flops(parts.denoiser, parts.batch_size) / in_all]
         if arguments.topology:
             with Costs(config, arguments.topology) as costs:
                 row.append(sum(cost.seconds for cost in costs.result()) / in_all)

@@ -64,12 +64,13 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet import configs
     from stunet.plan import chips, costs, report, search
     from stunet.plan.plan import make_plan
+    from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, arguments.overrides)
     chip, devices = chips.devices(arguments.topology, arguments.slices)
     if arguments.search:
         with elapsed(f"searching layouts for {len(devices)} x {chip.name}"):
-            found = search.rank(config, chip, len(devices), arguments.slices)
+            found = search.rank(make_parts(config), chip, len(devices), arguments.slices)
         if not arguments.json:
             print(report.ranking(found, chip), end="\n\n", flush=True)
         config = found[0].applied(config)
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     if plan.over:
         message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"
         if not local:
-            changes = search.remedy(config, plan.mesh, chip, arguments.slices)
+            changes = search.remedy(make_parts(config), plan.mesh, chip, arguments.slices)
             message += "; by estimate, "
             message += f"it would with {' '.join(changes)}" if changes else "no layout would"
         raise UserError(message)

@@ -18,7 +18,6 @@ from stunet.configs.schema import MAY_CHANGE_ON_RESUME, RENAMED, Config, fields
 from stunet.errors import UserError
 from stunet.files import atomic
 
-
 # The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
 # `stunet.train.parts`, which alone reads its keys.
 Experiment = Config

@@ -1,5 +1,4 @@
-"""Opens the examples that a run asks for: one table from a kind of source to the function that makes
-it."""
+"""Opens the examples that a run asks for; one table holds the kinds of sources."""
 
 import dataclasses
 import functools
@@ -131,7 +130,7 @@ class Strided:
 
 
 def make_source(dataset: Dataset, split: str) -> Source:
-    """Opens the examples of a split, "train" or "val", with clips and text states of the run's shape.
+    """Opens the examples of a split, "train" or "val", in the shape of the run's clips and text.
 
     The source is asked for as many frames as a clip spans, or for `cut_from`, and knows nothing of
     strides. All networks of a cascade see the same `num_clips` clips of the source.
@@ -161,7 +160,7 @@ def make_source(dataset: Dataset, split: str) -> Source:
 
 
 def representatives(source: Source, num: int, dataset: Dataset) -> Source:
-    """Returns a source whose first `num` clips, or all if there are fewer, stand for all of `source`.
+    """Returns a source whose first `num` clips stand for all of `source`, which may have fewer.
 
     Stored clips lie in the order of their videos, so that the first ones may show one class alone:
     evenly spaced ones are taken. Clips that are drawn are independent, and the first ones do.
@@ -170,9 +169,7 @@ def representatives(source: Source, num: int, dataset: Dataset) -> Source:
 
 
 def _moving_digits(split: str, clip: ClipSpec, text: TextSpec, seed: int, **options) -> Source:
-    return MovingDigits(
-        split, *clip.shape, seed=seed, encode_text=make_encoder(text), **options
-    )
+    return MovingDigits(split, *clip.shape, seed=seed, encode_text=make_encoder(text), **options)
 
 
 def _motions(

@@ -1,5 +1,5 @@
-"""Makes clips of a trained run for captions, a batch at a time: with one network, with a cascade, or
-filled in between true keyframes."""
+"""Makes the clips that are judged, a batch at a time: with one network, with a cascade, or between
+true keyframes."""
 
 import dataclasses
 import functools

@@ -75,9 +75,7 @@ _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
 }
 
 
-def make_programs(
-    denoiser: Denoiser, settings: SamplerSettings, params: Any
-) -> dict[str, Program]:
+def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) -> dict[str, Program]:
     """Returns the programs of a run that makes clips from captions, by name.
 
     Args:

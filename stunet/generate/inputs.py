@@ -47,9 +47,7 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
     return _to_float(_decode(path, clip, clip.channels))
 
 
-def read_mask(
-    path: pathlib.Path, video: pathlib.Path, clip: ClipSpec
-) -> Bool[np.ndarray, "t h w"]:
+def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
     """A mask video, treated as `read_clip` treats the video that it belongs to; True where it is
     white (128 of 255 and above).
 

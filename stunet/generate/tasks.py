@@ -133,7 +133,9 @@ def enlarge(
     upscaler = upscale.load(request.workdir, **(unguided | request.sample))
     parts, settings = upscaler.parts, {"video": clip}
     if augmentation is None:
-        augmentation = min(upscale.AUGMENTATION, parts.denoiser.conditioning.max_augmentation) * bool(base)
+        augmentation = min(
+            upscale.AUGMENTATION, parts.denoiser.conditioning.max_augmentation
+        ) * bool(base)
     # Before the low-resolution clips are made, which takes long.
     upscale.check_settings(parts, overlap, weights, augmentation)
     if base:

@@ -58,9 +58,9 @@ class Run:
 _NEEDS_A_CLIP = {
     "upscale": "a super-resolution network (upscale.factor is {given.upscale_factor}), which "
     "enlarges clips and makes none from text alone; give the directory of a base network's run",
-    "tsr": "a temporal super-resolution network (tsr.stride is {given.keyframe_stride}), which fills "
-    "in the frames between keyframes and makes none from text alone; give the directory of the "
-    "keyframes' run, and this one as --tsr",
+    "tsr": "a temporal super-resolution network (tsr.stride is {given.keyframe_stride}), which "
+    "fills in the frames between keyframes and makes none from text alone; give the directory of "
+    "the keyframes' run, and this one as --tsr",
 }
 
 

@@ -245,7 +245,9 @@ def upscale(
     x = np.zeros((len(given), *shape.frame_shape), np.float32)
     before, average = np.zeros_like(x), np.zeros_like(x)
     with meshes.use(upscaler.mesh):
-        text, mask = (put(a.repeat(size, axis=0)) for a in make_encoder(parts.denoiser.text)([prompt]))
+        text, mask = (
+            put(a.repeat(size, axis=0)) for a in make_encoder(parts.denoiser.text)([prompt])
+        )
         level = put(np.full(size, augmentation, np.float32))
         for rows, count in _batches(blocks, size):
             clean = put(in_blocks(given)[rows])

@@ -25,8 +25,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stunet.errors import UserError
 
-# A process that has been silent for this long counts as dead, and the others end. JAX's own limit is
-# 100 s.
+# A process that has been silent for this long counts as dead, and the others end. JAX's own limit
+# is 100 s.
 _HEARTBEAT_TIMEOUT_SECONDS = 30
 
 # Processes that are alive may take long to begin: one may wait for its disk or its data.

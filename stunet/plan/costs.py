@@ -32,6 +32,7 @@ from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo
 from stunet.train import flops, pieces
+from stunet.train.parts import make_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +66,13 @@ class Costs:
         scale: whether a piece may stand for others (`stand_ins`), or each is compiled.
     """
 
-    def __init__(self, config: configs.Config, topology: str, slices: int = 1, scale: bool = True):
-        batch = config.train.batch_size // config.train.accumulate
-        self._pieces = pieces.find(config, batch)
-        self._parts = config.train.accumulate
+    def __init__(
+        self, config: configs.Experiment, topology: str, slices: int = 1, scale: bool = True
+    ):
+        parts = make_parts(config)
+        batch = parts.batch_size // parts.accumulate
+        self._pieces = pieces.find(parts.denoiser, batch)
+        self._accumulate = parts.accumulate
         self._stand_ins = stand_ins(self._pieces) if scale else list(range(len(self._pieces)))
         # The compiler's threads and a fork do not go together.
         self._pool = concurrent.futures.ProcessPoolExecutor(
@@ -89,7 +93,7 @@ class Costs:
         """Waits for them. The costliest piece is first."""
         costs = []
         for i, (piece, stand_in) in enumerate(zip(self._pieces, self._stand_ins, strict=True)):
-            calls = len(piece.calls) * self._parts
+            calls = len(piece.calls) * self._accumulate
             seconds, compiled = calls * self._seconds[stand_in].result(), self._pieces[stand_in]
             if i == stand_in:
                 costs.append(Cost(piece.name, calls, seconds))
@@ -119,13 +123,16 @@ def stand_ins(found: Sequence[pieces.Piece]) -> list[int]:
     return [narrowest[family] for family in families]
 
 
-def _seconds(config: configs.Config, batch: int, topology: str, slices: int, index: int) -> float:
+def _seconds(
+    config: configs.Experiment, batch: int, topology: str, slices: int, index: int
+) -> float:
     """What one call of a piece takes on one chip of the topology, compiled or remembered."""
     chip, devices = chips.devices(topology, slices)
-    mesh = meshes.make_mesh(config.mesh, devices)
-    piece = pieces.find(config, batch)[index]
-    with meshes.use(mesh, config.mesh.context_axis):
-        lowered = lower(piece, config, mesh)
+    parts = make_parts(config)
+    mesh = meshes.make_mesh(parts.layout, devices)
+    piece = pieces.find(parts.denoiser, batch)[index]
+    with meshes.use(mesh, parts.layout.context_axis):
+        lowered = lower(piece, parts.denoiser.network.remat, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
     asked = f"{version} {topology} {slices} {lowered.as_text()}"
     file = files.user_cache("plan") / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
@@ -138,10 +145,10 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
     return cycles / chip.hertz
 
 
-def lower(piece: pieces.Piece, config: configs.Config, mesh: jax.sharding.Mesh):
+def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh):
     """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, others,
     dy) -> (y, gradients)`, those of frozen parameters left out."""
-    apply, *shapes = differentiable(piece, config.model.remat)
+    apply, *shapes = differentiable(piece, remat)
     params = meshes.abstract(pieces.abstract_init(piece.module, piece.arguments), mesh)
     inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
 

@@ -14,6 +14,7 @@ from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, whole
 from stunet.plan.costs import Cost, Costs
 from stunet.train.flops import model_flops
+from stunet.train.parts import Parts, make_parts
 from stunet.train.state import abstract_state, count_parameters
 
 
@@ -80,7 +81,7 @@ class Plan:
 
 
 def make_plan(
-    config: configs.Config,
+    config: configs.Experiment,
     chip: chips.Chip,
     devices: Sequence[jax.Device],
     topology: tuple[str, int] | None = None,
@@ -99,9 +100,11 @@ def make_plan(
         UserError: mesh, batch and devices do not go together.
     """
     begun = time.monotonic()
-    mesh = meshes.make_mesh(config.mesh, devices)
-    meshes.check_batch(config.train, mesh)
-    state, batch = abstract_state(config, mesh), whole.abstract_batch(config, mesh)
+    parts = make_parts(config)
+    mesh = meshes.make_mesh(parts.layout, devices)
+    meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    batch = whole.abstract_batch(parts, mesh)
     sizes = {
         "params": _bytes_on_a_chip(state.params),
         "frozen": _bytes_on_a_chip(state.frozen),
@@ -109,7 +112,7 @@ def make_plan(
         "ema": _bytes_on_a_chip(state.ema),
         "batch": _bytes_on_a_chip(batch),
     }
-    step = whole.lay_out(config, *topology) if topology else whole.compile_local(config, devices)
+    step = whole.lay_out(config, *topology) if topology else whole.compile_local(parts, devices)
     if step.temporaries is None:
         sizes["temporaries"] = max(0.0, step.used - sum(sizes.values()))
         over = step.over
@@ -124,55 +127,52 @@ def make_plan(
         chips=len(devices),
         mesh=dict(mesh.shape),
         settings={
-            "mesh.context_axis": config.mesh.context_axis,
-            "model.remat": config.model.remat,
-            "train.batch_size": config.train.batch_size,
-            "train.accumulate": config.train.accumulate,
+            "mesh.context_axis": parts.layout.context_axis,
+            "model.remat": parts.denoiser.network.remat,
+            "train.batch_size": parts.batch_size,
+            "train.accumulate": parts.accumulate,
         },
         params=count_parameters(state.params),
         frozen=count_parameters(state.frozen),
         bytes=sizes,
         hbm=chip.hbm,
         over=over,
-        flops=model_flops(config),
+        flops=model_flops(parts.denoiser, parts.batch_size),
         peak_flops=chip.flops,
         step_seconds=sum(cost.seconds for cost in timed) if timed else None,
         collective_seconds=hlo.bytes_sent(step.program.collectives) / chip.ici if timed else None,
         collectives=dict(step.program.collectives),
         between_slices=dict(step.program.between_slices),
         costs=timed,
-        fallbacks=fallbacks(config, mesh),
-        clips=config.train.batch_size,
-        steps=config.train.steps,
-        unknown=_unknown(config, chip, devices, step),
+        fallbacks=fallbacks(parts, mesh),
+        clips=parts.batch_size,
+        steps=parts.events.steps,
+        unknown=_unknown(parts, chip, devices, step),
         compile_seconds=time.monotonic() - begun,
     )
 
 
-def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
+def fallbacks(parts: Parts, mesh: jax.sharding.Mesh) -> list[str]:
     """The levels of which each chip computes all along an axis that the mesh was to split."""
-    data, model, found = config.data, config.model, []
-    frames = data.frames
-    for level, channels in enumerate(configs.level_channels(model)):
-        frames //= model.temporal_factors[level] if model.temporal else 1
-        rows = data.height // model.patch_size // 2**level
-        clip = {"rows": rows, "frames": frames}[config.mesh.context_axis]
-        for extent, what, axis in (
-            (clip, config.mesh.context_axis, "context"),
-            (channels, "features", "tensor"),
-        ):
-            if extent % mesh.shape[axis]:
+    clip, network, found = parts.denoiser.clip, parts.denoiser.network, []
+    axis, frames = parts.layout.context_axis, clip.frames
+    for level, channels in enumerate(network.channels):
+        frames //= network.temporal_factors[level] if network.temporal_factors else 1
+        rows = clip.height // network.patch_size // 2**level
+        split = {"rows": rows, "frames": frames}[axis]
+        for extent, what, name in ((split, axis, "context"), (channels, "features", "tensor")):
+            if extent % mesh.shape[name]:
                 found.append(
-                    f"level {level}: {extent} {what} do not split over {axis} {mesh.shape[axis]}"
+                    f"level {level}: {extent} {what} do not split over {name} {mesh.shape[name]}"
                 )
     return found
 
 
 def _unknown(
-    config: configs.Config, chip: chips.Chip, devices: Sequence[jax.Device], step: whole.Whole
+    parts: Parts, chip: chips.Chip, devices: Sequence[jax.Device], step: whole.Whole
 ) -> list[str]:
     cases = (
-        (config.model.flash_attention, "what the kernels of model.flash_attention take"),
+        (parts.denoiser.network.flash_attention, "what the kernels of model.flash_attention take"),
         (chip.hertz is None, "how long a step takes, which benchmarks/train_step.py measures"),
         (chip.hbm is None, "how much memory a device has for it"),
         (step.code is None, "how large the program itself is, some hundred MiB at most"),

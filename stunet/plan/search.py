@@ -22,6 +22,8 @@ from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel.mesh import AXES, BATCH_AXES
 from stunet.plan import chips, costs
 from stunet.train import flops, pieces
+from stunet.train.denoiser import Denoiser
+from stunet.train.parts import Parts
 from stunet.train.state import abstract_state
 
 POLICIES = ("none", *REMAT_POLICIES)
@@ -48,21 +50,19 @@ class Candidate:
     bytes: float
     seconds: float
 
-    def applied(self, config: configs.Config) -> configs.Config:
-        """The config, with this layout."""
-        return dataclasses.replace(
-            config,
-            mesh=dataclasses.replace(config.mesh, **self.mesh),
-            model=dataclasses.replace(config.model, remat=self.remat),
-            train=dataclasses.replace(config.train, accumulate=self.accumulate),
-        )
+    def settings(self) -> dict[str, object]:
+        """Returns the keys of the config that this layout sets, and their values."""
+        extents = {f"mesh.{axis}": n for axis, n in self.mesh.items()}
+        return extents | {"model.remat": self.remat, "train.accumulate": self.accumulate}
 
-    def changes(self, config: configs.Config, mesh: dict[str, int]) -> list[str]:
-        """What differs from a config that lies on `mesh`, as command-line arguments."""
-        now = {f"mesh.{axis}": n for axis, n in mesh.items()}
-        now |= {"model.remat": config.model.remat, "train.accumulate": config.train.accumulate}
-        new = {f"mesh.{axis}": n for axis, n in self.mesh.items()}
-        new |= {"model.remat": self.remat, "train.accumulate": self.accumulate}
+    def applied(self, config: configs.Experiment) -> configs.Experiment:
+        """Returns the config with this layout."""
+        return configs.replace(config, self.settings())
+
+    def changes(self, parts: Parts, mesh: dict[str, int]) -> list[str]:
+        """Returns what differs from a run that lies on `mesh`, as command-line arguments."""
+        now = Candidate(mesh, parts.denoiser.network.remat, parts.accumulate, 0, 0).settings()
+        new = self.settings()
         return [f"--config.{key}={value}" for key, value in new.items() if now[key] != value]
 
 
@@ -93,9 +93,9 @@ class StateBytes:
 
 
 @functools.cache
-def trace(config: configs.Config) -> list[Block]:
+def trace(denoiser: Denoiser) -> list[Block]:
     """The network's distinct pieces, under every policy."""
-    return [_block(piece) for piece in pieces.find(config, 1)]
+    return [_block(piece) for piece in pieces.find(denoiser, 1)]
 
 
 def _block(piece: pieces.Piece) -> Block:
@@ -134,7 +134,7 @@ def _shared_bytes(kept: Any, params: Any) -> int:
     return sum(math.prod(shape) * dtype.itemsize * n for (shape, dtype), n in both.items())
 
 
-def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) -> list[Candidate]:
+def rank(parts: Parts, chip: chips.Chip, devices: int, slices: int) -> list[Candidate]:
     """All candidates that are estimated to fit, the fastest first; those within 2% of each other,
     that which splits clips and batch the least.
 
@@ -147,18 +147,18 @@ def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) ->
         raise UserError(
             f"--search needs a chip whose memory, peak and links are known: {chip.name}"
         )
-    blocks, held = trace(config), _state_bytes(config)
+    blocks, held = trace(parts.denoiser), _state_bytes(parts)
     tried = [
-        estimate(config, blocks, held, chip, mesh, remat, accumulate)
-        for mesh in _meshes(config, devices, slices)
+        estimate(parts, blocks, held, chip, mesh, remat, accumulate)
+        for mesh in _meshes(parts, devices, slices)
         for remat, accumulate in itertools.product(POLICIES, MICROBATCHES)
-        if config.train.batch_size % (accumulate * _ways(mesh, BATCH_AXES)) == 0
+        if parts.batch_size % (accumulate * _ways(mesh, BATCH_AXES)) == 0
     ]
     fits = [candidate for candidate in tried if candidate.bytes <= chip.hbm]
     if not fits:
         least = min(tried, key=lambda c: c.bytes, default=None)
         raise UserError(
-            f"nothing fits {devices} x {chip.name} at a batch of {config.train.batch_size}"
+            f"nothing fits {devices} x {chip.name} at a batch of {parts.batch_size}"
             + (f"; the least is about {least.bytes / 2**30:.1f} GiB a chip" if least else "")
         )
     fastest = min(candidate.seconds for candidate in fits)
@@ -172,28 +172,26 @@ def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) ->
     return sorted(fits, key=order)
 
 
-def remedy(
-    config: configs.Config, mesh: dict[str, int], chip: chips.Chip, slices: int
-) -> list[str] | None:
+def remedy(parts: Parts, mesh: dict[str, int], chip: chips.Chip, slices: int) -> list[str] | None:
     """The fewest changes with which a config that does not fit is estimated to, as command-line
     arguments; of equals, the fastest. None: there are none.
 
     Args:
-        config: the run that does not fit.
+        parts: the run that does not fit.
         mesh: extent of every axis, as it was planned.
         chip: one device.
         slices: how many the devices are in.
     """
     try:
-        found = rank(config, chip, math.prod(mesh.values()), slices)
+        found = rank(parts, chip, math.prod(mesh.values()), slices)
     except UserError:
         return None
-    changes = [c.changes(config, mesh) for c in found]
+    changes = [c.changes(parts, mesh) for c in found]
     return min(filter(None, changes), key=len, default=None)
 
 
 def estimate(
-    config: configs.Config,
+    parts: Parts,
     blocks: list[Block],
     held: StateBytes,
     chip: chips.Chip,
@@ -204,7 +202,7 @@ def estimate(
     """What one candidate holds and takes.
 
     Args:
-        config: of the run.
+        parts: the run.
         blocks: its `trace`.
         held: bytes of its parameters.
         chip: one device.
@@ -212,11 +210,11 @@ def estimate(
         remat: the policy.
         accumulate: microbatches.
     """
-    clips = config.train.batch_size / (_ways(mesh, BATCH_AXES) * accumulate)
+    clips = parts.batch_size / (_ways(mesh, BATCH_AXES) * accumulate)
 
     def share(block: Block) -> float:
         """Of the microbatch's work in a block, what one device does, in clips."""
-        divides = getattr(block, config.mesh.context_axis) % mesh["context"] == 0
+        divides = getattr(block, parts.layout.context_axis) % mesh["context"] == 0
         return clips / mesh["tensor"] / (mesh["context"] if divides else 1)
 
     activations = sum(b.calls * b.saved[remat] * share(b) for b in blocks)
@@ -241,8 +239,8 @@ def estimate(
     )
 
 
-def _meshes(config: configs.Config, devices: int, slices: int) -> list[dict[str, int]]:
-    tensor = max(1, config.mesh.tensor)
+def _meshes(parts: Parts, devices: int, slices: int) -> list[dict[str, int]]:
+    tensor = max(1, parts.layout.tensor)
     left = devices // (slices * tensor)
     divisors = [n for n in range(1, left + 1) if left % n == 0]
     return [
@@ -256,6 +254,8 @@ def _ways(mesh: dict[str, int], axes: tuple[str, ...]) -> int:
     return math.prod(mesh[axis] for axis in axes)
 
 
-def _state_bytes(config: configs.Config) -> StateBytes:
-    state = abstract_state(config, jax.sharding.AbstractMesh((1,) * len(AXES), AXES))
+def _state_bytes(parts: Parts) -> StateBytes:
+    state = abstract_state(
+        parts.denoiser, parts.optimizer, jax.sharding.AbstractMesh((1,) * len(AXES), AXES)
+    )
     return StateBytes(_bytes(state.params), _bytes(state.frozen))

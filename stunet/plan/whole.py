@@ -22,6 +22,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo
+from stunet.train.parts import Parts, make_parts
 from stunet.train.state import abstract_state
 from stunet.train.step import jit_train_step
 
@@ -56,9 +57,9 @@ class Whole:
     over: float | None = None
 
 
-def compile_local(config: configs.Config, devices: Sequence[jax.Device]) -> Whole:
+def compile_local(parts: Parts, devices: Sequence[jax.Device]) -> Whole:
     """The step, compiled by the backend of devices that are here."""
-    compiled = _lower(config, devices).compile()
+    compiled = _lower(parts, devices).compile()
     memory = compiled.memory_analysis()
     return Whole(
         hlo.read(compiled.as_text()),
@@ -67,7 +68,7 @@ def compile_local(config: configs.Config, devices: Sequence[jax.Device]) -> Whol
     )
 
 
-def lay_out(config: configs.Config, topology: str, slices: int = 1) -> Whole:
+def lay_out(config: configs.Experiment, topology: str, slices: int = 1) -> Whole:
     """The step, as it lies in the memory of TPUs that are not here (`chips.devices`).
 
     Raises:
@@ -96,11 +97,11 @@ def lay_out(config: configs.Config, topology: str, slices: int = 1) -> Whole:
             process.join()
 
 
-def abstract_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def abstract_batch(parts: Parts, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Shapes, dtypes and shardings of a global batch, as the pipeline gives it."""
-    size, data, text = config.train.batch_size, config.data, config.text
+    size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
     shapes = {
-        "video": ((data.frames, data.height, data.width, data.channels), jnp.uint8),
+        "video": (clip.shape, jnp.uint8),
         "text": ((text.max_length, text.dim), jnp.float32),
         "text_mask": ((text.max_length,), jnp.bool_),
     }
@@ -111,18 +112,25 @@ def abstract_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str,
     }
 
 
-def _lower(config: configs.Config, devices: Sequence[jax.Device]):
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis):
-        state = abstract_state(config, mesh)
-        return jit_train_step(config, state).lower(state, abstract_batch(config, mesh))
+def _lower(parts: Parts, devices: Sequence[jax.Device]):
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis):
+        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        step = jit_train_step(
+            parts.objective,
+            parts.optimizer,
+            state,
+            seed=parts.seed,
+            accumulate=parts.accumulate,
+        )
+        return step.lower(state, abstract_batch(parts, mesh))
 
 
-def _work(config: configs.Config, topology: str, slices: int, directory: str, sender) -> None:
+def _work(config: configs.Experiment, topology: str, slices: int, directory: str, sender) -> None:
     """In a process of its own: sends an outcome, unless it is stopped before it has one."""
     # Whoever is asked to stop says it once, not the compiler too.
     with contextlib.suppress(KeyboardInterrupt), chips.quiet():
-        lowered = _lower(config, chips.devices(topology, slices)[1])
+        lowered = _lower(make_parts(config), chips.devices(topology, slices)[1])
         try:
             compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
         except jax.errors.JaxRuntimeError as error:

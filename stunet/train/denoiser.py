@@ -1,5 +1,5 @@
-"""The network together with all that is needed to call it: what it is given, its noise schedule, and
-the shapes of its inputs."""
+"""The network with all that is needed to call it: what it is given, its noise schedule, and the
+shapes of its inputs."""
 
 import dataclasses
 from typing import Any
@@ -37,7 +37,7 @@ class Denoiser:
     prediction: str
     clip: ClipSpec
     text: TextSpec
-    trainable: Trainable = Trainable()
+    trainable: Trainable
 
     def clip_shape(self, batch: int) -> tuple[int, ...]:
         """Returns the shape `[b, t, h, w, c]` of a batch of clips."""

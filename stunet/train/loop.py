@@ -90,7 +90,9 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
                     run.preview(state.ema_params, step, run.metrics)
         run.checkpoints.wait()
         if step < steps:
-            run.progress.write(f"stopped after update {step}; the same command continues from there")
+            run.progress.write(
+                f"stopped after update {step}; the same command continues from there"
+            )
         if hosts.is_first() and step > run.first_step:
             run.progress.write(run.clock.summary())
     return step

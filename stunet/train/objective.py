@@ -1,4 +1,4 @@
-"""The training objective: what is drawn at random for a batch of clips, and the loss of each clip."""
+"""The training objective: what is drawn at random for a batch, and the loss of each clip."""
 
 import dataclasses
 from typing import Any

@@ -5,6 +5,7 @@ compare it or to write it (`Parts.config`).
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -73,8 +74,12 @@ class Parts:
     config: configs.Experiment
 
 
+@functools.lru_cache(maxsize=16)
 def make_parts(config: Config) -> Parts:
-    """Turns a config into its parts. Reads no file and computes nothing."""
+    """Turns a config into its parts. Reads no file and computes nothing.
+
+    Equal configs give the same object, so that what was compiled for one is found again.
+    """
     denoiser = _denoiser(config)
     return Parts(
         denoiser=denoiser,

@@ -1,5 +1,5 @@
-"""Finds the distinct blocks of a network (a residual block, an attention, an inflation, a resizing),
-each listed once, however often it is called."""
+"""Finds the distinct blocks of a network (residual blocks, attentions, inflations, resizings), each
+once, however often it is called."""
 
 import dataclasses
 from typing import Any

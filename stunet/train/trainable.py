@@ -1,4 +1,4 @@
-"""Which parameters of a network are trained: all, those that inflation adds, or low-rank adapters."""
+"""Which parameters of a network are trained: all, those that inflation adds, or its adapters."""
 
 import dataclasses
 from collections.abc import Sequence

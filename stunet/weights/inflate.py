@@ -107,9 +107,7 @@ def _overridden(
     return asked
 
 
-def _state(
-    parts: Parts, abstract: TrainState, source: diffusers_unet.Directory
-) -> TrainState:
+def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory) -> TrainState:
     """The state before the first update, laid out as `abstract` is, to be written and not updated:
     equal arrays are one."""
     flat = flatten_dict(abstract.params)

@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import stand_in
 import tiny
+from from_config import make_source, sampling_flops, train
 from scenes import scaled
 
 from stunet import configs
 from stunet.data import media
-from stunet.data.sources import First, make_source
+from stunet.data.sources import First
 from stunet.errors import UserError
 from stunet.evaluate import comparison, groups, metrics, run
 from stunet.evaluate.generator import make_generator
 from stunet.evaluate.measurement import read_clips
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
-from stunet.train.flops import sampling_flops
-from stunet.train.loop import train
 
 
 def config(**data) -> configs.Config:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import stand_in
 import tiny
+from from_config import make_sampler
 from jax import export
 from safetensors.numpy import load_file
 
@@ -163,8 +164,9 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(sample=dict(sampler="ancestral", steps=4, threshold="dynamic"))
     text, mask = np.zeros((3, 2, 16), np.float32), np.zeros((3, 2), bool)
-    *_, expected = sampling.make_sampler(config)({}, text, mask, 9, first_row=5)
-    loop = jax.jit(sampling.make_loop(config))
+    *_, expected = make_sampler(config)({}, text, mask, 9, first_row=5)
+    parts = make_parts(config)
+    loop = jax.jit(sampling.make_loop(parts.denoiser, parts.sampling))
     found = loop({}, text, mask, np.uint32(9), first_row=np.int32(5))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(found - loop({}, text, mask, np.uint32(9))).max() > 0.1

@@ -7,7 +7,6 @@ A stand-in for the network, which is told everything that the real one is, shows
 import dataclasses
 import json
 import pathlib
-import types
 
 import av
 import jax
@@ -16,14 +15,13 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling, step
 from stunet.train.checkpoints import Checkpoints
 
 # One level, which compiles fast; the window sees all of itself by its attention over time.
@@ -65,16 +63,13 @@ def averaging(inputs):
 
 
 @pytest.fixture
-def fill(monkeypatch):
+def fill():
     """`fill(config, network)`, of GIVEN unless it is told otherwise."""
 
     def fill(config, network, given=GIVEN, prompts=("a", "b"), **options):
-        stand_in = types.SimpleNamespace(
-            apply=lambda params, inputs, time, text, text_mask: network(inputs)
-        )
-        monkeypatch.setattr(step, "make_network", lambda config: stand_in)
-        mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-        run = Run(config, {}, mesh, sampling.make_sampler(config))
+        parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
+        mesh = make_mesh(config, jax.devices()[:1])
+        run = Run(parts, {}, mesh, sampling.make_sampler(parts.denoiser, parts.sampling))
         return cascade.fill(run, given, prompts, **options)
 
     return fill
@@ -189,7 +184,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
     for name, config in (("keyframes", KEYFRAMES), ("tsr", WINDOWED)):
         made[name] = tmp_path_factory.mktemp(name)
         configs.write(config, made[name] / "config.json")
-        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        state = test_step.random_state(config, make_mesh(config))
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(state, {"global_next_index": 0})
             checkpoints.wait()

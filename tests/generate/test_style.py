@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh
 from PIL import Image
 
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.generate import style, text
-from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 
 # One level without text, which compiles fast.
@@ -32,7 +32,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
     for name, factor in {"base": 1.0, "style": 0.5}.items():
         made[name] = tmp_path_factory.mktemp(name)
         configs.write(CONFIG, made[name] / "config.json")
-        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        state = test_step.random_state(CONFIG, make_mesh(CONFIG))
         params = jax.tree.map(lambda leaf, factor=factor: factor * leaf, state.params)
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(dataclasses.replace(state, ema=params), {"global_next_index": 0})

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import stand_in
 import test_step
+from from_config import make_mesh
 from PIL import Image
-from stunet.generate.request import Sampled
 
 from stunet import cli, configs
 from stunet.commands.sample import TASKS
-from stunet.parallel import mesh as meshes
+from stunet.generate.request import Sampled
 from stunet.train.checkpoints import Checkpoints
 
 CONFIG = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
@@ -44,7 +44,7 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("masked")
     configs.write(CONFIG, workdir / "config.json")
     with Checkpoints(workdir) as checkpoints:
-        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        state = test_step.random_state(CONFIG, make_mesh(CONFIG))
         checkpoints.save(state.replace(step=state.step + 7), {"global_next_index": 0})
         checkpoints.wait()
     Image.fromarray(FRAMES[0]).save(workdir / "first.png")

@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+from from_config import train
 
 from stunet.errors import UserError
 from stunet.generate.text import text_to_video
-from stunet.train.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import functools
 import gc
 import json
 import tracemalloc
-import types
-from unittest import mock
 
 import av
 import jax
@@ -18,14 +16,13 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet import cli, configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.generate import text, upscale
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling, step
 from stunet.train.checkpoints import Checkpoints
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
@@ -68,11 +65,11 @@ def level(inputs):
 
 @functools.cache  # Compiled once, for clips of any length.
 def upscaler_of(network, **sample):
-    stand_in = types.SimpleNamespace(apply=lambda params, inputs, *others: network(inputs))
     config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-    with mock.patch.object(step, "make_network", return_value=stand_in):
-        return upscale.make_upscaler(config, {}, mesh), sampling.make_sampler(config)
+    mesh = make_mesh(config, jax.devices()[:1])
+    parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
+    sample = sampling.make_sampler(parts.denoiser, parts.sampling)
+    return upscale.make_upscaler(parts, {}, mesh), sample
 
 
 @pytest.mark.parametrize(
@@ -233,7 +230,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
         made[name] = tmp_path_factory.mktemp(name)
         config = tiny.config(model=MODEL, sample=SAMPLE, **groups)
         configs.write(config, made[name] / "config.json")
-        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        state = test_step.random_state(config, make_mesh(config))
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(state, {"global_next_index": 0})
             checkpoints.wait()

@@ -11,15 +11,13 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "train"))
 import test_step
 import tiny
+from from_config import abstract_state, create_state, jit_train_step, make_mesh
 
-from stunet import configs
 from stunet.diffusion import upscaling
 from stunet.nn.attention import flash_attention, frame_attention
 from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
-from stunet.train.state import abstract_state, create_state
-from stunet.train.step import jit_train_step
 
 # Large enough for `clip` 4 to leave a row, or a frame, to each device at both levels.
 SIZE = dict(frames=8, height=16, width=16)
@@ -35,7 +33,7 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
         train=dict(batch_size=8),
     )
     count = int(np.prod([extents.get(axis, 1) for axis in meshes.AXES]))
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:count])
+    mesh = make_mesh(config, jax.devices()[:count])
     with meshes.use(mesh, config.mesh.context_axis):
         # Made once, on one device: compiling that for every mesh would take half of the time.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
@@ -65,7 +63,7 @@ def convolution_error() -> float:
 
     XLA returns a multiple of it if the clip's features, here 3, are not split as well.
     """
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     network = Conv(8, (1, 3, 3))
     clip = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
     params = nn.meta.unbox(network.init(jax.random.key(1), clip))
@@ -78,7 +76,7 @@ def convolution_error() -> float:
 
 def attention_error() -> float:
     """Of `flash_attention` on a mesh that splits clips, rows and heads, from the same unsplit."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
     lengths = (16, 24, 24)  # of queries, and of keys and values: eight are of the text
     arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
@@ -90,7 +88,7 @@ def attention_error() -> float:
 
 def upscaling_split() -> dict[str, float]:
     """The input of a super-resolution network whose rows are split: its error, the collectives."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=4))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=4))
     clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
     level = np.zeros(2, np.float32)
 
@@ -113,7 +111,7 @@ def _named(kind, tree):
 
 if __name__ == "__main__":
     out, *meshes_asked = sys.argv[1:]
-    alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
+    alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
     first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
     np.savez(f"{out}/convolution.npz", error=convolution_error())
     np.savez(f"{out}/attention.npz", error=attention_error())

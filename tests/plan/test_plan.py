@@ -10,15 +10,13 @@ from unittest import mock
 import jax
 import pytest
 import tiny
+from from_config import make_source, model_flops
 
-from stunet import configs
-from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, costs, hlo, report
 from stunet.plan.plan import Plan, fallbacks, make_plan
 from stunet.plan.whole import abstract_batch
-from stunet.train.flops import model_flops
 
 PLAN = Plan(
     chip="v5p",
@@ -131,9 +129,9 @@ def test_levels_that_do_not_split_are_named():
 
 def test_the_batch_planned_for_is_the_one_that_comes():
     config = tiny.config()
-    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+    mesh = meshes.make_mesh(meshes.Layout(), jax.devices()[:1])
     planned = abstract_batch(config, mesh)
-    example = sources.make_source(config, "train")[0]
+    example = make_source(config, "train")[0]
     for key, leaf in planned.items():
         assert leaf.shape == (config.train.batch_size, *example[key].shape), key
         assert leaf.dtype == example[key].dtype, key

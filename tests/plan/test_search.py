@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import tiny
+from from_config import model_flops
 
 from stunet.errors import UserError
 from stunet.parallel.mesh import AXES
 from stunet.plan import chips, report, search
-from stunet.train.flops import model_flops
 
 CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from from_config import make_source
 
 from stunet import configs, files
 from stunet.data import sources
@@ -132,7 +133,7 @@ def test_records_hold_what_sampling_encodes_and_no_other_encoder_reads_them(fold
     for place in (there, tmp_path / "nowhere"):
         noted = sources.with_fingerprint(config(place))
         assert noted.text.fingerprint == encoder.fingerprint
-        example = sources.make_source(noted, "val")[0]
+        example = make_source(noted, "val")[0]
     states, mask = sources.make_encoder(sources.with_fingerprint(config(there)).text)(
         [example["caption"]]
     )

@@ -12,10 +12,10 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_unet
 import torch
+from from_config import noise_schedule
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.train.step import noise_schedule
 from stunet.weights.diffusers_config import to_diffusers, to_stunet
 
 STAGE_I = json.loads(json.dumps(tiny_unet.flags((8, 16))))
@@ -50,7 +50,7 @@ def test_each_step_is_told_the_noise_that_it_was_trained_with():
     scheduler = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     signal = scheduler.alphas_cumprod.double().numpy()
     config = to_stunet(STAGE_I, "config.json")
-    time = noise_schedule(config.diffusion).time(jnp.asarray(np.log(signal / (1 - signal))))
+    time = noise_schedule(config).time(jnp.asarray(np.log(signal / (1 - signal))))
     steps = config.model.time_scale * np.asarray(time)
     np.testing.assert_allclose(steps, np.arange(1000), atol=0.05)
 

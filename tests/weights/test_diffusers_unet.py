@@ -18,13 +18,14 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_unet
 import torch
+from from_config import abstract_state, make_network
 from safetensors.numpy import load_file
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header, Writer, read_json
-from stunet.train.state import abstract_state, count_parameters, make_network
+from stunet.train.state import count_parameters
 from stunet.weights import diffusers_unet
 from stunet.weights.diffusers_config import TIME_SCALE, to_stunet
 
@@ -70,7 +71,7 @@ def read(directory: pathlib.Path, **model):
 
 
 def abstract(config):
-    return abstract_state(config, meshes.make_mesh(configs.Mesh(), jax.devices()[:1]))
+    return abstract_state(config, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
 
 
 @pytest.mark.usefixtures("quickly_compiled_convolutions")

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict, unflatten_dict
+from from_config import abstract_state, make_mesh
 
 from stunet.errors import UserError
 from stunet.nn import lora
 from stunet.nn.stunet import is_temporal
-from stunet.parallel import mesh as meshes
-from stunet.train.state import abstract_state
 from stunet.weights.style import interpolate
 
 BASE = tiny.config()
@@ -23,7 +22,7 @@ INPAINTING = tiny.config(masks=dict(inpaint=1.0))
 def weights(config, seed):
     """Random ones, as flax has them."""
     rng = np.random.default_rng(seed)
-    abstract = abstract_state(config, meshes.make_mesh(config.mesh)).params
+    abstract = abstract_state(config, make_mesh(config)).params
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract)
 
 
