@@ -15,6 +15,8 @@ from stunet.data.records import ClipWriter
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.report import report
+from stunet.train import preview, validation
+from stunet.train.parts import make_parts
 
 CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # of the tiny config
 CLIPS = {"train": 36, "val": 8}  # of each class

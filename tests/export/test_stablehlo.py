@@ -24,6 +24,7 @@ from stunet.export.card import X0
 from stunet.generate import masked
 from stunet.generate.text import text_to_video
 from stunet.train import sampling
+from stunet.train.parts import make_parts
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "sample_exported.py"
 PROMPTS = ["a 3 moving left", "a 7"]

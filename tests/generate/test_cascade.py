@@ -22,6 +22,7 @@ from stunet.errors import UserError
 from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
+from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
 
 # One level, which compiles fast; the window sees all of itself by its attention over time.

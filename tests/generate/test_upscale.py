@@ -23,6 +23,7 @@ from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.generate import text, upscale
+from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import test_step
 import tiny
-from from_config import make_mesh, make_network, train
+from from_config import first_state, make_mesh, make_network, train
 from safetensors.numpy import load_file, save_file
 
 from stunet import configs
@@ -18,6 +18,7 @@ from stunet.parallel import mesh as meshes
 from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import conditioning
+from stunet.train.parts import make_parts
 
 # One level of frames by themselves, which compiles fast; patches of 2 x 2 pixels.
 MODEL = dict(
