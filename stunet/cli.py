@@ -109,7 +109,7 @@ def _evaluate(arguments) -> None:
 
 def _prepare(arguments) -> None:
     from stunet.nn.text import text_encoder
-    from stunet.prepare.prepare import prepare
+    from stunet.prepare.run import prepare
 
     if arguments.text_encoder != "bytes":
         set_up_jax()
