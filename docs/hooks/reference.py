@@ -59,19 +59,16 @@ def config_page() -> str:
 
 
 def _table(prefix: str, group: type, names: list[str]) -> list[str]:
+    """Returns the rows of a group's keys: what each is called and may be, and what it means."""
     fields = {f.name: f for f in dataclasses.fields(group)}
-    lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
+    types = typing.get_type_hints(group)
+    lines = ["| key, default and values | meaning |", "|---|---|"]
     for name in names:
-        field, key = fields[name], prefix + name
+        field, key, kind = fields[name], prefix + name, types[name]
         default = repr(field.default).replace("'", '"')
-        doc = field.metadata["doc"].replace("|", r"\|")
-        kind = getattr(group.__annotations__[name], "__name__", str(group.__annotations__[name]))
-        if typing.get_origin(group.__annotations__[name]):
-            kind = str(group.__annotations__[name])
-        lines.append(
-            f"| [`{key}`](#{key}){{#{key}}} | `{default}` | {_values(kind, field.metadata)} "
-            f"| {doc} |"
-        )
+        values = _values(str(kind) if typing.get_origin(kind) else kind.__name__, field.metadata)
+        title = f"[`{key}`](#{key}){{#{key}}}"
+        lines.append(f"| {title}<br>default `{default}`<br>{values} | {field.metadata['doc']} |")
     return lines
 
 
