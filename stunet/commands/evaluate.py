@@ -57,7 +57,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     set_up_jax()
-    from stunet.evaluate import figures
+    from stunet.evaluate import metrics
     from stunet.evaluate.run import evaluate
 
     evaluation = evaluate(
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         on_clips=metrics_bar(),
         **shared.sampling_settings(arguments),
     )
-    print(figures.table(evaluation.columns, words=evaluation.words))
+    print(metrics.table(evaluation.columns, titles=evaluation.words))
     print(f"\n{evaluation.said()}  {evaluation.file}")
 
 
