@@ -26,6 +26,8 @@ class Metric:
         format: format string for the mean over clips.
         better: "higher" or "lower" for a metric that ranks clips. None for a metric that does not:
             its best value depends on the data, or a clip without motion has the best one.
+        claim: what is true of the clips that a share counts, as in "velocity stays steady in 94% of
+            the clips"; "" for metrics that are no share of clips.
     """
 
     title: str
@@ -33,6 +35,7 @@ class Metric:
     unit: str = ""
     format: str = "{:.2f}"
     better: Literal["higher", "lower"] | None = None
+    claim: str = ""
 
     @property
     def label(self) -> str:
@@ -65,6 +68,7 @@ METRICS = {
         "share of clips",
         "{:.0%}",
         "higher",
+        "velocity stays steady",
     ),
     "faithful": Metric(
         "steady and correct velocity",
@@ -73,6 +77,7 @@ METRICS = {
         "share of clips",
         "{:.0%}",
         "higher",
+        "velocity is steady and as asked",
     ),
     "deviation": Metric(
         "largest deviation of a step",

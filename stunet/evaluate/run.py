@@ -159,7 +159,8 @@ def evaluate(
         file=out / FILE,
     )
     rate = configs.frame_rate(whole.data)
-    captions = against.captions[: len(shown)]
+    # A network without text saw no captions, and its samples show none.
+    captions = against.captions[: len(shown)] if whole.model.text_features else [""] * len(shown)
     text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, rate)
     settings = dict(num=clips["generated"], seed=seed, window=window, augmentation=augmentation)
     settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}

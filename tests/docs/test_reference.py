@@ -26,8 +26,8 @@ def reference():
 def test_every_key_is_there_with_its_default_and_meaning(reference):
     page = reference.config_page()
     rows = dict(re.findall(r"^\| \[`([\w.]+)`\]\S+ \| (.*)$", page, re.MULTILINE))
-    assert [*rows] == sorted(rows, key=[name for name, _ in configs.leaves()].index)
-    for name, field in configs.leaves():
+    assert [*rows] == sorted(rows, key=[name for name, _ in configs.fields()].index)
+    for name, field in configs.fields():
         default, *_ = rows[name].split(" | ")
         assert default == f"`{field.default!r}`".replace("'", '"')
         assert rows[name].endswith(f"{field.metadata['doc']} |")
