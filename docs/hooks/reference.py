@@ -4,13 +4,14 @@ They are made while the site is built, so they cannot be out of date. `tests/doc
 key and each command is on them.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
 import pkgutil
 import typing
-from collections.abc import Iterator
+
+from stunet import cli
+from stunet.commands.parsing import Command, Group
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -96,38 +97,23 @@ def commands_page() -> str:
         "What `stunet COMMAND --help` prints. An option that is written with an equals sign also "
         "works with a space, and the other way round.",
     ]
-    for name, parser in _parsers(_parser()):
+    for name, command in cli.STUNET.walk("stunet"):
         if name != "stunet":
             level = "#" * name.count(" ")
-            lines += ["", f"#{level} {name}", "", "```text", help_of(parser), "```"]
+            lines += ["", f"#{level} {name}", "", "```text", help_of(name, command), "```"]
     return "\n".join(lines) + "\n"
 
 
-def _parser() -> argparse.ArgumentParser:
-    from stunet import cli
-
-    return cli._parser()
-
-
-def help_of(parser: argparse.ArgumentParser) -> str:
+def help_of(name: str, command: Command | Group) -> str:
     """Returns a command's help as it prints on a terminal of 88 columns."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "90"  # argparse leaves two free.
     try:
-        return parser.format_help().strip()
+        return command.help(name).strip()
     finally:
         del os.environ["COLUMNS"]
         if before is not None:
             os.environ["COLUMNS"] = before
-
-
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yields a parser and those of its commands, each with the words that call it."""
-    yield parser.prog, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from _parsers(child)
 
 
 def api_rooms() -> list[str]:
