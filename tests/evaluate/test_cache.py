@@ -26,7 +26,7 @@ def test_it_is_found_for_what_it_depends_on_alone(tmp_path):
 def test_a_changed_program_finds_nothing(tmp_path, monkeypatch):
     store = cache.Kept(tmp_path)
     store.write({"a": np.zeros(2)}, "name", 1)
-    monkeypatch.setattr(kept, "_source", lambda: b"another")
+    monkeypatch.setattr(cache, "_source", lambda: b"another")
     assert store.read("name", 1) is None
 
 
