@@ -5,6 +5,7 @@ ml_collections ConfigDict of the same keys; `load` reads such a file with the co
 overrides; `resolve` checks it and returns the frozen `Config` that the rest of the program uses.
 """
 
+from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     default,
     differences,
@@ -70,5 +71,6 @@ __all__ = [
     "resolve",
     "same_text",
     "span",
+    "start_from",
     "write",
 ]
