@@ -11,7 +11,7 @@ Batch size, learning rate and number of updates are chosen here. IF's 4,304,695,
 frozen, and only the 1,203,347,904 parameters of the temporal layers are trained.
 
 Hardware and time: on v5p:4x4x4 at a batch of 64, the plan finds 37.5 GiB a chip, of 95.7.
-docs/inflation.md has the rest of the plan.
+docs/how-to/inflation.md has the rest of the plan.
 
 Expected result: unknown. Nothing was trained, and no real IF weights were run.
 """

@@ -15,7 +15,7 @@ which no network this small learns from captions.
 Hardware and time: 5 minutes of one CPU core for 800 updates.
 
 Expected result: generated parts of held-out clips are 4 to 6 dB nearer to the truth than copies of
-the first frame. docs/sampling.md has the figures for each task.
+the first frame. docs/how-to/sampling.md has the figures for each task.
 """
 
 from stunet import configs

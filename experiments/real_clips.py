@@ -13,8 +13,9 @@ Expected result: the training loss falls from 0.366 to about 0.06, and the loss 
 clips from 0.083 (update 100) to 0.065.
 
 A check of network, objective and sampler together is to learn a single clip, so that sampling
-returns it: `--config.data.num_clips=1`. docs/data.md has the whole command. Expected result: 31.7
-dB for each of three seeds, after 6 min 27 s of training on two busy CPU cores.
+returns it: `--config.data.num_clips=1`. docs/how-to/data.md has the whole command.
+Expected result: 31.7 dB for each of three seeds, after 6 min 27 s of training on two busy CPU
+cores.
 """
 
 from stunet import configs

@@ -11,7 +11,7 @@ Hardware and time: 10 minutes of one CPU core for 4,000 updates.
 
 Expected result: 120 clips sampled at guidance 4 show the digit of their caption in 78% of cases
 (real clips, read by the same classifier: 98%), its direction in 100% and its speed in 95%.
-docs/sampling.md has the figures for other guidance scales.
+docs/how-to/sampling.md has the figures for other guidance scales.
 """
 
 from stunet import configs

@@ -30,7 +30,7 @@ Hardware and time: 61 min 4 s on two CPU cores, for 24 trainings and 30 evaluati
 
 Expected result: on fast motion 83% ± 12% of the single pass's clips are coherent, 18% ± 1% of the
 windowed cascade's and 94% ± 6% of the global cascade's. On slow motion 79% ± 9%, 88% ± 5% and
-89% ± 7%. docs/cascade.md has the whole table.
+89% ± 7%. docs/how-to/cascade.md has the whole table.
 
 `--config single_pass_vs_cascade:gpu` takes clips of 36 frames of 32x32 pixels, and adds objects
 that cross, bounce and turn. It has not run yet.

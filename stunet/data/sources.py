@@ -180,7 +180,7 @@ def _moving_digits(config: configs.Config, split: str) -> Source:
         digit_size=data.digit_size,
         num_digits=data.num_digits,
         styles=data.digit_styles,
-        pace=data.speed,
+        speed_factor=data.speed,
     )
 
 

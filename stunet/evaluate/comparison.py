@@ -12,7 +12,7 @@ from stunet import configs
 from stunet.configs import experiments
 from stunet.data.sources import Source, make_source, sample
 from stunet.errors import UserError
-from stunet.evaluate import metrics
+from stunet.evaluate import groups
 from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
 
 
@@ -105,7 +105,7 @@ def own(whole: configs.Config, num: int) -> Comparison:
         reference=training,
         references=min(num, len(training)),
         frames=whole.data.frames,
-        metrics=metrics.DEFAULT,
+        metrics=groups.DEFAULT,
         real=held_out,
         chosen=chosen,
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stunet.data import media
 from stunet.data.media import contact_sheet, to_uint8, write_gif, write_mp4, write_xt, xt_slice
 from stunet.errors import UserError
 from stunet.prepare.decode import CorruptVideo, decode_clips
@@ -246,6 +247,21 @@ def test_edge_at_constant_speed_is_a_straight_line(tmp_path, speed):
     np.testing.assert_array_equal(xt_slice(clip, 0), 0)
     write_xt(tmp_path / "xt.png", clip[None])
     assert np.asarray(Image.open(tmp_path / "xt.png")).max() == 255
+
+
+def test_a_clip_on_its_side_gives_the_slice_on_its_side(tmp_path):
+    (clip,) = moving_squares(n=1)
+    upright, tilted = clip, clip.swapaxes(1, 2)
+    assert not media.moves_vertically(upright)
+    assert media.moves_vertically(tilted)
+    assert media.most_variable_column(tilted) == media.most_variable_row(upright)
+    np.testing.assert_array_equal(media.yt_slice(tilted), xt_slice(upright).swapaxes(0, 1))
+    for name, one in (("x", upright), ("y", tilted)):
+        write_xt(tmp_path / f"{name}.png", one[None])
+    x, y = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "xy")
+    # The slices, right of the square frames, mirror each other; the names of the axes stay outside.
+    size = 32 * 6
+    np.testing.assert_array_equal(x[-size:, -size:], y[-size:, -size:].swapaxes(0, 1))
 
 
 def test_failed_writing_leaves_nothing(tmp_path, monkeypatch):
