@@ -12,6 +12,7 @@ from from_config import abstract_state, input_shape, model_flops
 from stunet import configs
 from stunet.generate import cascade
 from stunet.parallel import mesh as meshes
+from stunet.train.parts import make_parts
 from stunet.train.state import count_parameters
 from stunet.weights.diffusers_config import to_stunet
 
@@ -52,7 +53,7 @@ def operations(name):
 def test_a_cascade_trains_with_as_many_operations_as_the_single_pass(second):
     names = ("quickstart", "cascade_keyframes", second)
     single, *both = (configs.load(str(EXPERIMENTS / f"{name}.py")) for name in names)
-    cascade.check_pair(*both)
+    cascade.check_pair(*map(make_parts, both))
     first, *rest = map(operations, names)
     assert sum(rest) == pytest.approx(first, rel=0.05)
     # The same clips, all of their frames.

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from stunet.errors import UserError, choose
 
@@ -126,6 +126,10 @@ class Command:
         self.add_arguments(parser)
         return parser
 
+    def help(self, prog: str) -> str:
+        """Returns the help of the command."""
+        return self.parser(prog).format_help()
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -167,6 +171,15 @@ class Group:
         if not words or words[0].startswith("-"):
             raise UserError(f"name a {self.kind} first, as in `{self.examples[0]}`: one of {names}")
         return words[0], choose(self.commands, words[0], self.kind)
+
+    def walk(self, prog: str) -> "Iterator[tuple[str, Command | Group]]":
+        """Yields the group and all that is in it, each after the words that call it."""
+        yield prog, self
+        for name, entry in self.commands.items():
+            if isinstance(entry, Group):
+                yield from entry.walk(f"{prog} {name}")
+            else:
+                yield f"{prog} {name}", entry
 
 
 def _shown_examples(examples: Sequence[str]) -> str:

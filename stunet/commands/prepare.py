@@ -82,7 +82,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from stunet.nn.text import text_encoder
-    from stunet.prepare.prepare import prepare
+    from stunet.prepare.run import prepare
 
     if arguments.text_encoder != "bytes":
         set_up_jax()

@@ -6,6 +6,7 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
+from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     Experiment,
     default,
@@ -75,5 +76,6 @@ __all__ = [
     "replace",
     "reset",
     "resolve",
+    "start_from",
     "write",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from stunet.configs import experiments
 from stunet.data.sources import Dataset, Source, make_source, representatives
 from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
@@ -114,7 +115,7 @@ def by_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Comparis
     """With the videos of a protocol.
 
     Args:
-      file: a Python file with `get_protocol()`, as experiments/ucf101_zero_shot.py.
+      file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
       clip: the run's clips, whose size the videos are brought to.
       num: clips to sample, and to compare them with, to try a protocol out; None: as it says, and
         all videos.
@@ -179,8 +180,7 @@ def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _read(file: pathlib.Path) -> Protocol:
-    if not file.is_file():
-        raise UserError(f"--protocol: no file {str(file)!r}")
+    file = pathlib.Path(experiments.find(str(file), "get_protocol"))
     try:
         protocol = runpy.run_path(str(file))["get_protocol"]()
     except Exception as error:  # Whatever the file itself raises.

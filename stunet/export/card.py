@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from safetensors.numpy import save_file
 
 import stunet
+from stunet import tensorfiles
 from stunet.data.spec import make_encoder
 from stunet.diffusion import samplers
 from stunet.export.programs import PLATFORMS, Argument, Program
@@ -68,7 +68,7 @@ def write(
     card = _card(run, programs, form)
     if prompts:
         text, text_mask = make_encoder(run.parts.denoiser.text)(list(prompts))
-        save_file({"text": text, "text_mask": text_mask}, directory / _PROMPTS)
+        tensorfiles.write(directory / _PROMPTS, {"text": text, "text_mask": text_mask})
         card["prompts"] = {"file": _PROMPTS, "captions": list(prompts)}
     (directory / CARD).write_text(json.dumps(card, indent=1) + "\n")
 

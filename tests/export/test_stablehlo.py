@@ -176,11 +176,11 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
 def test_what_is_given_of_a_clip_comes_back_as_stunet_sample_puts_it_back(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(masks=stand_in.SHARES)
-    sampler = programs.make_programs(config, {})["sampler"]
+    sampler = programs.make_programs(parts.denoiser, parts.sampling, {})["sampler"]
     loaded = export.deserialize(programs.export_program(sampler, {}).serialize())
     picture = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
     run = stand_in.run(config)
-    text, mask = make_encoder(config.text)(PROMPTS)
+    text, mask = make_encoder(parts.denoiser.text)(PROMPTS)
     given = np.zeros((2, 4, 8, 8, 1), bool)
     given[:, 0] = True
     clips = np.broadcast_to(picture[:, None], given.shape)

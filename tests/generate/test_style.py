@@ -15,6 +15,7 @@ from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.generate import style, text
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 # One level without text, which compiles fast.
 CONFIG = tiny.config(
@@ -74,14 +75,15 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
 
 def test_another_text_encoder_is_refused(workdirs):
     def of(**changed):
-        return dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, **changed))
+        changed = dataclasses.replace(CONFIG.text, **changed)
+        return make_parts(dataclasses.replace(CONFIG, text=changed))
 
     run = text.load(workdirs["base"])
     with pytest.raises(UserError, match=r"text encoder is .*'dim': 16.* style's .*'dim': 32"):
-        style.stylise(run, dataclasses.replace(run, config=of(dim=32)), ["a"], [0.5])
+        style.stylise(run, dataclasses.replace(run, parts=of(dim=32)), ["a"], [0.5])
     # The same one, elsewhere, is not refused: what is wrong is told next.
     here, there = (
-        dataclasses.replace(run, config=of(encoder=f"t5:/{place}", fingerprint="12ab"))
+        dataclasses.replace(run, parts=of(encoder=f"t5:/{place}", fingerprint="12ab"))
         for place in ("here", "there")
     )
     with pytest.raises(UserError, match="alpha is 2"):

@@ -20,9 +20,9 @@ def workdir(tmp_path_factory):
 
 def test_a_clip_depends_on_its_prompt_and_place_not_on_its_company(workdir):
     prompts = ["a 3 moving left", "a 7 moving up"]
-    both, config = text_to_video(workdir, prompts, seed=5)
-    data = config.data
-    assert both.shape == (2, data.frames, data.height, data.width, data.channels)
+    both, parts = text_to_video(workdir, prompts, seed=5)
+    clip = parts.denoiser.clip
+    assert both.shape == (2, *clip.shape)
     assert np.abs(both).max() <= 1
     alone, _ = text_to_video(workdir, prompts[:1], seed=5)
     np.testing.assert_allclose(alone[0], both[0], atol=1e-4)

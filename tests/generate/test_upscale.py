@@ -25,6 +25,7 @@ from stunet.errors import UserError
 from stunet.generate import text, upscale
 from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
 CONFIG = tiny.config(
@@ -81,7 +82,7 @@ def test_segments_without_overlap_are_what_plain_sampling_gives(sampler, segment
     upscaler, sample = upscaler_of(blending, sampler=sampler)
     low = low_clip(segments * FRAMES)
     found = upscale.upscale(upscaler, low, "a", overlap=0, augmentation=0.3, seed=5).clip
-    text, mask = make_encoder(CONFIG.text)(["a"] * segments)
+    text, mask = make_encoder(make_parts(CONFIG).denoiser.text)(["a"] * segments)
     rows = low.reshape(segments, FRAMES, *low.shape[1:])
     *_, expected = sample({}, text, mask, 5, rows, 0.3)
     np.testing.assert_allclose(found, np.concatenate(np.clip(expected, -1, 1)), atol=1e-5)
@@ -199,7 +200,7 @@ def test_videos_of_the_low_resolution_and_of_multiples_of_it_are_read(tmp_path, 
     ramp = np.linspace(-0.8, 0.8, 16 * 24).reshape(1, 1, 16, 24, 1)
     clips = (ramp * np.linspace(1, -1, 9).reshape(1, 9, 1, 1, 1)).astype(np.float32)
     media.write_mp4(tmp_path / "a.mp4", clips, config.data.fps, upscale=times, crf=4)
-    low = upscale.read_low(tmp_path / "a.mp4", config)
+    low = upscale.read_low(tmp_path / "a.mp4", make_parts(config))
     assert low.dtype == np.float32
     np.testing.assert_allclose(low, clips[0], atol=0.05)
 
@@ -208,9 +209,9 @@ def test_a_video_of_another_size_is_answered_in_a_sentence(tmp_path):
     clips = np.zeros((1, 2, 16, 24, 1), np.float32)
     media.write_mp4(tmp_path / "a.mp4", clips, 8, upscale=1)
     with pytest.raises(UserError, match=r"16x24 pixels .* enlarges 4x4 to 16x16; .*4x4, or of a"):
-        upscale.read_low(tmp_path / "a.mp4", CONFIG)
+        upscale.read_low(tmp_path / "a.mp4", make_parts(CONFIG))
     with pytest.raises(UserError, match="there is no file"):
-        upscale.read_low(tmp_path / "b.mp4", CONFIG)
+        upscale.read_low(tmp_path / "b.mp4", make_parts(CONFIG))
 
 
 # One level without text, which compiles fast.

@@ -17,6 +17,7 @@ from stunet.parallel import mesh as meshes
 from stunet.plan import chips, costs, hlo, report
 from stunet.plan.plan import Plan, fallbacks, make_plan
 from stunet.plan.whole import abstract_batch
+from stunet.train.parts import make_parts
 
 PLAN = Plan(
     chip="v5p",
@@ -116,13 +117,13 @@ def test_a_plan_for_this_machine(tmp_path):
 
 def test_levels_that_do_not_split_are_named():
     config = tiny.config(data=dict(frames=8, height=16, width=16))
-    assert fallbacks(config, abstract_mesh(context=4)) == []
+    assert fallbacks(make_parts(config), abstract_mesh(context=4)) == []
     # 8 rows at the first level, 4 at the second.
-    assert fallbacks(config, abstract_mesh(context=8)) == [
+    assert fallbacks(make_parts(config), abstract_mesh(context=8)) == [
         "level 1: 4 rows do not split over context 8"
     ]
     by_frames = tiny.config(mesh=dict(context_axis="frames"), data=dict(frames=8))
-    assert fallbacks(by_frames, abstract_mesh(context=8)) == [
+    assert fallbacks(make_parts(by_frames), abstract_mesh(context=8)) == [
         "level 1: 4 frames do not split over context 8"
     ]
 
@@ -130,7 +131,7 @@ def test_levels_that_do_not_split_are_named():
 def test_the_batch_planned_for_is_the_one_that_comes():
     config = tiny.config()
     mesh = meshes.make_mesh(meshes.Layout(), jax.devices()[:1])
-    planned = abstract_batch(config, mesh)
+    planned = abstract_batch(make_parts(config), mesh)
     example = make_source(config, "train")[0]
     for key, leaf in planned.items():
         assert leaf.shape == (config.train.batch_size, *example[key].shape), key

@@ -9,6 +9,7 @@ from from_config import model_flops
 from stunet.errors import UserError
 from stunet.parallel.mesh import AXES
 from stunet.plan import chips, report, search
+from stunet.train.parts import make_parts
 
 CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 
@@ -16,7 +17,7 @@ CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 @pytest.fixture(scope="module")
 def traced():
     config = tiny.config()
-    return config, search.trace(config)
+    return config, search.trace(make_parts(config).denoiser)
 
 
 def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
@@ -26,7 +27,13 @@ def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
     )
     extents = dict.fromkeys(AXES, 1) | mesh
     return search.estimate(
-        config, blocks, search.StateBytes(4_000_000, 0), CHIP, extents, remat, accumulate
+        make_parts(config),
+        blocks,
+        search.StateBytes(4_000_000, 0),
+        CHIP,
+        extents,
+        remat,
+        accumulate,
     )
 
 
@@ -69,7 +76,7 @@ def test_an_axis_that_does_not_divide_saves_nothing_there(traced):
 
 def test_what_is_ranked_fits_and_the_fastest_is_first(traced):
     config, _ = traced
-    found = search.rank(config, CHIP, 4, 1)
+    found = search.rank(make_parts(config), CHIP, 4, 1)
     fastest = min(c.seconds for c in found)
     assert found[0].seconds <= 1.02 * fastest
     near = [c for c in found if c.seconds < 1.019 * fastest]
@@ -82,24 +89,24 @@ def test_what_is_ranked_fits_and_the_fastest_is_first(traced):
     applied = first.applied(config)
     assert applied.model.remat == first.remat
     assert applied.mesh.fsdp == first.mesh["fsdp"]
-    assert first.changes(applied, first.mesh) == []
+    assert first.changes(make_parts(applied), first.mesh) == []
     assert f"{len(found)} layouts" in report.ranking(found, CHIP)
 
 
 def test_what_does_not_fit_gets_the_fewest_changes_that_would_help(traced):
     config, _ = traced
-    ranked = search.rank(config, CHIP, 1, 1)
+    ranked = search.rank(make_parts(config), CHIP, 1, 1)
     held = {(c.remat, c.accumulate): c.bytes for c in ranked}
     # As much as the step holds in one part, with everything kept, is too much by a little.
     small = dataclasses.replace(CHIP, hbm=0.99 * held["none", 1])
-    (change,) = search.remedy(config, dict.fromkeys(AXES, 1), small, 1)
+    (change,) = search.remedy(make_parts(config), dict.fromkeys(AXES, 1), small, 1)
     assert change.startswith(("--config.model.remat=", "--config.train.accumulate="))
     tiniest = dataclasses.replace(CHIP, hbm=1000)
-    assert search.remedy(config, dict.fromkeys(AXES, 1), tiniest, 1) is None
+    assert search.remedy(make_parts(config), dict.fromkeys(AXES, 1), tiniest, 1) is None
     with pytest.raises(UserError, match=r"nothing fits 1 x some .* the least is about"):
-        search.rank(config, tiniest, 1, 1)
+        search.rank(make_parts(config), tiniest, 1, 1)
 
 
 def test_a_chip_must_be_known():
     with pytest.raises(UserError, match="memory, peak and links"):
-        search.rank(tiny.config(), chips.Chip("other"), 1, 1)
+        search.rank(make_parts(tiny.config()), chips.Chip("other"), 1, 1)

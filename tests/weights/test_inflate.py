@@ -34,6 +34,7 @@ from stunet import cli, configs
 from stunet.nn.stunet import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 from stunet.weights import diffusers_unet
 from stunet.weights import inflate as inflating
 
@@ -325,7 +326,9 @@ def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         state, _ = checkpoints.restore(shapes)
         fresh = flatten_dict(create_state(config, mesh).ema_params)
-    u_net = diffusers_unet.Directory(t2i[0], diffusers_unet.table(config, shapes))
+    u_net = diffusers_unet.Directory(
+        t2i[0], diffusers_unet.table(make_parts(config).denoiser, shapes)
+    )
     given = {path: u_net.read(path) for path in fresh if not is_temporal(path)}
     expected = init_state(config, unflatten_dict(fresh | given))
     jax.tree.map(np.testing.assert_array_equal, state, expected)
