@@ -73,7 +73,7 @@ def changed(real: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def measured(clips: np.ndarray, kept: Kept, batch: int) -> dict[str, dict[str, np.ndarray]]:
+def measured(clips: np.ndarray, kept: MeasurementCache, batch: int) -> dict[str, dict[str, np.ndarray]]:
     """By metric, what `stunet evaluate` measures of these clips."""
     found = {}
     for name in ("flow", "fvd"):

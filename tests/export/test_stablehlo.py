@@ -176,6 +176,7 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
 def test_what_is_given_of_a_clip_comes_back_as_stunet_sample_puts_it_back(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(masks=stand_in.SHARES)
+    parts = make_parts(config)
     sampler = programs.make_programs(parts.denoiser, parts.sampling, {})["sampler"]
     loaded = export.deserialize(programs.export_program(sampler, {}).serialize())
     picture = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
