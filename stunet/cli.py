@@ -85,7 +85,7 @@ def _export(arguments) -> None:
 
 def _evaluate(arguments) -> None:
     set_up_jax()
-    from stunet.evaluate import figures
+    from stunet.evaluate import metrics
     from stunet.evaluate.run import evaluate
 
     evaluation = evaluate(
@@ -103,13 +103,13 @@ def _evaluate(arguments) -> None:
         on_clips=measuring_bar(),
         **sampling_settings(arguments),
     )
-    print(figures.table(evaluation.columns, words=evaluation.words))
+    print(metrics.table(evaluation.columns, titles=evaluation.words))
     print(f"\n{evaluation.said()}  {evaluation.file}")
 
 
 def _prepare(arguments) -> None:
     from stunet.nn.text import text_encoder
-    from stunet.prepare.prepare import prepare
+    from stunet.prepare.run import prepare
 
     if arguments.text_encoder != "bytes":
         set_up_jax()

@@ -2,9 +2,9 @@
 
 Nothing is compiled here. What a candidate holds and computes is added up from the traces of the
 network's distinct pieces, so that hundreds are ranked in the time of those few traces. The memory
-is an estimate, 19% to 40% above what compiled programs held (docs/plan.md); the time is a bound
-from below: every multiplication at the chip's peak, and weights gathered and gradients summed at
-its links'.
+is an estimate, 19% to 40% above what compiled programs held (docs/how-to/plan.md); the time is a
+bound from below: every multiplication at the chip's peak, and weights gathered and gradients summed
+at its links'.
 """
 
 import dataclasses

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from stunet.errors import UserError
-from stunet.evaluate import metrics, pixels
+from stunet.evaluate import groups, pixels
 from stunet.evaluate.scene import Scene
 
 
 def test_what_misleads_alone_brings_its_companion():
-    assert metrics.parse("fvd") == ("flow", "fvd")
-    assert metrics.parse("fvd, coherence,") == ("coherence", "flow", "fvd")
-    assert metrics.parse(metrics.DEFAULT) == ("coherence", "pixels", "flow")
+    assert groups.parse("fvd") == ("flow", "fvd")
+    assert groups.parse("fvd, coherence,") == ("coherence", "flow", "fvd")
+    assert groups.parse(groups.DEFAULT) == ("coherence", "pixels", "flow")
     with pytest.raises(UserError, match="unknown metric 'fdv'; did you mean 'fvd'"):
-        metrics.parse("coherence,fdv")
+        groups.parse("coherence,fdv")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_what_misleads_alone_brings_its_companion():
     ],
 )
 def test_few_or_small_clips_have_no_fvd(clips, references, shape, name, words):
-    called, said = metrics.frechet_name(clips, references, shape)
+    called, said = groups.frechet_name(clips, references, shape)
     assert called == name
     assert words in said
     assert ("FVD" in said) == (name == "fvd")
@@ -42,16 +42,16 @@ def test_few_or_small_clips_have_no_fvd(clips, references, shape, name, words):
 @pytest.mark.parametrize("name", ["pixels", "flow"])
 def test_without_opencv_clips_that_have_a_flow_are_refused_by_their_shape(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    metrics.METRICS[name].check((16, 4, 16))
+    groups.METRIC_GROUPS[name].check((16, 4, 16))
     with pytest.raises(UserError, match="optical flow needs OpenCV: pip install"):
-        metrics.METRICS[name].check((16, 8, 16))
+        groups.METRIC_GROUPS[name].check((16, 8, 16))
 
 
 def test_flow_is_compared_as_whole_sets_are():
     rng = np.random.default_rng(0)
     one, other = (rng.normal(0, 0.3, (n, 4, 16, 16, 1)).cumsum(1) for n in (3, 5))
     whole = pixels.flow_distance(pixels.farneback(one), pixels.farneback(other))
-    flow = metrics.METRICS["flow"]
+    flow = groups.METRIC_GROUPS["flow"]
     measured = [flow.measure(clips, Scene(), ()) for clips in (one, other)]
     found = flow.compare(*measured, (4, 16, 16))
     assert found == {"flow_distance": whole[0], "flow_change_distance": whole[1]}
