@@ -37,6 +37,9 @@ def choose(table: Mapping[str, Entry], name: str, what: str) -> Entry:
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """Returns the candidate that is spelt most like `word`, or None if none is spelt nearly so."""
-    found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=_ALIKE)
+    """Returns the candidate that is spelt nearly as `word`, or None if there is none."""
+    candidates = list(candidates)
+    found = difflib.get_close_matches(word, candidates, n=1, cutoff=_ALIKE)
+    # In short words, two letters in the wrong order leave too few in place: "fdv" for "fvd".
+    found += [candidate for candidate in candidates if sorted(candidate) == sorted(word)]
     return found[0] if found else None

@@ -158,6 +158,7 @@ def test_refusals_say_what_would_be_right(keys, sentence):
         ("train.learnig_rate", ["train.learning_rate"]),
         ("modl.chanels", ["model.channels"]),
         ("data.hieght", ["data.height"]),
+        ("data.fsp", ["data.fps"]),
         ("trian", ["train"]),
         # A key taken for a group.
         ("model.dtype.compute", ["model.dtype"]),
