@@ -142,32 +142,29 @@ def _plan(arguments) -> None:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
     from stunet import configs
-    from stunet.plan import chips, costs, report, search
+    from stunet.plan import chips, report, search
     from stunet.plan.plan import make_plan
 
     config = configs.load(arguments.config, arguments.overrides)
-    chip, devices = chips.devices(arguments.topology, arguments.slices)
+    topology = chips.find(arguments.topology, arguments.slices)
+    target = f"{topology.count} x {topology.chip.name}"
     if arguments.search:
-        with _elapsed(f"searching layouts for {len(devices)} x {chip.name}"):
-            found = search.rank(config, chip, len(devices), arguments.slices)
+        with _elapsed(f"searching layouts for {target}"):
+            layouts = search.rank(config, topology)
         if not arguments.json:
-            print(report.ranking(found, chip), end="\n\n", flush=True)
-        config = found[0].applied(config)
-    topology = None if local else (arguments.topology, arguments.slices)
-    with (
-        _elapsed(f"compiling for {len(devices)} x {chip.name}"),
-        contextlib.nullcontext()
-        if arguments.memory_only or local  # Only TPUs' compiler estimates its kernels' time.
-        else costs.Costs(config, *topology, scale=not arguments.every_block) as pieces,
-    ):
-        plan = make_plan(config, chip, devices, topology, pieces)
-    print(report.as_json(plan) if arguments.json else report.text(plan))
-    if plan.over:
-        message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"
-        if not local:
-            changes = search.remedy(config, plan.mesh, chip, arguments.slices)
+            print(report.ranking(layouts, topology), end="\n\n", flush=True)
+        config = layouts[0].apply_to(config)
+    with _elapsed(f"planning for {target}"):
+        plan = make_plan(config, topology, not arguments.memory_only, arguments.every_block)
+    print(report.as_json(plan) if arguments.json else report.as_text(plan))
+    if plan.excess:
+        estimated = "by estimate, " if plan.estimated else ""
+        message = f"{estimated}the program does not fit {plan.chip}: it needs "
+        message += f"{plan.excess / 2**30:.2f} GiB more than a chip has"
+        if not topology.is_local:
+            overrides = search.suggest_overrides(config, plan.mesh, topology)
             message += "; by estimate, "
-            message += f"it would with {' '.join(changes)}" if changes else "no layout would"
+            message += f"it fits with {' '.join(overrides)}" if overrides else "no layout fits"
         raise UserError(message)
 
 
@@ -362,9 +359,16 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--topology",
         required=True,
-        help="generation and shape, as v5p:4x4x4, v5e:16x16, v6e:16x16; or local: this machine",
+        help="TPUs by generation and shape (v5p:4x4x4, v5e:16x16, v6e:16x16), GPUs by their number "
+        "in each host (rtx4090:1, a100-80gb:1, h100:8), or this machine (local)",
     )
-    plan.add_argument("--slices", type=at_least_one, default=1, help="of that topology")
+    plan.add_argument(
+        "--slices",
+        type=at_least_one,
+        default=1,
+        metavar="N",
+        help="number of such TPU slices, or of such hosts with GPUs (default 1)",
+    )
     plan.add_argument(
         "--memory-only", action="store_true", help="say what fits, several times sooner"
     )
