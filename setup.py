@@ -64,6 +64,8 @@ setup(
         "fvd": FVD,
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
+        # make docs
+        "docs": ["latex2mathml", "mkdocs-material>=9.7", "mkdocstrings-python>=2"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},

@@ -1,4 +1,4 @@
-"""The figure of docs/cascade.md: X-T slices of a sweep's arms, side by side.
+"""The figure of docs/how-to/cascade.md: X-T slices of a sweep's arms, side by side.
 
     python benchmarks/claim_figure.py --sweep runs/claim --out experiments/results/claim_xt.png
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from stunet.data.synthetic.motions import LOOKS, MOTIONS, Motions, Stage, render
-from stunet.evaluate import figures
+from stunet.data.synthetic.motions import MOTIONS, SHAPES, Motions, Stage, render
+from stunet.evaluate import metrics
 from stunet.prepare.decode import decode_clips
 
 FRAMES, WINDOW = 16, 4
@@ -60,10 +60,12 @@ def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str,
 def _other_objects(stage: Stage, source: Motions, i: int) -> np.ndarray:
     """Clip i, but that its objects look like others in every second window; two change places."""
     truth = source.truth(i)
-    others = dict(zip(LOOKS, [*list(LOOKS)[1:], next(iter(LOOKS))], strict=True)) | {"arm": "disc"}
-    looks = [mover.look for mover in truth.movers]
-    other = looks[::-1] if len(looks) == 2 else [others[look] for look in looks]
-    clips = np.stack([render(stage, names, truth.positions) for names in (looks, other)])
+    others = dict(zip(SHAPES, [*list(SHAPES)[1:], next(iter(SHAPES))], strict=True)) | {
+        "arm": "disc"
+    }
+    shapes = [mover.shape for mover in truth.movers]
+    other = shapes[::-1] if len(shapes) == 2 else [others[shape] for shape in shapes]
+    clips = np.stack([render(stage, names, truth.positions) for names in (shapes, other)])
     frames = np.arange(FRAMES)
     return clips[frames // WINDOW % 2, frames][..., None]
 
@@ -100,40 +102,40 @@ def _broken(real: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]
 def _draw(stage: Stage, movers, phases) -> np.ndarray:
     place = MOTIONS[stage.motion].place
     positions = np.stack([place(stage, mover, phases(mover))[0] for mover in movers])
-    return render(stage, [mover.look for mover in movers], positions)[..., None]
+    return render(stage, [mover.shape for mover in movers], positions)[..., None]
 
 
 def _scaled(videos) -> np.ndarray:
     return np.stack(videos).astype(np.float32) / 127.5 - 1
 
 
-def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, figures.Figures]:
+def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, metrics.MetricValues]:
     source = Motions("val", stage, FRAMES)
     truths = [source.truth(i) for i in range(num)]
     options = dict(
-        looks=[tuple(mover.look for mover in truth.movers) for truth in truths],
+        shapes=[tuple(mover.shape for mover in truth.movers) for truth in truths],
         truth=np.stack([truth.positions for truth in truths]),
         borders=BORDERS,
         reference=_scaled([Motions("train", stage, FRAMES)[i]["video"] for i in range(num)]),
     )
     clips = broken_motion(stage, num, rng)
-    return {name: figures.measure(c, stage, **options) for name, c in clips.items()}
+    return {name: metrics.measure(c, stage, **options) for name, c in clips.items()}
 
 
-def ranges(tables: list[dict[str, figures.Figures]]) -> str:
+def ranges(tables: list[dict[str, metrics.MetricValues]]) -> str:
     """The least and the largest mean of each figure over the tables, in Markdown."""
     columns = list(tables[0])
     lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-    for name, (style, words) in figures.FIGURES.items():
+    for name, metric in metrics.METRICS.items():
         cells = []
         for column in columns:
-            means = [figures.mean(t[column][name]) for t in tables if name in t[column]]
+            means = [metrics.mean(t[column][name]) for t in tables if name in t[column]]
             means = [m + 0.0 for m in means if not np.isnan(m)]
-            ends = sorted({style.format(m): m for m in means}.items(), key=lambda end: end[1])
+            ends = sorted({metric.show(m): m for m in means}.items(), key=lambda end: end[1])
             ends = [text for text, _ in ends]
             cells.append("-" if not ends else " to ".join(dict.fromkeys((ends[0], ends[-1]))))
         if set(cells) != {"-"}:
-            lines.append(f"| {words} | {' | '.join(cells)} |")
+            lines.append(f"| {metric.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -145,18 +147,18 @@ def main() -> None:
     begun, rng, tables = time.monotonic(), np.random.default_rng(0), []
     for name, stage in STAGES.items():
         tables.append(measured(stage, arguments.num, rng))
-        print(f"\n{name}\n{figures.table(tables[-1])}", flush=True)
+        print(f"\n{name}\n{metrics.table(tables[-1])}", flush=True)
     print(f"\nall motions\n\n{ranges(tables)}")
     if arguments.videos:
         clips = broken_videos(arguments.videos, rng)
         real = clips["real"]
         # Every second clip is compared with the others.
         found = {
-            name: figures.measure(c[::2], borders=BORDERS, reference=real[1::2])
+            name: metrics.measure(c[::2], borders=BORDERS, reference=real[1::2])
             for name, c in clips.items()
         }
         title = f"real videos, {len(real[::2])} clips of {FRAMES} frames of 64x64"
-        print(f"\n{title}\n\n{figures.table(found, markdown=True)}")
+        print(f"\n{title}\n\n{metrics.table(found, markdown=True)}")
     print(f"\nin {time.monotonic() - begun:.0f} s")
 
 

@@ -25,7 +25,7 @@ WAYS = {"digit": 10, "direction": len(DIRECTIONS), "speed": len(SPEEDS)}
 ALL = "all three"
 CHANCE = {said: 1 / ways for said, ways in WAYS.items()} | {ALL: 1 / np.prod([*WAYS.values()])}
 
-# Slower than this, in pixels a frame times the source's pace, a digit goes nowhere.
+# Slower than this, in pixels a frame times the source's speed factor, a digit goes nowhere.
 _STANDS_STILL = 0.1
 # Around the digit, which blur and half pixels widen.
 _MARGIN = 1
@@ -74,8 +74,8 @@ class Reader:
         digit = scores.reshape(*crops.shape[:2], -1).sum(1).argmax(-1)
         stage = scene_of(self.source, (), told=False).stage
         velocities = coherence.unroll(positions[:, None], stage).velocity[:, 0]
-        way = [_direction(v, self.source.pace) for v in velocities]
-        speed = [_speed(np.abs(v).max(), self.source.pace) for v in velocities]
+        way = [_direction(v, self.source.speed_factor) for v in velocities]
+        speed = [_speed(np.abs(v).max(), self.source.speed_factor) for v in velocities]
         return Reading(digit, way, speed)
 
 
@@ -100,7 +100,7 @@ def train_reader(held_out: Any) -> Reader:
         held_out.height,
         held_out.width,
         digit_size=held_out.digit_size,
-        pace=held_out.pace,
+        speed_factor=held_out.speed_factor,
     )
     count = range(_TRAINING_CLIPS)
     clips = np.stack([training[i]["video"] for i in count]).astype(np.float32) / 127.5 - 1
@@ -154,13 +154,13 @@ def balanced(source: MovingDigits, num: int) -> list[int]:
     return list(itertools.islice(taken, num))
 
 
-def _direction(velocity: np.ndarray, pace: float) -> str:
-    if np.abs(velocity).max() < _STANDS_STILL * pace:
+def _direction(velocity: np.ndarray, speed_factor: float) -> str:
+    if np.abs(velocity).max() < _STANDS_STILL * speed_factor:
         return ""
     return max(DIRECTIONS, key=lambda name: np.dot(DIRECTIONS[name], velocity))
 
 
-def _speed(speed: float, pace: float) -> str:
+def _speed(speed: float, speed_factor: float) -> str:
     """The nearest, by the ratio."""
-    ratio = np.log(max(speed, 1e-6) / pace)
+    ratio = np.log(max(speed, 1e-6) / speed_factor)
     return min(SPEEDS, key=lambda name: abs(np.log(SPEEDS[name]) - ratio))

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from stunet.evaluate.cache import Kept
+from stunet.evaluate.cache import MeasurementCache
+from stunet.evaluate.groups import METRIC_GROUPS, frechet_name
 from stunet.evaluate.i3d import Features
 from stunet.evaluate.measurement import shuffled
-from stunet.evaluate.metrics import METRICS, frechet_name
 from stunet.evaluate.scene import Scene
 from stunet.prepare.decode import decode_clips
 
@@ -82,7 +82,7 @@ def measured(clips: np.ndarray, kept: Kept, batch: int) -> dict[str, dict[str, n
             part = clips[first : first + batch]
             arrays = kept.read(name, part)
             if arrays is None:
-                arrays = METRICS[name].measure(part, Scene(), ())
+                arrays = METRIC_GROUPS[name].measure(part, Scene(), ())
                 kept.write(arrays, name, part)
             parts.append(arrays)
         found[name] = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=25.0, help="of the clips")
     parser.add_argument("--batch-size", type=int, default=8, help="clips at once")
     arguments = parser.parse_args()
-    begun, kept = time.monotonic(), Kept(arguments.out)
+    begun, kept = time.monotonic(), MeasurementCache(arguments.out)
     print(f"{parity()}\n", flush=True)
     real, reference = halves(arguments.videos, arguments.fps)
     shape = (FRAMES, SIZE, SIZE)
@@ -109,7 +109,7 @@ def main() -> None:
         found = measured(clips, kept, arguments.batch_size)
         values = list(
             itertools.chain.from_iterable(
-                METRICS[metric].compare(found[metric], against[metric], shape).values()
+                METRIC_GROUPS[metric].compare(found[metric], against[metric], shape).values()
                 for metric in ("fvd", "flow")
             )
         )

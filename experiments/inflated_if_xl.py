@@ -8,7 +8,7 @@
 Lumiere's recipe (arXiv 2401.12945) on open weights: its own text-to-image model is not public. The
 network is what `stunet inflate` derives from that U-Net's config.json; batch, learning rate and
 length of the training are chosen here. Of its parameters 4,304,695,110 are IF's, and frozen.
-Nothing was trained; docs/inflation.md has the plan.
+Nothing was trained; docs/how-to/inflation.md has the plan.
 """
 
 from stunet import configs

@@ -2,7 +2,8 @@
 
     stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4
 
-predicts 1.108 s a step, 58.8% of the peak, and 44.3 GiB a chip; docs/plan.md has other topologies.
+predicts 1.108 s a step, 58.8% of the peak, and 44.3 GiB a chip; docs/how-to/plan.md has other
+topologies.
 
 Frames, pixels, the seven input channels and the size (about 1.2 B parameters according to a third
 party) are the paper's (arXiv 2401.12945); widths, depth, the temporal factors (80 = 16 x 5: 8 at

@@ -5,7 +5,7 @@
     stunet train --config experiments/real_clips.py --workdir runs/real_clips
 
 Overfitting a single clip, so that sampling returns it, shows that network, objective and sampler
-agree: `--config.data.num_clips=1` (docs/data.md).
+agree: `--config.data.num_clips=1` (docs/how-to/data.md).
 """
 
 from stunet import configs

@@ -30,7 +30,7 @@ install_import_hook(
         # Not the report's modules, which hold no arrays.
         *(
             f"stunet.evaluate.{name}"
-            for name in ("tracking", "coherence", "pixels", "figures", "frechet", "i3d", "metrics")
+            for name in ("tracking", "coherence", "pixels", "metrics", "frechet", "i3d", "groups")
         ),
     ],
     "beartype.beartype",

@@ -5,7 +5,7 @@ import pathlib
 
 import stand_in
 
-FILE = pathlib.Path(__file__).parents[1] / "docs" / "sampling.ipynb"
+FILE = pathlib.Path(__file__).parents[1] / "docs" / "how-to" / "sampling.ipynb"
 CODE = [c for c in json.loads(FILE.read_text())["cells"] if c["cell_type"] == "code"]
 
 

@@ -1,7 +1,7 @@
 """Clips as a person looks at them: animated contact sheets (GIF, MP4) and X-T slices (PNG).
 
 An X-T slice is one row of pixels, stacked over time: what moves steadily draws a slanted line, what
-jumps between frames a broken one.
+jumps between frames a broken one. A Y-T slice is the same of a column.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -162,36 +163,72 @@ def write_xt(
     *,
     columns: int | None = None,
 ) -> None:
-    """Writes the X-T slice of each clip as a PNG, beside the clip's first frame; so many clips in a
-    row, as in `contact_sheet`.
+    """Writes the first frame of each clip, and beside it a slice through space and time, as a PNG.
 
-    A line on the frame marks the row that was cut. In the slice time runs down and x across.
+    The slice is an X-T slice, or for clips that move up and down a Y-T slice (`moves_vertically`).
+    X runs right and y down, as in the frame. A dashed line on the frame marks what was cut.
+
+    Args:
+      path: of the PNG; it appears when it is complete.
+      clips: float in -1..1 or uint8, grey or RGB.
+      captions, columns: as for `contact_sheet`.
     """
     clips = to_uint8(clips)
     scale = _scale(*clips.shape[2:4])
-    cells = []
-    for clip in clips:
-        row = most_variable_row(clip)
-        frame = _enlarge(_rgb(clip[0]), scale, scale)
-        # Dashed, so that what it covers can still be seen.
-        marked = np.arange(frame.shape[1]) % 8 < 4
-        frame[row * scale + scale // 2, marked] = _MARK
-        slice_ = _rgb(xt_slice(clip, row))
-        # Time is stretched to the height of the frame, or if that is low, to what others have;
-        # whole pixels, as in x.
-        stretch = max(len(frame), _TARGET_HEIGHT) / len(slice_)
-        slice_ = _enlarge(slice_, max(1, round(stretch)), scale)
-        height = max(len(frame), len(slice_))
-        pair = [_pad_height(image, height) for image in (frame, slice_)]
-        gap = np.full((height, 2, 3), _PAPER, np.uint8)
-        cells.append(np.concatenate([pair[0], gap, pair[1]], axis=1))
-    sheet = _lay_out(np.stack(cells)[:, None], captions, columns)[0]
+    cells = [_frame_and_slice(clip, scale) for clip in clips]
+    height, width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
+    cells = np.stack([_pad(cell, height, width) for cell in cells])
+    sheet = _lay_out(cells[:, None], captions, columns)[0]
     with atomic(path) as partial:
         Image.fromarray(sheet).save(partial, format="PNG")
 
 
+def _frame_and_slice(clip: Clip, scale: int) -> UInt8[np.ndarray, "rows cols 3"]:
+    """Draws a clip's first frame and its slice side by side, with the axes named."""
+    vertical = moves_vertically(clip)
+    place = most_variable_column(clip) if vertical else most_variable_row(clip)
+    frame = _enlarge(_rgb(clip[0]), scale, scale)
+    # Dashed, so that what it covers can still be seen.
+    line = frame.swapaxes(0, 1) if vertical else frame
+    line[place * scale + scale // 2, np.arange(line.shape[1]) % 8 < 4] = _MARK
+    slice_ = _rgb(yt_slice(clip, place) if vertical else xt_slice(clip, place))
+    # Time is stretched to the extent of the frame, or if that is small, to what others have; by
+    # whole pixels, as space is.
+    extent, frames = frame.shape[1 if vertical else 0], len(clip)
+    stretch = max(1, round(max(extent, _TARGET_HEIGHT) / frames))
+    slice_ = _enlarge(slice_, *((scale, stretch) if vertical else (stretch, scale)))
+    height = _LINE_HEIGHT + max(len(frame), len(slice_))
+    left = frame.shape[1] + _LINE_HEIGHT
+    drawn = Image.new("RGB", (left + slice_.shape[1], height), _PAPER)
+    drawn.paste(Image.fromarray(frame), (0, _LINE_HEIGHT))
+    drawn.paste(Image.fromarray(slice_), (left, _LINE_HEIGHT))
+    _axis(drawn, (left, 0), slice_.shape[1], "time" if vertical else "x", "right")
+    _axis(drawn, (frame.shape[1], _LINE_HEIGHT), len(slice_), "y" if vertical else "time", "down")
+    return np.asarray(drawn)
+
+
+def _axis(
+    image: Image.Image,
+    corner: tuple[int, int],
+    extent: int,
+    name: str,
+    way: Literal["right", "down"],
+) -> None:
+    """Writes an axis's name and an arrow in a strip of `_LINE_HEIGHT` pixels by `extent`."""
+    font = ImageFont.load_default(_FONT_SIZE)
+    strip = Image.new("RGB", (extent, _LINE_HEIGHT), _PAPER)
+    draw, middle = ImageDraw.Draw(strip), _LINE_HEIGHT // 2
+    draw.text((2, middle), name, _INK, font, "lm")
+    begin = 2 + math.ceil(font.getlength(name)) + 4
+    end = min(begin + 24, extent - 2)
+    if end - begin > 8:
+        draw.line([(begin, middle), (end, middle)], _INK)
+        draw.line([(end - 4, middle - 4), (end, middle), (end - 4, middle + 4)], _INK)
+    image.paste(strip if way == "right" else strip.transpose(Image.Transpose.ROTATE_270), corner)
+
+
 def xt_slice(clip: Clip, row: int | None = None) -> Slice:
-    """One row of pixels over all frames: time runs down, x across.
+    """Returns one row of pixels over all frames: time runs down, x across.
 
     Args:
       clip: of any range.
@@ -200,9 +237,39 @@ def xt_slice(clip: Clip, row: int | None = None) -> Slice:
     return clip[:, most_variable_row(clip) if row is None else row]
 
 
+def yt_slice(clip: Clip, column: int | None = None) -> np.ndarray:
+    """Returns one column of pixels over all frames, `[h, t, c]`: y runs down, time across.
+
+    Args:
+      clip: of any range.
+      column: which column, 0 at the left; by default the one that `most_variable_column` picks.
+    """
+    column = most_variable_column(clip) if column is None else column
+    return clip[:, :, column].swapaxes(0, 1)
+
+
 def most_variable_row(clip: Clip) -> int:
-    """The row whose pixels vary most over time (variance summed over x and colours)."""
+    """Returns the row whose pixels vary most over time (variance summed over x and colours)."""
     return int(clip.astype(np.float32).var(axis=0).sum(axis=(1, 2)).argmax())
+
+
+def most_variable_column(clip: Clip) -> int:
+    """Returns the column whose pixels vary most over time (variance summed over y and colours)."""
+    return int(clip.astype(np.float32).var(axis=0).sum(axis=(0, 2)).argmax())
+
+
+def moves_vertically(clip: Clip) -> bool:
+    """Tells whether a clip moves up and down rather than left and right.
+
+    Where something moves left or right, pixels change in the same rows all the time, but in other
+    columns from frame to frame. So the share of change in each row and in each column is compared:
+    the direction in which these shares vary more over time wins.
+    """
+    light = clip.astype(np.float32).mean(axis=-1)
+    change = np.abs(np.diff(light, axis=0))
+    shares = change / np.maximum(change.sum(axis=(1, 2), keepdims=True), 1e-9)
+    of_rows, of_columns = (shares.sum(axis=axis).var(axis=0).sum() for axis in (2, 1))
+    return bool(of_rows > of_columns)
 
 
 def _scale(height: int, width: int) -> int:
@@ -220,9 +287,10 @@ def _enlarge(image: np.ndarray, times_y: int, times_x: int) -> np.ndarray:
     return image.repeat(times_y, axis=0).repeat(times_x, axis=1)
 
 
-def _pad_height(image: np.ndarray, height: int) -> np.ndarray:
-    padded = np.full((height, *image.shape[1:]), _PAPER, np.uint8)
-    padded[: len(image)] = image
+def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Adds white paper below and to the right."""
+    padded = np.full((height, width, 3), _PAPER, np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
     return padded
 
 

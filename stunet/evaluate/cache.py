@@ -16,7 +16,7 @@ from stunet import files
 Arrays = Mapping[str, np.ndarray]
 
 
-class Kept:
+class MeasurementCache:
     """Arrays by a description of all that they depend on.
 
     The program is part of it: after any change of this package's source nothing that was kept

@@ -59,11 +59,11 @@ def unroll(positions: Positions, stage: Stage) -> Paths:
     return _UNROLL[stage.motion](positions, stage)
 
 
-def motion(
+def measure(
     clips: Clips,
     stage: Stage,
     *,
-    looks: Sequence[Sequence[str]] | None = None,
+    shapes: Sequence[Sequence[str]] | None = None,
     truth: Positions | None = None,
     borders: Sequence[int] = (),
 ) -> dict[str, PerClip]:
@@ -72,7 +72,7 @@ def motion(
     Args:
       clips: in -1..1.
       stage: what they show.
-      looks: of each clip, those of its two objects; needed for `cross` alone.
+      shapes: of each clip, those of its two objects; needed for `cross` alone.
       truth: where the objects should be, if the clips were told which way to move: of each, the
         velocity is compared.
       borders: first frames of windows, to tell what happens there from what happens elsewhere.
@@ -91,26 +91,26 @@ def motion(
       border_jump: the same at borders, if there are any.
       identity_drift: 1 - the mean correlation of the object in each frame with the first.
     """
-    positions = tracking.track(clips, stage, looks)
+    positions = tracking.track(clips, stage, shapes)
     paths = unroll(positions, stage)
-    figures = {
+    values = {
         "speed": speed(paths),
         "coherent": (deviation(paths) <= TOLERANCE).astype(float),
         "deviation": deviation(paths),
         "speed_error": speed_error(paths, stage),
     }
-    right = figures["speed_error"] <= TOLERANCE / 2
+    right = values["speed_error"] <= TOLERANCE / 2
     if truth is not None:
-        figures["velocity_error"] = velocity_error(paths, unroll(truth, stage))
-        right &= figures["velocity_error"] <= TOLERANCE / 2
-    figures["faithful"] = figures["coherent"] * right
-    figures["period_drift"] = period_drift(paths)
-    figures["phase_drift"] = phase_drift(paths)
-    at_borders, figures["jump"] = jumps(paths, borders)
+        values["velocity_error"] = velocity_error(paths, unroll(truth, stage))
+        right &= values["velocity_error"] <= TOLERANCE / 2
+    values["faithful"] = values["coherent"] * right
+    values["period_drift"] = period_drift(paths)
+    values["phase_drift"] = phase_drift(paths)
+    at_borders, values["jump"] = jumps(paths, borders)
     if borders:
-        figures["border_jump"] = at_borders
-    figures["identity_drift"] = identity_drift(clips, positions, stage)
-    return figures
+        values["border_jump"] = at_borders
+    values["identity_drift"] = identity_drift(clips, positions, stage)
+    return values
 
 
 def speed(paths: Paths) -> PerClip:

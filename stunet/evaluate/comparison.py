@@ -11,7 +11,7 @@ import numpy as np
 from stunet import configs
 from stunet.data.sources import Source, make_source, sample
 from stunet.errors import UserError
-from stunet.evaluate import metrics
+from stunet.evaluate import groups
 from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
 
 
@@ -104,7 +104,7 @@ def own(whole: configs.Config, num: int) -> Comparison:
         reference=training,
         references=min(num, len(training)),
         frames=whole.data.frames,
-        metrics=metrics.DEFAULT,
+        metrics=groups.DEFAULT,
         real=held_out,
         chosen=chosen,
     )

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from stunet.data.sources import Source
-from stunet.evaluate.cache import Kept
+from stunet.evaluate.cache import MeasurementCache
 from stunet.evaluate.comparison import Comparison
 from stunet.evaluate.generator import Generator, OnStep
-from stunet.evaluate.metrics import METRICS, Arrays
+from stunet.evaluate.groups import METRIC_GROUPS, Arrays
 from stunet.evaluate.scene import Scene, scene_of
 
 # By metric: what was measured of a set of clips.
@@ -27,14 +27,14 @@ class Measuring:
         generator: of the clips that are sampled.
         against: captions, and real clips.
         borders: first frames of windows.
-        kept: where it is kept.
+        cache: store of finished batches.
         batch_size: clips at once.
     """
 
     generator: Generator
     against: Comparison
     borders: tuple[int, ...]
-    kept: Kept
+    cache: MeasurementCache
     batch_size: int
 
     def generated(self, metrics: Sequence[str], on_step: OnStep) -> tuple[Measured, np.ndarray]:
@@ -55,7 +55,7 @@ class Measuring:
 
                 return generator.make(rows.start, said, real, count)[: len(rows)]
 
-            measures = {name: METRICS[name].measure for name in metrics}
+            measures = {name: METRIC_GROUPS[name].measure for name in metrics}
             # Clips to show are kept as figures are, since they may not be sampled again.
             measures["clips"] = lambda clips, *_, first=rows.start: {
                 "clips": clips[: max(0, few - first)]
@@ -75,7 +75,7 @@ class Measuring:
         change: Callable[[np.ndarray, int], np.ndarray] = lambda clip, index: clip,
     ) -> Measured:
         """Of the first `count` clips of a source, each changed by `change`."""
-        measures = {name: METRICS[name].measure for name in metrics}
+        measures = {name: METRIC_GROUPS[name].measure for name in metrics}
         found = []
         for rows, _ in _batches(count, self.batch_size):
             clips = read_clips(source, rows)[:, : self.against.frames]
@@ -110,13 +110,13 @@ class Measuring:
         """
         frames = self.against.frames
         described = [*key, scene.described(), list(self.borders), frames]
-        found = {name: self.kept.read(f"{what}-{name}", *described) for name in measures}
+        found = {name: self.cache.read(f"{what}-{name}", *described) for name in measures}
         missing = [name for name, arrays in found.items() if arrays is None]
         if missing:
             clips = make()[:, :frames]
             for name in missing:
                 found[name] = measures[name](clips, scene, self.borders)
-                self.kept.write(found[name], f"{what}-{name}", *described)
+                self.cache.write(found[name], f"{what}-{name}", *described)
         return found
 
 

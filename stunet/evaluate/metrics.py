@@ -1,145 +1,246 @@
-"""What `stunet evaluate --metrics` may name: one table, from a name to what is measured of a batch
-of clips, and to how two sets of clips are compared by it."""
+"""The metrics of `stunet evaluate`: names, units, directions, and tables of their means."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
-from stunet.errors import choose
-from stunet.evaluate import coherence, i3d, pixels
-from stunet.evaluate.frechet import FEWEST, frechet_distance
-from stunet.evaluate.scene import Scene
+from stunet.data.synthetic.motions import Stage
+from stunet.evaluate import coherence, pixels
 from stunet.evaluate.tracking import Clips
 
-Arrays = Mapping[str, np.ndarray]
-Shape = tuple[int, int, int]
-
-# What the name FVD is kept for: 2,048 clips of 16 frames on either side are what published figures
-# mostly use (fvd2048_16f: Skorokhodov et al., arXiv 2112.14683), and 64x64 pixels the smallest that
-# its authors did (Unterthiner et al., arXiv 1812.01717).
-FVD_CLIPS, FVD_FRAMES, FVD_SIZE = 2048, 16, 64
+# Values of each metric, by its name: one for each clip.
+MetricValues = dict[str, Float[np.ndarray, " n"]]
 
 
-class Metric(NamedTuple):
-    """One of the metrics.
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a table or a report shows one metric.
 
     Attributes:
-      summary: for the help.
-      measure: (clips in -1..1, what is known of them, first frames of windows) -> arrays `[n, ...]`
-        by name. Those that `figures.FIGURES` names are figures of each clip; the others are what
-        `compare` needs. Empty, where clips have nothing of the kind.
-      compare: (arrays of some clips, of those they are compared with) -> figures of the whole set.
-      check: of clips' (frames, rows, columns), raises UserError where they cannot be measured; it
-        is called before any are sampled.
-      beside: metrics without which this one misleads.
-      fewest: clips of each set without which it cannot be computed.
+        title: short name in plain words.
+        description: what the metric measures, as a clause without a full stop.
+        unit: unit of the shown number; "" for none.
+        format: format string for the mean over clips.
+        better: "higher" or "lower" for a metric that ranks clips. None for a metric that does not:
+            its best value depends on the data, or a clip without motion has the best one.
+        claim: what is true of the clips that a share counts, as in "velocity stays steady in 94% of
+            the clips"; "" for metrics that are no share of clips.
     """
 
-    summary: str
-    measure: Callable[[Clips, Scene, Sequence[int]], Arrays]
-    compare: Callable[[Arrays, Arrays, Shape], dict[str, float]] | None = None
-    check: Callable[[Shape], None] = lambda shape: None
-    beside: tuple[str, ...] = ()
-    fewest: int = 1
+    title: str
+    description: str
+    unit: str = ""
+    format: str = "{:.2f}"
+    better: Literal["higher", "lower"] | None = None
+    claim: str = ""
+
+    @property
+    def label(self) -> str:
+        """The title with its unit, as in "median speed (px/frame)"."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def direction(self) -> str:
+        """A phrase such as "higher is better"; "" for a metric that does not rank clips."""
+        return f"{self.better} is better" if self.better else ""
+
+    def show(self, value: float) -> str:
+        """Formats a value without its unit; NaN, which stands for no value, becomes "-"."""
+        return "-" if np.isnan(value) else self.format.format(value + 0.0)  # Not "-0.00".
 
 
-def parse(names: str) -> tuple[str, ...]:
-    """The metrics of a list with commas, and those that belong beside them, in the table's order.
-
-    Raises:
-      UserError: a name that is none.
-    """
-    wanted = set()
-    for name in filter(None, (part.strip() for part in names.split(","))):
-        wanted |= {name, *choose(METRICS, name, "metric").beside}
-    return tuple(name for name in METRICS if name in wanted)
-
-
-def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:
-    """What a Fréchet distance of I3D's logits is called, as a figure and in words.
-
-    It is an FVD if both sets and the clips are as large as that is usually computed with, and only
-    then: it grows as clips get fewer, and says other things of other sizes.
-
-    Args:
-      clips: that were compared.
-      references: with so many.
-      shape: (frames, rows, columns) of the clips.
-    """
-    frames, rows, columns = shape
-    of = f"{clips:,} clips" + (f" against {references:,}" if references != clips else "")
-    of += f" at {rows}x{columns}"
-    if (rows, columns) != (224, 224):
-        of += f" {'enlarged' if max(rows, columns) < 224 else 'resized'} to 224x224"
-    enough = min(clips, references) >= FVD_CLIPS and frames >= FVD_FRAMES
-    if enough and min(rows, columns) >= FVD_SIZE:
-        return "fvd", f"FVD of {frames} frames, {of}"
-    return "frechet_i3d", f"Fréchet distance of I3D logits, {of}"
-
-
-def _coherence(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
-    if scene.stage is None:
-        return {}
-    known = dict(looks=scene.looks, truth=scene.truth, borders=borders)
-    return coherence.motion(clips, scene.stage, **known)
-
-
-def _pixels(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
-    return pixels.figures(clips, borders)
-
-
-def _flow(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
-    if not pixels.has_flow(clips.shape[1:4]):
-        return {}
-    lengths, changes = pixels.flow_histograms(pixels.farneback(clips))
-    return {"flow_distance of": lengths, "flow_change_distance of": changes}
-
-
-def _compare_flow(some: Arrays, others: Arrays, shape: Shape) -> dict[str, float]:
-    return {
-        name.removesuffix(" of"): pixels.earth_mover(values, others[name])
-        for name, values in some.items()
-    }
-
-
-@functools.cache
-def _features() -> i3d.Features:
-    """Made when the first clips are there: the weights go to the devices."""
-    return i3d.Features()
-
-
-def _logits(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
-    return {"logits": _features()(clips)}
-
-
-def _compare_logits(some: Arrays, others: Arrays, shape: Shape) -> dict[str, float]:
-    one, other = some["logits"], others["logits"]
-    name, _ = frechet_name(len(one), len(other), shape)
-    return {name: frechet_distance(one, other)}
-
-
+# Tables and reports list metrics in this order. The amount of motion comes first, since a clip that
+# stands still is as coherent as can be.
 METRICS = {
-    "coherence": Metric("how objects move that can be tracked", _coherence),
-    "pixels": Metric(
-        "differences of frames, optical flow, detail", _pixels, check=pixels.check_flow
-    ),
+    "speed": Metric("median speed", "the objects' median speed over the clip", "px/frame"),
     "flow": Metric(
-        "distances of flow histograms from training clips",
-        _flow,
-        _compare_flow,
-        check=pixels.check_flow,
+        "optical flow",
+        "the mean length of the optical flow, which is the amount of motion",
+        "px/frame",
+        "{:.3f}",
+    ),
+    "coherent": Metric(
+        "steady velocity",
+        f"the clip's steps all lie within {coherence.TOLERANCE:g} px of its median step",
+        "share of clips",
+        "{:.0%}",
+        "higher",
+        "velocity stays steady",
+    ),
+    "faithful": Metric(
+        "steady and correct velocity",
+        "the velocity is steady, its speed is one of the data's, and it is the one that the caption"
+        " or the keyframes describe",
+        "share of clips",
+        "{:.0%}",
+        "higher",
+        "velocity is steady and as asked",
+    ),
+    "deviation": Metric(
+        "largest deviation of a step",
+        "the largest difference of a step from the clip's median step",
+        "px/frame",
+        better="lower",
+    ),
+    "speed_error": Metric(
+        "speed outside the data's range",
+        "how far the speed is below the lowest or above the highest speed of the data",
+        "px/frame",
+    ),
+    "velocity_error": Metric(
+        "velocity error",
+        "the difference from the velocity that the caption or the keyframes describe",
+        "px/frame",
+        better="lower",
+    ),
+    "period_drift": Metric(
+        "period drift",
+        "the change of the frequency from the first half of the clip to the second",
+        "share of the frequency",
+        "{:.1%}",
+        "lower",
+    ),
+    "phase_drift": Metric(
+        "phase drift",
+        "the largest distance from the steady motion that fits best",
+        "share of the period",
+        "{:.1%}",
+        "lower",
+    ),
+    "jump": Metric(
+        "velocity change",
+        "the mean change of velocity from step to step, apart from window borders",
+        "px/frame",
+    ),
+    "border_jump": Metric(
+        "velocity change at window borders",
+        "the mean change of velocity from step to step where two windows meet",
+        "px/frame",
+    ),
+    "identity_drift": Metric(
+        "identity drift",
+        "one minus the mean correlation of each object with itself in the first frame, 0 to 2",
+        format="{:.3f}",
+        better="lower",
+    ),
+    "frame_error": Metric(
+        "squared difference of adjacent frames",
+        "the mean squared difference of brightness, 0 to 1, apart from window borders",
+        format="{:.4f}",
+    ),
+    "border_frame_error": Metric(
+        "squared difference of adjacent frames at window borders",
+        "the mean squared difference of brightness, 0 to 1, where two windows meet",
+        format="{:.4f}",
+    ),
+    "flow_change": Metric(
+        "flow change",
+        "the mean change of the optical flow from step to step, apart from window borders",
+        "px/frame",
+        "{:.3f}",
+    ),
+    "border_flow_change": Metric(
+        "flow change at window borders",
+        "the mean change of the optical flow from step to step where two windows meet",
+        "px/frame",
+        "{:.3f}",
+    ),
+    "flow_distance": Metric(
+        "distance of flow histograms",
+        "the earth mover's distance from training clips, between histograms of flow lengths",
+        "px/frame",
+        "{:.3f}",
+    ),
+    "flow_change_distance": Metric(
+        "distance of flow-change histograms",
+        "the earth mover's distance from training clips, between histograms of flow changes",
+        "px/frame",
+        "{:.3f}",
     ),
     "fvd": Metric(
-        "Fréchet distance of I3D logits from training clips, beside that of real clips and that of "
-        "real clips whose frames are shuffled",
-        _logits,
-        _compare_logits,
-        check=lambda shape: i3d.check_clips(shape[0]),
-        beside=("flow",),
-        fewest=FEWEST,
+        "FVD",
+        "the Fréchet video distance from training clips",
+        format="{:.1f}",
+        better="lower",
+    ),
+    "frechet_i3d": Metric(
+        "Fréchet distance of I3D logits",
+        "the Fréchet distance from training clips, of clips too few or too small for an FVD",
+        format="{:.1f}",
+        better="lower",
+    ),
+    "detail": Metric(
+        "detail",
+        "the mean difference of brightness, 0 to 1, of neighbouring pixels; blur lowers it",
+        format="{:.3f}",
     ),
 }
-# Those that take seconds, and need no weights.
-DEFAULT = "coherence,pixels,flow"
+
+
+def measure(
+    clips: Clips,
+    stage: Stage | None = None,
+    *,
+    shapes: Sequence[Sequence[str]] | None = None,
+    truth: Float[np.ndarray, "n o t 2"] | None = None,
+    borders: Sequence[int] = (),
+    reference: Clips | None = None,
+) -> MetricValues:
+    """Measures every metric that these clips have. Metrics of the whole set repeat over its clips.
+
+    Args:
+        clips: clips in -1..1.
+        stage: canvas and motion of objects that can be tracked; None for clips of any other kind.
+        shapes: as in `coherence.measure`.
+        truth: as in `coherence.measure`.
+        borders: first frame of each window after the first.
+        reference: real clips, for the distances of flow histograms; None leaves these out.
+    """
+    found = {}
+    if stage is not None:
+        found |= coherence.measure(clips, stage, shapes=shapes, truth=truth, borders=borders)
+    found |= pixels.measure(clips, borders)
+    if reference is not None and pixels.has_flow(clips.shape[1:4]):
+        flow, change = pixels.flow_distance(pixels.farneback(clips), pixels.farneback(reference))
+        found["flow_distance"] = np.full(len(clips), flow)
+        found["flow_change_distance"] = np.full(len(clips), change)
+    return {name: found[name] for name in METRICS if name in found}
+
+
+def mean(values: Float[np.ndarray, " n"]) -> float:
+    """Returns the mean over the clips that have a value, or NaN if none has."""
+    counted = values[~np.isnan(values)]
+    return float(counted.mean()) if len(counted) else float("nan")
+
+
+def table(
+    columns: Mapping[str, MetricValues],
+    *,
+    titles: Mapping[str, str] | None = None,
+    markdown: bool = False,
+) -> str:
+    """Lays out means over clips: a row for each metric, a column for each set of clips.
+
+    Args:
+        columns: values of each metric, by the name of the set of clips.
+        titles: labels that replace those of `METRICS`, by the name of the metric.
+        markdown: lay the table out in Markdown instead of aligned columns.
+    """
+    rows = [["metric", *columns, ""]]
+    for name, metric in METRICS.items():
+        if any(name in values for values in columns.values()):
+            means = [mean(v[name]) if name in v else float("nan") for v in columns.values()]
+            label = (titles or {}).get(name, metric.label)
+            rows.append([label, *map(metric.show, means), metric.direction])
+    if markdown:
+        rows.insert(1, ["---", *["---:"] * len(columns), "---"])
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for label, *cells, direction in rows:
+        numbers = [c.rjust(width) for c, width in zip(cells, widths[1:-1], strict=True)]
+        lines.append("  ".join([label.ljust(widths[0]), *numbers, direction]).rstrip())
+    return "\n".join(lines)

@@ -25,7 +25,7 @@ Flow = Float[np.ndarray, "n s h w 2"]
 Histograms = Float[np.ndarray, "n q"]
 
 
-def figures(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
+def measure(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
     """All figures of clips of any kind.
 
     Args:

@@ -9,15 +9,16 @@ import numpy as np
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.evaluate import comparison, figures
-from stunet.evaluate.cache import Kept
+from stunet.evaluate import comparison
+from stunet.evaluate.cache import MeasurementCache
 from stunet.evaluate.generator import OnStep, make_generator
+from stunet.evaluate.groups import METRIC_GROUPS, frechet_name, parse
 from stunet.evaluate.measurement import Measured, Measuring, OnClips, shuffled
-from stunet.evaluate.metrics import METRICS, frechet_name, parse
+from stunet.evaluate.metrics import METRICS, MetricValues, mean
 from stunet.files import atomic
 from stunet.generate import text
 
-FILE, KEPT = "evaluation.json", "evaluation"
+FILE, CACHE = "evaluation.json", "evaluation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +33,17 @@ class Evaluation:
         file: where they are.
     """
 
-    columns: Mapping[str, figures.Figures]
+    columns: Mapping[str, MetricValues]
     clips: Mapping[str, int]
     words: Mapping[str, str]
     file: pathlib.Path
 
     @property
-    def generated(self) -> figures.Figures:
+    def generated(self) -> MetricValues:
         return self.columns["generated"]
 
     @property
-    def real(self) -> figures.Figures:
+    def real(self) -> MetricValues:
         return self.columns["real"]
 
     def said(self) -> str:
@@ -85,7 +86,7 @@ def evaluate(
 
     Args:
         workdir: of a training run.
-        metrics: names of `metrics.METRICS`, with commas; those of the comparison by default.
+        metrics: names of `groups.METRIC_GROUPS`, with commas; those of the comparison by default.
         protocol: file of a protocol, to compare with other data than the run's own.
         tsr: of the temporal super-resolution run that fills in between that run's keyframes.
         augmentation: of its keyframes; see `cascade.fill`, and `cascade.cascade` for the default.
@@ -126,10 +127,10 @@ def evaluate(
         generator=generator,
         against=against,
         borders=tuple(border for border in borders if border < against.frames),
-        kept=Kept(out / KEPT),
+        cache=MeasurementCache(out / CACHE),
         batch_size=batch_size,
     )
-    compared = [name for name in chosen if METRICS[name].compare]
+    compared = [name for name in chosen if METRIC_GROUPS[name].compare]
     generated, shown = measuring.generated(chosen, on_step)
     measured, reference = {"generated": generated}, {}
     if unique:
@@ -158,7 +159,8 @@ def evaluate(
         file=out / FILE,
     )
     rate = configs.frame_rate(whole.data)
-    captions = against.captions[: len(shown)]
+    # A network without text saw no captions, and its samples show none.
+    captions = against.captions[: len(shown)] if whole.model.text_features else [""] * len(shown)
     text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, rate)
     settings = dict(num=clips["generated"], seed=seed, window=window, augmentation=augmentation)
     settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}
@@ -171,8 +173,8 @@ def evaluate(
 def _check(metrics: Sequence[str], shape: tuple[int, int, int], sets: Mapping[str, int]) -> None:
     """Raises UserError if a metric cannot be computed of such clips, or of so few in each set."""
     for name in metrics:
-        METRICS[name].check(shape)
-        fewest = METRICS[name].fewest
+        METRIC_GROUPS[name].check(shape)
+        fewest = METRIC_GROUPS[name].fewest
         if min(sets.values()) < fewest:
             found = ", ".join(f"{count} {which}" for which, count in sets.items())
             raise UserError(f"{name} needs {fewest} clips of each set, and there are {found} ones")
@@ -184,7 +186,7 @@ def _figures(
     shape: tuple[int, int, int],
     rows: Sequence[int],
     counts: Sequence[int],
-) -> figures.Figures:
+) -> MetricValues:
     """Those of each clip, at `rows`, and those of the whole set, repeated over them.
 
     The latter are of the first so many clips. Later counts replace earlier ones, but for an FVD,
@@ -192,30 +194,32 @@ def _figures(
     """
     found = {}
     for metric, arrays in measured.items():
-        found |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in figures.FIGURES}
-        if compare := METRICS[metric].compare:
+        found |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in METRICS}
+        if compare := METRIC_GROUPS[metric].compare:
             for count in dict.fromkeys(counts):
                 some = {k: v[:count] for k, v in arrays.items()}
                 values = compare(some, reference[metric], shape)
                 found |= {name: np.full(len(rows), value) for name, value in values.items()}
-    return {name: found[name] for name in figures.FIGURES if name in found}
+    return {name: found[name] for name in METRICS if name in found}
 
 
 def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
-    def as_json(found: figures.Figures) -> dict[str, object]:
+    def as_json(found: MetricValues) -> dict[str, object]:
         return {
-            name: {"mean": _number(figures.mean(values)), "clips": [_number(v) for v in values]}
+            name: {"mean": _number(mean(values)), "clips": [_number(v) for v in values]}
             for name, values in found.items()
         }
 
     content = settings | {
         # What the report shows of it.
         "metrics": {
-            name: mean
+            name: number
             for name, values in evaluation.generated.items()
-            if (mean := _number(figures.mean(values))) is not None
+            if (number := _number(mean(values))) is not None
         },
-        "better": {k: v for k, v in figures.BETTER.items() if k in evaluation.generated},
+        "better": {
+            name: METRICS[name].better for name in evaluation.generated if METRICS[name].better
+        },
         "words": {k: v for k, v in evaluation.words.items() if k in evaluation.generated},
         "sets": evaluation.clips,
         **{name: as_json(found) for name, found in evaluation.columns.items()},

@@ -13,10 +13,10 @@ from stunet.data.synthetic.moving_digits import SPEEDS, MovingDigits
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is known of the clips of a source, for `figures.measure`."""
+    """What is known of the clips of a source, for `metrics.measure`."""
 
     stage: Stage | None = None
-    looks: Sequence[Sequence[str]] | None = None
+    shapes: Sequence[Sequence[str]] | None = None
     truth: np.ndarray | None = None
 
     def cut(self, frames: int) -> "Scene":
@@ -28,7 +28,7 @@ class Scene:
         """As JSON."""
         return {
             "stage": None if self.stage is None else dataclasses.asdict(self.stage),
-            "looks": None if self.looks is None else [list(looks) for looks in self.looks],
+            "shapes": None if self.shapes is None else [list(shapes) for shapes in self.shapes],
             "truth": None if self.truth is None else self.truth.tolist(),
         }
 
@@ -47,9 +47,9 @@ def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Sc
         source = source.source
     if isinstance(source, Motions):
         truths = [source.truth(i) for i in indices]
-        looks = [tuple(mover.look for mover in truth.movers) for truth in truths]
+        shapes = [tuple(mover.shape for mover in truth.movers) for truth in truths]
         truth = np.stack([truth.positions for truth in truths])
-        return Scene(source.stage, looks, truth if told else None)
+        return Scene(source.stage, shapes, truth if told else None)
     if isinstance(source, MovingDigits) and source.num_digits == 1:
         slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
         stage = Stage(
@@ -57,7 +57,7 @@ def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Sc
             source.height,
             source.width,
             size=float(min(source.digit_size, source.width / 2)),
-            speed=source.pace * (slowest + fastest) / 2,
+            speed=source.speed_factor * (slowest + fastest) / 2,
             spread=(fastest - slowest) / (fastest + slowest),
         )
         return Scene(stage, truth=_digits_gone(source, indices) if told else None)

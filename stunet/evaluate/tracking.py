@@ -32,16 +32,16 @@ def brightness(clips: Clips) -> Float[np.ndarray, "n t h w"]:
     return np.clip((clips.mean(axis=-1, dtype=np.float64) + 1) / 2, 0, 1)
 
 
-def track(clips: Clips, stage: Stage, looks: Sequence[Sequence[str]] | None = None) -> Positions:
+def track(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]] | None = None) -> Positions:
     """Positions of the objects of each clip.
 
     Args:
       clips: in -1..1.
       stage: what they show.
-      looks: of each clip, those of its two objects, in the order wanted; needed for `cross` alone.
+      shapes: of each clip, those of its two objects, in the order wanted; needed for `cross` alone.
     """
     if stage.motion == "cross":
-        return pairs(clips, stage, looks)
+        return pairs(clips, stage, shapes)
     return centroids(clips)[:, None]
 
 
@@ -67,8 +67,8 @@ def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
     return np.stack(positions, -1)
 
 
-def pairs(clips: Clips, stage: Stage, looks: Sequence[Sequence[str]]) -> Positions:
-    """Two objects of known looks on one line, found as the pair of templates that fits best.
+def pairs(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]]) -> Positions:
+    """Two objects of known shapes on one line, found as the pair of templates that fits best.
 
     The line is that axis along which the clip changes most; each frame is reduced to it by the
     brightest pixel across. Where one object hides the other, the hidden one is looked for where the
@@ -77,7 +77,7 @@ def pairs(clips: Clips, stage: Stage, looks: Sequence[Sequence[str]]) -> Positio
     light = brightness(clips)
     # Both lie on the same row (or column), and so does their common centre.
     found = np.repeat(centroids(clips)[:, None], 2, axis=1)
-    for i, (clip, (first, second)) in enumerate(zip(light, looks, strict=True)):
+    for i, (clip, (first, second)) in enumerate(zip(light, shapes, strict=True)):
         lines = {axis: clip.max(axis=2 - axis) for axis in stage.axes}
         axis = max(lines, key=lambda axis: lines[axis].var(axis=0).sum())
         found[i, :, :, axis] = _pair_on_line(lines[axis], stage, axis, first, second)
@@ -151,18 +151,18 @@ def _errors(line: np.ndarray, both: np.ndarray, power: np.ndarray) -> np.ndarray
 def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
     """Two objects at any two spots of a line [spots, spots, extent], and the sum of its square."""
     spots = np.arange(_PER_PIXEL * stage.extent(axis)) / _PER_PIXEL
-    a, b = (_templates(stage, axis, look, spots, blur) for look in (first, second))
+    a, b = (_templates(stage, axis, shape, spots, blur) for shape in (first, second))
     both = np.maximum(a[:, None], b[None]).astype(np.float32)
     return both, (both**2).sum(-1)
 
 
-def _templates(stage: Stage, axis: int, look: str, spots: np.ndarray, blur: float) -> np.ndarray:
+def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: float) -> np.ndarray:
     """[spots, extent]: an object at each spot of a line."""
     at = np.full((len(spots), 2), float(np.floor(stage.centre[1 - axis])))
     if len(stage.axes) == 1:
         at[:] = stage.centre[1 - axis]
     at[:, axis] = spots
-    drawn = render(stage, [look], at[None]) / 255
+    drawn = render(stage, [shape], at[None]) / 255
     return ndimage.gaussian_filter(drawn, (0, blur, blur), mode="wrap").max(axis=2 - axis)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from stunet import configs
 from stunet.data import media, sources
 from stunet.errors import UserError
-from stunet.evaluate.figures import FIGURES
+from stunet.evaluate.metrics import METRICS
 from stunet.files import atomic, refusal_explained
 from stunet.report import drawing, page, results
 from stunet.report.conclusions import Arms, answers, by_seed, names, unlike, value_of
@@ -124,7 +124,7 @@ def _figures(arms: Arms, order: Sequence[str]) -> str:
             for arm in arms
         ]
         sketch = [(order.index(arm), means[arm], values[arm]) for arm in means]
-        _, words = FIGURES.get(name, ("", ""))
+        words = METRICS[name].label if name in METRICS else ""
         words = f"<br><small class=note>{html.escape(words)}</small>" if words else ""
         side = f" <small class=note>({better[name]} is better)</small>" if name in better else ""
         rows.append([html.escape(name) + side + words, *cells, drawing.intervals(sketch, name)])
@@ -268,7 +268,7 @@ def _differences(arms: Arms) -> str:
     trained = {arm: runs[0].config for arm, runs in arms.items() if runs[0].config}
     rows = []
     if trained:
-        values = {arm: dict(configs.items(config)) for arm, config in trained.items()}
+        values = {arm: configs.flatten(config) for arm, config in trained.items()}
         for key in values[next(iter(values))]:
             column = [values[arm][key] for arm in trained]
             if key != "seed" and any(value != column[0] for value in column):

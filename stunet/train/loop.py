@@ -249,7 +249,8 @@ def make_preview(config: configs.Config, workdir: pathlib.Path, mesh: jax.shardi
     source = sources.sample(held_out, config.sample.num, config.data)
     examples = [source[i] for i in range(min(config.sample.num, len(source)))]
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
-    captions = [e["caption"] for e in examples]
+    # A network without text saw no captions, and its samples show none.
+    captions = [e["caption"] for e in examples] if config.model.text_features else None
     sample, given = make_sampler(config), None
     if clean := conditioning(config).clean:
         given = clean(to_float(np.stack([e["video"] for e in examples])), config)

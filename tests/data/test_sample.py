@@ -1,5 +1,6 @@
 """Some clips stand for all: of stored ones, which lie class by class, every class is among them."""
 
+import dataclasses
 import json
 from unittest import mock
 
@@ -9,9 +10,9 @@ import pytest
 import tiny
 
 from stunet.data import media, sources
-from stunet.data.records import ClipWriter
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
+from stunet.prepare.writing import ClipWriter
 from stunet.report import report
 from stunet.train import loop
 
@@ -87,6 +88,20 @@ def test_samples_and_the_clips_shown_beside_them_are_of_all_classes(config, tmp_
     preview(None, 1, mock.Mock())
     assert report._real(config)
     assert shown == [list(CLASSES)] * 2
+
+
+def test_samples_of_a_network_without_text_show_no_captions(config, tmp_path, monkeypatch):
+    shown = []
+    for write in ("write_gif", "write_xt"):
+        monkeypatch.setattr(media, write, lambda *given: shown.append(given[-1]))
+    monkeypatch.setattr(loop, "make_sampler", lambda _: lambda *_: (jnp.zeros((5, *SHAPE)),))
+    for features, captions in ((16, list(CLASSES)), (0, None)):
+        model = dataclasses.replace(config.model, text_features=features)
+        blind = dataclasses.replace(config, model=model)
+        mesh = meshes.make_mesh(config.mesh)
+        loop.make_preview(blind, tmp_path, mesh)(None, 1, mock.Mock())
+        assert shown == [captions] * 2
+        shown.clear()
 
 
 @pytest.mark.parametrize("source", ["moving_digits", "motions"])

@@ -24,7 +24,7 @@ class Scene:
         self.clips = scaled([source[i]["video"] for i in range(num)])
         self.movers = [source.movers(i) for i in range(num)]
         self.truth = np.stack([source.truth(i).positions for i in range(num)])
-        self.looks = [tuple(m.look for m in movers) for movers in self.movers]
+        self.shapes = [tuple(m.shape for m in movers) for movers in self.movers]
 
     def drawn(self, gone) -> np.ndarray:
         """The same objects where `gone(mover)`, in pixels by frame, has brought them."""
@@ -33,5 +33,5 @@ class Scene:
             phases = [m.phase + gone(m) / (m.speed * m.period) for m in movers]
             place = MOTIONS[self.stage.motion].place
             at = np.stack([place(self.stage, *mp)[0] for mp in zip(movers, phases, strict=True)])
-            clips.append(render(self.stage, [m.look for m in movers], at)[..., None])
+            clips.append(render(self.stage, [m.shape for m in movers], at)[..., None])
         return scaled(clips)

@@ -6,11 +6,11 @@ from stunet.evaluate import cache
 
 
 def test_it_is_found_for_what_it_depends_on_alone(tmp_path):
-    store, clips = cache.Kept(tmp_path / "evaluation"), np.zeros((2, 3), np.float32)
+    store, clips = cache.MeasurementCache(tmp_path / "evaluation"), np.zeros((2, 3), np.float32)
     settings = {"seed": 0, "captions": ["a", "b"]}
     assert store.read("logits", settings, clips) is None
     store.write({"logits": np.eye(3)[:, ::-1], "nothing": np.zeros(0)}, "logits", settings, clips)
-    found = cache.Kept(tmp_path / "evaluation").read("logits", settings, clips.copy())
+    found = cache.MeasurementCache(tmp_path / "evaluation").read("logits", settings, clips.copy())
     np.testing.assert_array_equal(found["logits"], np.eye(3)[:, ::-1])
     assert found["nothing"].shape == (0,)
     store.write({}, "flow", settings)
@@ -24,14 +24,14 @@ def test_it_is_found_for_what_it_depends_on_alone(tmp_path):
 
 
 def test_a_changed_program_finds_nothing(tmp_path, monkeypatch):
-    store = cache.Kept(tmp_path)
+    store = cache.MeasurementCache(tmp_path)
     store.write({"a": np.zeros(2)}, "name", 1)
-    monkeypatch.setattr(kept, "_source", lambda: b"another")
+    monkeypatch.setattr(cache, "_source", lambda: b"another")
     assert store.read("name", 1) is None
 
 
 def test_a_damaged_file_is_as_none(tmp_path):
-    store = cache.Kept(tmp_path)
+    store = cache.MeasurementCache(tmp_path)
     store.write({"a": np.zeros(200)}, "name", 1)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])

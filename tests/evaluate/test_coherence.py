@@ -14,8 +14,8 @@ BORDERS = tuple(range(WINDOW, FRAMES, WINDOW))
 
 def figures(scene, clips=None, **options):
     clips = scene.clips if clips is None else clips
-    options = {"looks": scene.looks, "truth": scene.truth} | options
-    return coherence.motion(clips, scene.stage, **options)
+    options = {"shapes": scene.shapes, "truth": scene.truth} | options
+    return coherence.measure(clips, scene.stage, **options)
 
 
 def windows(to_borders=1.0, inside=1.0):

@@ -24,17 +24,17 @@ def panned(speed, frames=10, size=32, num=3):
 def test_flow_is_the_motion(speed):
     flow = pixels.farneback(panned(speed))[:, :, 8:24, 8:24]
     np.testing.assert_allclose(np.median(flow, axis=(0, 1, 2, 3)), [0, speed], atol=0.1)
-    found = pixels.figures(panned(speed))
+    found = pixels.measure(panned(speed))
     assert found["flow"].mean() == pytest.approx(abs(speed), abs=0.3)
 
 
 def test_a_frozen_clip_has_no_flow_and_a_shuffled_one_no_steady_one():
     clips = panned(1.0)
-    frozen = pixels.figures(np.repeat(clips[:, :1], 10, axis=1))
+    frozen = pixels.measure(np.repeat(clips[:, :1], 10, axis=1))
     assert frozen["flow"].max() < 0.02
     assert frozen["flow_change"].max() == frozen["frame_error"].max() == 0
-    real = pixels.figures(clips)
-    shuffled = pixels.figures(clips[:, np.random.default_rng(0).permutation(10)])
+    real = pixels.measure(clips)
+    shuffled = pixels.measure(clips[:, np.random.default_rng(0).permutation(10)])
     assert (shuffled["flow_change"] > 4 * real["flow_change"]).all()
     assert (shuffled["frame_error"] > 2 * real["frame_error"]).all()
     np.testing.assert_allclose(shuffled["detail"], real["detail"], rtol=1e-5)
@@ -43,19 +43,19 @@ def test_a_frozen_clip_has_no_flow_and_a_shuffled_one_no_steady_one():
 def test_blur_takes_detail_away():
     clips = Scene("glide").clips
     blurred = ndimage.gaussian_filter(clips, (0, 0, 1, 1, 0))
-    assert (pixels.figures(blurred)["detail"] < 0.9 * pixels.figures(clips)["detail"]).all()
+    assert (pixels.measure(blurred)["detail"] < 0.9 * pixels.measure(clips)["detail"]).all()
 
 
 def test_borders_of_windows_are_told_from_elsewhere():
     clips = panned(1.0, frames=12)
     clips[:, 6:] = clips[::-1, 6:]  # From the sixth frame on, another clip.
     clips = clips[::2]  # Without the middle one, which was changed for itself.
-    found = pixels.figures(clips, borders=(6,))
+    found = pixels.measure(clips, borders=(6,))
     assert (found["border_frame_error"] > 3 * found["frame_error"]).all()
     assert (found["border_flow_change"] > 3 * found["flow_change"]).all()
-    unbroken = pixels.figures(panned(1.0, frames=12), borders=(6,))
+    unbroken = pixels.measure(panned(1.0, frames=12), borders=(6,))
     np.testing.assert_allclose(unbroken["border_frame_error"], unbroken["frame_error"], rtol=0.3)
-    assert "border_frame_error" not in pixels.figures(clips)
+    assert "border_frame_error" not in pixels.measure(clips)
 
 
 def test_flow_distance_is_the_earth_movers():
@@ -71,5 +71,5 @@ def test_flow_distance_is_the_earth_movers():
 
 
 def test_clips_of_a_single_row_have_no_flow():
-    found = pixels.figures(Scene("glide", 1).clips)
+    found = pixels.measure(Scene("glide", 1).clips)
     assert set(found) == {"frame_error", "detail"}

@@ -13,7 +13,7 @@ from stunet import configs
 from stunet.data import media
 from stunet.data.sources import First, make_source
 from stunet.errors import UserError
-from stunet.evaluate import comparison, figures, metrics, run
+from stunet.evaluate import comparison, groups, metrics, run
 from stunet.evaluate.generator import make_generator
 from stunet.evaluate.measurement import read_clips
 from stunet.evaluate.scene import Scene, scene_of
@@ -44,8 +44,9 @@ def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir, t
     done = tiny.run("evaluate", "--workdir", workdir, *sizes, devices=2)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
-    assert rows[0].split() == ["generated", "real"]
-    assert next(row for row in rows if row.startswith("coherent:")).endswith("100%")
+    assert rows[0].split() == ["metric", "generated", "real"]
+    steady = next(row for row in rows if row.startswith("steady velocity (share of clips)"))
+    assert steady.endswith("100%  higher is better")
     assert "border" in done.stdout
     written = json.loads((workdir / "evaluation.json").read_text())
     assert str(workdir / "evaluation.json") in done.stdout
@@ -85,8 +86,8 @@ def features(monkeypatch):
         parts = clips.reshape(len(clips), -1, 16)
         return np.concatenate([parts.mean(2), parts.std(2)], axis=1)[:, :400].astype(np.float32)
 
-    monkeypatch.setattr(metrics, "_features", lambda: see)
-    monkeypatch.setattr(metrics.i3d, "check_clips", lambda frames: None)
+    monkeypatch.setattr(groups, "_features", lambda: see)
+    monkeypatch.setattr(groups.i3d, "check_clips", lambda frames: None)
     return seen
 
 
@@ -161,14 +162,14 @@ def test_sets_that_are_compared_are_as_large_as_each_other(
     workdir, tmp_path, features, few_held_out, monkeypatch
 ):
     few_held_out(17)
-    distance = metrics.frechet_distance
+    distance = groups.frechet_distance
     compared = []
 
     def noting(one, other):
         compared.append((len(one), len(other)))
         return distance(one, other)
 
-    monkeypatch.setattr(metrics, "frechet_distance", noting)
+    monkeypatch.setattr(groups, "frechet_distance", noting)
     options = dict(metrics="fvd", num=20, out=tmp_path)
     found = run.evaluate(workdir, **options)
     words = "Fréchet distance of I3D logits, 17 clips against 20 at 2x16 enlarged to 224x224"
@@ -176,9 +177,9 @@ def test_sets_that_are_compared_are_as_large_as_each_other(
     assert found.clips == {"generated": 20, "real": 17, "shuffled": 17, "reference": 20}
     # All generated ones are compared as well, as an FVD if they are enough.
     assert compared == [(20, 20), (17, 20), (17, 20), (17, 20)]
-    monkeypatch.setattr(metrics, "FVD_CLIPS", 20)
-    monkeypatch.setattr(metrics, "FVD_FRAMES", 8)
-    monkeypatch.setattr(metrics, "FVD_SIZE", 2)
+    monkeypatch.setattr(groups, "FVD_CLIPS", 20)
+    monkeypatch.setattr(groups, "FVD_FRAMES", 8)
+    monkeypatch.setattr(groups, "FVD_SIZE", 2)
     both = run.evaluate(workdir, **options)
     assert set(both.words) == {"fvd", "frechet_i3d"}
     assert both.generated["frechet_i3d"][0] == found.generated["frechet_i3d"][0]
@@ -239,10 +240,10 @@ def test_moving_digits_are_tracked_as_gliding():
     source = make_source(tiny.config(data=dict(frames=12, height=16, width=16, speed=1.2)), "val")
     clips = scaled([source[i]["video"] for i in range(20)])
     scene = scene_of(source, range(20))
-    found = figures.measure(clips, scene.stage, truth=scene.truth)
+    found = metrics.measure(clips, scene.stage, truth=scene.truth)
     assert found["faithful"].all()
     assert scene.stage.speeds == pytest.approx((0.6, 2.4))
-    backwards = figures.measure(clips[:, ::-1], scene.stage, truth=scene.truth)
+    backwards = metrics.measure(clips[:, ::-1], scene.stage, truth=scene.truth)
     assert backwards["coherent"].all()
     assert not backwards["faithful"].any()
 
@@ -262,17 +263,20 @@ def test_a_clip_without_its_last_frames_is_the_same_scene():
     assert scene_of(pieces, [0, 1]) == Scene()
 
 
-def test_tables_have_a_row_for_each_figure_that_any_column_has():
+def test_tables_have_a_row_for_each_metric_that_any_column_has():
     columns = {
         "one": {"coherent": np.array([1.0, 0.0]), "speed": np.array([1.0, np.nan])},
         "other": {"coherent": np.array([0.0]), "jump": np.array([np.nan])},
     }
-    head, speed, coherent, jump = figures.table(columns).splitlines()
-    assert head.split() == ["one", "other"]
-    assert speed.split()[-2:] == ["1.00", "-"]
-    assert coherent.split()[-2:] == ["50%", "0%"]
+    head, speed, coherent, jump = metrics.table(columns).splitlines()
+    assert head.split() == ["metric", "one", "other"]
+    assert speed.split() == ["median", "speed", "(px/frame)", "1.00", "-"]
+    assert coherent.endswith("50%     0%  higher is better")
     assert jump.split()[-2:] == ["-", "-"]
-    assert figures.table(columns, markdown=True).splitlines()[1] == "| --- | ---: | ---: |"
+    assert metrics.table(columns, markdown=True).splitlines()[1] == "| --- | ---: | ---: | --- |"
+    retitled = metrics.table(columns, titles={"speed": "speed of the dot"})
+    assert "speed of the dot" in retitled
+    assert "median speed" not in retitled
 
 
 @pytest.fixture(scope="module")

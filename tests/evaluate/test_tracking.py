@@ -16,7 +16,7 @@ def distances(found, truth, stage):
 @pytest.mark.parametrize(("motion", "height"), KINDS)
 def test_objects_are_found_to_a_fraction_of_a_pixel(motion, height):
     scene = Scene(motion, height, num=30)
-    found = tracking.track(scene.clips, scene.stage, scene.looks)
+    found = tracking.track(scene.clips, scene.stage, scene.shapes)
     off = distances(found, scene.truth, scene.stage)
     assert off.mean() < 0.03
     # An object that another hides is where its motion leads, to a pixel.
@@ -37,10 +37,10 @@ def test_a_grey_background_and_colours_change_nothing():
     np.testing.assert_allclose(tracking.centroids(grey), tracking.centroids(scene.clips), atol=1e-3)
 
 
-def test_which_object_is_which_is_told_by_looks():
+def test_which_object_is_which_is_told_by_shapes():
     scene = Scene("cross")
-    swapped = [looks[::-1] for looks in scene.looks]
-    one = tracking.pairs(scene.clips, scene.stage, scene.looks)
+    swapped = [shapes[::-1] for shapes in scene.shapes]
+    one = tracking.pairs(scene.clips, scene.stage, scene.shapes)
     other = tracking.pairs(scene.clips, scene.stage, swapped)
     np.testing.assert_allclose(one, other[:, ::-1], atol=1e-4)
 
@@ -48,7 +48,7 @@ def test_which_object_is_which_is_told_by_looks():
 @pytest.mark.parametrize(("motion", "height"), KINDS)
 def test_what_keeps_its_look_is_like_itself_and_what_changes_is_not(motion, height):
     scene = Scene(motion, height, frames=12)
-    positions = tracking.track(scene.clips, scene.stage, scene.looks)
+    positions = tracking.track(scene.clips, scene.stage, scene.shapes)
     alike = tracking.likeness(scene.clips, positions, scene.stage)
     assert np.nanmin(alike) > 0.9
     # The same positions, but nothing there from the seventh frame on.

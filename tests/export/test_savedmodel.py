@@ -19,7 +19,7 @@ from stunet.export.programs import make_programs
 from stunet.generate import text
 from stunet.train import weights_file
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs" / "export.md"
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 PROMPTS = ["a 3 moving left", "a 7", "a 5"]
 # One level that sees all frames and, in its time embedding, the caption; compiles fast.
 CONFIG = tiny.config(

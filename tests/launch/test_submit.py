@@ -431,7 +431,7 @@ def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
 
 
 def test_the_page_shows_what_is_printed():
-    page = (ROOT / "docs" / "launch.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "launch.md").read_text()
     shown = re.findall(r"^\$ (launch/submit.py(?:[^\n]*\\\n)*[^\n]*)\n(.*?)```$", page, re.M | re.S)
     assert [command.split()[1] for command, _ in shown] == list(TARGETS)
     for command, expected in shown:

@@ -39,7 +39,7 @@ _RING = 0.6
 
 # Brightness, 0..1, at distance r from the centre of an object `size` pixels across. All are round,
 # so that their centroid is their position, and differ on a single row, too.
-LOOKS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+SHAPES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "dot": lambda r, size: np.exp(-((6 * r / size) ** 2) / 2),
     "disc": lambda r, size: _inside(r - size / 2),
     "ring": lambda r, size: np.exp(-(((r - 0.4 * size) / _RING) ** 2) / 2),
@@ -149,7 +149,7 @@ class Mover:
     """One object of a clip, and how it moves.
 
     Attributes:
-      look: a key of `LOOKS`, or "arm".
+      shape: a key of `SHAPES`, or "arm".
       direction: a key of `DIRECTIONS`, `BOUNCES` or `TURNS`, as the motion asks.
       speed: pixels a frame; of an arm, that of its end.
       period: frames until it is back.
@@ -158,7 +158,7 @@ class Mover:
       across: the row (or column) along which it moves.
     """
 
-    look: str
+    shape: str
     direction: str
     speed: float | int
     period: float | int
@@ -199,7 +199,7 @@ def place(
 
 
 def render(
-    stage: Stage, looks: Sequence[str], positions: Float[np.ndarray, "o t 2"]
+    stage: Stage, shapes: Sequence[str], positions: Float[np.ndarray, "o t 2"]
 ) -> UInt8[np.ndarray, "t h w"]:
     """Draws objects at any positions; those that overlap combine by the brighter pixel.
 
@@ -209,15 +209,15 @@ def render(
       Grey values, 0 (black) to 255.
     """
     clip = np.zeros((positions.shape[1], stage.height, stage.width))
-    for look, at in zip(looks, positions, strict=True):
+    for shape, at in zip(shapes, positions, strict=True):
         dy = (np.arange(stage.height) - at[:, :1])[:, :, None]
         dx = (np.arange(stage.width) - at[:, 1:])[:, None, :]
         if MOTIONS[stage.motion].on_torus:
             dy, dx = _around(dy, stage.height), _around(dx, stage.width)
-        if look == "arm":
+        if shape == "arm":
             drawn = _draw_arm(stage, at, dy, dx)
         else:
-            drawn = LOOKS[look](np.hypot(dy, dx), stage.size)
+            drawn = SHAPES[shape](np.hypot(dy, dx), stage.size)
         clip = np.maximum(clip, drawn)
     return np.round(255 * clip).astype(np.uint8)
 
@@ -276,7 +276,7 @@ class Motions:
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         truth = self.truth(i)
-        grey = render(self.stage, [mover.look for mover in truth.movers], truth.positions)
+        grey = render(self.stage, [mover.shape for mover in truth.movers], truth.positions)
         example = {
             "video": np.repeat(grey[..., None], self.channels, axis=-1),
             "caption": caption(truth.movers),
@@ -317,34 +317,34 @@ class Motions:
 
 
 def _draw_glide(stage: Stage, words: list[int]) -> tuple[Mover, ...]:
-    look, direction, phase, across, pace = words[:_WORDS]
+    shape, direction, phase, across, speed_word = words[:_WORDS]
     direction = _pick([d for d in DIRECTIONS if DIRECTIONS[d][0] in stage.axes], direction)
     axis = DIRECTIONS[direction][0]
     across = _across(stage, axis, across)
-    return (_mover(stage, _pick(LOOKS, look), direction, axis, phase, across, pace),)
+    return (_mover(stage, _pick(SHAPES, shape), direction, axis, phase, across, speed_word),)
 
 
 def _draw_cross(stage: Stage, words: list[int]) -> tuple[Mover, ...]:
     (first,) = _draw_glide(stage, words)
     # Along the same line, or they would not meet.
-    look, _, phase, _, pace = words[_WORDS:]
-    look = _pick([look for look in LOOKS if look != first.look], look)
+    shape, _, phase, _, speed_word = words[_WORDS:]
+    shape = _pick([shape for shape in SHAPES if shape != first.shape], shape)
     direction = OPPOSITE[first.direction]
     axis = DIRECTIONS[direction][0]
-    return first, _mover(stage, look, direction, axis, phase, first.across, pace)
+    return first, _mover(stage, shape, direction, axis, phase, first.across, speed_word)
 
 
 def _draw_bounce(stage: Stage, words: list[int]) -> tuple[Mover, ...]:
-    look, direction, phase, across, pace = words[:_WORDS]
+    shape, direction, phase, across, speed_word = words[:_WORDS]
     direction = _pick([d for d in BOUNCES if BOUNCES[d] in stage.axes], direction)
     axis = BOUNCES[direction]
     across = _across(stage, axis, across)
-    return (_mover(stage, _pick(LOOKS, look), direction, axis, phase, across, pace),)
+    return (_mover(stage, _pick(SHAPES, shape), direction, axis, phase, across, speed_word),)
 
 
 def _draw_rotate(stage: Stage, words: list[int]) -> tuple[Mover, ...]:
-    _, direction, phase, _, pace = words[:_WORDS]
-    return (_mover(stage, "arm", _pick(TURNS, direction), 1, phase, 0.0, pace),)
+    _, direction, phase, _, speed_word = words[:_WORDS]
+    return (_mover(stage, "arm", _pick(TURNS, direction), 1, phase, 0.0, speed_word),)
 
 
 def _place_glide(stage: Stage, mover: Mover, phase: np.ndarray):
@@ -377,11 +377,11 @@ def _along(mover: Mover, axis: int, position: np.ndarray, sign: np.ndarray):
     return positions, velocities
 
 
-def _mover(stage, look, direction, axis, phase, across, pace) -> Mover:
+def _mover(stage, shape, direction, axis, phase, across, speed_word) -> Mover:
     length = stage.path_length(axis)
     speed = length / stage.period if stage.period else stage.speed
-    speed *= 1 + stage.spread * (2 * _fraction(pace) - 1)
-    return Mover(look, direction, speed, length / speed, _fraction(phase), across)
+    speed *= 1 + stage.spread * (2 * _fraction(speed_word) - 1)
+    return Mover(shape, direction, speed, length / speed, _fraction(phase), across)
 
 
 def _across(stage: Stage, axis: int, word: int) -> float:
@@ -395,7 +395,7 @@ def _across(stage: Stage, axis: int, word: int) -> float:
 def _phrase(mover: Mover) -> str:
     verb = "turning" if mover.direction in TURNS else "gliding"
     verb = "bouncing" if mover.direction in BOUNCES else verb
-    return f"{'an' if mover.look == 'arm' else 'a'} {mover.look} {verb} {mover.direction}"
+    return f"{'an' if mover.shape == 'arm' else 'a'} {mover.shape} {verb} {mover.direction}"
 
 
 def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:

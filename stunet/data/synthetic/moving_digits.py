@@ -17,8 +17,8 @@ from stunet.errors import UserError
 
 # (dy, dx) of one pixel in that direction; rows count downwards.
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
-# Pixels per frame, by the word the caption uses, at a pace of 1. Digits start on whole pixels, so
-# that then only slow ones are ever interpolated, and those in every other frame.
+# Pixels per frame at a speed factor of 1, by the caption's word. Digits start on whole pixels, so
+# that then only slow digits are interpolated, in every other frame.
 SPEEDS = {"slowly": 0.5, "": 1.0, "fast": 2.0}
 
 _NATIVE_SIZE = 8
@@ -39,7 +39,7 @@ class MovingDigit:
       direction: a key of `DIRECTIONS`.
       speed: a key of `SPEEDS`.
       start: (y, x), the pixel of its top left corner in the first frame.
-      pace: by how much it is faster than `SPEEDS` says.
+      speed_factor: by how much it is faster than `SPEEDS` says.
     """
 
     digit: int
@@ -47,13 +47,13 @@ class MovingDigit:
     direction: str
     speed: str
     start: tuple[int, int]
-    pace: float | int = 1.0
+    speed_factor: float | int = 1.0
 
     @property
     def velocity(self) -> tuple[float, float]:
         """(dy, dx) in pixels per frame."""
         dy, dx = DIRECTIONS[self.direction]
-        speed = SPEEDS[self.speed] * self.pace
+        speed = SPEEDS[self.speed] * self.speed_factor
         return dy * speed, dx * speed
 
 
@@ -107,7 +107,7 @@ class MovingDigits:
         num_digits: int = 1,
         styles: int = 0,
         length: int | None = None,
-        pace: float | int = 1.0,
+        speed_factor: float | int = 1.0,
     ):
         """
         Args:
@@ -124,7 +124,7 @@ class MovingDigits:
           styles: handwritten images of each class to draw from; 0 for all there are. Fewer are
             learnt sooner.
           length: clips in the source; by default 1,000,000 for train and 1,000 for val.
-          pace: multiplies the speeds, which are 0.5, 1 and 2 pixels a frame.
+          speed_factor: multiplies the speeds, which are 0.5, 1 and 2 pixels a frame.
 
         Raises:
           UserError: an unknown split, a canvas smaller than a digit, or a value out of range.
@@ -146,8 +146,8 @@ class MovingDigits:
         ]:
             if value < least:
                 raise UserError(f"moving digits need {name} of at least {least}, not {value}")
-        if not pace > 0:
-            raise UserError(f"moving digits need a pace above 0, not {pace}")
+        if not speed_factor > 0:
+            raise UserError(f"moving digits need a speed factor above 0, not {speed_factor}")
         if min(height, width) < digit_size:
             raise UserError(
                 f"a canvas of {height}x{width} pixels is smaller than a digit of"
@@ -164,7 +164,7 @@ class MovingDigits:
         self.num_digits = num_digits
         self.styles = styles
         self.length = length
-        self.pace = pace
+        self.speed_factor = speed_factor
 
     def __len__(self) -> int:
         return self.length
@@ -206,7 +206,7 @@ class MovingDigits:
                     direction=tuple(DIRECTIONS)[direction % len(DIRECTIONS)],
                     speed=tuple(SPEEDS)[speed % len(SPEEDS)],
                     start=(y % self.height, x % self.width),
-                    pace=self.pace,
+                    speed_factor=self.speed_factor,
                 )
             )
         return tuple(digits)

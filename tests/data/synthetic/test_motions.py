@@ -11,8 +11,8 @@ from stunet import configs
 from stunet.data.sources import make_source
 from stunet.data.synthetic.motions import (
     DIRECTIONS,
-    LOOKS,
     MOTIONS,
+    SHAPES,
     TURNS,
     Motions,
     Mover,
@@ -37,7 +37,7 @@ def source(motion="glide", *, split="train", frames=16, seed=0, length=None, **o
 def alone(clips: Motions, i: int, o: int) -> np.ndarray:
     """[t, h, w]: clip i with its object o only."""
     truth = clips.truth(i)
-    return render(clips.stage, [truth.movers[o].look], truth.positions[o : o + 1]).astype(float)
+    return render(clips.stage, [truth.movers[o].shape], truth.positions[o : o + 1]).astype(float)
 
 
 def centre(clip: np.ndarray, axis: int) -> np.ndarray:
@@ -97,13 +97,13 @@ def test_captions_say_which_way_the_pixels_move():
     said = set()
     for i in range(80):
         clips = source("glide", frames=4)
-        look, direction = re.fullmatch(r"a (\w+) gliding (\w+)", clips[i]["caption"]).groups()
+        shape, direction = re.fullmatch(r"a (\w+) gliding (\w+)", clips[i]["caption"]).groups()
         axis, sign = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}[direction]
         position = centre(clips[i]["video"][..., 0].astype(float), axis)
         step = (np.diff(position) + 8) % 16 - 8
         np.testing.assert_allclose(step, sign * 1.3, atol=0.05)
-        said.add((look, direction))
-    assert len(said) == len(LOOKS) * len(DIRECTIONS)
+        said.add((shape, direction))
+    assert len(said) == len(SHAPES) * len(DIRECTIONS)
 
 
 def test_clockwise_is_what_a_viewer_calls_so():
@@ -133,7 +133,7 @@ def test_two_objects_meet_go_on_and_differ(height):
     clips = source("cross", height=height, spread=0.3, frames=16)
     for i in range(30):
         first, second = clips.movers(i)
-        assert first.look != second.look
+        assert first.shape != second.shape
         truth = clips.truth(i)
         axis = DIRECTIONS[first.direction][0]
         between = apart(*truth.positions[:, :, axis], 16)
@@ -145,7 +145,9 @@ def test_two_objects_meet_go_on_and_differ(height):
         drawn = np.maximum(alone(clips, i, 0), alone(clips, i, 1))
         np.testing.assert_array_equal(clips[i]["video"][..., 0], drawn)
     middle = np.full((1, 1, 2), (height - 1) / 2)
-    flat = np.stack([render(clips.stage, [look], middle).ravel() for look in LOOKS]).astype(float)
+    flat = np.stack([render(clips.stage, [shape], middle).ravel() for shape in SHAPES]).astype(
+        float
+    )
     assert np.max(np.corrcoef(flat) - np.eye(len(flat))) < 0.9
 
 
@@ -158,7 +160,7 @@ def test_keyframes_cannot_tell_some_speeds_apart(motion):
     # The same place in the first frame, the other way.
     back = dataclasses.replace(mover, speed=length / (8 / 7), period=8 / 7)
     forth, back = (
-        render(clips.stage, [m.look], place(clips.stage, m, 17)[0][None]).astype(int)
+        render(clips.stage, [m.shape], place(clips.stage, m, 17)[0][None]).astype(int)
         for m in (mover, back)
     )
     assert np.abs(forth[1::4] - back[1::4]).max(axis=(1, 2)).min() > 50
@@ -198,7 +200,7 @@ def test_clips_are_a_function_of_seed_split_and_index():
     # Runs that resume elsewhere must meet the same clips, so this may never change.
     (mover,) = source(seed=1, spread=0.5).movers(123_456)
     assert mover == Mover(
-        look="dot",
+        shape="dot",
         direction="right",
         speed=0.8328012039778014,
         period=19.212268094207133,

@@ -163,8 +163,8 @@ def test_styles_limit_the_handwriting_of_each_class_to_a_part_of_the_same_split(
     assert not few & images("val", 0)
 
 
-def test_pace_multiplies_every_speed_and_changes_nothing_else():
-    slow, fast = source(frames=20), source(frames=20, pace=1.5)
+def test_speed_factor_multiplies_every_speed_and_changes_nothing_else():
+    slow, fast = source(frames=20), source(frames=20, speed_factor=1.5)
     for i in range(40):
         (before,), (after,) = slow.truth(i), fast.truth(i)
         assert (after.image, after.start, after.direction) == (
@@ -177,5 +177,5 @@ def test_pace_multiplies_every_speed_and_changes_nothing_else():
         np.testing.assert_array_equal(clip[0], slow[i]["video"][0, ..., 0])
         np.testing.assert_allclose(measured_velocity(clip, axis=1), after.velocity[0], atol=0.05)
         np.testing.assert_allclose(measured_velocity(clip, axis=2), after.velocity[1], atol=0.05)
-    with pytest.raises(UserError, match="pace above 0"):
-        source(pace=0.0)
+    with pytest.raises(UserError, match="speed factor above 0"):
+        source(speed_factor=0.0)
