@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from stunet.data.clips import ClipRecords
-from stunet.data.records import ClipWriter
+from stunet.prepare.writing import ClipWriter
 
 SHAPE = (16, 64, 64, 3)
 TEXT_SHAPE = (16, 384)

@@ -33,7 +33,7 @@ import jax
 import numpy as np
 
 from stunet import configs
-from stunet.cli import set_up_jax
+from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips

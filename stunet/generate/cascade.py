@@ -240,7 +240,7 @@ def check_pair(keyframes: configs.Config, tsr: configs.Config) -> None:
                 f"data.{key} is {ours:g} of the keyframes and {theirs:g} of the network that fills "
                 "in between them; train both with the same"
             )
-    if not configs.same_text(keyframes, tsr):
+    if not configs.same_text_encoder(keyframes, tsr):
         raise UserError(
             f"the keyframes' text encoder is {dataclasses.asdict(keyframes.text)} and that of the "
             f"network that fills in between them {dataclasses.asdict(tsr.text)}; train both with "

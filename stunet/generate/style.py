@@ -40,7 +40,7 @@ def stylise(
     Raises:
         UserError: an alpha is not in 0..1, or the two do not go together.
     """
-    if not configs.same_text(run.config, style.config):
+    if not configs.same_text_encoder(run.config, style.config):
         raise UserError(
             f"the text encoder is {dataclasses.asdict(run.config.text)}, and the style's "
             f"{dataclasses.asdict(style.config.text)}; train both with the same"

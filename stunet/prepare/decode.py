@@ -1,4 +1,4 @@
-"""Cuts a video file into clips of fixed length, rate and size (PyAV only, streaming)."""
+"""Cuts one video file into clips of fixed length, rate and size, streaming with PyAV."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,21 +13,22 @@ from stunet.errors import UserError
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
-# A file whose pictures end this early is taken for truncated. Healthy files miss a frame or two:
-# containers round durations.
+# A file counts as truncated if its pictures end more than this share before its stated duration.
+# Healthy files miss a frame or two, because containers round durations.
 _MISSING_SHARE = 0.05
 
 
 class CorruptVideo(UserError):
-    """A file that is no video, holds no picture, or breaks off before its end."""
+    """The file is not a video, holds no picture, or breaks off before its end."""
 
 
 class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
-    """Iterator over the clips of one file; made by `decode_clips`.
+    """Iterates over the clips of one file; `decode_clips` makes it.
 
-    Attributes, final once the iterator is exhausted:
-      clips: clips given out so far.
-      dropped_frames: frames (at the asked rate) after the last whole clip, which are in no clip.
+    Attributes:
+        clips: number of clips given out so far.
+        dropped_frames: frames after the last whole clip, at the requested rate. They are in no
+            clip. The number is final when the iterator is exhausted.
     """
 
     def __init__(self, frames: Iterator[UInt8[np.ndarray, "h w c"]], length: int, stride: int):
@@ -39,20 +40,20 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
         return next(self._iterator)
 
     def _cut(self, frames, length, stride):
-        held: list[np.ndarray] = []
+        window: list[np.ndarray] = []
         skip = 0
         for frame in frames:
             if skip:
                 skip -= 1
                 continue
-            held.append(frame)
-            if len(held) == length:
+            window.append(frame)
+            if len(window) == length:
                 self.clips += 1
-                yield np.stack(held)
+                yield np.stack(window)
                 skip = max(0, stride - length)
-                del held[:stride]
-        used = max(0, length - stride) if self.clips else 0
-        self.dropped_frames = len(held) - used
+                del window[:stride]
+        overlap = max(0, length - stride) if self.clips else 0
+        self.dropped_frames = len(window) - overlap
 
 
 def decode_clips(
@@ -64,33 +65,33 @@ def decode_clips(
     channels: int = 3,
     stride: int | None = None,
 ) -> ClipDecoder:
-    """Decodes a video into clips, holding no more than one clip at a time.
+    """Decodes a video into clips and holds no more than one clip in memory.
 
-    Time is resampled to `fps`: an output frame is the last source frame whose time rounds to its
-    own, so frames are dropped or repeated, never blended. Each is shrunk by area averaging until it
-    just covers height x width, then cropped at its centre; non-square pixels and the rotation that
-    telephones note in the file are honoured.
+    Time is resampled to `fps`. An output frame is the last source frame whose time rounds to the
+    output frame's time, so frames are dropped or repeated, never blended. Each frame is shrunk by
+    area averaging until it just covers height x width, then cropped at its centre. Non-square
+    pixels and the rotation that phones note in the file are taken into account.
 
-    A file that breaks off is noticed where the format tells its length; MPEG program streams and
-    GIFs do not, so these give the clips that are left.
+    A file that breaks off is detected if its format states the length. MPEG program streams and
+    GIFs do not, so a truncated one gives the clips that are left.
 
     Args:
-      path: a file that FFmpeg reads (mp4, webm, mpg, avi, gif, ...).
-      frames: frames per clip.
-      fps: frames per second of the clips.
-      height: of the clips, in pixels.
-      width: of the clips, in pixels.
-      channels: 3 (RGB) or 1 (grey).
-      stride: frames from one clip's start to the next one's; `frames` by default, so that clips
-        do not overlap.
+        path: a file that FFmpeg reads, such as mp4, webm, mpg, avi or gif.
+        frames: frames in each clip.
+        fps: frames per second of the clips.
+        height: height of the clips in pixels.
+        width: width of the clips in pixels.
+        channels: 3 (RGB) or 1 (grey).
+        stride: frames from the start of one clip to the start of the next; None means `frames`, so
+            that clips do not overlap.
 
     Returns:
-      An iterator of uint8 arrays [t, h, w, c]; see `ClipDecoder`.
+        An iterator of uint8 arrays [t, h, w, c]; see `ClipDecoder`.
 
     Raises:
-      CorruptVideo: while iterating, if the file cannot be read to its end. Clips given out before
-        that came from the undamaged part.
-      UserError: if an argument is out of range.
+        CorruptVideo: raised while iterating if the file cannot be read to its end. Clips given out
+            before that come from the undamaged part.
+        UserError: an argument is out of range, or, while iterating, there is no such file.
     """
     stride = frames if stride is None else stride
     for name, value in (("frames", frames), ("fps", fps), ("stride", stride)):
@@ -104,11 +105,13 @@ def decode_clips(
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
-    """Rows and columns of a video's pictures as players show them: turned, with square pixels.
+    """Returns (rows, columns) of a video's pictures as players show them.
+
+    Players turn pictures by the noted rotation and show them with square pixels.
 
     Raises:
-      CorruptVideo: the file cannot be read, or holds no picture.
-      UserError: there is no such file.
+        CorruptVideo: the file cannot be read, or holds no picture.
+        UserError: there is no such file.
     """
     with _opened(Path(path)) as (container, stream):
         frame = next(container.decode(stream), None)
@@ -137,13 +140,13 @@ def _frames(path, fps, height, width, channels) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple]:
-    """A file and its video stream; within, what FFmpeg raises is told as `decode_clips` says."""
+    """Context manager that opens a file and its video stream, and translates FFmpeg's errors."""
     try:
         with av.open(path) as container:
             if not container.streams.video:
                 raise CorruptVideo(f"{path} has no video stream")
             stream = container.streams.video[0]
-            # Files are spread over workers, so threads inside one decoder only get in the way.
+            # Other threads decode other files, so more threads in one decoder only compete.
             stream.thread_count = 1
             yield container, stream
     except av.error.FileNotFoundError:
@@ -154,19 +157,20 @@ def _opened(path: Path) -> Iterator[tuple]:
 
 
 def _aspect(stream, frame) -> float:
-    """Width by height of a picture as it is stored, before it is turned."""
+    """Returns width divided by height of a picture as it is stored, before it is turned."""
     return frame.width * float(stream.sample_aspect_ratio or 1) / frame.height
 
 
 def _quarter_turns(frame) -> int:
+    """Returns the noted rotation in quarter turns, 0 to 3, counter-clockwise."""
     return round(frame.rotation / 90) % 4
 
 
 def _graph(stream, frame, fps, height, width, pixels) -> av.filter.Graph:
-    """The chain of filters: rate, rotation, covering size, centre crop, pixel format."""
+    """Builds the chain of filters: rate, rotation, covering size, centre crop, pixel format."""
     aspect = _aspect(stream, frame)
-    # Frames are dropped first: what follows then costs nothing for them. Rounding to the nearest
-    # instant, not down, keeps every frame where timestamps are whole milliseconds (webm).
+    # Frames are dropped first, so that later filters need not process them. Rounding times to the
+    # nearest frame, not down, keeps every frame of formats with whole milliseconds (webm).
     rate = str(Fraction(fps).limit_denominator(10**6))
     chain = [("setpts", {"expr": "PTS-STARTPTS"}), ("fps", {"fps": rate, "round": "near"})]
     turns = _quarter_turns(frame)
@@ -178,7 +182,7 @@ def _graph(stream, frame, fps, height, width, pixels) -> av.filter.Graph:
     # The smallest size of this aspect that covers height x width.
     scaled_width = max(width, round(height * aspect))
     scaled_height = max(height, round(width / aspect))
-    # Area averaging does not alias; enlarging by it would show blocks.
+    # Area averaging shrinks without aliasing, but would show blocks when it enlarges.
     shrinks = scaled_width * scaled_height <= frame.width * frame.height
     flags = ("area" if shrinks else "bicubic") + "+accurate_rnd+full_chroma_int"
     chain += [
@@ -191,14 +195,15 @@ def _graph(stream, frame, fps, height, width, pixels) -> av.filter.Graph:
     graph.threads = 1
     node = graph.add_buffer(template=stream)
     for name, options in chain:
-        following = graph.add(name, **options)
-        node.link_to(following)
-        node = following
+        next_node = graph.add(name, **options)
+        node.link_to(next_node)
+        node = next_node
     graph.configure()
     return graph
 
 
 def _drain(graph, channels) -> Iterator[np.ndarray]:
+    """Yields the frames that the filters have ready."""
     while True:
         try:
             frame = graph.vpull()
@@ -209,7 +214,10 @@ def _drain(graph, channels) -> Iterator[np.ndarray]:
 
 
 def _end(frame, stream, previous) -> int | None:
-    """The end of the latest picture, in the stream's time base; mends a missing timestamp."""
+    """Returns the end of the latest picture in the stream's time base.
+
+    A frame without a timestamp gets the end of the previous one.
+    """
     if frame.pts is None:
         frame.pts = previous if previous is not None else (stream.start_time or 0)
     length = frame.duration or int(1 / ((stream.guessed_rate or 25) * stream.time_base))
@@ -218,7 +226,7 @@ def _end(frame, stream, previous) -> int | None:
 
 
 def _check_complete(path, container, stream, end):
-    """Raises CorruptVideo if the pictures end well before the file says that they do."""
+    """Raises CorruptVideo if the pictures end well before the file's stated duration."""
     if stream.duration:
         promised = float(stream.duration * stream.time_base)
     elif container.duration and len(container.streams) == 1:

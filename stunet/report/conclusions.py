@@ -102,7 +102,7 @@ def _answer(name: str, side: str, ranked: Sequence[str], values, arms: Sequence[
 
 def unlike(arms: Arms) -> list[str]:
     """The keys whose differences between arms keep losses from being compared."""
-    trained = [dict(configs.items(runs[0].config)) for runs in arms.values() if runs[0].config]
+    trained = [configs.flatten(runs[0].config) for runs in arms.values() if runs[0].config]
     return [
         key
         for key in (trained[0] if trained else ())

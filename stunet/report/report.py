@@ -268,7 +268,7 @@ def _differences(arms: Arms) -> str:
     trained = {arm: runs[0].config for arm, runs in arms.items() if runs[0].config}
     rows = []
     if trained:
-        values = {arm: dict(configs.items(config)) for arm, config in trained.items()}
+        values = {arm: configs.flatten(config) for arm, config in trained.items()}
         for key in values[next(iter(values))]:
             column = [values[arm][key] for arm in trained]
             if key != "seed" and any(value != column[0] for value in column):

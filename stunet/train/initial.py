@@ -164,7 +164,7 @@ def _check_extends(config: configs.Config, other: configs.Config, mesh: jax.shar
             f"and this one {kind(config)}); begin with one that is given nothing but captions"
         )
     ours, theirs = (_weights(c, mesh) for c in (config, other))
-    here, there = (dict(configs.items(c)) for c in (config, other))
+    here, there = map(configs.flatten, (config, other))
     if ours != theirs or any(here[key] != there[key] for key in _OF_MEANING):
         differences = [d for d in configs.differences(other, config) if d.startswith(_OF_WEIGHTS)]
         raise UserError(

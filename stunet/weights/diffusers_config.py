@@ -180,7 +180,7 @@ def to_diffusers(config: configs.Config) -> dict[str, Any]:
     Raises:
         UserError: diffusers' class has no such network.
     """
-    model, values = config.model, dict(configs.items(config))
+    model, values = config.model, configs.flatten(config)
     _check_expressible(config)
     layers, attends = configs.level_layers(model), model.attention_levels
     size = [config.data.height, config.data.width]

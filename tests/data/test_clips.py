@@ -20,8 +20,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from stunet.data import clips
 from stunet.data.clips import ClipRecords
-from stunet.data.records import ClipWriter
 from stunet.errors import UserError
+from stunet.prepare.writing import ClipWriter
 
 SHAPE, TEXT_SHAPE = (4, 16, 16, 3), (6, 8)
 

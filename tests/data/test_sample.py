@@ -10,9 +10,9 @@ import pytest
 import tiny
 
 from stunet.data import media, sources
-from stunet.data.records import ClipWriter
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
+from stunet.prepare.writing import ClipWriter
 from stunet.report import report
 from stunet.train import loop
 

@@ -7,9 +7,9 @@ import pytest
 import tiny
 
 from stunet.data import sources
-from stunet.data.records import ClipWriter
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
+from stunet.prepare.writing import ClipWriter
 
 TEXT_SHAPE = (24, 16)  # of the tiny config
 

@@ -1,4 +1,4 @@
-"""A folder of videos becomes a whole data set or none; nothing is lost, doubled or misnamed."""
+"""A folder of videos becomes a complete data set or none. No clip is lost, doubled or misnamed."""
 
 import errno
 import json
@@ -16,9 +16,10 @@ from stunet.data import sources
 from stunet.data.clips import ClipRecords
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
-from stunet.prepare import prepare as prepare_module
+from stunet.prepare import cutting, run, writing
+from stunet.prepare.captions import find_videos
 from stunet.prepare.decode import decode_clips
-from stunet.prepare.prepare import find_videos, prepare
+from stunet.prepare.run import prepare
 
 SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
 QUIET = {"progress": False, "workers": 2}
@@ -40,7 +41,7 @@ def make_video(path, frames, seed=0):
 
 
 def encode_text(captions):
-    """Fixed numbers that depend on the caption."""
+    """Returns states and a mask that depend on nothing but the lengths of the captions."""
     lengths = [len(caption) for caption in captions]
     states = np.stack([np.full((6, 8), n, np.float32) for n in lengths])
     return states, np.stack([np.arange(6) < n for n in lengths])
@@ -86,24 +87,12 @@ def test_round_trip_gives_every_clip_once(folder, tmp_path):
     assert (summary.captioned, summary.dropped_frames, summary.too_short) == (2, 6, ["c.mp4"])
     assert "19 clips" in str(summary)
     assert "c.mp4" in str(summary)
+    # The files of raw clips are gone, that of the short video too.
+    left = {path.name.partition(".")[0] for path in (tmp_path / "out").iterdir()}
+    assert left == {"clips-train", "clips-val", "clips", "videos", "dataset_info", "features"}
 
 
-def test_each_caption_is_encoded_once_in_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_CAPTIONS", 3)
-    captions, asked = ["x", "yy", "x", "zzz", "x"], []
-
-    def encode(batch):
-        asked.append(list(batch))
-        return encode_text(batch)
-
-    for caption, text in zip(
-        captions, prepare_module._encoded_ahead(captions, encode), strict=True
-    ):
-        assert text["text"][0, 0] == text["text_mask"].sum() == len(caption)
-    assert asked == [["x", "yy"], ["zzz", "x"]]
-
-
-def test_records_hold_what_sampling_encodes_and_no_other_encoder_reads_them(folder, tmp_path):
+def test_stored_states_are_those_of_the_encoder_and_another_encoder_is_refused(folder, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     tiny_t5 = pytest.importorskip("tiny_t5")
@@ -128,7 +117,7 @@ def test_records_hold_what_sampling_encodes_and_no_other_encoder_reads_them(fold
         model = {"temporal_factors": (1, 1, 1, 1)}
         return configs.resolve({"data": data | SIZE, "text": text, "model": model})
 
-    # The encoder lies elsewhere, and while the states are read from records, nowhere.
+    # The encoder may have moved. While states are read from records, it need not exist at all.
     for place in (there, tmp_path / "nowhere"):
         noted = sources.with_fingerprint(config(place))
         assert noted.text.fingerprint == encoder.fingerprint
@@ -147,7 +136,7 @@ def test_records_hold_what_sampling_encodes_and_no_other_encoder_reads_them(fold
         ClipRecords(tmp_path / "out", "val", text_encoder="minilm")
 
 
-def test_number_of_workers_and_size_of_shards_change_nothing_that_is_read(folder, tmp_path):
+def test_workers_and_shard_size_do_not_change_what_is_read(folder, tmp_path):
     prepare(folder, tmp_path / "one", **SIZE, progress=False, workers=1)
     prepare(folder, tmp_path / "many", **SIZE, progress=False, workers=3, shard_bytes=10_000)
     assert len(list((tmp_path / "many").glob("*train*"))) > 2
@@ -159,11 +148,11 @@ def test_number_of_workers_and_size_of_shards_change_nothing_that_is_read(folder
 
 @pytest.mark.parametrize("lengths", [[8], [4, 4], [4, 4, 4, 4], [4, 400], [40] * 3])
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
-def test_held_out_share(tmp_path, monkeypatch, lengths, fraction):
+def test_held_out_share_is_right_to_one_clip(tmp_path, monkeypatch, lengths, fraction):
     videos = {f"{i}.mp4": length // 4 for i, length in enumerate(lengths)}
-    monkeypatch.setattr(prepare_module, "find_videos", lambda _: dict.fromkeys(videos, ""))
+    monkeypatch.setattr(run, "find_videos", lambda _: dict.fromkeys(videos, ""))
     monkeypatch.setattr(
-        prepare_module,
+        cutting,
         "decode_clips",
         lambda path, *_: _FakeClips(videos[path.name]),
     )
@@ -183,7 +172,7 @@ class _FakeClips:
         return iter([np.zeros((4, 16, 16, 3), np.uint8)] * self.clips)
 
 
-def test_nothing_is_held_out_on_request_or_of_a_single_clip(tmp_path):
+def test_nothing_is_held_out_on_request_or_from_a_single_clip(tmp_path):
     make_video(tmp_path / "in" / "a.mp4", 4)
     summary = prepare(tmp_path / "in", tmp_path / "out", **SIZE, **QUIET)
     assert (summary.train_clips, summary.val_clips) == (1, 0)
@@ -209,11 +198,11 @@ def test_corrupt_video_is_skipped_and_named(folder, tmp_path):
     ]
 
 
-def test_opening_takes_no_memory_for_the_list_of_videos(folder, tmp_path):
+def test_opening_records_does_not_load_the_list_of_videos(folder, tmp_path):
     out = tmp_path / "out"
     prepare(folder, out, **SIZE, **QUIET)
     assert "b.mp4" not in (out / "clips.json").read_text()
-    # Data sets were once written with the list in clips.json.
+    # Earlier versions wrote the list into clips.json.
     former = json.loads((out / "videos.json").read_text())
     former["videos"] *= 1000
     former |= json.loads((out / "clips.json").read_text())
@@ -224,15 +213,15 @@ def test_opening_takes_no_memory_for_the_list_of_videos(folder, tmp_path):
     assert len(pickle.dumps(records)) < 10_000
 
 
-def test_names_that_are_no_utf8_cost_nothing(folder, tmp_path):
+def test_file_names_that_are_not_utf8_are_escaped(folder, tmp_path):
     odd = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"broken\xe9.mp4", b"short\xe9.mp4")]
     try:
         shutil.copy(folder / "a.mp4", folder / odd[0])
     except OSError:
-        pytest.skip("this file system takes no such names")
+        pytest.skip("this file system refuses names that are not UTF-8")
     (folder / odd[1]).write_text("no video at all")
     shutil.copy(folder / "c.mp4", folder / odd[2])
-    # Python's own spelling in JSON, of a name and of half a pair of surrogates in a caption.
+    # JSON escapes: of the name, and of half a surrogate pair in a caption.
     (folder / "captions.jsonl").write_text(json.dumps({"file": odd[0], "caption": "a \ud83d"}))
     summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
     assert (summary.train_clips + summary.val_clips, summary.captioned) == (34, 1)
@@ -256,7 +245,7 @@ def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatc
             raise failure
 
     monkeypatch.setattr(
-        prepare_module,
+        cutting,
         "decode_clips",
         lambda path, *cut: Failing(2) if path.name == "a.mp4" else decode_clips(path, *cut),
     )
@@ -269,13 +258,13 @@ def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatc
             prepare(folder, tmp_path / "more", **SIZE, **QUIET)
 
 
-def test_nothing_to_prepare(tmp_path):
+def test_an_input_without_usable_videos_is_refused(tmp_path):
     empty = tmp_path / "empty"
     with pytest.raises(UserError, match="no folder"):
         prepare(empty, tmp_path / "out", **SIZE)
     empty.mkdir()
     (empty / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"empty holds no video; known are .*\.mp4"):
+    with pytest.raises(UserError, match=r"empty holds no video; videos .* end in .*\.mp4"):
         prepare(empty, tmp_path / "out", **SIZE)
     (empty / "bad.mp4").write_text("hello")
     with pytest.raises(UserError, match=r"gave a clip of 4 frames: .*bad\.mp4"):
@@ -293,7 +282,7 @@ def test_nothing_to_prepare(tmp_path):
         ({"height": -1}, "height"),
     ],
 )
-def test_arguments_out_of_range(folder, tmp_path, change, message):
+def test_arguments_out_of_range_are_refused(folder, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         prepare(folder, tmp_path / "out", **{**SIZE, **change}, **QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
@@ -317,7 +306,7 @@ def test_existing_output_is_refused_unless_empty(folder, tmp_path):
     ],
 )
 def test_interrupted_prepare_leaves_nothing(folder, tmp_path, monkeypatch, failure, raised):
-    write, written = prepare_module.ClipWriter.write, []
+    write, written = writing.ClipWriter.write, []
 
     def fail_late(self, split, example):
         if len(written) == 15:
@@ -325,7 +314,7 @@ def test_interrupted_prepare_leaves_nothing(folder, tmp_path, monkeypatch, failu
         written.append(split)
         write(self, split, example)
 
-    monkeypatch.setattr(prepare_module.ClipWriter, "write", fail_late)
+    monkeypatch.setattr(writing.ClipWriter, "write", fail_late)
     with pytest.raises(raised) as error:
         prepare(folder, tmp_path / "out", **SIZE, **QUIET)
     if raised is UserError:
@@ -333,70 +322,20 @@ def test_interrupted_prepare_leaves_nothing(folder, tmp_path, monkeypatch, failu
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
-def test_full_disk_is_named_and_left_as_it_was(folder, small_disk):
+def test_a_full_disk_is_named_and_left_empty(folder, small_disk):
     disk = small_disk(32)
     with pytest.raises(UserError, match=f"the disk that holds {disk} is full"):
         prepare(folder, disk / "out", **SIZE, **QUIET)
     assert list(disk.iterdir()) == []
 
 
-def test_killed_prepare_looks_unfinished(folder, tmp_path, monkeypatch):
-    # A killed process cleans nothing up: what it leaves must not be mistaken for a data set.
+def test_what_a_killed_prepare_leaves_is_not_a_data_set(folder, tmp_path, monkeypatch):
+    # A killed process does not clean up. A failed rmtree stands in for the kill.
     monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
-    monkeypatch.setattr(prepare_module.ClipWriter, "close", lambda *_: 1 / 0)
+    monkeypatch.setattr(writing.ClipWriter, "close", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare(folder, tmp_path / "out", **SIZE, **QUIET)
     assert not (tmp_path / "out").exists()
     (left,) = tmp_path.glob(".out.partial-*")
     with pytest.raises(UserError, match="no TFDS data set"):
         ClipRecords(left, "train")
-
-
-def test_captions_from_csv_text_or_nowhere(tmp_path):
-    for name in ("a.mp4", "b.webm", "sub/c.GIF", "sub/d.mov"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "captions.csv").write_text('file,caption\na.mp4,"one, two"\nsub/c.GIF,three\n')
-    (tmp_path / "a.txt").write_text("not this one")
-    (tmp_path / "b.webm").with_suffix(".txt").write_text("\ufeffvier\n  fünf\n", encoding="utf-8")
-    captions = {"a.mp4": "one, two", "b.webm": "vier fünf", "sub/c.GIF": "three", "sub/d.mov": ""}
-    assert find_videos(tmp_path) == captions
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_captions_may_hold_what_ends_lines_elsewhere(tmp_path, end):
-    for name in ("a.mp4", "b.mp4"):
-        (tmp_path / name).touch()
-    captions = {"a.mp4": "a\u2028cat\x85sits", "b.mp4": "on\x0ba\x1cmat"}
-    lines = [
-        json.dumps({"file": name, "caption": caption}, ensure_ascii=False)
-        for name, caption in captions.items()
-    ]
-    (tmp_path / "captions.jsonl").write_bytes(end.join([*lines, ""]).encode())
-    in_one_line = {name: " ".join(caption.split()) for name, caption in captions.items()}
-    assert find_videos(tmp_path) == in_one_line
-    (tmp_path / "captions.jsonl").unlink()
-    lines = ["file,caption", f'a.mp4,"a cat sits{end}on a mat"', 'b.mp4,"on\u2028a mat"', ""]
-    (tmp_path / "captions.csv").write_bytes(end.join(lines).encode())
-    assert find_videos(tmp_path) == {"a.mp4": "a cat sits on a mat", "b.mp4": "on a mat"}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2: not JSON"),
-        ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
-        ("captions.jsonl", "3", "line 1: expected texts"),
-        ("captions.csv", "name,caption\na.mp4,x\n", "line 2: expected texts"),
-        ("captions.csv", 'file,caption\na.mp4,"x\n' + 200_000 * "y", "line 3: not CSV"),
-        ("captions.jsonl", '{"file": "/elsewhere/a.mp4", "caption": "x"}', "none of them"),
-    ],
-)
-def test_caption_file_that_makes_no_sense(tmp_path, name, content, message):
-    (tmp_path / "a.mp4").touch()
-    (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message):
-        find_videos(tmp_path)
-    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
-        find_videos(tmp_path)

@@ -1,0 +1,121 @@
+"""Cuts many videos into clips at once, each in a thread, through files of raw pixels."""
+
+import collections
+import contextlib
+import dataclasses
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from stunet.errors import UserError
+from stunet.prepare.decode import CorruptVideo, decode_clips
+
+# (frames, height, width, channels)
+ClipShape = tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class CutVideo:
+    """The clips of one video, in a file of raw pixels.
+
+    Attributes:
+        file: file of the clips, one after the other.
+        shape: shape of each clip.
+        num_clips: number of clips in the file.
+        dropped_frames: frames after the last clip.
+    """
+
+    file: Path
+    shape: ClipShape
+    num_clips: int
+    dropped_frames: int
+
+    def clips(self) -> Iterator[UInt8[np.ndarray, "t h w c"]]:
+        """Reads the clips one by one."""
+        with self.file.open("rb") as file:
+            for _ in range(self.num_clips):
+                clip = np.frombuffer(file.read(math.prod(self.shape)), np.uint8)
+                yield clip.reshape(self.shape)
+
+
+@contextlib.contextmanager
+def cut_videos(
+    input_dir: Path,
+    videos: Sequence[str],
+    directory: Path,
+    shape: ClipShape,
+    fps: float | int,
+    workers: int | None,
+) -> Iterator[Iterator[CutVideo | CorruptVideo]]:
+    """Context manager that cuts videos in threads and yields the results in the videos' order.
+
+    Clips pass through a file, because only the end of a video tells how many clips it has and
+    whether it is sound. The caller deletes each file when its clips are written. Leaving the
+    context stops the threads.
+
+    Args:
+        input_dir: folder of the videos.
+        videos: paths of the videos, relative to `input_dir`.
+        directory: existing folder for the files of raw clips.
+        shape: shape of each clip.
+        fps: frames per second of the clips.
+        workers: videos decoded at once; None means one for each processor.
+
+    Yields:
+        An iterator of the result for each video: a `CutVideo`, or the error that reading it raised.
+    """
+    frames, height, width, channels = shape
+    stop = threading.Event()
+
+    def cut(index: int, video: str) -> CutVideo | CorruptVideo:
+        file = directory / f"spool-{index}"
+        clips = decode_clips(input_dir / video, frames, fps, height, width, channels)
+        try:
+            with file.open("wb") as opened:
+                for clip in _corrupt_on_any_error(clips, input_dir / video):
+                    opened.write(clip.data)
+                    if stop.is_set():
+                        break
+        except CorruptVideo as error:
+            file.unlink()
+            return error
+        return CutVideo(file, shape, clips.clips, clips.dropped_frames)
+
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+
+        def results() -> Iterator[CutVideo | CorruptVideo]:
+            pending = collections.deque()
+            for index, video in enumerate(videos):
+                pending.append(pool.submit(cut, index, video))
+                # Decoding far ahead of the writer would fill the disk with raw clips.
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+        try:
+            yield results()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _corrupt_on_any_error(clips: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    """Yields the clips of a video, and turns an unexpected decoding error into a CorruptVideo.
+
+    One odd file of thousands must not cost more than itself.
+    """
+    try:
+        yield from clips
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error

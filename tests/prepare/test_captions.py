@@ -1,0 +1,76 @@
+"""Captions: where each comes from, how they are encoded, and which caption files are refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stunet.errors import UserError
+from stunet.prepare import captions as captions_module
+from stunet.prepare.captions import encode_captions, find_videos
+
+
+def test_each_caption_is_encoded_once_in_batches(monkeypatch):
+    monkeypatch.setattr(captions_module, "_BATCH_SIZE", 3)
+    captions, batches = ["x", "yy", "x", "zzz", "x"], []
+
+    def encode(batch):
+        batches.append(list(batch))
+        lengths = np.array([len(caption) for caption in batch])
+        states = np.broadcast_to(lengths[:, None, None], (len(batch), 6, 8))
+        return states, np.arange(6) < lengths[:, None]
+
+    for caption, encoded in zip(captions, encode_captions(captions, encode), strict=True):
+        assert encoded["text"][0, 0] == encoded["text_mask"].sum() == len(caption)
+    assert batches == [["x", "yy"], ["zzz", "x"]]
+    assert list(encode_captions(captions, None)) == [{}] * 5
+
+
+def test_captions_come_from_csv_then_text_files_then_are_empty(tmp_path):
+    for name in ("a.mp4", "b.webm", "sub/c.GIF", "sub/d.mov"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "captions.csv").write_text('file,caption\na.mp4,"one, two"\nsub/c.GIF,three\n')
+    (tmp_path / "a.txt").write_text("not this one")
+    (tmp_path / "b.webm").with_suffix(".txt").write_text("\ufeffvier\n  fünf\n", encoding="utf-8")
+    captions = {"a.mp4": "one, two", "b.webm": "vier fünf", "sub/c.GIF": "three", "sub/d.mov": ""}
+    assert find_videos(tmp_path) == captions
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_captions_may_hold_characters_that_end_lines_elsewhere(tmp_path, end):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    captions = {"a.mp4": "a\u2028cat\x85sits", "b.mp4": "on\x0ba\x1cmat"}
+    lines = [
+        json.dumps({"file": name, "caption": caption}, ensure_ascii=False)
+        for name, caption in captions.items()
+    ]
+    (tmp_path / "captions.jsonl").write_bytes(end.join([*lines, ""]).encode())
+    in_one_line = {name: " ".join(caption.split()) for name, caption in captions.items()}
+    assert find_videos(tmp_path) == in_one_line
+    (tmp_path / "captions.jsonl").unlink()
+    lines = ["file,caption", f'a.mp4,"a cat sits{end}on a mat"', 'b.mp4,"on\u2028a mat"', ""]
+    (tmp_path / "captions.csv").write_bytes(end.join(lines).encode())
+    assert find_videos(tmp_path) == {"a.mp4": "a cat sits on a mat", "b.mp4": "on a mat"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2: not JSON"),
+        ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
+        ("captions.jsonl", "3", "line 1: expected texts"),
+        ("captions.csv", "name,caption\na.mp4,x\n", "line 2: expected texts"),
+        ("captions.csv", 'file,caption\na.mp4,"x\n' + 200_000 * "y", "line 3: not CSV"),
+        ("captions.jsonl", '{"file": "/elsewhere/a.mp4", "caption": "x"}', "none of them"),
+    ],
+)
+def test_a_caption_file_that_cannot_be_understood_is_refused(tmp_path, name, content, message):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        find_videos(tmp_path)
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        find_videos(tmp_path)
