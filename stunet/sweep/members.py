@@ -12,7 +12,6 @@ import ast
 import collections
 import dataclasses
 import itertools
-import pathlib
 import re
 import runpy
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from stunet import configs
+from stunet.configs import experiments
 from stunet.errors import UserError, choose
 
 # Names are directories, and are pasted into shells.
@@ -115,7 +115,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
     """Reads a sweep file and checks all of it.
 
     Args:
-        path: a Python file with `get_sweep()`, optionally followed by `:argument` for it.
+        path: a Python file with `get_sweep()`, or the name of a sweep that comes with stunet;
+            either may be followed by `:argument` for it.
         overrides: `--config.a.b=value` flags, for every member.
 
     Returns:
@@ -125,11 +126,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
         UserError: no such file, what it raises, an empty sweep, two of one name, a config that is
         refused, a step that needs what does not come before it, a label of two arms.
     """
+    path = experiments.find(path, "get_sweep")
     file, *argument = path.split(":", 1)
-    if not pathlib.Path(file).is_file():
-        near = sorted(str(p) for p in pathlib.Path("experiments/sweeps").glob("*.py"))
-        hint = f"; there are {', '.join(near)}" if near else ""
-        raise UserError(f"--config: no file {file!r}{hint}")
     try:
         names = runpy.run_path(file)
         if "get_sweep" not in names:
@@ -156,7 +154,8 @@ def question(path: str) -> str:
     Args:
         path: as for `load`; the file must be there.
     """
-    source = pathlib.Path(path.split(":", 1)[0]).read_text()
+    file = experiments.find(path, "get_sweep").split(":", 1)[0]
+    source = pathlib.Path(file).read_text()
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
