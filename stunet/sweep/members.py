@@ -12,6 +12,7 @@ import ast
 import collections
 import dataclasses
 import itertools
+import pathlib
 import re
 import runpy
 from collections.abc import Mapping, Sequence
