@@ -1,5 +1,6 @@
 """Every `stunet` command of a page is one that the command line takes."""
 
+import contextlib
 import pathlib
 import re
 import shlex
@@ -55,10 +56,10 @@ def test_commands_are_taken(words, monkeypatch, capsys):
         pytest.fail(capsys.readouterr().err)
     config = getattr(arguments, "config", None)
     if parser.takes_keys and config and not re.search(r"sweeps/|^runs/", config):
-        try:
+        # One page shows what a key that is misspelt is answered with.
+        wrong = any("chanels" in word for word in words)
+        with pytest.raises(UserError) if wrong else contextlib.nullcontext():
             configs.load(config, arguments.overrides)
-        except UserError as error:
-            assert "chanels" in str(error)  # A mistake that a page shows.
 
 
 @pytest.mark.parametrize("words", cases(quoted_commands))
