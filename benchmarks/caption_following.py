@@ -24,7 +24,7 @@ import digit_reader
 import numpy as np
 import plot
 
-from stunet.cli import set_up_jax
+from stunet.commands.setup import set_up_jax
 from stunet.data.sources import make_source
 from stunet.data.synthetic.moving_digits import (
     DIRECTIONS,
@@ -36,7 +36,7 @@ from stunet.data.synthetic.moving_digits import (
 from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.generate import text
-from stunet.generate.task import sampling_bar
+from stunet.progress import sampling_bar
 from stunet.report.statistics import share_interval
 
 REAL = "real clips"

@@ -26,7 +26,7 @@ import numpy as np
 from train_step import growth
 
 from stunet import configs
-from stunet.cli import set_up_jax
+from stunet.commands.setup import set_up_jax
 from stunet.data.sources import make_source
 from stunet.diffusion import upscaling
 from stunet.diffusion.multidiffusion import Segments, cover

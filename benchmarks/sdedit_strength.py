@@ -21,12 +21,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plot
 
-from stunet.cli import set_up_jax
+from stunet.commands.setup import set_up_jax
 from stunet.data import media
 from stunet.data.sources import make_source
 from stunet.errors import UserError
 from stunet.generate import text, video
-from stunet.generate.task import sampling_bar
+from stunet.progress import sampling_bar
 from stunet.report.statistics import t_interval
 
 SHOWN = 3  # clips in the figure

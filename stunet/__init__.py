@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def load(workdir: str | os.PathLike, **settings: object) -> "Model":
-    """Loads a trained run, to make clips with: `stunet.load(DIR).sample("a 7 moving up")`.
+    """Loads a trained run, to make clips with: `stunet.load(DIR).sample("a 9 moving left")`.
 
     Args:
         workdir: of a run that needs nothing but captions.

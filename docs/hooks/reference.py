@@ -4,13 +4,14 @@ They are made while the site is built, so they cannot be out of date. `tests/doc
 key and each command is on them.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
 import pkgutil
 import typing
-from collections.abc import Iterator
+
+from stunet import cli
+from stunet.commands.parsing import Command, Group
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -59,19 +60,16 @@ def config_page() -> str:
 
 
 def _table(prefix: str, group: type, names: list[str]) -> list[str]:
+    """Returns the rows of a group's keys: what each is called and may be, and what it means."""
     fields = {f.name: f for f in dataclasses.fields(group)}
-    lines = ["| key | default | values | meaning |", "|---|---|---|---|"]
+    types = typing.get_type_hints(group)
+    lines = ["| key, default and values | meaning |", "|---|---|"]
     for name in names:
-        field, key = fields[name], prefix + name
+        field, key, kind = fields[name], prefix + name, types[name]
         default = repr(field.default).replace("'", '"')
-        doc = field.metadata["doc"].replace("|", r"\|")
-        kind = getattr(group.__annotations__[name], "__name__", str(group.__annotations__[name]))
-        if typing.get_origin(group.__annotations__[name]):
-            kind = str(group.__annotations__[name])
-        lines.append(
-            f"| [`{key}`](#{key}){{#{key}}} | `{default}` | {_values(kind, field.metadata)} "
-            f"| {doc} |"
-        )
+        values = _values(str(kind) if typing.get_origin(kind) else kind.__name__, field.metadata)
+        title = f"[`{key}`](#{key}){{#{key}}}"
+        lines.append(f"| {title}<br>default `{default}`<br>{values} | {field.metadata['doc']} |")
     return lines
 
 
@@ -99,38 +97,23 @@ def commands_page() -> str:
         "What `stunet COMMAND --help` prints. An option that is written with an equals sign also "
         "works with a space, and the other way round.",
     ]
-    for name, parser in _parsers(_parser()):
+    for name, command in cli.STUNET.walk("stunet"):
         if name != "stunet":
             level = "#" * name.count(" ")
-            lines += ["", f"#{level} {name}", "", "```text", help_of(parser), "```"]
+            lines += ["", f"#{level} {name}", "", "```text", help_of(name, command), "```"]
     return "\n".join(lines) + "\n"
 
 
-def _parser() -> argparse.ArgumentParser:
-    from stunet import cli
-
-    return cli._parser()
-
-
-def help_of(parser: argparse.ArgumentParser) -> str:
+def help_of(name: str, command: Command | Group) -> str:
     """Returns a command's help as it prints on a terminal of 88 columns."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "90"  # argparse leaves two free.
     try:
-        return parser.format_help().strip()
+        return command.help(name).strip()
     finally:
         del os.environ["COLUMNS"]
         if before is not None:
             os.environ["COLUMNS"] = before
-
-
-def _parsers(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yields a parser and those of its commands, each with the words that call it."""
-    yield parser.prog, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from _parsers(child)
 
 
 def api_rooms() -> list[str]:

@@ -6,6 +6,7 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
+from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     default,
     differences,
@@ -71,5 +72,6 @@ __all__ = [
     "read",
     "resolve",
     "same_text_encoder",
+    "start_from",
     "write",
 ]

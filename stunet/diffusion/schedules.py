@@ -44,7 +44,7 @@ def cosine(
     """
     t = t.astype(jnp.float32)
     u_0, v_0, span = _cosine_angles(log_snr_min, log_snr_max)
-    # u is the angle from the clean end, v = pi / 2 - u the angle from the noisy end. Each is a sum of
+    # u is the angle from the clean end, v = pi / 2 - u the one from the noisy end. Each is a sum of
     # its own: tan(u) near pi / 2 would lose four digits of the smallest SNRs.
     u = u_0 + t * span
     v = v_0 + (1 - t) * span

@@ -100,7 +100,7 @@ def _enlarge_axis(x: Array, axis: int, factor: int) -> Array:
 
 
 def _neighbour(x: Array, axis: int, step: int) -> Array:
-    """Returns each pixel's next (`step` 1) or previous (-1) pixel; at the border, the pixel itself."""
+    """Returns the next (`step` 1) or previous (-1) pixel; at the border, the pixel itself."""
     # Padding one side and cutting off the other makes XLA's partitioner exchange only borders.
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (-step, step, 0)

@@ -1,44 +1,45 @@
-"""The formats of `stunet export`: one table, from a name to its options and its function.
+"""The formats of `stunet export`: one table, from a name to a function and its options.
 
-This module parses; what a format holds is written by a function beside it, imported when it is
-asked for, so that the command line starts without JAX.
+The functions import the modules beside this one when they are called, so that the command line
+starts without JAX.
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from stunet.errors import UserError, choose
+from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
-from stunet.generate.task import add_settings, sampling_settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What every format is asked.
+    """The run to export, and the options of the formats.
 
     Attributes:
-        workdir: of the training run.
+        workdir: working directory of the training run.
         sample: settings of `configs.Sample` that replace the run's own.
-        own: the options that were given, by name.
+        prompts: prompts whose token states are written too.
+        dtype: precision of the weights; None keeps the run's.
     """
 
     workdir: pathlib.Path
     sample: Mapping[str, object]
-    own: Mapping[str, Any]
+    prompts: tuple[str, ...]
+    dtype: str | None
 
 
 class Format(NamedTuple):
     """A format of `stunet export`.
 
     Attributes:
-        summary: for the help.
-        write: writes it into a directory. Returns the updates that the weights have had.
-        options: of OPTIONS, those that it has.
-        check: raises UserError if something that it needs is not installed.
+        summary: what the format holds, for the help.
+        write: writes a run into a directory. Returns the number of updates that the weights have
+            had.
+        options: names of the options that change what is written.
+        check: raises UserError if a package that the format needs is not installed.
     """
 
     summary: str
@@ -60,17 +61,17 @@ def _savedmodel(request: Request, directory: pathlib.Path) -> int:
 
 
 def _programs(write: Callable[..., None], request: Request, directory: pathlib.Path) -> int:
-    """Of a format that holds the programs of `stunet.export.programs`."""
+    """Writes a format that holds the programs of `stunet.export.programs`."""
     from stunet.generate.text import load_unconditioned
 
     run = load_unconditioned(request.workdir, **request.sample)
-    write(directory, run, request.own.get("prompt", ()), request.own.get("dtype"))
+    write(directory, run, request.prompts, request.dtype)
     return run.checkpoint
 
 
 def _check_tensorflow() -> None:
-    # Else they tell on stderr how TensorFlow's own kernels, which nothing here runs, are compiled.
-    # Before its first import.
+    # Set before the first import of TensorFlow, which otherwise prints how its own kernels were
+    # compiled. None of them runs here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
@@ -89,7 +90,7 @@ def _safetensors(request: Request, directory: pathlib.Path) -> int:
     from stunet.train import weights_file
 
     run = load(request.workdir)
-    named = weights_file.cast(run.params, request.own.get("dtype"))
+    named = weights_file.cast(run.params, request.dtype)
     weights_file.write(directory / "params.safetensors", named, run.config, run.checkpoint)
     return run.checkpoint
 
@@ -100,7 +101,7 @@ def _diffusers_unet(request: Request, directory: pathlib.Path) -> int:
     return diffusers_unet.write(directory, request.workdir)
 
 
-# Of what holds the programs.
+# The options of the formats that hold programs.
 _PROGRAMS = ("dtype", "prompt", "steps", "sampler", "guidance_scale")
 
 FORMATS = {
@@ -119,53 +120,34 @@ FORMATS = {
     ),
 }
 
-# Option -> its flag.
-OPTIONS = {
-    "dtype": "--dtype",
-    "prompt": "--prompt",
-    "steps": "--steps",
-    "sampler": "--sampler",
-    "guidance_scale": "--guidance",
-}
 
+def export(
+    form: Format,
+    workdir: pathlib.Path,
+    out: pathlib.Path,
+    *,
+    sample: Mapping[str, object],
+    prompts: Sequence[str] = (),
+    dtype: str | None = None,
+) -> tuple[int, list[pathlib.Path]]:
+    """Writes a trained run in a format.
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives the parser of `stunet export` its arguments."""
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of the training run")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="directory to create")
-    formats = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
-    parser.add_argument("--format", required=True, metavar="NAME", help=formats)
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="of the weights (as the run stores them)"
-    )
-    programs = parser.add_argument_group("of the programs", "all but --prompt are fixed in them")
-    programs.add_argument(
-        "--prompt", action="append", help="whose token states to write too; may be repeated"
-    )
-    add_settings(programs)
+    Args:
+        form: one of `FORMATS`.
+        workdir: working directory of the training run.
+        out: directory to create.
+        sample: settings of `configs.Sample` that replace the run's own.
+        prompts: prompts whose token states are written too.
+        dtype: precision of the weights; None keeps the run's.
 
-
-def run(arguments: argparse.Namespace) -> str:
-    """Writes what the command line asks for. Returns what to print: of which update the weights
-    are, and the files and their sizes.
+    Returns:
+        The number of updates that the weights have had, and the files.
 
     Raises:
-        UserError: it cannot be done; nothing is written then.
+        UserError: the run cannot be exported; nothing is written then.
     """
-    form = choose(FORMATS, arguments.format, "format of `stunet export`")
-    given = {name: v for name in OPTIONS if (v := getattr(arguments, name)) is not None}
-    for name in given:
-        if name not in form.options:
-            others = [other for other, form in FORMATS.items() if name in form.options]
-            raise UserError(
-                f"{OPTIONS[name]} means nothing to --format {arguments.format}; leave it out, or "
-                f"choose --format {' or '.join(others)}"
-            )
-    check_vacant(arguments.out)
+    check_vacant(out)
     form.check()
-    request = Request(arguments.workdir, sampling_settings(arguments), given)
-    with atomic_directory(arguments.out) as partial:
-        step = form.write(request, partial)
-    files = sorted(path for path in arguments.out.rglob("*") if path.is_file())
-    sizes = [f"{file.stat().st_size / 2**20:9.2f} MiB  {file}" for file in files]
-    return "\n".join([f"the averaged weights after {step} updates", *sizes])
+    with atomic_directory(out) as partial:
+        step = form.write(Request(workdir, sample, tuple(prompts), dtype), partial)
+    return step, sorted(path for path in out.rglob("*") if path.is_file())

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from stunet import configs
-from stunet.generate.task import sampling_bar
 from stunet.generate.text import Run, load_unconditioned, sample_clips
+from stunet.progress import sampling_bar
 from stunet.train.sampling import make_sampler
 
 

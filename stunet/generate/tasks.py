@@ -1,173 +1,189 @@
-"""The tasks of `stunet sample TASK`: one table, from a name to its arguments and its function.
+"""The tasks of `stunet sample TASK`, one function each.
 
-What a task does is a function of a module beside this one, imported when the task runs, so that the
-command line starts without JAX.
+A task loads the runs that it needs, reads the user's files, samples, and returns the clips with
+what the record of the sample says about them.
 """
 
-import argparse
 import pathlib
+from collections.abc import Sequence
+
+import numpy as np
 
 from stunet.errors import UserError
-from stunet.generate import given
-from stunet.generate.task import Request, Sampled, Task, at_least_one, sampling_bar
+from stunet.generate import cascade, inputs, masked, style, text, upscale, video
+from stunet.generate.request import Request, Sampled
+from stunet.progress import sampling_bar
 
 
-def _text(request: Request) -> Sampled:
-    from stunet.generate import cascade, text
+def text_to_video(
+    request: Request, tsr: pathlib.Path | None = None, augmentation: float | None = None
+) -> Sampled:
+    """Samples clips from prompts, through a keyframe cascade if `tsr` is given.
 
-    own, options = request.own, request.options
-    if own.tsr:
+    Args:
+        request: see `Request`.
+        tsr: working directory of a temporal super-resolution run, which fills in the frames
+            between the keyframes that `request.workdir` makes.
+        augmentation: noise level of the keyframes; None chooses `cascade.AUGMENTATION`, or the
+            highest level trained if that is lower.
+
+    Raises:
+        UserError: a run does not suit, or there is an `augmentation` without `tsr`.
+    """
+    if tsr:
         filled = cascade.cascade(
             request.workdir,
-            own.tsr,
+            tsr,
             request.prompts,
-            augmentation=own.augmentation,
-            **options,
+            augmentation=augmentation,
+            **request.options,
             **request.sample,
         )
-        keyframes, checkpoint = filled.checkpoints
-        settings = {"tsr": own.tsr, "tsr_checkpoint": checkpoint}
-        settings["augmentation"] = filled.augmentation
-        return Sampled(filled.clips, filled.config, keyframes, settings, ("cascade",))
-    if own.augmentation is not None:
+        keyframes_checkpoint, tsr_checkpoint = filled.checkpoints
+        settings = {
+            "tsr": tsr,
+            "tsr_checkpoint": tsr_checkpoint,
+            "augmentation": filled.augmentation,
+        }
+        return Sampled(filled.clips, filled.config, keyframes_checkpoint, settings, ("cascade",))
+    if augmentation is not None:
         raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
     run = text.load_unconditioned(request.workdir, **request.sample)
-    clips = text.sample_clips(run, request.prompts, **options)
+    clips = text.sample_clips(run, request.prompts, **request.options)
     return Sampled(clips, run.config, run.checkpoint)
 
 
-def add_cascade(parser: argparse.ArgumentParser) -> None:
-    """The arguments of a keyframe cascade."""
-    parser.add_argument(
-        "--tsr",
-        type=pathlib.Path,
-        metavar="WORKDIR",
-        help="of temporal super-resolution: --workdir makes the keyframes, this what is between",
-    )
-    parser.add_argument(
-        "--augmentation",
-        type=float,
-        help="with --tsr: level at which keyframes are corrupted (0.27, or the most trained)",
-    )
+def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
+    """Samples clips that begin with the picture in the file `image`."""
+    run = masked.load_masked(request.workdir, **request.sample)
+    picture = inputs.read_picture(image, run.config.data)[None]
+    clips = masked.image_to_video(run, request.prompts, picture, **request.options)
+    return Sampled(clips, run.config, run.checkpoint, {"image": image}, ("image", image.stem))
 
 
-def _upscale(request: Request) -> Sampled:
-    import numpy as np
+def inpaint(
+    request: Request,
+    clip: pathlib.Path,
+    mask: pathlib.Path | None = None,
+    box: str | None = None,
+) -> Sampled:
+    """Paints a part of the video file `clip` anew, where a mask video is white or inside a box.
 
-    from stunet.generate import cascade, text, upscale
+    Args:
+        request: see `Request`.
+        clip: video file.
+        mask: video file of the same size, length and rate as `clip`; not needed if `box` is given.
+        box: rectangle, as `inputs.read_box` reads it.
+    """
+    run = masked.load_masked(request.workdir, **request.sample)
+    data = run.config.data
+    frames = inputs.read_clip(clip, data)[None]
+    hole = inputs.read_box(box, data) if box else inputs.read_mask(mask, clip, data)
+    clips = masked.inpaint(run, request.prompts, frames, hole, **request.options)
+    settings = {"video": clip, "mask": mask, "box": box}
+    return Sampled(clips, run.config, run.checkpoint, settings, ("inpaint", clip.stem))
 
-    own, prompts, seed = request.own, request.prompts, request.seed
-    # Without a caption there is nothing to guide towards, and half of the work to be saved.
+
+def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
+    """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
+    run = masked.load_masked(request.workdir, **request.sample)
+    picture = inputs.read_picture(image, run.config.data)[None]
+    region = inputs.read_box(box, run.config.data)
+    clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
+    settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)
+    return Sampled(clips, run.config, run.checkpoint, settings, labels)
+
+
+def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
+    """Samples the video file `clip` again after other prompts (SDEdit, `video.edit`)."""
+    run = text.load_unconditioned(request.workdir, **request.sample)
+    frames = inputs.read_clip(clip, run.config.data)[None]
+    clips = video.edit(run, request.prompts, frames, strength, **request.options)
+    settings, labels = {"video": clip, "strength": strength}, ("video", clip.stem)
+    return Sampled(clips, run.config, run.checkpoint, settings, (*labels, f"strength{strength:g}"))
+
+
+def enlarge(
+    request: Request,
+    clip: pathlib.Path | None = None,
+    base: pathlib.Path | None = None,
+    *,
+    overlap: int = upscale.OVERLAP,
+    weights: str = "uniform",
+    augmentation: float | None = None,
+    batch_size: int | None = None,
+) -> Sampled:
+    """Enlarges a video file, or clips of the prompts that a low-resolution run makes first.
+
+    Args:
+        request: see `Request`.
+        clip: video file of any length; not needed if `base` is given.
+        base: working directory of the low-resolution run.
+        overlap: frames that neighbouring segments share.
+        weights: weights of a segment's frames in the average, "uniform" or "ramp".
+        augmentation: noise level of the low-resolution clip; None means 0 for a video file. For
+            clips of `base`, it means `upscale.AUGMENTATION`, or the highest level trained if that
+            is lower.
+        batch_size: segments sampled at once; None means one for each device.
+    """
+    prompts, seed = request.prompts, request.seed
+    # Without a caption there is nothing to guide towards, and guidance doubles the work.
     unguided = {} if any(prompts) else {"guidance_scale": 0.0}
     upscaler = upscale.load(request.workdir, **(unguided | request.sample))
-    config, settings = upscaler.config, {"video": own.video}
-    augmentation = own.augmentation
+    config, settings = upscaler.config, {"video": clip}
     if augmentation is None:
-        augmentation = min(upscale.AUGMENTATION, config.upscale.max_augmentation) * bool(own.base)
-    # Before the base's clips, which take long.
-    upscale.check_settings(config, own.overlap, own.weights, augmentation)
-    if own.base:
-        upscale.check_base(text.load_config(own.base), config)
-        base = text.load_unconditioned(own.base, **request.sample)
-        low = text.sample_clips(base, prompts, seed=seed, on_step=sampling_bar())
+        augmentation = min(upscale.AUGMENTATION, config.upscale.max_augmentation) * bool(base)
+    # Before the low-resolution clips are made, which takes long.
+    upscale.check_settings(config, overlap, weights, augmentation)
+    if base:
+        upscale.check_base(text.load_config(base), config)
+        run = text.load_unconditioned(base, **request.sample)
+        low = text.sample_clips(run, prompts, seed=seed, on_step=sampling_bar())
         seed = cascade.later_seed(seed)
-        settings = {"base": own.base, "base_checkpoint": base.checkpoint}
+        settings = {"base": base, "base_checkpoint": run.checkpoint}
     else:
-        low = [upscale.read_low(own.video, config)] * len(prompts)
-    settings |= {"overlap": own.overlap, "weights": own.weights, "augmentation": augmentation}
+        low = [upscale.read_low(clip, config)] * len(prompts)
+    settings |= {"overlap": overlap, "weights": weights, "augmentation": augmentation}
     clips = []
-    for number, (clip, prompt) in enumerate(zip(low, prompts, strict=True)):
+    for number, (low_clip, prompt) in enumerate(zip(low, prompts, strict=True)):
         upscaled = upscale.upscale(
             upscaler,
-            clip,
+            low_clip,
             prompt,
-            overlap=own.overlap,
-            weights=own.weights,
+            overlap=overlap,
+            weights=weights,
             augmentation=augmentation,
             seed=seed,
             number=number,
-            batch_size=own.batch_size,
+            batch_size=batch_size,
             on_step=lambda done, total, number=number: request.on_step(
                 number * total + done, len(prompts) * total
             ),
         )
         clips.append(upscaled.clip)
         settings["segments"] = upscaled.segments.starts
-    labels = ("upscaled",) if own.base else (own.video.stem, "upscaled")
+    labels = ("upscaled",) if base else (clip.stem, "upscaled")
     return Sampled(np.stack(clips), config, upscaler.checkpoint, settings, labels)
 
 
-def _add_upscale(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--video",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="to enlarge, of any length; of the low resolution or a whole multiple of it",
-    )
-    source.add_argument(
-        "--base",
-        type=pathlib.Path,
-        metavar="WORKDIR",
-        help="of a run that makes low-resolution clips of the prompts, which are then enlarged",
-    )
-    parser.add_argument(
-        "--overlap", type=int, default=2, metavar="FRAMES", help="that segments of the clip share"
-    )
-    parser.add_argument(
-        "--weights",
-        default="uniform",
-        help="of a segment's frames in the average; ramp: falling over the overlap",
-    )
-    parser.add_argument(
-        "--augmentation",
-        type=float,
-        help="level at which the low-resolution clip is corrupted (0, or with --base 0.27 or the "
-        "most trained)",
-    )
-    parser.add_argument(
-        "--batch-size", type=at_least_one, help="segments at once (one for each device)"
-    )
+def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[float]) -> Sampled:
+    """Samples clips from prompts at several mixtures of the run's and a style's spatial weights.
 
-
-def _style(request: Request) -> Sampled:
-    from stunet.generate import style, text
-
-    own, prompts = request.own, request.prompts
+    Args:
+        request: see `Request`.
+        style_workdir: working directory of the run that has the style's spatial weights.
+        alphas: shares of the style, 0 (none) to 1.
+    """
+    prompts = request.prompts
     run = text.load_unconditioned(request.workdir, **request.sample)
-    other = text.load(own.style_workdir)
-    clips = style.stylise(run, other, prompts, own.alpha, **request.options)
+    other = text.load(style_workdir)
+    clips = style.stylise(run, other, prompts, alphas, **request.options)
     return Sampled(
         clips,
         run.config,
         run.checkpoint,
-        {"style": own.style_workdir, "style_checkpoint": other.checkpoint, "alphas": own.alpha},
-        ("style", *(f"{alpha:g}" for alpha in own.alpha)),
-        [f"alpha {alpha:g}: {prompt}" for alpha in own.alpha for prompt in prompts],
+        {"style": style_workdir, "style_checkpoint": other.checkpoint, "alphas": alphas},
+        ("style", *(f"{alpha:g}" for alpha in alphas)),
+        [f"alpha {alpha:g}: {prompt}" for alpha in alphas for prompt in prompts],
         columns=len(prompts),
     )
-
-
-def _add_style(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--style-workdir",
-        required=True,
-        type=pathlib.Path,
-        metavar="WORKDIR",
-        help="of a run whose spatial weights are the style's",
-    )
-    parser.add_argument(
-        "--alpha",
-        required=True,
-        action="append",
-        type=float,
-        help="of the style in the spatial weights, 0 (none) to 1; may be given repeatedly",
-    )
-
-
-TASKS = {
-    "text": Task("clips from prompts", add_cascade, _text, prompted=True),
-    **given.TASKS,
-    "upscale": Task("enlarge clips of any length", _add_upscale, _upscale),
-    "style": Task("clips from prompts, in a style", _add_style, _style, prompted=True),
-}

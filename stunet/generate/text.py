@@ -13,14 +13,13 @@ from stunet import configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
-from stunet.generate.task import check_seed
+from stunet.generate.request import check_seed
 from stunet.parallel import mesh as meshes
+from stunet.progress import OnStep
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import kind
 from stunet.train.sampling import make_sampler
 from stunet.train.state import abstract_state
-
-OnStep = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)

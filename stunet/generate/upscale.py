@@ -25,7 +25,7 @@ from stunet.data.sources import make_encoder
 from stunet.diffusion import multidiffusion, upscaling
 from stunet.diffusion.samplers import SamplerState
 from stunet.errors import UserError
-from stunet.generate.task import check_seed
+from stunet.generate.request import check_seed
 from stunet.generate.text import OnStep, load_config
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from stunet.nn.platforms import platform_dependent
 from stunet.nn.sharding import is_split
 
 # Bytes of patches that are gathered at once. About one core's cache; 1 to 3 MiB measured best.
@@ -72,7 +73,7 @@ def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
     # The CPU's backward pass scans over the batch axis, which a mesh shards: only for a lone CPU.
     if jax.sharding.get_abstract_mesh().size > 1:
         cpu = tpu
-    return lax.platform_dependent(*arrays, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)
+    return platform_dependent(*arrays, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)
 
 
 def _conv_rank_4(x, kernel):

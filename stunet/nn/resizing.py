@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from stunet.nn.platforms import platform_dependent
 from stunet.nn.sharding import is_split
 
 
@@ -29,7 +30,7 @@ def _by_form(windows: Callable, reshape: Callable, x: Array) -> Array:
     # Windows merge the axes of clips and frames, which is impossible for frames split over chips.
     if is_split("frames", x.shape[1]):
         return reshape(x)
-    return lax.platform_dependent(x, tpu=windows, default=reshape)
+    return platform_dependent(x, tpu=windows, default=reshape)
 
 
 def _average_by_reshape(x):

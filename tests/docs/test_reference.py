@@ -25,14 +25,15 @@ def reference():
 
 def test_every_key_is_there_with_its_default_and_meaning(reference):
     page = reference.config_page()
-    rows = dict(re.findall(r"^\| \[`([\w.]+)`\]\S+ \| (.*)$", page, re.MULTILINE))
-    assert [*rows] == sorted(rows, key=[name for name, _ in configs.fields()].index)
-    for name, field in configs.fields():
-        default, *_ = rows[name].split(" | ")
-        assert default == f"`{field.default!r}`".replace("'", '"')
-        assert rows[name].endswith(f"{field.metadata['doc']} |")
-        for choice in field.metadata["choices"] or ():
-            assert str(choice) in rows[name]
+    row = r"^\| \[`([\w.]+)`\]\S+?<br>default `(.*?)`<br>(.*?) \| (.*) \|$"
+    rows = re.findall(row, page, re.MULTILINE)
+    fields = dict(configs.fields())
+    assert sorted(name for name, *_ in rows) == sorted(fields)
+    for name, default, values, meaning in rows:
+        assert default == repr(fields[name].default).replace("'", '"')
+        assert meaning == fields[name].metadata["doc"]
+        for choice in fields[name].metadata["choices"] or ():
+            assert str(choice) in values
 
 
 def test_the_help_of_each_command_is_there(reference):

@@ -12,8 +12,9 @@ import test_step
 from PIL import Image
 
 from stunet import cli, configs
-from stunet.generate.task import Sampled
-from stunet.generate.tasks import TASKS
+from stunet.commands.sample import TASKS
+from stunet.generate import tasks
+from stunet.generate.request import Sampled
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 
@@ -143,8 +144,7 @@ def test_names_keep_the_letters_of_all_alphabets(workdir, tmp_path, monkeypatch,
 
 def test_a_name_of_many_labels_is_none_that_a_disk_refuses(workdir, tmp_path, monkeypatch):
     made = Sampled(np.zeros((1, 4, 8, 8, 1), np.float32), CONFIG, 7, labels=("狗" * 40,) * 9)
-    task = TASKS["text"]._replace(sample=lambda request: made)
-    monkeypatch.setitem(TASKS, "text", task)
+    monkeypatch.setattr(tasks, "text_to_video", lambda *arguments: made)
     shared = ["--workdir", str(workdir), "--out", str(tmp_path), "--prompt", "a 3"]
     for seed in ("0", "1"):
         assert cli.main(["sample", "text", *shared, "--seed", seed]) == 0

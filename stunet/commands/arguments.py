@@ -1,0 +1,87 @@
+"""Types of arguments, and arguments that several commands share."""
+
+import argparse
+import pathlib
+
+from stunet.commands.parsing import Parser
+from stunet.generate.request import check_seed
+
+
+def positive(text: str) -> int:
+    """Returns the whole number in `text`, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Returns the seed in `text`."""
+    value = int(text)
+    check_seed(value)
+    return value
+
+
+def add_run(parser: Parser) -> None:
+    """Adds the trained run that the command reads."""
+    parser.required.add_argument(
+        "--workdir",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="working directory of a training run, such as runs/quickstart",
+    )
+
+
+def add_sampling(parser: Parser) -> None:
+    """Adds the seed, and what `add_settings` adds."""
+    parser.options.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of the noise (default %(default)s)"
+    )
+    add_settings(parser.options)
+
+
+def add_settings(group: argparse._ActionsContainer) -> None:
+    """Adds the settings of sampling that `sampling_settings` reads."""
+    group.add_argument(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help="steps from noise to clip (default: the run's sample.steps)",
+    )
+    group.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help="ddim, ancestral or dpmpp_2m (default: the run's sample.sampler)",
+    )
+    group.add_argument(
+        "--guidance",
+        dest="guidance_scale",
+        type=float,
+        metavar="SCALE",
+        help="classifier-free guidance scale; 0 ignores the prompt, and 1 is no guidance "
+        "(default: the run's sample.guidance_scale)",
+    )
+
+
+def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """Returns the settings of `configs.Sample` that the command line gives."""
+    names = ("sampler", "steps", "guidance_scale")
+    return {name: v for name in names if (v := getattr(arguments, name)) is not None}
+
+
+def add_cascade(parser: Parser) -> None:
+    """Adds the second network of a keyframe cascade."""
+    parser.options.add_argument(
+        "--tsr",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="working directory of a temporal super-resolution run: it fills in the frames "
+        "between the keyframes that --workdir makes",
+    )
+    parser.options.add_argument(
+        "--augmentation",
+        type=float,
+        metavar="LEVEL",
+        help="with --tsr: noise level of the keyframes, 0 to 1 (default 0.27, or the highest "
+        "level trained if that is lower)",
+    )

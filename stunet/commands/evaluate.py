@@ -1,0 +1,90 @@
+"""`stunet evaluate`: measures how the clips of a trained run move."""
+
+import argparse
+import pathlib
+
+from stunet.commands import arguments as shared
+from stunet.commands.parsing import Command, Parser
+from stunet.commands.setup import set_up_jax
+from stunet.progress import metrics_bar, sampling_bar
+
+
+def add_arguments(parser: Parser) -> None:
+    shared.add_run(parser)
+    parser.options.add_argument(
+        "--metrics",
+        metavar="NAME,...",
+        help="metrics to compute, of coherence, pixels, flow and fvd (default: all but fvd, or "
+        "those of the protocol)",
+    )
+    parser.options.add_argument(
+        "--protocol",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="file of prompts and real clips to compare with, such as "
+        "experiments/ucf101_zero_shot.py (default: held-out clips of the run's own data)",
+    )
+    parser.options.add_argument(
+        "--num",
+        type=shared.positive,
+        metavar="N",
+        help="clips to sample (default 64, or the protocol's number)",
+    )
+    shared.add_cascade(parser)
+    shared.add_sampling(parser)
+    parser.options.add_argument(
+        "--batch-size",
+        type=shared.positive,
+        default=32,
+        metavar="N",
+        help="clips sampled at once (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--window",
+        type=shared.positive,
+        default=0,
+        metavar="N",
+        help="also report metrics at every N-th frame, where windows of a cascade meet, apart "
+        "from the rest (default: the cascade's own windows)",
+    )
+    parser.options.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="directory for evaluation.json, samples/ and evaluation/ (default: --workdir)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    set_up_jax()
+    from stunet.evaluate import metrics
+    from stunet.evaluate.run import evaluate
+
+    evaluation = evaluate(
+        arguments.workdir,
+        metrics=arguments.metrics,
+        protocol=arguments.protocol,
+        tsr=arguments.tsr,
+        augmentation=arguments.augmentation,
+        out=arguments.out,
+        num=arguments.num,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        window=arguments.window,
+        on_step=sampling_bar(),
+        on_clips=metrics_bar(),
+        **shared.sampling_settings(arguments),
+    )
+    print(metrics.table(evaluation.columns, titles=evaluation.words))
+    print(f"\n{evaluation.said()}  {evaluation.file}")
+
+
+COMMAND = Command(
+    "measure how the clips of a trained run move",
+    add_arguments,
+    run,
+    (
+        "stunet evaluate --workdir runs/quickstart",
+        "stunet evaluate --workdir runs/quickstart --metrics coherence,flow --num 256 --out judged",
+    ),
+)

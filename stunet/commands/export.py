@@ -1,0 +1,85 @@
+"""`stunet export`: writes a trained run for use elsewhere."""
+
+import argparse
+import pathlib
+
+from stunet.commands import arguments as shared
+from stunet.commands.parsing import Command, Parser
+from stunet.commands.setup import set_up_jax
+from stunet.errors import UserError, choose
+from stunet.export import formats
+
+# Option of a format -> its flag.
+FLAGS = {
+    "dtype": "--dtype",
+    "prompt": "--prompt",
+    "steps": "--steps",
+    "sampler": "--sampler",
+    "guidance_scale": "--guidance",
+}
+
+
+def add_arguments(parser: Parser) -> None:
+    shared.add_run(parser)
+    parser.required.add_argument(
+        "--out", required=True, type=pathlib.Path, metavar="DIR", help="directory to create"
+    )
+    parser.required.add_argument(
+        "--format",
+        required=True,
+        metavar="NAME",
+        help="; ".join(f"{name}: {form.summary}" for name, form in formats.FORMATS.items()),
+    )
+    parser.options.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="precision of the weights (default: the run's)",
+    )
+    programs = parser.add_argument_group(
+        "options of stablehlo and savedmodel",
+        "The exported programs sample with these settings, which cannot be changed later.",
+    )
+    programs.add_argument(
+        "--prompt",
+        action="append",
+        metavar="WORDS",
+        help="prompt to encode and write beside the programs; give --prompt again for more",
+    )
+    shared.add_settings(programs)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    form = choose(formats.FORMATS, arguments.format, "format of `stunet export`")
+    options = {name: v for name in FLAGS if (v := getattr(arguments, name)) is not None}
+    for name in options:
+        if name not in form.options:
+            others = [other for other, f in formats.FORMATS.items() if name in f.options]
+            raise UserError(
+                f"{FLAGS[name]} means nothing to --format {arguments.format}; leave it out, or "
+                f"choose --format {' or '.join(others)}"
+            )
+    set_up_jax()
+    step, files = formats.export(
+        form,
+        arguments.workdir,
+        arguments.out,
+        sample=shared.sampling_settings(arguments),
+        prompts=arguments.prompt or (),
+        dtype=arguments.dtype,
+    )
+    print(f"the averaged weights after {step} updates")
+    for file in files:
+        print(f"{file.stat().st_size / 2**20:9.2f} MiB  {file}")
+
+
+COMMAND = Command(
+    "write a trained run for use elsewhere",
+    add_arguments,
+    run,
+    (
+        "stunet export --workdir runs/quickstart --out exported --format stablehlo "
+        '--prompt "a 9 moving left"',
+        "stunet export --workdir runs/quickstart --out weights --format safetensors "
+        "--dtype bfloat16",
+    ),
+)

@@ -1,0 +1,70 @@
+"""`stunet inflate`: makes a text-to-image U-Net the frozen half of a Space-Time U-Net."""
+
+import argparse
+import pathlib
+
+from stunet.commands import arguments as shared
+from stunet.commands.parsing import Command, Parser
+from stunet.commands.setup import set_up_jax
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--t2i",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
+    )
+    parser.required.add_argument(
+        "--out",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="working directory to create",
+    )
+    parser.required.add_argument(
+        "--frames", required=True, type=shared.positive, metavar="N", help="frames in each clip"
+    )
+    parser.options.add_argument(
+        "--temporal-factors",
+        type=_factors,
+        metavar="N,...",
+        help="factor by which each level shrinks time, the finest level first, such as 1,2,2,2 "
+        "(default: 1 for the finest level, 2 for each other level)",
+    )
+    parser.add_keys("--config.data.path=runs/clips")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    set_up_jax()
+    from stunet.weights.inflate import inflate
+
+    print(
+        inflate(
+            arguments.t2i,
+            arguments.out,
+            arguments.frames,
+            arguments.temporal_factors,
+            arguments.overrides,
+        )
+    )
+
+
+def _factors(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(factor) for factor in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers, as 1,2,2,2") from None
+
+
+COMMAND = Command(
+    "make a text-to-image U-Net the frozen half of a Space-Time U-Net",
+    add_arguments,
+    run,
+    (
+        "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16",
+        "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16 "
+        "--temporal-factors 1,2,2,2 --config.data.source=clips --config.data.path=runs/clips",
+    ),
+)

@@ -1,0 +1,211 @@
+"""What a command is, and the parser of its arguments."""
+
+import argparse
+import dataclasses
+import difflib
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from stunet.errors import UserError, choose
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of one command, which answers a mistake in one sentence.
+
+    Attributes:
+        required: group of the arguments that have to be given.
+        options: group of the arguments that may be left out.
+        takes_keys: True if the command takes `--config.KEY=VALUE`.
+    """
+
+    def __init__(self, prog: str, **kwargs):
+        # Raw: the examples have lines of their own.
+        raw = argparse.RawDescriptionHelpFormatter
+        options = dict(allow_abbrev=False, add_help=False, formatter_class=raw)
+        super().__init__(prog=prog, **options, **kwargs)
+        self.required = self.add_argument_group("required arguments")
+        self.options = self.add_argument_group("options")
+        self.options.add_argument(
+            "-h", "--help", action="help", help="show this help message and exit"
+        )
+        self.takes_keys = False
+
+    def add_keys(self, example: str) -> None:
+        """Lets the command take `--config.KEY=VALUE` flags, of which the help shows `example`."""
+        self.takes_keys = True
+        self.add_argument_group(
+            "keys of the config",
+            f"--config.KEY=VALUE    set any key, for example {example}",
+        )
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses the arguments of the command. Flags that set keys of the config are returned as
+        `overrides`.
+
+        Raises:
+            SystemExit: an argument is missing or unknown, or has a wrong value. One sentence about
+                it is printed.
+        """
+        # Before argparse, which would call an argument that is misspelt a missing one.
+        for place, argument in enumerate(arguments):
+            if argument == "--":
+                break
+            if argument.startswith("--") and not self._knows(argument):
+                following = arguments[place + 1 : place + 2]
+                self.error(self._mistake(argument, following))
+        parsed, rest = self.parse_known_args(arguments)
+        for argument in rest:
+            if not self._sets_key(argument):
+                self.error(self._mistake(argument, ()))
+        parsed.overrides = rest
+        return parsed
+
+    def error(self, message: str) -> None:
+        """Prints `message` in one line and exits with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+
+    def format_usage(self) -> str:
+        """Returns the usage: the required arguments, and that there are options."""
+        return f"{self._usage()}\n"
+
+    def format_help(self) -> str:
+        """Returns the help, which begins with the short usage."""
+        self.usage = self._usage().removeprefix("usage: ")
+        return super().format_help()
+
+    def _usage(self) -> str:
+        choices = [group for group in self._mutually_exclusive_groups if group.required]
+        words = [f"usage: {self.prog}"]
+        words += [_shown(action) for action in self._actions if action.required]
+        words += [f"({' | '.join(map(_shown, group._group_actions))})" for group in choices]
+        words.append("[options]")
+        if self.takes_keys:
+            words.append("[--config.KEY=VALUE ...]")
+        return "\n".join(fold(words))
+
+    def _sets_key(self, argument: str) -> bool:
+        return self.takes_keys and argument.startswith("--config.") and "=" in argument
+
+    def _knows(self, argument: str) -> bool:
+        # What has a space is a value, as of --prompt.
+        name = argument.partition("=")[0]
+        return " " in name or name in self._option_string_actions or self._sets_key(argument)
+
+    def _mistake(self, argument: str, following: Sequence[str]) -> str:
+        name = argument.partition("=")[0]
+        close = difflib.get_close_matches(name, self._option_string_actions, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown argument {argument!r}{hint}"
+
+
+def _shown(action: argparse.Action) -> str:
+    value = action.metavar or action.dest.upper()
+    return " ".join([*action.option_strings[:1], value])
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of `stunet`, or a task of `stunet sample`.
+
+    Attributes:
+        summary: one line for the list of commands.
+        add_arguments: adds its arguments to a parser.
+        run: does it. Returns the exit status; None means 0.
+        examples: command lines that work.
+    """
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace], int | None]
+    examples: tuple[str, ...]
+
+    def parser(self, prog: str) -> Parser:
+        """Returns the parser of the command, which is called `prog` on the command line."""
+        epilog = _shown_examples(self.examples)
+        parser = Parser(prog, description=f"{self.summary}.", epilog=epilog)
+        self.add_arguments(parser)
+        return parser
+
+    def help(self, prog: str) -> str:
+        """Returns the help of the command."""
+        return self.parser(prog).format_help()
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A table of commands, from which the next word of the command line chooses.
+
+    Attributes:
+        summary: one line about the group.
+        kind: what the word names, such as "command" or "task".
+        commands: commands, or groups of them, by name.
+        examples: command lines that work.
+        options: flags of the group itself, each with its help.
+    """
+
+    summary: str
+    kind: str
+    commands: "Mapping[str, Command | Group]"
+    examples: tuple[str, ...]
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def help(self, prog: str) -> str:
+        """Returns the help of the group, which is called `prog` on the command line."""
+        word, width = self.kind.upper(), max(map(len, [*self.commands, *self.options])) + 2
+        lines = [f"usage: {prog} {word} ...", "", f"{self.summary}.", "", f"{self.kind}s:"]
+        lines += [f"  {name:{width}}{one.summary}" for name, one in self.commands.items()]
+        options = {"-h, --help": "show this help and exit", **self.options}
+        lines += ["", "options:"]
+        lines += [f"  {flag:{width}}{text}" for flag, text in options.items()]
+        lines += ["", _shown_examples(self.examples), ""]
+        lines += [f"`{prog} {word} --help` shows the arguments of one {self.kind}."]
+        return "\n".join(lines)
+
+    def choose(self, words: Sequence[str]) -> tuple[str, "Command | Group"]:
+        """Returns the name that comes first in `words`, and what it names.
+
+        Raises:
+            UserError: there is no name, or nothing of that name.
+        """
+        names = ", ".join(self.commands)
+        if not words or words[0].startswith("-"):
+            raise UserError(f"name a {self.kind} first, as in `{self.examples[0]}`: one of {names}")
+        return words[0], choose(self.commands, words[0], self.kind)
+
+    def walk(self, prog: str) -> "Iterator[tuple[str, Command | Group]]":
+        """Yields the group and all that is in it, each after the words that call it."""
+        yield prog, self
+        for name, entry in self.commands.items():
+            if isinstance(entry, Group):
+                yield from entry.walk(f"{prog} {name}")
+            else:
+                yield f"{prog} {name}", entry
+
+
+def _shown_examples(examples: Sequence[str]) -> str:
+    lines = [f"  {line}" for example in examples for line in wrap(example)]
+    return "\n".join(["examples:", *lines])
+
+
+def wrap(example: str) -> list[str]:
+    """Splits a command line before its flags into lines that a shell reads as one."""
+    pieces: list[str] = []
+    for word in shlex.split(example):
+        quoted = word if shlex.quote(word) == word else f'"{word}"'
+        if pieces and not word.startswith("--"):
+            pieces[-1] += f" {quoted}"
+        else:
+            pieces.append(quoted)
+    return fold(pieces, end=" \\")
+
+
+def fold(pieces: Sequence[str], end: str = "", width: int = 78) -> list[str]:
+    """Joins pieces to lines of at most `width` characters, all but the last ending in `end`."""
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + 1 + len(piece) + len(end) > width:
+            lines[-1] += end
+            lines.append(f"  {piece}")
+        else:
+            lines[-1] += f" {piece}"
+    return lines

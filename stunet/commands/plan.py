@@ -1,0 +1,100 @@
+"""`stunet plan`: predicts whether a run fits TPUs or GPUs, and how fast it is."""
+
+import argparse
+import os
+
+from stunet.commands import arguments as shared
+from stunet.commands.parsing import Command, Parser
+from stunet.errors import UserError
+from stunet.progress import elapsed
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="experiment file, such as experiments/lumiere_base.py, or the config.json of a run",
+    )
+    parser.required.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="TPU generation and shape, such as v5p:4x4x4, v5e:16x16 or v6e:16x16; GPUs and their "
+        "number in each host, such as rtx4090:1, a100-80gb:1 or h100:8, for which the plan is an "
+        "estimate; or local, this machine's devices",
+    )
+    parser.options.add_argument(
+        "--slices",
+        type=shared.positive,
+        default=1,
+        metavar="N",
+        help="TPU slices of that topology, or hosts with such GPUs (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--memory-only",
+        action="store_true",
+        help="report memory only, which takes a fraction of the time",
+    )
+    parser.options.add_argument(
+        "--every-block",
+        action="store_true",
+        help="compile every block; otherwise the time of wide blocks is scaled from narrower ones, "
+        "and is a few percent off",
+    )
+    parser.options.add_argument(
+        "--search",
+        action="store_true",
+        help="rank the meshes, remat policies and microbatches that fit, and plan the first",
+    )
+    parser.options.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_keys("--config.mesh.context=4")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    local = arguments.topology == "local"
+    if not local:
+        # Compiling for chips that are elsewhere needs no chip here, and must not look for one. The
+        # first import of JAX reads these.
+        os.environ |= {
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        }
+    from stunet import configs
+    from stunet.plan import chips, report, search
+    from stunet.plan.plan import make_plan
+
+    config = configs.load(arguments.config, arguments.overrides)
+    topology = chips.find(arguments.topology, arguments.slices)
+    target = f"{topology.count} x {topology.chip.name}"
+    if arguments.search:
+        with elapsed(f"searching layouts for {target}"):
+            layouts = search.rank(config, topology)
+        if not arguments.json:
+            print(report.ranking(layouts, topology), end="\n\n", flush=True)
+        config = layouts[0].apply_to(config)
+    with elapsed(f"{'compiling' if topology.devices else 'estimating'} for {target}"):
+        plan = make_plan(config, topology, not arguments.memory_only, arguments.every_block)
+    print(report.as_json(plan) if arguments.json else report.as_text(plan))
+    if plan.excess:
+        message = "by estimate, " if plan.estimated else ""
+        message += f"the program does not fit {plan.chip}: it needs "
+        message += f"{plan.excess / 2**30:.2f} GiB more than a chip has"
+        if not topology.is_local:
+            overrides = search.suggest_overrides(config, plan.mesh, topology)
+            message += "; by estimate, "
+            message += f"it fits with {' '.join(overrides)}" if overrides else "no layout fits"
+        raise UserError(message)
+
+
+COMMAND = Command(
+    "predict whether a run fits TPUs, GPUs or this machine, and how fast it is",
+    add_arguments,
+    run,
+    (
+        "stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only",
+        "stunet plan --config experiments/quickstart.py --topology local "
+        "--config.train.batch_size=8",
+    ),
+)

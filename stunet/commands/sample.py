@@ -1,0 +1,346 @@
+"""`stunet sample TASK`: samples clips from a trained run. One table, from a name to a task."""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from stunet.commands import arguments as shared
+from stunet.commands.parsing import Command, Group, Parser
+from stunet.commands.setup import set_up_jax
+from stunet.generate.request import Request
+from stunet.progress import sampling_bar
+
+if TYPE_CHECKING:
+    from stunet.generate.request import Sampled
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A task of `stunet sample`.
+
+    Attributes:
+        summary: one line for the list of tasks.
+        add_arguments: adds the arguments that only this task has.
+        sample: makes the clips; the namespace has the arguments that only this task has.
+        examples: command lines that work.
+        needs_prompt: True if the task cannot do without a prompt.
+    """
+
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    sample: Callable[[Request, argparse.Namespace], "Sampled"]
+    examples: tuple[str, ...]
+    needs_prompt: bool = False
+
+
+def add_arguments(task: Task, parser: Parser) -> None:
+    """Adds the arguments of all tasks, and those of `task` between them."""
+    shared.add_run(parser)
+    (parser.required if task.needs_prompt else parser.options).add_argument(
+        "--prompt",
+        required=task.needs_prompt,
+        action="append",
+        metavar="WORDS",
+        help="what the clip shows; give --prompt again for more clips"
+        + ("" if task.needs_prompt else " (default: no prompt)"),
+    )
+    task.add_arguments(parser)
+    parser.options.add_argument(
+        "--num",
+        type=shared.positive,
+        default=1,
+        metavar="N",
+        help="clips for each prompt (default %(default)s)",
+    )
+    shared.add_sampling(parser)
+    parser.options.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="directory for the clips (default: samples/ in --workdir)",
+    )
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Samples, writes the clips, and prints where they are."""
+    set_up_jax()
+    from stunet.generate import output
+
+    out = arguments.out or arguments.workdir / "samples"
+    output.check_out(out)
+    request = Request(
+        workdir=arguments.workdir,
+        prompts=[prompt for prompt in arguments.prompt or [""] for _ in range(arguments.num)],
+        seed=arguments.seed,
+        sample=shared.sampling_settings(arguments),
+        on_step=sampling_bar(),
+    )
+    sampled = TASKS[name].sample(request, arguments)
+    for what, file in output.write(out, name, request, sampled).items():
+        print(f"{what:9}  {file}")
+
+
+def _text(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.text_to_video(request, own.tsr, own.augmentation)
+
+
+def _add_image(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--image",
+        required=True,
+        type=pathlib.Path,
+        metavar="FILE",
+        help="picture of the run's height and width, such as first.png",
+    )
+
+
+def _image(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.image_to_video(request, own.image)
+
+
+_BOX = "TOP,LEFT,HEIGHT,WIDTH"
+
+
+def _add_video(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--video",
+        required=True,
+        type=pathlib.Path,
+        metavar="FILE",
+        help="video file; only its beginning is used, as long as the run's clips",
+    )
+
+
+def _add_inpaint(parser: Parser) -> None:
+    _add_video(parser)
+    hole = parser.required.add_mutually_exclusive_group(required=True)
+    hole.add_argument(
+        "--mask",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="video of the same size, length and rate as --video, white where to paint",
+    )
+    hole.add_argument(
+        "--box", metavar=_BOX, help="rectangle to paint, in pixels of the run's clips: 2,4,8,8"
+    )
+
+
+def _inpaint(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.inpaint(request, own.video, own.mask, own.box)
+
+
+def _add_cinemagraph(parser: Parser) -> None:
+    _add_image(parser)
+    parser.required.add_argument(
+        "--box",
+        required=True,
+        metavar=_BOX,
+        help="rectangle that moves, in pixels of the run's clips: 2,4,8,8",
+    )
+
+
+def _cinemagraph(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.cinemagraph(request, own.image, own.box)
+
+
+def _add_edit(parser: Parser) -> None:
+    _add_video(parser)
+    parser.options.add_argument(
+        "--strength",
+        type=float,
+        default=0.6,
+        metavar="S",
+        help="how much of the video is replaced, from 0 (nothing) to 1 (everything) "
+        "(default %(default)s)",
+    )
+
+
+def _edit(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.video_to_video(request, own.video, own.strength)
+
+
+def _add_upscale(parser: Parser) -> None:
+    source = parser.required.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--video",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="video to enlarge, of any length; its size is the run's low resolution, or a whole "
+        "multiple of that",
+    )
+    source.add_argument(
+        "--base",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="working directory of a run that makes low-resolution clips of the prompts first",
+    )
+    parser.options.add_argument(
+        "--overlap",
+        type=int,
+        default=2,
+        metavar="N",
+        help="frames that neighbouring segments of the clip share (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--weights",
+        default="uniform",
+        metavar="NAME",
+        help="weight of each segment's frames in the average: uniform, or ramp, which falls over "
+        "the overlap (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--augmentation",
+        type=float,
+        metavar="LEVEL",
+        help="noise level of the low-resolution clip, 0 to 1 (default 0; with --base 0.27, or the "
+        "highest level trained if that is lower)",
+    )
+    parser.options.add_argument(
+        "--batch-size",
+        type=shared.positive,
+        metavar="N",
+        help="segments sampled at once (default: one for each device)",
+    )
+
+
+def _upscale(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.enlarge(
+        request,
+        own.video,
+        own.base,
+        overlap=own.overlap,
+        weights=own.weights,
+        augmentation=own.augmentation,
+        batch_size=own.batch_size,
+    )
+
+
+def _add_style(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--style-workdir",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="working directory of the run that has the spatial weights of the style",
+    )
+    parser.required.add_argument(
+        "--alpha",
+        required=True,
+        action="append",
+        type=float,
+        metavar="SHARE",
+        help="share of the style in the spatial weights, from 0 (none) to 1; give --alpha again "
+        "to compare several",
+    )
+
+
+def _style(request: Request, own: argparse.Namespace) -> "Sampled":
+    from stunet.generate import tasks
+
+    return tasks.stylise(request, own.style_workdir, own.alpha)
+
+
+TASKS = {
+    "text": Task(
+        "make clips from prompts",
+        shared.add_cascade,
+        _text,
+        (
+            'stunet sample text --workdir runs/quickstart --prompt "a 9 moving left"',
+            'stunet sample text --workdir runs/quickstart --prompt "a 5 moving up" --num 4 '
+            "--guidance 3 --out clips",
+        ),
+        needs_prompt=True,
+    ),
+    "image": Task(
+        "make clips that begin with a picture",
+        _add_image,
+        _image,
+        (
+            "stunet sample image --workdir runs/masked --image first.png",
+            'stunet sample image --workdir runs/masked --image first.png --prompt "a 5 moving up" '
+            "--num 4",
+        ),
+    ),
+    "inpaint": Task(
+        "paint a part of a video anew",
+        _add_inpaint,
+        _inpaint,
+        (
+            "stunet sample inpaint --workdir runs/masked --video clip.mp4 --box 2,4,8,8",
+            "stunet sample inpaint --workdir runs/masked --video clip.mp4 --mask mask.mp4 "
+            '--prompt "a 3"',
+        ),
+    ),
+    "cinemagraph": Task(
+        "make a region of a picture move",
+        _add_cinemagraph,
+        _cinemagraph,
+        (
+            "stunet sample cinemagraph --workdir runs/masked --image first.png --box 2,4,8,8",
+            "stunet sample cinemagraph --workdir runs/masked --image first.png --box 0,0,16,16 "
+            "--seed 1",
+        ),
+    ),
+    "video": Task(
+        "make a video again after another prompt (SDEdit)",
+        _add_edit,
+        _edit,
+        (
+            'stunet sample video --workdir runs/quickstart --video clip.mp4 --prompt "a 3"',
+            'stunet sample video --workdir runs/quickstart --video clip.mp4 --prompt "a 3" '
+            "--strength 0.8",
+        ),
+    ),
+    "upscale": Task(
+        "enlarge clips of any length",
+        _add_upscale,
+        _upscale,
+        (
+            "stunet sample upscale --workdir runs/ssr --video clip.mp4",
+            'stunet sample upscale --workdir runs/ssr --base runs/base --prompt "a 9 moving left"',
+        ),
+    ),
+    "style": Task(
+        "make clips from prompts in a style",
+        _add_style,
+        _style,
+        (
+            "stunet sample style --workdir runs/base --style-workdir runs/style "
+            '--prompt "a 3 moving up" --alpha 0.5',
+            "stunet sample style --workdir runs/base --style-workdir runs/style "
+            '--prompt "a 3 moving up" --alpha 0 --alpha 0.5 --alpha 1',
+        ),
+        needs_prompt=True,
+    ),
+}
+
+COMMAND = Group(
+    "sample clips from a trained run",
+    "task",
+    {
+        name: Command(
+            task.summary,
+            functools.partial(add_arguments, task),
+            functools.partial(run, name),
+            task.examples,
+        )
+        for name, task in TASKS.items()
+    },
+    examples=(TASKS["text"].examples[0], TASKS["upscale"].examples[0]),
+)

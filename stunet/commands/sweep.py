@@ -1,0 +1,77 @@
+"""`stunet sweep`: trains each member of a sweep."""
+
+import argparse
+import os
+import pathlib
+import shlex
+
+from stunet.commands import arguments as shared
+from stunet.commands.parsing import Command, Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="file of a sweep, such as experiments/sweeps/temporal_downsampling.py",
+    )
+    parser.required.add_argument(
+        "--workdir",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="directory for all output; if it holds this sweep already, the sweep continues there",
+    )
+    parser.options.add_argument(
+        "--jobs",
+        type=shared.positive,
+        default=1,
+        metavar="N",
+        help="processes that run at once (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write the config of each member and print the commands, for a scheduler; train "
+        "nothing",
+    )
+    parser.add_keys("--config.train.steps=2000")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    environment = dict(os.environ)
+    # The file of a sweep may count operations with JAX, for which this process needs no
+    # accelerator: the members need it. The first import of JAX reads this.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from stunet.sweep import members, run, workdir
+
+    entries = members.load(arguments.config, arguments.overrides)
+    made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
+    question = members.question(arguments.config)
+    workdir.claim(arguments.workdir, entries, made_by + arguments.overrides, question)
+    if arguments.dry_run:
+        lines = []
+        for entry in entries:
+            if not workdir.is_done(arguments.workdir, entry):
+                line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
+                needs = ", ".join(getattr(entry, "after", ()))
+                lines.append(f"{line}  # after {needs}" if needs else line)
+        # In one call, for readers such as `head`, which close the pipe after the first lines.
+        print("\n".join(lines), end="\n" if lines else "")
+        return
+    run.run(arguments.workdir, entries, arguments.jobs, environment)
+    print(f"all {len(entries)} done; {shlex.join(['stunet', 'report', str(arguments.workdir)])}")
+
+
+COMMAND = Command(
+    "train each member of a sweep, or continue with those that are not done",
+    add_arguments,
+    run,
+    (
+        "stunet sweep --config experiments/sweeps/temporal_downsampling.py "
+        "--workdir runs/downsampling --jobs 2",
+        "stunet sweep --config experiments/sweeps/temporal_downsampling.py "
+        "--workdir runs/downsampling --dry-run --config.train.steps=2000",
+    ),
+)

@@ -1,0 +1,93 @@
+"""`stunet train`: trains a config, or continues a run."""
+
+import argparse
+import pathlib
+
+from stunet.commands.parsing import Command, Parser
+from stunet.commands.setup import set_up_jax
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="experiment file, such as experiments/quickstart.py, or the config.json of a run",
+    )
+    parser.required.add_argument(
+        "--workdir",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="directory for all output; if it holds this run already, training continues there",
+    )
+    parser.options.add_argument(
+        "--member", metavar="NAME", help="member to train, if --config is the file of a sweep"
+    )
+    parser.options.add_argument(
+        "--stop-status",
+        type=_status,
+        default=0,
+        metavar="N",
+        help="exit status if SIGTERM or Ctrl-C ends training early, 0 to 255 (default %(default)s)",
+    )
+    processes = parser.add_argument_group(
+        "several processes",
+        "TPU pods, GKE and SLURM need none of these: JAX finds the processes there. Elsewhere,\n"
+        "start each process with all three.",
+    )
+    processes.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address at which process 0 listens"
+    )
+    processes.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="number of processes; 1 trains in this process alone, on a pod too",
+    )
+    processes.add_argument(
+        "--process", type=int, metavar="I", help="number of this process, from 0"
+    )
+    parser.add_keys("--config.train.steps=2000")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from stunet import configs
+    from stunet.sweep import members
+
+    # The file of a sweep may count operations with JAX, which must not start before the hosts
+    # have joined.
+    config = None
+    if arguments.member is None:
+        config = configs.load(arguments.config, arguments.overrides)
+    set_up_jax()
+    from stunet.parallel import hosts
+    from stunet.train.loop import train
+
+    hosts.join(arguments.coordinator, arguments.processes, arguments.process)
+    with hosts.failing_together("stunet train"):
+        if config is None:
+            config = members.find(arguments.config, arguments.member, arguments.overrides).config
+        step = train(config, arguments.workdir)
+    if hosts.is_first():
+        print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
+        print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
+    return arguments.stop_status if step < config.train.steps else 0
+
+
+def _status(text: str) -> int:
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an exit status, 0 to 255")
+    return int(text)
+
+
+COMMAND = Command(
+    "train a config, or continue a run",
+    add_arguments,
+    run,
+    (
+        "stunet train --config experiments/quickstart.py --workdir runs/quickstart",
+        "stunet train --config experiments/quickstart.py --workdir runs/short "
+        "--config.train.steps=100 --config.data.frames=8",
+    ),
+)

@@ -1,0 +1,94 @@
+"""Writes the clips of `stunet sample` beside a record of all that they depend on."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import unicodedata
+
+from stunet import configs
+from stunet.errors import UserError
+from stunet.files import atomic, refusal_explained
+from stunet.generate import text
+from stunet.generate.request import Request, Sampled
+
+
+def check_out(out: pathlib.Path) -> None:
+    """Checks that `out` is a directory or does not exist, before sampling, which takes long.
+
+    Raises:
+        UserError: `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out: {out} is a file; name a directory, or one to be made")
+
+
+def write(
+    out: pathlib.Path, task: str, request: Request, sampled: Sampled
+) -> dict[str, pathlib.Path]:
+    """Writes clips as a GIF, an MP4 and X-T slices, and NAME.json of all that they depend on.
+
+    The same request writes the same files again. Files of another request are not overwritten: the
+    name gets a hash of the settings then.
+
+    Returns:
+        The files: "GIF", "MP4", "X-T slice" and "settings".
+
+    Raises:
+        UserError: `out` may not be written.
+    """
+    name = "_".join(
+        [
+            _slug(request.prompts[0]) or "no_prompt",
+            f"seed{request.seed}",
+            *map(_slug, sampled.labels),
+        ]
+    )
+    content = _settings(task, request, sampled)
+    rate = configs.frame_rate(sampled.config.data)
+    captions = sampled.captions or request.prompts
+    with refusal_explained(out, "choose an --out in which you may create files"):
+        name = _vacant(out, _cut(name, 200), content)
+        settings = out / f"{name}.json"
+        # The settings come first: if writing is cut short, the same command knows its own clips.
+        with atomic(settings) as partial:
+            partial.write_text(content)
+        written = text.write(out, name, sampled.clips, captions, rate, sampled.columns)
+    return {"GIF": written.gif, "MP4": written.mp4, "X-T slice": written.xt, "settings": settings}
+
+
+def _settings(task: str, request: Request, sampled: Sampled) -> str:
+    content = {
+        "task": task,
+        "workdir": request.workdir,
+        "checkpoint": sampled.checkpoint,
+        "prompts": list(request.prompts),
+        "seed": request.seed,
+        "sample": dataclasses.asdict(sampled.config.sample),
+    }
+    return json.dumps(content | sampled.settings, indent=1, default=str) + "\n"
+
+
+def _vacant(out: pathlib.Path, name: str, settings: str) -> str:
+    """Returns `name`, with a hash of the settings if other settings have used that name."""
+    noted = out / f"{name}.json"
+    if noted.is_file():
+        vacant = noted.read_bytes() == settings.encode()
+    else:
+        # Clips of an evaluation have no file of settings beside them.
+        vacant = not any(file.exists() for file in vars(text.Written.of(out, name)).values())
+    return name if vacant else f"{name}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+
+
+def _slug(words: str) -> str:
+    """Keeps letters with their marks, and digits, of all scripts; joins words by underscores."""
+    kept = (
+        character if unicodedata.category(character)[0] in "LMN" else " "
+        for character in unicodedata.normalize("NFC", words.lower())
+    )
+    return _cut("_".join("".join(kept).split()), 60)
+
+
+def _cut(name: str, size: int) -> str:
+    """Cuts `name` to whole characters that fit into `size` bytes; file systems allow 255."""
+    return name.encode()[:size].decode(errors="ignore")

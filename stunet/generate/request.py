@@ -1,0 +1,71 @@
+"""What every task of `stunet sample` is asked for, and what every task returns."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from stunet.errors import UserError
+from stunet.progress import OnStep
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stunet import configs
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The part of a request that all tasks share.
+
+    Attributes:
+        workdir: working directory of the training run.
+        prompts: one prompt for each clip to make; an empty string where the user gave none.
+        seed: seed of the noise.
+        sample: settings of `configs.Sample` that replace the run's own.
+        on_step: called with the number of steps done and the number of all steps.
+    """
+
+    workdir: pathlib.Path
+    prompts: Sequence[str]
+    seed: int
+    sample: Mapping[str, object]
+    on_step: OnStep
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The keyword arguments that every sampling function takes."""
+        return {"seed": self.seed, "on_step": self.on_step}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """The clips that a task made, and what the files written from them need.
+
+    Attributes:
+        clips: `[n, t, h, w, c]` in -1..1, one for each prompt, or one for each of `captions`.
+        config: config of the run that made the clips, with the settings used for sampling.
+        checkpoint: number of updates that the weights have had.
+        settings: settings that only this task has, for the record: JSON values, and paths.
+        labels: words in the files' names that tell tasks and their inputs apart.
+        captions: one caption for each clip, if the prompts are not captions already.
+        columns: clips in each row of the sheet; None chooses a sheet of about 3:2.
+    """
+
+    clips: "np.ndarray"
+    config: "configs.Config"
+    checkpoint: int
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    captions: Sequence[str] = ()
+    columns: int | None = None
+
+
+def check_seed(value: int) -> None:
+    """Checks that a seed is one that the config's `seed` could be.
+
+    Raises:
+        UserError: the seed is out of range.
+    """
+    if not 0 <= value < 2**31:
+        raise UserError(f"the seed is {value}; it must be 0 to {2**31 - 1}")
