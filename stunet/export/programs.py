@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array
 
-from stunet.nn import names
+from stunet.nn import parameters
 from stunet.train.denoiser import Denoiser
 from stunet.train.sampling import SamplerSettings, make_loop
 
@@ -96,11 +96,11 @@ def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) ->
     given = _GIVEN[denoiser.conditioning.name](clip)
 
     def denoise(named, x_t, time, text, text_mask, *given):
-        params_ = names.unflatten(named, params)
-        return denoiser.predict(params_, x_t, time, text, text_mask, *_seen(given))
+        values = parameters.unflatten(named, params)
+        return denoiser.predict(values, x_t, time, text, text_mask, *_seen(given))
 
     def sample(named, text, text_mask, seed, first_row, *given):
-        params_, clean = names.unflatten(named, params), _seen(given) or None
+        params_, clean = parameters.unflatten(named, params), _seen(given) or None
         clips = loop(params_, text, text_mask, seed, clean, first_row)
         clips = jnp.clip(clips, -1, 1)
         return jnp.where(given[1], given[0], clips) if given else clips

@@ -223,7 +223,9 @@ def upscale(
     shape, steps, devices = parts.denoiser.clip, parts.sampling.steps, upscaler.mesh.size
     frames = len(low)
     segments = multidiffusion.cover(max(frames, shape.frames), shape.frames, overlap)
-    share = multidiffusion.shares(segments, multidiffusion.frame_weights(segments, weights))
+    share = multidiffusion.normalise_weights(
+        segments, multidiffusion.frame_weights(segments, weights)
+    )
     starts = np.asarray(segments.starts)
     size = -(-(batch_size or devices) // devices) * devices
     blocks = -(-segments.frames // shape.frames)

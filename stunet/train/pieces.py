@@ -9,6 +9,7 @@ import jax
 
 from stunet.nn.stunet import Layer, STUNet
 from stunet.train.denoiser import Denoiser
+from stunet.train.trainable import Trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,18 @@ class Piece:
 def find(denoiser: Denoiser, batch: int) -> list[Piece]:
     """Returns the distinct blocks of the network on a batch of `batch` clips, in order of their
     first call."""
-    network = denoiser.network.clone(remat="none", scan_layers=False)
+    return find_in(denoiser.network, denoiser.trainable, denoiser.abstract_arguments(batch))
+
+
+def find_in(network: STUNet, trainable: Trainable, arguments: tuple[Any, ...]) -> list[Piece]:
+    """Returns the distinct blocks of a network that is called with `arguments`, as `find` does.
+
+    Args:
+        network: the Flax module.
+        trainable: which of its parameters are trained.
+        arguments: shapes and dtypes of its arguments.
+    """
+    network = network.clone(remat="none", scan_layers=False)
     calls: dict[tuple, tuple[nn.Module, tuple, list[str], bool]] = {}
     inside = []
 
@@ -42,7 +54,7 @@ def find(denoiser: Denoiser, batch: int) -> list[Piece]:
         if inside or isinstance(module, (STUNet, Layer)) or context.method_name != "__call__":
             return call(*args, **kwargs)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
-        trained = denoiser.trainable.includes(module.path)
+        trained = trainable.includes(module.path)
         key = (identity(module), repr(shapes), trained)
         alone = module.clone(parent=None, name=None)
         calls.setdefault(key, (alone, shapes, [], trained))[2].append("/".join(module.path))
@@ -53,7 +65,7 @@ def find(denoiser: Denoiser, batch: int) -> list[Piece]:
             inside.pop()
 
     with nn.intercept_methods(record):
-        abstract_init(network, denoiser.abstract_arguments(batch))
+        abstract_init(network, arguments)
     return [
         Piece(_name(module, shapes), module, shapes, tuple(paths), trained)
         for module, shapes, paths, trained in calls.values()

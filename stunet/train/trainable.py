@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from from_config import abstract_state
 from jax.sharding import AbstractMesh
 
 from stunet.nn import lora
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 
 RANK, SCALE = 2, 0.75

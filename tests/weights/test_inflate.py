@@ -31,7 +31,7 @@ from test_diffusers_config import STABLE_DIFFUSION
 from test_diffusers_unet import abstract, jit, read
 
 from stunet import cli, configs
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts

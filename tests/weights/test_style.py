@@ -11,7 +11,7 @@ from from_config import abstract_state, make_mesh
 
 from stunet.errors import UserError
 from stunet.nn import lora
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.train.parts import make_parts
 from stunet.weights.style import interpolate
 
