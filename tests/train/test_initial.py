@@ -17,7 +17,6 @@ from stunet.nn.parameters import stack_layers
 from stunet.parallel import mesh as meshes
 from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.conditioning import conditioning
 from stunet.train.parts import make_parts
 
 # One level of frames by themselves, which compiles fast; patches of 2 x 2 pixels.
@@ -63,7 +62,7 @@ def test_at_first_it_makes_the_same_of_the_noisy_clip_whatever_else_it_is_given(
     mask = (clips[..., :1] > 0).astype(jnp.float32)
     expected = output(BASE, state.ema, noisy)
     assert np.abs(expected).max() > 0.05
-    network_input = conditioning(config).network_input
+    network_input = make_parts(config).denoiser.conditioning.network_input
     for given in ((clips, mask), (0 * clips, 0 * mask)):
         found = output(config, first.params, network_input(noisy, *given))
         np.testing.assert_allclose(found, expected, atol=1e-5)
