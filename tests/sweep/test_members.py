@@ -104,7 +104,7 @@ def test_overrides_are_every_members(tmp_path):
         ),
         (
             "def get_sweep(): return product(tiny.config(), {'modl.chanels': (4, 5)})",
-            "member 'chanels=4': unknown key 'modl'",
+            "member 'chanels=4': unknown key 'modl.chanels'; did you mean 'model.channels'?",
         ),
         (
             "def get_sweep(): return [Member('a', tiny.config()), Step('s', (), ('b',), 'x')]",
