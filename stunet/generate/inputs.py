@@ -93,13 +93,13 @@ def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
 def _decode(path: pathlib.Path, clip: ClipSpec, channels: int) -> UInt8[np.ndarray, "t h w c"]:
     rate = clip.frame_rate
     decoder = decode_clips(path, clip.frames, rate, clip.height, clip.width, channels)
-    clip = next(decoder, None)
-    if clip is None:
+    frames = next(decoder, None)
+    if frames is None:
         raise UserError(
             f"{path} has {decoder.dropped_frames} frames at {rate:g} a second, and the run's clips "
             f"{clip.frames}: give a video at least that long"
         )
-    return clip
+    return frames
 
 
 def _extent(path: pathlib.Path) -> tuple[int, int, int, Fraction]:
