@@ -1,4 +1,4 @@
-"""Runs of a network that is a formula: nothing to train, and little to compile."""
+"""Runs whose network is a formula, so that there is nothing to train and little to compile."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ SHARES = dict(text=0.2, image=0.4, inpaint=0.2, cinemagraph=0.2)
 
 
 def config(**groups):
-    """Of a network that predicts x0, sampled as it is."""
+    """Returns the config of a network that predicts x0, without guidance and thresholding."""
     groups = {
         "model": MODEL,
         "diffusion": dict(prediction="x0"),
@@ -30,14 +30,20 @@ def config(**groups):
 
 
 def replace_network(monkeypatch, network) -> None:
+<<<<<<< HEAD
     """Makes networks that are called from now on compute `network(inputs, time)` instead."""
     monkeypatch.setattr(
         STUNet, "apply", lambda self, params, inputs, time, *text: network(inputs, time)
+=======
+    """Makes new samplers call `network(inputs, time)` in place of the real network."""
+    stand_in = types.SimpleNamespace(
+        apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
+>>>>>>> main
     )
 
 
 def save(config, workdir, step=0) -> None:
-    """Makes `workdir` that of a run whose weights are random."""
+    """Writes a run with random weights to `workdir`."""
     configs.write(config, workdir / "config.json")
     state = test_step.random_state(config, make_mesh(config))
     with Checkpoints(workdir) as checkpoints:
@@ -51,6 +57,6 @@ def run(config) -> Run:
 
 
 def write_gif(path, frames: np.ndarray, fps: int = 10) -> None:
-    """Grey frames [t, h, w], pixel by pixel; 100 must be divisible by `fps`."""
+    """Writes grey frames [t, h, w] without loss; `fps` divides 100, as GIFs need."""
     images = [Image.fromarray(frame) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // fps)
