@@ -57,13 +57,8 @@ def exported(workdir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs():
-<<<<<<< HEAD
-    """Of the denoiser, for five clips."""
-    states, mask = make_encoder(make_parts(CONFIG).denoiser.text)([*PROMPTS, *PROMPTS[:2]])
-=======
     """Returns the denoiser's inputs for five clips."""
-    states, mask = make_encoder(CONFIG.text)([*PROMPTS, *PROMPTS[:2]])
->>>>>>> main
+    states, mask = make_encoder(make_parts(CONFIG).denoiser.text)([*PROMPTS, *PROMPTS[:2]])
     x_t = np.random.default_rng(0).standard_normal((5, 4, 8, 8, 1), np.float32)
     return dict(x_t=x_t, time=np.linspace(0.1, 1, 5, dtype=np.float32), text=states, text_mask=mask)
 

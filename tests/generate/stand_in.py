@@ -30,15 +30,9 @@ def config(**groups):
 
 
 def replace_network(monkeypatch, network) -> None:
-<<<<<<< HEAD
-    """Makes networks that are called from now on compute `network(inputs, time)` instead."""
+    """Makes new samplers call `network(inputs, time)` in place of the real network."""
     monkeypatch.setattr(
         STUNet, "apply", lambda self, params, inputs, time, *text: network(inputs, time)
-=======
-    """Makes new samplers call `network(inputs, time)` in place of the real network."""
-    stand_in = types.SimpleNamespace(
-        apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
->>>>>>> main
     )
 
 

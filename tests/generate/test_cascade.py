@@ -68,13 +68,8 @@ def check_pair(keyframes, tsr):
 
 
 @pytest.fixture
-<<<<<<< HEAD
 def fill():
-    """`fill(config, network)`, of GIVEN unless it is told otherwise."""
-=======
-def fill(monkeypatch):
     """Returns `fill(config, network)`, which fills in the keyframes GIVEN, or others."""
->>>>>>> main
 
     def fill(config, network, given=GIVEN, prompts=("a", "b"), **options):
         parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))

@@ -171,13 +171,8 @@ def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
         tracemalloc.stop()
     assert len(found.clip) == 640
     assert held[40] == held[640]
-<<<<<<< HEAD
     assert {program._cache_size() for program in upscaler.functions} == {1}
-    # And a few batches of segments that have not been let go of.
-=======
-    assert {program._cache_size() for program in upscaler.parts} == {1}
     # The rest are a few batches of segments that are not yet freed.
->>>>>>> main
     assert traced[640] - traced[40] < 3.5 * found.clip[40:].nbytes
 
 

@@ -17,13 +17,8 @@ PROMPTS = ["a", "b"]
 
 
 def of_gaussians(inputs, time):
-<<<<<<< HEAD
-    """E[x0 | x_t] of pixels that are independent and normal, of standard deviation 0.3."""
-    alpha, sigma = alpha_sigma(noise_schedule(CONFIG)(time))
-=======
     """Returns E[x0 | x_t] for independent normal pixels with standard deviation 0.3."""
-    alpha, sigma = alpha_sigma(noise_schedule(CONFIG.diffusion)(time))
->>>>>>> main
+    alpha, sigma = alpha_sigma(noise_schedule(CONFIG)(time))
     gain = alpha * 0.3**2 / (alpha**2 * 0.3**2 + sigma**2)
     return gain[:, None, None, None, None] * inputs
 

@@ -76,13 +76,8 @@ def convolution_error() -> float:
 
 
 def attention_error() -> float:
-<<<<<<< HEAD
-    """Of `flash_attention` on a mesh that splits clips, rows and heads, from the same unsplit."""
-    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
-=======
     """Returns the error of `flash_attention` on a mesh that splits clips, rows and heads."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
->>>>>>> main
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
     lengths = (16, 24, 24)  # Of queries, keys and values; eight of the keys are the text's.
     arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
@@ -93,13 +88,8 @@ def attention_error() -> float:
 
 
 def upscaling_split() -> dict[str, float]:
-<<<<<<< HEAD
-    """The input of a super-resolution network whose rows are split: its error, the collectives."""
-    mesh = meshes.make_mesh(meshes.Layout(data=2, context=4))
-=======
     """Makes the input of super-resolution with split rows; returns its error and collectives."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=4))
->>>>>>> main
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=4))
     clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
     level = np.zeros(2, np.float32)
 

@@ -125,15 +125,9 @@ def test_a_plan_for_this_machine(tmp_path):
 
 def test_levels_that_do_not_split_are_named():
     config = tiny.config(data=dict(frames=8, height=16, width=16))
-<<<<<<< HEAD
     assert unsplit_levels(make_parts(config), abstract_mesh(context=4)) == []
-    # 8 rows at the first level, 4 at the second.
-    assert unsplit_levels(make_parts(config), abstract_mesh(context=8)) == [
-=======
-    assert unsplit_levels(config, abstract_mesh(context=4)) == []
     # There are 8 rows at the first level and 4 at the second.
-    assert unsplit_levels(config, abstract_mesh(context=8)) == [
->>>>>>> main
+    assert unsplit_levels(make_parts(config), abstract_mesh(context=8)) == [
         "level 1: 4 rows do not split over context 8"
     ]
     by_frames = tiny.config(mesh=dict(context_axis="frames"), data=dict(frames=8))

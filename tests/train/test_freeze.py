@@ -37,18 +37,12 @@ def paths(tree) -> set[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def updated(quickly_compiled_convolutions):
-<<<<<<< HEAD
-    """One update of the same weights, all trained and the temporal ones alone: `freeze` -> (state
-    before, after, metrics)."""
-    mesh = make_mesh(ALL)
-=======
     """Updates the same weights once with each value of `freeze`.
 
     Returns (state before, state after, metrics) by `freeze`: with "none" all weights are trained,
     with "spatial" only the temporal ones.
     """
-    mesh = meshes.make_mesh(ALL.mesh)
->>>>>>> main
+    mesh = make_mesh(ALL)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     states = {}
     with meshes.use(mesh):
@@ -88,13 +82,8 @@ def test_nothing_is_kept_for_frozen_parameters(updated):
     assert not any(any("temporal" in n for n in p) for p in paths(after.frozen))
     for tree in (after.ema, *(optax.tree.get(after.opt_state, key) for key in ("mu", "nu"))):
         assert paths(tree) == temporal
-<<<<<<< HEAD
-    # Together they are the network's.
-    assert paths(after.ema_params) == paths(updated["none"][1].params)
-=======
     # Trained and frozen parameters together are all parameters of the network.
-    assert paths(after.averaged) == paths(updated["none"][1].params)
->>>>>>> main
+    assert paths(after.ema_params) == paths(updated["none"][1].params)
 
 
 def test_a_convolution_that_takes_a_mask_is_trained():
@@ -104,13 +93,8 @@ def test_a_convolution_that_takes_a_mask_is_trained():
 
 
 def test_frozen_kernels_are_stored_as_they_are_used():
-<<<<<<< HEAD
-    """In bfloat16, with the same loss: every use would cast them."""
-    mesh = make_mesh(ALL)
-=======
     """They are stored in bfloat16, to which every use would cast them; the loss is the same."""
-    mesh = meshes.make_mesh(ALL.mesh)
->>>>>>> main
+    mesh = make_mesh(ALL)
     half = dataclasses.replace(SPATIAL, model=dataclasses.replace(SPATIAL.model, dtype="bfloat16"))
     state = abstract_state(half, mesh)
     for path, leaf in flatten_dict(state.frozen).items():

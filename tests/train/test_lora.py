@@ -35,17 +35,11 @@ ADAPTED = tiny.with_lora(ALL, rank=RANK, alpha=ALPHA)
 
 @pytest.fixture(scope="module")
 def updated(quickly_compiled_convolutions):
-<<<<<<< HEAD
-    """One update of the same weights, all trained and adapters alone: name -> (state before,
-    after)."""
-    mesh = make_mesh(ALL)
-=======
     """Updates the same weights once: with all weights trained, and with adapters alone.
 
     Returns (state before, state after) by name.
     """
-    mesh = meshes.make_mesh(ALL.mesh)
->>>>>>> main
+    mesh = make_mesh(ALL)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     with meshes.use(mesh):
         base = test_step.random_state(ALL, mesh)
@@ -104,13 +98,8 @@ def test_an_update_changes_spatial_kernels_alone(updated):
 
 
 def test_a_plan_counts_them():
-<<<<<<< HEAD
-    """As many as a row and a column for each rank; the network is frozen."""
-    mesh = make_mesh(ALL)
-=======
     """An adapter has one row and one column of its matrix for each rank; the network is frozen."""
-    mesh = meshes.make_mesh(ALL.mesh)
->>>>>>> main
+    mesh = make_mesh(ALL)
     state, base = abstract_state(ADAPTED, mesh), abstract_state(ALL, mesh)
     kernels = [k for path, k in flatten_dict(base.params).items() if lora.is_adapted(path)]
     sides = sum(k.size // k.shape[-1] + k.shape[-1] for k in kernels)

@@ -13,14 +13,9 @@ REST = jnp.array([0.2, 0.7]), None, None
 
 
 @pytest.fixture
-<<<<<<< HEAD
 def calls():
-    """(denoiser_of, calls): the denoiser of a config, whose network gives its input twice, and the
-    arguments of each call of that network."""
-=======
-def calls(monkeypatch):
-    """Collects the arguments of each call of a network that returns its input twice."""
->>>>>>> main
+    """Returns (denoiser_of, calls): a denoiser whose network returns its input twice, and a list of
+    the arguments of each call of that network."""
     calls = []
 
     def apply(params, inputs, *rest):
@@ -44,18 +39,11 @@ def test_a_level_that_is_embedded_is_the_time_of_as_much_noise_and_no_plane(call
         diffusion=dict(schedule="iddpm", log_snr_min=-20.0, log_snr_max=10.0),
     )
     low, level = CLIPS[:, :, :4, :4], jnp.array([0.3, 0.9])
-<<<<<<< HEAD
     denoiser = calls[0](config)
     denoiser.predict({}, CLIPS, *REST, low, level)
     ((inputs, *_, time),) = calls[1]
-    # The clip and the enlarged one.
-    assert inputs.shape[-1] == 2 == denoiser.abstract_arguments(2)[0].shape[-1]
-=======
-    make_predict(config)({}, CLIPS, *REST, low, level)
-    ((inputs, *_, time),) = calls
     # The channels are the noisy clip and the enlarged clip.
-    assert inputs.shape[-1] == 2 == abstract_arguments(config, 2)[0].shape[-1]
->>>>>>> main
+    assert inputs.shape[-1] == 2 == denoiser.abstract_arguments(2)[0].shape[-1]
     np.testing.assert_array_equal(inputs[..., :1], CLIPS)
     # The factors of the clip and of the noise.
     ones, zeros = jnp.ones((2, 1, 1, 1, 1)), jnp.zeros((2, 1, 1, 1, 1))

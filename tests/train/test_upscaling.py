@@ -60,13 +60,8 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(quickly_compiled_convolutions):
-<<<<<<< HEAD
-    """The state after 30 updates, and the loss of each."""
-    mesh, losses = make_mesh(CONFIG), []
-=======
     """Returns the state after 30 updates, and the loss of each update."""
-    mesh, losses = meshes.make_mesh(CONFIG.mesh), []
->>>>>>> main
+    mesh, losses = make_mesh(CONFIG), []
     state = test_step.random_state(CONFIG, mesh)
     with meshes.use(mesh):
         step = jax.jit(make_train_step(CONFIG))
