@@ -25,7 +25,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    [f"stunet.{room}" for room in ("nn", "diffusion", "data", "prepare", "parallel", "evaluate")],
+    [f"stunet.{room}" for room in ("nn", "diffusion", "data", "parallel", "evaluate")],
     "beartype.beartype",
 )
 
