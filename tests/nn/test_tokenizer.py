@@ -1,9 +1,9 @@
-"""A tokenizer's file means what the library that wrote it takes it to mean."""
+"""Tokenizers give the ids of the library that wrote their file."""
 
 import pytest
 
 from stunet.errors import UserError
-from stunet.nn.text import tokens
+from stunet.nn.text import tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
@@ -19,7 +19,7 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def spiece(tmp_path_factory):
-    """A unigram model with T5's special tokens, as `tokenizer/` beside `text_encoder/`."""
+    """Writes a unigram model with T5's special tokens to `tokenizer/`, beside `text_encoder/`."""
     root = tmp_path_factory.mktemp("pipeline")
     for name in ("tokenizer", "text_encoder"):
         (root / name).mkdir()
@@ -35,22 +35,22 @@ def spiece(tmp_path_factory):
     return root
 
 
-def test_ids_are_those_of_sentencepiece(spiece):
-    file = tokens.find(spiece / "text_encoder")
+def test_ids_equal_those_of_sentencepiece(spiece):
+    file = tokenizer.find(spiece / "text_encoder")
     assert file == spiece / "tokenizer" / "spiece.model"
-    tokenizer = tokens.load(file, 64, 40)
+    loaded = tokenizer.load(file, 64, 40)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(file))
     for caption in CAPTIONS:
-        assert tokenizer.encode(caption).ids == [*reference.encode(caption), 1]
-    assert tokens.load(file, 4, 40).encode(CAPTIONS[0]).ids[-1] == 1
+        assert loaded.encode(caption).ids == [*reference.encode(caption), 1]
+    assert tokenizer.load(file, 4, 40).encode(CAPTIONS[0]).ids[-1] == 1
 
 
-def test_other_files_are_refused(spiece, tmp_path):
+def test_damaged_and_foreign_files_are_refused(spiece, tmp_path):
     (tmp_path / "spiece.model").write_bytes(b"\xff" * 20)
-    with pytest.raises(UserError, match="is damaged: no SentencePiece model"):
-        tokens.load(tokens.find(tmp_path), 8, 40)
+    with pytest.raises(UserError, match="is damaged: it is no SentencePiece model"):
+        tokenizer.load(tokenizer.find(tmp_path), 8, 40)
     (tmp_path / "spiece.model").write_bytes(b"")
     with pytest.raises(UserError, match="no unigram model with the token </s>"):
-        tokens.load(tokens.find(tmp_path), 8, 40)
+        tokenizer.load(tokenizer.find(tmp_path), 8, 40)
     with pytest.raises(UserError, match="token ids up to 39 and the checkpoint 32 tokens"):
-        tokens.load(spiece / "tokenizer" / "spiece.model", 8, 32)
+        tokenizer.load(spiece / "tokenizer" / "spiece.model", 8, 32)
