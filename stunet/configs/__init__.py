@@ -18,6 +18,7 @@ from stunet.configs.reading import (
     replace,
     reset,
     resolve,
+    set_key,
     write,
 )
 from stunet.configs.schema import (
@@ -76,6 +77,7 @@ __all__ = [
     "replace",
     "reset",
     "resolve",
+    "set_key",
     "start_from",
     "write",
 ]
