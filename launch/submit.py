@@ -4,10 +4,10 @@
     launch/submit.py gke --name base --topology v5p:4x4x4 --image IMAGE -- \\
         stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base
 
-With --dry-run it prints the bash script that it would otherwise run, and nothing else is done. The
-config is checked here, over as many devices as are asked for. A job that ends badly or is taken
-away is begun again, and continues where its checkpoints end. What `gs://` names in the command is
-mounted in every container; under the working directory, launch/ has what each host prints.
+With --dry-run it only prints the bash script that it would otherwise run. The config and its mesh
+are checked on this machine before anything is submitted. A job that fails or is preempted restarts
+and continues from its latest checkpoint. Each `gs://` bucket in the command is mounted in every
+container. Each host's output is kept in launch/ under the working directory.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 
-# The sweep files and configs that are checked need no accelerator. Before the first import of JAX.
+# Checking sweep files and configs needs no accelerator. The first import of JAX reads this.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import bash
@@ -45,13 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"launch/submit.py: {error}", file=sys.stderr)
         return 1
-    whole = bash.at_once(scripts)
+    whole = bash.combine(scripts)
     if arguments.dry_run:
         print(whole)
         return 0
     if subprocess.run(["bash", "-c", whole], check=False).returncode:
-        said = f"{arguments.name} failed, for the reason above; --dry-run shows what was run"
-        print(f"launch/submit.py: {said}", file=sys.stderr)
+        print(
+            f"launch/submit.py: {arguments.name} failed, for the reason above; --dry-run shows "
+            "what was run",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

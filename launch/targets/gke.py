@@ -1,4 +1,4 @@
-"""Google Kubernetes Engine: a JobSet, created by kubectl."""
+"""Creates a JobSet on Google Kubernetes Engine with kubectl."""
 
 import argparse
 from typing import Any
@@ -12,7 +12,8 @@ ON_BUCKETS = True
 
 devices = tpus.devices
 
-# The container beside ours that reads and writes the buckets is not to be killed for a checkpoint.
+# No limits for the sidecar that reads and writes the buckets: a large checkpoint would exceed them,
+# and Kubernetes would kill it.
 _SIDECAR = {
     "gke-gcsfuse/volumes": "true",
     "gke-gcsfuse/cpu-limit": "0",
@@ -34,16 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Creates the JobSet, unless there is one of its name, ended or not."""
+    """Returns a script that creates the JobSet. It fails if one of that name exists."""
     text = yaml.safe_dump(manifest(job, arguments), sort_keys=False, width=100)
     return bash.command("kubectl", "create", "--filename", "-", end=bash.here_document(text))
 
 
 def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The JobSet: a Job for each slice, with a pod on each of its hosts.
+    """Returns the JobSet: a Job for each slice, with a pod on each host of the slice.
 
-    A pod that fails fails its Job, and JobSet then begins all of them again, since they train as
-    one.
+    If a pod fails, its Job fails. JobSet then restarts all Jobs, because they train as one.
     """
     tpu = tpus.parse(arguments.topology)
     labels = {"kueue.x-k8s.io/queue-name": arguments.queue} if arguments.queue else {}
@@ -64,7 +64,7 @@ def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
             "name": job.name,
             "namespace": arguments.namespace,
             **({"labels": labels} if labels else {}),
-            # Each Job has a node pool, which is a slice, for itself.
+            # Each Job gets a node pool of its own, which is a slice.
             "annotations": {
                 "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
             },

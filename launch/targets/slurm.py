@@ -1,4 +1,4 @@
-"""A cluster of GPUs under SLURM: a batch job, with a process for each GPU."""
+"""Submits a batch job with a process for each GPU to a cluster under SLURM."""
 
 import argparse
 
@@ -15,9 +15,9 @@ set -uo pipefail
 
 {srun}
 status=$?
-# Stopped, killed or failed: back into the queue, where it continues from its checkpoints.
+# The run was stopped, was killed or failed: requeue it, to continue from its latest checkpoint.
 if ((status != 0 && ${{SLURM_RESTART_COUNT:-0}} < {restarts})); then
-  echo "ended with status $status; begun again"
+  echo "ended with status $status; requeued"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
@@ -40,13 +40,13 @@ def devices(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Submits the batch job, from a shell in which `stunet` is to be found."""
+    """Returns a script that submits the batch job. Run it from a shell that finds `stunet`."""
     logs = bash.command("mkdir", "-p", job.logs)
     return f"{logs}\nsbatch{bash.here_document(batch(job, arguments))}"
 
 
 def batch(job: Job, arguments: argparse.Namespace) -> str:
-    """The batch script. SLURM starts the processes, and JAX finds them by its variables."""
+    """Returns the batch script. SLURM starts the processes; JAX finds them by SLURM's variables."""
     options = {
         "job-name": job.name,
         "nodes": arguments.nodes,
@@ -56,16 +56,16 @@ def batch(job: Job, arguments: argparse.Namespace) -> str:
         "time": arguments.time,
         "partition": arguments.partition,
         "account": arguments.account,
-        # Before its time is up.
+        # SLURM sends SIGTERM this many seconds before the time is up.
         "signal": f"TERM@{GRACE_SECONDS}",
         "output": f"{job.logs}/%x-%j.log",
         "open-mode": "append",
     }
     lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
-    # Since SLURM 22.05 it does not take this from the job.
+    # Since SLURM 22.05, srun does not inherit this from the job.
     cpus = [f"--cpus-per-task={arguments.cpus}"] if arguments.cpus else []
     return _BATCH.format(
         directives="\n".join([*lines, "#SBATCH --requeue"]),
-        srun=bash.within(bash.command("srun", *cpus), bash.command(*job.command)),
+        srun=bash.nest(bash.command("srun", *cpus), bash.command(*job.command)),
         restarts=job.restarts,
     )

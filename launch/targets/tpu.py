@@ -1,4 +1,4 @@
-"""TPU VMs without a cluster: a queued resource, on all of whose hosts a container runs."""
+"""Asks for TPU VMs as a queued resource, and runs a container on each of its hosts."""
 
 import argparse
 import shlex
@@ -11,13 +11,13 @@ ON_BUCKETS = True
 
 devices = tpus.devices
 
-# Seconds between two looks at a queued resource, and before a container is begun again.
+# Seconds between two checks of a queued resource, and before a container restarts.
 _LOOK_SECONDS = 60
 _PAUSE_SECONDS = 10
 
 _STARTUP = """\
 #!/usr/bin/env bash
-# On each host of {name}, whenever it starts: the run continues where its checkpoints end.
+# Runs on each host of {name} whenever it starts. The run continues from its latest checkpoint.
 set -euo pipefail
 
 attribute() {{
@@ -46,7 +46,7 @@ run() {{
 {login}  docker rm --force stunet 2> /dev/null
   {run}
 }}
-# What fails here may be what the next attempt finds mended.
+# A failure may be temporary, so try again.
 for ((attempt = 0; attempt <= {restarts}; attempt++)); do
   if run; then
     break
@@ -54,7 +54,7 @@ for ((attempt = 0; attempt <= {restarts}; attempt++)); do
   sleep {pause}
 done
 
-# It has ended, or failed too often: nobody should pay for it any longer. One host says so.
+# The run has ended or failed too often. One host deletes the TPUs, which cost money until then.
 if [[ $(attribute agent-worker-number) == 0 ]]; then
   {delete}
 fi
@@ -62,13 +62,14 @@ fi
 
 _LOGIN = "  gcloud auth configure-docker --quiet {registry} || return\n"
 
-# A queued resource that was taken away stays so: it is made anew. One that is gone has ended.
+# A preempted queued resource does not come back, so create it again. If none is listed, the run has
+# ended.
 _KEEP = """\
 look() {{
   {look}
 }}
 for ((attempt = 0; attempt <= {restarts}; attempt++)); do
-  # What is refused at first is a mistake; later, the place of the last one may not be free yet.
+  # The first attempt fails for a mistake. A later one may fail because the last is not deleted yet.
   {create} || {{ ((attempt)) && sleep {pause} && continue; }}
   while sleep {pause}; do
     state=$(look) || continue
@@ -97,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Asks for the queued resource; with `--spot`, again whenever it is taken away, and waits."""
+    """Returns a script that asks for the queued resource. With `--spot` the script waits, and asks
+    again whenever the resource is preempted."""
     tpu = tpus.parse(arguments.topology)
     nodes = ["--node-id", job.name]
     if arguments.slices > 1:
@@ -133,10 +135,10 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
 
 
 def startup(job: Job, arguments: argparse.Namespace) -> str:
-    """What each host does when it starts, and starts again after maintenance."""
+    """Returns the script that each host runs when it starts, also after maintenance."""
     docker = ["docker", "run", "--name", "stunet", "--privileged", "--network", "host"]
     docker += ["--stop-timeout", str(GRACE_SECONDS)]
-    run = bash.within(
+    run = bash.nest(
         bash.command(*docker, "--volume", f"{MOUNTS}:{MOUNTS}", arguments.image),
         bash.command("launch/entrypoint.sh", job.logs),
         bash.command(*job.command),
@@ -170,5 +172,5 @@ def _indented(lines: str) -> str:
 
 
 def _address(path: str) -> str:
-    """The bucket's own address of what is mounted at `path`."""
+    """Returns the `gs://` address of a path below `MOUNTS`."""
     return "gs://" + path.removeprefix(f"{MOUNTS}/")

@@ -1,4 +1,4 @@
-"""A GKE cluster made by xpk: one workload of it."""
+"""Creates a workload on a GKE cluster that xpk has made."""
 
 import argparse
 import shlex
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Attaches each bucket to the cluster, which workloads then ask for, and makes the workload."""
+    """Returns a script that attaches each bucket to the cluster and creates the workload."""
     cluster = [
         *("--cluster", arguments.cluster),
         *("--project", arguments.project),
@@ -29,14 +29,14 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
     ]
     lines = []
     for bucket in job.buckets:
-        lines.append(f"# Once for the cluster; it says so if {bucket} is attached already.")
+        lines.append(f"# Needed once for each cluster. It fails if {bucket} is attached already.")
         options = ["--type", "gcsfuse", "--bucket", bucket, "--auto-mount", "false"]
         where = ["--mount-point", f"{MOUNTS}/{bucket}", "--readonly", "false", "--size", "1"]
         mount = ["--mount-options", ",".join(DRIVER_OPTIONS)]
         attach = ["xpk", "storage", "attach", _storage(bucket), *options, *where, *mount, *cluster]
         lines.append(bash.command(*attach, end=" || true"))
     tpu = tpus.parse(arguments.topology)
-    # xpk calls shapes of three dimensions by their extents, of which one size has several.
+    # xpk names slices of three dimensions by their shape, since one size has several shapes.
     of_shape = f"{tpu.generation.prefix}-{tpu.shape}"
     tpu_type = of_shape if tpu.generation.dimensions == 3 else tpu.accelerator_type
     create = [
@@ -45,7 +45,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         *(["--spot"] if arguments.spot else []),
         *("--docker-image", arguments.image, "--max-restarts", str(job.restarts)),
         *("--termination-grace-period-seconds", str(GRACE_SECONDS)),
-        # Whatever ended it but a signal, after which xpk restarts by itself.
+        # Restart after every failure. After a signal, xpk restarts by itself.
         *("--restart-on-exit-codes", "1-126"),
     ]
     for bucket in job.buckets:
@@ -55,5 +55,5 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
 
 
 def _storage(bucket: str) -> str:
-    """A name that Kubernetes allows."""
+    """Returns a name that Kubernetes allows."""
     return bucket.replace("_", "-").replace(".", "-")

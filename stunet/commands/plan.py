@@ -7,6 +7,7 @@ import os
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.errors import UserError
+from stunet.plan.topology_names import to_shape
 from stunet.progress import elapsed
 
 
@@ -20,9 +21,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--topology",
         required=True,
+        type=to_shape,
         metavar="NAME",
-        help="TPU generation and shape, such as v5p:4x4x4, v5e:16x16 or v6e:16x16; or local, this "
-        "machine's devices",
+        help="slice of TPUs as Google Cloud calls it, such as v5e-16, v6e-64 or v5p-128; or its "
+        "generation and shape, such as v5p:4x4x4; or local, for this machine's devices",
     )
     parser.options.add_argument(
         "--slices",
