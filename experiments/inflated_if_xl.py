@@ -1,14 +1,19 @@
-"""DeepFloyd IF's stage I, the largest, inflated: 80 frames of 64x64 pixels, frozen but for time.
+"""Trains DeepFloyd IF's stage I (XL), inflated to 80 frames of 64x64 pixels.
 
     stunet inflate --t2i IF-I-XL-v1.0/unet --out runs/if_xl --frames 80
-    stunet train --config experiments/inflated_if_xl.py --workdir runs/inflated_if_xl \\
+    stunet train --config inflated_if_xl --workdir runs/inflated_if_xl \\
       --config.train.init_from=runs/if_xl --config.text.encoder=t5:IF-I-XL-v1.0/text_encoder
-    stunet plan --config experiments/inflated_if_xl.py --topology v5p:4x4x4 --memory-only
+    stunet plan --config inflated_if_xl --topology v5p:4x4x4 --memory-only
 
-Lumiere's recipe (arXiv 2401.12945) on open weights: its own text-to-image model is not public. The
-network is what `stunet inflate` derives from that U-Net's config.json; batch, learning rate and
-length of the training are chosen here. Of its parameters 4,304,695,110 are IF's, and frozen.
-Nothing was trained; docs/how-to/inflation.md has the plan.
+This is Lumiere's recipe (arXiv 2401.12945) on open weights, since Lumiere's own text-to-image model
+is not public. The network is the one that `stunet inflate` derives from the U-Net's config.json.
+Batch size, learning rate and number of updates are chosen here. IF's 4,304,695,110 parameters are
+frozen, and only the 1,203,347,904 parameters of the temporal layers are trained.
+
+Hardware and time: on v5p:4x4x4 at a batch of 64, the plan finds 37.5 GiB a chip, of 95.7.
+docs/how-to/inflation.md has the rest of the plan.
+
+Expected result: unknown. Nothing was trained, and no real IF weights were run.
 """
 
 from stunet import configs

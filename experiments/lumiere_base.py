@@ -1,14 +1,19 @@
-"""Lumiere's base model: 80 frames of 128x128 pixels, text of T5-XXL's width, mask conditioning.
+"""Trains Lumiere's base model, 80 frames of 128x128 pixels, on 64 TPU v5p chips.
 
-    stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4
+    stunet plan --config lumiere_base --topology v5p:4x4x4
+    stunet train --config lumiere_base --workdir gs://BUCKET/runs/lumiere_base
 
-predicts 1.108 s a step, 58.8% of the peak, and 44.3 GiB a chip; docs/how-to/plan.md has other
-topologies.
+The paper (arXiv 2401.12945) gives the number of frames, the pixels and the seven input channels. A
+third party reports the size, about 1.2 B parameters; this network has 1,213,499,907. The paper
+discloses neither widths, depth and temporal factors nor anything of the training: these are chosen
+here. 80 = 16 x 5, so time can shrink 8 times at most. Widths are multiples of 256, the side of the
+newest TPUs' matrix units. Text has the width of T5-XXL.
 
-Frames, pixels, the seven input channels and the size (about 1.2 B parameters according to a third
-party) are the paper's (arXiv 2401.12945); widths, depth, the temporal factors (80 = 16 x 5: 8 at
-most here) and all of training are undisclosed, and chosen here. Widths are multiples of 256, the
-side of the newest TPUs' matrix units.
+Hardware and time: on v5p:4x4x4 at a batch of 64, the plan predicts 1.108 s a step, 58.8% of the
+peak, 44.3 GiB a chip, and 3,941 chip-hours for 200,000 steps.
+docs/how-to/plan.md has other topologies.
+
+Expected result: unknown. Nothing was trained.
 """
 
 from stunet import configs

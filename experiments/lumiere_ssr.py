@@ -1,24 +1,31 @@
-"""Lumiere's spatial super-resolution: windows of 16 frames, 128x128 -> 1024x1024 pixels.
+"""Trains Lumiere's super-resolution to 1024x1024 pixels, in windows of 16 frames.
 
     stunet prepare VIDEOS runs/clips_1024 --frames 16 --fps 16 --height 1024 --width 1024 ...
-    stunet plan --config experiments/lumiere_ssr.py --topology v5p:4x4x4 --memory-only
+    stunet plan --config lumiere_ssr --topology v5p:4x4x4 --memory-only
 
-The paper's (arXiv 2401.12945): the two resolutions, the base's 16 frames per second, and that it
-works on overlapping windows of a clip, all of whose frames the base has made. All else of this
-network is undisclosed, and chosen here: the length of the window; text of T5-XXL's width, as the
-base's; how the low-resolution clip is given (with noise-conditioning augmentation, as in Imagen,
-arXiv 2205.11487, section 2.4); the network, which resizes no time; the noise schedule; all of
-training.
+The paper (arXiv 2401.12945) gives the two resolutions and the 16 frames per second of the base
+model. It also says that super-resolution works on overlapping windows of a clip, and that the base
+model has made all frames of the clip. Everything else is undisclosed and chosen here:
 
-The network follows Imagen's Efficient U-Net (section 2.5) in that its weights lie where pixels are
-few: 128 features at the finest level, 1024 at the coarsest, the only one with attention.
-It differs in that the depth is the same at all levels, but for blocks of temporal attention that
-are stacked at the coarsest, and in that 2x2 pixels are folded into channels ("simple diffusion",
-arXiv 2301.11093), so that the finest level has 512x512 positions, and the coarsest 32x32.
+* the window of 16 frames
+* text of T5-XXL's width, as in the base model
+* how the low-resolution clip is given: with noise-conditioning augmentation, as in Imagen (arXiv
+  2205.11487, section 2.4)
+* the network, which resizes no time
+* the noise schedule and the training
 
-464,320,140 parameters; the forward pass of a clip takes 6.68e13 operations, two thirds of
-`lumiere_base`'s, both counted from shapes. The plan above finds 31.4 GiB a chip, of 95.7, for a
-batch of 64. Nothing was trained.
+The network follows Imagen's Efficient U-Net (section 2.5): most weights lie where pixels are few.
+The finest level has 128 features, and the coarsest, the only one with attention, has 1024. It
+differs in three ways. All levels have the same depth. Blocks of temporal attention are stacked at
+the coarsest level. And 2x2 pixels are folded into channels ("simple diffusion", arXiv 2301.11093),
+so that the finest level has 512x512 positions and the coarsest 32x32.
+
+The network has 464,320,140 parameters. The forward pass of a clip takes 6.68e13 operations, two
+thirds of the base model's. Both figures are counted from shapes.
+
+Hardware and time: on v5p:4x4x4 at a batch of 64, the plan finds 31.4 GiB a chip, of 95.7.
+
+Expected result: unknown. Nothing was trained.
 """
 
 from stunet import configs

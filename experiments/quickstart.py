@@ -1,9 +1,24 @@
-"""Moving digits on two CPU cores in minutes: `make quickstart`.
+"""Trains on moving digits in five minutes on two CPU cores.
 
-A network of a million parameters learns 32 clips (16 frames of 16x16 pixels) nearly by heart: five
-minutes on two cores are enough for that, and it exercises all there is, from captions to sampling
-by prompt. `--config.data.num_clips=0` trains on all clips instead, which takes many more updates:
-in trials, after 12,000 clips the digit shown still changed from frame to frame.
+    make quickstart
+
+Or by hand:
+
+    stunet train --config quickstart --workdir runs/quickstart
+    stunet sample text --workdir runs/quickstart --prompt "a 7 moving right, fast"
+
+The network has 1,077,476 parameters. It learns 32 clips (16 frames of 16x16 pixels) nearly by
+heart, and uses every part of the program: captions, training, checkpoints, sampling by prompt.
+
+Hardware and time: `make quickstart` takes 8 min 42 s on 2 AVX2 cores, of which about one minute
+installs and one compiles. Training runs at 19 to 22 clips a second and needs 2.0 GiB of memory.
+
+Expected result: a training loss of 0.055 and a loss of 0.139 on held-out handwriting. Prompts
+should be among the captions of the 32 clips, such as "a 0 moving right, slowly", "a 9 moving left"
+or "a 5 moving up".
+
+`--config.data.num_clips=0` trains on all clips instead, which takes many more updates. In trials,
+after 12,000 clips the digit still changed from frame to frame.
 """
 
 from stunet import configs

@@ -1,13 +1,21 @@
-"""UCF-101, zero-shot, as Lumiere's table 1 evaluates it (arXiv 2401.12945, appendix): 10,235 clips,
-their prompts in proportion to the classes of UCF-101, 16 frames each, by the FVD of I3D.
+"""Evaluates zero-shot on UCF-101 by FVD, as table 1 of Lumiere does.
 
-    stunet evaluate --workdir runs/lumiere_base --protocol experiments/ucf101_zero_shot.py
+    stunet evaluate --workdir runs/lumiere_base --protocol ucf101_zero_shot
 
-The data set is not on any package registry: unpack UCF101.rar, so that runs/UCF-101 holds a folder
-for each class (13,320 videos of 101). Choices, where the paper is silent: all videos are compared
-with, at the run's own size; a prompt is the words of the class's name, where others wrote
-sentences, and figures of other prompts are other figures. The C3D of its inception score is not on
-the registries either, and left out. `--num 256` tries it out, on as many videos.
+Lumiere's appendix (arXiv 2401.12945) samples 10,235 clips of 16 frames, with prompts in proportion
+to the classes of UCF-101, and compares them by the FVD of I3D.
+
+The data set is not on any package registry. Unpack UCF101.rar so that runs/UCF-101 holds a folder
+for each of the 101 classes (13,320 videos).
+
+Where the paper is silent, this protocol chooses. Samples are compared with all videos, at the run's
+own size. A prompt is the words of the class's name. Others wrote sentences as prompts, and figures
+from other prompts cannot be compared. The paper's inception score is left out, since the C3D that
+it needs is not on the registries either.
+
+`--num 256` tries the protocol out on 256 samples and as many videos.
+
+Expected result: unknown. The protocol has run only on small folders of the same shape.
 """
 
 import re

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from stunet.errors import UserError
 
@@ -107,6 +108,25 @@ def _opened(file: Path) -> Iterator[Any]:
             yield opened
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file} is damaged ({error})") from error
+
+
+def write(
+    file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors that are all in memory to a safetensors file.
+
+    The file gets the permissions that the user's umask asks for. `save_file` alone would leave
+    0600, the permissions of its own temporary file, whatever the umask.
+
+    Args:
+        file: path of the file. It may be seen there before it is complete.
+        tensors: contiguous arrays by name.
+        metadata: text by name, which the file's header holds.
+    """
+    file.touch()
+    permissions = file.stat().st_mode
+    save_file(dict(tensors), file, metadata and dict(metadata))
+    file.chmod(permissions)
 
 
 class Writer:

@@ -1,23 +1,24 @@
-"""How many temporal attention blocks does the coarsest level need: none, 1, 2 or 4?
+"""How many temporal attention blocks does the coarsest level need: 0, 1, 2 or 4?
 
-Each block costs operations: the arms do the same number of updates, and the report says what each
-computes.
-
-    stunet sweep --config experiments/sweeps/temporal_attention_blocks.py --workdir runs/blocks
+    stunet sweep --config temporal_attention_blocks --workdir runs/blocks
     stunet report runs/blocks
-"""
 
-import pathlib
+Every arm does the same number of updates, although each block costs operations. The report says how
+many operations each arm computes.
+
+Hardware and time: not measured. There are 12 runs of 400 updates, of a network half as wide as
+the quickstart's.
+
+Expected result: unknown. The sweep has not run to its end yet.
+"""
 
 from stunet import configs
 from stunet.sweep.members import product, replace
 
-QUICKSTART = pathlib.Path(__file__).parents[1] / "quickstart.py"
-
 
 def get_sweep():
     base = replace(
-        configs.load(str(QUICKSTART)),
+        configs.start_from("quickstart"),
         {
             "model.channels": 16,
             "model.head_channels": 16,

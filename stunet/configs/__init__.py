@@ -7,6 +7,7 @@ result and returns the frozen `Config` that the rest of the program uses.
 """
 
 from stunet.configs.combinations import check_data
+from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     default,
     differences,
@@ -73,5 +74,6 @@ __all__ = [
     "read",
     "resolve",
     "same_text_encoder",
+    "start_from",
     "write",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
 from stunet.configs.schema import MAY_CHANGE_ON_RESUME, RENAMED, Config, fields
 from stunet.errors import UserError
@@ -29,8 +30,9 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads an experiment file.
 
     Args:
-        path: a Python file with `get_config()`, optionally followed by `:argument` for it; or what
-            `write` wrote, such as a run's config.json.
+        path: a Python file with `get_config()`, or the name of an experiment that comes with
+            stunet; either may be followed by `:argument` for it. Or what `write` wrote, such as a
+            run's config.json.
         overrides: `--config.a.b=value` flags.
 
     Raises:
@@ -38,11 +40,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """
     if path.endswith(".json") and pathlib.Path(path).is_file():
         return override(read(pathlib.Path(path)), overrides)
-    file = path.split(":", 1)[0]
-    if not pathlib.Path(file).is_file():
-        near = sorted(str(p) for p in pathlib.Path("experiments").glob("*.py"))
-        hint = f"; there are {', '.join(near)}" if near else ""
-        raise UserError(f"--config: no file {file!r}{hint}")
+    path = experiments.find(path)
     _check_flags(overrides)
     values, argv = flags.FlagValues(), ["stunet", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)

@@ -1,6 +1,6 @@
 """Reads clips by index from any TFDS data set in ArrayRecord files.
 
-TFDS describes the files, ArrayRecord reads them, and `stunet.data.records` takes records apart.
+TFDS describes the files, ArrayRecord reads them, and `stunet.data.records` parses the records.
 """
 
 import bisect
@@ -29,17 +29,18 @@ EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 class ClipRecords:
-    """A random-access source of the clips of one split.
+    """Gives random access to the clips of one split.
 
-    Indexing gives an example: `video` uint8 [t, h, w, c], `caption` str, and, where the records or
+    Indexing returns an example: `video` uint8 [t, h, w, c], `caption` str, and, if the records or
     an encoder provide them, `text` float32 [l, d] and `text_mask` bool [l]. Arrays may be
-    read-only. Reading is thread-safe; a pickled copy opens the files anew.
+    read-only. Reading is thread-safe. A pickled copy reopens the files.
 
     Attributes:
-      shape: (t, h, w, c); None for what differs from record to record and was not asked for.
-      fps: frames per second, or None if the data set does not say.
-      text_shape: (l, d) of the stored text states, or None if there are none.
-      metadata: as `read_metadata`.
+        shape: (t, h, w, c). None stands for a size that differs between records and that the caller
+            did not fix.
+        fps: frames per second, or None if the data set does not state them.
+        text_shape: (l, d) of the stored text states, or None if there are none.
+        metadata: what `read_metadata` returns.
     """
 
     def __init__(
@@ -59,29 +60,35 @@ class ClipRecords:
         video_feature: str | None = None,
         caption_feature: str | None = None,
     ):
-        """
+        """Opens the split and checks that its clips are as requested.
+
+        The sizes, `fps`, and the text arguments each accept any value if they are None.
+
         Args:
-          directory: a TFDS data set in ArrayRecord files, with its dataset_info.json.
-          split: such as "train", "val" or, as TFDS slices, "train[:10%]".
-          frames: what is asked of the clips; None accepts whatever there is. Where the clips of a
-            data set differ in length, each gives its first `frames` frames.
-          height: of the clips, in pixels.
-          width: of the clips, in pixels.
-          channels: of the clips.
-          fps: frames per second, checked if the data set says.
-          encode_text: makes the text states as captions are read, if none are stored.
-          text_encoder: the encoder that stored states must come from, by its name; of "t5:DIR" the
-            directory may be another.
-          text_fingerprint: of that encoder, checked if the records note one.
-          text_shape: (l, d) that stored states must have.
-          video_feature: path of the clip's feature, such as "steps/image"; by default the first
-            that has the shape of one.
-          caption_feature: name of a text or class label; by default "caption", "text" or the first
-            class label, whose name becomes the caption. Without any, captions are empty.
+            directory: a TFDS data set in ArrayRecord files, with its dataset_info.json.
+            split: name of the split, such as "train" or "val", or a TFDS slice, such as
+                "train[:10%]".
+            frames: frames in each clip. If the clips of the data set differ in length, each gives
+                its first `frames` frames.
+            height: height of the clips in pixels.
+            width: width of the clips in pixels.
+            channels: channels of the clips.
+            fps: frames per second, checked if the data set states them.
+            encode_text: encodes captions as they are read, if the records hold no text states.
+            text_encoder: name of the encoder that stored states must come from. For "t5:DIR" the
+                directory may differ.
+            text_fingerprint: fingerprint of that encoder, checked if the records note one.
+            text_shape: (l, d) that stored states must have.
+            video_feature: path of the clip's feature, such as "steps/image"; None chooses the first
+                feature with the shape of a clip.
+            caption_feature: name of a text or class label feature. None chooses "caption", "text",
+                or the first class label, whose class names become the captions. If the data set has
+                none of these, captions are empty.
 
         Raises:
-          UserError: no such data set, split or feature; other clips than asked for; a damaged file;
-            more files than this process may open. The last two while reading, too.
+            UserError: the data set, split or feature does not exist, the clips are not as
+                requested, a file is damaged, or this process may not open as many files. The last
+                two are also raised while reading.
         """
         self.directory, self.split = Path(directory), split
         info = _open_data_set(self.directory)
@@ -91,8 +98,7 @@ class ClipRecords:
         self._fields = find_clip_fields(
             self.directory, info.features, video_feature, caption_feature
         )
-        asked = (frames, height, width, channels)
-        self.shape = self._check_shape(self._fields.shape, asked)
+        self.shape = self._check_shape(self._fields.shape, (frames, height, width, channels))
         if None not in (fps, self.fps) and fps != self.fps:
             raise UserError(
                 f"{self.directory} holds clips at {self.fps:g} frames per second, not {fps:g};"
@@ -100,9 +106,9 @@ class ClipRecords:
             )
         self.text_shape = self._fields.text_shape
         if self.text_shape:
-            noted = self.metadata.get("text_encoder", {})
+            stored = self.metadata.get("text_encoder", {})
             self._check_encoder(
-                (noted.get("name"), noted.get("fingerprint")), (text_encoder, text_fingerprint)
+                (stored.get("name"), stored.get("fingerprint")), (text_encoder, text_fingerprint)
             )
         if None not in (self.text_shape, text_shape) and self.text_shape != text_shape:
             raise UserError(
@@ -115,7 +121,7 @@ class ClipRecords:
             raise UserError(
                 f"{self.directory} has no split {split!r}; it has {', '.join(info.splits)}"
             ) from error
-        _allow_open_files()
+        _raise_open_file_limit()
         _check_files(self._files)
         self._records = array_record_data_source.ArrayRecordDataSource(self._files)
         self._ends = list(itertools.accumulate(file.take for file in self._files))
@@ -131,60 +137,67 @@ class ClipRecords:
             example = self._fields.parse(self._records[index])
         except (RuntimeError, DecodeError, KeyError, ValueError, IndexError) as error:
             _check_open_files(error, self.directory, len(self._files))
-            raise UserError(f"{self._place(index)} is damaged ({error})") from error
+            raise UserError(f"{self._locate(index)} is damaged ({error})") from error
         if None in self._fields.shape:
-            example["video"] = self._fit(example["video"], index)
+            example["video"] = self._crop(example["video"], index)
         if self.text_shape is None and self._encode_text is not None:
             states, mask = self._encode_text([example["caption"]])
             example["text"], example["text_mask"] = states[0], mask[0]
         return example
 
-    def _check_shape(self, held, asked):
-        """Raises if the records' shape is not the one asked for; None in either fits anything."""
-        if any(None not in pair and pair[0] != pair[1] for pair in zip(held, asked, strict=True)):
-            wanted = _say_shape(h if a is None else a for h, a in zip(held, asked, strict=True))
+    def _check_shape(self, stored, requested):
+        """Returns the clips' shape, or raises if the stored shape is not the requested one.
+
+        None in either shape fits any size.
+        """
+        pairs = list(zip(stored, requested, strict=True))
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            wanted = _describe_shape(s if r is None else r for s, r in pairs)
             raise UserError(
-                f"{self.directory} holds clips of {_say_shape(held)}, not {wanted};"
+                f"{self.directory} holds clips of {_describe_shape(stored)}, not {wanted};"
                 " prepare it again or change the config"
             )
-        return tuple(h if h is not None else a for h, a in zip(held, asked, strict=True))
+        return tuple(s if s is not None else r for s, r in pairs)
 
-    def _check_encoder(self, held, asked):
-        """Raises if the states are of another encoder than asked for, as (name, fingerprint)."""
-        kinds = [name and name.partition(":")[0] for name, _ in (held, asked)]
+    def _check_encoder(self, stored, requested):
+        """Raises if stored states come from another encoder; both are (name, fingerprint)."""
+        (stored_name, stored_print), (name, fingerprint) = stored, requested
+        kinds = [n and n.partition(":")[0] for n in (stored_name, name)]
         if None not in kinds and kinds[0] != kinds[1]:
             raise UserError(
-                f"{self.directory} holds text states of the encoder {held[0]!r}, not {asked[0]!r};"
+                f"{self.directory} holds text states of the encoder {stored_name!r}, not {name!r};"
                 " prepare it again or change the text encoder"
             )
-        if held[1] and asked[1] and held[1] != asked[1]:
+        if stored_print and fingerprint and stored_print != fingerprint:
             raise UserError(
-                f"{self.directory} holds text states of {held[0]!r} with the fingerprint"
-                f" {held[1]}, and the text encoder {asked[0]!r} has {asked[1]}: other weights or"
-                " another tokenizer; prepare it again"
+                f"{self.directory} holds text states of {stored_name!r} with the fingerprint"
+                f" {stored_print}, but the text encoder {name!r} has {fingerprint}: it has other"
+                " weights or another tokenizer; prepare it again"
             )
 
-    def _fit(self, video, index):
+    def _crop(self, video, index):
+        """Returns the first frames of a clip, or raises if the clip does not have the shape."""
         video = video[: self.shape[0]]
         if any(s not in (None, v) for s, v in zip(self.shape, video.shape, strict=True)):
             raise UserError(
-                f"{self._place(index)} is a clip of {_say_shape(video.shape)}, not"
-                f" {_say_shape(self.shape)}"
+                f"{self._locate(index)} is a clip of {_describe_shape(video.shape)}, not"
+                f" {_describe_shape(self.shape)}"
             )
         return video
 
-    def _place(self, index):
-        """Names the record in its file."""
+    def _locate(self, index):
+        """Returns "record N of FILE", for messages."""
         file = bisect.bisect_right(self._ends, index)
         begin = self._ends[file] - self._files[file].take
         return f"record {index - begin + self._files[file].skip} of {self._files[file].filename}"
 
 
 def _open_data_set(directory: Path):
+    """Returns TFDS's description of the data set, or raises a UserError."""
     for name in ("dataset_info.json", "features.json"):
         if not (directory / name).is_file():
             raise UserError(
-                f"{directory} is no TFDS data set: it has no {name}; `stunet prepare` makes one"
+                f"{directory} is not a TFDS data set: it has no {name}; `stunet prepare` makes one"
             )
     try:
         described = json.loads((directory / "dataset_info.json").read_text())
@@ -194,7 +207,7 @@ def _open_data_set(directory: Path):
             data_dir=str(directory),
             module_name="",
         )
-        # tfds.builder_from_directory, but with features that need no TensorFlow.
+        # Like tfds.builder_from_directory, but with features that do not need TensorFlow.
         info = tfds.core.DatasetInfo(builder=identity, features=load_features(directory))
         info.read_from_directory(directory)
     except (ValueError, KeyError, TypeError, json_format.ParseError) as error:
@@ -208,28 +221,30 @@ def _open_data_set(directory: Path):
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
-    """The `fps` and `text_encoder` that `prepare` noted beside the records; empty for a data set
-    made otherwise.
+    """Reads the `fps` and `text_encoder` that `prepare` noted beside the records.
+
+    Returns an empty dict for a data set that another program made.
 
     Raises:
-      UserError: the file is damaged.
+        UserError: the file is damaged.
     """
     path = directory / METADATA_FILE
     if not path.is_file():
         return {}
     try:
         noted = json.loads(path.read_text())
-        # Of the rest nothing is read, and older files list every video: much to keep in memory.
+        # Older files list every video too, which would take much memory.
         return {key: noted[key] for key in ("fps", "text_encoder") if key in noted}
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error})") from error
 
 
 def _check_files(files) -> None:
-    """Compares each file's own count of its records, which is at its very end, with TFDS's.
+    """Raises if a file does not hold as many records as TFDS's description says.
 
-    ArrayRecord opens a file that was cut short as one of no records and complains only when it is
-    closed or read; TFDS does not ask.
+    ArrayRecord stores its own count of records at the very end of a file. It opens a file that was
+    cut short as one without records, and complains only when the file is read or closed. TFDS does
+    not compare the counts.
     """
 
     def check(file):
@@ -252,27 +267,33 @@ def _check_files(files) -> None:
         list(pool.map(check, files))
 
 
-def _allow_open_files() -> None:
-    """Raises this process's limit of open files to what it may be: ArrayRecord keeps every file
-    open that it has read of, and a terabyte of clips is thousands. The usual limit is 1,024, for
-    the sake of programs that use `select`."""
+def _raise_open_file_limit() -> None:
+    """Raises this process's limit of open files to the highest value that it may have.
+
+    ArrayRecord keeps every file open that it has read from, and a terabyte of clips is thousands of
+    files. The usual limit is 1,024, for the sake of programs that use `select`.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # Some systems state no limit and refuse it.
+        # Some systems report an unlimited hard limit but refuse to set it.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _check_open_files(error: Exception, directory: str | Path, count: int) -> None:
-    """Raises if ArrayRecord failed for want of files to open: it quotes the system's message."""
+    """Raises a UserError if ArrayRecord failed because too many files are open.
+
+    ArrayRecord quotes the system's message in an exception of its own.
+    """
     if any(os.strerror(code) in str(error) for code in (errno.EMFILE, errno.ENFILE)):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         raise UserError(
             f"too many files are open: {directory} has {count} for this split, and this process may"
-            f" open {limit} in all; raise that (ulimit -Hn), or prepare with a larger shard_bytes"
+            f" open {limit} in all; raise the limit (ulimit -Hn), or prepare the clips again with a"
+            " larger shard_bytes"
         ) from error
 
 
-def _say_shape(shape) -> str:
+def _describe_shape(shape) -> str:
     frames, height, width, channels = ("any" if size is None else size for size in shape)
     return f"{frames} frames of {height}x{width} pixels and {channels} channels"

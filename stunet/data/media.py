@@ -1,7 +1,7 @@
-"""Clips as a person looks at them: animated contact sheets (GIF, MP4) and X-T slices (PNG).
+"""Writes clips as files for people: animated contact sheets (GIF, MP4) and X-T slices (PNG).
 
-An X-T slice is one row of pixels, stacked over time: what moves steadily draws a slanted line, what
-jumps between frames a broken one. A Y-T slice is the same of a column.
+An X-T slice shows one row of pixels over time, and a Y-T slice one column. An object that moves
+steadily draws a straight slanted line. An object that jumps between frames draws a broken line.
 """
 
 import itertools
@@ -30,11 +30,11 @@ _GAP = 8
 _FONT_SIZE = 14
 _LINE_HEIGHT = 18
 _MAX_LINES = 4
-# Small clips are enlarged to about this height, which shows pixels as they are and still fits
-# several clips on a screen; clips of a few rows to about this width.
+# Small clips are enlarged to about this height, so that single pixels can be seen and several clips
+# fit on a screen. Clips of a few rows are enlarged to about this width.
 _TARGET_HEIGHT = 192
 _TARGET_WIDTH = 384
-# Viewers slow a GIF down whose frames last less than 20 ms.
+# Viewers slow down a GIF whose frames last less than 20 ms.
 _MAX_GIF_FPS = 50
 
 
@@ -53,17 +53,18 @@ def contact_sheet(
     columns: int | None = None,
     upscale: int | None = None,
 ) -> UInt8[np.ndarray, "t rows cols 3"]:
-    """Lays n clips out in a grid that plays, with each caption under its clip.
+    """Lays n clips out in an animated grid, each with its caption below.
 
     Args:
-      clips: float in -1..1 or uint8, grey or RGB.
-      captions: n texts, wrapped to the clip's width; four lines at most.
-      columns: clips in a row; by default so that the sheet is about 3:2.
-      upscale: how often each pixel is repeated in either direction; by default what brings small
-        clips to about 192 pixels in height, or those of few rows to 384 in width.
+        clips: clips as float in -1..1 or as uint8, grey or RGB.
+        captions: one text for each clip, wrapped to the clip's width; four lines at most.
+        columns: clips in each row; None gives the sheet an aspect of about 3:2.
+        upscale: how often each pixel is repeated in either direction. None enlarges small clips to
+            a height of about 192 pixels, or clips of few rows to a width of about 384.
 
     Returns:
-      The frames. One clip without caption has no margin: with `upscale=1` the sheet is the clip.
+        The frames of the sheet. A single clip without caption has no margin, so that with
+        `upscale=1` the sheet is the clip.
     """
     clips = _rgb(clips)
     if upscale is None:
@@ -80,15 +81,23 @@ def write_gif(
     *,
     columns: int | None = None,
 ) -> None:
-    """Writes the contact sheet, with so many clips in a row, as a GIF that repeats for ever.
+    """Writes the contact sheet as a GIF that repeats forever.
 
-    GIF counts in hundredths of a second, so frames last, say, 60 or 70 ms by turns, and no frame
-    begins more than 5 ms early or late. Above 50 frames per second frames are left out. All share
-    one palette of 256 colours, so that colours do not flicker.
+    GIF counts in hundredths of a second. The lengths of frames alternate, between 60 and 70 ms for
+    example, so that no frame begins more than 5 ms early or late. Above 50 frames per second some
+    frames are left out. All frames share one palette of 256 colours, so that colours do not
+    flicker.
+
+    Args:
+        path: path of the file, which appears when it is complete.
+        clips: clips as float in -1..1 or as uint8, grey or RGB.
+        fps: frames per second.
+        captions: as for `contact_sheet`.
+        columns: as for `contact_sheet`.
     """
     frames = contact_sheet(clips, captions, columns=columns)
     step = math.ceil(fps / _MAX_GIF_FPS)
-    # Whatever is left over at the end goes to the last frame kept.
+    # The last frame kept lasts until the end of the clip.
     kept = range(0, max(1, len(frames) - step + 1), step)
     starts = [round(100 * i / fps) for i in [*kept, len(frames)]]
     durations = [10 * (end - start) for start, end in itertools.pairwise(starts)]
@@ -120,15 +129,16 @@ def write_mp4(
     upscale: int | None = None,
     crf: int = 18,
 ) -> None:
-    """Writes the contact sheet as H.264 (yuv420p, which every player reads) at its true rate.
+    """Writes the contact sheet as H.264 video (yuv420p, which every player reads).
 
     Args:
-      path: of the file; it appears when it is complete.
-      clips: float in -1..1 or uint8, grey or RGB.
-      fps: frames per second.
-      captions, columns: as for `contact_sheet`.
-      upscale: as for `contact_sheet`. An odd height or width grows by one pixel.
-      crf: of libx264, 0 (lossless) to 51; 18 looks like the original.
+        path: path of the file, which appears when it is complete.
+        clips: clips as float in -1..1 or as uint8, grey or RGB.
+        fps: frames per second.
+        captions: as for `contact_sheet`.
+        columns: as for `contact_sheet`.
+        upscale: as for `contact_sheet`. An odd height or width grows by one pixel.
+        crf: quality setting of libx264, from 0 (lossless) to 51; 18 looks like the original.
     """
     frames = contact_sheet(clips, captions, columns=columns, upscale=upscale)
     height, width = frames.shape[1:3]
@@ -139,7 +149,7 @@ def write_mp4(
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf)}
-        # Unless the file says which matrix made its YUV, players guess by its size.
+        # If the file does not state its colour matrix, players guess it from the picture's size.
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
         context.color_range = ColorRange.MPEG
@@ -163,15 +173,17 @@ def write_xt(
     *,
     columns: int | None = None,
 ) -> None:
-    """Writes the first frame of each clip, and beside it a slice through space and time, as a PNG.
+    """Writes a PNG that shows each clip's first frame and, beside it, a slice through time.
 
-    The slice is an X-T slice, or for clips that move up and down a Y-T slice (`moves_vertically`).
-    X runs right and y down, as in the frame. A dashed line on the frame marks what was cut.
+    The slice is an X-T slice, or a Y-T slice for a clip that moves up and down
+    (`moves_vertically`). X runs right and y runs down, as in the frame. A dashed line on the frame
+    marks the row or column that the slice shows.
 
     Args:
-      path: of the PNG; it appears when it is complete.
-      clips: float in -1..1 or uint8, grey or RGB.
-      captions, columns: as for `contact_sheet`.
+        path: path of the file, which appears when it is complete.
+        clips: clips as float in -1..1 or as uint8, grey or RGB.
+        captions: as for `contact_sheet`.
+        columns: as for `contact_sheet`.
     """
     clips = to_uint8(clips)
     scale = _scale(*clips.shape[2:4])
@@ -188,12 +200,12 @@ def _frame_and_slice(clip: Clip, scale: int) -> UInt8[np.ndarray, "rows cols 3"]
     vertical = moves_vertically(clip)
     place = most_variable_column(clip) if vertical else most_variable_row(clip)
     frame = _enlarge(_rgb(clip[0]), scale, scale)
-    # Dashed, so that what it covers can still be seen.
+    # The line is dashed, so that the pixels below it can still be seen.
     line = frame.swapaxes(0, 1) if vertical else frame
     line[place * scale + scale // 2, np.arange(line.shape[1]) % 8 < 4] = _MARK
     slice_ = _rgb(yt_slice(clip, place) if vertical else xt_slice(clip, place))
-    # Time is stretched to the extent of the frame, or if that is small, to what others have; by
-    # whole pixels, as space is.
+    # Time is stretched by a whole number, to about the extent of the frame, or to the usual extent
+    # if the frame is small.
     extent, frames = frame.shape[1 if vertical else 0], len(clip)
     stretch = max(1, round(max(extent, _TARGET_HEIGHT) / frames))
     slice_ = _enlarge(slice_, *((scale, stretch) if vertical else (stretch, scale)))
@@ -228,21 +240,22 @@ def _axis(
 
 
 def xt_slice(clip: Clip, row: int | None = None) -> Slice:
-    """Returns one row of pixels over all frames: time runs down, x across.
+    """Returns one row of pixels over all frames: time runs down, x runs across.
 
     Args:
-      clip: of any range.
-      row: which row, 0 at the top; by default the one that `most_variable_row` picks.
+        clip: a clip of any range.
+        row: number of the row, 0 at the top; None takes the row that `most_variable_row` picks.
     """
     return clip[:, most_variable_row(clip) if row is None else row]
 
 
 def yt_slice(clip: Clip, column: int | None = None) -> np.ndarray:
-    """Returns one column of pixels over all frames, `[h, t, c]`: y runs down, time across.
+    """Returns one column of pixels over all frames, `[h, t, c]`: y runs down, time runs across.
 
     Args:
-      clip: of any range.
-      column: which column, 0 at the left; by default the one that `most_variable_column` picks.
+        clip: a clip of any range.
+        column: number of the column, 0 at the left; None takes the column that
+            `most_variable_column` picks.
     """
     column = most_variable_column(clip) if column is None else column
     return clip[:, :, column].swapaxes(0, 1)
@@ -273,12 +286,12 @@ def moves_vertically(clip: Clip) -> bool:
 
 
 def _scale(height: int, width: int) -> int:
-    """How often each pixel is repeated by default."""
+    """Returns how often each pixel is repeated by default."""
     return max(1, round(min(_TARGET_HEIGHT / height, _TARGET_WIDTH / width)))
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:
-    """uint8 with three channels, from any range and one or three."""
+    """Converts images of either range, with one or three channels, to uint8 with three."""
     images = to_uint8(images)
     return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
@@ -295,22 +308,22 @@ def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _lay_out(cells: np.ndarray, captions: Sequence[str] | None, columns: int | None) -> np.ndarray:
-    """Places cells [n, t, h, w, 3] in a grid, captions below; gives [t, rows, cols, 3]."""
+    """Places cells [n, t, h, w, 3] in a grid with captions below; returns [t, rows, cols, 3]."""
     n, frames, height, width, _ = cells.shape
     if captions is not None and len(captions) != n:
         raise ValueError(f"{len(captions)} captions for {n} clips")
     captions = captions if captions and any(captions) else None
     margin = _GAP if n > 1 or captions else 0
-    # A narrow clip would break its caption into single words.
+    # In a narrow cell a caption would break into single words.
     cell_width = max(width, 10 * _FONT_SIZE) if captions else width
     font = ImageFont.load_default(_FONT_SIZE)
     texts = [_wrap(text, font, cell_width) for text in captions] if captions else [[]] * n
     lines = max(len(text) for text in texts)
     cell_height = height + (lines * _LINE_HEIGHT + _GAP // 2 if lines else 0)
     if columns is None:
-        # Sheets of about 3:2: columns * cell_width = 1.5 * rows * cell_height.
+        # An aspect of about 3:2 means columns * cell_width = 1.5 * rows * cell_height.
         columns = min(n, max(1, round(math.sqrt(1.5 * n * cell_height / cell_width))))
-        columns = math.ceil(n / math.ceil(n / columns))  # no emptier last row than need be
+        columns = math.ceil(n / math.ceil(n / columns))  # Fills the last row as far as possible.
     rows = math.ceil(n / columns)
     sheet = Image.new(
         "RGB",
@@ -329,14 +342,14 @@ def _lay_out(cells: np.ndarray, captions: Sequence[str] | None, columns: int | N
         corners.append((y, x + (cell_width - width) // 2))
         for j, line in enumerate(text):
             draw.text((x, y + height + _GAP // 2 + j * _LINE_HEIGHT), line, _INK, font)
-    played = np.repeat(np.asarray(sheet)[None], frames, axis=0)
+    animated = np.repeat(np.asarray(sheet)[None], frames, axis=0)
     for cell, (y, x) in zip(cells, corners, strict=True):
-        played[:, y : y + height, x : x + width] = cell
-    return played
+        animated[:, y : y + height, x : x + width] = cell
+    return animated
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Breaks a text into lines of at most `width` pixels; what does not fit ends in an ellipsis."""
+    """Breaks a text into lines of at most `width` pixels, and shortens a long text with "…"."""
     lines, line = [], ""
     for word in text.split():
         longer = f"{line} {word}".lstrip()
@@ -346,7 +359,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         else:
             line = longer
         while not _fits(line, font, width):
-            # A word that is too long by itself.
+            # The word alone is too long.
             fits = next(n for n in range(len(line) - 1, 0, -1) if _fits(line[:n], font, width))
             lines.append(line[:fits])
             line = line[fits:]
@@ -366,9 +379,9 @@ def _fits(text: str, font: ImageFont.FreeTypeFont, width: int) -> bool:
 
 
 def _palette(frames: np.ndarray) -> Image.Image:
-    """256 colours chosen from at most 16 of the frames."""
+    """Chooses 256 colours for all frames, from at most 16 of them."""
     chosen = frames[:: math.ceil(len(frames) / 16)]
-    # Octree is not only the fastest of Pillow's methods by far but here the most faithful, too.
+    # Octree is by far the fastest of Pillow's methods, and gives the truest colours here.
     return Image.fromarray(chosen.reshape(-1, *chosen.shape[2:])).quantize(
         256, method=Image.Quantize.FASTOCTREE
     )

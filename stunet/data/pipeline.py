@@ -1,11 +1,11 @@
-"""From a source of examples to the batches that one process feeds to its devices.
+"""Makes the batches that one process feeds to its devices from a source of examples.
 
 A batch is a dict of stacked NumPy arrays: `video` uint8 [b, t, h, w, c], `text` float32 [b, l, d],
-`text_mask` bool [b, l], and whatever other arrays the source's examples have. What is not an array,
-such as the caption, stays behind.
+`text_mask` bool [b, l], and any other arrays in the source's examples. Values that are not arrays,
+such as the caption, are dropped.
 
-Each process reads the rows of the one global batch that its devices hold, so that the global batch
-is the same, row by row, for any processes and any mesh. (grain's own ElasticIterator deals the
+Each process reads the rows of the global batch that its devices hold. The global batch is therefore
+the same, row by row, for any number of processes and any mesh. (grain's own ElasticIterator deals
 examples out in turns, which permutes the rows when the number of processes changes.)
 """
 
@@ -21,7 +21,10 @@ Batch = dict[str, np.ndarray]
 
 
 class TrainBatches:
-    """An endless iterator over shuffled batches that knows its place; see `train_batches`."""
+    """Iterates endlessly over shuffled batches from a position that can be saved and restored.
+
+    `train_batches` makes it.
+    """
 
     def __init__(
         self,
@@ -51,26 +54,27 @@ class TrainBatches:
         try:
             batch = next(self._batches)
         except BaseException:
-            # The reader has lost the batch that failed; asked again, a new one begins with it.
+            # The reader cannot return to the batch that failed. A new reader begins with it.
             self.close()
             raise
         self._position += self._batch_size
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Where the next batch begins, for JSON; batches read ahead do not count.
+        """Returns the position of the next batch as a JSON value. Batches read ahead do not count.
 
-        It is the same on every process, and fits any number of processes and any batch size.
+        The state is the same on every process. It can be restored with any number of processes and
+        any batch size.
         """
         return {"global_next_index": self._position}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes on from where `get_state` was called, here or in another run of the same source."""
+        """Continues from where `get_state` was called, in this or another run of the source."""
         self.close()
         self._position = int(state["global_next_index"])
 
     def close(self) -> None:
-        """Stops reading ahead. The next batch, if one is asked for, starts it again."""
+        """Stops reading ahead. A later call of `next` starts it again."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -84,22 +88,26 @@ def train_batches(
     rows: Sequence[int] | None = None,
     num_threads: int = 4,
 ) -> TrainBatches:
-    """Shuffled batches without end; every epoch has its own order and each clip exactly once.
+    """Iterates over shuffled batches without end.
+
+    Every epoch has an order of its own and contains each clip exactly once. While iterating, errors
+    of the source pass through unchanged.
 
     Args:
-      source: the examples, by index; read from several threads at once.
-      seed: of the order, 0 to 2**32-1.
-      batch_size: clips in the global batch.
-      rows: which of each batch's to read, ascending; None reads all.
-      num_threads: each reads one batch ahead, and that many wait in memory; 0 reads when asked.
+        source: source of the examples, by index. Several threads read it at once.
+        seed: seed of the order, 0 to 2**32-1.
+        batch_size: clips in the global batch.
+        rows: numbers of the rows of each batch to read, ascending; None reads all.
+        num_threads: number of threads, each of which reads one batch ahead. As many batches wait in
+            memory. 0 reads each batch when it is needed.
 
     Raises:
-      UserError: a source without clips. While iterating: whatever the source raises, unchanged.
+        UserError: the source has no clips.
     """
     if not len(source):
         raise UserError("the training source has no clips")
-    # All randomness hangs on the position in this endless sequence, never on a worker: transforms
-    # that draw belong after `repeat`, as `random_map`.
+    # All randomness depends on the position in this endless sequence, never on a worker. Random
+    # transforms therefore belong after `repeat`, as `random_map`.
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().map(_only_arrays)
     return TrainBatches(examples, batch_size, rows, num_threads)
 
@@ -112,12 +120,19 @@ def eval_batches(
     rows: Sequence[int] | None = None,
     num_threads: int = 4,
 ) -> Iterator[Batch]:
-    """The source's first `num_batches` batches in order: the same clips every time.
+    """Iterates over the first `num_batches` batches of the source in order.
 
-    The arguments and errors are those of `train_batches`.
+    The clips are the same every time. While iterating, errors of the source pass through unchanged.
+
+    Args:
+        source: as for `train_batches`.
+        batch_size: clips in the global batch.
+        num_batches: number of batches.
+        rows: as for `train_batches`.
+        num_threads: as for `train_batches`.
 
     Raises:
-      UserError: also when the source has fewer than `batch_size * num_batches` clips.
+        UserError: the source has fewer than `batch_size * num_batches` clips.
     """
     clips = batch_size * num_batches
     if clips > len(source):
@@ -130,7 +145,7 @@ def eval_batches(
 
 
 class _Rows(grain.MapDataset):
-    """Of every `batch_size` examples those at `rows`."""
+    """Keeps the examples at `rows` of every `batch_size` examples."""
 
     def __init__(self, examples: grain.MapDataset, batch_size: int, rows: Sequence[int]):
         super().__init__(examples)
@@ -151,11 +166,11 @@ class _Rows(grain.MapDataset):
 def _read(
     examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None, num_threads: int
 ) -> grain.DatasetIterator:
-    """Iterates over rows of each batch, read ahead by threads."""
+    """Iterates over the given rows of each batch, which threads read ahead."""
     rows = range(batch_size) if rows is None else rows
-    mine = _Rows(examples, batch_size, rows).batch(len(rows), drop_remainder=True)
+    batches = _Rows(examples, batch_size, rows).batch(len(rows), drop_remainder=True)
     read_ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
-    return iter(mine.to_iter_dataset(read_ahead))
+    return iter(batches.to_iter_dataset(read_ahead))
 
 
 def _only_arrays(example: dict[str, Any]) -> Batch:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import stunet
-from stunet import files
+from stunet import files, tensorfiles
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -42,7 +42,7 @@ class MeasurementCache:
             files.full_disk_explained(self.directory, remedy),
             files.atomic(self._file(name, depends_on)) as partial,
         ):
-            save_file(arrays, partial)
+            tensorfiles.write(partial, arrays)
 
     def _file(self, name: str, depends_on: tuple[object, ...]) -> Path:
         digest = hashlib.sha256(_source())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stunet import configs
+from stunet.configs import experiments
 from stunet.data.sources import Source, make_source, sample
 from stunet.errors import UserError
 from stunet.evaluate import groups
@@ -114,7 +115,7 @@ def by_protocol(file: pathlib.Path, whole: configs.Config, num: int | None) -> C
     """With the videos of a protocol.
 
     Args:
-      file: a Python file with `get_protocol()`, as experiments/ucf101_zero_shot.py.
+      file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
       whole: config of whole clips, whose size the videos are brought to.
       num: clips to sample, and to compare them with, to try a protocol out; None: as it says, and
         all videos.
@@ -179,8 +180,7 @@ def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _read(file: pathlib.Path) -> Protocol:
-    if not file.is_file():
-        raise UserError(f"--protocol: no file {str(file)!r}")
+    file = pathlib.Path(experiments.find(str(file), "get_protocol"))
     try:
         protocol = runpy.run_path(str(file))["get_protocol"]()
     except Exception as error:  # Whatever the file itself raises.

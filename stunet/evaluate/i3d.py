@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from stunet import files
+from stunet import files, tensorfiles
 from stunet.errors import UserError
 from stunet.evaluate.pickled import read_arrays
 from stunet.evaluate.tracking import Clips
@@ -136,7 +136,7 @@ def weights_file() -> Path:
         (place,) = package.submodule_search_locations
         params = convert(Path(place) / "weights" / "i3d-kinetics-400.ckpt")
         with files.atomic(file) as partial:
-            save_file(params, partial)
+            tensorfiles.write(partial, params)
     return file
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from safetensors.numpy import save_file
 
 import stunet
-from stunet import configs
+from stunet import configs, tensorfiles
 from stunet.data.sources import make_encoder
 from stunet.diffusion import samplers
 from stunet.export.programs import PLATFORMS, Argument, Program
@@ -68,7 +67,7 @@ def write(
     card = _card(run, programs, form)
     if prompts:
         text, text_mask = make_encoder(run.config.text)(list(prompts))
-        save_file({"text": text, "text_mask": text_mask}, directory / _PROMPTS)
+        tensorfiles.write(directory / _PROMPTS, {"text": text, "text_mask": text_mask})
         card["prompts"] = {"file": _PROMPTS, "captions": list(prompts)}
     (directory / CARD).write_text(json.dumps(card, indent=1) + "\n")
 

@@ -11,7 +11,6 @@ question of three seeds is
 import collections
 import dataclasses
 import itertools
-import pathlib
 import re
 import runpy
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from stunet import configs
+from stunet.configs import experiments
 from stunet.errors import UserError, choose
 
 # Names are directories, and are pasted into shells.
@@ -108,7 +108,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
     """Reads a sweep file and checks all of it.
 
     Args:
-        path: a Python file with `get_sweep()`, optionally followed by `:argument` for it.
+        path: a Python file with `get_sweep()`, or the name of a sweep that comes with stunet;
+            either may be followed by `:argument` for it.
         overrides: `--config.a.b=value` flags, for every member.
 
     Returns:
@@ -118,11 +119,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
         UserError: no such file, what it raises, an empty sweep, two of one name, a config that is
         refused, a step that needs what does not come before it.
     """
+    path = experiments.find(path, "get_sweep")
     file, *argument = path.split(":", 1)
-    if not pathlib.Path(file).is_file():
-        near = sorted(str(p) for p in pathlib.Path("experiments/sweeps").glob("*.py"))
-        hint = f"; there are {', '.join(near)}" if near else ""
-        raise UserError(f"--config: no file {file!r}{hint}")
     try:
         names = runpy.run_path(file)
         if "get_sweep" not in names:

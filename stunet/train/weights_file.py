@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from stunet import configs
+from stunet import configs, tensorfiles
 from stunet.errors import UserError
 from stunet.nn import names
 
@@ -64,7 +63,7 @@ def write(
         step: updates that they have had.
     """
     metadata = {"config": json.dumps(dataclasses.asdict(config)), "training_step": str(step)}
-    save_file(dict(named), file, metadata)
+    tensorfiles.write(file, named, metadata)
 
 
 def read_header(file: pathlib.Path) -> Header:

@@ -1,4 +1,4 @@
-"""Any clip of any ArrayRecord data set is read as it was stored, or refused in one sentence."""
+"""Clips of any ArrayRecord data set are read as they were stored, or refused with a message."""
 
 import base64
 import concurrent.futures
@@ -39,7 +39,7 @@ def example(i):
 
 @pytest.fixture
 def directory(tmp_path):
-    """200 clips, in files of 80, 80 and 40 or so."""
+    """Writes 200 clips, in files of about 80, 80 and 40."""
     made = tmp_path / "clips"
     made.mkdir()
     writer = ClipWriter(made, "clips", shard_bytes=270_000)
@@ -84,7 +84,7 @@ def test_threads_processes_and_pickling(directory):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for i, read in zip(order, pool.map(records.__getitem__, order), strict=True):
             assert_same(read, example(i))
-    assert len(pickle.dumps(records)) < 10_000  # plans, not data or open files
+    assert len(pickle.dumps(records)) < 10_000  # Neither data nor open files.
     assert_same(pickle.loads(pickle.dumps(records))[150], example(150))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert_same(pool.apply(records.__getitem__, (7,)), example(7))
@@ -100,7 +100,7 @@ def test_grain_batches(directory):
 
 @pytest.mark.parametrize("file", [0, 2])
 @pytest.mark.parametrize(
-    # Bytes from the beginning, or, if negative, from the end, where the footer is.
+    # Bytes that are left, or, if negative, removed from the end, where the footer is.
     "cut",
     [0, 1, 1000, 65535, 65536, 100_000, -100_000, -65536, -500, -9, -1],
 )
@@ -137,7 +137,7 @@ def test_damaged_record_is_named_when_it_is_read(directory):
 
 @pytest.fixture
 def few_files():
-    """`few_files(n)` lets this process open that many more files, until it asks for its right."""
+    """`few_files(n)` lets this process open n more files, until it raises its own limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def limit(more):
@@ -149,7 +149,7 @@ def few_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_more_record_files_than_a_process_usually_opens(tmp_path, few_files, monkeypatch):
+def test_the_limit_of_open_files_is_raised_or_named(tmp_path, few_files, monkeypatch):
     writer = ClipWriter(tmp_path, "clips", shard_bytes=1)
     for i in range(150):
         writer.write("train", example(i))
@@ -158,8 +158,8 @@ def test_more_record_files_than_a_process_usually_opens(tmp_path, few_files, mon
     records = ClipRecords(tmp_path, "train")
     for i in range(150):
         assert_same(records[i], example(i))
-    # Where it has no right to more, the files are not called damaged.
-    monkeypatch.setattr(clips, "_allow_open_files", lambda: None)
+    # If the limit cannot be raised, the message blames the limit and not the files.
+    monkeypatch.setattr(clips, "_raise_open_file_limit", lambda: None)
     del records
     few_files(60)
     records = ClipRecords(tmp_path, "train")
@@ -170,7 +170,7 @@ def test_more_record_files_than_a_process_usually_opens(tmp_path, few_files, mon
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("requested", "message"),
     [
         ({"frames": 8}, "holds clips of 4 frames of 16x16 pixels.*not 8 frames of 16x16"),
         ({"height": 32, "width": 32}, "not 4 frames of 32x32"),
@@ -181,18 +181,18 @@ def test_more_record_files_than_a_process_usually_opens(tmp_path, few_files, mon
         ({"caption_feature": "title"}, "no text or class label 'title'.*caption"),
     ],
 )
-def test_other_clips_than_asked_for(directory, asked, message):
+def test_clips_that_are_not_as_requested_are_refused(directory, requested, message):
     with pytest.raises(UserError, match=message):
-        ClipRecords(directory, "train", **asked)
+        ClipRecords(directory, "train", **requested)
 
 
-def test_what_fits_is_accepted(directory):
-    asked = {"frames": 4, "height": 16, "width": 16, "channels": 3, "fps": 8.0}
-    assert len(ClipRecords(directory, "train", **asked, text_encoder="bytes")) == 200
+def test_clips_that_are_as_requested_are_accepted(directory):
+    requested = {"frames": 4, "height": 16, "width": 16, "channels": 3, "fps": 8.0}
+    assert len(ClipRecords(directory, "train", **requested, text_encoder="bytes")) == 200
 
 
-def test_no_such_data_set(directory, tmp_path):
-    with pytest.raises(UserError, match="no TFDS data set"):
+def test_a_missing_or_damaged_data_set_is_refused(directory, tmp_path):
+    with pytest.raises(UserError, match="not a TFDS data set"):
         ClipRecords(tmp_path, "train")
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         ClipRecords(directory, "test")
@@ -203,7 +203,10 @@ def test_no_such_data_set(directory, tmp_path):
 
 
 def foreign(directory, features, records, video=None):
-    """A data set as another program would have made it; `video` puts a feature in by its JSON."""
+    """Writes a data set as another program would.
+
+    `video` replaces the JSON description of the feature "video", which TFDS cannot make here.
+    """
     directory.mkdir()
     path = directory / "foreign-train.array_record-00000-of-00001"
     writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
@@ -233,7 +236,7 @@ def bytes_list(*values):
     return {"bytesList": {"value": [base64.b64encode(v).decode() for v in values]}}
 
 
-# What TFDS writes for Video(shape=(None, 8, 8, 3)), which it cannot make without TensorFlow.
+# TFDS writes this for Video(shape=(None, 8, 8, 3)), which it cannot make without TensorFlow.
 VIDEO_FEATURE = {
     "pythonClassName": "tensorflow_datasets.core.features.video_feature.Video",
     "video": {
@@ -246,7 +249,7 @@ VIDEO_FEATURE = {
 
 @pytest.fixture
 def labelled_videos(tmp_path):
-    """Like ucf101: PNG frames of varying number, and a class label."""
+    """Writes videos like UCF-101's: a varying number of PNG frames, and a class label."""
     features = tfds.features.FeaturesDict(
         {"label": tfds.features.ClassLabel(names=["run", "jump"])}
     )
@@ -257,7 +260,7 @@ def labelled_videos(tmp_path):
     return foreign(tmp_path / "labelled", features, records, VIDEO_FEATURE)
 
 
-def test_videos_of_varying_length_with_labels(labelled_videos):
+def test_videos_of_varying_length_give_their_first_frames_and_class_names(labelled_videos):
     records = ClipRecords(labelled_videos, "train", frames=5, height=8)
     assert records.shape == (5, 8, 8, 3)
     assert [records[i]["caption"] for i in range(3)] == ["jump", "run", "jump"]
@@ -279,7 +282,7 @@ def test_captions_are_encoded_as_they_are_read(labelled_videos):
     assert read["text_mask"].shape == (2,)
 
 
-def test_steps_without_captions(tmp_path):
+def test_a_sequence_of_steps_is_read_as_a_clip_without_caption(tmp_path):
     image = tfds.features.Image(shape=(8, 8, 3))
     features = tfds.features.Sequence({"image": image}, length=4)
     made = foreign(tmp_path / "steps", features, [{"image": bytes_list(*map(png, range(4)))}])
@@ -288,7 +291,7 @@ def test_steps_without_captions(tmp_path):
     assert read["caption"] == ""
 
 
-def test_integers_as_tfds_stores_them_by_default(tmp_path):
+def test_clips_stored_as_integers_are_read(tmp_path):
     features = tfds.features.FeaturesDict(
         {
             "frames": tfds.features.Tensor(shape=(2, 4, 4, 1), dtype=np.uint8),
@@ -303,7 +306,7 @@ def test_integers_as_tfds_stores_them_by_default(tmp_path):
     assert read["caption"] == "it moves"
 
 
-def test_data_set_without_clips(tmp_path):
+def test_a_data_set_without_clips_is_refused(tmp_path):
     features = tfds.features.FeaturesDict({"name": tfds.features.Text()})
     made = foreign(tmp_path / "names", features, [{"name": bytes_list(b"x")}])
     with pytest.raises(UserError, match=r"no feature that is a clip.*it has name"):

@@ -11,7 +11,7 @@ from stunet.prepare.decode import decode_clips
 
 
 def moving_squares(n=2, frames=16, size=32):
-    """Smoothly coloured squares that move, as floats in -1..1."""
+    """Returns clips of smoothly coloured squares that move, as floats in -1..1."""
     t, y, x = np.meshgrid(*[np.arange(s) for s in (frames, size, size)], indexing="ij")
     inside = (np.abs(x - t - 8) < 6) & (np.abs(y - 16) < 6)
     colour = np.stack([x / size, y / size, np.full(x.shape, 0.5)], -1) * 2 - 1
@@ -24,7 +24,7 @@ def psnr(a, b):
 
 
 @pytest.mark.parametrize("fps", [8, 16, 24000 / 1001])
-def test_mp4_round_trip(tmp_path, fps):
+def test_an_mp4_keeps_its_rate_and_pixels(tmp_path, fps):
     clips = moving_squares(n=1)
     write_mp4(tmp_path / "a.mp4", clips, fps, upscale=4)
     with av.open(str(tmp_path / "a.mp4")) as container:
@@ -33,7 +33,7 @@ def test_mp4_round_trip(tmp_path, fps):
         assert stream.frames == 16
         frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
     assert psnr(frames[:, ::4, ::4], to_uint8(clips[0])) > 30
-    # The same by way of our reader, which shrinks by averaging.
+    # `decode_clips` shrinks by averaging.
     clip = next(decode_clips(tmp_path / "a.mp4", 16, fps, 32, 32))
     assert psnr(clip, to_uint8(clips[0])) > 32
 
@@ -64,7 +64,7 @@ def test_gif_lasts_as_long_as_the_clip(tmp_path, fps):
         np.testing.assert_allclose(starts, 1000 * np.arange(18) / fps, atol=5.001)
 
 
-def test_gif_shows_the_sheet(tmp_path):
+def test_a_gif_shows_the_contact_sheet(tmp_path):
     clips = moving_squares(n=3)
     captions = ["a square moves to the right", "", "the same again, with a very long caption " * 9]
     write_gif(tmp_path / "a.gif", clips, 8, captions)
@@ -96,7 +96,7 @@ def test_captions_widen_the_sheet_downwards_only_and_must_match():
     plain, labelled = contact_sheet(clips), contact_sheet(clips, ["left", "two words " * 20])
     assert plain.shape[2] == labelled.shape[2]
     assert plain.shape[1] < labelled.shape[1]
-    assert (labelled[0, plain.shape[1] :] < 128).any()  # ink
+    assert (labelled[0, plain.shape[1] :] < 128).any()  # Text was drawn.
     with pytest.raises(ValueError, match="1 captions for 2 clips"):
         contact_sheet(clips, ["only one"])
 
@@ -107,7 +107,7 @@ def test_edge_at_constant_speed_is_a_straight_line(tmp_path, speed):
     begin = 4 if speed > 0 else 30
     edge = (x[None] < begin + speed * t[:, None]).astype(np.uint8) * 255
     clip = np.zeros((12, 9, 40, 1), np.uint8)
-    clip[:, 6] = edge[..., None]  # only row 6 moves
+    clip[:, 6] = edge[..., None]  # Only row 6 moves.
     position = (xt_slice(clip)[..., 0] == 255).sum(axis=1)
     np.testing.assert_array_equal(np.diff(position), speed)
     np.testing.assert_array_equal(xt_slice(clip, 0), 0)

@@ -1,3 +1,5 @@
+"""Batches are the same for any number of processes and continue exactly after a restart."""
+
 import itertools
 import json
 import threading
@@ -12,7 +14,7 @@ from stunet.nn.text import text_encoder
 
 
 class Numbers:
-    """Clip i holds the number i."""
+    """A source whose clip i holds the number i."""
 
     def __init__(self, length):
         self.length = length
@@ -32,7 +34,7 @@ class Broken(Numbers):
 
 
 class Counted(Numbers):
-    """Tells when `enough` clips have been read."""
+    """Sets an event when `enough` clips have been read."""
 
     def __init__(self, length, enough):
         super().__init__(length)
@@ -53,31 +55,31 @@ def take(batches, count):
     return [numbers(batch) for batch in itertools.islice(batches, count)]
 
 
-def joined(lists):
+def flatten(lists):
     return list(itertools.chain.from_iterable(lists))
 
 
-def shares(batch_size, processes):
-    """Rows of each of so many processes; they are dealt out in turns, as some meshes do."""
+def rows_by_process(batch_size, processes):
+    """Returns the rows of each process. They are dealt out in turns, as some meshes do."""
     return [range(p, batch_size, processes) for p in range(processes)]
 
 
-def put_together(read, rows_of):
-    """Batches of whole rows, from what each process has read of each batch."""
-    together = []
+def merge(read, rows_of):
+    """Merges the rows that each process has read into global batches."""
+    batches = []
     for parts in zip(*read, strict=True):
         placed = [
             pair
             for rows, part in zip(rows_of, parts, strict=True)
             for pair in zip(rows, part, strict=True)
         ]
-        together.append([number for _, number in sorted(placed)])
-    return together
+        batches.append([number for _, number in sorted(placed)])
+    return batches
 
 
 def global_batches(source, count, batch_size, state=None, processes=1, **options):
-    """What so many processes read, put together as the mesh does, and where they end."""
-    read, rows_of = [], shares(batch_size, processes)
+    """Returns the global batches that several processes read, and the state after them."""
+    read, rows_of = [], rows_by_process(batch_size, processes)
     for rows in rows_of:
         batches = train_batches(source, batch_size=batch_size, rows=rows, **options)
         if state:
@@ -85,7 +87,7 @@ def global_batches(source, count, batch_size, state=None, processes=1, **options
         read.append(take(batches, count))
         end = batches.get_state()
         batches.close()
-    return put_together(read, rows_of), end
+    return merge(read, rows_of), end
 
 
 def test_the_global_batch_is_the_same_for_any_number_of_processes():
@@ -93,8 +95,8 @@ def test_the_global_batch_is_the_same_for_any_number_of_processes():
     alone, end = global_batches(Numbers(50), 20, **options)
     assert alone == take(train_batches(Numbers(50), **options), 20)
     for processes in (2, 4):
-        together = global_batches(Numbers(50), 20, processes=processes, **options)
-        assert together == (alone, end)
+        several = global_batches(Numbers(50), 20, processes=processes, **options)
+        assert several == (alone, end)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 4), (4, 2)])
@@ -112,10 +114,10 @@ def test_another_batch_size_continues_with_the_same_examples():
     rest, _ = global_batches(
         Numbers(30), 4, state={"global_next_index": 12}, processes=2, seed=0, batch_size=6
     )
-    assert joined(rest) == joined(whole)[12:36]
+    assert flatten(rest) == flatten(whole)[12:36]
 
 
-def test_an_iterator_can_be_set_back():
+def test_an_iterator_can_return_to_an_earlier_state():
     batches = train_batches(Numbers(20), seed=0, batch_size=4)
     state = batches.get_state()
     first = take(batches, 7)
@@ -128,9 +130,9 @@ def test_each_epoch_has_every_clip_once_in_its_own_order():
     assert all(sorted(epoch) == list(range(21)) for epoch in epochs)
     other_seed = take(train_batches(Numbers(21), seed=1, batch_size=21), 1)
     assert len({tuple(order) for order in [range(21), *epochs, *other_seed]}) == 5
-    # No batch is dropped or shortened where epochs meet.
+    # Batches across the end of an epoch are whole.
     small = take(train_batches(Numbers(21), seed=0, batch_size=9), 7)
-    assert joined(small) == joined(epochs)
+    assert flatten(small) == flatten(epochs)
 
 
 def test_batches_read_ahead_do_not_count():
@@ -146,11 +148,11 @@ def test_batches_read_ahead_do_not_count():
 
 
 @pytest.mark.parametrize("num_threads", [0, 4])
-def test_a_mistake_in_the_data_surfaces_as_itself(num_threads):
+def test_an_error_of_the_source_passes_through_unchanged(num_threads):
     batches = train_batches(Broken(10), seed=0, batch_size=2, num_threads=num_threads)
     with pytest.raises(UserError, match="clip 7 is not a video"):
         take(batches, 5)
-    # The place is kept: asked again, it is the same batch that fails.
+    # The position stays, so that the next call reads the same batch.
     state = batches.get_state()
     with pytest.raises(UserError, match="clip 7 is not a video"):
         next(batches)
@@ -159,9 +161,9 @@ def test_a_mistake_in_the_data_surfaces_as_itself(num_threads):
 
 def test_evaluation_reads_the_first_clips_in_order():
     for processes in (1, 2):
-        rows_of = shares(6, processes)
+        rows_of = rows_by_process(6, processes)
         read = [take(eval_batches(Numbers(20), 6, 3, rows=rows), 9) for rows in rows_of]
-        batches = put_together(read, rows_of)
+        batches = merge(read, rows_of)
         assert batches == np.arange(18).reshape(3, 6).tolist()
 
 
@@ -177,7 +179,7 @@ def test_batches_are_stacked_arrays_without_captions():
     }
 
 
-def test_impossible_requests_say_why():
+def test_requests_that_the_source_cannot_fill_are_refused():
     with pytest.raises(UserError, match="no clips"):
         train_batches(Numbers(0), seed=0, batch_size=1)
     with pytest.raises(UserError, match=r"need 24 clips.*20"):

@@ -1,4 +1,4 @@
-"""Some clips stand for all: of stored ones, which lie class by class, every class is among them."""
+"""Clips sampled from stored ones, which lie class by class, include every class."""
 
 import dataclasses
 import json
@@ -16,13 +16,13 @@ from stunet.prepare.writing import ClipWriter
 from stunet.report import report
 from stunet.train import loop
 
-CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # of the tiny config
-CLIPS = {"train": 36, "val": 8}  # of each class
+CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # As in the tiny config.
+CLIPS = {"train": 36, "val": 8}  # Of each class.
 
 
 @pytest.fixture
 def config(tmp_path):
-    """Of records as `prepare` writes them: class by class, the clips of each equally bright."""
+    """Config of records written class by class; clips of a class have one brightness."""
     writer = ClipWriter(tmp_path, "clips", shard_bytes=10**6)
     for number, name in enumerate(CLASSES):
         for split, count in CLIPS.items():
@@ -46,7 +46,7 @@ def config(tmp_path):
     )
 
 
-def test_what_sampled_clips_are_compared_with_is_of_all_classes(config):
+def test_captions_and_reference_clips_include_all_classes(config):
     for num in (5, 10, 17, 40):
         against = comparison.own(config, num)
         references = [against.reference[i]["caption"] for i in range(against.references)]
@@ -58,24 +58,24 @@ def test_what_sampled_clips_are_compared_with_is_of_all_classes(config):
         assert real == list(against.captions)
 
 
-def test_captions_are_taken_again_when_all_clips_are_taken(config):
+def test_captions_repeat_when_there_are_too_few_clips(config):
     against = comparison.own(config, 90)
     assert list(against.captions[:40]) == list(against.captions[40:80])
     assert against.captions[:40].count("C") == CLIPS["val"]
     assert len(against.reference) == against.references == 90
 
 
-def test_validation_is_of_all_classes(config, monkeypatch):
+def test_validation_includes_all_classes(config, monkeypatch):
     monkeypatch.setattr(
         loop, "make_validation_step", lambda _: lambda params, batch: {"x": batch["video"].mean()}
     )
     mesh = meshes.make_mesh(config.mesh)
     with meshes.use(mesh, config.mesh.context_axis):
         measured = loop.make_validation(config)(None, mesh)
-    assert measured["val/loss"] == pytest.approx(2)  # the mean of 0, 1, 2, 3, 4
+    assert measured["val/loss"] == pytest.approx(2)  # The mean of 0, 1, 2, 3, 4.
 
 
-def test_samples_and_the_clips_shown_beside_them_are_of_all_classes(config, tmp_path, monkeypatch):
+def test_samples_and_the_real_clips_beside_them_include_all_classes(config, tmp_path, monkeypatch):
     shown, write_gif = [], media.write_gif
 
     def note(path, clips, fps, captions):
@@ -105,7 +105,7 @@ def test_samples_of_a_network_without_text_show_no_captions(config, tmp_path, mo
 
 
 @pytest.mark.parametrize("source", ["moving_digits", "motions"])
-def test_of_clips_that_are_made_the_first_are_taken(source):
+def test_drawn_sources_give_their_first_clips(source):
     config = tiny.config(data=dict(source=source))
     made = {split: sources.make_source(config, split) for split in ("train", "val")}
     against = comparison.own(config, 6)
@@ -113,5 +113,5 @@ def test_of_clips_that_are_made_the_first_are_taken(source):
         assert against.captions[i] == made["val"][i]["caption"]
         for given, split in ((against.reference, "train"), (against.real, "val")):
             np.testing.assert_array_equal(given[i]["video"], made[split][i]["video"])
-    # What moves in them stays known.
+    # The source keeps its type, by which its motion is known.
     assert isinstance(against.real, type(made["val"]))

@@ -337,5 +337,5 @@ def test_what_a_killed_prepare_leaves_is_not_a_data_set(folder, tmp_path, monkey
         prepare(folder, tmp_path / "out", **SIZE, **QUIET)
     assert not (tmp_path / "out").exists()
     (left,) = tmp_path.glob(".out.partial-*")
-    with pytest.raises(UserError, match="no TFDS data set"):
+    with pytest.raises(UserError, match="not a TFDS data set"):
         ClipRecords(left, "train")

@@ -1,1 +1,1 @@
-"""Clips that are drawn, not filmed: endless, with true captions and known motion."""
+"""Draws clips without end, with true captions and known motion."""

@@ -1,16 +1,21 @@
-"""Objects whose motion is known exactly: endless clips with true captions and the truth of each.
+"""Draws objects whose motion is known exactly: endless clips with true captions and positions.
 
-Four motions, each a path that is run through at constant speed and begins again after a period:
-`glide`, along a row or column of a torus; `cross`, two objects that do so in opposite directions;
-`bounce`, to and fro between two walls; `rotate`, an arm that turns about the centre of the canvas.
-Where there are few rows, down to one, objects move along x alone: a line of pixels over time.
+There are four motions. In each, objects follow a path at constant speed and start it again after a
+period:
 
-Frames `stride` apart show a path's phase in steps of stride / period, and steps that differ by a
-whole turn look the same. So such keyframes cannot tell motion forwards from motion backwards if
-the period is twice the stride, or if it varies (`spread`) and may be shorter than that: on a torus,
-if speed * stride may pass half the canvas.
+- `glide`: one object moves along a row or column of a torus.
+- `cross`: two objects glide along the same row or column in opposite directions.
+- `bounce`: one object moves back and forth between two walls.
+- `rotate`: an arm turns about the centre of the canvas.
 
-Positions are (y, x) in pixels: whole numbers are centres of pixels, and rows count downwards. A
+On a canvas of few rows, down to one, objects move along x alone.
+
+Frames that are `stride` apart show a path's phase in steps of stride / period. Steps that differ by
+a whole turn look the same. Such keyframes cannot tell forwards from backwards motion if the period
+is twice the stride, or if periods vary (`spread`) and some are shorter than that. On a torus, this
+means that speed * stride may exceed half the canvas.
+
+Positions are (y, x) in pixels. Whole numbers are centres of pixels, and rows count downwards. A
 torus wraps at `height` and `width`.
 """
 
@@ -24,21 +29,22 @@ from jaxtyping import Float, UInt8
 
 from stunet.errors import UserError, choose
 
-# Axis (0: y, 1: x) and sign of one pixel in that direction.
+# Axis (0: y, 1: x) and sign of each direction.
 DIRECTIONS = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
-# Of the angle from the x axis towards y, which is clockwise, as rows count downwards.
+# Sign of the angle from the x axis towards the y axis. Since rows count downwards, positive angles
+# are clockwise.
 TURNS = {"clockwise": 1, "anticlockwise": -1}
-# Axis.
+# Axis (0: y, 1: x) of each direction of bouncing.
 BOUNCES = {"left and right": 1, "up and down": 0}
 
-# Softness of all edges, in pixels: enough for the centre of what is drawn to follow sub-pixel
-# motion (to 0.02 px), and little enough to look sharp.
+# Softness of all edges in pixels. It is large enough for the centre of the drawn object to follow
+# sub-pixel motion (to 0.02 px), and small enough to look sharp.
 _EDGE = 0.4
 _RING = 0.6
 
-# Brightness, 0..1, at distance r from the centre of an object `size` pixels across. All are round,
-# so that their centroid is their position, and differ on a single row, too.
+# Brightness, 0..1, at distance r from the centre of an object `size` pixels across. All shapes are
+# round, so that their centroid is their position. They also differ on a single row.
 SHAPES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "dot": lambda r, size: np.exp(-((6 * r / size) ** 2) / 2),
     "disc": lambda r, size: _inside(r - size / 2),
@@ -55,21 +61,21 @@ EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """The canvas, and how objects move on it.
+    """Describes the canvas and how objects move on it.
 
     Attributes:
-      motion: a key of `MOTIONS`.
-      height: rows, in pixels.
-      width: columns, in pixels.
-      size: pixels across an object; an arm is half as thick.
-      speed: pixels a frame; of an arm, that of its end.
-      period: frames of a turn of the torus, of a way to and fro, or of a turn of the arm; replaces
-        `speed` unless it is 0.
-      spread: each object's speed is drawn from (1 - spread) to (1 + spread) times that.
+        motion: a key of `MOTIONS`.
+        height: rows of the canvas in pixels.
+        width: columns of the canvas in pixels.
+        size: diameter of an object in pixels. An arm is half as thick.
+        speed: speed in pixels per frame; for an arm, the speed of its end.
+        period: frames for one turn of the torus, one trip to the other wall and back, or one turn
+            of the arm. It replaces `speed` unless it is 0.
+        spread: each object's speed is drawn from (1 - spread) to (1 + spread) times the speed.
 
     Raises:
-      UserError: objects that do not fit, or that move so fast that even the frames cannot tell
-        which way: half a turn a frame, or more.
+        UserError: objects do not fit on the canvas, or they may move half a turn per frame or more,
+            so that even neighbouring frames cannot tell the direction.
     """
 
     motion: str
@@ -84,13 +90,13 @@ class Stage:
         choose(MOTIONS, self.motion, "motion")
         if self.size < 2 or self.width < 2 * self.size:
             raise UserError(
-                f"objects of {self.size:g} pixels on a canvas {self.width} pixels wide; they need "
-                "at least 2, and at most half the width"
+                f"objects of {self.size:g} pixels on a canvas {self.width} pixels wide; their size "
+                "must be at least 2 pixels and at most half the width"
             )
         if self.motion == "rotate" and min(self.height, self.width) < _FEWEST_ROWS_OF_AN_ARM:
             raise UserError(
                 f"an arm needs {_FEWEST_ROWS_OF_AN_ARM} rows and columns to turn in, and the "
-                f"canvas has {self.height}x{self.width}; take another motion, or more pixels"
+                f"canvas has {self.height}x{self.width}; choose another motion or a larger canvas"
             )
         if self.speeds[0] <= 0:
             raise UserError("objects stand still: give a positive speed or period, and spread < 1")
@@ -98,44 +104,45 @@ class Stage:
         fastest = (1 / self.period if self.period else self.speed / shortest) * (1 + self.spread)
         if fastest >= 0.5:
             raise UserError(
-                f"objects may move {fastest:.3g} of a turn a frame, and even neighbouring frames "
-                f"do not show which way; the period must be above {2 * (1 + self.spread):g} frames "
-                f"(the speed below {shortest / 2 / (1 + self.spread):.3g} pixels a frame)"
+                f"objects may move {fastest:.3g} of a turn per frame, so that even neighbouring "
+                "frames do not show the direction; the period must be above "
+                f"{2 * (1 + self.spread):g} frames (the speed below "
+                f"{shortest / 2 / (1 + self.spread):.3g} pixels per frame)"
             )
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Along which objects move: 0 (y) only if there are rows enough."""
+        """Returns the axes along which objects move: 0 (y) only if there are enough rows."""
         return (1, 0) if self.height >= 2 * self.size else (1,)
 
     @property
     def arm(self) -> float:
-        """Length of the arm, in pixels, from the centre of the canvas to its end."""
+        """Returns the arm's length in pixels, from the centre of the canvas to its end."""
         return min(self.height, self.width) / 2 - 1
 
     @property
     def centre(self) -> tuple[float, float]:
-        """(y, x) of the middle of the canvas."""
+        """Returns (y, x) of the middle of the canvas."""
         return (self.height - 1) / 2, (self.width - 1) / 2
 
     @property
     def speeds(self) -> tuple[float, float]:
-        """The lowest and the highest that are drawn, in pixels a frame, on any axis."""
+        """Returns the lowest and the highest speed on any axis, in pixels per frame."""
         lengths = [self.path_length(axis) for axis in self.axes]
         speeds = [length / self.period for length in lengths] if self.period else [self.speed]
         return min(speeds) * (1 - self.spread), max(speeds) * (1 + self.spread)
 
     def extent(self, axis: int) -> int:
-        """Pixels along an axis."""
+        """Returns the number of pixels along an axis."""
         return (self.height, self.width)[axis]
 
     def walls(self, axis: int) -> tuple[float, float]:
-        """Least and largest position of the centre of an object that bounces along an axis."""
-        # Half a pixel from the edge of the canvas, for the soft edge of the object.
+        """Returns the least and largest position of the centre of an object that bounces."""
+        # Leaves half a pixel at the edge of the canvas for the object's soft edge.
         return self.size / 2, self.extent(axis) - 1 - self.size / 2
 
     def path_length(self, axis: int) -> float:
-        """Pixels of a whole period: around the torus, to and fro, or of a turn of the arm's end."""
+        """Returns the pixels of one period: one turn, or one trip to the other wall and back."""
         if self.motion == "rotate":
             return 2 * math.pi * self.arm
         if self.motion == "bounce":
@@ -146,16 +153,17 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Mover:
-    """One object of a clip, and how it moves.
+    """Describes one object of a clip and how it moves.
 
     Attributes:
-      shape: a key of `SHAPES`, or "arm".
-      direction: a key of `DIRECTIONS`, `BOUNCES` or `TURNS`, as the motion asks.
-      speed: pixels a frame; of an arm, that of its end.
-      period: frames until it is back.
-      phase: of the period, 0..1, where the first frame lies. 0 is at row or column 0 of a torus, at
-        the left or upper wall, or pointing right; it grows by 1 / period a frame.
-      across: the row (or column) along which it moves.
+        shape: a key of `SHAPES`, or "arm".
+        direction: a key of `DIRECTIONS`, `BOUNCES` or `TURNS`, depending on the motion.
+        speed: speed in pixels per frame; for an arm, the speed of its end.
+        period: frames until the object is back where it started.
+        phase: phase of the first frame as a share of the period, 0..1. Phase 0 is at row or column
+            0 of a torus, at the left or upper wall, or pointing right. The phase grows by
+            1 / period in each frame.
+        across: the row (or column) along which the object moves.
     """
 
     shape: str
@@ -168,15 +176,15 @@ class Mover:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Truth:
-    """What moves in a clip, and where it is in each frame.
+    """Holds the objects of a clip and their true positions in each frame.
 
     Attributes:
-      movers: the objects, in the order of the caption.
-      positions: [o, t, 2], (y, x) in pixels; of an arm, its middle.
-      velocities: [o, t, 2], (dy, dx) in pixels a frame, of the same points, at the moment of the
-        frame: what bounces between two frames has another after than before.
-      periods: [o], frames.
-      phases: [o], of the period, 0..1, in the first frame.
+        movers: the objects, in the order of the caption.
+        positions: (y, x) of each object in pixels; for an arm, of its middle.
+        velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. An
+            object that bounces between two frames has another velocity after than before.
+        periods: period of each object in frames.
+        phases: phase of each object in the first frame as a share of the period, 0..1.
     """
 
     movers: tuple[Mover, ...]
@@ -194,19 +202,24 @@ def caption(movers: Sequence[Mover]) -> str:
 def place(
     stage: Stage, mover: Mover, frames: int
 ) -> tuple[Float[np.ndarray, "t 2"], Float[np.ndarray, "t 2"]]:
-    """Positions in pixels and velocities in pixels a frame; see `Truth`."""
+    """Returns an object's positions in pixels and velocities in pixels per frame; see `Truth`."""
     return MOTIONS[stage.motion].place(stage, mover, mover.phase + np.arange(frames) / mover.period)
 
 
 def render(
     stage: Stage, shapes: Sequence[str], positions: Float[np.ndarray, "o t 2"]
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Draws objects at any positions; those that overlap combine by the brighter pixel.
+    """Draws objects at any positions. Where objects overlap, the brighter pixel counts.
 
     An arm points away from the centre of the canvas.
 
+    Args:
+        stage: the canvas and the motion.
+        shapes: shape of each object, a key of `SHAPES` or "arm".
+        positions: (y, x) of each object in each frame.
+
     Returns:
-      Grey values, 0 (black) to 255.
+        Grey values, 0 (black) to 255.
     """
     clip = np.zeros((positions.shape[1], stage.height, stage.width))
     for shape, at in zip(shapes, positions, strict=True):
@@ -223,9 +236,9 @@ def render(
 
 
 class Motions:
-    """A random-access source of clips; clip `i` is a function of (seed, split, i) alone.
+    """Gives random access to drawn clips. Clip `i` depends on (seed, split, i) alone.
 
-    Indexing gives an example: `video` uint8 [frames, height, width, channels], `caption` str, and
+    Indexing returns an example: `video` uint8 [frames, height, width, channels], `caption` str, and
     with `encode_text` also `text` float32 [l, d] and `text_mask` bool [l].
     """
 
@@ -239,18 +252,19 @@ class Motions:
         encode_text: EncodeText | None = None,
         length: int | None = None,
     ):
-        """
+        """Checks the arguments. Clips are drawn when they are read.
+
         Args:
-          split: "train" or "val", which draws other clips of the same kind.
-          stage: the canvas and the motion.
-          frames: frames in a clip.
-          channels: the grey value is repeated over them.
-          seed: 0 or above; another seed gives other clips.
-          encode_text: from a list of n captions to states [n, l, d] and mask [n, l].
-          length: clips in the source; by default 1,000,000 for train and 1,000 for val.
+            split: "train", or "val" for other clips of the same kind.
+            stage: the canvas and the motion.
+            frames: frames in each clip.
+            channels: channels of each clip, over which the grey value is repeated.
+            seed: seed of the clips, 0 or above.
+            encode_text: encodes a list of n captions to states [n, l, d] and mask [n, l].
+            length: clips in the source; None means 1,000,000 for train and 1,000 for val.
 
         Raises:
-          UserError: an unknown split, or a value out of range.
+            UserError: the split is unknown, or a value is out of range.
         """
         if split not in _SPLITS:
             raise UserError(f"motions have no split {split!r}; choose from {', '.join(_SPLITS)}")
@@ -287,10 +301,10 @@ class Motions:
         return example
 
     def truth(self, i: int) -> Truth:
-        """What moves in clip `i`, and where it is, without drawing it.
+        """Returns the objects of clip `i` and their positions without drawing the clip.
 
         Raises:
-          IndexError: `i` is not in 0..length-1.
+            IndexError: `i` is not in 0..length-1.
         """
         movers = self.movers(i)
         placed = [place(self.stage, mover, self.frames) for mover in movers]
@@ -303,14 +317,14 @@ class Motions:
         )
 
     def movers(self, i: int) -> tuple[Mover, ...]:
-        """The objects of clip `i`, in the order of the caption.
+        """Returns the objects of clip `i` in the order of the caption.
 
         Raises:
-          IndexError: `i` is not in 0..length-1.
+            IndexError: `i` is not in 0..length-1.
         """
         if not 0 <= i < self.length:
             raise IndexError(f"clip {i} of {self.length}")
-        # Words of a SeedSequence, which stay the same in every NumPy (see moving_digits).
+        # Words of a SeedSequence are the same in every version of NumPy (see moving_digits).
         entropy = np.random.SeedSequence([self.seed, _SPLITS[self.split], int(i)])
         words = entropy.generate_state(2 * _WORDS, np.uint64).tolist()
         return MOTIONS[self.stage.motion].draw(self.stage, words)
@@ -326,7 +340,7 @@ def _draw_glide(stage: Stage, words: list[int]) -> tuple[Mover, ...]:
 
 def _draw_cross(stage: Stage, words: list[int]) -> tuple[Mover, ...]:
     (first,) = _draw_glide(stage, words)
-    # Along the same line, or they would not meet.
+    # The second object moves along the same line, so that the two meet.
     shape, _, phase, _, speed_word = words[_WORDS:]
     shape = _pick([shape for shape in SHAPES if shape != first.shape], shape)
     direction = OPPOSITE[first.direction]
@@ -365,7 +379,7 @@ def _place_rotate(stage: Stage, mover: Mover, phase: np.ndarray):
     angle = sign * 2 * np.pi * phase
     towards = np.stack([np.sin(angle), np.cos(angle)], -1)
     onwards = sign * np.stack([np.cos(angle), -np.sin(angle)], -1)
-    # The middle of the arm, which moves half as fast as its end.
+    # The position is the arm's middle, which moves half as fast as its end.
     return np.array(stage.centre) + towards * stage.arm / 2, onwards * mover.speed / 2
 
 
@@ -385,7 +399,7 @@ def _mover(stage, shape, direction, axis, phase, across, speed_word) -> Mover:
 
 
 def _across(stage: Stage, axis: int, word: int) -> float:
-    """The row or column to move along: a whole pixel, so that its pixels are sharp."""
+    """Draws the row or column to move along: a whole pixel, so that the object is sharp."""
     if stage.motion == "bounce" and len(stage.axes) == 2:
         least, largest = (math.ceil(stage.walls(1 - axis)[0]), math.floor(stage.walls(1 - axis)[1]))
         return float(least + word % (largest - least + 1))
@@ -399,7 +413,7 @@ def _phrase(mover: Mover) -> str:
 
 
 def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """[t, h, w]: a bar from the centre of the canvas outwards, around its middle `at` [t, 2]."""
+    """Draws a bar [t, h, w] from the canvas centre outwards, whose middle is at `at` [t, 2]."""
     y, x = (at - stage.centre).T[:, :, None, None]
     length = np.maximum(np.hypot(y, x), 1e-9)
     outwards, sideways = (dy * y + dx * x) / length, (dx * y - dy * x) / length
@@ -409,25 +423,35 @@ def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> n
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
-    """1 within an edge (negative distances, in pixels), 0 outside, with a soft step between."""
+    """Returns the coverage at a distance from an edge: 1 inside (below 0), 0 outside, softly."""
     return 0.5 - 0.5 * np.tanh(distance / (2 * _EDGE))
 
 
 def _around(offset: np.ndarray, extent: int) -> np.ndarray:
-    """Signed distance on a torus, in -extent/2..extent/2."""
+    """Wraps an offset on a torus to the signed distance in -extent/2..extent/2."""
     return (offset + extent / 2) % extent - extent / 2
 
 
 def _fraction(word: int) -> float:
+    """Maps a random word of 64 bits to 0..1."""
     return word / 2**64
 
 
 def _pick(choices, word: int) -> str:
+    """Chooses an entry by a random word."""
     return tuple(choices)[word % len(choices)]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Motion:
+    """Implements one motion.
+
+    Attributes:
+        on_torus: objects wrap around the edges of the canvas.
+        draw: draws the objects of a clip from random words.
+        place: returns positions and velocities [t, 2] of an object at phases [t].
+    """
+
     on_torus: bool
     draw: Callable[[Stage, list[int]], tuple[Mover, ...]]
     place: Callable[[Stage, Mover, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -1,8 +1,8 @@
-"""Real handwritten digits that move over a black canvas: endless clips with true captions.
+"""Draws handwritten digits that move over a black canvas: endless clips with true captions.
 
 The digits are the 1,797 8x8 images of scikit-learn's `load_digits`, so nothing is downloaded. Each
-moves at constant velocity and wraps around the edges of the canvas (a torus), so that what the
-caption says of the first frame holds for the last, however long the clip.
+digit moves at constant velocity and wraps around the edges of the canvas (a torus). The caption is
+therefore true from the first frame to the last, however long the clip.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from stunet.errors import UserError
 
-# (dy, dx) of one pixel in that direction; rows count downwards.
+# (dy, dx) of one pixel in each direction. Rows count downwards.
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 # Pixels per frame at a speed factor of 1, by the caption's word. Digits start on whole pixels, so
 # that then only slow digits are interpolated, in every other frame.
@@ -31,15 +31,15 @@ EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class MovingDigit:
-    """What one digit of a clip is and does.
+    """Describes one digit of a clip and how it moves.
 
     Attributes:
-      digit: 0..9.
-      image: which of scikit-learn's 1,797 images draws it.
-      direction: a key of `DIRECTIONS`.
-      speed: a key of `SPEEDS`.
-      start: (y, x), the pixel of its top left corner in the first frame.
-      speed_factor: by how much it is faster than `SPEEDS` says.
+        digit: value of the digit, 0..9.
+        image: number of the digit's picture among scikit-learn's 1,797 images.
+        direction: a key of `DIRECTIONS`.
+        speed: a key of `SPEEDS`.
+        start: (y, x) of the pixel at the digit's top left corner in the first frame.
+        speed_factor: factor by which the digit is faster than `SPEEDS` says.
     """
 
     digit: int
@@ -51,7 +51,7 @@ class MovingDigit:
 
     @property
     def velocity(self) -> tuple[float, float]:
-        """(dy, dx) in pixels per frame."""
+        """Returns (dy, dx) in pixels per frame."""
         dy, dx = DIRECTIONS[self.direction]
         speed = SPEEDS[self.speed] * self.speed_factor
         return dy * speed, dx * speed
@@ -74,10 +74,10 @@ def render(
     width: int,
     digit_size: int = _NATIVE_SIZE,
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Draws a clip of `frames` frames; digits that overlap combine by the brighter pixel.
+    """Draws a clip of `frames` frames. Where digits overlap, the brighter pixel counts.
 
     Returns:
-      Grey values, 0 (black) to 255.
+        Grey values, 0 (black) to 255.
     """
     images = _digit_images(digit_size)
     clip = None
@@ -88,9 +88,9 @@ def render(
 
 
 class MovingDigits:
-    """A random-access source of clips; clip `i` is a function of (seed, split, i) alone.
+    """Gives random access to drawn clips. Clip `i` depends on (seed, split, i) alone.
 
-    Indexing gives an example: `video` uint8 [frames, height, width, channels], `caption` str, and
+    Indexing returns an example: `video` uint8 [frames, height, width, channels], `caption` str, and
     with `encode_text` also `text` float32 [l, d] and `text_mask` bool [l].
     """
 
@@ -109,25 +109,28 @@ class MovingDigits:
         length: int | None = None,
         speed_factor: float | int = 1.0,
     ):
-        """
+        """Checks the arguments. Clips are drawn when they are read.
+
         Args:
-          split: "train", or "val", which draws its digits with other handwritten images (a tenth
-            of each class).
-          frames: frames in a clip.
-          height: rows of the canvas, in pixels.
-          width: columns of the canvas, in pixels.
-          channels: the grey value is repeated over them.
-          seed: 0 or above; another seed gives other clips of the same images.
-          encode_text: from a list of n captions to states [n, l, d] and mask [n, l].
-          digit_size: pixels on a side; 8 by default, larger ones are smoothly upscaled.
-          num_digits: digits in each clip.
-          styles: handwritten images of each class to draw from; 0 for all there are. Fewer are
-            learnt sooner.
-          length: clips in the source; by default 1,000,000 for train and 1,000 for val.
-          speed_factor: multiplies the speeds, which are 0.5, 1 and 2 pixels a frame.
+            split: "train", or "val", whose digits are drawn with other handwritten images (a tenth
+                of each class).
+            frames: frames in each clip.
+            height: rows of the canvas in pixels.
+            width: columns of the canvas in pixels.
+            channels: channels of each clip, over which the grey value is repeated.
+            seed: seed of the clips, 0 or above. Another seed gives other clips of the same images.
+            encode_text: encodes a list of n captions to states [n, l, d] and mask [n, l].
+            digit_size: height and width of a digit in pixels. None means 8; larger digits are
+                smoothly upscaled.
+            num_digits: digits in each clip.
+            styles: handwritten images of each class to draw from; 0 means all. Fewer images are
+                learnt sooner.
+            length: clips in the source; None means 1,000,000 for train and 1,000 for val.
+            speed_factor: factor for the speeds, which are 0.5, 1 and 2 pixels per frame.
 
         Raises:
-          UserError: an unknown split, a canvas smaller than a digit, or a value out of range.
+            UserError: the split is unknown, the canvas is smaller than a digit, or a value is out
+                of range.
         """
         digit_size = _NATIVE_SIZE if digit_size is None else digit_size
         if split not in _SPLITS:
@@ -182,17 +185,17 @@ class MovingDigits:
         return example
 
     def truth(self, i: int) -> tuple[MovingDigit, ...]:
-        """What moves in clip `i`, in the order of the caption, without drawing it.
+        """Returns the digits of clip `i`, in the order of the caption, without drawing the clip.
 
         Raises:
-          IndexError: `i` is not in 0..length-1.
+            IndexError: `i` is not in 0..length-1.
         """
         if not 0 <= i < self.length:
             raise IndexError(f"clip {i} of {self.length}")
         images = _split_images(self.split, self.styles)
         labels = _load_digits()[1]
-        # SeedSequence's words are promised to stay the same in every NumPy, which the methods of
-        # Generator are not, and they cost a tenth of one. Five words place one digit.
+        # NumPy promises that SeedSequence's words stay the same in every version, unlike the
+        # methods of Generator. They also cost a tenth of the time. Five words place one digit.
         entropy = np.random.SeedSequence([self.seed, _SPLITS[self.split], int(i)])
         words = entropy.generate_state(5 * self.num_digits, np.uint64).tolist()
         digits = []
@@ -215,7 +218,7 @@ class MovingDigits:
 def _render_one(
     image: np.ndarray, digit: MovingDigit, frames: int, height: int, width: int
 ) -> np.ndarray:
-    """[t, h, w] uint8: the digit's first frame, shifted around the torus along its one axis."""
+    """Draws one digit [t, h, w]: its first frame, shifted around the torus along one axis."""
     size = len(image)
     y, x = digit.start
     rows = (np.arange(y, y + size) % height)[:, None]
@@ -224,7 +227,7 @@ def _render_one(
     canvas[rows, columns] = image
     dy, dx = digit.velocity
     if dy:
-        # Moving along the columns of the transpose, so that one axis is enough below.
+        # A vertical motion moves along the columns of the transpose, so one axis suffices below.
         canvas = np.ascontiguousarray(canvas.T)
     shift = np.arange(frames) * (dy or dx)
     whole = np.floor(shift).astype(np.int64)
@@ -233,7 +236,7 @@ def _render_one(
     source = (np.arange(extent) - whole[:, None]) % extent
     clip = canvas[:, source]  # [across, t, along]
     if fraction.any():
-        beyond = canvas[:, source - 1]  # index -1 wraps around, as it should
+        beyond = canvas[:, source - 1]  # Index -1 wraps around the torus.
         weight = fraction[:, None]
         clip = (clip * (1 - weight) + beyond * weight + 0.5).astype(np.uint8)
     return np.ascontiguousarray(clip.transpose(1, 2, 0) if dy else clip.transpose(1, 0, 2))
@@ -241,8 +244,8 @@ def _render_one(
 
 @functools.cache
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [1797, 8, 8], 0..255, and labels int [1797]."""
-    # Imported late: scikit-learn takes a second, which other sources should not pay.
+    """Loads images uint8 [1797, 8, 8], 0..255, and labels int [1797]."""
+    # Importing scikit-learn takes a second, which other sources should not cost.
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -251,7 +254,7 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _digit_images(size: int) -> np.ndarray:
-    """uint8 [1797, size, size]."""
+    """Returns the images resized to uint8 [1797, size, size]."""
     images = _load_digits()[0]
     if size == _NATIVE_SIZE:
         return images
@@ -266,12 +269,16 @@ def _digit_images(size: int) -> np.ndarray:
 
 @functools.cache
 def _split_images(split: str, styles: int) -> np.ndarray:
-    """The images of a split: every tenth of each class is held out, of the rest the first few."""
+    """Returns the numbers of a split's images.
+
+    Every tenth image of each class is held out for "val". `styles` limits a class to its first
+    images.
+    """
     labels = _load_digits()[1]
     chosen = []
     for digit in range(10):
         images = np.flatnonzero(labels == digit)
         held_out = np.arange(len(images)) % _HELD_OUT_EVERY == 0
-        of_split = images[held_out if split == "val" else ~held_out]
-        chosen.append(of_split[: styles or None])
+        candidates = images[held_out if split == "val" else ~held_out]
+        chosen.append(candidates[: styles or None])
     return np.sort(np.concatenate(chosen))

@@ -1,4 +1,4 @@
-"""Motions: what is drawn is where the truth says, and the captions say so too."""
+"""Drawn objects are where the truth and the caption say."""
 
 import dataclasses
 import math
@@ -35,13 +35,13 @@ def source(motion="glide", *, split="train", frames=16, seed=0, length=None, **o
 
 
 def alone(clips: Motions, i: int, o: int) -> np.ndarray:
-    """[t, h, w]: clip i with its object o only."""
+    """Draws clip i with its object o only, [t, h, w]."""
     truth = clips.truth(i)
     return render(clips.stage, [truth.movers[o].shape], truth.positions[o : o + 1]).astype(float)
 
 
 def centre(clip: np.ndarray, axis: int) -> np.ndarray:
-    """[t]: where the brightness lies along an axis of a torus, by its first Fourier mode."""
+    """Returns the centre of brightness [t] along an axis of a torus, by the first Fourier mode."""
     profile = clip.sum(axis=2 if axis == 0 else 1)
     extent = profile.shape[1]
     return -np.angle(np.fft.fft(profile, axis=1)[:, 1]) * extent / (2 * np.pi) % extent
@@ -52,7 +52,7 @@ def apart(a, b, extent) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("motion", "height"), KINDS)
-def test_what_is_drawn_lies_where_the_truth_says(motion, height):
+def test_drawn_objects_lie_where_the_truth_says(motion, height):
     clips = source(motion, height=height, spread=0.4)
     for i in range(30):
         for o, positions in enumerate(clips.truth(i).positions):
@@ -63,7 +63,7 @@ def test_what_is_drawn_lies_where_the_truth_says(motion, height):
                     np.testing.assert_array_equal(positions[:, axis], (height - 1) / 2)
                     continue
                 found = centre(drawn, axis)
-                # At a wall the last of an object's soft edge is cut off.
+                # A wall cuts off the end of an object's soft edge.
                 within = 0.07 if motion == "bounce" else 0.03
                 assert apart(found, positions[:, axis], extent).max() < within
 
@@ -73,7 +73,7 @@ def test_velocities_are_the_slopes_of_the_positions(motion, height):
     clips = source(motion, height=height, spread=0.4)
     for i in range(30):
         for mover in clips.movers(i):
-            # Fine steps, so that the slope is that at the frame; walls are met between two of them.
+            # Small steps give the slope at the frame. A bounce lies between two frames.
             times = mover.phase + np.array([0.3, 0.3 + 1e-6]) / mover.period
             at, velocity = MOTIONS[motion].place(clips.stage, mover, times)
             np.testing.assert_allclose((at[1] - at[0]) / 1e-6, velocity[0], atol=1e-3)
@@ -94,7 +94,7 @@ def test_objects_are_back_after_a_period_and_not_before(motion, height):
 
 
 def test_captions_say_which_way_the_pixels_move():
-    said = set()
+    seen = set()
     for i in range(80):
         clips = source("glide", frames=4)
         shape, direction = re.fullmatch(r"a (\w+) gliding (\w+)", clips[i]["caption"]).groups()
@@ -102,11 +102,11 @@ def test_captions_say_which_way_the_pixels_move():
         position = centre(clips[i]["video"][..., 0].astype(float), axis)
         step = (np.diff(position) + 8) % 16 - 8
         np.testing.assert_allclose(step, sign * 1.3, atol=0.05)
-        said.add((shape, direction))
-    assert len(said) == len(SHAPES) * len(DIRECTIONS)
+        seen.add((shape, direction))
+    assert len(seen) == len(SHAPES) * len(DIRECTIONS)
 
 
-def test_clockwise_is_what_a_viewer_calls_so():
+def test_clockwise_is_clockwise_on_a_screen():
     # From pointing right to pointing down, on a screen.
     arm = Mover("arm", "clockwise", speed=1, period=40, phase=0, across=0)
     positions, _ = place(stage("rotate"), arm, 11)
@@ -124,12 +124,12 @@ def test_balls_stay_between_the_walls_and_touch_both():
             axis = 0 if "up and down" in clips[i]["caption"] else 1
             lit = video.max(axis=2 - axis)
             assert min(lit[:, :2].max(), lit[:, -2:].max()) > 60
-            # On a torus, what passes one wall would come out of the other.
+            # On a torus, an object that passes one wall would appear at the other.
             assert np.minimum(lit[:, 0], lit[:, -1]).max() == 0
 
 
 @pytest.mark.parametrize("height", [16, 1])
-def test_two_objects_meet_go_on_and_differ(height):
+def test_two_objects_of_different_shapes_pass_each_other(height):
     clips = source("cross", height=height, spread=0.3, frames=16)
     for i in range(30):
         first, second = clips.movers(i)
@@ -137,7 +137,7 @@ def test_two_objects_meet_go_on_and_differ(height):
         truth = clips.truth(i)
         axis = DIRECTIONS[first.direction][0]
         between = apart(*truth.positions[:, :, axis], 16)
-        # Nearer than what they move in a frame: they have met.
+        # They come nearer than they move in a frame, so they have met.
         assert between.min() <= 0.5 * (first.speed + second.speed) + 1e-9
         np.testing.assert_array_equal(*truth.positions[:, :, 1 - axis])
         a, b = (np.sign(v[:, axis]) for v in truth.velocities)
@@ -153,11 +153,11 @@ def test_two_objects_meet_go_on_and_differ(height):
 
 @pytest.mark.parametrize("motion", ["glide", "cross", "bounce", "rotate"])
 def test_keyframes_cannot_tell_some_speeds_apart(motion):
-    """Forwards and backwards, at a period of twice the stride."""
+    """Forwards and backwards motion look the same at a period of twice the stride."""
     clips = source(motion, period=8, frames=17)
     mover = clips.movers(3)[0]
     length = mover.speed * mover.period
-    # The same place in the first frame, the other way.
+    # The other object starts at the same place and moves the other way.
     back = dataclasses.replace(mover, speed=length / (8 / 7), period=8 / 7)
     forth, back = (
         render(clips.stage, [m.shape], place(clips.stage, m, 17)[0][None]).astype(int)
@@ -194,10 +194,10 @@ def test_clips_are_a_function_of_seed_split_and_index():
         for i in range(20)
     }
     assert len(set(drawn.values())) == len(drawn)
-    # Another speed, or another canvas, keeps what is drawn: only the speed differs.
+    # Another speed setting changes the speed and nothing else.
     slow, fast = source(speed=1.0).movers(5)[0], source(speed=3.0).movers(5)[0]
     assert dataclasses.replace(slow, speed=3.0, period=16 / 3) == fast
-    # Runs that resume elsewhere must meet the same clips, so this may never change.
+    # A resumed run must see the same clips, so this may never change.
     (mover,) = source(seed=1, spread=0.5).movers(123_456)
     assert mover == Mover(
         shape="dot",
@@ -230,7 +230,7 @@ def test_shapes_lengths_and_colours():
         ({"width": 7}, "4 pixels on a canvas 7"),
         ({"size": 1}, "at least 2"),
         ({"motion": "rotate", "height": 1}, "8 rows.*1x16"),
-        ({"speed": 8}, r"0\.5 of a turn a frame.*below 8 pixels"),
+        ({"speed": 8}, r"0\.5 of a turn per frame.*below 8 pixels"),
         ({"speed": 7, "spread": 0.2}, r"below 6\.67 pixels"),
         ({"period": 2}, "the period must be above 2 frames"),
         ({"motion": "bounce", "speed": 11}, "below 11 pixels"),
@@ -239,7 +239,7 @@ def test_shapes_lengths_and_colours():
         ({"seed": -1}, "seed"),
     ],
 )
-def test_impossible_requests_say_why(options, message):
+def test_values_out_of_range_are_refused_with_a_reason(options, message):
     with pytest.raises(UserError, match=message):
         source(**options)
 

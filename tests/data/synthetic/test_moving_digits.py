@@ -1,3 +1,5 @@
+"""Moving digits: captions are true of the pixels, and clips are reproducible."""
+
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +16,7 @@ def source(**options) -> MovingDigits:
 
 
 def measured_velocity(clip: np.ndarray, axis: int) -> np.ndarray:
-    """Pixels moved from each frame to the next, by the phase of the first Fourier mode."""
+    """Returns the pixels moved from each frame to the next, by the first Fourier mode's phase."""
     profile = clip.astype(float).sum(axis=2 if axis == 1 else 1)
     mode = np.fft.fft(profile, axis=1)[:, 1]
     turn = np.angle(mode[1:] / mode[:-1])
@@ -25,21 +27,21 @@ def test_captions_say_how_the_pixels_move_in_every_frame():
     directions = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
     speeds = {", slowly": 0.5, "": 1.0, ", fast": 2.0}
     clips = source(height=16, width=24, frames=40)
-    said = set()
+    seen = set()
     for i in range(150):
         example = clips[i]
         digit, direction, adverb = re.fullmatch(
             r"an? (\d) moving (\w+)(, \w+)?", example["caption"]
         ).groups(default="")
-        said.add((direction, adverb))
+        seen.add((direction, adverb))
         dy, dx = np.multiply(directions[direction], speeds[adverb])
         clip = example["video"][..., 0]
-        # 0.05 px: what rounding to whole grey values may shift.
+        # Rounding to whole grey values may shift the centre by up to 0.05 px.
         np.testing.assert_allclose(measured_velocity(clip, axis=1), dy, atol=0.05)
         np.testing.assert_allclose(measured_velocity(clip, axis=2), dx, atol=0.05)
         (truth,) = clips.truth(i)
         assert (str(truth.digit), truth.velocity) == (digit, (dy, dx))
-    assert len(said) == 12
+    assert len(seen) == 12
 
 
 def test_a_digit_keeps_its_pixels_and_returns_after_one_turn_of_the_torus():
@@ -62,7 +64,7 @@ def test_clips_are_a_function_of_seed_split_and_index():
         for i in range(20)
     }
     assert len(set(drawn.values())) == len(drawn)
-    # Runs that resume elsewhere must meet the same clips, so this may never change.
+    # A resumed run must see the same clips, so this may never change.
     assert source(seed=1, num_digits=2).truth(123_456) == (
         MovingDigit(digit=0, image=1563, direction="right", speed="fast", start=(10, 10)),
         MovingDigit(digit=7, image=240, direction="up", speed="", start=(13, 9)),
@@ -110,7 +112,7 @@ def test_larger_digits_are_the_same_handwriting():
     large = render([digit], 1, 32, 32, digit_size=32)[0]
     shrunk = large.reshape(8, 4, 8, 4).mean((1, 3))
     assert np.corrcoef(small.ravel(), shrunk.ravel())[0, 1] > 0.98
-    # Smooth: neighbouring pixels differ by much less than in the original.
+    # The upscaling is smooth: neighbouring pixels differ by much less than in the original.
     assert np.abs(np.diff(large.astype(int))).max() < 0.5 * np.abs(np.diff(small.astype(int))).max()
 
 
@@ -125,7 +127,7 @@ def test_shapes_and_lengths():
         source(length=3)[3]
 
 
-def test_text_is_that_of_the_caption():
+def test_text_states_are_those_of_the_caption():
     def encode(captions):
         states = np.array([[[len(c)] for _ in range(4)] for c in captions], np.float32)
         return states, np.ones(states.shape[:2], bool)
@@ -147,7 +149,7 @@ def test_text_is_that_of_the_caption():
         ({"seed": -1}, "seed"),
     ],
 )
-def test_impossible_requests_say_why(options, message):
+def test_values_out_of_range_are_refused_with_a_reason(options, message):
     with pytest.raises(UserError, match=message):
         source(**options)
 

@@ -1,0 +1,89 @@
+"""A wheel works without the checkout that it was built from."""
+
+import email
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import stunet
+
+CHECKOUT = pathlib.Path(__file__).parents[1]
+BUILT_FROM = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "stunet", "experiments")
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> pathlib.Path:
+    """A folder that holds what the wheel installs, and nothing else."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in BUILT_FROM:
+        if (CHECKOUT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(CHECKOUT / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(CHECKOUT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    command += ["--no-index", "--quiet", "--wheel-dir", str(out), str(source)]
+    subprocess.run(command, check=True)
+    (wheel,) = out.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(out / "site")
+    return out / "site"
+
+
+def run(installed: pathlib.Path, folder: pathlib.Path, *command: str) -> str:
+    """Runs Python in `folder` with the wheel's stunet; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_every_experiment(installed):
+    def names(root: pathlib.Path) -> set[str]:
+        return {p.relative_to(root).as_posix() for p in root.rglob("*.py")}
+
+    assert names(installed / "stunet" / "experiments") == names(CHECKOUT / "experiments")
+    modules = {n for n in names(installed / "stunet") if not n.startswith("experiments/")}
+    assert modules == names(CHECKOUT / "stunet")
+    assert {p.name.split("-")[0] for p in installed.iterdir()} == {"stunet"}
+
+
+def test_the_wheel_finds_its_own_experiments_from_any_folder(installed, tmp_path):
+    program = """
+import stunet
+from stunet import configs
+from stunet.configs import experiments
+from stunet.sweep import members
+print(stunet.__file__)
+for entry in experiments.shipped().values():
+    print(entry.path)
+# This one starts from another, and this sweep from an experiment.
+print(configs.load("cascade_keyframes").data.stride, len(members.load("temporal_resize_init")))
+"""
+    *files, last = run(installed, tmp_path, "-c", program).splitlines()
+    assert len(files) == len(list((CHECKOUT / "experiments").rglob("*.py")))
+    assert all(pathlib.Path(file).is_relative_to(installed) for file in files)
+    assert last == "5 6"
+
+
+def test_the_metadata_suit_a_package_index(installed):
+    (file,) = installed.glob("*.dist-info/METADATA")
+    metadata = email.message_from_string(file.read_text())
+    assert metadata["Version"] == stunet.__version__
+    text = metadata.get_payload()
+    assert text.startswith("# ")
+    assert len(text) > 1000
+    # An index has no files of the repository to link to.
+    assert all(link.startswith(("http", "#")) for link in re.findall(r"]\(([^)]*)\)", text))
