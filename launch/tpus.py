@@ -7,6 +7,7 @@ import re
 
 from local import at_least
 
+from stunet.commands.parsing import Parser
 from stunet.errors import UserError, choose
 from stunet.plan.topology_names import to_shape
 
@@ -95,15 +96,44 @@ def parse(topology: str) -> Slice:
     return Slice(generation, shape, chips, chips // of_a_host)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Adds the arguments that describe the TPUs, which every service for TPUs needs."""
-    parser.add_argument(
-        "--topology", required=True, help="as `stunet plan` takes it: v5p:4x4x4, v6e:16x16"
+    parser.required.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="slice of TPUs, as for stunet plan: v5p-128 or v5p:4x4x4",
     )
-    parser.add_argument(
-        "--slices", type=at_least(1), default=1, help="of that topology, as mesh.slice says (1)"
+    parser.options.add_argument(
+        "--slices",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="number of slices, the mesh.slice of the config (default %(default)s)",
     )
-    parser.add_argument("--spot", action="store_true", help="chips that may be taken away")
+    parser.options.add_argument(
+        "--spot", action="store_true", help="use cheaper chips that may be preempted"
+    )
+
+
+def add_image(parser: Parser) -> None:
+    """Adds the container image."""
+    parser.required.add_argument(
+        "--image",
+        required=True,
+        metavar="IMAGE",
+        help="container image, built from launch/Dockerfile and pushed to a registry",
+    )
+
+
+def add_place(parser: Parser) -> None:
+    """Adds the project and the zone of Google Cloud."""
+    parser.required.add_argument(
+        "--project", required=True, metavar="ID", help="project of Google Cloud"
+    )
+    parser.required.add_argument(
+        "--zone", required=True, metavar="ZONE", help="zone that has the TPUs, such as us-east5-a"
+    )
 
 
 def devices(arguments: argparse.Namespace) -> tuple[int, int]:

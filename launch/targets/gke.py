@@ -8,6 +8,18 @@ import tpus
 import yaml
 from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "create a JobSet on Google Kubernetes Engine with kubectl"
+
+EXAMPLES = (
+    "launch/submit.py gke --name base --topology v5p-128 --image IMAGE "
+    "-- stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base",
+    "launch/submit.py gke --name resize --topology v6e:1x1 --image IMAGE --dry-run "
+    "-- stunet sweep --config experiments/sweeps/temporal_resize_init.py "
+    "--workdir gs://BUCKET/runs/resize",
+)
+
 ON_BUCKETS = True
 
 devices = tpus.devices
@@ -22,16 +34,24 @@ _SIDECAR = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     tpus.add_arguments(parser)
-    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
-    parser.add_argument("--namespace", default="default", help="of Kubernetes")
-    parser.add_argument(
+    tpus.add_image(parser)
+    parser.options.add_argument(
+        "--namespace",
+        default="default",
+        metavar="NAME",
+        help="namespace of Kubernetes (default %(default)s)",
+    )
+    parser.options.add_argument(
         "--service-account",
         default="default",
-        help="of Kubernetes, which may read and write the buckets",
+        metavar="NAME",
+        help="account of Kubernetes that may read and write the buckets (default %(default)s)",
     )
-    parser.add_argument("--queue", help="local queue of Kueue, if the cluster has it")
+    parser.options.add_argument(
+        "--queue", metavar="NAME", help="local queue of Kueue, if the cluster has Kueue"
+    )
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

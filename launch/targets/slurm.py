@@ -6,6 +6,17 @@ import bash
 from jobs import GRACE_SECONDS, Job
 from local import at_least
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "submit a batch job, with a process for each GPU, to a cluster under SLURM"
+
+EXAMPLES = (
+    "launch/submit.py slurm --name base --nodes 8 --gpus 8 "
+    "-- stunet train --config experiments/lumiere_base.py --workdir runs/base",
+    "launch/submit.py slurm --name short --gpus 1 --time 2:00:00 --partition gpu --dry-run "
+    "-- stunet train --config experiments/quickstart.py --workdir runs/quickstart",
+)
+
 ON_BUCKETS = False
 
 _BATCH = """\
@@ -24,15 +35,34 @@ exit "$status"
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nodes", type=at_least(1), default=1, help="of the cluster (1)")
-    parser.add_argument("--gpus", type=at_least(1), required=True, help="of a node")
-    parser.add_argument(
-        "--cpus", type=at_least(1), help="for each GPU's process (as the cluster has it)"
+def add_arguments(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--gpus", type=at_least(1), required=True, metavar="N", help="GPUs in each node"
     )
-    parser.add_argument("--time", help="limit, as SLURM writes it: 1-12:00:00 (the partition's)")
-    parser.add_argument("--partition", help="that has such nodes (the cluster's default)")
-    parser.add_argument("--account", help="to charge (the user's default)")
+    parser.options.add_argument(
+        "--nodes",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="nodes of the cluster (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--cpus",
+        type=at_least(1),
+        metavar="N",
+        help="CPUs for the process of each GPU (default: the cluster's)",
+    )
+    parser.options.add_argument(
+        "--time",
+        metavar="TIME",
+        help="time limit as SLURM writes it, such as 1-12:00:00 (default: the partition's)",
+    )
+    parser.options.add_argument(
+        "--partition", metavar="NAME", help="partition with such nodes (default: the cluster's)"
+    )
+    parser.options.add_argument(
+        "--account", metavar="NAME", help="account to charge (default: the user's)"
+    )
 
 
 def devices(arguments: argparse.Namespace) -> tuple[int, int]:

@@ -7,6 +7,18 @@ import bash
 import tpus
 from jobs import GCSFUSE_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "ask Google Cloud for TPU VMs, and run the command on each of their hosts"
+
+EXAMPLES = (
+    "launch/submit.py tpu --name base --topology v5p-128 --project PROJECT --zone ZONE "
+    "--image IMAGE -- stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base",
+    "launch/submit.py tpu --name base --topology v6e-64 --project PROJECT --zone ZONE "
+    "--image IMAGE --spot --dry-run -- stunet train --config experiments/lumiere_base.py "
+    "--workdir gs://BUCKET/runs/base",
+)
+
 ON_BUCKETS = True
 
 devices = tpus.devices
@@ -85,16 +97,21 @@ echo {lost} >&2
 exit 1"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     tpus.add_arguments(parser)
-    parser.add_argument("--project", required=True, help="of Google Cloud")
-    parser.add_argument("--zone", required=True, help="that has such TPUs")
-    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
-    parser.add_argument(
+    tpus.add_place(parser)
+    tpus.add_image(parser)
+    parser.options.add_argument(
         "--service-account",
-        help="of the VMs: may use the buckets, pull the image and delete TPUs (the project's)",
+        metavar="EMAIL",
+        help="account of the VMs, which may use the buckets, pull the image and delete TPUs "
+        "(default: the project's)",
     )
-    parser.add_argument("--runtime", help="version of the VMs' software (the generation's)")
+    parser.options.add_argument(
+        "--runtime",
+        metavar="VERSION",
+        help="version of the VMs' software, such as v2-alpha-tpuv6e (default: the generation's)",
+    )
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

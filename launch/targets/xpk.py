@@ -7,17 +7,31 @@ import bash
 import tpus
 from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "create a workload on a GKE cluster that xpk has made"
+
+EXAMPLES = (
+    "launch/submit.py xpk --name base --topology v5p-128 --cluster CLUSTER --project PROJECT "
+    "--zone ZONE --image IMAGE -- stunet train --config experiments/lumiere_base.py "
+    "--workdir gs://BUCKET/runs/base",
+    "launch/submit.py xpk --name base --topology v6e-64 --cluster CLUSTER --project PROJECT "
+    "--zone ZONE --image IMAGE --dry-run -- stunet train --config experiments/lumiere_base.py "
+    "--workdir gs://BUCKET/runs/base",
+)
+
 ON_BUCKETS = True
 
 devices = tpus.devices
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     tpus.add_arguments(parser)
-    parser.add_argument("--cluster", required=True, help="made by xpk")
-    parser.add_argument("--project", required=True, help="of Google Cloud")
-    parser.add_argument("--zone", required=True, help="of the cluster")
-    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
+    parser.required.add_argument(
+        "--cluster", required=True, metavar="NAME", help="cluster that xpk has made"
+    )
+    tpus.add_place(parser)
+    tpus.add_image(parser)
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

@@ -20,9 +20,9 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--protocol",
         type=pathlib.Path,
-        metavar="FILE",
-        help="file of prompts and real clips to compare with, such as "
-        "experiments/ucf101_zero_shot.py (default: held-out clips of the run's own data)",
+        metavar="NAME",
+        help="prompts and real clips to compare with: a protocol that comes with stunet, such as "
+        "ucf101_zero_shot, or a Python file with get_protocol() (default: held-out clips of the run's own data)",
     )
     parser.options.add_argument(
         "--num",

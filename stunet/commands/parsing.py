@@ -125,7 +125,7 @@ class Command:
     def parser(self, prog: str) -> Parser:
         """Returns the parser of the command, which is called `prog` on the command line."""
         epilog = _shown_examples(self.examples)
-        parser = Parser(prog, description=f"{self.summary}.", epilog=epilog)
+        parser = Parser(prog, description=_sentence(self.summary), epilog=epilog)
         self.add_arguments(parser)
         return parser
 
@@ -155,7 +155,7 @@ class Group:
     def help(self, prog: str) -> str:
         """Returns the help of the group, which is called `prog` on the command line."""
         word, width = self.kind.upper(), max(map(len, [*self.commands, "-h, --help"])) + 2
-        lines = [f"usage: {prog} {word} ...", "", f"{self.summary}.", "", f"{self.kind}s:"]
+        lines = [f"usage: {prog} {word} ...", "", _sentence(self.summary), "", f"{self.kind}s:"]
         lines += [f"  {name:{width}}{one.summary}" for name, one in self.commands.items()]
         options = {"-h, --help": "show this help and exit"}
         options |= {flag: text for flag, (text, _) in self.options.items()}
@@ -211,6 +211,10 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
     except UserError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."
 
 
 def _shown_examples(examples: Sequence[str]) -> str:

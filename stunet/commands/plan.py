@@ -1,4 +1,4 @@
-"""`stunet plan`: predicts whether a run fits a TPU topology, and how fast it is."""
+"""`stunet plan`: predicts whether a run fits TPUs or this machine, and how fast it is."""
 
 import argparse
 import contextlib
@@ -15,8 +15,9 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="experiment file, such as experiments/lumiere_base.py, or the config.json of a run",
+        metavar="NAME",
+        help="experiment that comes with stunet, such as lumiere_base; or a Python file with "
+        "get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--topology",
@@ -94,12 +95,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "predict whether a run fits a TPU topology, or this machine, and how fast it is",
+    "predict whether a run fits TPUs or this machine, and how fast",
     add_arguments,
     run,
     (
-        "stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only",
-        "stunet plan --config experiments/quickstart.py --topology local "
-        "--config.train.batch_size=8",
+        "stunet plan --config lumiere_base --topology v5p-128 --memory-only",
+        "stunet plan --config quickstart --topology local --config.train.batch_size=8",
     ),
 )

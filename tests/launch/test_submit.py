@@ -404,7 +404,7 @@ def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, comma
         command = (*command, "--workdir=gs://bucket/a")
     done = submit(target, *arguments, command=command)
     assert done.returncode == 1
-    assert done.stderr.startswith("launch/submit.py: ")
+    assert done.stderr.startswith(f"launch/submit.py {target}: ")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
