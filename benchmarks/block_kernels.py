@@ -48,9 +48,12 @@ def main() -> None:
     if piece is None:
         parser.error(f"no block is called {arguments.block!r}; there are {', '.join(found)}")
 
-    chip, devices = chips.devices(arguments.topology)
+    topology = chips.find(arguments.topology)
+    chip, devices = topology.chip, topology.devices
+    if not devices or topology.is_local:
+        parser.error("--topology must be TPUs: only their compiler estimates its kernels' time")
     mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis), chips.quiet():
+    with meshes.use(mesh, config.mesh.context_axis), chips.silence_stderr():
         text = costs.lower(piece, config, mesh).compile().as_text()
     kernels = [
         (

@@ -37,8 +37,8 @@ from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips
+from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan
-from stunet.plan.whole import abstract_batch
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
 
@@ -143,11 +143,12 @@ def main() -> None:
     set_up_jax()  # Its cache gives the step the program that was compiled for the plan.
     try:
         config = configs.load(arguments.config, overrides)
-        chip, devices = chips.devices("local")
-        plan = make_plan(config, chip, devices)
-        if plan.over:
-            raise UserError(f"the step does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB")
-        times, peak = measure(config, devices, arguments.warmup, arguments.steps)
+        topology = chips.find("local")
+        plan = make_plan(config, topology)
+        if plan.excess:
+            excess = plan.excess / 2**30
+            raise UserError(f"the step needs {excess:.2f} GiB more than {plan.chip} has")
+        times, peak = measure(config, topology.devices, arguments.warmup, arguments.steps)
     except UserError as error:
         sys.exit(f"train_step.py: {error}")
     print(report(plan, times, peak))

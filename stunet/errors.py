@@ -1,10 +1,14 @@
-"""The one exception for mistakes that a user can make and mend."""
+"""The exception for mistakes that a user can make and mend, and suggestions of what was meant."""
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
+
+# Two words are taken for one another from this share of equal letters on. Lower shares take "init"
+# for "inpaint" and "eta" for "beta1".
+_ALIKE = 0.76
 
 
 class UserError(Exception):
@@ -23,10 +27,19 @@ def choose(table: Mapping[str, Entry], name: str, what: str) -> Entry:
         what: what is being chosen, in the user's words, such as "sampler".
 
     Raises:
-        UserError: `name` is not in the table; the sentence lists what is.
+        UserError: `name` is not in the table. The sentence lists the choices.
     """
     if name in table:
         return table[name]
-    close = get_close_matches(name, table, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    nearest = closest(name, table)
+    hint = f"did you mean {nearest!r}? " if nearest else ""
     raise UserError(f"unknown {what} {name!r}; {hint}choose one of {', '.join(sorted(table))}")
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """Returns the candidate that is spelt nearly as `word`, or None if there is none."""
+    candidates = list(candidates)
+    found = difflib.get_close_matches(word, candidates, n=1, cutoff=_ALIKE)
+    # In short words, two letters in the wrong order leave too few in place: "fdv" for "fvd".
+    found += [candidate for candidate in candidates if sorted(candidate) == sorted(word)]
+    return found[0] if found else None

@@ -6,7 +6,15 @@ import re
 import pytest
 
 from stunet import configs
+from stunet.configs import suggestions, synonyms
 from stunet.errors import UserError
+
+# Names that are spelt a little like some key, and mean none.
+TRAPS = """
+    wandb hidden nesterov amsgrad verbose debug name notes version strict loss_scale crop flip
+    augment vae latent rope patchify bias qk_norm vocab temperature beam retries user email
+    region license author sigma eta codec canny dilation shift_size prompt shuffle
+"""
 
 
 def changed(**keys):
@@ -51,8 +59,9 @@ def test_written_config_reads_back(tmp_path):
         # Names of earlier versions.
         ({"mesh__clip": 4}, "'mesh.clip' is now called 'mesh.context'; use that name"),
         ({"mesh__clip_axis": "rows"}, "'mesh.clip_axis' is now called 'mesh.context_axis'"),
-        # The right name in the wrong group.
         ({"model__batch_size": 8}, "unknown key 'model.batch_size'; did you mean 'train.batch_"),
+        # What an experiment's file sets in a group that does not exist.
+        ({"optimizer__lr": 1e-3}, "unknown key 'optimizer.lr'; did you mean 'train.learning_rate"),
         ({"train__steps": 2.5}, "train.steps is 2.5; it must be a whole number"),
         ({"train__steps": True}, "train.steps is True; it must be a whole number"),
         ({"train__steps": 0}, "train.steps is 0; it must be at least 1"),
@@ -114,6 +123,108 @@ def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
         configs.check_data(config)
     configs.check_data(changed(data__source="clips", data__path="runs/clips"))
     configs.check_data(changed())
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        # By meaning, where the spelling misleads; in a group of another program, or in none.
+        ("train.lr", ["train.learning_rate"]),
+        ("optimizer.lr", ["train.learning_rate"]),
+        ("train.epochs", ["train.steps"]),
+        ("max_steps", ["train.steps"]),
+        ("sample.num_steps", ["sample.steps"]),
+        ("batch", ["train.batch_size"]),
+        ("bs", ["train.batch_size"]),
+        ("per_device_batch_size", ["train.batch_size"]),
+        ("n_frames", ["data.frames"]),
+        ("data.num_frames", ["data.frames"]),
+        ("resolution", ["data.height", "data.width"]),
+        ("data.image_size", ["data.height", "data.width"]),
+        ("model.width", ["model.channels"]),
+        ("optimizer", ["train.learning_rate", "train.beta1", "train.beta2", "train.weight_decay"]),
+        ("train.momentum", ["train.beta1"]),
+        ("ema.decay", ["train.ema_decay"]),
+        ("train.grad_clip", ["train.clip_norm"]),
+        ("cfg", ["sample.guidance_scale"]),
+        ("train.random_seed", ["seed"]),
+        ("mixed_precision", ["model.dtype"]),
+        ("num_gpus", ["mesh.data", "mesh.fsdp", "mesh.context", "mesh.tensor"]),
+        ("ici_tensor_parallelism", ["mesh.tensor"]),
+        ("save_every", ["checkpoint.every"]),
+        ("train.eval_every", ["log.validate_every"]),
+        ("log_every", ["log.every"]),
+        # The right name in the wrong group.
+        ("train.seed", ["seed"]),
+        ("lora_rank", ["lora.rank"]),
+        ("text.steps", ["train.steps", "profile.steps", "sample.steps"]),
+        # By words.
+        ("sample.percentile", ["sample.threshold_percentile"]),
+        # By spelling.
+        ("train.Learning-Rate", ["train.learning_rate"]),
+        ("train.learnig_rate", ["train.learning_rate"]),
+        ("modl.chanels", ["model.channels"]),
+        ("data.hieght", ["data.height"]),
+        ("data.fsp", ["data.fps"]),
+        ("trian", ["train"]),
+        # A key taken for a group.
+        ("model.dtype.compute", ["model.dtype"]),
+    ],
+)
+def test_unknown_keys_suggest_what_is_meant(key, meant):
+    message = str(suggestions.unknown_key(key))
+    assert message.startswith(f"unknown key '{key}'")
+    assert re.findall(r"'([^']+)'", message)[1:] == meant
+
+
+@pytest.mark.parametrize("name", TRAPS.split())
+def test_unknown_keys_suggest_no_nonsense(name):
+    for key in (name, f"train.{name}", f"model.{name}"):
+        message = str(suggestions.unknown_key(key))
+        assert "did you mean" not in message
+        assert not set(re.findall(r"'([^']+)'", message)[1:]) & set(dict(configs.fields()))
+        # But what to do instead.
+        assert message.removeprefix(f"unknown key '{key}'")
+
+
+def test_every_synonym_leads_to_keys_and_choices_that_exist():
+    known = dict(configs.fields())
+    names = [name for synonym in synonyms.SYNONYMS for name in synonym.names.split()]
+    assert len(names) == len(set(names))
+    # A name that is a key's own would never be looked up.
+    assert not set(names) & {key.replace(".", "_") for key in known}
+    assert not set(names) & {key.rpartition(".")[-1] for key in known}
+    for synonym in synonyms.SYNONYMS:
+        assert set(synonym.keys.split()) <= set(known)
+        assert synonym.keys or synonym.note
+    for key, choices in synonyms.CHOICES.items():
+        assert set(choices) <= set(known[key].metadata["choices"])
+        words = [word for of_choice in choices.values() for word in of_choice.split()]
+        assert len(words) == len(set(words))
+        assert not set(words) & set(known[key].metadata["choices"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("data.source", "video", "clips"),
+        ("data.source", "videos", "clips"),
+        ("data.source", "WebDataset", "clips"),
+        ("data.source", "moving-mnist", "moving_digits"),
+        ("model.dtype", "bf16", "bfloat16"),
+        ("diffusion.prediction", "epsilon", "eps"),
+        ("diffusion.prediction", "v_prediction", "v"),
+        ("sample.sampler", "dim", "ddim"),
+        ("sample.sampler", "euler", None),
+        ("model.activation", "relu", None),
+    ],
+)
+def test_wrong_choices_suggest_what_is_meant(key, value, meant):
+    group, name = key.split(".")
+    with pytest.raises(UserError) as raised:
+        configs.resolve({group: {name: value}})
+    hint = f"did you mean {meant!r}? " if meant else ""
+    assert str(raised.value).startswith(f"{key} is {value!r}; {hint}choose one of ")
 
 
 def test_overrides_of_the_command_line(tmp_path):

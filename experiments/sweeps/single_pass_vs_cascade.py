@@ -45,6 +45,18 @@ from stunet.train.flops import model_flops, sampling_flops
 
 SEEDS = (0, 1, 2)
 
+# Names in the report.
+LABELS = {
+    "single_pass": "single pass",
+    "windowed": "windowed cascade",
+    "global": "global cascade",
+    "windowed_true": "windowed cascade on true keyframes",
+    "global_true": "global cascade on true keyframes",
+    "keyframes": "keyframe network",
+    "windowed_tsr": "windowed super-resolution",
+    "global_tsr": "global super-resolution",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -105,14 +117,20 @@ def get_sweep(size="cpu"):
     chosen, entries = SIZES[size], []
     for group, (motion, period) in chosen.motions.items():
         base = replace(_base(chosen), {"data.motion": motion, "data.period": period})
+        title = f"{group.replace('_', ', ')} motion"
         networks = _networks(base, chosen)
         steps = _sampling_steps(networks)
         for seed in SEEDS:
             entries += [
-                Member(f"{group},{name},seed={seed}", replace(config, {"seed": seed}), group)
+                Member(
+                    f"{group},{name},seed={seed}",
+                    replace(config, {"seed": seed}),
+                    title,
+                    LABELS[name],
+                )
                 for name, config in networks.items()
             ]
-            entries += _evaluations(group, seed, steps, chosen.clips)
+            entries += _evaluations(group, title, seed, steps, chosen.clips)
     return entries
 
 
@@ -188,7 +206,7 @@ def _sampling_steps(networks):
     return found
 
 
-def _evaluations(group, seed, steps, clips):
+def _evaluations(group, title, seed, steps, clips):
     def at(name):
         return f"{group},{name},seed={seed}"
 
@@ -196,7 +214,8 @@ def _evaluations(group, seed, steps, clips):
         command = ("evaluate", "--workdir", f"{{sweep}}/{at(after[0])}", *options)
         command += ("--num", str(clips), "--out", f"{{sweep}}/{at(out)}")
         needed = tuple(map(at, after))
-        return Step(at(name), command, needed, f"{at(out)}/evaluation.json", group)
+        makes, label = f"{at(out)}/evaluation.json", LABELS.get(name, "")
+        return Step(at(name), command, needed, makes, title, label)
 
     found = [evaluate("single_pass_evaluation", "single_pass", ["single_pass"])]
     for name, count in steps.items():

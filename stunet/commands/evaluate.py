@@ -22,7 +22,8 @@ def add_arguments(parser: Parser) -> None:
         type=pathlib.Path,
         metavar="NAME",
         help="prompts and real clips to compare with: a protocol that comes with stunet, such as "
-        "ucf101_zero_shot, or a Python file with get_protocol() (default: held-out clips of the run's own data)",
+        "ucf101_zero_shot, or a Python file with get_protocol() (default: held-out clips of the "
+        "run's own data)",
     )
     parser.options.add_argument(
         "--num",

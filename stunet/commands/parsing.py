@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
-import difflib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from stunet.commands import mistakes
 from stunet.errors import UserError, choose
 
 
@@ -52,12 +52,11 @@ class Parser(argparse.ArgumentParser):
             if argument == "--":
                 break
             if argument.startswith("--") and not self._knows(argument):
-                following = arguments[place + 1 : place + 2]
-                self.error(self._mistake(argument, following))
+                self._refuse(argument, arguments[place + 1 :])
         parsed, rest = self.parse_known_args(arguments)
         for argument in rest:
             if not self._sets_key(argument):
-                self.error(self._mistake(argument, ()))
+                self._refuse(argument, ())
         parsed.overrides = rest
         return parsed
 
@@ -94,11 +93,9 @@ class Parser(argparse.ArgumentParser):
         name = argument.partition("=")[0]
         return " " in name or name in self._option_string_actions or self._sets_key(argument)
 
-    def _mistake(self, argument: str, following: Sequence[str]) -> str:
-        name = argument.partition("=")[0]
-        close = difflib.get_close_matches(name, self._option_string_actions, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown argument {argument!r}{hint}"
+    def _refuse(self, argument: str, following: Sequence[str]) -> None:
+        flags = self._option_string_actions
+        self.error(mistakes.explain(argument, following, flags, self.takes_keys))
 
 
 def _shown(action: argparse.Action) -> str:

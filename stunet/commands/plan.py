@@ -1,13 +1,11 @@
-"""`stunet plan`: predicts whether a run fits TPUs or this machine, and how fast it is."""
+"""`stunet plan`: predicts whether a run fits TPUs or GPUs, and how fast it is."""
 
 import argparse
-import contextlib
 import os
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.errors import UserError
-from stunet.plan.topology_names import to_shape
 from stunet.progress import elapsed
 
 
@@ -22,17 +20,17 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--topology",
         required=True,
-        type=to_shape,
         metavar="NAME",
-        help="slice of TPUs as Google Cloud calls it, such as v5e-16, v6e-64 or v5p-128; or its "
-        "generation and shape, such as v5p:4x4x4; or local, for this machine's devices",
+        help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
+        "shape (v5p:4x4x4); or GPUs by their number in each host (rtx4090:1, a100-80gb:1, h100:8), "
+        "whose plan is an estimate; or local, for this machine's devices",
     )
     parser.options.add_argument(
         "--slices",
         type=shared.positive,
         default=1,
         metavar="N",
-        help="slices of that topology (default %(default)s)",
+        help="TPU slices of that topology, or hosts with such GPUs (default %(default)s)",
     )
     parser.options.add_argument(
         "--memory-only",
@@ -65,37 +63,34 @@ def run(arguments: argparse.Namespace) -> None:
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         }
     from stunet import configs
-    from stunet.plan import chips, costs, report, search
+    from stunet.plan import chips, report, search
     from stunet.plan.plan import make_plan
 
     config = configs.load(arguments.config, arguments.overrides)
-    chip, devices = chips.devices(arguments.topology, arguments.slices)
+    topology = chips.find(arguments.topology, arguments.slices)
+    target = f"{topology.count} x {topology.chip.name}"
     if arguments.search:
-        with elapsed(f"searching layouts for {len(devices)} x {chip.name}"):
-            found = search.rank(config, chip, len(devices), arguments.slices)
+        with elapsed(f"searching layouts for {target}"):
+            layouts = search.rank(config, topology)
         if not arguments.json:
-            print(report.ranking(found, chip), end="\n\n", flush=True)
-        config = found[0].applied(config)
-    topology = None if local else (arguments.topology, arguments.slices)
-    with (
-        elapsed(f"compiling for {len(devices)} x {chip.name}"),
-        contextlib.nullcontext()
-        if arguments.memory_only or local  # Only the compiler for TPUs estimates time.
-        else costs.Costs(config, *topology, scale=not arguments.every_block) as pieces,
-    ):
-        plan = make_plan(config, chip, devices, topology, pieces)
-    print(report.as_json(plan) if arguments.json else report.text(plan))
-    if plan.over:
-        message = f"the program does not fit {chip.name}, by {plan.over / 2**30:.2f} GiB"
-        if not local:
-            changes = search.remedy(config, plan.mesh, chip, arguments.slices)
+            print(report.ranking(layouts, topology), end="\n\n", flush=True)
+        config = layouts[0].apply_to(config)
+    with elapsed(f"{'compiling' if topology.devices else 'estimating'} for {target}"):
+        plan = make_plan(config, topology, not arguments.memory_only, arguments.every_block)
+    print(report.as_json(plan) if arguments.json else report.as_text(plan))
+    if plan.excess:
+        message = "by estimate, " if plan.estimated else ""
+        message += f"the program does not fit {plan.chip}: it needs "
+        message += f"{plan.excess / 2**30:.2f} GiB more than a chip has"
+        if not topology.is_local:
+            overrides = search.suggest_overrides(config, plan.mesh, topology)
             message += "; by estimate, "
-            message += f"it would with {' '.join(changes)}" if changes else "no layout would"
+            message += f"it fits with {' '.join(overrides)}" if overrides else "no layout fits"
         raise UserError(message)
 
 
 COMMAND = Command(
-    "predict whether a run fits TPUs or this machine, and how fast",
+    "predict whether a run fits TPUs or GPUs, and how fast it trains",
     add_arguments,
     run,
     (

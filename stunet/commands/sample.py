@@ -125,7 +125,8 @@ def _add_inpaint(parser: Parser) -> None:
         "--mask",
         type=pathlib.Path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where to paint; or give --box",
+        help="video of the same size, length and rate as --video, white where to paint; or give "
+        "--box",
     )
     hole.add_argument(
         "--box",

@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     entries = members.load(arguments.config, arguments.overrides)
     made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
-    workdir.claim(arguments.workdir, entries, made_by + arguments.overrides)
+    question = members.question(arguments.config)
+    workdir.claim(arguments.workdir, entries, made_by + arguments.overrides, question)
     if arguments.dry_run:
         lines = []
         for entry in entries:

@@ -1,7 +1,6 @@
 """Reads configs from experiment files, the command line and `config.json`, and checks every key."""
 
 import dataclasses
-import difflib
 import json
 import math
 import operator
@@ -15,7 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
-from stunet.configs.schema import MAY_CHANGE_ON_RESUME, RENAMED, Config, fields
+from stunet.configs.schema import MAY_CHANGE_ON_RESUME, Config, fields
+from stunet.configs.suggestions import nearest_choice, unknown_key
 from stunet.errors import UserError
 from stunet.files import atomic
 
@@ -128,7 +128,7 @@ def _check_flags(overrides: Sequence[str]) -> None:
     for flag in overrides:
         key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
         if key not in known:
-            raise _unknown(key, known)
+            raise unknown_key(key)
 
 
 def _build(cls, raw: Mapping[str, Any], prefix: str):
@@ -136,9 +136,9 @@ def _build(cls, raw: Mapping[str, Any], prefix: str):
         raise UserError(f"{prefix.rstrip('.')} is a group of keys, not {raw!r}")
     known = {f.name: f for f in dataclasses.fields(cls)}
     types = typing.get_type_hints(cls)
-    for key in raw:
+    for key, value in raw.items():
         if key not in known:
-            raise _unknown(prefix + key, dict(fields()))
+            raise unknown_key(_first_key(prefix + key, value))
     values = {}
     for key, value in raw.items():
         if dataclasses.is_dataclass(types[key]):
@@ -148,11 +148,19 @@ def _build(cls, raw: Mapping[str, Any], prefix: str):
     return cls(**values)
 
 
+def _first_key(key: str, value: Any) -> str:
+    """Returns the first key of an unknown group, such as "optimizer.lr", or `key` itself."""
+    while isinstance(value, Mapping) and value:
+        name, value = next(iter(value.items()))
+        key = f"{key}.{name}"
+    return key
+
+
 def _checked(key: str, value, kind, limits):
     value = _converted(key, value, kind)
     if limits["choices"] is not None and value not in limits["choices"]:
-        close = difflib.get_close_matches(str(value), map(str, limits["choices"]), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        nearest = nearest_choice(key, value, limits["choices"])
+        hint = f"did you mean {nearest!r}? " if nearest else ""
         raise UserError(
             f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
         )
@@ -184,20 +192,6 @@ def _converted(key: str, value, kind):
         return value
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "a string"}
     raise UserError(f"{key} is {value!r}; it must be {words[kind]}")
-
-
-def _unknown(key: str, known: Mapping[str, Any]) -> UserError:
-    if key in RENAMED:
-        return UserError(f"'{key}' is now called '{RENAMED[key]}'; use that name")
-    groups = {k.split(".")[0] for k in known if "." in k}
-    if key in groups:
-        return UserError(f"'{key}' is a group of keys; set one of its keys, such as {key}.NAME")
-    # A key typed right under the wrong group is the likelier mistake than one spelt alike.
-    last = key.rsplit(".", 1)[-1]
-    close = [k for k in known if k.rsplit(".", 1)[-1] == last]
-    close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return UserError(f"unknown key '{key}'{hint}")
 
 
 def flatten(config: Config) -> dict[str, Any]:

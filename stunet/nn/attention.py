@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from stunet.nn.layers import Dense, GroupNorm
+from stunet.nn.platforms import platform_dependent
 from stunet.nn.sharding import constrain, partition_spec
 
 
@@ -93,7 +94,7 @@ def flash_attention(
         query, key = arrays[:2]
         if any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], key.shape[4])):
             return frame_attention(*arrays)
-        return jax.lax.platform_dependent(*arrays, tpu=_flash_attention, default=frame_attention)
+        return platform_dependent(*arrays, tpu=_flash_attention, default=frame_attention)
 
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or not nn.get_logical_axis_rules():

@@ -16,6 +16,7 @@ from stunet.nn.layers import (
     identity_temporal_kernel,
     shard_clip,
 )
+from stunet.nn.platforms import platform_dependent
 from stunet.nn.sharding import is_split
 
 SPATIAL, TEMPORAL, POINTWISE = (1, 3, 3), (3, 1, 1), (1, 1, 1)
@@ -35,7 +36,7 @@ def _by_form(windows, reshape, x):
     # Windows go over frames merged with clips, which frames split over chips cannot be.
     if is_split("frames", x.shape[1]):
         return reshape(x)
-    return lax.platform_dependent(x, tpu=windows, default=reshape)
+    return platform_dependent(x, tpu=windows, default=reshape)
 
 
 def _average_by_reshape(x):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from stunet.nn.platforms import platform_dependent
 from stunet.nn.sharding import is_split
 
 # Bytes of patches gathered at once: about a core's cache, measured best between 1 and 3 MiB.
@@ -66,7 +67,7 @@ def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, x, kernel, *dy):
     # that form.
     if jax.sharding.get_abstract_mesh().size > 1:
         cpu = tpu
-    return lax.platform_dependent(x, kernel, *dy, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)
+    return platform_dependent(x, kernel, *dy, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)
 
 
 def _conv_planes(x, kernel):

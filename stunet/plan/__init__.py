@@ -1,1 +1,1 @@
-"""What a run needs, on machines that need not be here, found out by compiling it for them."""
+"""Planning: the memory and time that a run needs, on chips that need not be here."""

@@ -1,4 +1,12 @@
-"""Chips to plan for: TPUs that are not here (`v5p:4x4x4`), and this machine's (`local`)."""
+"""The chips that `stunet plan` can plan for, and the topologies that they form.
+
+Three kinds of topology are told apart by what there is to compile with:
+
+* `v5p:4x4x4`: TPUs that are not here. The TPU compiler (libtpu) compiles for them all the same.
+* `local`: the devices of this machine, for which JAX's own backend compiles.
+* `h100:8`: GPUs that are not here. XLA's compiler for GPUs runs only where there is one, so their
+  plan is an estimate from traces (`stunet.plan.search`).
+"""
 
 import contextlib
 import dataclasses
@@ -6,23 +14,26 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
 import jax
 
-from stunet.errors import UserError, choose
+from stunet.errors import UserError
+from stunet.parallel.mesh import count_slices
 from stunet.parallel.peaks import BFLOAT16
+from stunet.plan.topology_names import FORMS, to_shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device, as JAX counts them; None is what is not known of it.
+    """One device, as JAX counts them. A field is None where its value is not known.
 
     Attributes:
-        hbm: bytes that a program may take.
-        flops: peak of bfloat16 multiplications and additions a second.
-        hertz: of the clock in which the compiler counts cycles.
-        ici: bytes a second that one chip sends over all its links within a slice.
+        name: name of the chip, for people.
+        hbm: bytes of device memory that a program may use.
+        flops: peak operations a second in bfloat16; a multiplication and an addition are two.
+        hertz: clock, in hertz, in which the TPU compiler counts cycles; None except for TPUs.
+        ici: bytes a second that one chip sends over all its links to the chips of its slice (TPUs)
+            or of its host (GPUs).
     """
 
     name: str
@@ -32,82 +43,159 @@ class Chip:
     ici: float | None = None
 
 
-# Published links (cloud.google.com/tpu/docs). Clocks: peak / (multiplications and additions that a
-# chip's matrix units do in a cycle). Memory: v5p's is the limit that its compiler named; the others
-# are the published sizes less about as much.
-CHIPS = {
+# Links: cloud.google.com/tpu/docs. Clocks: the peak divided by the operations that a chip's matrix
+# units do in one cycle. Memory: the compiler named v5p's limit; the others are the published sizes,
+# reduced by about as much.
+TPUS = {
     "v4": Chip("v4", 30.75 * 2**30, BFLOAT16["TPU v4"], 1.05e9, 300e9),
     "v5e": Chip("v5e", 15.75 * 2**30, BFLOAT16["TPU v5 lite"], 1.5e9, 200e9),
     "v5p": Chip("v5p", 95.74 * 2**30, BFLOAT16["TPU v5"], 1.75e9, 600e9),
     "v6e": Chip("v6e", 31.25 * 2**30, BFLOAT16["TPU v6 lite"], 1.75e9, 448e9),
 }
 
+# NVIDIA's data sheets of the A100 80GB and the H100 (SXM), and "NVIDIA Ada GPU Architecture"
+# (appendix A) for the RTX 4090. `hbm` is the whole memory, of which `find` takes JAX's share.
+# NVLink's published bandwidth (600 and 900 GB/s) adds up both directions; a chip sends at half of
+# it. The RTX 4090 has no NVLink: its link is PCIe 4.0 x16, 32 GB/s in each direction.
+GPUS = {
+    "rtx4090": Chip("RTX 4090", 24e9, BFLOAT16["NVIDIA GeForce RTX 4090"], ici=32e9),
+    "a100-80gb": Chip("A100 80GB", 80e9, BFLOAT16["NVIDIA A100-SXM4-80GB"], ici=300e9),
+    "h100": Chip("H100 80GB", 80e9, BFLOAT16["NVIDIA H100 80GB HBM3"], ici=450e9),
+}
+GPUS_IN_A_HOST = 8
 
-def devices(topology: str, slices: int = 1) -> tuple[Chip, Sequence[jax.Device]]:
-    """The devices of a topology: TPUs for compiling only, or all of this machine's.
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """The chips that a run is planned for.
+
+    Attributes:
+        name: name on the command line, such as `v5p:4x4x4`, `h100:8` or `local`.
+        chip: one of the chips, all of which are equal.
+        count: number of chips, over all slices.
+        slices: number of TPU slices, or of hosts with GPUs, that the data-centre network joins.
+        devices: devices that programs are compiled for; empty where there is no compiler for them.
+    """
+
+    name: str
+    chip: Chip
+    count: int
+    slices: int = 1
+    devices: Sequence[jax.Device] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Returns whether the devices are this machine's own."""
+        return self.name == "local"
+
+    @property
+    def platform(self) -> str:
+        """Returns JAX's name of the platform that the chips belong to: tpu, cuda, rocm or cpu."""
+        return self.devices[0].platform if self.devices else "cuda"
+
+
+def find(name: str, slices: int = 1) -> Topology:
+    """Returns the topology of that name.
 
     Args:
-        topology: generation and shape, such as `v5p:4x4x4` or `v5e:16x16`; or `local`.
-        slices: that many of them, joined by the data-centre network.
+        name: Google Cloud's name of a slice of TPUs (`v5p-128`), or its generation and shape
+            (`v5p:4x4x4`); kind and number of GPUs (`h100:8`); or `local` for this machine's
+            devices.
+        slices: number of such slices, or of such hosts with GPUs.
 
     Raises:
-        UserError: no such chip or shape, or the TPU compiler is not installed; several slices of
-            local devices, or none here.
+        UserError: there is no such chip or shape; the TPU compiler is not installed; JAX finds no
+            local device; or `slices` is above 1 for local devices.
     """
-    if topology == "local":
-        if slices > 1:
-            raise UserError(f"--slices is {slices}; local devices are planned for as they are")
-        try:
-            found = jax.devices()
-        except (RuntimeError, AssertionError) as error:  # JAX raises either.
-            asked = os.environ.get("JAX_PLATFORMS", "")
-            raise UserError(f"JAX finds no device here; JAX_PLATFORMS is {asked!r}") from error
-        return local(found[0]), found
-    generation, _, shape = topology.partition(":")
-    chip = choose(CHIPS, generation, "TPU generation")
-    if not re.fullmatch(r"\d+(x\d+)+", shape):
+    name = to_shape(name)
+    if name == "local":
+        return _local(slices)
+    kind, _, shape = name.partition(":")
+    if kind in GPUS:
+        return _gpus(name, kind, shape, slices)
+    if kind in TPUS and re.fullmatch(r"\d+(x\d+)+", shape):
+        return _tpus(name, kind, slices)
+    raise UserError(
+        f"--topology is {name!r}; write {FORMS}, the GPUs in each host, such as h100:8 "
+        f"({', '.join(GPUS)}), or local"
+    )
+
+
+def _local(slices: int) -> Topology:
+    if slices > 1:
+        raise UserError(f"--slices is {slices}, but --topology local has no slices; leave it out")
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX raises either.
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(f"JAX finds no device here; JAX_PLATFORMS is {asked!r}") from error
+    return Topology("local", describe(devices[0]), len(devices), count_slices(devices), devices)
+
+
+def _gpus(name: str, kind: str, shape: str, hosts: int) -> Topology:
+    if not re.fullmatch(r"\d+", shape) or not 1 <= int(shape) <= GPUS_IN_A_HOST:
         raise UserError(
-            f"--topology is {topology!r}; it is a generation and a shape, such as v5p:4x4x4, "
-            "or local"
+            f"--topology is {name!r}; write how many GPUs each host has, 1 to {GPUS_IN_A_HOST}, "
+            f"such as {kind}:8; --slices 2 plans for two such hosts"
         )
+    chip = GPUS[kind]
+    chip = dataclasses.replace(chip, hbm=chip.hbm * memory_fraction())
+    return Topology(name, chip, int(shape) * hosts, hosts)
+
+
+def _tpus(name: str, kind: str, slices: int) -> Topology:
     from jax.experimental import topologies
 
-    with quiet():
+    with silence_stderr():
         try:
             found = topologies.get_topology_desc(
-                topology_name=topology,
+                topology_name=name,
                 platform="tpu",
                 **({"num_slices": slices} if slices > 1 else {}),
             )
-        except Exception as error:  # Whatever the plugin raises; it has no type of its own.
+        except Exception as error:  # The plugin has no type of its own for its errors.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             if "not installed" in reason:
                 reason = "the TPU compiler is not installed; pip install 'stunet[tpu]'"
-            raise UserError(f"--topology {topology}: {reason}") from error
-    return chip, found.devices
+            raise UserError(f"--topology {name}: {reason}") from error
+    return Topology(name, TPUS[kind], len(found.devices), slices, found.devices)
 
 
-def local(device: jax.Device) -> Chip:
-    """What is known of a device that is here.
+def memory_fraction() -> float:
+    """Returns the share of a GPU's memory that JAX allocates: 0.75, or what the environment
+    variable XLA_PYTHON_CLIENT_MEM_FRACTION says (docs.jax.dev, "GPU memory allocation")."""
+    text = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")
+    try:
+        fraction = float(text)
+    except ValueError:
+        fraction = 0.0
+    if not 0 < fraction <= 1:
+        raise UserError(
+            f"XLA_PYTHON_CLIENT_MEM_FRACTION is {text!r}; write a number above 0 and at most 1"
+        )
+    return fraction
 
-    Its memory is what JAX may allocate: of a GPU three quarters, unless
-    XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. A CPU's is not known.
+
+def describe(device: jax.Device) -> Chip:
+    """Returns what is known of a device of this machine.
+
+    Its memory is what JAX may allocate: three quarters of a GPU's, unless
+    XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. A CPU's memory is not known.
     """
     memory = (device.memory_stats() or {}).get("bytes_limit")
     return Chip(device.device_kind, memory, BFLOAT16.get(device.device_kind))
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[TextIO]:
-    """Within: nothing that the TPU library prints reaches the terminal; yields what still does."""
+def silence_stderr() -> Iterator[None]:
+    """Context manager that hides what the TPU library prints on stderr."""
     sys.stderr.flush()
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        yield terminal
+        yield
     finally:
         sys.stderr.flush()
-        os.dup2(terminal.fileno(), 2)
+        os.dup2(terminal, 2)
         os.close(nowhere)
-        terminal.close()
+        os.close(terminal)

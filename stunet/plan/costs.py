@@ -1,15 +1,14 @@
-"""How long a train step takes, from its distinct pieces, each compiled once.
+"""The time of a train step on TPUs, from its distinct pieces, each of which is compiled once.
 
-Compiled for speed, a whole network takes the compiler an hour, and its distinct blocks minutes. A
-piece is a block of the network (a residual block, an attention, an inflation, a resizing): its
-forward pass, and its backward pass under the network's remat policy, with the shardings that its
-arguments have in the step. What lies between blocks is not in any piece: noise, the loss, and the
-optimiser's update.
+The compiler needs an hour for a whole network, and minutes for its distinct blocks. A piece is one
+block of the network (a residual block, an attention, an inflation, a resizing): its forward pass,
+and its backward pass under the network's remat policy, with the shardings that its arguments have
+in the step. No piece holds what lies between blocks: noise, the loss, and the optimiser's update.
 
-Pieces that differ in the width of their input alone are the residual blocks of one level, wider
-where a skip connection joins them. They reach the same share of a chip's peak within a few percent,
-and the widest take the compiler longest. So only the narrowest is compiled, and the others' time
-follows from it by their operations.
+Some pieces differ in the width of their input alone. They are the residual blocks of one level,
+wider where a skip connection joins them. They reach the same share of a chip's peak within a few
+percent, and the widest take the compiler longest. So only the narrowest is compiled, and the time
+of the others is scaled from it by their operations.
 """
 
 import concurrent.futures
@@ -36,14 +35,14 @@ from stunet.train import flops, pieces
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What all calls of a piece take on one chip, in one step.
+    """The time that all calls of a piece take on one chip, in one step.
 
     Attributes:
-        name: of the piece.
-        calls: how often it is called.
-        seconds: of all calls, forward and backward, without collectives.
-        scaled_from: the piece whose compiled time this follows from, by operations; None if this
-            one was compiled itself.
+        name: name of the piece.
+        calls: number of calls in a step.
+        seconds: time of all calls, forward and backward, without collectives.
+        scaled_from: name of the piece from whose compiled time this time is scaled, by operations;
+            None if this piece was compiled itself.
     """
 
     name: str
@@ -53,30 +52,34 @@ class Cost:
 
 
 class Costs:
-    """Of all pieces, computed in processes of their own, one for each core, from now on.
+    """The times of all pieces, which processes of their own begin to compute at once.
 
-    Each is stored in the user's cache under what was compiled, so that none is compiled twice. A
-    context: at its end, pieces whose turn has not come are given up.
+    There is one process for each core. Each time is stored in the user's cache under what was
+    compiled, so that nothing is compiled twice. As a context manager, it gives up at the end the
+    pieces that no process has begun.
 
     Args:
-        config: of the run.
-        topology: of TPUs (`chips.devices`).
-        slices: of that topology.
-        scale: whether a piece may stand for others (`stand_ins`), or each is compiled.
+        config: config of the run.
+        topology: name of a topology of TPUs (`chips.find`).
+        slices: number of such slices.
+        scale: compile a piece for all that differ from it in the width of their input alone
+            (`representatives`); otherwise compile every piece.
     """
 
     def __init__(self, config: configs.Config, topology: str, slices: int = 1, scale: bool = True):
         batch = config.train.batch_size // config.train.accumulate
         self._pieces = pieces.find(config, batch)
-        self._parts = config.train.accumulate
-        self._stand_ins = stand_ins(self._pieces) if scale else list(range(len(self._pieces)))
-        # The compiler's threads and a fork do not go together.
+        self._microbatches = config.train.accumulate
+        everyone = list(range(len(self._pieces)))
+        self._representatives = representatives(self._pieces) if scale else everyone
+        # The compiler's threads do not survive a fork.
         self._pool = concurrent.futures.ProcessPoolExecutor(
             os.cpu_count(), multiprocessing.get_context("spawn")
         )
         arguments = (config, batch, topology, slices)
         self._seconds = {
-            i: self._pool.submit(_seconds, *arguments, i) for i in sorted(set(self._stand_ins))
+            i: self._pool.submit(_seconds, *arguments, i)
+            for i in sorted(set(self._representatives))
         }
 
     def __enter__(self):
@@ -86,12 +89,12 @@ class Costs:
         self._pool.shutdown(cancel_futures=True)
 
     def result(self) -> list[Cost]:
-        """Waits for them. The costliest piece is first."""
+        """Waits for all pieces and returns their costs, the costliest first."""
         costs = []
-        for i, (piece, stand_in) in enumerate(zip(self._pieces, self._stand_ins, strict=True)):
-            calls = len(piece.calls) * self._parts
-            seconds, compiled = calls * self._seconds[stand_in].result(), self._pieces[stand_in]
-            if i == stand_in:
+        for i, (piece, at) in enumerate(zip(self._pieces, self._representatives, strict=True)):
+            calls = len(piece.calls) * self._microbatches
+            seconds, compiled = calls * self._seconds[at].result(), self._pieces[at]
+            if i == at:
                 costs.append(Cost(piece.name, calls, seconds))
             else:
                 seconds *= flops.of_piece(piece) / flops.of_piece(compiled)
@@ -99,9 +102,12 @@ class Costs:
         return sorted(costs, key=lambda cost: -cost.seconds)
 
 
-def stand_ins(found: Sequence[pieces.Piece]) -> list[int]:
-    """For each piece, the place of the one from whose time its own follows: the narrowest of those
-    that differ from it in the width of their input alone, which may be itself."""
+def representatives(found: Sequence[pieces.Piece]) -> list[int]:
+    """Returns, for each piece, the index of the piece that is compiled for it.
+
+    That is the narrowest of the pieces that differ from it in the width of their input alone. It
+    may be the piece itself.
+    """
     narrowest: dict[tuple, int] = {}
     families = []
     for i, piece in enumerate(found):
@@ -120,27 +126,31 @@ def stand_ins(found: Sequence[pieces.Piece]) -> list[int]:
 
 
 def _seconds(config: configs.Config, batch: int, topology: str, slices: int, index: int) -> float:
-    """What one call of a piece takes on one chip of the topology, compiled or remembered."""
-    chip, devices = chips.devices(topology, slices)
-    mesh = meshes.make_mesh(config.mesh, devices)
+    """Returns the time of one call of a piece on one chip, from the cache or by compiling it."""
+    found = chips.find(topology, slices)
+    mesh = meshes.make_mesh(config.mesh, found.devices)
     piece = pieces.find(config, batch)[index]
     with meshes.use(mesh, config.mesh.context_axis):
         lowered = lower(piece, config, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
-    asked = f"{version} {topology} {slices} {lowered.as_text()}"
-    file = files.user_cache("plan") / f"{hashlib.sha256(asked.encode()).hexdigest()}.json"
+    key = f"{version} {topology} {slices} {lowered.as_text()}"
+    file = files.user_cache("plan") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     if file.is_file():
-        return json.loads(file.read_text())["cycles"] / chip.hertz
-    with chips.quiet():
+        return json.loads(file.read_text())["cycles"] / found.chip.hertz
+    with chips.silence_stderr():
         cycles = hlo.read(lowered.compile().as_text()).cycles
     with files.atomic(file) as temporary:
         temporary.write_text(json.dumps({"piece": piece.name, "cycles": cycles}))
-    return cycles / chip.hertz
+    return cycles / found.chip.hertz
 
 
 def lower(piece: pieces.Piece, config: configs.Config, mesh: jax.sharding.Mesh):
-    """The piece's forward and backward pass, lowered for the mesh in use: `(params, inputs, others,
-    dy) -> (y, gradients)`, those of frozen parameters left out."""
+    """Lowers the piece's forward and backward pass for the mesh in use.
+
+    Returns:
+        The lowered function `(params, inputs, others, dy) -> (y, gradients)`, without gradients of
+        frozen parameters.
+    """
     apply, *shapes = differentiable(piece, config.model.remat)
     params = meshes.abstract(pieces.abstract_init(piece.module, piece.arguments), mesh)
     inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
@@ -151,17 +161,25 @@ def lower(piece: pieces.Piece, config: configs.Config, mesh: jax.sharding.Mesh):
         return y, (dparams if piece.trained else {}, dinputs)
 
     y = _placed(jax.eval_shape(apply, params, inputs, others), mesh)
-    of = lambda tree: jax.tree.map(_format, tree)  # noqa: E731
+    formats = lambda tree: jax.tree.map(_format, tree)  # noqa: E731
     return jax.jit(
         both,
-        in_shardings=of((params, inputs, others, y)),
-        out_shardings=of((y, (params if piece.trained else {}, inputs))),
+        in_shardings=formats((params, inputs, others, y)),
+        out_shardings=formats((y, (params if piece.trained else {}, inputs))),
     ).lower(params, inputs, others, y)
 
 
 def differentiable(piece: pieces.Piece, remat: str):
-    """(`apply(params, inputs, others)`, inputs, others): the piece under a policy, and its
-    arguments by position, those that it is differentiated by, and those that it is not."""
+    """Returns a piece as a function to differentiate, and the shapes of its arguments.
+
+    Args:
+        piece: one of the network's pieces.
+        remat: the remat policy to apply to it.
+
+    Returns:
+        (apply, inputs, others), where `apply(params, inputs, others)` calls the piece. `inputs` and
+        `others` hold its arguments by position: those to differentiate by, and the masks.
+    """
 
     def apply(params, inputs, others):
         given = inputs | others
@@ -177,13 +195,16 @@ def differentiable(piece: pieces.Piece, remat: str):
 
 
 def _format(leaf: jax.ShapeDtypeStruct) -> Format:
-    """As the leaf is sharded. A clip's activations are laid out as the compiler likes, as between
-    blocks of the whole step; in a fixed layout each would be copied at both ends."""
+    """Returns the sharding of a leaf, with a memory layout that the compiler chooses for clips.
+
+    Between blocks of the whole step the compiler chooses it too. With a fixed layout, a piece would
+    copy each clip at both ends.
+    """
     return Format(Layout.AUTO if leaf.ndim == len(CLIP_AXES) else None, leaf.sharding)
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
-    """With the sharding that the network's activations have."""
+    """Returns the leaf with the sharding that the network's activations have."""
     names = CLIP_AXES if leaf.ndim == len(CLIP_AXES) else ("batch", *[None] * (leaf.ndim - 1))
     spec = partition_spec(names, leaf.shape, mesh.shape)
     sharding = jax.sharding.NamedSharding(mesh, spec)

@@ -1,8 +1,8 @@
-"""What a compiled TPU program does in a step, read from its text.
+"""Reads cycles and collectives of a step from the text of a compiled TPU program.
 
-The compiler's own totals (`cost_analysis`) count the body of a loop once; here it counts as often
-as it runs. Cycles are those that the compiler estimates for each of its kernels when it chooses
-their tiling; they leave out what collectives take.
+The compiler's own totals (`cost_analysis`) count the body of a loop once. Here it counts as often
+as the loop runs. The compiler estimates the cycles of each kernel when it chooses the kernel's
+tiling; these estimates leave out the time of collectives.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _CALLED = re.compile(r"(calls|body|condition|to_apply|branch_computations)=\{?(%
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-# What crosses between slices is no longer a collective of the slice's program, but is handed to the
+# A transfer between slices is not a collective of the slice's program: the program hands it to the
 # runtime of the data-centre network.
 _MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
@@ -34,7 +34,12 @@ _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """All collectives of a kind: how often they run in a step, and bytes of their results."""
+    """All collectives of one kind.
+
+    Attributes:
+        count: how often they run in a step.
+        bytes: bytes of all their results on one chip.
+    """
 
     count: int
     bytes: int
@@ -42,12 +47,12 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A step on one chip.
+    """The program of a step, on one chip.
 
     Attributes:
-        cycles: estimated, without collectives.
-        collectives: by kind; on TPUs, those within a slice.
-        between_slices: by kind, those that cross the data-centre network.
+        cycles: cycles that the compiler estimates, without collectives.
+        collectives: collectives by kind; on TPUs, those within a slice.
+        between_slices: collectives by kind that cross the data-centre network.
     """
 
     cycles: int
@@ -77,27 +82,30 @@ def read(text: str) -> Program:
             if match := _OPCODE.match(line):
                 kind, sizes = match[2].removesuffix("-start"), _sizes(match[1] + "]")
                 if kind in COLLECTIVES:
-                    # A start's result holds what is sent and what is received; else all of it is.
+                    # The result of a start holds what is sent and what is received. The result of
+                    # any other collective is what is received.
                     size = max(sizes, default=0) if match[2] != kind else sum(sizes)
-                    # One that goes on beside several kernels is written in each, and in its end.
+                    # A collective that runs beside several kernels is written in each of them, and
+                    # once more where it ends.
                     channel = _CHANNEL.search(line)
                     key = (kind, channel[1]) if channel else len(within)
                     found = (kind, runs.get(name, 0), size)
                     within[key] = max(found, within.get(key, found))
                 elif kind == "recv" and (transfer := _MEGASCALE.search(line)):
-                    # Beside what is received, its result holds a number of the transfer.
+                    # The result holds a number of the transfer beside the received array.
                     kind = transfer[1].lower().replace("_", "-")
                     between.append((kind, runs.get(name, 0), max(sizes, default=0)))
     return Program(cycles, _totals(within.values()), _totals(between))
 
 
 def bytes_sent(collectives: Mapping[str, Collective]) -> int:
-    """What a chip sends: an all-reduce scatters its sums and gathers them, the others go once."""
+    """Returns the bytes that a chip sends. An all-reduce sends its result twice: it scatters the
+    sums, and gathers them. The other collectives send it once."""
     return sum(c.bytes * (2 if kind == "all-reduce" else 1) for kind, c in collectives.items())
 
 
 def _totals(found: Iterable[tuple[str, int, int]]) -> dict[str, Collective]:
-    """By kind, of (kind, how often it runs, bytes of a result)."""
+    """Sums collectives by kind, given (kind, how often it runs, bytes of one result)."""
     totals = {kind: Collective(0, 0) for kind in COLLECTIVES}
     for kind, times, size in found:
         total = totals.get(kind, Collective(0, 0))
@@ -106,7 +114,7 @@ def _totals(found: Iterable[tuple[str, int, int]]) -> dict[str, Collective]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Lines of each computation, and the name of the one that is the program."""
+    """Returns the lines of each computation, and the name of the program's main computation."""
     computations, entry, lines = {}, "", []
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
@@ -118,7 +126,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
-    """How often each computation runs in a step."""
+    """Returns how often each computation runs in a step."""
     runs: dict[str, int] = {}
 
     def visit(name: str, times: int) -> None:
@@ -137,7 +145,8 @@ def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
 
 
 def _trips(line: str, condition) -> int:
-    """How often a loop runs: as the compiler notes, or as its condition compares with."""
+    """Returns how often a loop runs: the compiler's own note, or else the largest constant in the
+    loop's condition."""
     if known := _TRIPS.search(line):
         return int(known[1])
     limits = [int(n) for c in condition for n in re.findall(r" constant\((\d+)\)", c)]
@@ -149,7 +158,7 @@ def _names(text: str) -> list[str]:
 
 
 def _sizes(shapes: str) -> list[int]:
-    """Bytes of each array of a result."""
+    """Returns the bytes of each array in a result."""
     return [
         BYTES[kind] * math.prod(int(n) for n in extents.split(",") if n)
         for kind, extents in _SHAPE.findall(shapes)

@@ -1,17 +1,21 @@
-"""Whether a run fits chips, which need not be here, and how fast it will be: its train step,
-compiled for them, as a whole for its memory and in pieces for its time."""
+"""The plan of a run: does its train step fit the chips, and how fast is it?
 
+The chips need not be here. Where there is a compiler for them, the train step is compiled: as a
+whole for its memory, and in pieces for its time. For GPUs that are not here there is none, and the
+plan is an estimate from traces (`stunet.plan.search`).
+"""
+
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo, whole
+from stunet.plan import chips, compiled_step, hlo, search
 from stunet.plan.costs import Cost, Costs
 from stunet.train.flops import model_flops
 from stunet.train.state import abstract_state, count_parameters
@@ -19,53 +23,60 @@ from stunet.train.state import abstract_state, count_parameters
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """One train step on one topology. Bytes, operations and seconds are of one chip, or as named.
+    """One train step on one topology.
+
+    Bytes, operations and seconds are those of one chip, unless the entry says otherwise.
 
     Attributes:
-        chip: the generation, or what JAX calls a local device.
-        chips: how many, in all slices.
+        chip: name of the chip, or what JAX calls a local device.
+        chips: number of chips, in all slices.
+        estimated: True if the plan is an estimate from traces, False if it is of a compiled step.
         mesh: extent of each mesh axis.
-        settings: what else was asked for and changes the answer.
-        params: number of parameters that are trained.
-        frozen: number of those that are not.
-        bytes: by kind: params, frozen, optimizer, ema, batch, temporaries and, where it is known,
-            (program) code.
+        settings: other keys of the config that change the answer.
+        params: number of trained parameters.
+        frozen: number of frozen parameters.
+        bytes: memory by kind: params, frozen, optimizer, ema, batch, temporaries and, where it is
+            known, code (of the program).
         hbm: bytes that a chip has for a program; None if that is not known.
-        over: bytes that are lacking; 0 if it fits; None if that is not known.
-        flops: of the model in a step, all chips: three times those of the forward pass, twice where
-            parameters are frozen, without what is computed anew.
-        peak_flops: a second, in bfloat16; None if that is not known.
-        step_seconds: the sum of `costs`, by the compiler's estimate of its kernels; None if it was
-            not asked for, or the program does not fit.
-        collective_seconds: what collectives within a slice take at the links' full speed, if
-            nothing hides them.
-        collectives: by kind; on TPUs, those within a slice.
-        between_slices: by kind, those that cross the data-centre network.
-        costs: of the network's distinct pieces, the costliest first.
-        fallbacks: levels that the mesh does not split as asked.
-        clips: in a step.
-        steps: of the whole run.
-        unknown: what this cannot say.
-        compile_seconds: what finding this out took.
+        excess: bytes by which the program exceeds `hbm`; 0 if it fits; None if that is not known.
+        flops: operations that the model asks for in a step, on all chips together: three times
+            those of the forward pass, twice where parameters are frozen. What remat computes again
+            is not counted.
+        peak_flops: peak operations a second, in bfloat16; None if that is not known.
+        least_seconds: lower bound of the time of a step; None if the peak is not known.
+        step_seconds: predicted time of a step, the sum of `costs`; None if it was not asked for,
+            or the program does not fit, or nothing was compiled.
+        collective_seconds: time of the collectives within a slice at the links' full speed, if no
+            computation hides them; None where `step_seconds` is.
+        collectives: collectives by kind; on TPUs, those within a slice.
+        between_slices: collectives by kind that cross the data-centre network.
+        costs: time of each of the network's distinct pieces, the costliest first.
+        unsplit: levels that the mesh does not split as asked.
+        clips: clips in a step.
+        steps: updates of the whole run.
+        unknown: what the plan cannot say.
+        compile_seconds: time that it took to make the plan.
     """
 
     chip: str
     chips: int
+    estimated: bool
     mesh: dict[str, int]
     settings: dict[str, Any]
     params: int
     frozen: int
     bytes: dict[str, float]
     hbm: float | None
-    over: float | None
+    excess: float | None
     flops: float
     peak_flops: float | None
+    least_seconds: float | None
     step_seconds: float | None
     collective_seconds: float | None
     collectives: dict[str, hlo.Collective]
     between_slices: dict[str, hlo.Collective]
     costs: list[Cost]
-    fallbacks: list[str]
+    unsplit: list[str]
     clips: int
     steps: int
     unknown: list[str]
@@ -73,7 +84,8 @@ class Plan:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation that the predicted time implies, were all collectives hidden."""
+        """Returns the model FLOPs utilisation that the predicted time implies, if computation hides
+        all collectives; None where no time is predicted."""
         if self.step_seconds is None or self.peak_flops is None:
             return None
         return self.flops / self.chips / self.peak_flops / self.step_seconds
@@ -81,47 +93,54 @@ class Plan:
 
 def make_plan(
     config: configs.Config,
-    chip: chips.Chip,
-    devices: Sequence[jax.Device],
-    topology: tuple[str, int] | None = None,
-    costs: Costs | None = None,
+    topology: chips.Topology,
+    predict_time: bool = True,
+    every_piece: bool = False,
 ) -> Plan:
-    """Compiles the train step for `devices`.
+    """Plans a run on a topology.
 
     Args:
-        config: of the run; `mesh` says how it lies on the devices.
-        chip: what the devices are.
-        devices: of a topology (`chips.devices`).
-        topology: its name and number of slices, if the devices are TPUs that are not here.
-        costs: of the same config on the same topology; without them no time is predicted.
+        config: config of the run; its `mesh` says how the run lies on the chips.
+        topology: chips to plan for.
+        predict_time: also predict the time of a step, where the compiler estimates the time of its
+            kernels, as the one for TPUs does.
+        every_piece: compile every distinct piece for that, also those whose time follows from that
+            of a narrower one (`costs.representatives`).
 
     Raises:
-        UserError: mesh, batch and devices do not go together.
+        UserError: mesh, batch and number of chips do not go together.
     """
     begun = time.monotonic()
-    mesh = meshes.make_mesh(config.mesh, devices)
+    mesh = meshes.abstract_mesh(config.mesh, topology.count, topology.slices)
     meshes.check_batch(config.train, mesh)
-    state, batch = abstract_state(config, mesh), whole.abstract_batch(config, mesh)
+    state = abstract_state(config, mesh)
     sizes = {
         "params": _bytes_on_a_chip(state.params),
         "frozen": _bytes_on_a_chip(state.frozen),
         "optimizer": _bytes_on_a_chip(state.opt_state),
         "ema": _bytes_on_a_chip(state.ema),
-        "batch": _bytes_on_a_chip(batch),
+        "batch": _bytes_on_a_chip(compiled_step.abstract_batch(config, mesh)),
     }
-    step = whole.lay_out(config, *topology) if topology else whole.compile_local(config, devices)
-    if step.temporaries is None:
-        sizes["temporaries"] = max(0.0, step.used - sum(sizes.values()))
-        over = step.over
+    chip, flops = topology.chip, model_flops(config)
+    step, timed = None, []
+    excess = collective_seconds = None
+    least_seconds = flops / topology.count / chip.flops if chip.flops else None
+    if topology.devices:
+        with _pieces(config, topology, predict_time, every_piece) as pieces:
+            step = compiled_step.compile_step(config, topology)
+            sizes |= _step_bytes(step, sum(sizes.values()))
+            excess = step.excess or _excess(sizes, chip)
+            timed = pieces.result() if pieces and not excess else []
+        if timed:
+            collective_seconds = hlo.bytes_sent(step.program.collectives) / chip.ici
     else:
-        sizes["temporaries"] = step.temporaries
-        if step.code is not None:
-            sizes["code"] = step.code
-        over = None if chip.hbm is None else max(0.0, sum(sizes.values()) - chip.hbm)
-    timed = costs.result() if costs and not over else []
+        layout = _estimate(config, topology, mesh)
+        sizes["temporaries"] = layout.temporaries
+        excess, least_seconds = _excess(sizes, chip), layout.seconds
     return Plan(
         chip=chip.name,
-        chips=len(devices),
+        chips=topology.count,
+        estimated=step is None,
         mesh=dict(mesh.shape),
         settings={
             "mesh.context_axis": config.mesh.context_axis,
@@ -133,32 +152,36 @@ def make_plan(
         frozen=count_parameters(state.frozen),
         bytes=sizes,
         hbm=chip.hbm,
-        over=over,
-        flops=model_flops(config),
+        excess=excess,
+        flops=flops,
         peak_flops=chip.flops,
+        least_seconds=least_seconds,
         step_seconds=sum(cost.seconds for cost in timed) if timed else None,
-        collective_seconds=hlo.bytes_sent(step.program.collectives) / chip.ici if timed else None,
-        collectives=dict(step.program.collectives),
-        between_slices=dict(step.program.between_slices),
+        collective_seconds=collective_seconds,
+        collectives=dict(step.program.collectives) if step else {},
+        between_slices=dict(step.program.between_slices) if step else {},
         costs=timed,
-        fallbacks=fallbacks(config, mesh),
+        unsplit=unsplit_levels(config, mesh),
         clips=config.train.batch_size,
         steps=config.train.steps,
-        unknown=_unknown(config, chip, devices, step),
+        unknown=_unknown(config, topology, step),
         compile_seconds=time.monotonic() - begun,
     )
 
 
-def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
-    """The levels of which each chip computes all along an axis that the mesh was to split."""
+def unsplit_levels(
+    config: configs.Config, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+) -> list[str]:
+    """Returns a line for each level that every chip computes whole along an axis that the mesh was
+    to split."""
     data, model, found = config.data, config.model, []
     frames = data.frames
     for level, channels in enumerate(configs.level_channels(model)):
         frames //= model.temporal_factors[level] if model.temporal else 1
         rows = data.height // model.patch_size // 2**level
-        clip = {"rows": rows, "frames": frames}[config.mesh.context_axis]
+        split = {"rows": rows, "frames": frames}[config.mesh.context_axis]
         for extent, what, axis in (
-            (clip, config.mesh.context_axis, "context"),
+            (split, config.mesh.context_axis, "context"),
             (channels, "features", "tensor"),
         ):
             if extent % mesh.shape[axis]:
@@ -168,18 +191,65 @@ def fallbacks(config: configs.Config, mesh: jax.sharding.Mesh) -> list[str]:
     return found
 
 
+def _pieces(
+    config: configs.Config, topology: chips.Topology, predict_time: bool, every_piece: bool
+) -> contextlib.AbstractContextManager[Costs | None]:
+    """Starts to compile the network's pieces, if their time is asked for and can be predicted."""
+    if topology.is_local or not predict_time:
+        return contextlib.nullcontext()
+    return Costs(config, topology.name, topology.slices, scale=not every_piece)
+
+
+def _estimate(
+    config: configs.Config, topology: chips.Topology, mesh: jax.sharding.AbstractMesh
+) -> search.Layout:
+    return search.estimate(
+        config,
+        search.trace(config, topology.platform),
+        search.state_bytes(config),
+        topology.chip,
+        mesh.shape,
+        config.model.remat,
+        config.train.accumulate,
+    )
+
+
+def _step_bytes(step: compiled_step.CompiledStep, arguments: float) -> dict[str, float]:
+    """Returns the bytes that a step takes beside its arguments, by kind."""
+    if step.temporaries is None:
+        return {"temporaries": max(0.0, step.used - arguments)}
+    code = {} if step.code is None else {"code": step.code}
+    return {"temporaries": step.temporaries} | code
+
+
+def _excess(sizes: dict[str, float], chip: chips.Chip) -> float | None:
+    return None if chip.hbm is None else max(0.0, sum(sizes.values()) - chip.hbm)
+
+
 def _unknown(
-    config: configs.Config, chip: chips.Chip, devices: Sequence[jax.Device], step: whole.Whole
+    config: configs.Config, topology: chips.Topology, step: compiled_step.CompiledStep | None
 ) -> list[str]:
+    chip = topology.chip
     cases = (
-        (config.model.flash_attention, "what the kernels of model.flash_attention take"),
-        (chip.hertz is None, "how long a step takes, which benchmarks/train_step.py measures"),
-        (chip.hbm is None, "how much memory a device has for it"),
-        (step.code is None, "how large the program itself is, some hundred MiB at most"),
+        (config.model.flash_attention, "the time of the kernels of model.flash_attention"),
+        (
+            chip.hertz is None,
+            "how long a step really takes, which benchmarks/train_step.py measures on the machine",
+        ),
+        (chip.hbm is None, "how much memory a device has for the program"),
+        (
+            step is None,
+            "how far XLA's program for GPUs lies from this estimate: its temporaries, its "
+            "collectives, the workspace of its convolutions",
+        ),
+        (
+            step is not None and step.code is None,
+            "the size of the machine code, some hundred MiB at most",
+        ),
         (chip.flops is None, "the peak of a device"),
-        (meshes.count_slices(devices) > 1, "what the data-centre network takes"),
-        (len(devices) > 1, "how much of the collectives is hidden"),
-        (True, "whether the data keep up"),
+        (topology.slices > 1, "the time that the data-centre network takes"),
+        (topology.count > 1, "how much of the collectives' time computation hides"),
+        (True, "whether the data pipeline keeps up"),
     )
     return [what for applies, what in cases if applies]
 

@@ -1,102 +1,141 @@
-"""A plan as text, and as JSON."""
+"""A plan as text for people, and as JSON for programs."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
-from stunet.plan.chips import Chip
+from stunet.plan.chips import Topology
+from stunet.plan.hlo import Collective
 from stunet.plan.plan import Plan
-from stunet.plan.search import Candidate
+from stunet.plan.search import Layout
 
 _GIB = 2**30
+_PIECES_SHOWN = 12
+
+_ESTIMATE = """\
+This is an estimate from traces of the network, not a compiled program: XLA's compiler for GPUs
+needs a GPU. For TPUs, the same estimate of the memory lay 19% to 40% above the compiled program's.
+JAX may use three quarters of a GPU's memory; XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 in the environment
+lets it use 90%, here and in training."""
 
 
-def text(plan: Plan) -> str:
-    """The plan, for people."""
-    total = sum(plan.bytes.values())
-    mesh = _mesh(plan.mesh)
-    lines = [
-        f"{plan.chips} x {plan.chip}   mesh {mesh}",
-        "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
+def as_text(plan: Plan) -> str:
+    """Returns the plan as text, for people."""
+    paragraphs = [
+        _run(plan),
+        [_ESTIMATE] if plan.estimated else [],
+        _memory(plan),
+        _time(plan),
+        _pieces(plan),
+        _collectives("collectives of a step, on each chip", plan.collectives),
+        _collectives("collectives of a step between slices, from each chip", plan.between_slices),
+        plan.unsplit or ["every level splits as the mesh asks"],
+        [
+            f"{'estimated' if plan.estimated else 'compiled'} in {plan.compile_seconds:.0f} s",
+            "not known here:",
+            *(f"  - {what}" for what in plan.unknown),
+        ],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
+
+
+def _run(plan: Plan) -> list[str]:
+    return [
+        f"{plan.chips} x {plan.chip}   mesh: {_mesh(plan.mesh)}",
+        "  ".join(f"{key}={value}" for key, value in plan.settings.items()),
         f"{plan.params + plan.frozen:,} parameters, "
         + (f"{plan.params:,} trained and {plan.frozen:,} frozen" if plan.frozen else "all trained"),
-        "",
-        f"memory of a chip ({'not known' if plan.hbm is None else f'{plan.hbm / _GIB:.2f} GiB'})",
+    ]
+
+
+def _memory(plan: Plan) -> list[str]:
+    total = sum(plan.bytes.values())
+    available = "size not known" if plan.hbm is None else f"{plan.hbm / _GIB:.2f} GiB"
+    lines = [
+        f"memory of a chip ({available})",
         *(f"  {kind:<12} {_size(size)}" for kind, size in plan.bytes.items() if size),
         f"  {'peak':<12} {_size(total)}" + (f", {total / plan.hbm:.0%}" if plan.hbm else ""),
     ]
-    if plan.over:
-        lines += [f"DOES NOT FIT, by {plan.over / _GIB:.2f} GiB"]
-    lines += [
-        "",
-        f"model FLOPs of a step  {plan.flops:.3g}, of a chip {plan.flops / plan.chips:.3g}",
-    ]
-    if plan.step_seconds is None and plan.peak_flops is not None:
-        fastest = plan.flops / plan.chips / plan.peak_flops
-        lines += [f"at a chip's peak       {fastest:.3g} s, faster than which no step can be"]
-    if plan.step_seconds is not None:
-        rate = plan.clips / plan.step_seconds
-        hours = plan.steps * plan.step_seconds * plan.chips / 3600
-        lines += [
-            f"predicted step time    {plan.step_seconds:.3f} s, if collectives hide behind it; "
-            f"alone they take {plan.collective_seconds:.3f} s",
-            f"model FLOPs utilised   {plan.mfu:.1%}",
-            f"clips/s                {rate:.1f}",
-            f"chip-hours             {hours:,.0f} for {plan.steps:,} steps",
-        ]
-        lines += ["", "what takes longest (noise, loss and the optimiser's update are left out)"]
-        lines += [
-            f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
-            + (f", from {cost.scaled_from}" if cost.scaled_from else "")
-            for cost in plan.costs[:12]
-        ]
-    for where, collectives in (
-        ("collectives of a step, on each chip", plan.collectives),
-        ("of a step, between slices, from each chip", plan.between_slices),
-    ):
-        if collectives:
-            lines += ["", where]
+    if plan.excess is not None:
+        said = "by this estimate, it" if plan.estimated else "it"
+        lines.append(
+            f"{said} DOES NOT FIT: {plan.excess / _GIB:.2f} GiB too much"
+            if plan.excess
+            else f"{said} fits"
+        )
+    return lines
+
+
+def _time(plan: Plan) -> list[str]:
+    lines = [f"model FLOPs of a step   {plan.flops:.3g}; of a chip {plan.flops / plan.chips:.3g}"]
+    if plan.step_seconds is None:
+        if plan.least_seconds is not None:
             lines += [
-                f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in collectives.items()
+                f"lower bound of a step   {plan.least_seconds:.3g} s, at the chip's peak; real "
+                "steps take longer"
             ]
-    lines += ["", *(plan.fallbacks or ["every level splits as the mesh asks"])]
-    lines += [
-        "",
-        f"compiled in {plan.compile_seconds:.0f} s; not known here: {'; '.join(plan.unknown)}",
+        return lines
+    hours = plan.steps * plan.step_seconds * plan.chips / 3600
+    return [
+        *lines,
+        f"predicted step time     {plan.step_seconds:.3f} s, if computation hides the collectives; "
+        f"alone they take {plan.collective_seconds:.3f} s",
+        f"model FLOPs utilised    {plan.mfu:.1%} of the peak",
+        f"clips/s                 {plan.clips / plan.step_seconds:.1f}",
+        f"chip-hours              {hours:,.0f} for {plan.steps:,} steps",
     ]
-    return "\n".join(lines)
 
 
-def ranking(candidates: Sequence[Candidate], chip: Chip, most: int = 10) -> str:
-    """What the search found, for people: the first so many."""
+def _pieces(plan: Plan) -> list[str]:
+    if not plan.step_seconds:
+        return []
     lines = [
-        f"{len(candidates)} layouts are estimated to fit {chip.name}; the fastest, by what a step "
-        "takes at least:",
-        "   at least   a chip holds about   remat        microbatches   mesh",
+        f"  {cost.seconds / plan.step_seconds:6.1%}  {cost.calls:3d} x {cost.name}"
+        + (f", scaled from {cost.scaled_from}" if cost.scaled_from else "")
+        for cost in plan.costs[:_PIECES_SHOWN]
     ]
-    lines += [
-        f"  {c.seconds:7.3f} s   {_size(c.bytes)} of {_size(chip.hbm).strip():10} "
-        f"{c.remat:<12} {c.accumulate:<14} {_mesh(c.mesh)}"
-        for c in candidates[:most]
+    return ["what takes longest (noise, loss and the optimiser's update are not counted)", *lines]
+
+
+def _collectives(title: str, collectives: Mapping[str, Collective]) -> list[str]:
+    if not collectives:
+        return []
+    rows = [f"  {kind:<20} {c.count:6d}  {_size(c.bytes)}" for kind, c in collectives.items()]
+    return [title, *rows]
+
+
+def ranking(layouts: Sequence[Layout], topology: Topology, most: int = 10) -> str:
+    """Returns the first layouts that the search found, as text for people.
+
+    Args:
+        layouts: what `search.rank` returned.
+        topology: topology of the search.
+        most: number of layouts to show.
+    """
+    hbm = _size(topology.chip.hbm).strip()
+    lines = [
+        f"{len(layouts)} layouts are estimated to fit {topology.count} x {topology.chip.name} of "
+        f"{hbm}. The fastest, by the lower bound of a step's time:",
+        "   at least   memory of a chip   remat        microbatches   mesh",
+        *(
+            f"  {layout.seconds:7.3f} s   {_size(layout.bytes):<18} {layout.remat:<12} "
+            f"{layout.accumulate:<14} {_mesh(layout.mesh)}"
+            for layout in layouts[:most]
+        ),
     ]
     return "\n".join(lines)
+
+
+def as_json(plan: Plan) -> str:
+    """Returns the plan as JSON, for programs: its fields, and `mfu` and `fits`, which are null
+    where they are not known."""
+    fits = None if plan.excess is None else not plan.excess
+    return json.dumps(dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": fits})
 
 
 def _mesh(extents: Mapping[str, int]) -> str:
-    return " x ".join(f"{axis} {n}" for axis, n in extents.items() if n > 1) or "1"
+    return " x ".join(f"{axis} {n}" for axis, n in extents.items() if n > 1) or "one chip"
 
 
 def _size(size: float) -> str:
     return f"{size / _GIB:8.2f} GiB" if size >= _GIB else f"{size / 2**20:8.2f} MiB"
-
-
-def as_json(plan: Plan) -> str:
-    """The plan, for programs: its fields, with `mfu` and `fits`, which are null if not known."""
-    fits = None if plan.over is None else not plan.over
-    return json.dumps(dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": fits}, default=_plain)
-
-
-def _plain(value):
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(type(value).__name__)

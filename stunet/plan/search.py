@@ -1,10 +1,12 @@
-"""Which meshes, remat policies and microbatches fit a topology, and in which order to try them.
+"""Estimates of a step's memory and time from traces, and the search for the best layout.
 
-Nothing is compiled here. What a candidate holds and computes is added up from the traces of the
-network's distinct pieces, so that hundreds are ranked in the time of those few traces. The memory
-is an estimate, 19% to 40% above what compiled programs held (docs/how-to/plan.md); the time is a
-bound from below: every multiplication at the chip's peak, and weights gathered and gradients summed
-at its links'.
+Nothing is compiled here. The memory and operations of a layout are added up from the traces of the
+network's distinct pieces, so that hundreds of layouts are ranked in the time of those few traces.
+
+The memory is an estimate. It lay 19% to 40% above what programs compiled for TPUs hold
+(docs/how-to/plan.md), and was never compared with a GPU's. The time is a lower bound: every
+multiplication at the chip's peak, and weights gathered and gradients summed at the links' full
+speed.
 """
 
 import dataclasses
@@ -12,12 +14,14 @@ import functools
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from stunet import configs
 from stunet.errors import UserError
+from stunet.nn.platforms import assume_platform
 from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel.mesh import AXES, BATCH_AXES
 from stunet.plan import chips, costs
@@ -26,30 +30,37 @@ from stunet.train.state import abstract_state
 
 POLICIES = ("none", *REMAT_POLICIES)
 MICROBATCHES = (1, 2, 4, 8)
-# Of a time, by which another is no longer than it.
+# Two lower bounds of time that differ by less than this share count as equal.
 TIE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One way to lay a run on a topology.
+class Layout:
+    """One way to lay a run on a topology, and the estimates for it.
 
     Attributes:
-        mesh: extent of each axis.
-        remat: the policy.
-        accumulate: microbatches of a step.
-        bytes: that a chip is estimated to hold at most.
-        seconds: that a step takes at least.
+        mesh: extent of each mesh axis.
+        remat: value of `model.remat`.
+        accumulate: value of `train.accumulate`, the number of microbatches in a step.
+        state: bytes of parameters, moments and averages on one chip.
+        temporaries: bytes of gradients and activations on one chip, at most.
+        seconds: lower bound of the time of a step.
     """
 
-    mesh: dict[str, int]
+    mesh: Mapping[str, int]
     remat: str
     accumulate: int
-    bytes: float
+    state: float
+    temporaries: float
     seconds: float
 
-    def applied(self, config: configs.Config) -> configs.Config:
-        """The config, with this layout."""
+    @property
+    def bytes(self) -> float:
+        """Returns the bytes that one chip is estimated to hold at most."""
+        return self.state + self.temporaries
+
+    def apply_to(self, config: configs.Config) -> configs.Config:
+        """Returns the config with this layout."""
         return dataclasses.replace(
             config,
             mesh=dataclasses.replace(config.mesh, **self.mesh),
@@ -57,8 +68,9 @@ class Candidate:
             train=dataclasses.replace(config.train, accumulate=self.accumulate),
         )
 
-    def changes(self, config: configs.Config, mesh: dict[str, int]) -> list[str]:
-        """What differs from a config that lies on `mesh`, as command-line arguments."""
+    def overrides(self, config: configs.Config, mesh: Mapping[str, int]) -> list[str]:
+        """Returns the command-line arguments that give a config, laid out on `mesh`, this layout
+        instead."""
         now = {f"mesh.{axis}": n for axis, n in mesh.items()}
         now |= {"model.remat": config.model.remat, "train.accumulate": config.train.accumulate}
         new = {f"mesh.{axis}": n for axis, n in self.mesh.items()}
@@ -68,37 +80,56 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """All calls of a piece, for one clip on one device.
+    """One distinct piece of the network, traced for one clip on one device.
 
     Attributes:
-        calls: how many.
-        rows, frames: the least of its input's and output's.
-        saved: policy -> bytes that one call keeps for the backward pass.
-        flops: policy -> operations of one call, forward and backward.
+        calls: how often the network calls the piece.
+        rows: rows of the piece's input or output, whichever has fewer.
+        frames: frames of the piece's input or output, whichever has fewer.
+        saved: bytes that one call keeps for the backward pass, by remat policy.
+        flops: operations of one call, forward and backward, by remat policy.
     """
 
     calls: int
     rows: int
     frames: int
-    saved: dict[str, int]
-    flops: dict[str, int]
+    saved: Mapping[str, int]
+    flops: Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class StateBytes:
-    """Bytes of all trained, and of all frozen, parameters."""
+    """Bytes of all trained, and of all frozen, parameters, before any axis splits them."""
 
     trained: int
     frozen: int
 
 
+def trace(config: configs.Config, platform: str) -> tuple[Block, ...]:
+    """Returns the network's distinct pieces, traced under every remat policy.
+
+    Args:
+        config: config of the run.
+        platform: JAX's name of the platform whose forms of convolutions and attention are traced,
+            such as "tpu" or "cuda".
+    """
+    # None of these keys changes a trace: without them, one trace serves all layouts of a run.
+    config = dataclasses.replace(
+        config,
+        mesh=configs.Mesh(),
+        model=dataclasses.replace(config.model, remat="none", scan_layers=False),
+        train=configs.Train(),
+    )
+    return _trace(config, platform)
+
+
 @functools.cache
-def trace(config: configs.Config) -> list[Block]:
-    """The network's distinct pieces, under every policy."""
-    return [_block(piece) for piece in pieces.find(config, 1)]
+def _trace(config: configs.Config, platform: str) -> tuple[Block, ...]:
+    with assume_platform(platform):
+        return tuple(_trace_piece(piece) for piece in pieces.find(config, 1))
 
 
-def _block(piece: pieces.Piece) -> Block:
+def _trace_piece(piece: pieces.Piece) -> Block:
     saved, operations = {}, {}
     params = pieces.abstract_init(piece.module, piece.arguments)
     for policy in POLICIES:
@@ -113,10 +144,11 @@ def _block(piece: pieces.Piece) -> Block:
             return y, backward(dy)
 
         kept = jax.eval_shape(lambda *a, f=forward: f(*a)[1], params, *arguments)
-        saved[policy] = _bytes(kept) - _shared_bytes(kept, params)
+        saved[policy] = _bytes(kept) - _bytes_of_params(kept, params)
         operations[policy] = flops.count(both, params, *arguments, y)
         if not piece.trained:
-            # A gradient of weights, which is not asked for then, takes as many as the forward pass.
+            # The gradient of frozen weights is not computed. It would take as many operations as
+            # the forward pass.
             operations[policy] -= flops.of_piece(piece)
     clips = [a.shape for a in (*piece.arguments, y) if a is not None and a.ndim == 5]
     frames, rows = (min((shape[axis] for shape in clips), default=1) for axis in (1, 2))
@@ -127,135 +159,148 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _shared_bytes(kept: Any, params: Any) -> int:
-    """Of the parameters themselves among what is kept, which the state holds already."""
+def _bytes_of_params(kept: Any, params: Any) -> int:
+    """Returns the bytes of the parameters among what a backward pass keeps. The state holds those
+    already."""
     kind = lambda leaf: (leaf.shape, leaf.dtype)  # noqa: E731
     both = Counter(map(kind, jax.tree.leaves(kept))) & Counter(map(kind, jax.tree.leaves(params)))
     return sum(math.prod(shape) * dtype.itemsize * n for (shape, dtype), n in both.items())
 
 
-def rank(config: configs.Config, chip: chips.Chip, devices: int, slices: int) -> list[Candidate]:
-    """All candidates that are estimated to fit, the fastest first; those within 2% of each other,
-    that which splits clips and batch the least.
+def rank(config: configs.Config, topology: chips.Topology) -> list[Layout]:
+    """Returns all layouts that are estimated to fit, the fastest first.
 
-    The batch, `mesh.tensor` and `mesh.context_axis` are the config's.
+    Of layouts whose times differ by less than 2%, the one that splits clips and batch the least
+    comes first. The batch, `mesh.tensor` and `mesh.context_axis` stay as in the config.
 
     Raises:
-        UserError: none fits, or the chip's memory, peak or links are not known.
+        UserError: no layout fits; or the chip's memory, peak or links are not known.
     """
+    chip = topology.chip
     if None in (chip.hbm, chip.flops, chip.ici):
         raise UserError(
-            f"--search needs a chip whose memory, peak and links are known: {chip.name}"
+            f"--search needs a chip whose memory, peak and links are known; {chip.name} is not one "
+            f"of {', '.join(chips.TPUS | chips.GPUS)}"
         )
-    blocks, held = trace(config), _state_bytes(config)
+    blocks, state = trace(config, topology.platform), state_bytes(config)
     tried = [
-        estimate(config, blocks, held, chip, mesh, remat, accumulate)
-        for mesh in _meshes(config, devices, slices)
+        estimate(config, blocks, state, chip, mesh, remat, accumulate)
+        for mesh in _meshes(config, topology)
         for remat, accumulate in itertools.product(POLICIES, MICROBATCHES)
-        if config.train.batch_size % (accumulate * _ways(mesh, BATCH_AXES)) == 0
+        if config.train.batch_size % (accumulate * _extent(mesh, BATCH_AXES)) == 0
     ]
-    fits = [candidate for candidate in tried if candidate.bytes <= chip.hbm]
+    fits = [layout for layout in tried if layout.bytes <= chip.hbm]
     if not fits:
-        least = min(tried, key=lambda c: c.bytes, default=None)
+        least = min(tried, key=lambda layout: layout.bytes, default=None)
         raise UserError(
-            f"nothing fits {devices} x {chip.name} at a batch of {config.train.batch_size}"
-            + (f"; the least is about {least.bytes / 2**30:.1f} GiB a chip" if least else "")
+            f"no layout fits {topology.count} x {chip.name} at train.batch_size "
+            f"{config.train.batch_size}"
+            + (f"; the smallest needs about {least.bytes / 2**30:.1f} GiB a chip" if least else "")
         )
-    fastest = min(candidate.seconds for candidate in fits)
+    fastest = min(layout.seconds for layout in fits)
 
-    def order(candidate: Candidate):
-        # Bounds so near each other decide nothing: then that which splits least, whose kernels are
-        # larger and whose clips exchange no borders.
-        slower = int(math.log(candidate.seconds / fastest) / math.log(1 + TIE))
-        return slower, candidate.mesh["context"], candidate.accumulate, candidate.seconds
+    def order(layout: Layout):
+        # Lower bounds so near each other decide nothing. Then the layout that splits least comes
+        # first: its kernels are larger, and its clips exchange no borders.
+        slower = int(math.log(layout.seconds / fastest) / math.log(1 + TIE))
+        return slower, layout.mesh["context"], layout.accumulate, layout.seconds
 
     return sorted(fits, key=order)
 
 
-def remedy(
-    config: configs.Config, mesh: dict[str, int], chip: chips.Chip, slices: int
+def suggest_overrides(
+    config: configs.Config, mesh: Mapping[str, int], topology: chips.Topology
 ) -> list[str] | None:
-    """The fewest changes with which a config that does not fit is estimated to, as command-line
-    arguments; of equals, the fastest. None: there are none.
+    """Returns the fewest command-line arguments with which a config that does not fit is estimated
+    to fit; of equally many, those of the fastest layout. None if no layout fits.
 
     Args:
-        config: the run that does not fit.
-        mesh: extent of every axis, as it was planned.
-        chip: one device.
-        slices: how many the devices are in.
+        config: config of the run that does not fit.
+        mesh: extent of every mesh axis in that run's plan.
+        topology: topology of that plan.
     """
     try:
-        found = rank(config, chip, math.prod(mesh.values()), slices)
+        found = rank(config, topology)
     except UserError:
         return None
-    changes = [c.changes(config, mesh) for c in found]
-    return min(filter(None, changes), key=len, default=None)
+    overrides = [layout.overrides(config, mesh) for layout in found]
+    return min(filter(None, overrides), key=len, default=None)
 
 
 def estimate(
     config: configs.Config,
-    blocks: list[Block],
-    held: StateBytes,
+    blocks: Sequence[Block],
+    state: StateBytes,
     chip: chips.Chip,
-    mesh: dict[str, int],
+    mesh: Mapping[str, int],
     remat: str,
     accumulate: int,
-) -> Candidate:
-    """What one candidate holds and takes.
+) -> Layout:
+    """Estimates memory and time of one layout.
 
     Args:
-        config: of the run.
-        blocks: its `trace`.
-        held: bytes of its parameters.
-        chip: one device.
-        mesh: extent of every axis.
-        remat: the policy.
-        accumulate: microbatches.
+        config: config of the run.
+        blocks: the network's blocks (`trace`).
+        state: bytes of the network's parameters.
+        chip: one of the chips.
+        mesh: extent of every mesh axis.
+        remat: remat policy, instead of the config's.
+        accumulate: number of microbatches, instead of the config's.
     """
-    clips = config.train.batch_size / (_ways(mesh, BATCH_AXES) * accumulate)
+    clips = config.train.batch_size / (_extent(mesh, BATCH_AXES) * accumulate)
 
-    def share(block: Block) -> float:
-        """Of the microbatch's work in a block, what one device does, in clips."""
-        divides = getattr(block, config.mesh.context_axis) % mesh["context"] == 0
-        return clips / mesh["tensor"] / (mesh["context"] if divides else 1)
+    def clips_of(block: Block) -> float:
+        """Returns how many clips' worth of a block one device computes in a microbatch."""
+        splits = getattr(block, config.mesh.context_axis) % mesh["context"] == 0
+        return clips / mesh["tensor"] / (mesh["context"] if splits else 1)
 
-    activations = sum(b.calls * b.saved[remat] * share(b) for b in blocks)
-    # While one block goes backward, all that it stores without a policy is there.
-    working = max(b.saved["none"] * share(b) for b in blocks)
-    compute = accumulate * sum(b.calls * b.flops[remat] * share(b) for b in blocks)
-    # Parameters, two moments, the average and the gradient; a sum of gradients beside it.
-    copies = 5 + (accumulate > 1)
+    activations = sum(b.calls * b.saved[remat] * clips_of(b) for b in blocks)
+    # While one block goes backward, everything that it stores without remat is in memory.
+    working = max(b.saved["none"] * clips_of(b) for b in blocks)
+    compute = accumulate * sum(b.calls * b.flops[remat] * clips_of(b) for b in blocks)
     shards = mesh["fsdp"] * mesh["tensor"]
-    state = (copies * held.trained + held.frozen) / shards
-    # Weights are gathered for each forward and each backward pass, and gradients summed.
-    gathered = 2 * accumulate * (held.trained + held.frozen) + held.trained
+    # The gradient, and with several microbatches the sum of gradients beside it.
+    gradients = (1 + (accumulate > 1)) * state.trained / shards
+    # Weights are gathered for each forward and each backward pass, and gradients are summed.
+    gathered = 2 * accumulate * (state.trained + state.frozen) + state.trained
     moved = gathered / mesh["tensor"] * (1 - 1 / mesh["fsdp"])
     replicas = mesh["data"] * mesh["context"]
-    moved += 2 * held.trained / shards * (1 - 1 / replicas)
-    return Candidate(
+    moved += 2 * state.trained / shards * (1 - 1 / replicas)
+    return Layout(
         mesh,
         remat,
         accumulate,
-        state + activations + working,
-        compute / chip.flops + moved / chip.ici,
+        # Parameters, two moments and the average.
+        state=(4 * state.trained + state.frozen) / shards,
+        temporaries=gradients + activations + working,
+        seconds=compute / chip.flops + moved / chip.ici,
     )
 
 
-def _meshes(config: configs.Config, devices: int, slices: int) -> list[dict[str, int]]:
+def state_bytes(config: configs.Config) -> StateBytes:
+    """Returns the bytes of the network's parameters, of all chips together."""
+    state = abstract_state(config, jax.sharding.AbstractMesh((1,) * len(AXES), AXES))
+    return StateBytes(_bytes(state.params), _bytes(state.frozen))
+
+
+def _meshes(config: configs.Config, topology: chips.Topology) -> list[dict[str, int]]:
+    """Returns all meshes of the topology whose axes `tensor` and `slice` are the config's and the
+    topology's."""
     tensor = max(1, config.mesh.tensor)
-    left = devices // (slices * tensor)
+    left = topology.count // (topology.slices * tensor)
     divisors = [n for n in range(1, left + 1) if left % n == 0]
     return [
-        dict(zip(AXES, (slices, left // (fsdp * context), fsdp, context, tensor), strict=True))
+        dict(
+            zip(
+                AXES,
+                (topology.slices, left // (fsdp * context), fsdp, context, tensor),
+                strict=True,
+            )
+        )
         for fsdp, context in itertools.product(divisors, divisors)
         if left % (fsdp * context) == 0
     ]
 
 
-def _ways(mesh: dict[str, int], axes: tuple[str, ...]) -> int:
+def _extent(mesh: Mapping[str, int], axes: Sequence[str]) -> int:
     return math.prod(mesh[axis] for axis in axes)
-
-
-def _state_bytes(config: configs.Config) -> StateBytes:
-    state = abstract_state(config, jax.sharding.AbstractMesh((1,) * len(AXES), AXES))
-    return StateBytes(_bytes(state.params), _bytes(state.frozen))

@@ -28,8 +28,8 @@ _BELOW_A_CUBE = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4"}
 _CUBE = 4**3
 
 FORMS = (
-    "write Google Cloud's name, such as v5e-16, v6e-64 or v5p-128, or a generation and a shape, "
-    "such as v5e:4x4, v6e:8x8 or v5p:4x4x4"
+    "the name that Google Cloud gives to TPUs, such as v5e-16, v6e-64 or v5p-128, their generation "
+    "(v4, v5e, v5p, v6e) and shape, such as v5p:4x4x4"
 )
 
 

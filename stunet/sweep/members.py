@@ -8,9 +8,11 @@ question of three seeds is
         return product(base, grid)
 """
 
+import ast
 import collections
 import dataclasses
 import itertools
+import pathlib
 import re
 import runpy
 from collections.abc import Mapping, Sequence
@@ -35,11 +37,15 @@ class Member:
         name: of the run.
         config: that it trains by.
         group: what the report compares it within, such as the kind of data; "": all there is.
+        label: name of its arm in the report, such as "global cascade", which reads well after
+            "the". Arms of two groups that share a label share a colour. By default the report makes
+            a name from the member's.
     """
 
     name: str
     config: configs.Config | ConfigDict
     group: str = ""
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Step:
         makes: the file that it leaves, within the sweep's directory. Once that is there the command
             is done.
         group: as a member's.
+        label: as a member's.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Step:
     after: tuple[str, ...]
     makes: str
     group: str = ""
+    label: str = ""
 
 
 Entry = Member | Step
@@ -117,7 +125,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
 
     Raises:
         UserError: no such file, what it raises, an empty sweep, two of one name, a config that is
-        refused, a step that needs what does not come before it.
+        refused, a step that needs what does not come before it, a label of two arms.
     """
     path = experiments.find(path, "get_sweep")
     file, *argument = path.split(":", 1)
@@ -137,7 +145,19 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
     for entry in entries:
         checked.append(_checked(entry, seen, overrides))
         seen.add(entry.name)
+    _check_labels(checked)
     return checked
+
+
+def question(path: str) -> str:
+    """Returns the first line of a sweep file's docstring, which says what the sweep asks.
+
+    Args:
+        path: as for `load`; the file must be there.
+    """
+    file = experiments.find(path, "get_sweep").split(":", 1)[0]
+    source = pathlib.Path(file).read_text()
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
 def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
@@ -183,6 +203,18 @@ def seeds(entries: Sequence[Entry]) -> dict[str, int | None]:
 
 def _without_seed(name: str, seed: int | None) -> str:
     return re.sub(rf"(^|[,_-])seed=?{seed}(?!\d)", "", name).lstrip(",_-") or name
+
+
+def _check_labels(entries: Sequence[Entry]) -> None:
+    """Raises UserError if two arms of a group have the same label, or one arm has two."""
+    arm_of, by_label, by_arm = arms(entries), {}, {}
+    for entry in entries:
+        arm = arm_of[entry.name]
+        other = by_label.setdefault((entry.group, entry.label), arm) if entry.label else arm
+        if other != arm:
+            raise UserError(f"{other!r} and {arm!r} have the same label {entry.label!r}")
+        if by_arm.setdefault(arm, entry.label) != entry.label:
+            raise UserError(f"{arm!r} has the labels {by_arm[arm]!r} and {entry.label!r}")
 
 
 def _checked(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:

@@ -30,6 +30,7 @@ class Noted:
         after: names of what a step needs.
         makes: the file that a step leaves.
         group: what the report compares it within.
+        label: name of the arm in the report; "" leaves it to the report.
     """
 
     name: str
@@ -39,24 +40,36 @@ class Noted:
     after: tuple[str, ...] = ()
     makes: str = ""
     group: str = ""
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """`sweep.json`: the command that made the sweep, the commit that it began at, what it is."""
+    """The contents of `sweep.json`.
+
+    Attributes:
+        command: arguments of `stunet` that made the sweep.
+        commit: commit of this program at which the sweep began, if it is known.
+        entries: members and steps.
+        question: what the sweep asks, in a sentence; "" if its file does not say.
+    """
 
     command: tuple[str, ...]
     commit: str | None
     entries: tuple[Noted, ...]
+    question: str = ""
 
 
-def claim(workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str]) -> None:
+def claim(
+    workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str], question: str = ""
+) -> None:
     """Notes the sweep in `workdir`, or checks that it is the one noted there, which may have grown.
 
     Args:
         workdir: of the sweep.
         entries: of `members.load`.
         command: arguments of `stunet` that this sweep came from.
+        question: what the sweep asks, for the report's title.
 
     Raises:
         UserError: the directory belongs to another sweep or to a single run, or may not be written.
@@ -91,6 +104,7 @@ def claim(workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str
             command=old.command if old else tuple(command),
             commit=old.commit if old else commit(),
             entries=tuple(noted.values()),
+            question=question,
         )
         with atomic(workdir / "sweep.json") as partial:
             partial.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n")
@@ -116,12 +130,14 @@ def read_manifest(workdir: pathlib.Path) -> Manifest | None:
 def note(entries: Sequence[Entry]) -> list[Noted]:
     """What `sweep.json` says of members and steps."""
     arm, seed = arms(entries), seeds(entries)
+
+    def step(e: Entry) -> dict[str, Any]:
+        if isinstance(e, Member):
+            return {}
+        return dict(command=tuple(e.command), after=tuple(e.after), makes=e.makes)
+
     return [
-        Noted(e.name, arm[e.name], seed[e.name], group=e.group)
-        if isinstance(e, Member)
-        else Noted(
-            e.name, arm[e.name], seed[e.name], tuple(e.command), tuple(e.after), e.makes, e.group
-        )
+        Noted(e.name, arm[e.name], seed[e.name], **step(e), group=e.group, label=e.label)
         for e in entries
     ]
 

@@ -1,4 +1,4 @@
-"""The pieces of a network are all of it."""
+"""The pieces of a network add up to the whole network, and their times to the step's."""
 
 import concurrent.futures
 
@@ -11,19 +11,19 @@ from stunet.train.flops import model_flops
 
 
 @pytest.mark.parametrize("model", [{}, dict(layers_per_level=3, remat="full", scan_layers=True)])
-def test_pieces_ask_for_the_operations_of_the_network(model):
+def test_pieces_have_the_operations_of_the_network(model):
     config = tiny.config(model=model)
     batch = config.train.batch_size
 
     found = pieces.find(config, batch)
-    in_all = sum(len(piece.calls) * flops.of_piece(piece) for piece in found)
-    assert 3 * in_all == model_flops(config)
+    operations = sum(len(piece.calls) * flops.of_piece(piece) for piece in found)
+    assert 3 * operations == model_flops(config)
     # Equal layers are one piece, and none is called twice.
     calls = [call for piece in found for call in piece.calls]
     assert len(found) < len(calls) == len(set(calls))
 
 
-def test_a_piece_differs_by_what_it_does_and_not_by_its_place():
+def test_pieces_differ_by_what_they_compute_and_not_by_their_place():
     found = pieces.find(tiny.config(model=dict(layers_per_level=3)), 2)
     names = [piece.name for piece in found]
     assert len(names) == len(set(names)), names
@@ -31,18 +31,18 @@ def test_a_piece_differs_by_what_it_does_and_not_by_its_place():
     assert "down_0_layer_2/resnet" in again.calls
 
 
-def test_the_narrowest_stands_for_those_that_differ_in_the_width_of_their_input():
+def test_the_narrowest_represents_pieces_that_differ_in_the_width_of_their_input():
     config = tiny.config(model=dict(layers_per_level=3))
     found = pieces.find(config, 2)
-    places = costs.stand_ins(found)
-    stood_for = [(a, found[i]) for a, i in zip(found, places, strict=True) if a is not found[i]]
-    assert stood_for
-    for piece, narrower in stood_for:
+    places = costs.representatives(found)
+    scaled = [(a, found[i]) for a, i in zip(found, places, strict=True) if a is not found[i]]
+    assert scaled
+    for piece, narrower in scaled:
         (x, *others), (y, *same) = piece.arguments, narrower.arguments
         assert x.shape[-1] > y.shape[-1]
         assert (x.shape[:-1], others) == (y.shape[:-1], same)
         assert piece.module == narrower.module
-    # What is compiled is compiled once, and stands for itself.
+    # A piece that is compiled represents itself.
     assert all(places[i] == i for i in places)
 
 
@@ -51,22 +51,22 @@ def test_time_scales_with_operations(monkeypatch):
     batch = config.train.batch_size // 2
     found = pieces.find(config, batch)
 
-    class Now:
+    class RunsAtOnce:
         def __init__(self, *_):
             pass
 
         def submit(self, _, *arguments):
             future = concurrent.futures.Future()
-            # A chip that computes all at the same rate.
+            # A chip that computes every piece at the same rate.
             future.set_result(flops.of_piece(found[arguments[-1]]) / 1e9)
             return future
 
-    monkeypatch.setattr(costs.concurrent.futures, "ProcessPoolExecutor", Now)
-    in_all = {
+    monkeypatch.setattr(costs.concurrent.futures, "ProcessPoolExecutor", RunsAtOnce)
+    totals = {
         scale: sum(c.seconds for c in costs.Costs(config, "v5e:2x2", scale=scale).result())
         for scale in (True, False)
     }
-    assert in_all[True] == pytest.approx(in_all[False])
-    assert in_all[False] * 1e9 == pytest.approx(
+    assert totals[True] == pytest.approx(totals[False])
+    assert totals[False] * 1e9 == pytest.approx(
         2 * sum(len(piece.calls) * flops.of_piece(piece) for piece in found)
     )

@@ -1,4 +1,4 @@
-"""Reading a compiled program's text."""
+"""Cycles and collectives are read correctly from the text of a compiled program."""
 
 from stunet.plan import hlo
 
@@ -30,7 +30,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 """  # noqa: E501
 
 
-def test_a_loop_counts_as_often_as_it_runs_and_what_is_fused_once():
+def test_a_loop_counts_as_often_as_it_runs_and_a_fusion_once():
     program = hlo.read(TEXT)
     assert program.cycles == 5 * 100 + 30
 
@@ -43,7 +43,7 @@ def test_collectives_are_counted_once_each_with_the_bytes_they_move():
     }
 
 
-def test_a_collective_that_goes_on_beside_kernels_is_one():
+def test_a_collective_that_runs_beside_kernels_counts_once():
     beside = """%kernel (q: f32[8]) -> f32[16] {
   %h = f32[16]{0} all-gather(%q), channel_id=1
 }
@@ -54,7 +54,7 @@ def test_a_collective_that_goes_on_beside_kernels_is_one():
     assert hlo.read(text).collectives == hlo.read(TEXT).collectives
 
 
-def test_what_crosses_between_slices_is_told_apart():
+def test_transfers_between_slices_are_counted_apart():
     send = """  %q = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) recv(%t), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}
 """  # noqa: E501
     program = hlo.read(TEXT.replace("  %s = (bf16", send + "  %s = (bf16"))

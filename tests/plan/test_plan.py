@@ -1,9 +1,10 @@
-"""What a plan says, without and, where it is installed, with the TPU compiler."""
+"""Plans, without the TPU compiler and, where it is installed, with it."""
 
 import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 from unittest import mock
 
@@ -16,28 +17,30 @@ from stunet.data import sources
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, costs, hlo, report
-from stunet.plan.plan import Plan, fallbacks, make_plan
-from stunet.plan.whole import abstract_batch
+from stunet.plan.compiled_step import abstract_batch
+from stunet.plan.plan import Plan, make_plan, unsplit_levels
 from stunet.train.flops import model_flops
 
 PLAN = Plan(
     chip="v5p",
     chips=64,
+    estimated=False,
     mesh={"slice": 1, "data": 1, "fsdp": 64, "context": 1, "tensor": 1},
     settings={"model.remat": "full"},
     params=1_200_000_000,
     frozen=0,
     bytes={"params": 1e9, "optimizer": 2e9, "ema": 1e9, "batch": 1e7, "temporaries": 4e9},
-    hbm=chips.CHIPS["v5p"].hbm,
-    over=0.0,
+    hbm=chips.TPUS["v5p"].hbm,
+    excess=0.0,
     flops=64 * 459e12,
     peak_flops=459e12,
+    least_seconds=1.0,
     step_seconds=2.0,
     collective_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
     between_slices={},
     costs=[costs.Cost("conv", 2, 0.5)],
-    fallbacks=[],
+    unsplit=[],
     clips=64,
     steps=1000,
     unknown=["whether the data keep up"],
@@ -52,27 +55,29 @@ def abstract_mesh(**extents):
 
 def test_utilisation_is_the_share_of_the_peak():
     assert PLAN.mfu == pytest.approx(0.5)
-    assert "50.0%" in report.text(PLAN)
+    assert "50.0%" in report.as_text(PLAN)
     # 1,000 steps of 2 s on 64 chips.
-    assert f"{1000 * 2 * 64 / 3600:,.0f} for 1,000 steps" in report.text(PLAN)
+    assert f"{1000 * 2 * 64 / 3600:,.0f} for 1,000 steps" in report.as_text(PLAN)
 
 
-def test_what_does_not_fit_is_said():
-    larger = dataclasses.replace(PLAN, over=2**30, step_seconds=None, collective_seconds=None)
-    said = report.text(larger)
-    assert "DOES NOT FIT, by 1.00 GiB" in said
+def test_a_plan_that_does_not_fit_says_so():
+    larger = dataclasses.replace(PLAN, excess=2**30, step_seconds=None, collective_seconds=None)
+    said = report.as_text(larger)
+    assert "it DOES NOT FIT: 1.00 GiB too much" in said
     assert json.loads(report.as_json(larger))["fits"] is False
 
 
-def test_what_is_not_known_is_not_made_up():
+def test_a_plan_does_not_make_up_unknown_values():
     unknown = dict.fromkeys(
-        ("hbm", "over", "peak_flops", "step_seconds", "collective_seconds"), None
+        ("hbm", "excess", "peak_flops", "least_seconds", "step_seconds", "collective_seconds"), None
     )
     plan = dataclasses.replace(PLAN, **unknown, unknown=["the peak of a device"])
-    said = report.text(plan)
-    assert "memory of a chip (not known)" in said
-    assert not {"%", "predicted", "utilised", "FIT"} & set(said.replace("%", " % ").split())
-    assert said.endswith("not known here: the peak of a device")
+    said = report.as_text(plan)
+    assert "memory of a chip (size not known)" in said
+    assert not {"%", "predicted", "bound", "utilised", "FIT", "fits"} & set(
+        said.replace("%", " % ").split()
+    )
+    assert said.endswith("not known here:\n  - the peak of a device")
     values = json.loads(report.as_json(plan))
     assert values["fits"] is values["mfu"] is None
 
@@ -82,19 +87,23 @@ def test_a_gpu_has_the_memory_that_jax_may_allocate_and_its_published_peak():
         stats = {"bytes_limit": 60 * 2**30, "bytes_in_use": 0}
         return mock.Mock(device_kind=kind, platform="gpu", memory_stats=lambda: stats)
 
-    known, unknown = chips.local(device("NVIDIA A100-SXM4-80GB")), chips.local(device("NVIDIA T4"))
+    known, unknown = (
+        chips.describe(device("NVIDIA A100-SXM4-80GB")),
+        chips.describe(device("NVIDIA T4")),
+    )
     assert (known.hbm, known.flops, known.hertz) == (60 * 2**30, 312e12, None)
     assert (unknown.hbm, unknown.flops) == (60 * 2**30, None)
-    assert chips.local(jax.devices()[0]).hbm is None
+    assert chips.describe(jax.devices()[0]).hbm is None
 
 
-def test_a_device_too_small_is_said_to_be_by_how_much():
+def test_a_plan_says_by_how_much_a_device_is_too_small():
     config = tiny.config(model=tiny.ONE_LEVEL_KEYS)
     small = chips.Chip("small", hbm=100_000, flops=1e12)
-    plan = make_plan(config, small, jax.devices()[:1])
-    assert plan.over == sum(plan.bytes.values()) - 100_000 > 0
-    assert "DOES NOT FIT" in report.text(plan)
-    # Twelve bytes of state a parameter beside its own four.
+    devices = jax.devices()[:1]
+    plan = make_plan(config, chips.Topology("local", small, 1, 1, devices))
+    assert plan.excess == sum(plan.bytes.values()) - 100_000 > 0
+    assert "DOES NOT FIT" in report.as_text(plan)
+    # Two moments and the average: twelve bytes a parameter beside its own four.
     assert plan.bytes["params"] == 4 * plan.params
     assert plan.bytes["ema"] + plan.bytes["optimizer"] == pytest.approx(12 * plan.params, rel=1e-3)
 
@@ -108,8 +117,8 @@ def test_a_plan_for_this_machine(tmp_path):
     assert (plan["chip"], plan["chips"]) == ("cpu", 4)
     assert plan["fits"] is plan["hbm"] is plan["mfu"] is plan["step_seconds"] is None
     assert plan["unknown"][:2] == [
-        "how long a step takes, which benchmarks/train_step.py measures",
-        "how much memory a device has for it",
+        "how long a step really takes, which benchmarks/train_step.py measures on the machine",
+        "how much memory a device has for the program",
     ]
     assert plan["flops"] == model_flops(tiny.config())
     assert plan["bytes"]["temporaries"] > 0
@@ -118,18 +127,18 @@ def test_a_plan_for_this_machine(tmp_path):
 
 def test_levels_that_do_not_split_are_named():
     config = tiny.config(data=dict(frames=8, height=16, width=16))
-    assert fallbacks(config, abstract_mesh(context=4)) == []
+    assert unsplit_levels(config, abstract_mesh(context=4)) == []
     # 8 rows at the first level, 4 at the second.
-    assert fallbacks(config, abstract_mesh(context=8)) == [
+    assert unsplit_levels(config, abstract_mesh(context=8)) == [
         "level 1: 4 rows do not split over context 8"
     ]
     by_frames = tiny.config(mesh=dict(context_axis="frames"), data=dict(frames=8))
-    assert fallbacks(by_frames, abstract_mesh(context=8)) == [
+    assert unsplit_levels(by_frames, abstract_mesh(context=8)) == [
         "level 1: 4 frames do not split over context 8"
     ]
 
 
-def test_the_batch_planned_for_is_the_one_that_comes():
+def test_the_planned_batch_is_the_pipelines_batch():
     config = tiny.config()
     mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
     planned = abstract_batch(config, mesh)
@@ -141,11 +150,77 @@ def test_the_batch_planned_for_is_the_one_that_comes():
 
 @pytest.mark.parametrize(
     ("topology", "message"),
-    [("v9:2x2", "unknown TPU generation 'v9'"), ("v5p", "a generation and a shape, such as")],
+    [
+        ("v9:2x2", "--topology is 'v9:2x2'; write the name that Google Cloud gives to TPUs, such"),
+        ("v5p", "their generation (v4, v5e, v5p, v6e) and shape, such as v5p:4x4x4"),
+        ("v5e-17", "and there is no such slice; the number counts chips: 1, 4, 8, 16, 32"),
+        ("h100", "how many GPUs each host has, 1 to 8, such as h100:8"),
+        ("h100:0", "how many GPUs each host has"),
+        ("h100:16", "--slices 2 plans for two such hosts"),
+    ],
 )
 def test_topologies_are_checked(topology, message):
-    with pytest.raises(UserError, match=message):
-        chips.devices(topology)
+    with pytest.raises(UserError, match=re.escape(message)):
+        chips.find(topology)
+
+
+def test_gpus_have_the_memory_that_jax_may_allocate(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    whole = chips.find("h100:8", slices=2)
+    assert (whole.count, whole.slices, whole.platform) == (16, 2, "cuda")
+    assert whole.chip.hbm == 0.75 * 80e9
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    assert chips.find("h100:1").chip.hbm == pytest.approx(72e9)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "90%")
+    with pytest.raises(UserError, match="XLA_PYTHON_CLIENT_MEM_FRACTION is '90%'"):
+        chips.find("h100:1")
+
+
+def test_a_plan_for_gpus_is_an_estimate():
+    config = tiny.config(model=tiny.ONE_LEVEL_KEYS)
+    plan = make_plan(config, chips.find("a100-80gb:1"))
+    state = {key: plan.bytes[key] for key in ("params", "optimizer", "ema")}
+    assert plan.estimated
+    assert plan.bytes["params"] == 4 * plan.params
+    assert sum(plan.bytes.values()) > sum(state.values()) + plan.bytes["params"]
+    assert plan.step_seconds is plan.mfu is None
+    assert plan.least_seconds >= plan.flops / 312e12
+    text = report.as_text(plan)
+    assert "an estimate from traces of the network, not a compiled program" in text
+    assert "by this estimate, it fits" in text
+    assert "compiled in" not in text
+
+
+def test_estimates_fall_with_fsdp_and_with_remat():
+    def planned(fsdp, remat):
+        config = tiny.config(
+            train=dict(batch_size=8),
+            mesh=dict(data=-1, fsdp=fsdp),
+            model=dict(tiny.ONE_LEVEL_KEYS, remat=remat),
+        )
+        return make_plan(config, chips.find("h100:8"))
+
+    replicated, sharded = planned(1, "none"), planned(8, "none")
+    for kind in ("params", "optimizer", "ema"):
+        assert sharded.bytes[kind] < 0.3 * replicated.bytes[kind]
+    assert sharded.bytes["temporaries"] < replicated.bytes["temporaries"]
+    assert planned(8, "full").bytes["temporaries"] < sharded.bytes["temporaries"]
+    assert planned(8, "full").least_seconds > sharded.least_seconds
+
+
+def test_an_estimate_that_does_not_fit_names_layouts_that_do(tmp_path):
+    clips = [
+        f"--config.data.{key}={n}" for key, n in dict(frames=64, height=256, width=256).items()
+    ]
+    flags = ["--topology", "rtx4090:1", "--config.train.batch_size=64", *tiny.ONE_LEVEL]
+    done = tiny.run("plan", "--config", tiny.experiment(tmp_path), *flags, *clips)
+    assert done.returncode == 1
+    assert "by this estimate, it DOES NOT FIT" in done.stdout
+    assert "by estimate, the program does not fit RTX 4090" in done.stderr
+    (words,) = [line for line in done.stderr.splitlines() if "it fits with" in line]
+    suggested = words.split("it fits with ")[1].split()
+    done = tiny.run("plan", "--config", tiny.experiment(tmp_path), *flags, *clips, *suggested)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")

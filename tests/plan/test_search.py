@@ -1,22 +1,32 @@
-"""The search's estimates, by how they change with what is asked for."""
+"""The search's estimates change with the layout as they should."""
 
 import dataclasses
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 
 from stunet.errors import UserError
+from stunet.nn import layers
+from stunet.nn.platforms import assume_platform
 from stunet.parallel.mesh import AXES
 from stunet.plan import chips, report, search
+from stunet.train import pieces
 from stunet.train.flops import model_flops
 
 CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 
 
+def topology(count, chip=CHIP):
+    return chips.Topology("some:1", chip, count)
+
+
 @pytest.fixture(scope="module")
 def traced():
     config = tiny.config()
-    return config, search.trace(config)
+    return config, search.trace(config, "tpu")
 
 
 def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
@@ -38,7 +48,7 @@ def test_a_step_takes_at_least_its_operations_at_the_peak(traced):
     assert least <= got < 1.5 * least
     # Half of the clips, on each of two devices; gradients are summed besides.
     assert estimated(traced, data=2).seconds == pytest.approx(got / 2 + 4e6 / CHIP.ici)
-    # All is computed once more but what is kept.
+    # A policy that keeps less computes more again.
     policies = [estimated(traced, remat).seconds for remat in ("none", "dots", "projections")]
     assert policies == sorted(policies)
     assert estimated(traced, "full").seconds > 1.1 * policies[0]
@@ -53,7 +63,7 @@ def test_policies_and_microbatches_save_memory(traced):
     # A sum of gradients beside the gradient, and half of the clips.
     halved = estimated(traced, accumulate=2).bytes
     assert halved == pytest.approx(state * 6 / 5 + activations / 2)
-    # The optimiser's state is split, the activations are not more than by clips.
+    # `fsdp` splits the state and the clips, `data` only the clips.
     assert estimated(traced, fsdp=2).bytes == pytest.approx(held[0] / 2)
     assert estimated(traced, data=2).bytes == pytest.approx(state + activations / 2)
 
@@ -63,13 +73,13 @@ def test_an_axis_that_does_not_divide_saves_nothing_there(traced):
     state = 5 * 4e6
     assert all_split == pytest.approx(state + (estimated(traced).bytes - state) / 2, rel=0.02)
     # Three divides no level's frames.
-    whole = estimated(traced, context=3, context_axis="frames")
-    assert whole.bytes == pytest.approx(estimated(traced).bytes)
+    unsplit = estimated(traced, context=3, context_axis="frames")
+    assert unsplit.bytes == pytest.approx(estimated(traced).bytes)
 
 
-def test_what_is_ranked_fits_and_the_fastest_is_first(traced):
+def test_ranked_layouts_fit_and_the_fastest_is_first(traced):
     config, _ = traced
-    found = search.rank(config, CHIP, 4, 1)
+    found = search.rank(config, topology(4))
     fastest = min(c.seconds for c in found)
     assert found[0].seconds <= 1.02 * fastest
     near = [c for c in found if c.seconds < 1.019 * fastest]
@@ -79,27 +89,39 @@ def test_what_is_ranked_fits_and_the_fastest_is_first(traced):
     assert all(c.bytes <= CHIP.hbm for c in found)
     assert len({(tuple(c.mesh.values()), c.remat, c.accumulate) for c in found}) == len(found)
     first = found[0]
-    applied = first.applied(config)
+    applied = first.apply_to(config)
     assert applied.model.remat == first.remat
     assert applied.mesh.fsdp == first.mesh["fsdp"]
-    assert first.changes(applied, first.mesh) == []
-    assert f"{len(found)} layouts" in report.ranking(found, CHIP)
+    assert first.overrides(applied, first.mesh) == []
+    assert f"{len(found)} layouts" in report.ranking(found, topology(4))
 
 
-def test_what_does_not_fit_gets_the_fewest_changes_that_would_help(traced):
+def test_a_config_that_does_not_fit_gets_the_fewest_changes_that_help(traced):
     config, _ = traced
-    ranked = search.rank(config, CHIP, 1, 1)
+    ranked = search.rank(config, topology(1))
     held = {(c.remat, c.accumulate): c.bytes for c in ranked}
-    # As much as the step holds in one part, with everything kept, is too much by a little.
+    # The step in one part, with everything kept, is a little too large for this chip.
     small = dataclasses.replace(CHIP, hbm=0.99 * held["none", 1])
-    (change,) = search.remedy(config, dict.fromkeys(AXES, 1), small, 1)
+    (change,) = search.suggest_overrides(config, dict.fromkeys(AXES, 1), topology(1, small))
     assert change.startswith(("--config.model.remat=", "--config.train.accumulate="))
     tiniest = dataclasses.replace(CHIP, hbm=1000)
-    assert search.remedy(config, dict.fromkeys(AXES, 1), tiniest, 1) is None
-    with pytest.raises(UserError, match=r"nothing fits 1 x some .* the least is about"):
-        search.rank(config, tiniest, 1, 1)
+    assert search.suggest_overrides(config, dict.fromkeys(AXES, 1), topology(1, tiniest)) is None
+    with pytest.raises(UserError, match=r"no layout fits 1 x some .* the smallest needs about"):
+        search.rank(config, topology(1, tiniest))
 
 
 def test_a_chip_must_be_known():
     with pytest.raises(UserError, match="memory, peak and links"):
-        search.rank(tiny.config(), chips.Chip("other"), 1, 1)
+        search.rank(tiny.config(), topology(1, chips.Chip("other")))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_a_trace_keeps_the_output_of_a_convolution_once(platform):
+    # Without a platform, a trace keeps the output of each platform's form of the convolution.
+    module = nn.Sequential([layers.Conv(32, (1, 3, 3)), jnp.tanh])
+    x = jax.ShapeDtypeStruct((1, 8, 16, 16, 4), jnp.float32)
+    with assume_platform(platform):
+        block = search._trace_piece(pieces.Piece("conv and tanh", module, (x,), ("conv",), True))
+    taken, output = 4 * x.size, 4 * x.size * 32 // 4
+    assert block.saved["full"] == taken
+    assert block.saved["projections"] == taken + output

@@ -10,7 +10,7 @@ import tiny
 from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.members import Member, Step, arms, load, product
+from stunet.sweep.members import Member, Step, arms, load, product, question
 from stunet.train.flops import model_flops
 
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
@@ -104,7 +104,7 @@ def test_overrides_are_every_members(tmp_path):
         ),
         (
             "def get_sweep(): return product(tiny.config(), {'modl.chanels': (4, 5)})",
-            "member 'chanels=4': unknown key 'modl'",
+            "member 'chanels=4': unknown key 'modl.chanels'; did you mean 'model.channels'?",
         ),
         (
             "def get_sweep(): return [Member('a', tiny.config(data=dict(source='clips')))]",
@@ -114,12 +114,41 @@ def test_overrides_are_every_members(tmp_path):
             "def get_sweep(): return [Member('a', tiny.config()), Step('s', (), ('b',), 'x')]",
             "step 's' is to run after 'b'",
         ),
+        (
+            "def get_sweep():\n"
+            "    configs = [tiny.config(train=dict(steps=n)) for n in (1, 2)]\n"
+            "    return [Member(n, c, label='one') for n, c in zip('ab', configs)]",
+            "'a' and 'b' have the same label 'one'",
+        ),
+        (
+            "def get_sweep():\n"
+            "    members = product(tiny.config(), {'seed': (0, 1)}, 'a')\n"
+            "    return [Member(m.name, m.config, label=m.name) for m in members]",
+            "'a' has the labels 'a,seed=0' and 'a,seed=1'",
+        ),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, body, sentence):
     with pytest.raises(UserError, match=sentence) as raised:
         load(sweep_file(tmp_path, body))
     assert "\n" not in str(raised.value)
+
+
+def test_the_question_and_the_labels_are_noted(tmp_path):
+    body = "def get_sweep(): return [Member('a', tiny.config(), 'slow', 'single pass')]\n"
+    file = sweep_file(tmp_path, body)
+    assert question(file) == ""
+    pathlib.Path(file).write_text(f'"""Is it so?\n\nMore."""\n{HEAD}{body}')
+    assert question(f"{file}:argument") == "Is it so?"
+    workdirs.claim(tmp_path / "sweep", load(file), ["sweep"], question(file))
+    manifest = workdirs.read_manifest(tmp_path / "sweep")
+    assert manifest.question == "Is it so?"
+    assert [(e.group, e.label) for e in manifest.entries] == [("slow", "single pass")]
+    # The manifests of earlier versions have neither.
+    noted = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    del noted["question"], noted["entries"][0]["label"]
+    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(noted))
+    assert workdirs.read_manifest(tmp_path / "sweep").question == ""
 
 
 def test_directory_of_another_sweep_or_run_is_refused(tmp_path):

@@ -1,0 +1,166 @@
+"""The compiled train step: the memory that one device needs, and the collectives between devices.
+
+For TPUs that are not here, the compiler is stopped as soon as it has placed every buffer. Writing
+the machine code comes after that and takes by far the longest: a network of the paper's size takes
+minutes instead of an hour. The compiler runs in a process of its own, which can be stopped; the
+files that it dumps show how far it is.
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import pathlib
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stunet import configs
+from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
+from stunet.plan import chips, hlo
+from stunet.train.state import abstract_state
+from stunet.train.step import jit_train_step
+
+# The compiler dumps _LAST right before it writes machine code, and the other two before that.
+# Waiting for _LAST to be complete would take gigabytes.
+_LAST = "*jit_step*after_optimizations-buffer-assignment-values.txt"
+_BUFFERS = "*jit_step*after_optimizations-buffer-assignment.txt"
+_TEXT = "*jit_step*after_optimizations.txt"
+# Temporary buffers in a chip's main memory. Those in faster memories are written with a color.
+_TEMPORARY = re.compile(r"^allocation \d+: size (\d+), preallocated-temp", re.MULTILINE)
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A compiled train step, on one device.
+
+    Attributes:
+        program: the step's collectives.
+        temporaries: bytes beside the step's arguments; None where the compiler only said that the
+            program is too large.
+        code: bytes of the machine code; None where the compiler was stopped before it.
+        used: bytes that a program which is too large would need, by the compiler; else None.
+        excess: bytes by which that exceeds the device's memory; else None.
+    """
+
+    program: hlo.Program
+    temporaries: float | None = None
+    code: float | None = None
+    used: float | None = None
+    excess: float | None = None
+
+
+def compile_step(config: configs.Config, topology: chips.Topology) -> CompiledStep:
+    """Compiles the train step for a topology that there is a compiler for.
+
+    Raises:
+        UserError: the compiler refuses the program for another reason than its size.
+    """
+    if topology.is_local:
+        return _compile_local(config, topology.devices)
+    return _compile_for_tpus(config, topology)
+
+
+def abstract_batch(
+    config: configs.Config, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+) -> dict[str, Any]:
+    """Returns shapes, dtypes and shardings of a global batch, as the data pipeline yields it."""
+    size, data, text = config.train.batch_size, config.data, config.text
+    shapes = {
+        "video": ((data.frames, data.height, data.width, data.channels), jnp.uint8),
+        "text": ((text.max_length, text.dim), jnp.float32),
+        "text_mask": ((text.max_length,), jnp.bool_),
+    }
+    sharding = meshes.batch_sharding(mesh)
+    return {
+        key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
+        for key, (shape, dtype) in shapes.items()
+    }
+
+
+def _compile_local(config: configs.Config, devices: Sequence[jax.Device]) -> CompiledStep:
+    compiled = _lower(config, devices).compile()
+    memory = compiled.memory_analysis()
+    return CompiledStep(
+        hlo.read(compiled.as_text()),
+        memory.temp_size_in_bytes,
+        memory.generated_code_size_in_bytes,
+    )
+
+
+def _compile_for_tpus(config: configs.Config, topology: chips.Topology) -> CompiledStep:
+    """Compiles in a process of its own, until the buffers are placed."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory(prefix="stunet_plan_", ignore_cleanup_errors=True) as name:
+        directory = pathlib.Path(name)
+        arguments = (config, topology.name, topology.slices, name, sender)
+        process = context.Process(target=_compiler_process, args=arguments, daemon=True)
+        process.start()
+        sender.close()
+        try:
+            while not receiver.poll(0.1) and not any(directory.glob(_LAST)):
+                pass
+            if not receiver.poll():
+                return _read_dump(directory)
+            return _read_message(receiver.recv())
+        except EOFError as error:
+            process.join()
+            raise UserError(
+                f"the TPU compiler's process ended with status {process.exitcode}"
+            ) from error
+        finally:
+            process.kill()
+            process.join()
+
+
+def _lower(config: configs.Config, devices: Sequence[jax.Device]):
+    mesh = meshes.make_mesh(config.mesh, devices)
+    with meshes.use(mesh, config.mesh.context_axis):
+        state = abstract_state(config, mesh)
+        return jit_train_step(config, state).lower(state, abstract_batch(config, mesh))
+
+
+def _compiler_process(
+    config: configs.Config, topology: str, slices: int, directory: str, sender
+) -> None:
+    """Compiles for TPUs and sends the outcome, unless the process is stopped before that."""
+    # The parent process reports an interruption; this one stays silent.
+    with contextlib.suppress(KeyboardInterrupt), chips.silence_stderr():
+        lowered = _lower(config, chips.find(topology, slices).devices)
+        try:
+            compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
+        except jax.errors.JaxRuntimeError as error:
+            sender.send({"error": str(error)})
+        else:
+            memory = compiled.memory_analysis()
+            sender.send({"text": compiled.as_text(), "temporaries": memory.temp_size_in_bytes})
+
+
+def _read_dump(directory: pathlib.Path) -> CompiledStep:
+    """Reads the files that the compiler dumped before it was stopped."""
+    (text,), (buffers,) = directory.glob(_TEXT), directory.glob(_BUFFERS)
+    temporaries = sum(int(size) for size in _TEMPORARY.findall(buffers.read_text()))
+    return CompiledStep(hlo.read(text.read_text()), temporaries)
+
+
+def _read_message(message: Mapping[str, Any]) -> CompiledStep:
+    """Reads what the compiler's process sent."""
+    if "error" not in message:
+        return CompiledStep(hlo.read(message["text"]), message["temporaries"])
+    found = re.search(
+        r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])",
+        message["error"],
+        re.DOTALL,
+    )
+    if "RESOURCE_EXHAUSTED" not in message["error"] or not found:
+        reason = " ".join(message["error"].split())[:300]
+        raise UserError(f"the compiler refuses this program: {reason}")
+    used, excess = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
+    return CompiledStep(hlo.Program(0, {}, {}), used=used, excess=excess)
