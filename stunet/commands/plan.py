@@ -13,9 +13,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
+        type=shared.file_with("get_config"),
         metavar="NAME",
-        help="experiment that comes with stunet, such as lumiere_base; or a Python file with "
-        "get_config(), or the config.json of a run",
+        help="experiment that comes with stunet (--config help lists them), such as lumiere_base; "
+        "or a Python file with get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--topology",

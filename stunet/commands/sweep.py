@@ -13,9 +13,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
+        type=shared.file_with("get_sweep"),
         metavar="NAME",
-        help="sweep that comes with stunet, such as temporal_downsampling; or a Python file with "
-        "get_sweep()",
+        help="sweep that comes with stunet (--config help lists them), such as "
+        "temporal_downsampling; or a Python file with get_sweep()",
     )
     parser.required.add_argument(
         "--workdir",

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 
@@ -11,9 +12,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
+        type=shared.file_with("get_config"),
         metavar="NAME",
-        help="experiment that comes with stunet, such as quickstart; or a Python file with "
-        "get_config(), or the config.json of a run",
+        help="experiment that comes with stunet (--config help lists them), such as quickstart; or "
+        "a Python file with get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--workdir",

@@ -85,6 +85,22 @@ def test_mistakes_get_one_sentence(arguments, sentence, capsys):
     assert sentence in mistake(arguments, capsys)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["train", "--config", "help"], "quickstart"),
+        (["plan", "--config=help"], "lumiere_base"),
+        (["sweep", "--config", "help"], "sweeps/temporal_downsampling"),
+        (["evaluate", "--workdir", "w", "--protocol", "help"], "ucf101_zero_shot"),
+    ],
+)
+def test_the_files_that_come_with_stunet_are_listed(arguments, name, capsys):
+    with pytest.raises(SystemExit) as exited:
+        cli.main(arguments)
+    assert exited.value.code == 0
+    assert name in [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+
 def test_a_value_that_looks_like_a_flag_is_a_value(capsys):
     """A prompt is whatever the user says."""
     line = mistake([*SAMPLE[:-1], "--config.train.steps = 3?"], capsys)
