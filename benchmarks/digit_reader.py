@@ -72,7 +72,7 @@ class Reader:
         scores = self.classify(crops.reshape(-1, crops[0, 0].size))
         # A digit that changes on the way is what it is in most of its frames.
         digit = scores.reshape(*crops.shape[:2], -1).sum(1).argmax(-1)
-        stage = scene_of(self.source, (), told=False).stage
+        stage = scene_of(self.source, (), with_truth=False).stage
         velocities = coherence.unroll(positions[:, None], stage).velocity[:, 0]
         way = [_direction(v, self.source.speed_factor) for v in velocities]
         speed = [_speed(np.abs(v).max(), self.source.speed_factor) for v in velocities]

@@ -21,9 +21,9 @@ import numpy as np
 from scipy import ndimage
 
 from stunet.evaluate.cache import MeasurementCache
+from stunet.evaluate.evaluator import shuffle_frames
 from stunet.evaluate.groups import METRIC_GROUPS, frechet_name
 from stunet.evaluate.i3d import Features
-from stunet.evaluate.measurement import shuffled
 from stunet.evaluate.scene import Scene
 from stunet.prepare.decode import decode_clips
 
@@ -65,7 +65,7 @@ def changed(real: np.ndarray) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     return {
         "real": real,
-        "shuffled": np.stack([shuffled(clip, i) for i, clip in enumerate(real)]),
+        "shuffled": np.stack([shuffle_frames(clip, i) for i, clip in enumerate(real)]),
         "backwards": real[:, ::-1],
         "frozen": np.repeat(real[:, :1], FRAMES, axis=1),
         "blurred": ndimage.gaussian_filter(real, (0, 0, 1, 1, 0), mode="nearest"),
@@ -73,17 +73,19 @@ def changed(real: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def measured(clips: np.ndarray, kept: Kept, batch: int) -> dict[str, dict[str, np.ndarray]]:
+def measured(
+    clips: np.ndarray, cache: MeasurementCache, batch: int
+) -> dict[str, dict[str, np.ndarray]]:
     """By metric, what `stunet evaluate` measures of these clips."""
     found = {}
     for name in ("flow", "fvd"):
         parts = []
         for first in range(0, len(clips), batch):
             part = clips[first : first + batch]
-            arrays = kept.read(name, part)
+            arrays = cache.read(name, part)
             if arrays is None:
                 arrays = METRIC_GROUPS[name].measure(part, Scene(), ())
-                kept.write(arrays, name, part)
+                cache.write(arrays, name, part)
             parts.append(arrays)
         found[name] = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
     return found
@@ -96,17 +98,17 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=25.0, help="of the clips")
     parser.add_argument("--batch-size", type=int, default=8, help="clips at once")
     arguments = parser.parse_args()
-    begun, kept = time.monotonic(), MeasurementCache(arguments.out)
+    begun, cache = time.monotonic(), MeasurementCache(arguments.out)
     print(f"{parity()}\n", flush=True)
     real, reference = halves(arguments.videos, arguments.fps)
     shape = (FRAMES, SIZE, SIZE)
-    against = measured(reference, kept, arguments.batch_size)
+    against = measured(reference, cache, arguments.batch_size)
     _, words = frechet_name(len(real), len(reference), shape)
     print(f"{words}, against {len(reference)} others:\n")
     print(f"| | {words.split(',')[0]} | flow histograms, px | flow-change histograms, px |")
     print("| --- | ---: | ---: | ---: |", flush=True)
     for name, clips in changed(real).items():
-        found = measured(clips, kept, arguments.batch_size)
+        found = measured(clips, cache, arguments.batch_size)
         values = list(
             itertools.chain.from_iterable(
                 METRIC_GROUPS[metric].compare(found[metric], against[metric], shape).values()

@@ -1,9 +1,10 @@
-"""How faithfully a run that trained on few clips gives one of them back.
+"""Measures how faithfully a run that trained on few clips reproduces one of them.
 
     python benchmarks/overfit_psnr.py --workdir runs/one_clip
 
-Samples the caption of the first training clip and prints the PSNR between sample and clip, in dB
-over all frames, pixels and channels with a peak of 2 (values in -1..1), for several seeds.
+It samples the caption of the first training clip with several seeds. For each it prints the PSNR
+between sample and clip, in dB over all frames, pixels and channels. The peak is 2, since values lie
+in -1..1.
 """
 
 import argparse
@@ -17,9 +18,11 @@ from stunet.generate.text import text_to_video
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--workdir", required=True, type=pathlib.Path, help="working directory of the run"
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (3)")
     arguments = parser.parse_args()
     config = configs.read(arguments.workdir / "config.json")
     example = make_source(config, "train")[0]

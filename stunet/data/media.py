@@ -4,7 +4,9 @@ An X-T slice shows one row of pixels over time, and a Y-T slice one column. An o
 steadily draws a straight slanted line. An object that jumps between frames draws a broken line.
 """
 
+import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,6 +18,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from stunet.files import atomic
 
@@ -36,6 +39,8 @@ _TARGET_HEIGHT = 192
 _TARGET_WIDTH = 384
 # Viewers slow down a GIF whose frames last less than 20 ms.
 _MAX_GIF_FPS = 50
+# Text of a PNG that says where its slices are.
+_SLICES = "stunet slices"
 
 
 def to_uint8(clips: np.ndarray) -> np.ndarray:
@@ -70,7 +75,7 @@ def contact_sheet(
     if upscale is None:
         upscale = _scale(*clips.shape[2:4])
     cells = clips.repeat(upscale, axis=2).repeat(upscale, axis=3)
-    return _lay_out(cells, captions, columns)
+    return _lay_out(cells, captions, columns)[0]
 
 
 def write_gif(
@@ -187,16 +192,57 @@ def write_xt(
     """
     clips = to_uint8(clips)
     scale = _scale(*clips.shape[2:4])
-    cells = [_frame_and_slice(clip, scale) for clip in clips]
+    cells, places = zip(*(_frame_and_slice(clip, scale) for clip in clips), strict=True)
     height, width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
     cells = np.stack([_pad(cell, height, width) for cell in cells])
-    sheet = _lay_out(cells[:, None], captions, columns)[0]
+    (sheet,), corners = _lay_out(cells[:, None], captions, columns)
+    # Where the slices are, for `read_slices`.
+    noted = [
+        dataclasses.asdict(place) | {"top": y + place.top, "left": x + place.left}
+        for place, (y, x) in zip(places, corners, strict=True)
+    ]
+    text = PngInfo()
+    text.add_text(_SLICES, json.dumps(noted))
     with atomic(path) as partial:
-        Image.fromarray(sheet).save(partial, format="PNG")
+        Image.fromarray(sheet).save(partial, format="PNG", pnginfo=text)
 
 
-def _frame_and_slice(clip: Clip, scale: int) -> UInt8[np.ndarray, "rows cols 3"]:
-    """Draws a clip's first frame and its slice side by side, with the axes named."""
+def read_slices(path: str | Path) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "h w 3"]]]:
+    """Reads the slices out of a PNG of `write_xt`, each pixel once.
+
+    Returns:
+        For each clip, the axis of space that its slice shows, and the slice: time runs down in an
+        X-T slice and right in a Y-T slice. Empty for a PNG that does not say where its slices are.
+    """
+    with Image.open(path) as image:
+        places = [_Place(**place) for place in json.loads(image.info.get(_SLICES, "[]"))]
+        sheet = np.asarray(image.convert("RGB"))
+    return [(place.axis, place.cut(sheet)) for place in places]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a slice is in a picture: in pixels, and how often each of its own is repeated."""
+
+    axis: Literal["x", "y"]
+    top: int
+    left: int
+    height: int
+    width: int
+    times_y: int
+    times_x: int
+
+    def cut(self, sheet: np.ndarray) -> np.ndarray:
+        rows = slice(self.top, self.top + self.height, self.times_y)
+        return sheet[rows, self.left : self.left + self.width : self.times_x]
+
+
+def _frame_and_slice(clip: Clip, scale: int) -> tuple[UInt8[np.ndarray, "rows cols 3"], _Place]:
+    """Draws a clip's first frame and its slice side by side, with the axes named.
+
+    Returns:
+        The picture, and where the slice is in it.
+    """
     vertical = moves_vertically(clip)
     place = most_variable_column(clip) if vertical else most_variable_row(clip)
     frame = _enlarge(_rgb(clip[0]), scale, scale)
@@ -208,7 +254,8 @@ def _frame_and_slice(clip: Clip, scale: int) -> UInt8[np.ndarray, "rows cols 3"]
     # if the frame is small.
     extent, frames = frame.shape[1 if vertical else 0], len(clip)
     stretch = max(1, round(max(extent, _TARGET_HEIGHT) / frames))
-    slice_ = _enlarge(slice_, *((scale, stretch) if vertical else (stretch, scale)))
+    times = (scale, stretch) if vertical else (stretch, scale)
+    slice_ = _enlarge(slice_, *times)
     height = _LINE_HEIGHT + max(len(frame), len(slice_))
     left = frame.shape[1] + _LINE_HEIGHT
     drawn = Image.new("RGB", (left + slice_.shape[1], height), _PAPER)
@@ -216,7 +263,8 @@ def _frame_and_slice(clip: Clip, scale: int) -> UInt8[np.ndarray, "rows cols 3"]
     drawn.paste(Image.fromarray(slice_), (left, _LINE_HEIGHT))
     _axis(drawn, (left, 0), slice_.shape[1], "time" if vertical else "x", "right")
     _axis(drawn, (frame.shape[1], _LINE_HEIGHT), len(slice_), "y" if vertical else "time", "down")
-    return np.asarray(drawn)
+    place = _Place("y" if vertical else "x", _LINE_HEIGHT, left, *slice_.shape[:2], *times)
+    return np.asarray(drawn), place
 
 
 def _axis(
@@ -307,8 +355,14 @@ def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return padded
 
 
-def _lay_out(cells: np.ndarray, captions: Sequence[str] | None, columns: int | None) -> np.ndarray:
-    """Places cells [n, t, h, w, 3] in a grid with captions below; returns [t, rows, cols, 3]."""
+def _lay_out(
+    cells: np.ndarray, captions: Sequence[str] | None, columns: int | None
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Places cells [n, t, h, w, 3] in a grid, captions below.
+
+    Returns:
+        The frames [t, rows, cols, 3], and the upper left corner (y, x) of each cell in them.
+    """
     n, frames, height, width, _ = cells.shape
     if captions is not None and len(captions) != n:
         raise ValueError(f"{len(captions)} captions for {n} clips")
@@ -345,7 +399,7 @@ def _lay_out(cells: np.ndarray, captions: Sequence[str] | None, columns: int | N
     animated = np.repeat(np.asarray(sheet)[None], frames, axis=0)
     for cell, (y, x) in zip(cells, corners, strict=True):
         animated[:, y : y + height, x : x + width] = cell
-    return animated
+    return animated, corners
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance and thresholding: from the raw network to the samplers' `denoise`."""
+"""Classifier-free guidance and thresholding: turn the network into the `denoise` of samplers."""
 
 from collections.abc import Callable
 
@@ -13,17 +13,22 @@ from stunet.errors import UserError, choose
 def guide(
     cond_x0: Float[Array, "*shape"], uncond_x0: Float[Array, "*shape"], scale: float
 ) -> Float[Array, "*shape"]:
-    """uncond + scale (cond - uncond); 1 is conditional, 0 unconditional, more is stronger.
+    """Returns the guided estimate: uncond_x0 + scale (cond_x0 - uncond_x0).
 
     Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w;
-    Imagen, arXiv 2205.11487, eq. 2, with scale = w). Both papers write it for eps; for a given
-    x_t, x0 is affine in eps and the weights sum to 1, so it is the same in x0.
+    Imagen, arXiv 2205.11487, eq. 2, with scale = w). Both papers write it for eps. For a fixed
+    x_t, x0 is affine in eps, and the weights sum to 1, so it is the same formula in x0.
+
+    Args:
+        cond_x0: estimate of x0 with the text.
+        uncond_x0: estimate of x0 without the text.
+        scale: 0 is unconditional, 1 is conditional, more follows the text more strongly.
     """
     return uncond_x0 + scale * (cond_x0 - uncond_x0)
 
 
 def _dynamic(x0: Array, percentile: float) -> Array:
-    # Flattened per clip: one s for all frames, or brightness would flicker.
+    # All frames of a clip share one s; otherwise brightness would flicker.
     magnitudes = jnp.abs(x0).reshape(x0.shape[0], -1)
     s = jnp.maximum(jnp.percentile(magnitudes, percentile, axis=1), 1.0)
     s = s.reshape(s.shape + (1,) * (x0.ndim - 1))
@@ -40,21 +45,22 @@ THRESHOLDS = {
 def threshold(
     x0: Float[Array, "b ..."], mode: str = "dynamic", percentile: float = 99.5
 ) -> Float[Array, "b ..."]:
-    """Brings estimates that guidance has pushed out of -1..1 back into it.
+    """Brings estimates that guidance has pushed out of -1..1 back into that range.
 
-    Imagen (arXiv 2205.11487), section 2.3:
-        dynamic: per clip, s = max(1, percentile of |x0|); clip to [-s, s] and divide by s. Large
-            guidance scales then do not saturate the picture. Sorts the whole clip.
-        static: clip to [-1, 1].
-        none: leave as is.
+    The modes are those of Imagen (arXiv 2205.11487), section 2.3:
+        dynamic: in each clip, s is the larger of 1 and a percentile of |x0|; values are clipped to
+            [-s, s] and divided by s. Large guidance scales then do not saturate the picture. Needs
+            a sort of the whole clip.
+        static: values are clipped to [-1, 1].
+        none: values stay as they are.
 
     Args:
         x0: estimates, one clip per leading index.
         mode: a key of `THRESHOLDS`.
-        percentile: of the dynamic mode, in (0, 100]; 100 rescales by the maximum.
+        percentile: percentile of the dynamic mode, in (0, 100]; 100 takes the largest |x0|.
 
     Raises:
-        UserError: unknown mode, or percentile out of range.
+        UserError: `mode` is unknown or `percentile` is out of range.
     """
     apply = choose(THRESHOLDS, mode, "threshold")
     if not 0 < percentile <= 100:
@@ -73,22 +79,22 @@ def guided_denoiser(
     threshold_mode: str = "dynamic",
     percentile: float = 99.5,
 ) -> Callable[[Array, Array], Array]:
-    """Turns the raw network into the `denoise(x_t, t) -> x0` that `samplers.sample` takes.
+    """Turns the network into the `denoise(x_t, t) -> x0` that `samplers.sample` takes.
 
-    The unconditional half sees no text: states of zero and a mask that is False throughout, as a
-    caption dropped in training. Both halves run as one batch of 2b, in which clip i is at rows 2i
-    (conditional) and 2i + 1 (unconditional): interleaved, so that a batch sharded over chips
-    doubles in place instead of moving.
+    The unconditional half sees no text: its states are zero and its mask is False throughout, as
+    for a caption that is dropped in training. Both halves run as one batch of 2b. Clip i is in row
+    2i (conditional) and in row 2i + 1 (unconditional), so that a batch that is sharded over chips
+    doubles in place and no clip moves.
 
     Args:
         predict: (x_t [n, ...], time [n], text [n, l, d], text_mask [n, l], *shared) -> output
             [n, ...], with n = b or 2b.
         text: token states of each clip's prompt.
-        text_mask: which tokens count.
-        shared: further inputs `[b, ...]` that both halves get alike, such as a masked
-            conditioning clip.
-        schedule: log-SNR of t.
-        prediction: what `predict` outputs, a key of `PREDICTIONS`.
+        text_mask: True on tokens, False on padding.
+        shared: further inputs `[b, ...]`, the same for both halves, such as a masked conditioning
+            clip.
+        schedule: schedule that the network was trained with.
+        prediction: parametrisation of the output of `predict`, a key of `PREDICTIONS`.
         guidance_scale: see `guide`. 1 runs only the conditional half, 0 only the unconditional.
         threshold_mode: see `threshold`.
         percentile: see `threshold`.
@@ -97,10 +103,11 @@ def guided_denoiser(
         `denoise`, for x_t `[b, ...]` and a float scalar t.
 
     Raises:
-        UserError: unknown prediction or threshold mode, or percentile out of range.
+        UserError: `prediction` or `threshold_mode` is unknown, or `percentile` is out of range.
     """
     choose(PREDICTIONS, prediction, "prediction")
-    threshold(jnp.zeros((1, 1)), threshold_mode, percentile)  # Complains now, not mid-trace.
+    # Raises the errors of `threshold` here instead of while `denoise` is traced.
+    threshold(jnp.zeros((1, 1)), threshold_mode, percentile)
     null = jnp.zeros_like(text), jnp.zeros_like(text_mask)
 
     def estimate(x_t, t, text, mask, *shared):

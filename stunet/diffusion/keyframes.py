@@ -1,22 +1,27 @@
-"""What a temporal super-resolution network (TSR) is given: keyframes, corrupted on purpose.
+"""Input of a temporal super-resolution network (TSR): corrupted keyframes beside the noisy clip.
 
-It fills in the frames between keyframes that lie `stride` frames apart. It is conditioned as
-Lumiere conditions on a part of the clip (`stunet.diffusion.masks`), and its keyframes are augmented
-as the low-resolution clips of spatial super-resolution are (`stunet.diffusion.augmentation`), of
-which this is the counterpart in time: the network sees [J, C, M, S] on the channel axis, the noisy
-clip J, the corrupted keyframes C at their places (zero elsewhere), the mask M of these places and a
-plane S of the augmentation level. Make-A-Video's interpolation network takes zero-padded frames
-and a mask in the same way (arXiv 2209.14792, section 3.3), Imagen Video's the augmentation (arXiv
-2210.02303, section 2.5).
+The network fills in the frames between keyframes that lie `stride` frames apart. It is conditioned
+as Lumiere conditions on a part of the clip (`stunet.diffusion.masks`). Its keyframes are augmented
+as the low-resolution clips of spatial super-resolution are (`stunet.diffusion.augmentation`). It
+sees [J, C, M, S] on the channel axis:
 
-The first and the last frame of a clip are keyframes, so that one of K keyframes has
-(K - 1) * stride + 1 frames. There is no tail after the last keyframe to extrapolate, which would
-hold against a cascade what is no fault of interpolation. Temporal factors must divide that number:
-with a factor of 2, odd strides and even K do, as 16 = (4 - 1) * 5 + 1.
+    J   the noisy clip,
+    C   the corrupted keyframes in their places, zero elsewhere,
+    M   the mask, 1 in the keyframes' places and 0 elsewhere,
+    S   a plane of the augmentation level.
 
-A clip of two keyframes is a window, [keyframe, stride - 1 frames, next keyframe]; neighbouring
-windows share the keyframe between them. With K as in the whole clip, the same network sees all
-keyframes at once. Nothing here tells the two apart.
+Make-A-Video's interpolation network takes zero-padded frames and a mask in the same way (arXiv
+2209.14792, section 3.3). The augmentation is Imagen Video's (arXiv 2210.02303, section 2.5).
+
+The first and the last frame of a clip are keyframes, so a clip of K keyframes has
+(K - 1) * stride + 1 frames. It has no tail after the last keyframe. The network would have to
+extrapolate a tail, and a cascade would be blamed for what is no fault of interpolation. The
+temporal factors must divide the number of frames. With a factor of 2, odd strides and even K do so:
+16 = (4 - 1) * 5 + 1.
+
+A clip of two keyframes is a window: [keyframe, stride - 1 frames, next keyframe]. Neighbouring
+windows share the keyframe between them. A clip of more keyframes lets the same network see them all
+at once. The functions here serve both cases alike.
 """
 
 import jax
@@ -30,14 +35,26 @@ from stunet.diffusion import augmentation
 def take(
     clips: Float[Array | np.ndarray, "b t h w c"], stride: int
 ) -> Float[Array | np.ndarray, "b k h w c"]:
-    """The keyframes of clips whose first and last frame are ones. NumPy's arrays stay NumPy's."""
+    """Returns the keyframes of clips: every `stride`-th frame, from the first to the last.
+
+    NumPy arrays give NumPy arrays.
+
+    Args:
+        clips: clips of (k - 1) * stride + 1 frames.
+        stride: frames from one keyframe to the next.
+    """
     return clips[:, ::stride]
 
 
 def place(
     keyframes: Float[Array, "b k h w c"], stride: int
 ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t h w 1"]]:
-    """Clips of (k - 1) * stride + 1 frames that are zero but for the keyframes, and their mask."""
+    """Puts keyframes in their places in clips of (k - 1) * stride + 1 frames.
+
+    Returns:
+        The clips, which are zero in all other frames, and the mask, which is 1 in the keyframes'
+        places and 0 elsewhere.
+    """
 
     def spread(x: Array) -> Array:
         widths = [(0, 0, 0)] * x.ndim
@@ -50,13 +67,16 @@ def place(
 def draw(
     key: PRNGKeyArray, clips: Float[Array, "b t h w c"], stride: int, max_level: float
 ) -> tuple[Float[Array, "b k h w c"], Float[Array, "b"]]:
-    """The corrupted keyframes of each clip, and its augmentation level.
+    """Takes the keyframes of each clip and corrupts them at a random augmentation level.
 
     Args:
-        key: of the draw.
-        clips: clean clips, -1..1; the first and the last frame are keyframes.
+        key: random key for levels and noise.
+        clips: clean clips, -1..1, of (k - 1) * stride + 1 frames.
         stride: frames from one keyframe to the next.
         max_level: levels are uniform in 0..max_level.
+
+    Returns:
+        The corrupted keyframes and the augmentation level of each clip.
     """
     return augmentation.draw(key, take(clips, stride), max_level)
 
@@ -64,13 +84,13 @@ def draw(
 def network_input(
     x_t: Float[Array, "b t h w c"], keyframes: Float[Array, "b k h w c"], level: Float[Array, "b"]
 ) -> Float[Array, "b t h w d"]:
-    """[J, C, M, S]: 2 c + 2 channels.
+    """Returns [J, C, M, S], which has 2 c + 2 channels.
 
     Args:
         x_t: noisy clips.
-        keyframes: as `augmentation.corrupt` gives them, at least 2 of a clip.
-        level: their augmentation levels, 0..1.
+        keyframes: corrupted keyframes (`augmentation.corrupt`), at least 2 for each clip.
+        level: augmentation level of each clip, 0..1.
     """
     stride = (x_t.shape[1] - 1) // (keyframes.shape[1] - 1)
-    given = place(keyframes, stride)
-    return jnp.concatenate([x_t, *given, augmentation.plane(level, x_t)], axis=-1)
+    placed, mask = place(keyframes, stride)
+    return jnp.concatenate([x_t, placed, mask, augmentation.plane(level, x_t)], axis=-1)

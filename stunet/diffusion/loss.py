@@ -1,4 +1,4 @@
-"""The training loss of a clip, and the times at which to train."""
+"""The training loss of each clip, and the noise times to train at."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,16 @@ from stunet.errors import choose
 def uniform(
     log_snr: Float[Array, "*n"], prediction: str, gamma: float = 5.0
 ) -> Float32[Array, "*n"]:
-    """1 everywhere, on the network's own target (DDPM's "simple" loss, eq. 14)."""
+    """Returns weight 1 at every noise level: DDPM's "simple" loss (arXiv 2006.11239, eq. 14).
+
+    The weight is that of the network's own target, whatever it predicts.
+    """
     del prediction, gamma
     return jnp.ones(log_snr.shape, jnp.float32)
 
 
-# The mean squared error of x0 is that of the output times sigma^2 / alpha^2 for eps, sigma^2 for v.
+# For each prediction, the squared error of x0 divided by that of the network's output:
+# sigma^2 / alpha^2 for eps, sigma^2 for v, 1 for x0.
 _X0_ERROR = {
     "eps": lambda log_snr: jnp.exp(-log_snr),
     "v": lambda log_snr: jax.nn.sigmoid(-log_snr),
@@ -30,16 +34,16 @@ _X0_ERROR = {
 def min_snr(
     log_snr: Float[Array, "*n"], prediction: str, gamma: float = 5.0
 ) -> Float32[Array, "*n"]:
-    """Min-SNR-gamma (Hang et al., arXiv 2303.09556, section 3.4).
+    """Returns the weights of Min-SNR-gamma (Hang et al., arXiv 2303.09556, section 3.4).
 
-    The loss is min(SNR, gamma) ||x0_hat - x0||^2 whatever the network predicts, so the weight on
-    its own target is, by the change of variables,
+    The loss is min(SNR, gamma) ||x0_hat - x0||^2, whatever the network predicts. By the change of
+    variables, the weight on the network's own target is
         x0: min(SNR, gamma)    eps: min(SNR, gamma) / SNR    v: min(SNR, gamma) / (SNR + 1)
 
     Args:
-        log_snr: noise levels.
-        prediction: what the network predicts, a key of `PREDICTIONS`.
-        gamma: the SNR above which cleaner clips stop counting for more.
+        log_snr: log-SNR of each clip.
+        prediction: parametrisation of the network's output, a key of `PREDICTIONS`.
+        gamma: the weight of ||x0_hat - x0||^2 grows with the SNR up to this value.
 
     Raises:
         UserError: `prediction` is not a key of `PREDICTIONS`.
@@ -63,26 +67,27 @@ def clip_loss(
     weighting: str,
     min_snr_gamma: float = 5.0,
 ) -> Float32[Array, "b"]:
-    """Weighted mean squared error of each clip, over all its frames, pixels and channels.
+    """Returns the weighted mean squared error of each clip.
 
-    One noise level covers the whole clip: its frames are denoised together.
+    The mean goes over all frames, pixels and channels of the clip. All frames share one noise
+    level, because they are denoised together.
 
     Args:
         predict: the network, (x_t [b, t, h, w, c], time [b]) -> output [b, t, h, w, c], in any
-            float dtype; text and parameters are bound by the caller.
+            float dtype. The caller binds text and parameters.
         x0: clean clips, -1..1.
         t: times in [0, 1].
         noise: standard normal.
-        schedule: log-SNR of t.
-        prediction: a key of `PREDICTIONS`.
+        schedule: noise schedule.
+        prediction: parametrisation of the network's output, a key of `PREDICTIONS`.
         weighting: a key of `WEIGHTINGS`.
         min_snr_gamma: gamma of `min_snr`.
 
     Returns:
-        The loss of each clip; the caller averages.
+        The loss of each clip; the caller averages over the batch.
 
     Raises:
-        UserError: unknown prediction or weighting.
+        UserError: `prediction` or `weighting` is unknown.
     """
     choose(PREDICTIONS, prediction, "prediction")
     weight = choose(WEIGHTINGS, weighting, "loss weighting")
@@ -94,11 +99,16 @@ def clip_loss(
 
 
 def stratified_times(rng: PRNGKeyArray, batch: int) -> Float32[Array, "{batch}"]:
-    """Times t_i = (u + i / batch) mod 1 with a single u ~ U[0, 1).
+    """Draws times t_i = (u + i / batch) mod 1 with a single u ~ U[0, 1).
 
-    The low-discrepancy times of Kingma et al. (VDM, arXiv 2107.00630, appendix). Each t_i alone
-    is uniform, so the loss stays unbiased, but together they cover [0, 1] evenly, which lowers its
-    variance. Their order is not random: that of the clips in a batch must be.
+    These are the low-discrepancy times of Kingma et al. (VDM, arXiv 2107.00630, appendix). Each t_i
+    alone is uniform, so the loss stays unbiased. Together they cover [0, 1] evenly, which lowers
+    the variance of the loss. The order of the times is not random, so the order of the clips in a
+    batch must be.
+
+    Args:
+        rng: random key.
+        batch: number of clips.
     """
     u = jax.random.uniform(rng, dtype=jnp.float32)
     return jnp.mod(u + jnp.arange(batch, dtype=jnp.float32) / batch, 1.0)

@@ -1,9 +1,13 @@
-"""Which part of a clip is given: Lumiere's one mechanism for image-to-video, in- and outpainting
-and cinemagraphs (arXiv 2401.12945, section 4.1).
+"""Masks of the part of a clip that is given: Lumiere's one mechanism for several tasks.
 
-A conditioned network sees [J, C, M] on the channel axis: the noisy clip J, the given part C of the
-clean clip (zero elsewhere) and the mask M, which is 1 where the clip is given. All masks are drawn
-inside the train step, from its key.
+The tasks are image-to-video, in- and outpainting and cinemagraphs (arXiv 2401.12945, section 4.1).
+A conditioned network sees [J, C, M] on the channel axis:
+
+    J   the noisy clip,
+    C   the given part of the clean clip, zero elsewhere,
+    M   the mask, 1 where the clip is given and 0 elsewhere.
+
+All masks are drawn inside the train step, from its key.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-# Kind -> (box [h, w], first [t, 1, 1]) -> given [t, h, w], broadcast. `box` is True inside a random
-# rectangle, `first` in frame 0.
+# For each kind of mask, (box [h, w], first [t, 1, 1]) -> a mask that broadcasts to [t, h, w], True
+# where the clip is given. `box` is True inside a random rectangle, `first` in frame 0.
 MASKS: dict[str, Callable[[Array, Array], Array]] = {
     "text": lambda box, first: jnp.zeros_like(first),
     "image": lambda box, first: first,
@@ -26,30 +30,36 @@ MASKS: dict[str, Callable[[Array, Array], Array]] = {
 def network_input(
     x_t: Float[Array, "b t h w c"], clip: Float[Array, "b t h w c"], mask: Float[Array, "b t h w 1"]
 ) -> Float[Array, "b t h w d"]:
-    """[J, C, M]: 2 c + 1 channels."""
+    """Returns [J, C, M], which has 2 c + 1 channels.
+
+    Args:
+        x_t: noisy clips.
+        clip: clean clips, -1..1; only the part inside the mask is used.
+        mask: 1 where the clip is given and 0 elsewhere.
+    """
     return jnp.concatenate([x_t, clip * mask, mask], axis=-1)
 
 
 def draw(
-    key: PRNGKeyArray, clips: Float[Array, "b t h w c"], shares: Mapping[str, float]
+    key: PRNGKeyArray, clips: Float[Array, "b t h w c"], probabilities: Mapping[str, float]
 ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t h w 1"]]:
-    """Draws a mask for each clip.
+    """Draws a random mask for each clip.
 
     Args:
-        key: of the draw.
+        key: random key.
         clips: clean clips, -1..1.
-        shares: for each key of MASKS, the share of clips that get such a mask; they sum to 1.
+        probabilities: probability of each kind of mask, by the keys of `MASKS`; they sum to 1.
 
     Returns:
-        The clips to be learnt and their masks. The clips are those given, but for cinemagraphs: of
-        these, what lies outside the box stands still at its first frame, so that what the mask
-        calls given is true.
+        The clips to train on and their masks. For a cinemagraph, pixels outside the box keep their
+        value in the first frame throughout the clip, so that the mask is right to call them given.
+        All other clips are returned unchanged.
     """
     b, t, h, w, _ = clips.shape
     kinds = tuple(MASKS)
     kind_key, box_key = jax.random.split(key)
-    shares = jnp.array([shares[kind] for kind in kinds])
-    drawn = jax.random.categorical(kind_key, jnp.log(shares), shape=(b,))
+    logits = jnp.log(jnp.array([probabilities[kind] for kind in kinds]))
+    drawn = jax.random.categorical(kind_key, logits, shape=(b,))
     boxes = jax.vmap(lambda k: _box(k, h, w))(jax.random.split(box_key, b))
     first = (jnp.arange(t) == 0)[:, None, None]
 
@@ -65,7 +75,7 @@ def draw(
 
 
 def _box(key: PRNGKeyArray, h: int, w: int) -> Bool[Array, "h w"]:
-    """True inside a rectangle of a quarter to three quarters of each side, anywhere inside."""
+    """Draws a rectangle inside the frame, a quarter to three quarters as long on each side."""
     size_key, place_key = jax.random.split(key)
     extent = jnp.array([h, w])
     size = extent * jax.random.uniform(size_key, (2,), minval=0.25, maxval=0.75)

@@ -1,19 +1,19 @@
-"""Temporal MultiDiffusion: a clip longer than a network's, denoised in overlapping segments.
+"""Temporal MultiDiffusion: denoises a clip longer than the network's in overlapping segments.
 
-Bar-Tal et al., MultiDiffusion (arXiv 2302.08113), which fuses crops of an image; along time as in
-Lumiere (arXiv 2401.12945, section 3.3). Each step splits the noisy clip J into segments J_i of the
-network's length, denoises each by itself, Phi(J_i), and goes on with the clip J' that minimises
+MultiDiffusion (Bar-Tal et al., arXiv 2302.08113) fuses crops of an image; Lumiere applies it along
+time (arXiv 2401.12945, section 3.3). Each step splits the noisy clip J into segments J_i of the
+network's length and denoises each by itself, Phi(J_i). It goes on with the clip J' that minimises
 
     sum_i sum_k w_i[k] || J'[start_i + k] - Phi(J_i)[k] ||^2
 
-over frames k of a segment: in every frame, the mean of the predictions for it, weighted by w_i. So
-segments are pulled together anew in every step, instead of being joined when each has made up its
-mind.
+where k runs over the frames of a segment. The solution is, in every frame, the mean of the
+predictions for that frame, weighted by w_i. So segments are pulled together in every step, while
+all of them can still change, instead of being joined after sampling.
 
-Averaged are estimates of the clean clip, and the sampler's update is done once for the whole clip.
-That is the same as averaging what each segment would be after the update: the noisy clip and the
-noise that is added are the same for all that share a frame, and every sampler's update is affine in
-the estimate.
+What is averaged are estimates of the clean clip, and the sampler's update is done once for the
+whole clip. Averaging the segments after the update would give the same result. The noisy clip and
+the added noise are the same for all segments that share a frame, and every sampler's update is
+affine in the estimate.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from stunet.errors import UserError, choose
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """How a clip is split.
+    """The overlapping segments of a clip.
 
     Attributes:
-        frames: of the clip.
-        length: frames of a segment.
-        overlap: frames that neighbours share; the last segment ends with the clip, and so may share
-            more with the one before.
+        frames: frames in the clip.
+        length: frames in each segment.
+        overlap: frames that neighbouring segments share. The last segment ends with the clip, so it
+            may share more with the segment before.
         starts: first frame of each segment, ascending.
     """
 
@@ -44,15 +44,15 @@ class Segments:
 
 
 def cover(frames: int, length: int, overlap: int) -> Segments:
-    """As few segments as hold every frame.
+    """Covers a clip with as few segments as possible.
 
     Args:
-        frames: of the clip, at least `length`.
-        length: frames of a segment, at least 1.
-        overlap: frames that neighbours share, 0 to `length` - 1; Lumiere's is 2.
+        frames: frames in the clip, at least `length`.
+        length: frames in each segment, at least 1.
+        overlap: frames that neighbouring segments share, 0 to `length` - 1; Lumiere's is 2.
 
     Raises:
-        UserError: any of them is out of range.
+        UserError: `overlap` is out of range, or the clip is shorter than a segment.
     """
     if not 0 <= overlap < length:
         raise UserError(
@@ -65,14 +65,13 @@ def cover(frames: int, length: int, overlap: int) -> Segments:
 
 
 def _ramp(segments: Segments) -> np.ndarray:
-    to_the_end = np.minimum(
-        np.arange(segments.length) + 1, segments.length - np.arange(segments.length)
-    )
-    return np.minimum(to_the_end / (segments.overlap + 1), 1.0)
+    frame = np.arange(segments.length)
+    frames_to_nearer_end = np.minimum(frame + 1, segments.length - frame)
+    return np.minimum(frames_to_nearer_end / (segments.overlap + 1), 1.0)
 
 
-# Of the frames of a segment. Uniform is the papers'; a ramp fades one segment into the next, and is
-# a choice of this project.
+# Weights of the frames in a segment. The papers' weights are uniform. The ramp, which fades one
+# segment into the next, is this project's own choice.
 WEIGHTS = {
     "uniform": lambda segments: np.ones(segments.length),
     "ramp": _ramp,
@@ -80,28 +79,29 @@ WEIGHTS = {
 
 
 def frame_weights(segments: Segments, name: str) -> Float[np.ndarray, "l"]:
-    """The weights w[k] that all segments have.
+    """Returns the weights w[k] of a segment's frames, which are the same for all segments.
 
     Args:
-        segments: of `cover`.
+        segments: the segments of a clip.
         name: a key of `WEIGHTS`: "uniform", or "ramp", which falls linearly over the overlap.
 
     Raises:
-        UserError: unknown name.
+        UserError: `name` is unknown.
     """
     return choose(WEIGHTS, name, "weights of MultiDiffusion")(segments)
 
 
-def shares(
+def normalise_weights(
     segments: Segments, weights: Float[np.ndarray, "l"] | Float[np.ndarray, "n l"]
 ) -> Float[np.ndarray, "n l"]:
-    """How much of the average in a frame is each segment's: w_i[k] / sum over segments there.
+    """Divides the weights by their sum over all segments that hold the same frame.
 
-    They sum to 1 in every frame, and are exactly 1 where there is but one segment.
+    The results sum to 1 in every frame of the clip. They are exactly 1 where a single segment holds
+    the frame.
 
     Args:
-        segments: n of l frames.
-        weights: w, above 0; of every segment, or the same for all.
+        segments: n segments of l frames.
+        weights: weights above 0, of each segment or the same for all.
     """
     weights = np.broadcast_to(weights, (len(segments.starts), segments.length))
     places = np.asarray(segments.starts)[:, None] + np.arange(segments.length)
@@ -114,13 +114,19 @@ def add(
     total: Float[np.ndarray, "t ..."],
     predictions: Float[np.ndarray, "n l ..."],
     starts: Sequence[int] | Int[np.ndarray, "n"],
-    share: Float[np.ndarray, "n l"],
+    weights: Float[np.ndarray, "n l"],
 ) -> None:
-    """Adds segments, weighted by their `shares`, to a clip that holds the sum so far.
+    """Adds weighted segments to a running sum over the clip, in place.
 
-    In place, and of as few segments at a time as one likes: begun with zeros, it is the average
-    when all have been added.
+    If the sum starts at zero, it is the average once all segments have been added, however many are
+    added at a time.
+
+    Args:
+        total: the running sum, over all frames of the clip.
+        predictions: n segments of l frames.
+        starts: first frame of each segment.
+        weights: normalised weights of the segments' frames (`normalise_weights`).
     """
-    for segment, start, weight in zip(predictions, starts, share, strict=True):
+    for segment, start, weight in zip(predictions, starts, weights, strict=True):
         weight = weight.reshape(-1, *[1] * (segment.ndim - 1))
         total[start : start + len(segment)] += weight * segment

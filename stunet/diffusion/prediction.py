@@ -1,4 +1,4 @@
-"""What the network predicts, and how its output becomes an estimate of the clip or of the noise.
+"""Parametrisations: what the network predicts, and the clip or noise that its output implies.
 
 `log_snr` is a scalar (one noise level for everything) or has the leading axes of the clips, such
 as `[b]` for clips `[b, t, h, w, c]`. Results are float32.
@@ -15,12 +15,12 @@ from stunet.errors import choose
 
 
 class Prediction(NamedTuple):
-    """One parametrisation, as formulas in alpha and sigma.
+    """A parametrisation: what the network outputs, as formulas in alpha and sigma.
 
     Attributes:
-        target: (x0, noise, alpha, sigma) -> what the network should output.
-        to_x0: (output, x_t, alpha, sigma) -> x0.
-        to_eps: (output, x_t, alpha, sigma) -> noise.
+        target: (x0, noise, alpha, sigma) -> the output that the network is trained towards.
+        to_x0: (output, x_t, alpha, sigma) -> the clean clip that the output implies.
+        to_eps: (output, x_t, alpha, sigma) -> the noise that the output implies.
     """
 
     target: Callable
@@ -53,12 +53,12 @@ PREDICTIONS = {
 def add_noise(
     x0: Float[Array, "*shape"], noise: Float[Array, "*shape"], log_snr: Float[Array, "*lead"]
 ) -> Float32[Array, "*shape"]:
-    """Draws from q(x_t | x0): x_t = alpha x0 + sigma noise (DDPM eq. 4).
+    """Returns x_t = alpha x0 + sigma noise, a draw from q(x_t | x0) (DDPM, eq. 4).
 
     Args:
         x0: clean clips, -1..1.
         noise: standard normal.
-        log_snr: noise level of each clip.
+        log_snr: log-SNR of each clip.
     """
     alpha, sigma = _amplitudes(log_snr, x0.ndim)
     return alpha * x0.astype(jnp.float32) + sigma * noise.astype(jnp.float32)
@@ -70,9 +70,15 @@ def target(
     noise: Float[Array, "*shape"],
     log_snr: Float[Array, "*lead"],
 ) -> Float32[Array, "*shape"]:
-    """What the network should output for x_t = alpha x0 + sigma noise.
+    """Returns the output that the network is trained towards, for x_t = alpha x0 + sigma noise.
 
     eps: noise. x0: x0. v: alpha noise - sigma x0.
+
+    Args:
+        prediction: a key of `PREDICTIONS`.
+        x0: clean clips, -1..1.
+        noise: the noise in x_t.
+        log_snr: log-SNR of each clip.
 
     Raises:
         UserError: `prediction` is not a key of `PREDICTIONS`.
@@ -88,14 +94,20 @@ def to_x0(
     x_t: Float[Array, "*shape"],
     log_snr: Float[Array, "*lead"],
 ) -> Float32[Array, "*shape"]:
-    """The clean clip implied by the network's output.
+    """Returns the clean clip that the network's output implies.
 
     eps: (x_t - sigma output) / alpha. v: alpha x_t - sigma output. x0: output.
 
-    With eps, an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2), which is
-    about 1,800 at log-SNR -15, the default end of the schedule: finite, but worthless there, since
-    x_t hardly holds anything but noise. Threshold the estimate while sampling
+    With eps, an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2). That is
+    about 1,800 at log-SNR -15, the default end of the schedule, where x_t is almost pure noise: the
+    estimate is finite there, but worthless. Threshold the estimate while sampling
     (`guidance.threshold`), or predict v or x0, whose errors are never magnified.
+
+    Args:
+        prediction: a key of `PREDICTIONS`.
+        output: output of the network.
+        x_t: the noisy clips that the network saw.
+        log_snr: log-SNR of each clip.
 
     Raises:
         UserError: `prediction` is not a key of `PREDICTIONS`.
@@ -109,10 +121,16 @@ def to_eps(
     x_t: Float[Array, "*shape"],
     log_snr: Float[Array, "*lead"],
 ) -> Float32[Array, "*shape"]:
-    """The noise implied by the network's output.
+    """Returns the noise that the network's output implies.
 
-    eps: output. v: sigma x_t + alpha output. x0: (x_t - alpha output) / sigma, whose errors are
-    magnified at the clean end as those of eps are at the noisy end in `to_x0`.
+    eps: output. v: sigma x_t + alpha output. x0: (x_t - alpha output) / sigma. With x0, errors are
+    magnified at the clean end, as those of eps are at the noisy end in `to_x0`.
+
+    Args:
+        prediction: a key of `PREDICTIONS`.
+        output: output of the network.
+        x_t: the noisy clips that the network saw.
+        log_snr: log-SNR of each clip.
 
     Raises:
         UserError: `prediction` is not a key of `PREDICTIONS`.
@@ -127,5 +145,5 @@ def _implied(formula: str, prediction: str, output: Array, x_t: Array, log_snr: 
 
 
 def _amplitudes(log_snr: Array, ndim: int) -> tuple[Array, Array]:
-    """alpha and sigma, shaped to broadcast over clips of `ndim` axes."""
+    """Returns alpha and sigma, shaped to broadcast over clips of `ndim` axes."""
     return alpha_sigma(log_snr.reshape(log_snr.shape + (1,) * (ndim - log_snr.ndim)))

@@ -1,11 +1,11 @@
 """Samplers: from noise to a clip, in a fixed number of calls of the denoiser.
 
-Write a step as going from noise level t to the cleaner level s, with lambda = log_snr / 2 and
-h = lambda_s - lambda_t > 0. All that a sampler may look at is in `Step`.
+A step goes from noise level t to the cleaner level s, with lambda = log_snr / 2 and
+h = lambda_s - lambda_t > 0. `Step` holds everything that a sampler's update depends on.
 
-The denoiser is called at t_start = t_0 > t_1 > ... > t_{steps-1} > 0 (`time_grid`), and the last
-step goes to zero noise (log-SNR +inf) rather than to the schedule's log_snr_max, which makes it
-return the denoiser's x0 estimate.
+The denoiser is called at t_start = t_0 > t_1 > ... > t_{steps-1} > 0 (`time_grid`). The last step
+goes to zero noise (log-SNR +inf) instead of the schedule's log_snr_max. So it returns the
+denoiser's estimate of x0.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,12 @@ from stunet.errors import UserError, choose
 
 
 class SamplerState(NamedTuple):
-    """What passes from one step to the next.
+    """State that passes from one step to the next.
 
     Attributes:
         x: the clip at the current noise level; after the last step, the sample.
-        x0: the latest estimate of the clean clip (zeros before the first step): a preview.
+        x0: the latest estimate of the clean clip, which serves as a preview; zeros before the first
+            step.
     """
 
     x: Float32[Array, "..."]
@@ -32,16 +33,16 @@ class SamplerState(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step, as a sampler sees it.
+    """Inputs of a sampler's update, for one step from level t to level s.
 
     Attributes:
         x: the clip at level t.
-        x0: the denoiser's estimate from it.
-        x0_before: the estimate of the step before; whatever, on the first step.
-        log_snr_before: log-SNR of the step before; -inf on the first step.
-        log_snr_t: log-SNR of x.
-        log_snr_s: log-SNR to go to; +inf on the last step.
-        rng: a key for this step alone.
+        x0: the denoiser's estimate of the clean clip, made from `x`.
+        x0_before: the estimate of the previous step; of no meaning in the first step.
+        log_snr_before: log-SNR of the previous step; -inf in the first step.
+        log_snr_t: log-SNR at level t.
+        log_snr_s: log-SNR at level s; +inf in the last step.
+        rng: random key of this step alone.
     """
 
     x: Array
@@ -54,9 +55,10 @@ class Step(NamedTuple):
 
 
 def ddim(step: Step) -> Array:
-    """Deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12 with eta = 0); first order.
+    """Takes a step of deterministic DDIM, which is of first order.
 
-    x_s = alpha_s x0 + sigma_s eps, with eps = (x_t - alpha_t x0) / sigma_t the implied noise.
+    x_s = alpha_s x0 + sigma_s eps, with the implied noise eps = (x_t - alpha_t x0) / sigma_t
+    (Song et al., arXiv 2010.02502, eq. 12 with eta = 0).
     """
     alpha_t, sigma_t = alpha_sigma(step.log_snr_t)
     alpha_s, sigma_s = alpha_sigma(step.log_snr_s)
@@ -66,7 +68,7 @@ def ddim(step: Step) -> Array:
 def ancestral(step: Step) -> Array:
     """Draws from the posterior q(x_s | x_t, x0) (Ho et al., arXiv 2006.11239, eqs. 6 and 7).
 
-    With c = 1 - SNR_t / SNR_s (VDM, arXiv 2107.00630, writes it so in continuous time),
+    In the continuous-time form of VDM (arXiv 2107.00630), with c = 1 - SNR_t / SNR_s,
         mean = (alpha_t / alpha_s) (sigma_s / sigma_t)^2 x_t + alpha_s c x0,  variance = sigma_s^2 c
     """
     alpha_t, sigma_t = alpha_sigma(step.log_snr_t)
@@ -78,14 +80,15 @@ def ancestral(step: Step) -> Array:
 
 
 def dpmpp_2m(step: Step) -> Array:
-    """DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2); deterministic, second order.
+    """Takes a step of DPM-Solver++(2M), which is deterministic and of second order.
 
-    x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D, which is DDIM's step with x0 replaced
-    by its linear extrapolation to the middle of the step,
+    x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D (Lu et al., arXiv 2211.01095, algorithm
+    2). This is DDIM's step with x0 replaced by its linear extrapolation to the middle of the step,
         D = x0 + h / (2 h_before) (x0 - x0_before)
-    The first step has nothing to extrapolate from and the last has infinite h: both are DDIM's.
+    The first step has nothing to extrapolate from, and the last step has infinite h. Both are steps
+    of DDIM.
     """
-    # In log-SNR, twice lambda: only their ratio counts.
+    # Differences of log-SNR are twice those of lambda; only their ratio counts.
     h = step.log_snr_s - step.log_snr_t
     h_before = step.log_snr_t - step.log_snr_before
     weight = jnp.where(jnp.isfinite(h), h / (2 * h_before), 0.0)
@@ -102,11 +105,11 @@ def _uniform_in_log_snr(schedule: NoiseSchedule, t_start: float, fraction: Array
 
 
 class Sampler(NamedTuple):
-    """A way to sample.
+    """A sampler: the update of one step, and the times of the steps.
 
     Attributes:
-        update: the rule of one step, Step -> the clip at level s.
-        grid: (schedule, t_start, fraction of the way) -> time.
+        update: `Step` -> the clip at level s.
+        grid: (schedule, t_start, fraction of the steps done, 0..1) -> time.
     """
 
     update: Callable
@@ -123,15 +126,22 @@ SAMPLERS = {
 def time_grid(
     sampler: str, *, schedule: NoiseSchedule, steps: int, t_start: float = 1.0
 ) -> Float32[Array, "{steps}"]:
-    """The times at which the denoiser is called, falling from `t_start`.
+    """Returns the times at which the denoiser is called, falling from `t_start`.
 
-    ddim and ancestral: uniform in t, t_i = t_start (1 - i / steps), as usual for them.
+    ddim and ancestral: uniform in t, t_i = t_start (1 - i / steps), as is usual for them.
     dpmpp_2m: uniform in log-SNR from schedule(t_start) to schedule(0). On Gaussian data this shows
-    clean second order at every scale of the data and every shift. Steps uniform in t on the
-    cosine schedule jump over the ends: with 32 of them, data of standard deviation 0.02 comes out
-    50 times less accurate, and data of 0.4 twice as accurate.
+    clean second order at every scale of the data and every shift. Steps that are uniform in t on
+    the cosine schedule would jump over the ends. With 32 such steps, data of standard deviation
+    0.02 comes out 50 times less accurate, and data of standard deviation 0.4 twice as accurate.
 
-    Args and errors as `sample`.
+    Args:
+        sampler: a key of `SAMPLERS`.
+        schedule: the schedule that the denoiser was trained with.
+        steps: number of calls of the denoiser, at least 1.
+        t_start: the first time, in (0, 1].
+
+    Raises:
+        UserError: `sampler` is unknown, or `steps` or `t_start` is out of range.
     """
     grid = choose(SAMPLERS, sampler, "sampler").grid
     if steps < 1:
@@ -142,7 +152,7 @@ def time_grid(
 
 
 def init(x_T: Float[Array, "*shape"]) -> SamplerState:
-    """The state before the first step."""
+    """Returns the state before the first step, for a clip `x_T` at time `t_start`."""
     x = x_T.astype(jnp.float32)
     return SamplerState(x=x, x0=jnp.zeros_like(x))
 
@@ -156,12 +166,21 @@ def make_step(
     steps: int,
     t_start: float = 1.0,
 ) -> Callable[[SamplerState, Int[Array, ""] | int], SamplerState]:
-    """Returns `step(state, i)`, to be called for i = 0 .. steps - 1.
+    """Returns the function `step(state, i) -> state`, to be called for i = 0 .. steps - 1.
 
-    `sample` scans over it. A host loop that shows progress jits it and calls it itself; both give
-    the same clip, since the noise of step i depends only on `rng` and i.
+    `sample` scans over it. A loop on the host, which can show progress, jits `step` and calls it.
+    Both give the same clip, because the noise of step i depends only on `rng` and i.
 
-    Args and errors as `sample`.
+    Args:
+        denoise: (x_t, t) -> estimate of x0, see `sample`.
+        rng: random key of the noise that `ancestral` adds; the other samplers ignore it.
+        schedule: the schedule that the denoiser was trained with.
+        sampler: a key of `SAMPLERS`.
+        steps: number of calls of `denoise`, at least 1.
+        t_start: time of the first clip, in (0, 1].
+
+    Raises:
+        UserError: `sampler` is unknown, or `steps` or `t_start` is out of range.
     """
     times = time_grid(sampler, schedule=schedule, steps=steps, t_start=t_start)
     levels = jnp.pad(schedule(times), 1, constant_values=(-jnp.inf, jnp.inf))
@@ -195,24 +214,24 @@ def sample(
     steps: int,
     t_start: float = 1.0,
 ) -> Float32[Array, "*shape"]:
-    """Denoises `x_T` down to a sample; one `lax.scan`, so it fits inside one jit.
+    """Denoises `x_T` to a sample, in one `lax.scan`, so that it fits inside one jit.
 
     Args:
         denoise: (x_t, t) -> estimate of x0, already guided and thresholded
             (`guidance.guided_denoiser`); t is a float32 scalar in (0, 1].
-        x_T: the clip at time `t_start`, any shape: standard normal for t_start = 1; for less
-            (SDEdit), a clip noised with `add_noise` at `schedule(t_start)`.
-        rng: key of the noise that `ancestral` adds; the other samplers ignore it.
+        x_T: the clip at time `t_start`, any shape: standard normal for t_start = 1; for a smaller
+            t_start (SDEdit), a clip noised with `add_noise` at `schedule(t_start)`.
+        rng: random key of the noise that `ancestral` adds; the other samplers ignore it.
         schedule: the schedule that the denoiser was trained with.
         sampler: a key of `SAMPLERS`.
         steps: number of calls of `denoise`, at least 1.
         t_start: time of x_T, in (0, 1].
 
     Returns:
-        The x0 estimate of the last step.
+        The estimate of x0 in the last step.
 
     Raises:
-        UserError: unknown sampler, or steps or t_start out of range.
+        UserError: `sampler` is unknown, or `steps` or `t_start` is out of range.
     """
     step = make_step(denoise, rng, schedule=schedule, sampler=sampler, steps=steps, t_start=t_start)
     state, _ = jax.lax.scan(lambda s, i: (step(s, i), None), init(x_T), jnp.arange(steps))

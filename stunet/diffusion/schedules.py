@@ -1,4 +1,4 @@
-"""Noise schedules: how the log signal-to-noise ratio falls from t = 0 (clean) to t = 1 (noise)."""
+"""Noise schedules: the log signal-to-noise ratio, falling from t = 0 (clean) to t = 1 (noise)."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from stunet.errors import UserError, choose
 
 
 class Curve(NamedTuple):
-    """log-SNR as a falling function of time, and its inverse.
+    """The log-SNR as a falling function of time, and the inverse of that function.
 
     Attributes:
         log_snr: (t, log_snr_min, log_snr_max) -> log-SNR.
@@ -27,12 +27,12 @@ class Curve(NamedTuple):
 def cosine(
     t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
 ) -> Float32[Array, "*n"]:
-    """The cosine schedule: log_snr(t) = -2 log tan(pi t / 2), so alpha = cos(pi t / 2).
+    """Computes the cosine schedule: log_snr(t) = -2 log tan(pi t / 2), so alpha = cos(pi t / 2).
 
-    That is infinite at both ends, so, as in Hoogeboom et al., "simple diffusion"
-    (arXiv 2301.11093, appendix), the angle runs over [u_0, pi / 2 - v_0] rather than [0, pi / 2],
-    with u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)): smooth
-    everywhere, and the two bounds are reached at exactly t = 0 and t = 1.
+    That is infinite at both ends. So the angle runs over [u_0, pi / 2 - v_0] instead of
+    [0, pi / 2], with u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)), as in
+    Hoogeboom et al., "simple diffusion" (arXiv 2301.11093, appendix). The result is smooth
+    everywhere, and reaches the two bounds at exactly t = 0 and t = 1.
 
     Args:
         t: times in [0, 1].
@@ -40,12 +40,12 @@ def cosine(
         log_snr_max: log-SNR at t = 0.
 
     Returns:
-        log-SNR at each time.
+        The log-SNR at each time.
     """
     t = t.astype(jnp.float32)
     u_0, v_0, span = _cosine_angles(log_snr_min, log_snr_max)
-    # u is the angle from the clean end and v = pi / 2 - u the one from the noisy end, each summed
-    # up on its own: tan(u) near pi / 2 would lose four digits of the smallest SNRs.
+    # u is the angle from the clean end, v = pi / 2 - u the one from the noisy end. Each is a sum of
+    # its own: tan(u) near pi / 2 would lose four digits of the smallest SNRs.
     u = u_0 + t * span
     v = v_0 + (1 - t) * span
     return 2 * (jnp.log(jnp.sin(v)) - jnp.log(jnp.sin(u)))
@@ -57,7 +57,7 @@ def _cosine_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Arra
 
 
 def _cosine_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
-    """Angles cut off at the clean and at the noisy end, and what is left of pi / 2."""
+    """Returns the angles cut off at the clean and the noisy end, and the rest of pi / 2."""
     u_0 = math.atan(math.exp(-log_snr_max / 2))
     v_0 = math.atan(math.exp(log_snr_min / 2))
     return u_0, v_0, math.pi / 2 - u_0 - v_0
@@ -66,12 +66,18 @@ def _cosine_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float
 def linear(
     t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
 ) -> Float32[Array, "*n"]:
-    """log-SNR linear in t: every octave of noise gets the same share of [0, 1].
+    """Computes a log-SNR that is linear in t: every octave of noise gets the same share of [0, 1].
 
-    The simplest schedule in the log-SNR form of Kingma et al. (VDM, arXiv 2107.00630, section 3).
-    Not to be confused with DDPM's linear betas.
+    It is the simplest schedule in the log-SNR form of Kingma et al. (VDM, arXiv 2107.00630, section
+    3). It is not DDPM's schedule of linear betas.
 
-    Args and returns as `cosine`.
+    Args:
+        t: times in [0, 1].
+        log_snr_min: log-SNR at t = 1.
+        log_snr_max: log-SNR at t = 0.
+
+    Returns:
+        The log-SNR at each time.
     """
     t = t.astype(jnp.float32)
     return log_snr_max * (1 - t) + log_snr_min * t
@@ -81,20 +87,27 @@ def _linear_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Arra
     return (log_snr_max - log_snr) / (log_snr_max - log_snr_min)
 
 
-# The angle at which Improved DDPM's schedule has no noise, s = 0.008 from the end of 1 + s.
+# The angle at which Improved DDPM's schedule starts, without noise: pi / 2 * s / (1 + s) with
+# s = 0.008.
 IDDPM_ANGLE = math.pi / 2 * 0.008 / 1.008
 
 
 def iddpm(
     t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
 ) -> Float32[Array, "*n"]:
-    """Improved DDPM's cosine schedule (Nichol & Dhariwal, arXiv 2102.09672, eq. 17), with which
-    DeepFloyd IF was trained ("squaredcos_cap_v2" in diffusers).
+    """Computes Improved DDPM's cosine schedule, with which DeepFloyd IF was trained.
 
-    alpha^2 = cos^2 u / cos^2 u_0 at the angle u, which is linear in time; u_0 is `IDDPM_ANGLE`.
-    As in `cosine`, the angle runs between the two at which the bounds are reached.
+    It is eq. 17 of Nichol & Dhariwal (arXiv 2102.09672), "squaredcos_cap_v2" in diffusers:
+    alpha^2 = cos^2 u / cos^2 u_0 at the angle u, which is linear in time; u_0 is `IDDPM_ANGLE`. As
+    in `cosine`, the angle runs between those at which the two bounds are reached.
 
-    Args and returns as `cosine`.
+    Args:
+        t: times in [0, 1].
+        log_snr_min: log-SNR at t = 1.
+        log_snr_max: log-SNR at t = 0.
+
+    Returns:
+        The log-SNR at each time.
     """
     t = t.astype(jnp.float32)
     u_0, u_1, v_1 = _iddpm_angles(log_snr_min, log_snr_max)
@@ -114,7 +127,7 @@ def _iddpm_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array
 
 
 def _iddpm_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
-    """The first and the last angle, and what the last lacks of a right one."""
+    """Returns the first and the last angle, and pi / 2 minus the last angle."""
     cosine, sine = math.cos(IDDPM_ANGLE), math.sin(IDDPM_ANGLE)
 
     def legs(log_snr):
@@ -134,22 +147,23 @@ SCHEDULES = {
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSchedule:
-    """A schedule as an experiment chooses it; hashable, so it may be static under `jax.jit`.
+    """The noise schedule of an experiment; hashable, so it may be static under `jax.jit`.
 
-    `schedule(t)` gives the log-SNR at the times t in [0, 1], any shape, as float32;
-    `schedule.time(log_snr)` goes back.
+    `schedule(t)` returns the log-SNR at times t in [0, 1], of any shape, as float32.
+    `schedule.time(log_snr)` is its inverse.
 
     Attributes:
         name: a key of `SCHEDULES`.
-        shift: noise_d / image_d of simple diffusion (section 3.1). Averaging neighbouring pixels
-            removes noise but little of the image, so a 128x128 clip needs more noise than a 64x64
-            one to be equally destroyed: shift = 64 / 128 gives it the schedule that is right at
-            64. Adds 2 log(shift) to the log-SNR at every t, bounds included; 1 changes nothing.
+        shift: noise_d / image_d of simple diffusion (arXiv 2301.11093, section 3.1). Averaging
+            neighbouring pixels removes noise but little of the image. So a 128x128 clip needs more
+            noise than a 64x64 clip to be equally destroyed: shift = 64 / 128 gives it the schedule
+            that is right at 64. Adds 2 log(shift) to the log-SNR at every t, bounds included; 1
+            changes nothing.
         log_snr_min: log-SNR at t = 1, before the shift.
         log_snr_max: log-SNR at t = 0, before the shift.
 
     Raises:
-        UserError: unknown name, a shift that is not positive, or bounds in the wrong order.
+        UserError: `name` is unknown, `shift` is not positive, or the bounds are in the wrong order.
     """
 
     name: str = "cosine"
@@ -174,7 +188,7 @@ class NoiseSchedule:
         return curve(t, self.log_snr_min, self.log_snr_max) + 2 * math.log(self.shift)
 
     def time(self, log_snr: Float[Array, "*n"]) -> Float32[Array, "*n"]:
-        """The inverse: the time in [0, 1] at which the schedule passes through `log_snr`."""
+        """Returns the time at which the schedule has this log-SNR, clipped to [0, 1]."""
         log_snr = log_snr.astype(jnp.float32) - 2 * math.log(self.shift)
         t = SCHEDULES[self.name].time(log_snr, self.log_snr_min, self.log_snr_max)
         return jnp.clip(t, 0.0, 1.0)
@@ -183,10 +197,11 @@ class NoiseSchedule:
 def alpha_sigma(
     log_snr: Float[Array, "*n"],
 ) -> tuple[Float32[Array, "*n"], Float32[Array, "*n"]]:
-    """Signal and noise amplitudes: alpha = sqrt(sigmoid(log_snr)), sigma = sqrt(sigmoid(-log_snr)).
+    """Returns the amplitudes of signal and noise, alpha and sigma.
 
-    Each from its own sigmoid, never as sqrt(1 - other^2), so that both keep their relative
-    precision when tiny. log_snr = +inf gives exactly (1, 0) and -inf gives (0, 1).
+    alpha = sqrt(sigmoid(log_snr)) and sigma = sqrt(sigmoid(-log_snr)). Each comes from its own
+    sigmoid, never from sqrt(1 - other^2), so that both keep their relative precision when tiny.
+    log_snr = +inf gives exactly (1, 0) and -inf gives exactly (0, 1).
     """
     log_snr = log_snr.astype(jnp.float32)
     return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))

@@ -1,9 +1,14 @@
-"""What a spatial super-resolution network is given: a low-resolution clip, corrupted on purpose
-(`stunet.diffusion.augmentation`), since it runs on clips that another network has generated.
+"""Input of a spatial super-resolution network (SSR): the noisy clip and a low-resolution clip.
 
-The network sees [J, C, S] on the channel axis, as many channels as a mask-conditioned one does: the
-noisy clip J, the corrupted low-resolution clip C, enlarged to the size of J, and a plane S of the
-augmentation level. Everything random is drawn inside the train step, from its key.
+The low-resolution clip is corrupted on purpose (`stunet.diffusion.augmentation`), because in
+sampling another network has generated it. The network sees [J, C, S] on the channel axis, as many
+channels as a mask-conditioned network:
+
+    J   the noisy clip,
+    C   the corrupted low-resolution clip, enlarged to the size of J,
+    S   a plane of the augmentation level.
+
+Everything random is drawn inside the train step, from its key.
 """
 
 import jax
@@ -17,23 +22,31 @@ from stunet.diffusion import augmentation
 def shrink(
     clips: Float[Array | np.ndarray, "b t h w c"], factor: int
 ) -> Float[Array | np.ndarray, "b t h2 w2 c"]:
-    """Averages factor x factor pixels; rows and columns are multiples of `factor`.
+    """Averages squares of factor x factor pixels.
 
-    NumPy's arrays stay NumPy's.
+    NumPy arrays give NumPy arrays.
+
+    Args:
+        clips: clips whose rows and columns are multiples of `factor`.
+        factor: rows and columns are divided by this.
     """
     b, t, h, w, c = clips.shape
     return clips.reshape(b, t, h // factor, factor, w // factor, factor, c).mean((3, 5))
 
 
 def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t h2 w2 c"]:
-    """Bilinear interpolation between the centres of pixels; beyond the outermost, the nearest.
+    """Interpolates bilinearly between the centres of pixels; the border repeats the last pixel.
 
-    Bilinear, as super-resolution networks are usually given it: repeated pixels would have edges
-    that no clip has. What is linear in rows and columns comes back from `shrink` unchanged, but for
-    half a low-resolution pixel at the border.
+    Super-resolution networks are usually given bilinear enlargements: repeated pixels would have
+    edges that no clip has. A clip that is linear in rows and columns survives `shrink` and
+    `enlarge`, except for half a low-resolution pixel at the border.
 
-    Equal to `jax.image.resize(..., "bilinear")`, which however gathers an axis that is split over
-    chips: here each takes one row of its neighbours.
+    The result equals `jax.image.resize(..., "bilinear")`, which however gathers an axis that is
+    split over chips. Here each chip takes one row from each of its neighbours.
+
+    Args:
+        clips: any clips.
+        factor: rows and columns are multiplied by this.
     """
     for axis in (2, 3):
         clips = _enlarge_axis(clips, axis, factor)
@@ -43,13 +56,16 @@ def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t 
 def draw(
     key: PRNGKeyArray, clips: Float[Array, "b t h w c"], factor: int, max_level: float
 ) -> tuple[Float[Array, "b t h2 w2 c"], Float[Array, "b"]]:
-    """The corrupted low-resolution version of each clip, and its augmentation level.
+    """Shrinks each clip and corrupts the result at a random augmentation level.
 
     Args:
-        key: of the draw.
-        clips: clean clips, -1..1.
-        factor: of the sides; divides rows and columns.
+        key: random key for levels and noise.
+        clips: clean clips, -1..1, whose rows and columns are multiples of `factor`.
+        factor: rows and columns are divided by this.
         max_level: levels are uniform in 0..max_level.
+
+    Returns:
+        The corrupted low-resolution clips and their augmentation levels.
     """
     return augmentation.draw(key, shrink(clips, factor), max_level)
 
@@ -57,13 +73,13 @@ def draw(
 def network_input(
     x_t: Float[Array, "b t h w c"], low: Float[Array, "b t h2 w2 c"], level: Float[Array, "b"]
 ) -> Float[Array, "b t h w d"]:
-    """[J, C, S]: 2 c + 1 channels.
+    """Returns [J, C, S], which has 2 c + 1 channels.
 
     Args:
         x_t: noisy clips.
-        low: low-resolution clips as `augmentation.corrupt` gives them; both sides smaller by one
-            whole factor.
-        level: their augmentation levels, 0..1.
+        low: corrupted low-resolution clips (`augmentation.corrupt`). Rows and columns are smaller
+            than those of `x_t` by the same whole factor.
+        level: augmentation level of each clip, 0..1.
     """
     factor = x_t.shape[2] // low.shape[2]
     plane = augmentation.plane(level, x_t)
@@ -71,20 +87,21 @@ def network_input(
 
 
 def _enlarge_axis(x: Array, axis: int, factor: int) -> Array:
-    # Of each new pixel's centre from that of the pixel it lies in, -0.5..0.5 pixels.
+    # For each new pixel, how far its centre lies from the centre of the old pixel around it, in
+    # old pixels: -0.5..0.5.
     offset = (jnp.arange(factor, dtype=x.dtype) + 0.5) / factor - 0.5
     offset = offset.reshape(factor, *[1] * (x.ndim - axis - 1))
     before, here, after = (
         jnp.expand_dims(a, axis + 1) for a in (_neighbour(x, axis, -1), x, _neighbour(x, axis, 1))
     )
-    # As differences, so that where neighbours are equal the result equals them exactly.
+    # Written with differences, so that equal neighbours give exactly their value.
     y = here + jnp.maximum(offset, 0) * (after - here) + jnp.maximum(-offset, 0) * (before - here)
     return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
 def _neighbour(x: Array, axis: int, step: int) -> Array:
-    """The next (`step` 1) or previous (-1) pixel of each; of the last one, itself."""
-    # A pad of one side, cut off the other, is what XLA's partitioner exchanges borders for.
+    """Returns the next (`step` 1) or previous (-1) pixel; at the border, the pixel itself."""
+    # Padding one side and cutting off the other makes XLA's partitioner exchange only borders.
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (-step, step, 0)
     moved = jax.lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -1,4 +1,4 @@
-"""What has been measured of a batch of clips, kept on disk, so that it is not measured again."""
+"""Stores the measurements of each batch of clips on disk, so that they are not made twice."""
 
 import functools
 import hashlib
@@ -17,27 +17,27 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class MeasurementCache:
-    """Arrays by a description of all that they depend on.
+    """Stores arrays under a name and a description of everything that they depend on.
 
-    The program is part of it: after any change of this package's source nothing that was kept
-    before is found. A file appears whole or not at all, so that a kill loses the batch that was
-    being measured and no other.
+    The description includes this package's source. After any change of the source, earlier arrays
+    are not found. Files appear only when they are complete, so a killed process loses only the
+    batch that it was measuring.
     """
 
     def __init__(self, directory: Path):
         self.directory = directory
 
     def read(self, name: str, *depends_on: object) -> dict[str, np.ndarray] | None:
-        """What was kept under a name and a description, if it was."""
+        """Returns the arrays stored under a name and a description, or None."""
         try:
             return load_file(self._file(name, depends_on))
         except (OSError, SafetensorError):
             return None
 
     def write(self, arrays: Arrays, name: str, *depends_on: object) -> None:
-        """Keeps arrays under a name and a description: JSON values, and arrays."""
+        """Stores arrays under a name and a description of JSON values and arrays."""
         arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        remedy = "what was measured before is kept: make room and run the command again"
+        remedy = "finished batches are kept: free some space and run the same command again"
         with (
             files.full_disk_explained(self.directory, remedy),
             files.atomic(self._file(name, depends_on)) as partial,
@@ -57,7 +57,7 @@ class MeasurementCache:
 
 @functools.cache
 def _source() -> bytes:
-    """A digest of this package's source."""
+    """Returns a digest of this package's source."""
     digest, root = hashlib.sha256(), Path(stunet.__file__).parent
     for file in sorted(root.rglob("*.py")):
         digest.update(f"{file.relative_to(root)}\n".encode())

@@ -1,12 +1,12 @@
-"""Whether the motion of one clip is one motion: constant where the data's is, from end to end.
+"""Measures whether objects in a clip keep one steady motion from the first frame to the last.
 
-The positions of objects whose motion is known in kind are first unrolled, to the distance that each
-has gone along its path: over the edges of the torus, around the centre, or between the walls. In
-those distances every motion of `stunet.data.synthetic.motions` is a straight line over time, and
-each figure says how far a clip is from one. None of them sees how much moves: read them beside
-`speed`, as a clip that stands still is as coherent as can be.
+The objects' positions are first unrolled to the distance that each object has moved along its
+path: over the edges of the torus, around the centre, or between the walls. In these distances every
+motion of `stunet.data.synthetic.motions` is a straight line over time. Each metric measures how far
+a clip is from a straight line. A clip that stands still is as coherent as can be, so read all
+metrics beside `speed`.
 
-Every figure has a value for each clip, `[n]`. Units are pixels and frames.
+Each metric has one value for each clip, `[n]`. Units are pixels and frames.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from stunet.data.synthetic.motions import Stage
 from stunet.evaluate import tracking
 from stunet.evaluate.tracking import Clips, Positions
 
-# Pixels a frame within which a speed counts as the same.
+# Steps that differ by at most this much, in pixels per frame, count as the same velocity.
 TOLERANCE = 1.0
-# Slower than this, in pixels a frame, nothing has a period.
+# An object slower than this, in pixels per frame, has no period.
 _STANDS_STILL = 0.1
 
 PerClip = Float[np.ndarray, " n"]
@@ -29,12 +29,13 @@ PerClip = Float[np.ndarray, " n"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Paths:
-    """How far objects have gone.
+    """Holds the distances that objects have moved along their paths.
 
     Attributes:
-      distance: [n, o, t, d] in pixels: (y, x) on a torus, signed; of an arm its end's, clockwise;
-        of a bouncing ball without sign, as to and fro look alike, and then what it moves across.
-      turn: [n, o], pixels of a whole period.
+        distance: distance of each object at each frame in pixels. On a torus it is the signed
+            (y, x). For an arm it is the distance of the arm's end, clockwise. For a bouncing object
+            it is the distance along the path, without sign, and the position across the path.
+        turn: length of each object's path over a whole period, in pixels.
     """
 
     distance: Float[np.ndarray, "n o t d"]
@@ -42,19 +43,19 @@ class Paths:
 
     @property
     def steps(self) -> Float[np.ndarray, "n o s d"]:
-        """Pixels from each frame to the next."""
+        """Returns the pixels moved from each frame to the next."""
         return np.diff(self.distance, axis=2)
 
     @property
     def velocity(self) -> Float[np.ndarray, "n o d"]:
-        """Pixels a frame: the median over the clip."""
+        """Returns the median step over the clip, in pixels per frame."""
         return np.median(self.steps, axis=2)
 
 
 def unroll(positions: Positions, stage: Stage) -> Paths:
-    """The distances gone by objects at these positions of each frame.
+    """Converts the objects' positions to distances along their paths.
 
-    Neighbouring frames are taken to be less than half a turn apart.
+    Neighbouring frames are assumed to be less than half a turn apart.
     """
     return _UNROLL[stage.motion](positions, stage)
 
@@ -67,29 +68,31 @@ def measure(
     truth: Positions | None = None,
     borders: Sequence[int] = (),
 ) -> dict[str, PerClip]:
-    """All figures of clips whose objects can be tracked.
+    """Measures all metrics of clips whose objects can be tracked.
 
     Args:
-      clips: in -1..1.
-      stage: what they show.
-      shapes: of each clip, those of its two objects; needed for `cross` alone.
-      truth: where the objects should be, if the clips were told which way to move: of each, the
-        velocity is compared.
-      borders: first frames of windows, to tell what happens there from what happens elsewhere.
+        clips: clips in -1..1.
+        stage: canvas and motion of the clips.
+        shapes: shapes of the two objects of each clip; needed for `cross` only.
+        truth: true positions of the objects, if captions or keyframes gave the direction of motion.
+            The velocity is compared with the truth's.
+        borders: first frame of each window after the first, to measure borders and the rest apart.
 
     Returns:
-      speed: pixels a frame, the median over the clip; of two objects, the mean.
-      coherent: 1 if no step differs from that of the clip's median by more than `TOLERANCE`.
-      deviation: pixels a frame, the largest such difference.
-      speed_error: pixels a frame by which `speed` is outside of what the data has.
-      velocity_error: pixels a frame from the true velocity, direction included; with `truth` alone.
-      faithful: 1 if coherent, and neither error is above half of `TOLERANCE`.
-      period_drift: change of the frequency from the first half of the clip to the second, as a
-        share of the higher, 0..2. NaN where nothing moves.
-      phase_drift: largest distance from the straight line that fits best, in periods.
-      jump: pixels a frame, the mean change of velocity from step to step, but at borders.
-      border_jump: the same at borders, if there are any.
-      identity_drift: 1 - the mean correlation of the object in each frame with the first.
+        speed: median speed over the clip in pixels per frame; for two objects, the mean of both.
+        coherent: 1 if no step differs from the clip's median step by more than `TOLERANCE`.
+        deviation: the largest such difference, in pixels per frame.
+        speed_error: pixels per frame by which the speed is outside the range of the data.
+        velocity_error: pixels per frame from the true velocity, direction included; only with
+            `truth`.
+        faithful: 1 if the clip is coherent and neither error exceeds half of `TOLERANCE`.
+        period_drift: change of the frequency from the first half of the clip to the second, as a
+            share of the higher frequency, 0..2. NaN for a clip without motion.
+        phase_drift: largest distance from the straight line that fits best, as a share of the
+            period.
+        jump: mean change of velocity from step to step, apart from borders, in pixels per frame.
+        border_jump: the same at borders, if there are any.
+        identity_drift: 1 minus the mean correlation of each object with itself in the first frame.
     """
     positions = tracking.track(clips, stage, shapes)
     paths = unroll(positions, stage)
@@ -99,11 +102,11 @@ def measure(
         "deviation": deviation(paths),
         "speed_error": speed_error(paths, stage),
     }
-    right = values["speed_error"] <= TOLERANCE / 2
+    correct = values["speed_error"] <= TOLERANCE / 2
     if truth is not None:
         values["velocity_error"] = velocity_error(paths, unroll(truth, stage))
-        right &= values["velocity_error"] <= TOLERANCE / 2
-    values["faithful"] = values["coherent"] * right
+        correct &= values["velocity_error"] <= TOLERANCE / 2
+    values["faithful"] = values["coherent"] * correct
     values["period_drift"] = period_drift(paths)
     values["phase_drift"] = phase_drift(paths)
     at_borders, values["jump"] = jumps(paths, borders)
@@ -114,23 +117,23 @@ def measure(
 
 
 def speed(paths: Paths) -> PerClip:
-    """Pixels a frame; of several objects, the mean."""
+    """Returns the median speed in pixels per frame; for several objects, their mean."""
     return np.linalg.norm(paths.velocity, axis=-1).mean(-1)
 
 
 def deviation(paths: Paths) -> PerClip:
-    """Largest difference of a step from the clip's median step, in pixels a frame.
+    """Returns the largest difference of a step from the clip's median step, in pixels per frame.
 
-    It is signed and a vector: a step backwards differs from one forwards by twice the speed.
+    Steps are vectors, so a step backwards differs from a step forwards by twice the speed.
     """
-    off = paths.steps - paths.velocity[:, :, None]
-    return np.linalg.norm(off, axis=-1).max(axis=(1, 2))
+    difference = paths.steps - paths.velocity[:, :, None]
+    return np.linalg.norm(difference, axis=-1).max(axis=(1, 2))
 
 
 def speed_error(paths: Paths, stage: Stage) -> PerClip:
-    """Pixels a frame by which the speed is below the lowest or above the highest of the data.
+    """Returns how far the speed is outside the data's range, in pixels per frame.
 
-    Of motion aliased by keyframes it is what was lost, without knowing which way it should go.
+    It reveals motion that keyframes have aliased, even if the true direction is unknown.
     """
     speeds = np.linalg.norm(paths.velocity, axis=-1)
     low, high = stage.speeds
@@ -138,15 +141,16 @@ def speed_error(paths: Paths, stage: Stage) -> PerClip:
 
 
 def velocity_error(paths: Paths, truth: Paths) -> PerClip:
-    """Pixels a frame from the true velocity; of several objects, the largest."""
+    """Returns the difference from the true velocity in pixels per frame, the largest of a clip."""
     return np.linalg.norm(paths.velocity - truth.velocity, axis=-1).max(-1)
 
 
 def period_drift(paths: Paths) -> PerClip:
-    """Change of the frequency between the halves of a clip, as a share of the higher: 0..2.
+    """Returns the change of frequency between a clip's halves as a share of the higher, 0..2.
 
-    It is 1 if one half stands still, and 2 if they move opposite ways. The velocity of a half is
-    the slope of the line that fits it best. NaN where what moves does so by less than 0.1 pixels.
+    The value is 1 if one half stands still and 2 if the halves move in opposite directions. The
+    velocity of a half is the slope of the straight line that fits it best. NaN stands for an object
+    that moves less than 0.1 pixels per frame.
     """
     middle = paths.distance.shape[2] // 2
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]
@@ -157,48 +161,49 @@ def period_drift(paths: Paths) -> PerClip:
 
 
 def phase_drift(paths: Paths) -> PerClip:
-    """Largest distance from the straight line that fits best, as a share of the period."""
+    """Returns the largest distance from the best straight line, as a share of the period."""
     distance = paths.distance
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2
     line = _slopes(distance)[:, :, None] * frames[:, None]
-    off = distance - distance.mean(axis=2, keepdims=True) - line
-    return (np.linalg.norm(off, axis=-1).max(-1) / paths.turn).max(-1)
+    residual = distance - distance.mean(axis=2, keepdims=True) - line
+    return (np.linalg.norm(residual, axis=-1).max(-1) / paths.turn).max(-1)
 
 
 def jumps(paths: Paths, borders: Sequence[int]) -> tuple[PerClip, PerClip]:
-    """Mean change of velocity from one step to the next, in pixels a frame: at borders, elsewhere.
+    """Returns the mean change of velocity at borders and elsewhere, in pixels per frame.
 
-    At the border of a window that begins with frame b are the two changes that the step to b has
-    part in: a shift of phase is in both, and a change of velocity in one. NaN where there are none.
+    Two changes of velocity involve the step into the first frame b of a window. Both belong to the
+    border: a shift of phase shows in both, and a change of velocity in one. NaN stands for a mean
+    over no changes.
     """
     change = np.linalg.norm(np.diff(paths.steps, axis=2), axis=-1).mean(1)  # [n, t - 2]
     return at_and_elsewhere(change, {k for b in borders for k in (b - 2, b - 1)})
 
 
 def identity_drift(clips: Clips, positions: Positions, stage: Stage) -> PerClip:
-    """1 - the correlation of each object with its first frame, averaged over frames and objects.
+    """Returns 1 minus the mean correlation of each object with itself in the first frame.
 
-    NaN where two objects overlap in every frame.
+    NaN stands for a clip whose two objects overlap in every frame.
     """
-    alike = tracking.likeness(clips, positions, stage).reshape(len(clips), -1)
-    return np.maximum(1 - _mean(alike), 0)  # Not below by rounding.
+    similarity = tracking.similarity(clips, positions, stage).reshape(len(clips), -1)
+    return np.maximum(1 - _mean(similarity), 0)  # Rounding may give a value below 0.
 
 
 def at_and_elsewhere(values: Float[np.ndarray, "n s"], at: set[int]) -> tuple[PerClip, PerClip]:
-    """Means of the columns `at` and of the others; NaN for those that do not exist."""
+    """Returns the mean over the columns `at`, and over the others; NaN for a mean over none."""
     chosen = np.isin(np.arange(values.shape[1]), sorted(at))
     return _mean(values[:, chosen]), _mean(values[:, ~chosen])
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Of each row, over what is not NaN; NaN if nothing is left."""
+    """Returns each row's mean over the values that are not NaN, or NaN if all are."""
     counted = ~np.isnan(values)
     total, count = np.where(counted, values, 0).sum(1), counted.sum(1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _slopes(distance: np.ndarray) -> np.ndarray:
-    """[n, o, d]: pixels a frame of the line that fits distances [n, o, t, d] best."""
+    """Returns the slopes [n, o, d] of the straight lines that fit distances [n, o, t, d] best."""
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2
     return np.einsum("t,notd->nod", frames, distance) / max((frames**2).sum(), 1e-9)
 
@@ -219,8 +224,11 @@ def _around_centre(positions: Positions, stage: Stage) -> Paths:
 
 
 def _between_walls(positions: Positions, stage: Stage) -> Paths:
-    """A ball's path is straight once it is mirrored at the walls; which way it goes in each frame
-    is said by the steady motion that fits the clip best."""
+    """Unrolls the path of a bouncing object by mirroring it at the walls.
+
+    A single position does not tell the direction. The steady motion that fits the clip best decides
+    it for each frame.
+    """
     distance, turn = np.zeros(positions.shape), np.zeros(positions.shape[:2])
     for i, o in np.ndindex(turn.shape):
         axis = max(stage.axes, key=lambda axis: positions[i, o, :, axis].var())
@@ -237,7 +245,7 @@ def _between_walls(positions: Positions, stage: Stage) -> Paths:
 
 
 def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
-    """Of a triangle wave's heights [t], 0..1: its phases [t], 0..1, and their growth a frame."""
+    """Finds the phases [t], 0..1, of a triangle wave's heights [t], and their growth per frame."""
     height = height.astype(np.float32)
     frames = np.arange(len(height), dtype=np.float32)
 
@@ -247,7 +255,7 @@ def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
 
     grid = np.linspace(0, 0.5, 10 * len(height) + 1), np.arange(32) / 32
     frequency, start = (a.ravel().astype(np.float32) for a in np.meshgrid(*grid))
-    # The best of a coarse search, and then all around each of them.
+    # A coarse search gives 16 candidates, and a fine search tries all around each of them.
     coarse = errors(frequency, start).argsort()[:16]
     fine = np.linspace(-1, 1, 9, dtype=np.float32)
     frequency = frequency[coarse, None, None] + fine * (0.05 / len(height))
@@ -256,8 +264,8 @@ def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
     best = np.unravel_index(errors(frequency, start).argmin(), frequency.shape)
     expected = frequency[best] * frames + start[best]
     branches = np.stack([height / 2, 1 - height / 2])
-    away = np.abs((branches - expected + 0.5) % 1 - 0.5)
-    return np.where(away[0] < away[1], *branches), float(frequency[best])
+    distance = np.abs((branches - expected + 0.5) % 1 - 0.5)
+    return np.where(distance[0] < distance[1], *branches), float(frequency[best])
 
 
 _UNROLL = {

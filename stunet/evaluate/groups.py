@@ -1,82 +1,90 @@
-"""What `stunet evaluate --metrics` may name: one table, from a name to what is measured of a batch
-of clips, and to how two sets of clips are compared by it."""
+"""The groups of metrics that `stunet evaluate --metrics` chooses from, in one table.
 
+Each group says what it measures of a batch of clips and how it compares two sets of clips.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from stunet.errors import choose
 from stunet.evaluate import coherence, i3d, pixels
-from stunet.evaluate.frechet import FEWEST, frechet_distance
+from stunet.evaluate.frechet import MIN_SAMPLES, frechet_distance
 from stunet.evaluate.scene import Scene
 from stunet.evaluate.tracking import Clips
 
+# Arrays [n, ...] by name, with one row for each clip.
 Arrays = Mapping[str, np.ndarray]
+# (frames, rows, columns) of the clips.
 Shape = tuple[int, int, int]
 
-# What the name FVD is kept for: 2,048 clips of 16 frames on either side are what published figures
-# mostly use (fvd2048_16f: Skorokhodov et al., arXiv 2112.14683), and 64x64 pixels the smallest that
-# its authors did (Unterthiner et al., arXiv 1812.01717).
+# A Fréchet distance is called FVD only for at least this many clips on each side, of at least this
+# many frames, rows and columns. Published FVDs mostly use 2,048 clips of 16 frames (fvd2048_16f:
+# Skorokhodov et al., arXiv 2112.14683). 64x64 pixels are the smallest clips of FVD's authors
+# (Unterthiner et al., arXiv 1812.01717).
 FVD_CLIPS, FVD_FRAMES, FVD_SIZE = 2048, 16, 64
 
 
-class MetricGroup(NamedTuple):
-    """One of the metrics.
+@dataclasses.dataclass(frozen=True)
+class MetricGroup:
+    """Measures one group of metrics.
 
     Attributes:
-      summary: for the help.
-      measure: (clips in -1..1, what is known of them, first frames of windows) -> arrays `[n, ...]`
-        by name. Those that `metrics.METRICS` names are figures of each clip; the others are what
-        `compare` needs. Empty, where clips have nothing of the kind.
-      compare: (arrays of some clips, of those they are compared with) -> figures of the whole set.
-      check: of clips' (frames, rows, columns), raises UserError where they cannot be measured; it
-        is called before any are sampled.
-      beside: metrics without which this one misleads.
-      fewest: clips of each set without which it cannot be computed.
+        summary: what the group measures, for the help text.
+        measure: maps clips in -1..1, the scene that they show, and the first frames of windows to
+            arrays. Arrays named in `metrics.METRICS` are metrics of each clip. All other arrays are
+            features that `compare` needs. The result is empty for clips that cannot be measured.
+        compare: maps the features of two sets of clips, and the clips' shape, to metrics of the
+            whole first set. None for a group that compares no sets.
+        check: raises a UserError if clips of this shape cannot be measured. It is called before any
+            clip is sampled.
+        companions: groups that are always measured with this one, which misleads without them.
+        min_clips: smallest number of clips in each set for which the metrics can be computed.
     """
 
     summary: str
     measure: Callable[[Clips, Scene, Sequence[int]], Arrays]
     compare: Callable[[Arrays, Arrays, Shape], dict[str, float]] | None = None
     check: Callable[[Shape], None] = lambda shape: None
-    beside: tuple[str, ...] = ()
-    fewest: int = 1
+    companions: tuple[str, ...] = ()
+    min_clips: int = 1
 
 
 def parse(names: str) -> tuple[str, ...]:
-    """The metrics of a list with commas, and those that belong beside them, in the table's order.
+    """Parses a comma-separated list of groups and adds their companions, in the table's order.
 
     Raises:
-      UserError: a name that is none.
+        UserError: there is no group of such a name.
     """
-    wanted = set()
+    chosen = set()
     for name in filter(None, (part.strip() for part in names.split(","))):
-        wanted |= {name, *choose(METRIC_GROUPS, name, "metric").beside}
-    return tuple(name for name in METRIC_GROUPS if name in wanted)
+        chosen |= {name, *choose(METRIC_GROUPS, name, "metric").companions}
+    return tuple(name for name in METRIC_GROUPS if name in chosen)
 
 
 def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:
-    """What a Fréchet distance of I3D's logits is called, as a figure and in words.
+    """Returns the metric's name and the title for a Fréchet distance of I3D logits.
 
-    It is an FVD if both sets and the clips are as large as that is usually computed with, and only
-    then: it grows as clips get fewer, and says other things of other sizes.
+    The distance is called FVD only if both sets and the clips are as large as FVD is usually
+    computed with. It is larger for fewer clips, and clips of other sizes give other values.
 
     Args:
-      clips: that were compared.
-      references: with so many.
-      shape: (frames, rows, columns) of the clips.
+        clips: number of clips that were compared.
+        references: number of clips that they were compared with.
+        shape: (frames, rows, columns) of the clips.
     """
     frames, rows, columns = shape
-    of = f"{clips:,} clips" + (f" against {references:,}" if references != clips else "")
-    of += f" at {rows}x{columns}"
-    if (rows, columns) != (224, 224):
-        of += f" {'enlarged' if max(rows, columns) < 224 else 'resized'} to 224x224"
+    sets = f"{clips:,} clips" + (f" against {references:,}" if references != clips else "")
+    sets += f" at {rows}x{columns}"
+    if (rows, columns) != (i3d.SIZE, i3d.SIZE):
+        change = "enlarged" if max(rows, columns) < i3d.SIZE else "resized"
+        sets += f" {change} to {i3d.SIZE}x{i3d.SIZE}"
     enough = min(clips, references) >= FVD_CLIPS and frames >= FVD_FRAMES
     if enough and min(rows, columns) >= FVD_SIZE:
-        return "fvd", f"FVD of {frames} frames, {of}"
-    return "frechet_i3d", f"Fréchet distance of I3D logits, {of}"
+        return "fvd", f"FVD of {frames} frames, {sets}"
+    return "frechet_i3d", f"Fréchet distance of I3D logits, {sets}"
 
 
 def _coherence(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
@@ -94,19 +102,21 @@ def _flow(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
     if not pixels.has_flow(clips.shape[1:4]):
         return {}
     lengths, changes = pixels.flow_histograms(pixels.farneback(clips))
-    return {"flow_distance of": lengths, "flow_change_distance of": changes}
+    return {"flow_lengths": lengths, "flow_changes": changes}
 
 
-def _compare_flow(some: Arrays, others: Arrays, shape: Shape) -> dict[str, float]:
+def _compare_flow(features: Arrays, reference: Arrays, shape: Shape) -> dict[str, float]:
+    metrics = {"flow_distance": "flow_lengths", "flow_change_distance": "flow_changes"}
     return {
-        name.removesuffix(" of"): pixels.earth_mover(values, others[name])
-        for name, values in some.items()
+        metric: pixels.earth_mover(features[name], reference[name])
+        for metric, name in metrics.items()
+        if name in features
     }
 
 
 @functools.cache
 def _features() -> i3d.Features:
-    """Made when the first clips are there: the weights go to the devices."""
+    """Returns I3D. It is made for the first clips, because its weights take memory on devices."""
     return i3d.Features()
 
 
@@ -114,14 +124,14 @@ def _logits(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
     return {"logits": _features()(clips)}
 
 
-def _compare_logits(some: Arrays, others: Arrays, shape: Shape) -> dict[str, float]:
-    one, other = some["logits"], others["logits"]
-    name, _ = frechet_name(len(one), len(other), shape)
-    return {name: frechet_distance(one, other)}
+def _compare_logits(features: Arrays, reference: Arrays, shape: Shape) -> dict[str, float]:
+    logits, reference_logits = features["logits"], reference["logits"]
+    name, _ = frechet_name(len(logits), len(reference_logits), shape)
+    return {name: frechet_distance(logits, reference_logits)}
 
 
 METRIC_GROUPS = {
-    "coherence": MetricGroup("how objects move that can be tracked", _coherence),
+    "coherence": MetricGroup("motion of objects that can be tracked", _coherence),
     "pixels": MetricGroup(
         "differences of frames, optical flow, detail", _pixels, check=pixels.check_flow
     ),
@@ -137,9 +147,9 @@ METRIC_GROUPS = {
         _logits,
         _compare_logits,
         check=lambda shape: i3d.check_clips(shape[0]),
-        beside=("flow",),
-        fewest=FEWEST,
+        companions=("flow",),
+        min_clips=MIN_SAMPLES,
     ),
 }
-# Those that take seconds, and need no weights.
+# These groups take seconds and need no weights.
 DEFAULT = "coherence,pixels,flow"

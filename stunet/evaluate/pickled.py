@@ -1,8 +1,8 @@
-"""The arrays of a pickle, read as data: nothing in it is imported, called or run.
+"""Reads the arrays of a pickle as data. Nothing in the pickle is imported, called or run.
 
-`pickle.load` runs whatever program a file is. Here its instructions are only listed, by
-`pickletools.genops`, and a table says what each of the few that write down a tree of arrays means.
-Any other instruction, and any name but those of NumPy's own arrays, is refused.
+A pickle is a program, and `pickle.load` runs it. This module only lists the instructions, with
+`pickletools.genops`. A table interprets the few instructions that write a tree of arrays. Any other
+instruction is refused, and so is any name that does not belong to NumPy's arrays.
 """
 
 import math
@@ -16,24 +16,26 @@ from stunet.errors import UserError
 
 
 class _Name(NamedTuple):
-    """What a pickle calls by a name; never looked up."""
+    """A name that a pickle wants to call. It is never looked up."""
 
     name: str
 
 
 class _Dtype(NamedTuple):
+    """A data type of NumPy, by its code."""
+
     dtype: str
 
 
 class _Array:
-    """An array to come: what it is follows its making."""
+    """An array that a pickle has created but whose contents follow later."""
 
     value: np.ndarray | None = None
 
 
 _MARK = object()
 
-# How NumPy's arrays are written, before and since its version 2.
+# Names that pickles of arrays contain, before and since NumPy 2.
 _NAMES = {
     ("numpy.core.multiarray", "_reconstruct"): _Name("array"),
     ("numpy._core.multiarray", "_reconstruct"): _Name("array"),
@@ -43,32 +45,33 @@ _NAMES = {
 
 
 def read_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Arrays of float32 that a pickle holds in dictionaries inside of each other.
+    """Reads float32 arrays from the nested dictionaries of a pickle.
 
     Args:
-        content: of protocol 4, of which NumPy's arrays and nothing else are read.
+        content: a pickle of protocol 4.
 
     Returns:
-        By the keys that lead to each, joined by slashes. They are read-only.
+        The arrays, which are read-only. The keys that lead to an array, joined by slashes, are its
+        name.
 
     Raises:
-        UserError: it holds anything else, or is damaged.
+        UserError: the pickle holds anything but arrays in dictionaries, or it is damaged.
     """
     try:
         return dict(_flatten(_Reader().read(content)))
     except _Refused as error:
         raise UserError(f"the pickle holds {error}, and is not read") from error
-    # `genops` and operations on what is not there.
+    # Raised by `genops`, and by instructions whose operands are missing.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"the pickle is damaged ({error}), and is not read") from error
 
 
 class _Refused(Exception):
-    pass
+    """The pickle holds something that is not read; the message names it."""
 
 
 class _Reader:
-    """The machine that a pickle is written for, but without anything to call."""
+    """The stack machine that interprets a pickle, without the ability to call anything."""
 
     def __init__(self):
         self._stack: list[Any] = []
@@ -82,7 +85,7 @@ class _Reader:
             if opcode.name not in _MEANINGS:
                 raise _Refused(f"the instruction {opcode.name}")
             _MEANINGS[opcode.name](self, argument)
-        raise ValueError("it has no end")
+        raise ValueError("it has no STOP instruction")
 
     def push(self, value: Any) -> None:
         self._stack.append(value)
@@ -122,7 +125,7 @@ class _Reader:
         elif maker == _Name("dtype") and arguments == ("f4", False, True):
             self.push(_Dtype("f4"))
         else:
-            raise _Refused("something that is no array of float32")
+            raise _Refused("something that is not an array of float32")
 
     def build(self, _) -> None:
         state, made = self._stack.pop(), self._stack[-1]
@@ -132,7 +135,7 @@ class _Reader:
         elif isinstance(made, _Array) and made.value is None:
             made.value = _array(state)
         else:
-            raise _Refused("a state of what has none")
+            raise _Refused("contents of something that is not a new array")
 
     def _since_mark(self) -> list[Any]:
         items = []
@@ -143,11 +146,12 @@ class _Reader:
     def _update(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, dict):
-            raise _Refused("items of what is no dictionary")
+            raise _Refused("items of something that is not a dictionary")
         target |= zip(items[::2], items[1::2], strict=True)
 
 
 def _array(state: Any) -> np.ndarray:
+    """Returns the array that NumPy wrote as this state."""
     version, shape, dtype, is_fortran, content = state
     if (version, dtype, is_fortran) != (1, _Dtype("f4"), False) or not isinstance(content, bytes):
         raise _Refused("an array that is not of float32, row by row")
@@ -159,19 +163,20 @@ def _array(state: Any) -> np.ndarray:
 
 
 def _flatten(tree: Any, path: tuple[str, ...] = ()):
+    """Yields (name, array) for all arrays in nested dictionaries."""
     if isinstance(tree, _Array) and tree.value is not None and path:
         yield "/".join(path), tree.value
     elif isinstance(tree, dict) and len(path) < 16:
         for key, value in tree.items():
             if not isinstance(key, str):
-                raise _Refused("a key that is no text")
+                raise _Refused("a key that is not text")
             yield from _flatten(value, (*path, key))
     else:
-        raise _Refused("something that is no array")
+        raise _Refused("something that is not an array")
 
 
 def _push(value: Callable[[], Any] | None = None) -> Callable[[_Reader, Any], None]:
-    """An instruction that pushes its argument, or what is made for it."""
+    """Returns an instruction that pushes a new `value()`, or its own argument without `value`."""
     return lambda reader, argument: reader.push(value() if value else argument)
 
 

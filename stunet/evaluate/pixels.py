@@ -1,7 +1,7 @@
-"""How any clip moves, from its pixels alone: differences of frames, and optical flow.
+"""Measures the motion of any clip from its pixels: differences of frames, and optical flow.
 
-The flow is Farnebäck's ("Two-frame motion estimation based on polynomial expansion", 2003), as
-OpenCV computes it.
+The optical flow is Farnebäck's ("Two-frame motion estimation based on polynomial expansion", 2003),
+as OpenCV computes it.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from stunet.errors import UserError
 from stunet.evaluate.coherence import PerClip, at_and_elsewhere
 from stunet.evaluate.tracking import Clips, brightness
 
-# Rows and columns below which a flow means nothing.
-FEWEST_ROWS = 8
-# Clips are enlarged to this many rows, since the flow looks at neighbourhoods of fixed size.
+# Clips with fewer rows or columns have no meaningful flow.
+MIN_ROWS = 8
+# Clips are enlarged to about this many rows, because the flow uses neighbourhoods of fixed size.
 _ROWS = 32
 _WINDOW = 9
 _LEVELS = np.linspace(0, 1, 2001)
@@ -26,59 +26,65 @@ Histograms = Float[np.ndarray, "n q"]
 
 
 def measure(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
-    """All figures of clips of any kind.
+    """Measures all metrics that need no tracking, for clips of any kind.
 
     Args:
-      clips: in -1..1.
-      borders: first frames of windows, to tell what happens there from what happens elsewhere.
+        clips: clips in -1..1.
+        borders: first frame of each window after the first, to measure borders and the rest apart.
 
     Returns:
-      frame_error: mean squared difference of adjacent frames in 0..1, but at borders.
-      border_frame_error: the same at borders, if there are any.
-      detail: mean difference of neighbouring pixels, in 0..1; blur takes it away.
-      flow: pixels a frame, the mean length of the flow: the amount of motion. Of 8 rows or more.
-      flow_change: pixels a frame, the mean change of the flow from step to step, but at borders.
-      border_flow_change: the same at borders, if there are any.
+        frame_error: mean squared difference of adjacent frames, whose brightness is in 0..1, apart
+            from borders.
+        border_frame_error: the same at borders, if there are any.
+        detail: mean difference of neighbouring pixels, whose brightness is in 0..1. Blur lowers it.
+        flow: mean length of the flow in pixels per frame, which is the amount of motion. Only clips
+            of 8 rows and columns or more, and of 3 frames or more, have a flow.
+        flow_change: mean change of the flow from step to step in pixels per frame, apart from
+            borders.
+        border_flow_change: the same at borders, if there are any.
     """
     light = brightness(clips)
     error = (np.diff(light, axis=1) ** 2).mean(axis=(2, 3))
     at_borders, elsewhere = at_and_elsewhere(error, {b - 1 for b in borders})
-    table = {"frame_error": elsewhere}
+    values = {"frame_error": elsewhere}
     if borders:
-        table["border_frame_error"] = at_borders
-    table["detail"] = np.mean(
+        values["border_frame_error"] = at_borders
+    values["detail"] = np.mean(
         [_roughness(light, axis) for axis in (2, 3) if light.shape[axis] > 1], 0
     )
     if has_flow(clips.shape[1:4]):
         flow = farneback(clips)
-        table["flow"] = lengths(flow).mean(axis=(1, 2, 3))
+        values["flow"] = lengths(flow).mean(axis=(1, 2, 3))
         change = lengths(np.diff(flow, axis=1)).mean(axis=(2, 3))
         at_borders, elsewhere = at_and_elsewhere(
             change, {k for b in borders for k in (b - 2, b - 1)}
         )
-        table["flow_change"] = elsewhere
+        values["flow_change"] = elsewhere
         if borders:
-            table["border_flow_change"] = at_borders
-    return table
+            values["border_flow_change"] = at_borders
+    return values
 
 
 def has_flow(shape: tuple[int, int, int]) -> bool:
-    """Whether clips of so many frames, rows and columns are large enough for a flow, and at least
-    three frames long."""
-    return min(shape[1:]) >= FEWEST_ROWS and shape[0] >= 3
+    """Tells whether clips of (frames, rows, columns) are large and long enough for a flow."""
+    return min(shape[1:]) >= MIN_ROWS and shape[0] >= 3
 
 
 def check_flow(shape: tuple[int, int, int]) -> None:
-    """Raises: UserError, if such clips have a flow and OpenCV is not installed."""
+    """Checks that OpenCV is installed if clips of (frames, rows, columns) have a flow.
+
+    Raises:
+        UserError: OpenCV is needed and not installed.
+    """
     if has_flow(shape):
         _opencv()
 
 
 def farneback(clips: Clips) -> Flow:
-    """(dy, dx) in pixels a frame, of each pixel from each frame to the next.
+    """Computes the optical flow (dy, dx) of each pixel to the next frame, in pixels per frame.
 
     Raises:
-      UserError: OpenCV is not installed.
+        UserError: OpenCV is not installed.
     """
     cv2 = _opencv()
     grey = np.rint(255 * brightness(clips)).astype(np.uint8)
@@ -108,11 +114,11 @@ def _opencv() -> ModuleType:
 
 
 def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[float, float]:
-    """Distances between the histograms of two sets of clips: of lengths of the flow, and of lengths
-    of its change from step to step.
+    """Returns two distances between sets of clips: of flow lengths, and of lengths of flow changes.
 
-    Each is the earth mover's: the pixels a frame by which values must be moved, on average, to make
-    one histogram of the other. The first tells how much moves, the second how steadily.
+    Each is the earth mover's distance between two histograms: the pixels per frame by which values
+    must move, on average, to turn one histogram into the other. The first distance compares the
+    amount of motion, the second its steadiness.
     """
     pairs = zip(flow_histograms(one), flow_histograms(other), strict=True)
     lengths, changes = (earth_mover(*pair) for pair in pairs)
@@ -120,26 +126,27 @@ def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[flo
 
 
 def flow_histograms(flow: Flow) -> tuple[Histograms, Histograms]:
-    """Of each clip, the quantiles of the lengths of its flow, and of those of its changes.
+    """Returns each clip's quantiles of flow lengths, and of lengths of flow changes.
 
-    They stand for the clip when sets are compared, so that no flow need be kept.
+    The quantiles represent the clip when sets are compared, so that no flow has to be stored.
     """
-    values = lengths(flow), lengths(np.diff(flow, axis=1))
-    of_lengths, of_changes = (
-        np.quantile(x.reshape(len(x), -1), _LEVELS, axis=1).T.astype(np.float32) for x in values
+    length_quantiles, change_quantiles = (
+        np.quantile(values.reshape(len(values), -1), _LEVELS, axis=1).T.astype(np.float32)
+        for values in (lengths(flow), lengths(np.diff(flow, axis=1)))
     )
-    return of_lengths, of_changes
+    return length_quantiles, change_quantiles
 
 
 def earth_mover(one: Histograms, other: Float[np.ndarray, "m q"]) -> float:
-    """Between two sets of clips, each of which is as large as any other."""
+    """Returns the earth mover's distance between two sets, whose clips all have equal weight."""
     return float(np.abs(np.quantile(one, _LEVELS) - np.quantile(other, _LEVELS)).mean())
 
 
 def lengths(flow: Float[np.ndarray, "n s h w 2"]) -> Float[np.ndarray, "n s h w"]:
-    """Pixels a frame."""
+    """Returns the lengths of flow vectors in pixels per frame."""
     return np.linalg.norm(flow, axis=-1)
 
 
 def _roughness(light: np.ndarray, axis: int) -> np.ndarray:
+    """Returns each clip's mean difference of neighbouring pixels along an axis."""
     return np.abs(np.diff(light, axis=axis)).mean(axis=(1, 2, 3))

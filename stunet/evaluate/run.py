@@ -11,9 +11,9 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.evaluate import comparison
 from stunet.evaluate.cache import MeasurementCache
+from stunet.evaluate.evaluator import Evaluator, Measurements, OnClips, shuffle_frames
 from stunet.evaluate.generator import OnStep, make_generator
 from stunet.evaluate.groups import METRIC_GROUPS, frechet_name, parse
-from stunet.evaluate.measurement import Measured, Measuring, OnClips, shuffled
 from stunet.evaluate.metrics import METRICS, MetricValues, mean
 from stunet.files import atomic
 from stunet.generate import text
@@ -123,26 +123,26 @@ def evaluate(
     _check(chosen, shape, sets)
     out = out or (workdir / protocol.stem if protocol else workdir)
     borders = range(window, against.frames, window) if window else generator.borders
-    measuring = Measuring(
+    evaluator = Evaluator(
         generator=generator,
-        against=against,
+        comparison=against,
         borders=tuple(border for border in borders if border < against.frames),
         cache=MeasurementCache(out / CACHE),
         batch_size=batch_size,
     )
     compared = [name for name in chosen if METRIC_GROUPS[name].compare]
-    generated, shown = measuring.generated(chosen, on_step)
+    generated, shown = evaluator.measure_generated(chosen, on_step)
     measured, reference = {"generated": generated}, {}
     if unique:
         held_out = (against.real, unique)
-        measured["real"] = measuring.real("real", *held_out, chosen, on_clips)
+        measured["real"] = evaluator.measure_source("real", *held_out, chosen, on_clips)
         if "fvd" in chosen:
-            measured["shuffled"] = measuring.real(
-                "shuffled", *held_out, compared, on_clips, shuffled
+            measured["shuffled"] = evaluator.measure_source(
+                "shuffled", *held_out, compared, on_clips, shuffle_frames
             )
     if compared:
         references = (against.reference, against.references)
-        reference = measuring.real("reference", *references, compared, on_clips)
+        reference = evaluator.measure_source("reference", *references, compared, on_clips)
     rows = {"generated": range(len(against.captions)), "real": against.chosen}
     clips = {"generated": len(against.captions)}
     clips |= {name: unique for name in measured if name != "generated"}
@@ -174,15 +174,17 @@ def _check(metrics: Sequence[str], shape: tuple[int, int, int], sets: Mapping[st
     """Raises UserError if a metric cannot be computed of such clips, or of so few in each set."""
     for name in metrics:
         METRIC_GROUPS[name].check(shape)
-        fewest = METRIC_GROUPS[name].fewest
-        if min(sets.values()) < fewest:
+        min_clips = METRIC_GROUPS[name].min_clips
+        if min(sets.values()) < min_clips:
             found = ", ".join(f"{count} {which}" for which, count in sets.items())
-            raise UserError(f"{name} needs {fewest} clips of each set, and there are {found} ones")
+            raise UserError(
+                f"{name} needs {min_clips} clips in each set, and there are {found} ones"
+            )
 
 
 def _figures(
-    measured: Measured,
-    reference: Measured,
+    measured: Measurements,
+    reference: Measurements,
     shape: tuple[int, int, int],
     rows: Sequence[int],
     counts: Sequence[int],

@@ -1,4 +1,4 @@
-"""What is known of the clips of a source: what moves in them, and how."""
+"""Describes what is known about the motion in clips of a source."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,19 +13,26 @@ from stunet.data.synthetic.moving_digits import SPEEDS, MovingDigits
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is known of the clips of a source, for `metrics.measure`."""
+    """Holds what is known about the objects in a batch of clips.
+
+    Attributes:
+        stage: canvas and motion of objects that can be tracked; None if nothing is known.
+        shapes: shapes of the objects of each clip; None if `stage` does not need them.
+        truth: true positions [n, o, t, 2] of the objects; None if whoever made the clips did not
+            know them.
+    """
 
     stage: Stage | None = None
     shapes: Sequence[Sequence[str]] | None = None
     truth: np.ndarray | None = None
 
     def cut(self, frames: int) -> "Scene":
-        """Of the first frames of the same clips."""
+        """Returns the scene of the first frames of the same clips."""
         truth = None if self.truth is None else self.truth[:, :, :frames]
         return dataclasses.replace(self, truth=truth)
 
-    def described(self) -> dict[str, Any]:
-        """As JSON."""
+    def as_json(self) -> dict[str, Any]:
+        """Returns the scene as JSON values."""
         return {
             "stage": None if self.stage is None else dataclasses.asdict(self.stage),
             "shapes": None if self.shapes is None else [list(shapes) for shapes in self.shapes],
@@ -33,23 +40,26 @@ class Scene:
         }
 
 
-def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Scene:
-    """What moves in these clips; nothing is known of videos, of several digits, of clips that are
-    sub-sampled in time, or of later pieces of a clip.
+def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True) -> Scene:
+    """Returns what is known about the clips of a source at `indices`.
+
+    Nothing is known about videos, clips with several digits, clips sub-sampled in time, and later
+    pieces of a clip.
 
     Args:
-        source: where the clips are from.
-        indices: which ones.
-        told: whether whoever sampled was told, by captions or keyframes, which way objects move.
+        source: source of the clips.
+        indices: numbers of the clips.
+        with_truth: include the true positions. Leave them out if neither captions nor keyframes
+            give a network the direction of motion.
     """
     if isinstance(source, Cut) and source.pieces == 1:
-        # The same clips, less a few last frames.
+        # The only piece is the source's clip without its last frames.
         source = source.source
     if isinstance(source, Motions):
         truths = [source.truth(i) for i in indices]
         shapes = [tuple(mover.shape for mover in truth.movers) for truth in truths]
-        truth = np.stack([truth.positions for truth in truths])
-        return Scene(source.stage, shapes, truth if told else None)
+        positions = np.stack([truth.positions for truth in truths])
+        return Scene(source.stage, shapes, positions if with_truth else None)
     if isinstance(source, MovingDigits) and source.num_digits == 1:
         slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
         stage = Stage(
@@ -60,12 +70,12 @@ def scene_of(source: Source, indices: Sequence[int], *, told: bool = True) -> Sc
             speed=source.speed_factor * (slowest + fastest) / 2,
             spread=(fastest - slowest) / (fastest + slowest),
         )
-        return Scene(stage, truth=_digits_gone(source, indices) if told else None)
+        return Scene(stage, truth=_digit_positions(source, indices) if with_truth else None)
     return Scene()
 
 
-def _digits_gone(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
-    """[n, 1, t, 2]: where digits are, from where each begins."""
+def _digit_positions(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
+    """Returns the positions [n, 1, t, 2] of digits relative to where each starts."""
     frames = np.arange(source.frames)[:, None]
     velocities = np.array([source.truth(i)[0].velocity for i in indices])
     return (velocities[:, None] * frames)[:, None] % [source.height, source.width]

@@ -1,6 +1,6 @@
-"""Where objects are in each frame of a clip, to a fraction of a pixel, and whether they look alike.
+"""Tracks objects in clips to a fraction of a pixel, and compares how they look over time.
 
-For clips of `stunet.data.synthetic.motions`, real or generated. Positions are (y, x) as there.
+The clips are those of `stunet.data.synthetic.motions`, real or generated. Positions are (y, x).
 """
 
 import functools
@@ -15,30 +15,33 @@ from stunet.data.synthetic.motions import Stage, render
 Clips = Float[np.ndarray, "n t h w c"]
 Positions = Float[np.ndarray, "n o t 2"]
 
-# As a share of the brightest pixel of a frame.
+# Brightness below this share of a frame's brightest pixel is ignored.
 _FAINT = 0.05
-# Of positions of templates; between them the best one is interpolated.
+# Template positions per pixel. The best position is interpolated between them.
 _PER_PIXEL = 4
-# Of templates, in pixels; that of a clip is the one that fits best, as networks blur too.
+# Blurs of the templates, in pixels. Each clip is matched with the blur that fits best, because
+# networks blur too.
 _BLURS = (0.0, 0.5, 1.0)
-# A hidden object lies where its motion leads to, unless the frame says otherwise: squared
-# brightness, summed over a line of pixels, for each squared pixel of distance.
+# Penalty for a position away from the steady motion, in squared brightness, summed over a line of
+# pixels, for each squared pixel of distance. It places an object that another one hides.
 _PULL = 0.01
+# Pixels of distance from which on the penalty stays the same.
 _FARTHEST_PULL = 3.0
 
 
 def brightness(clips: Clips) -> Float[np.ndarray, "n t h w"]:
-    """Mean over colours, mapped from -1..1 to 0..1."""
+    """Returns the mean over colours, mapped from -1..1 to 0..1."""
     return np.clip((clips.mean(axis=-1, dtype=np.float64) + 1) / 2, 0, 1)
 
 
 def track(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]] | None = None) -> Positions:
-    """Positions of the objects of each clip.
+    """Finds the positions of the objects in each clip.
 
     Args:
-      clips: in -1..1.
-      stage: what they show.
-      shapes: of each clip, those of its two objects, in the order wanted; needed for `cross` alone.
+        clips: clips in -1..1.
+        stage: canvas and motion of the clips.
+        shapes: shapes of the two objects of each clip, in the order of the result; needed for
+            `cross` only.
     """
     if stage.motion == "cross":
         return pairs(clips, stage, shapes)
@@ -46,15 +49,15 @@ def track(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]] | None = N
 
 
 def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
-    """The centre of brightness on a torus: the phase of the first Fourier mode along each axis.
+    """Finds the centre of brightness on a torus, by the first Fourier mode along each axis.
 
-    It is exact for a symmetric object wherever it lies, across the edges too. A constant background
-    and what is faint beside the object do not move it. Along an axis of less than 4 pixels it is
+    The centre is exact for a symmetric object at any position, also across the edges. A constant
+    background and faint pixels do not move it. Along an axis of fewer than 4 pixels the centre is
     the middle.
     """
     light = brightness(clips)
     light -= np.median(light, axis=(2, 3), keepdims=True)
-    # Faint noise would count as much as the object, since there is so much more of it.
+    # Faint noise covers many more pixels than the object, and would count as much as the object.
     light = np.maximum(light - _FAINT * light.max(axis=(2, 3), keepdims=True), 0)
     positions = []
     for axis, across in ((2, 3), (3, 2)):
@@ -68,14 +71,14 @@ def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
 
 
 def pairs(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]]) -> Positions:
-    """Two objects of known shapes on one line, found as the pair of templates that fits best.
+    """Finds two objects of known shapes on one line, as the pair of templates that fits best.
 
-    The line is that axis along which the clip changes most; each frame is reduced to it by the
-    brightest pixel across. Where one object hides the other, the hidden one is looked for where the
-    other frames say that it should be.
+    The line lies along the axis on which the clip changes most. Each frame is reduced to this axis
+    by the brightest pixel across it. If one object hides the other, the motion in the other frames
+    decides where the hidden one is.
     """
     light = brightness(clips)
-    # Both lie on the same row (or column), and so does their common centre.
+    # Both objects and their common centre lie on the same row (or column).
     found = np.repeat(centroids(clips)[:, None], 2, axis=1)
     for i, (clip, (first, second)) in enumerate(zip(light, shapes, strict=True)):
         lines = {axis: clip.max(axis=2 - axis) for axis in stage.axes}
@@ -85,16 +88,17 @@ def pairs(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]]) -> Positi
 
 
 def angles(positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
-    """Of the arm, in radians, clockwise from pointing right."""
+    """Returns the angle of the arm in radians, clockwise from pointing right."""
     y, x = np.moveaxis(positions - np.array(stage.centre), -1, 0)
     return np.arctan2(y, x)
 
 
-def likeness(clips: Clips, positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
-    """Correlation, -1..1, of each object in each frame with itself in the first.
+def similarity(clips: Clips, positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
+    """Returns the correlation, -1..1, of each object in each frame with itself in the first frame.
 
-    Each is cut out around its position, an arm turned back, at sub-pixel precision. Frames where
-    two objects overlap are NaN, and the first where they do not is compared with.
+    Each object is cut out around its position at sub-pixel precision, and an arm is turned back.
+    The value is NaN in frames where two objects overlap. The frames are compared with the first one
+    in which they do not.
     """
     light = brightness(clips)
     turned = angles(positions, stage) if stage.motion == "rotate" else np.zeros(positions.shape[:3])
@@ -120,7 +124,7 @@ def likeness(clips: Clips, positions: Positions, stage: Stage) -> Float[np.ndarr
 
 
 def _apart(positions: Positions, stage: Stage) -> np.ndarray:
-    """[n, o, t]: pixels from each object to the other; infinite where there is one only."""
+    """Returns the distance [n, o, t] of each object from the other; infinite for a single one."""
     if positions.shape[1] == 1:
         return np.full(positions.shape[:3], np.inf)
     extents = np.array([stage.height, stage.width])
@@ -130,26 +134,26 @@ def _apart(positions: Positions, stage: Stage) -> np.ndarray:
 
 
 def _pair_on_line(line: np.ndarray, stage: Stage, axis: int, first: str, second: str) -> np.ndarray:
-    """Positions [2, t] along a line of pixels [t, extent]."""
+    """Finds the positions [2, t] of two objects along a line of pixels [t, extent]."""
     extent = stage.extent(axis)
     spots = np.arange(_PER_PIXEL * extent) / _PER_PIXEL
     errors = [_errors(line, *_both(stage, axis, first, second, blur)) for blur in _BLURS]
     error = min(errors, key=lambda error: error.min(axis=(1, 2)).sum())
     best = _best(error, spots)
     expected = np.stack([_steady(track, extent) for track in best])
-    away = (spots - expected[..., None] + extent / 2) % extent - extent / 2  # [2, t, spots]
-    pull = _PULL * np.minimum(np.abs(away), _FARTHEST_PULL) ** 2
+    offset = (spots - expected[..., None] + extent / 2) % extent - extent / 2  # [2, t, spots]
+    pull = _PULL * np.minimum(np.abs(offset), _FARTHEST_PULL) ** 2
     return _best(error + pull[0][:, :, None] + pull[1][:, None, :], spots) % extent
 
 
 def _errors(line: np.ndarray, both: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """[t, spots, spots]: squared differences from templates, but for the square of the line."""
+    """Returns squared differences [t, spots, spots] from templates, less the line's own square."""
     return power - 2 * np.tensordot(line.astype(np.float32), both, (1, 2))
 
 
 @functools.lru_cache(maxsize=36)
 def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
-    """Two objects at any two spots of a line [spots, spots, extent], and the sum of its square."""
+    """Draws two objects at any two spots of a line [spots, spots, extent], and sums the squares."""
     spots = np.arange(_PER_PIXEL * stage.extent(axis)) / _PER_PIXEL
     a, b = (_templates(stage, axis, shape, spots, blur) for shape in (first, second))
     both = np.maximum(a[:, None], b[None]).astype(np.float32)
@@ -157,7 +161,7 @@ def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
 
 
 def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: float) -> np.ndarray:
-    """[spots, extent]: an object at each spot of a line."""
+    """Draws an object at each spot of a line, [spots, extent]."""
     at = np.full((len(spots), 2), float(np.floor(stage.centre[1 - axis])))
     if len(stage.axes) == 1:
         at[:] = stage.centre[1 - axis]
@@ -167,7 +171,7 @@ def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: flo
 
 
 def _best(error: np.ndarray, spots: np.ndarray) -> np.ndarray:
-    """[2, t]: where the error [t, spots, spots] is least, by a parabola through three spots."""
+    """Finds the minimum [2, t] of an error [t, spots, spots], by a parabola through 3 spots."""
     count, frames = len(spots), np.arange(len(error))
     a, b = np.unravel_index(error.reshape(len(error), -1).argmin(1), error.shape[1:])
     along = [
@@ -182,7 +186,7 @@ def _best(error: np.ndarray, spots: np.ndarray) -> np.ndarray:
 
 
 def _steady(track: np.ndarray, extent: int) -> np.ndarray:
-    """[t]: the motion of constant velocity on a torus that goes best with most positions [t]."""
+    """Fits a motion of constant velocity on a torus to positions [t], ignoring outliers."""
     frames = np.arange(len(track))
     turns = np.linspace(-0.5, 0.5, 16 * len(track), endpoint=False)
     waves = np.exp(2j * np.pi * (track / extent - turns[:, None] * frames))

@@ -15,7 +15,7 @@ from jax import export
 from jaxtyping import Array
 
 from stunet import configs
-from stunet.nn import names
+from stunet.nn import parameters
 from stunet.train.conditioning import kind
 from stunet.train.sampling import make_loop
 from stunet.train.state import clip_shape
@@ -99,10 +99,11 @@ def make_programs(config: configs.Config, params: Any) -> dict[str, Program]:
     given = _GIVEN[kind(config)](clip)
 
     def denoise(named, x_t, time, text, text_mask, *given):
-        return predict(names.unflatten(named, params), x_t, time, text, text_mask, *_seen(given))
+        values = parameters.unflatten(named, params)
+        return predict(values, x_t, time, text, text_mask, *_seen(given))
 
     def sample(named, text, text_mask, seed, first_row, *given):
-        params_, clean = names.unflatten(named, params), _seen(given) or None
+        params_, clean = parameters.unflatten(named, params), _seen(given) or None
         clips = loop(params_, text, text_mask, seed, clean, first_row)
         clips = jnp.clip(clips, -1, 1)
         return jnp.where(given[1], given[0], clips) if given else clips

@@ -215,7 +215,9 @@ def upscale(
     data, steps, devices = config.data, config.sample.steps, upscaler.mesh.size
     frames = len(low)
     segments = multidiffusion.cover(max(frames, data.frames), data.frames, overlap)
-    share = multidiffusion.shares(segments, multidiffusion.frame_weights(segments, weights))
+    share = multidiffusion.normalise_weights(
+        segments, multidiffusion.frame_weights(segments, weights)
+    )
     starts = np.asarray(segments.starts)
     size = -(-(batch_size or devices) // devices) * devices
     blocks = -(-segments.frames // data.frames)

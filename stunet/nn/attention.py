@@ -1,4 +1,4 @@
-"""Attention of a clip: over each frame's pixels and the text, and over the frames of each pixel."""
+"""Attention in a clip: within each frame and to the text, and over time at each position."""
 
 import flax.linen as nn
 import jax
@@ -12,12 +12,19 @@ from stunet.nn.sharding import constrain, partition_spec
 
 
 class TextAttention(nn.Module):
-    """Residual attention of each frame's positions to themselves and to the text, as in DeepFloyd
-    IF.
+    """Residual attention of each frame's positions to one another and to the text.
 
-    The text's keys and values are added to the frame's own ("added key/value"), so one softmax
-    weighs both. `mask` removes text tokens from the softmax. Without text it is plain
-    self-attention; with `text_only`, attention to the text alone. `flash`: by `flash_attention`.
+    As in DeepFloyd IF, the keys and values of the text are added to the frame's own ("added
+    key/value"), so one softmax weighs both. Without text it is plain self-attention.
+
+    Attributes:
+        head_channels: features of one attention head; divides the channels.
+        groups: number of groups in the group norm of the frame.
+        text_groups: number of groups in the group norm of the text states.
+        flash: use `flash_attention`.
+        text_only: attend to the text alone, not to the frame's own positions.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
     """
 
     head_channels: int
@@ -35,24 +42,35 @@ class TextAttention(nn.Module):
         text: Float[Array, "b l d"] | None = None,
         mask: Bool[Array, "b l"] | None = None,
     ) -> Float[Array, "b t h w c"]:
+        """Adds the attention's output to `x`.
+
+        Args:
+            x: activations.
+            text: token states.
+            mask: False on tokens that take no part in the softmax; None keeps all tokens.
+        """
         b, t, h, w, c = x.shape
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
         def heads(name, values):
-            projected = Dense(c, name=name, **dtypes)(values)
+            projected = Dense(features=c, name=name, **dtypes)(values)
             return projected.reshape(*values.shape[:-1], -1, self.head_channels)
 
-        states = GroupNorm(self.groups, name="group_norm", **dtypes)(x).reshape(b, t, h * w, c)
+        norm = GroupNorm(groups=self.groups, name="group_norm", **dtypes)
+        states = norm(x).reshape(b, t, h * w, c)
         query, keys_values, allowed = heads("to_q", states), [], None
         if text is not None:
-            text = GroupNorm(self.text_groups, batch_axes=1, name="norm_cross", **dtypes)(text)
+            # `batch_axes=1`: the statistics go over all tokens of a prompt, padding included.
+            norm = GroupNorm(groups=self.text_groups, batch_axes=1, name="norm_cross", **dtypes)
+            text = norm(text)
             added = [jnp.expand_dims(heads(name, text), 1) for name in ("add_k_proj", "add_v_proj")]
             keys_values.append([jnp.broadcast_to(a, (b, t, *a.shape[2:])) for a in added])
             allowed = mask
         if not self.text_only:
             own = [heads(name, states) for name in ("to_k", "to_v")]
-            # Every position attends to all: a frame split over chips is gathered here, once for
-            # each, and not in pieces around the concatenation with the text.
+            # Every position attends to all others. So a frame that is split over chips is gathered
+            # here, once for keys and once for values, instead of in pieces around the concatenation
+            # with the text.
             keys_values.append(
                 [constrain(a, "batch", "frames", None, "features", None) for a in own]
             )
@@ -61,7 +79,7 @@ class TextAttention(nn.Module):
         key, value = (jnp.concatenate(parts, axis=2) for parts in zip(*keys_values, strict=True))
         attend = flash_attention if self.flash else frame_attention
         y = attend(query, key, value, allowed).reshape(b, t, h, w, c)
-        return x + Dense(c, name="to_out", **dtypes)(y)
+        return x + Dense(features=c, name="to_out", **dtypes)(y)
 
 
 def frame_attention(
@@ -70,10 +88,18 @@ def frame_attention(
     value: Float[Array, "b t s n d"],
     allowed: Bool[Array, "b s"] | None = None,
 ) -> Float[Array, "b t l n d"]:
-    """Attention within each frame; `allowed` is False on the keys that are left out."""
+    """Computes scaled dot-product attention within each frame.
+
+    Args:
+        query: l queries of n heads with d features.
+        key: s keys.
+        value: s values.
+        allowed: False on keys that are left out of the softmax; None keeps all keys.
+    """
     if allowed is not None:
         allowed = allowed[:, None, None, :]
-    # Frames are mapped, not merged into the batch, so that a clip sharded over frames stays so.
+    # `vmap` over frames instead of merging them with clips, so that a clip that is sharded over
+    # its frames stays sharded.
     attend = jax.vmap(jax.nn.dot_product_attention, in_axes=(1, 1, 1, None, None), out_axes=1)
     return attend(query, key, value, None, allowed)
 
@@ -84,38 +110,52 @@ def flash_attention(
     value: Float[Array, "b t s n d"],
     allowed: Bool[Array, "b s"] | None = None,
 ) -> Float[Array, "b t l n d"]:
-    """`frame_attention`, on TPUs by the Pallas kernel that JAX ships, which never stores the scores
-    (Dao et al., arXiv 2205.14135). On other platforms, and where a chip's queries, the keys or a
-    head's features are no multiple of the kernel's 128, it is `frame_attention`."""
+    """Computes `frame_attention` by a fused kernel on TPUs, which never stores the scores.
+
+    The kernel is the Pallas kernel that JAX ships (Dao et al., arXiv 2205.14135). Other platforms
+    take `frame_attention` itself. So do TPUs if the number of queries or keys on a chip, or the
+    features of a head, is not a multiple of the kernel's tile of 128.
+
+    Args:
+        query: l queries of n heads with d features.
+        key: s keys.
+        value: s values.
+        allowed: False on keys that are left out of the softmax; None keeps all keys.
+    """
     if allowed is None:
         allowed = jnp.ones((key.shape[0], key.shape[2]), bool)
 
-    def on_a_chip(*arrays):
+    def attend_on_chip(*arrays):
         query, key = arrays[:2]
         if any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], key.shape[4])):
             return frame_attention(*arrays)
-        return platform_dependent(*arrays, tpu=_flash_attention, default=frame_attention)
+        return platform_dependent(*arrays, tpu=_pallas_attention, default=frame_attention)
 
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or not nn.get_logical_axis_rules():
-        return on_a_chip(query, key, value, allowed)
-    # The partitioner cannot look into a kernel: each chip runs its own. A frame's positions are
-    # split by rows.
-    lies = lambda names, x: partition_spec(names, x.shape, mesh.shape)  # noqa: E731
-    queries = lies(("batch", "frames", "rows", "features", None), query)
-    keys = lies(("batch", "frames", None, "features", None), key)
-    specs = (queries, keys, keys, lies(("batch", None), allowed))
-    # The kernel does not say how its outputs vary over the mesh, which the check asks for.
-    return jax.shard_map(on_a_chip, in_specs=specs, out_specs=queries, check_vma=False)(
-        query, key, value, allowed
-    )
+        return attend_on_chip(query, key, value, allowed)
+
+    def spec(x, *names):
+        return partition_spec(names, x.shape, mesh.shape)
+
+    # XLA's partitioner cannot split a kernel, so each chip runs its own on its share. Splitting the
+    # rows of a frame splits its queries, since positions are in row-major order.
+    query_spec = spec(query, "batch", "frames", "rows", "features", None)
+    key_spec = spec(key, "batch", "frames", None, "features", None)
+    in_specs = (query_spec, key_spec, key_spec, spec(allowed, "batch", None))
+    # The check of `shard_map` needs to know how outputs vary over the mesh, which the kernel does
+    # not declare.
+    attend = jax.shard_map(attend_on_chip, in_specs=in_specs, out_specs=query_spec, check_vma=False)
+    return attend(query, key, value, allowed)
 
 
 _FLASH_TILE = 128
+# Sizes of the kernel's blocks of queries and of keys; the largest that divides their number.
 _FLASH_BLOCKS = (512, 384, 256, 128)
 
 
-def _flash_attention(query, key, value, allowed):
+def _pallas_attention(query, key, value, allowed):
+    """Computes `frame_attention` by the Pallas kernel for TPUs."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 
     b, t, queries, _, d = query.shape
@@ -124,7 +164,8 @@ def _flash_attention(query, key, value, allowed):
     query, key, value = (
         x.swapaxes(2, 3).reshape(b * t, x.shape[3], x.shape[2], d) for x in (query, key, value)
     )
-    # Positions attend within their segment: keys that are left out are a segment of their own.
+    # Positions attend within their segment. All queries are in segment 1, and keys that are left
+    # out are in segment 0.
     segments = pallas.SegmentIds(
         jnp.ones((b * t, queries), jnp.int32), jnp.repeat(allowed.astype(jnp.int32), t, axis=0)
     )
@@ -142,12 +183,17 @@ def _flash_attention(query, key, value, allowed):
 
 
 class TemporalAttention(nn.Module):
-    """Lumiere's attention-based inflation block: residual attention over time at each position
-    (arXiv 2401.12945).
+    """Lumiere's attention-based inflation block: residual attention over time at each position.
 
-    The output projection starts at zero, so the block starts as a no-op. Frames know their order by
-    rotary position embeddings, which are relative and so extend to clips longer than those trained
-    on (a choice: the paper does not say).
+    The output projection starts at zero, so the block starts as a no-op (arXiv 2401.12945, section
+    3.1). Frames know their order by rotary position embeddings, which are relative and so extend to
+    clips longer than those in training. This is a choice: the paper does not say.
+
+    Attributes:
+        head_channels: features of one attention head; divides the channels.
+        groups: number of groups in the group norm.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
     """
 
     head_channels: int
@@ -161,22 +207,25 @@ class TemporalAttention(nn.Module):
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
         def heads(name):
-            projected = Dense(c, name=name, **dtypes)(states)
+            projected = Dense(features=c, name=name, **dtypes)(states)
             return projected.reshape(*x.shape[:-1], -1, self.head_channels)
 
-        states = GroupNorm(self.groups, name="group_norm", **dtypes)(x)
+        states = GroupNorm(groups=self.groups, name="group_norm", **dtypes)(x)
         query, key, value = rotate(heads("to_q")), rotate(heads("to_k")), heads("to_v")
+        # `vmap` over columns, then over rows.
         attend = jax.vmap(jax.vmap(jax.nn.dot_product_attention, 2, 2), 3, 3)
         y = attend(query, key, value).reshape(x.shape)
-        return x + Dense(c, kernel_init=nn.initializers.zeros, name="to_out", **dtypes)(y)
+        zeros = nn.initializers.zeros
+        return x + Dense(features=c, kernel_init=zeros, name="to_out", **dtypes)(y)
 
 
 def rotate(x: Float[Array, "b t h w n d"]) -> Float[Array, "b t h w n d"]:
-    """Rotary position embedding along t (Su et al., arXiv 2104.09864): pairs (i, i + d/2) turn by t
-    / 100^(2i/d).
+    """Applies the rotary position embedding along time (Su et al., arXiv 2104.09864).
 
-    The base is 100 rather than the 10000 of text: clips have tens of frames, and a slower rotation
-    would tell nothing apart.
+    In frame t the pair of features (i, i + d/2) turns by the angle t / 100^(2i/d).
+
+    The base is 100 instead of the 10000 that is usual for text. Clips have tens of frames, and a
+    slower rotation would hardly tell them apart.
     """
     t, half = x.shape[1], x.shape[-1] // 2
     frequency = 100.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)

@@ -1,4 +1,4 @@
-"""Conditioning vectors: the noise level, and a text prompt pooled to one vector."""
+"""Embeddings that condition the whole network: the noise time, and the text as one vector."""
 
 import flax.linen as nn
 import jax
@@ -16,10 +16,16 @@ def sinusoidal_embedding(
     cosine_first: bool = True,
     frequency_shift: float = 0.0,
 ) -> Float[Array, "b d"]:
-    """Sines and cosines at geometrically spaced frequencies from 1 to 1/10000 (Vaswani et al.,
-    arXiv 1706.03762).
+    """Encodes positions as sines and cosines (Vaswani et al., arXiv 1706.03762).
 
-    `frequency_shift` s makes the exponents i / (features / 2 - s).
+    Angular frequency i is 10000 ** -(i / (features / 2 - frequency_shift)): geometrically spaced
+    from 1 down to about 1/10000.
+
+    Args:
+        position: any numbers.
+        features: d, an even number.
+        cosine_first: the cosines come before the sines.
+        frequency_shift: 1 makes the lowest frequency exactly 1/10000; 0 leaves it a little above.
     """
     half = features // 2
     exponent = jnp.arange(half, dtype=jnp.float32) / (half - frequency_shift)
@@ -29,7 +35,18 @@ def sinusoidal_embedding(
 
 
 class TimeEmbedding(nn.Module):
-    """Noise time `[b]` in 0..1 -> `[b, features]`: a sinusoidal code, then two dense layers."""
+    """Embeds noise times in 0..1: a sinusoidal code, then two dense layers.
+
+    Attributes:
+        features: features of the embedding.
+        code_features: features of the sinusoidal code.
+        activation: a key of `layers.ACTIVATIONS`, between the dense layers.
+        time_scale: the time is multiplied by this before it is encoded.
+        cosine_first: order of the code, see `sinusoidal_embedding`.
+        frequency_shift: frequencies of the code, see `sinusoidal_embedding`.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
+    """
 
     features: int
     code_features: int
@@ -49,15 +66,22 @@ class TimeEmbedding(nn.Module):
             frequency_shift=self.frequency_shift,
         )
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        hidden = Dense(self.features, name="linear_1", **dtypes)(code)
-        return Dense(self.features, name="linear_2", **dtypes)(ACTIVATIONS[self.activation](hidden))
+        hidden = Dense(features=self.features, name="linear_1", **dtypes)(code)
+        hidden = ACTIVATIONS[self.activation](hidden)
+        return Dense(features=self.features, name="linear_2", **dtypes)(hidden)
 
 
 class TextPooling(nn.Module):
-    """Text states `[b, l, d]` -> `[b, features]`, to be added to the time embedding.
+    """Pools text states to one vector, which is added to the time embedding.
 
     Attention pooling as in DeepFloyd IF: the mean state plus a learned vector attends to itself and
-    to all states. All l states count, padding included, as there.
+    to all states. Padding takes part in the mean and in the attention, as it does there.
+
+    Attributes:
+        features: features of the vector.
+        heads: number of attention heads; divides the features of the text states.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
     """
 
     features: int
@@ -80,10 +104,11 @@ class TextPooling(nn.Module):
         tokens = jnp.concatenate([query, text], axis=1)
 
         def heads(name, x):
-            return Dense(d, name=name, **dtypes)(x).reshape(b, -1, self.heads, d // self.heads)
+            projected = Dense(features=d, name=name, **dtypes)(x)
+            return projected.reshape(b, -1, self.heads, d // self.heads)
 
         pooled = jax.nn.dot_product_attention(
             heads("q_proj", query), heads("k_proj", tokens), heads("v_proj", tokens)
         )
-        pooled = Dense(self.features, name="proj", **dtypes)(pooled.reshape(b, d))
+        pooled = Dense(features=self.features, name="proj", **dtypes)(pooled.reshape(b, d))
         return LayerNorm(name="norm2", **dtypes)(pooled)

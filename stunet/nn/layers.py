@@ -1,4 +1,4 @@
-"""Parameterised layers: what holds a weight, names its axes and casts it.
+"""Layers that hold weights: each names the axes of its weights and casts them for use.
 
 Every weight carries logical axis names, which `parallel/` maps to mesh axes: `in_channels` and
 `out_channels` for matrices and convolution kernels, `channels` for vectors. Activations are named
@@ -6,7 +6,7 @@ Every weight carries logical axis names, which `parallel/` maps to mesh axes: `i
 `dtype`; normalisation statistics are always float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -25,25 +25,39 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,
 }
 
-# What group norms call their statistics, for policies of rematerialisation: a few numbers that take
-# a pass over the whole clip.
+# The name of group norms' statistics in policies of rematerialisation (`nn/remat.py`). They are few
+# numbers, but computing them takes a pass over the whole clip.
 STATISTICS = "statistics"
 
+# Logical names of the axes of a clip's activations, `[b, t, h, w, c]`.
 CLIP_AXES = ("batch", "frames", "rows", "columns", "features")
 
 
 def shard_clip(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-    """States how a clip's activations lie on the mesh; does nothing where no mesh is set."""
+    """Constrains a clip's activations to their place on the mesh; without a mesh, does nothing."""
     return constrain(x, *CLIP_AXES)
 
 
 def _weight(
-    module: nn.Module, name: str, init: Initializer, shape, axes, out_axis: str | None = "features"
+    module: nn.Module,
+    name: str,
+    init: Initializer,
+    shape: Sequence[int],
+    axes: Sequence[str | None],
+    out_axis: str | None = "features",
 ) -> Array:
-    """A parameter, cast for use; matrices are gathered from the shards they are stored in first.
+    """Returns a parameter cast for use, after matrices are gathered from the shards that hold them.
 
-    Without the gather the partitioner may move activations to the weights' shards instead, which
-    are far larger. `out_axis` says how `out_channels` lie where the weight is used.
+    Without the gather the partitioner may move activations to the weights' shards instead, and
+    activations are far larger.
+
+    Args:
+        module: the module that owns the parameter.
+        name: name of the parameter.
+        init: initialiser of the parameter.
+        shape: shape of the parameter.
+        axes: logical name of each axis where the parameter is stored.
+        out_axis: logical name of the `out_channels` axis where the parameter is used.
     """
     value = module.param(
         name, nn.with_logical_partitioning(init, axes), shape, module.param_dtype
@@ -52,20 +66,23 @@ def _weight(
     return constrain(value, *used)
 
 
-def _bias(module: nn.Module) -> Array:
-    axes = nn.with_logical_partitioning(nn.initializers.zeros, ("channels",))
-    return module.param("bias", axes, (module.features,), module.param_dtype)
+def _vector(module: nn.Module, name: str, init: Initializer, length: int) -> Array:
+    """Returns a parameter of one value per channel, in `param_dtype`."""
+    init = nn.with_logical_partitioning(init, ("channels",))
+    return module.param(name, init, (length,), module.param_dtype)
 
 
 @jax.custom_vjp
 def add_bias(y: Float[Array, "... o"], bias: Float[Array, "o"]) -> Float[Array, "... o"]:
-    """`y + bias` in the dtype of `y`. The bias's gradient, a sum over all positions of a clip, is
-    taken in float32."""
+    """Returns `y + bias` in the dtype of `y`.
+
+    The gradient of the bias, a sum over all positions of a clip, is taken in float32.
+    """
     return y + bias.astype(y.dtype)
 
 
 def _add_bias_bwd(_, dy):
-    # The bias is a parameter: float32.
+    # float32, which is the dtype of the bias: it is a parameter.
     return dy, dy.astype(jnp.float32).sum(range(dy.ndim - 1))
 
 
@@ -73,7 +90,15 @@ add_bias.defvjp(lambda y, bias: (add_bias(y, bias), None), _add_bias_bwd)
 
 
 class Dense(nn.Module):
-    """`[..., i] -> [..., o]`: an affine map of the last axis."""
+    """Affine map of the last axis.
+
+    Attributes:
+        features: channels of the output.
+        use_bias: add a bias.
+        kernel_init: initialiser of the matrix.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
+    """
 
     features: int
     use_bias: bool = True
@@ -86,17 +111,27 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = _weight(self, "kernel", self.kernel_init, shape, ("in_channels", "out_channels"))
         y = x.astype(self.dtype) @ kernel
-        return add_bias(y, _bias(self)) if self.use_bias else y
+        if not self.use_bias:
+            return y
+        return add_bias(y, _vector(self, "bias", nn.initializers.zeros, self.features))
 
 
 class Conv(nn.Module):
-    """`[b, t, h, w, i] -> [b, t, h, w, o]`: stride 1, size kept by zero padding.
+    """Convolution of clips, with zero padding that keeps the size.
 
-    `size` is (kt, kh, kw): `(1, 3, 3)` is a spatial, `(3, 1, 1)` a temporal convolution.
+    Attributes:
+        features: channels of the output.
+        kernel_size: frames, rows and columns of the kernel, all odd. `(1, 3, 3)` is a spatial and
+            `(3, 1, 1)` a temporal convolution.
+        time_stride: only frames 0, time_stride, 2 time_stride, ... of the result are computed.
+            Values above 1 need a temporal kernel.
+        kernel_init: initialiser of the kernel.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
     """
 
     features: int
-    size: tuple[int, int, int]
+    kernel_size: tuple[int, int, int]
     time_stride: int = 1
     kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
@@ -104,38 +139,46 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b s h w o"]:
-        shape = (*self.size, x.shape[-1], self.features)
+        shape = (*self.kernel_size, x.shape[-1], self.features)
         axes = (None, None, None, "in_channels", "out_channels")
-        # XLA's partitioner gets a convolution wrong (a multiple of the result) whose clip is split
-        # into two, and whose kernel's features are split and the clip's are not: split both or
-        # neither.
+        # Where a clip is split in two, XLA's partitioner computes a multiple of the right result if
+        # the kernel's features are split and the clip's are not. So split both or neither.
         x = shard_clip(x.astype(self.dtype))
         out_axis = "features" if is_split("features", x.shape[-1]) else None
         kernel = _weight(self, "kernel", self.kernel_init, shape, axes, out_axis)
         if self.time_stride > 1:
             y = strided_temporal_conv(x, kernel, self.time_stride)
-        elif self.size == (1, 1, 1):
+        elif self.kernel_size == (1, 1, 1):
             y = x @ kernel[0, 0, 0]
         else:
             y = conv(x, kernel)
-        return add_bias(y, _bias(self))
+        return add_bias(y, _vector(self, "bias", nn.initializers.zeros, self.features))
 
 
-def identity_temporal_kernel(key: Array, shape, dtype=jnp.float32) -> Array:
-    """A (kt, 1, 1, c, c) kernel that returns its input: the centre tap is the identity matrix."""
+def identity_temporal_kernel(
+    key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32
+) -> Array:
+    """Initialises a (kt, 1, 1, c, c) kernel so that the convolution returns its input.
+
+    The centre tap is the identity matrix and the other taps are zero. `key` is not used.
+    """
     kernel = jnp.zeros(shape, dtype)
     return kernel.at[shape[0] // 2, 0, 0].set(jnp.eye(shape[3], shape[4], dtype=dtype))
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation of each frame by itself (Wu & He, arXiv 1803.08494), optionally rescaled.
+    """Group normalisation of each frame by itself (Wu & He, arXiv 1803.08494).
 
-    Statistics go over the `spatial` axes (those between the leading `batch_axes` and the channels)
-    and over each group of channels, in float32. Sums are taken per channel first and over the
-    group's channels after, so that the channel axis, which fills a TPU's lanes, is never split.
+    Statistics are taken in float32, over each group of channels and all axes between the leading
+    `batch_axes` and the channels. Each channel is summed first and then the channels of a group, so
+    that the channel axis, which fills a TPU's lanes, is never split.
 
-    `scale_shift` `[b, 2c]`, if given, holds a scale s and a shift d: the result is `norm(x) * (1 +
-    s) + d`.
+    Attributes:
+        groups: number of groups; divides the channels.
+        epsilon: added to the variance.
+        batch_axes: number of leading axes that are normalised separately; 2 for `[b, t, h, w, c]`.
+        dtype: dtype of the output.
+        param_dtype: dtype of the parameters.
     """
 
     groups: int
@@ -148,14 +191,16 @@ class GroupNorm(nn.Module):
     def __call__(
         self, x: Float[Array, "b *rest c"], scale_shift: Float[Array, "b d"] | None = None
     ) -> Float[Array, "b *rest c"]:
+        """Normalises `x`, with a learned scale and bias of each channel.
+
+        Args:
+            x: activations.
+            scale_shift: a scale s and a shift d for each channel of each clip, `[b, 2c]`. With
+                them the result is `norm(x) * (1 + s) + d`.
+        """
         channels = x.shape[-1]
-        axes = nn.with_logical_partitioning
-        scale = self.param(
-            "scale", axes(nn.initializers.ones, ("channels",)), (channels,), self.param_dtype
-        ).astype(jnp.float32)
-        bias = self.param(
-            "bias", axes(nn.initializers.zeros, ("channels",)), (channels,), self.param_dtype
-        ).astype(jnp.float32)
+        scale = _vector(self, "scale", nn.initializers.ones, channels).astype(jnp.float32)
+        bias = _vector(self, "bias", nn.initializers.zeros, channels).astype(jnp.float32)
 
         spatial = tuple(range(self.batch_axes, x.ndim - 1))
         values = x.astype(jnp.float32)
@@ -163,7 +208,7 @@ class GroupNorm(nn.Module):
             checkpoint_name(jnp.mean(v, spatial, keepdims=True), STATISTICS)
             for v in (values, jnp.square(values))
         )
-        mean, mean_square = self._over_group(mean), self._over_group(mean_square)
+        mean, mean_square = self._group_mean(mean), self._group_mean(mean_square)
         variance = jnp.maximum(mean_square - jnp.square(mean), 0.0)
 
         factor = jax.lax.rsqrt(variance + self.epsilon) * scale
@@ -172,20 +217,27 @@ class GroupNorm(nn.Module):
             s, d = jnp.split(scale_shift.astype(jnp.float32), 2, axis=-1)
             s, d = (a.reshape(a.shape[0], *[1] * (x.ndim - 2), channels) for a in (s, d))
             factor, offset = factor * (1 + s), offset * (1 + s) + d
-        # Their gradients are sums over a frame, which come with the convolution that gives dy. The
-        # barrier keeps the compiler from summing dy a second time, over all frames, for the scale
-        # and shift.
+        # The gradients of factor and offset are sums of dy over a frame, which the compiler fuses
+        # with the convolution that computes dy. Without the barrier it would sum dy a second time,
+        # over all frames, for the gradients of scale and shift.
         factor, offset = jax.lax.optimization_barrier((factor, offset))
         return (values * factor + offset).astype(self.dtype)
 
-    def _over_group(self, per_channel: Array) -> Array:
+    def _group_mean(self, per_channel: Array) -> Array:
+        """Replaces the value of each channel by the mean over its group."""
         grouped = per_channel.reshape(*per_channel.shape[:-1], self.groups, -1)
         mean = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
         return mean.reshape(per_channel.shape)
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis (Ba et al., arXiv 1607.06450), in float32."""
+    """Layer normalisation over the last axis (Ba et al., arXiv 1607.06450), in float32.
+
+    Attributes:
+        epsilon: added to the variance.
+        dtype: dtype of the output.
+        param_dtype: dtype of the parameters.
+    """
 
     epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
@@ -193,6 +245,13 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        # One group of all channels, with nothing to average over but the channels.
-        norm = GroupNorm(1, self.epsilon, x.ndim - 1, self.dtype, self.param_dtype, name="norm")
+        # A group norm of one group, whose statistics go over the channels alone.
+        norm = GroupNorm(
+            groups=1,
+            epsilon=self.epsilon,
+            batch_axes=x.ndim - 1,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="norm",
+        )
         return norm(x)

@@ -1,19 +1,25 @@
-"""Where arrays lie on the mesh, said by logical axis names, which `parallel/` maps to mesh axes."""
+"""Places arrays on the mesh by logical axis names, which `parallel/` maps to mesh axes.
+
+The mesh is the one set by `jax.set_mesh`, the rules are those of `flax.linen.logical_axis_rules`.
+"""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array
 
 
-def partition_spec(names, shape, mesh_shape) -> jax.sharding.PartitionSpec:
-    """The partition of an array under the current rules, left whole along axes that do not divide.
+def partition_spec(
+    names: Sequence[str | None], shape: Sequence[int], mesh_shape: Mapping[str, int]
+) -> jax.sharding.PartitionSpec:
+    """Returns how the current rules split an array; axes that do not divide evenly stay unsplit.
 
     Args:
-        names: a logical name or None for each axis.
-        shape: the array's.
-        mesh_shape: extent by mesh axis name.
+        names: logical name of each axis, or None for an axis that is never split.
+        shape: shape of the array.
+        mesh_shape: extent of each mesh axis, by name.
     """
     entries = []
     for axes, extent in zip(nn.logical_to_mesh_axes(names), shape, strict=True):
@@ -24,7 +30,7 @@ def partition_spec(names, shape, mesh_shape) -> jax.sharding.PartitionSpec:
 
 
 def is_split(name: str, extent: int) -> bool:
-    """Whether a logical axis of this extent is split on the current mesh."""
+    """Returns True if the current mesh splits an axis with this logical name and extent."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not nn.get_logical_axis_rules():
         return False
@@ -33,7 +39,12 @@ def is_split(name: str, extent: int) -> bool:
 
 
 def constrain(x: Array, *names: str | None) -> Array:
-    """States how `x` lies on the mesh; does nothing where there is no mesh or no rule."""
+    """Constrains the sharding of `x`; without a mesh or rules, returns `x` as it is.
+
+    Args:
+        x: any array.
+        names: logical name of each axis, or None for an axis that is never split.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or not nn.get_logical_axis_rules():
         return x

@@ -2,23 +2,32 @@
 
 The spatial network is Imagen's U-Net as published in DeepFloyd IF (diffusers'
 `UNet2DConditionModel` of that family), applied to each frame by itself. The temporal network is
-interleaved with it: after each layer an inflation block, after each spatial resize a temporal one.
-All temporal parts start as no-ops or as nearest-neighbour resizing.
+interleaved with it: an inflation block after each layer, a temporal resize after each spatial one.
 
-With total temporal factor N (the product of `temporal_factors`), at initialisation the output at
-frame k of clip x is what the spatial network makes of the frames {f * (k // f)}: f runs over the
-factors accumulated down to each level, each level seeing its own nearest earlier frame, through the
-skip connections too. Hence
-  - at every k divisible by N, all of these are frame k: the output is exactly the spatial
+    conv_in                                                        conv_out
+       v                                                              ^
+    down_0: layers  ------------------ skips ------------------>  up_0: layers
+       v  down_0_resize, down_0_resize_time                           ^  up_1_resize_time
+       v                                                              ^  up_1_resize
+    down_1: layers  ------------------ skips ------------------>  up_1: layers
+       v  ...                                                         ^  ...
+       +----------------->  mid_layer, mid_resnet  -------------------+
+
+Level 0 is the finest. A layer is a residual block, attention to pixels and text at levels that have
+it, and an inflation block: by convolution, or at the coarsest level by attention over time.
+
+All temporal parts start as no-ops or as nearest-neighbour resizing. Let N be the total temporal
+factor, the product of `temporal_factors`. At initialisation, each level sees its own nearest
+earlier frame, also through the skip connections: with f the product of the factors down to a level,
+the level sees frame f * (k // f) of the clip in place of frame k. The output at frame k is what the
+spatial network makes of these frames. Hence
+  - at every k divisible by N, all of them are frame k, and the output is exactly the spatial
     network's for frame k;
-  - a clip constant over blocks of N frames, a static clip above all, gives the spatial network's
-    output in every frame.
+  - a clip that is constant over blocks of N frames, such as a static clip, gives the spatial
+    network's output in every frame.
 """
 
-from collections.abc import Callable, Sequence
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
@@ -30,45 +39,19 @@ from stunet.nn.blocks import (
     ResnetBlock,
     TemporalDownsample,
     TemporalUpsample,
-    fold_patches,
-    unfold_patches,
 )
 from stunet.nn.embeddings import TextPooling, TimeEmbedding
 from stunet.nn.layers import (
     ACTIVATIONS,
-    STATISTICS,
     Conv,
     Dense,
     GroupNorm,
     identity_temporal_kernel,
     shard_clip,
 )
-
-
-def _with_statistics(policy: Callable) -> Callable:
-    """Stores the statistics of group norms too, where the values they come from are stored."""
-    return jax.checkpoint_policies.save_from_both_policies(
-        policy, jax.checkpoint_policies.save_only_these_names(STATISTICS)
-    )
-
-
-def _save_projections(primitive, *_, **params) -> bool:
-    """Convolutions, and products with a weight: those without batch dimensions."""
-    if primitive is jax.lax.dot_general_p:
-        _, (batch, _) = params["dimension_numbers"]
-        return not batch
-    return primitive is jax.lax.conv_general_dilated_p
-
-
-# What the backward pass finds stored beside the input of each block; the rest it computes anew.
-REMAT_POLICIES: dict[str, Callable] = {
-    # Nothing.
-    "full": jax.checkpoint_policies.nothing_saveable,
-    # All that a weight was multiplied with; not the scores of attention.
-    "projections": _with_statistics(_save_projections),
-    # Every product.
-    "dots": _with_statistics(jax.checkpoint_policies.dots_saveable),
-}
+from stunet.nn.parameters import equal_layers
+from stunet.nn.remat import rematerialised
+from stunet.nn.resizing import fold_patches, unfold_patches
 
 TEMPORAL_RESIZE_INITS = {
     "nearest": identity_temporal_kernel,
@@ -77,10 +60,15 @@ TEMPORAL_RESIZE_INITS = {
 
 
 class Layer(nn.Module):
-    """One layer of the U-Net: residual block, text attention (`attend`), inflation (`temporal`).
+    """One layer of the U-Net: residual block, attention to pixels and text, inflation block.
 
-    `temporal` is "conv" (all levels but the coarsest), "attention" (the coarsest) or "none" (a
-    spatial network). `scanned` says that `nn.scan` repeats it.
+    Attributes:
+        features: channels of the output.
+        temporal: kind of inflation block: "conv", "attention", or "none" in a spatial network.
+        attend: the layer has attention to pixels and text.
+        scanned: `nn.scan` repeats the layer.
+
+    All other attributes are those of `STUNet`.
     """
 
     features: int
@@ -100,94 +88,108 @@ class Layer(nn.Module):
     param_dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x, skip, condition, text, mask):
-        """`(x, skip or None, ...) -> (y, y)`: the second for `nn.scan`, which stacks it."""
+    def __call__(self, x, skip, condition, text, text_mask):
+        """Applies the layer.
+
+        Args:
+            x: activations `[b, t, h, w, c]`.
+            skip: activations of the skip connection `[b, t, h, w, s]`, or None on the way down.
+            condition: conditioning vectors `[b, d]`.
+            text: token states `[b, l, e]`, or None.
+            text_mask: tokens that attention sees `[b, l]`, or None for all.
+
+        Returns:
+            The output twice: `nn.scan` hands the first on to the next layer and stacks the second.
+        """
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)
-        resnet = self._remat(ResnetBlock)
-        x = resnet(
-            self.features,
-            self.groups,
-            self.activation,
+        resnet = self._rematerialised(ResnetBlock)(
+            features=self.features,
+            groups=self.groups,
+            activation=self.activation,
             residual_divisor=self.residual_divisor,
             name="resnet",
             **dtypes,
-        )(x, condition)
+        )
+        x = resnet(x, condition)
         if self.attend:
-            attention = self._remat(TextAttention)
-            x = attention(
-                self.head_channels,
-                self.groups,
-                self.text_groups,
-                self.flash_attention,
-                self.text_only_attention,
+            attention = self._rematerialised(TextAttention)(
+                head_channels=self.head_channels,
+                groups=self.groups,
+                text_groups=self.text_groups,
+                flash=self.flash_attention,
+                text_only=self.text_only_attention,
                 name="attention",
                 **dtypes,
-            )(x, text, mask)
+            )
+            x = attention(x, text, text_mask)
         if self.temporal == "conv":
-            inflation = self._remat(ConvInflation)
-            x = inflation(self.groups, self.activation, name="temporal", **dtypes)(x)
+            inflation = self._rematerialised(ConvInflation)(
+                groups=self.groups, activation=self.activation, name="temporal", **dtypes
+            )
+            x = inflation(x)
         elif self.temporal == "attention":
-            inflation = self._remat(TemporalAttention)
             for i in range(self.temporal_attention_blocks):
-                x = inflation(self.head_channels, self.groups, name=f"temporal_{i}", **dtypes)(x)
+                inflation = self._rematerialised(TemporalAttention)(
+                    head_channels=self.head_channels,
+                    groups=self.groups,
+                    name=f"temporal_{i}",
+                    **dtypes,
+                )
+                x = inflation(x)
         return x, x
 
-    def _remat(self, block):
-        # Within a scan nothing can be merged across passes, so nothing need keep it from it.
+    def _rematerialised(self, block):
+        # Inside a scan the compiler cannot merge the two computations of a block anyway.
         return rematerialised(block, self.remat, prevent_cse=not self.scanned)
 
 
-def rematerialised(block, policy: str, prevent_cse: bool = True):
-    """A block (a module's class, or a function of a module) whose backward pass follows `policy`,
-    a key of REMAT_POLICIES or "none"."""
-    if policy == "none":
-        return block
-    return nn.remat(block, policy=REMAT_POLICIES[policy], prevent_cse=prevent_cse)
-
-
 class STUNet(nn.Module):
-    """Clip, noise time and text -> the network's prediction for every pixel of every frame.
+    """Predicts from a noisy clip, its noise time and a text, for every pixel of every frame.
 
-    The input's channels are its own: Lumiere's conditioned models take seven, the noisy clip, the
-    masked clip and the mask.
+    The input may have more channels than the clip. Lumiere's conditioned models take seven: the
+    noisy clip, the masked clip and the mask.
 
     Attributes:
         channels: features of each level, finest first.
-        out_channels: of the prediction.
-        patch_size: pixels on a side of the squares that are folded into channels before the first
-            and unfolded after the last convolution. 1 is Imagen's and Lumiere's; more is cheaper
-            ("simple diffusion", arXiv 2301.11093, section 3.3).
-        layers_per_level: layers on the way down; one more on the way up. Of each level, or of all.
-        attention_levels: for each level, whether its layers attend to pixels and text.
-        temporal_factors: for each level, by how much time shrinks on entering it; the first is 1.
-            None makes the spatial (text-to-image) network, which sees each frame by itself.
-        temporal_attention_blocks: stacked after each layer of the coarsest level.
-        temporal_resize_init: "nearest", or "he" for the ablation of the paper's Appendix B.
-        groups: of the group norms.
-        text_groups: of the group norm of text states in attention.
+        out_channels: channels of the prediction.
+        patch_size: the first convolution sees squares of this many pixels on a side, folded into
+            channels, and the last one's output is unfolded. 1, as Imagen and Lumiere, folds
+            nothing. More is cheaper ("simple diffusion", arXiv 2301.11093, section 3.3).
+        layers_per_level: layers on the way down, of each level or of all levels alike. The way up
+            has one more.
+        attention_levels: for each level, True if its layers attend to pixels and text.
+        temporal_factors: for each level, the factor by which time shrinks on entering it; the first
+            is 1. None makes the spatial (text-to-image) network, which sees each frame by itself.
+        temporal_attention_blocks: number of temporal attention blocks that are stacked in each
+            layer of the coarsest level.
+        temporal_resize_init: initialisation of temporal resizing: "nearest", or "he" for the
+            ablation of the paper's Appendix B.
+        groups: number of groups in each group norm.
+        text_groups: number of groups in the group norm of text states in attention.
         head_channels: features of one attention head.
-        flash_attention: attention to pixels and text by a fused kernel, on TPUs
-            (`attention.flash_attention`).
+        flash_attention: use the fused kernel `attention.flash_attention` on TPUs for attention to
+            pixels and text.
         text_features: width of the text states inside attention; 0 for a network without text.
-        text_pooling_heads: of the attention that pools text into the time embedding; 0: not pooled.
+        text_pooling_heads: heads of the attention that pools the text into the conditioning
+            vector; 0 for no pooling.
         text_only_attention: attention sees the text and not the frame's own pixels, which costs
             less at high resolutions (Imagen's Efficient U-Net, arXiv 2205.11487, appendix B.1).
         activation: a key of `layers.ACTIVATIONS`.
-        residual_divisor: of what residual blocks give. The square root of 2 keeps the variance of
-            two equal paths.
-        time_features: of the embedding of the noise time; 0: 4 times the finest level's.
-        time_scale: of the noise time, before its sinusoidal code.
-        cosine_first: order of that code.
-        frequency_shift: of that code.
-        level_embedding: the network is also told, as an embedding like the noise time's, how noisy
-            the low-resolution clip is that it is given.
-        remat: a key of REMAT_POLICIES, or "none".
-        scan_layers: run a level's equal layers as one scanned layer. Cuts the compile time of deep
-            levels; parameters are stacked then (`stack_layers`).
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        residual_divisor: the output of each residual block is divided by this. The square root of 2
+            keeps the variance of two equal paths.
+        time_features: features of the conditioning vector; 0 for 4 times those of the finest level.
+        time_scale: the noise time is multiplied by this before its sinusoidal code.
+        cosine_first: in the sinusoidal code, the cosines come before the sines.
+        frequency_shift: shift of the code's frequencies, see `embeddings.sinusoidal_embedding`.
+        level_embedding: the network takes `low_res_time`, the noise time of a low-resolution clip
+            among its channels, and embeds it like its own noise time.
+        remat: a key of `remat.REMAT_POLICIES`, or "none".
+        scan_layers: run a level's equal layers as one scanned layer, which cuts the compile time of
+            deep levels. Their parameters are stacked (`parameters.stack_layers`).
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
     """
 
     channels: tuple[int, ...]
@@ -224,134 +226,149 @@ class STUNet(nn.Module):
         time: Float[Array, "b"],
         text: Float[Array, "b l d"] | None = None,
         text_mask: Bool[Array, "b l"] | None = None,
-        level: Float[Array, "b"] | None = None,
+        low_res_time: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w o"]:
-        """Predicts over the whole clip.
+        """Predicts for a whole clip.
 
         Args:
-            x: noisy clip, -1..1 at no noise; h and w divisible by `patch_size` and by 2 for each
-                level below the first, t by the product of `temporal_factors`.
-            time: noise time in 0..1 (times `time_scale`, the network's own step count).
-            text: token states; `text_mask` is False on those that attention shall not see.
-            level: the noise time of a low-resolution clip among the channels of x, for a network
-                with `level_embedding`.
+            x: noisy clip, -1..1 at no noise, with its conditioning in further channels. h and w are
+                divisible by `patch_size` and by 2 for each level below the first, t is divisible by
+                the product of `temporal_factors`.
+            time: noise time in 0..1.
+            text: token states; needed unless `text_features` is 0.
+            text_mask: False on tokens that attention does not see; None shows all of them.
+            low_res_time: noise time, in 0..1, of the low-resolution clip among the channels of x;
+                needed with `level_embedding`.
 
         Returns:
-            float32, of `out_channels`.
+            The prediction, with `out_channels` channels, in float32.
         """
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        levels = len(self.channels)
-        factors = self.temporal_factors or (1,) * levels
-        condition, text = self._condition(time, text, level)
-        context = (condition, text, text_mask)
+        levels = range(len(self.channels))
+        factors = self.temporal_factors or (1,) * len(levels)
+        condition, text = self._embed(time, text, low_res_time)
+        conditioning = (condition, text, text_mask)
 
         def resnet(features, resample, name):
-            block = rematerialised(ResnetBlock, self.remat)
-            return block(
-                features,
-                self.groups,
-                self.activation,
-                resample,
-                self.residual_divisor,
+            return rematerialised(ResnetBlock, self.remat)(
+                features=features,
+                groups=self.groups,
+                activation=self.activation,
+                resample=resample,
+                residual_divisor=self.residual_divisor,
                 name=name,
                 **dtypes,
             )
 
-        def resize_time(block, level, name):
+        def resize_time(block, factor, name):
             init = TEMPORAL_RESIZE_INITS[self.temporal_resize_init]
             block = rematerialised(block, self.remat)
-            return block(factors[level], init, name=name, **dtypes)
+            return block(factor=factor, kernel_init=init, name=name, **dtypes)
 
         x = fold_patches(shard_clip(x), self.patch_size)
-        x = Conv(self.channels[0], SPATIAL, name="conv_in", **dtypes)(x)
+        conv_in = Conv(features=self.channels[0], kernel_size=SPATIAL, name="conv_in", **dtypes)
+        x = conv_in(x)
+
         skips = [x]
-        for level in range(levels):
-            x, outputs = self._level(f"down_{level}", level, x, None, context)
+        for level in levels:
+            x, outputs = self._apply_level(f"down_{level}", level, x, None, conditioning)
             skips += outputs
-            if level + 1 < levels:
+            if level < levels[-1]:
                 x = resnet(self.channels[level], "down", f"down_{level}_resize")(x, condition)
-                if factors[level + 1] > 1:
+                factor = factors[level + 1]
+                if factor > 1:
                     name = f"down_{level}_resize_time"
-                    x = resize_time(TemporalDownsample, level + 1, name)(x)
+                    x = resize_time(TemporalDownsample, factor, name)(x)
                 skips.append(x)
 
-        x, _ = self._layer(levels - 1, name="mid_layer")(x, None, *context)
+        x, _ = self._layer(levels[-1], name="mid_layer")(x, None, *conditioning)
         x = resnet(self.channels[-1], "none", "mid_resnet")(x, condition)
 
-        for level in reversed(range(levels)):
-            level_skips = [skips.pop() for _ in range(self._layers(level) + 1)]
-            x, _ = self._level(f"up_{level}", level, x, level_skips, context)
+        for level in reversed(levels):
+            level_skips = [skips.pop() for _ in range(self._layer_count(level) + 1)]
+            x, _ = self._apply_level(f"up_{level}", level, x, level_skips, conditioning)
             if level > 0:
                 x = resnet(self.channels[level], "up", f"up_{level}_resize")(x, condition)
                 if factors[level] > 1:
-                    x = resize_time(TemporalUpsample, level, f"up_{level}_resize_time")(x)
+                    name = f"up_{level}_resize_time"
+                    x = resize_time(TemporalUpsample, factors[level], name)(x)
 
         return rematerialised(STUNet._predict, self.remat)(self, x)
 
-    def _predict(self, x):
-        """Features of the finest level -> pixels."""
-        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = ACTIVATIONS[self.activation](GroupNorm(self.groups, name="norm_out", **dtypes)(x))
-        features = self.out_channels * self.patch_size**2
-        x = Conv(features, SPATIAL, name="conv_out", **dtypes)(x)
-        return unfold_patches(x, self.patch_size).astype(jnp.float32)
-
-    def _condition(self, time, text, level):
-        """The vector that modulates every residual block, and the text states for attention."""
+    def _embed(self, time, text, low_res_time):
+        """Returns the vector that modulates every residual block, and the text for attention."""
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         features = self.time_features or 4 * self.channels[0]
 
-        def embed(name, time):
-            return TimeEmbedding(
-                features,
-                self.channels[0],
-                self.activation,
-                self.time_scale,
-                self.cosine_first,
-                self.frequency_shift,
+        def embed_time(time, name):
+            embedding = TimeEmbedding(
+                features=features,
+                code_features=self.channels[0],
+                activation=self.activation,
+                time_scale=self.time_scale,
+                cosine_first=self.cosine_first,
+                frequency_shift=self.frequency_shift,
                 name=name,
                 **dtypes,
-            )(time)
+            )
+            return embedding(time)
 
-        condition = embed("time_embedding", time)
+        condition = embed_time(time, "time_embedding")
         if self.level_embedding:
-            condition = condition + embed("level_embedding", level)
+            condition = condition + embed_time(low_res_time, "level_embedding")
         if not self.text_features:
             return condition, None
         if self.text_pooling_heads:
-            pooling = TextPooling(features, self.text_pooling_heads, name="text_pooling", **dtypes)
+            heads = self.text_pooling_heads
+            pooling = TextPooling(features=features, heads=heads, name="text_pooling", **dtypes)
             condition = condition + pooling(text)
-        return condition, Dense(self.text_features, name="text_proj", **dtypes)(text)
+        return condition, Dense(features=self.text_features, name="text_proj", **dtypes)(text)
 
-    def _layers(self, level):
-        """Of a level, on the way down."""
+    def _predict(self, x):
+        """Turns the features of the finest level into the prediction."""
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        norm = GroupNorm(groups=self.groups, name="norm_out", **dtypes)
+        x = ACTIVATIONS[self.activation](norm(x))
+        features = self.out_channels * self.patch_size**2
+        x = Conv(features=features, kernel_size=SPATIAL, name="conv_out", **dtypes)(x)
+        return unfold_patches(x, self.patch_size).astype(jnp.float32)
+
+    def _layer_count(self, level):
+        """Returns how many layers `level` has on the way down."""
         layers = self.layers_per_level
         return layers if isinstance(layers, int) else layers[level]
 
-    def _level(self, name, level, x, skips, context):
-        """All layers of a level, one way. Returns the last output, and all."""
-        count = self._layers(level) + (skips is not None)
-        # The first layer's input, and the last one's on the way up, have other widths than the
-        # rest.
-        equal = range(1, count - (skips is not None))
-        scanned = equal if self.scan_layers and len(equal) > 1 else ()
+    def _apply_level(self, name, level, x, skips, conditioning):
+        """Applies all layers of a level, on the way down or up.
+
+        Args:
+            name: prefix of the layers' names: `down_{level}` or `up_{level}`.
+            level: index of the level.
+            x: activations.
+            skips: skip connection of each layer, or None on the way down.
+            conditioning: further arguments of each layer.
+
+        Returns:
+            The output of the last layer, and a list of the outputs of all layers.
+        """
+        has_skips = skips is not None
+        count = self._layer_count(level) + has_skips
+        scanned = equal_layers(count, has_skips) if self.scan_layers else ()
         outputs = []
         for i in range(count):
-            if i in scanned and i > scanned[0]:
-                continue
-            if i in scanned:
-                xs = None if skips is None else jnp.stack([skips[j] for j in scanned])
-                stack = self._layer(level, name=f"{name}_layers", repeat=len(scanned))
-                x, ys = stack(x, xs, *context)
-                outputs += list(ys)
-            else:
-                skip = None if skips is None else skips[i]
-                x, _ = self._layer(level, name=f"{name}_layer_{i}")(x, skip, *context)
+            if i not in scanned:
+                skip = skips[i] if has_skips else None
+                x, _ = self._layer(level, name=f"{name}_layer_{i}")(x, skip, *conditioning)
                 outputs.append(x)
+            elif i == scanned[0]:
+                stack = self._layer(level, name=f"{name}_layers", repeat=len(scanned))
+                stacked_skips = jnp.stack([skips[j] for j in scanned]) if has_skips else None
+                x, ys = stack(x, stacked_skips, *conditioning)
+                outputs += list(ys)
         return x, outputs
 
     def _layer(self, level, name, repeat=None):
-        coarsest = level == len(self.channels) - 1
+        """Makes a layer of `level`, or `repeat` of them as one scan."""
         layer = Layer
         if repeat is not None:
             layer = nn.scan(
@@ -362,7 +379,7 @@ class STUNet(nn.Module):
                 length=repeat,
                 metadata_params={nn.PARTITION_NAME: None},
             )
-        temporal = "attention" if coarsest else "conv"
+        temporal = "attention" if level == len(self.channels) - 1 else "conv"
         return layer(
             features=self.channels[level],
             temporal=temporal if self.temporal_factors else "none",
@@ -381,25 +398,3 @@ class STUNet(nn.Module):
             param_dtype=self.param_dtype,
             name=name,
         )
-
-
-def is_temporal(path: Sequence[str]) -> bool:
-    """Whether the module or parameter at this path is one that inflation adds: an inflation block
-    or a temporal resizing. All others are the text-to-image network's."""
-    return any(name.startswith("temporal") or name.endswith("_resize_time") for name in path)
-
-
-def stack_layers(params: dict) -> dict:
-    """Parameters of a network without `scan_layers` -> those of the same network with it."""
-    stacked = {k: v for k, v in params.items() if "_layer_" not in k}
-    levels = {k.rsplit("_layer_", 1)[0] for k in params if "_layer_" in k}
-    for level in levels:
-        count = sum(k.startswith(f"{level}_layer_") for k in params)
-        equal = range(1, count - level.startswith("up_"))
-        for i in range(count):
-            if i not in equal or len(equal) < 2:
-                stacked[f"{level}_layer_{i}"] = params[f"{level}_layer_{i}"]
-        if len(equal) > 1:
-            layers = [params[f"{level}_layer_{i}"] for i in equal]
-            stacked[f"{level}_layers"] = jax.tree.map(lambda *a: jnp.stack(a), *layers)
-    return stacked

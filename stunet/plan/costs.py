@@ -26,8 +26,8 @@ from jax.experimental.layout import Format, Layout
 
 from stunet import configs, files
 from stunet.nn.layers import CLIP_AXES
+from stunet.nn.remat import REMAT_POLICIES
 from stunet.nn.sharding import partition_spec
-from stunet.nn.stunet import REMAT_POLICIES
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo
 from stunet.train import flops, pieces

@@ -22,7 +22,7 @@ import jax
 from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.platforms import assume_platform
-from stunet.nn.stunet import REMAT_POLICIES
+from stunet.nn.remat import REMAT_POLICIES
 from stunet.parallel.mesh import AXES, BATCH_AXES
 from stunet.plan import chips, costs
 from stunet.train import flops, pieces

@@ -14,7 +14,8 @@ from flax.traverse_util import flatten_dict, path_aware_map, unflatten_dict
 
 from stunet import configs
 from stunet.nn import lora
-from stunet.nn.stunet import STUNet, is_temporal
+from stunet.nn.parameters import is_temporal
+from stunet.nn.stunet import STUNet
 from stunet.parallel import mesh as meshes
 from stunet.train.conditioning import conditioning, kind
 

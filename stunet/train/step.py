@@ -50,12 +50,12 @@ def make_predict(config: configs.Config) -> Callable[..., Array]:
     schedule, channels = noise_schedule(config.diffusion), config.data.channels
 
     def predict(params, x_t, time, text, text_mask, *given):
-        inputs, level = network_input(x_t, *given), ()
+        inputs, low_res_time = network_input(x_t, *given), ()
         if config.model.level_embedding:
             # Told as the time at which the clip itself would be as noisy, and not by a plane.
             inputs = inputs[..., :-1]
-            level = (schedule.time(augmentation.log_snr(given[-1])),)
-        output = network.apply({"params": params}, inputs, time, text, text_mask, *level)
+            low_res_time = (schedule.time(augmentation.log_snr(given[-1])),)
+        output = network.apply({"params": params}, inputs, time, text, text_mask, *low_res_time)
         # A learned variance comes after the prediction.
         return output[..., :channels]
 

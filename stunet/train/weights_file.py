@@ -1,4 +1,4 @@
-"""A network's parameters as one safetensors file, by the names of `stunet.nn.names`.
+"""A network's parameters as one safetensors file, by the names of `stunet.nn.parameters`.
 
 The file's metadata say what the weights are of: `config`, the run's config as JSON, and
 `training_step`, the updates that they have had. A file without them is read as well.
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from stunet import configs, tensorfiles
 from stunet.errors import UserError
-from stunet.nn import names
+from stunet.nn import parameters
 
 SUFFIX = ".safetensors"
 
@@ -47,7 +47,7 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
     # Contiguous, for a file holds no strides.
     return {
         name: np.ascontiguousarray(leaf, kind)
-        for name, leaf in names.flatten(jax.device_get(params)).items()
+        for name, leaf in parameters.flatten(jax.device_get(params)).items()
     }
 
 
@@ -95,7 +95,7 @@ def check(file: pathlib.Path, header: Header, params: Any) -> None:
     Raises:
         UserError: one is missing, has another shape, or is too many.
     """
-    wanted = names.shapes(params)
+    wanted = parameters.shapes(params)
     for name, shape in wanted.items():
         found = header.shapes.get(name)
         if found is None:
@@ -129,8 +129,8 @@ def read(file: pathlib.Path, like: Any) -> Any:
     params = {}
     with _opened(file) as stored:
         for path, leaf in flatten_dict(like).items():
-            layers = [stored.get_slice(name) for name in names.names(path, leaf.shape)]
-            stacked = names.is_stack(path)
+            layers = [stored.get_slice(name) for name in parameters.names(path, leaf.shape)]
+            stacked = parameters.is_stacked(path)
 
             def part(index, layers=layers, stacked=stacked):
                 if not stacked:

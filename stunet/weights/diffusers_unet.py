@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from stunet import configs, tensorfiles
 from stunet.errors import UserError
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
 from stunet.train.checkpoints import Checkpoints

@@ -14,7 +14,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from stunet import configs
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import read_json
 from stunet.train.checkpoints import Checkpoints

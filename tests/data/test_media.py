@@ -130,6 +130,22 @@ def test_a_clip_on_its_side_gives_the_slice_on_its_side(tmp_path):
     np.testing.assert_array_equal(x[-size:, -size:], y[-size:, -size:].swapaxes(0, 1))
 
 
+@pytest.mark.parametrize("columns", [None, 1, 3])
+def test_slices_are_read_back_from_their_picture(tmp_path, columns):
+    clips = moving_squares(n=3, frames=7)
+    clips[1] = clips[1].swapaxes(1, 2)
+    write_xt(tmp_path / "xt.png", clips, ["a caption", "", "of " * 30], columns=columns)
+    (x, first), (y, second), (_, third) = media.read_slices(tmp_path / "xt.png")
+    assert (x, y) == ("x", "y")
+    np.testing.assert_array_equal(first, to_uint8(xt_slice(clips[0])))
+    np.testing.assert_array_equal(second, to_uint8(media.yt_slice(clips[1])))
+    np.testing.assert_array_equal(third, first)
+    write_xt(tmp_path / "one.png", clips[:1])
+    np.testing.assert_array_equal(media.read_slices(tmp_path / "one.png")[0][1], first)
+    Image.open(tmp_path / "xt.png").convert("L").save(tmp_path / "other.png")
+    assert media.read_slices(tmp_path / "other.png") == []
+
+
 def test_failed_writing_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("x")))
     with pytest.raises(OSError, match="x"):

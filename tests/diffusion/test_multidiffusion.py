@@ -37,7 +37,7 @@ def test_the_average_solves_the_least_squares_problem(case, of_each):
             rows.append(roots[i, k] * (np.arange(segments.frames) == start + k))
             values.append(roots[i, k] * predictions[i, k].ravel())
     solved = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
-    found = merged(predictions, segments, multidiffusion.shares(segments, weights))
+    found = merged(predictions, segments, multidiffusion.normalise_weights(segments, weights))
     np.testing.assert_allclose(found, solved.reshape(found.shape), atol=1e-5)
 
 
@@ -60,7 +60,7 @@ def test_segments_hold_every_frame_overlap_as_asked_and_end_with_the_clip(case):
 def test_agreeing_predictions_come_back_and_those_alone_bit_for_bit(name):
     clip = RNG.normal(size=(30, 2, 2, 1)).astype(np.float32)
     segments = multidiffusion.cover(30, 16, 2)
-    share = multidiffusion.shares(segments, multidiffusion.frame_weights(segments, name))
+    share = multidiffusion.normalise_weights(segments, multidiffusion.frame_weights(segments, name))
     predictions = np.stack([clip[s : s + 16] for s in segments.starts])
     found = merged(predictions, segments, share)
     np.testing.assert_allclose(found, clip, atol=1e-6)
@@ -70,7 +70,9 @@ def test_agreeing_predictions_come_back_and_those_alone_bit_for_bit(name):
 
 def test_a_ramp_fades_one_segment_into_the_next():
     segments = multidiffusion.cover(10, 6, 2)
-    share = multidiffusion.shares(segments, multidiffusion.frame_weights(segments, "ramp"))
+    share = multidiffusion.normalise_weights(
+        segments, multidiffusion.frame_weights(segments, "ramp")
+    )
     np.testing.assert_allclose(share[0], [1, 1, 1, 1, 2 / 3, 1 / 3], atol=1e-6)
     np.testing.assert_allclose(share[1], share[0, ::-1], atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Clips of known motion, as the tests of this folder break them."""
+"""Clips of known motion, which the tests of this folder change in known ways."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ KINDS += [("bounce", 16), ("bounce", 1), ("rotate", 16)]
 
 
 def scaled(videos) -> np.ndarray:
-    """Clips in -1..1 from bytes."""
+    """Returns clips in -1..1 from uint8."""
     return np.stack(videos).astype(np.float32) / 127.5 - 1
 
 
 class Scene:
-    """Clips of one kind, with what is known of them."""
+    """Clips of one motion, with the true positions and shapes of their objects."""
 
     def __init__(self, motion, height=16, num=12, frames=FRAMES, **options):
         options = {"period": 9.0, "spread": 0.2} | options
@@ -26,11 +26,11 @@ class Scene:
         self.truth = np.stack([source.truth(i).positions for i in range(num)])
         self.shapes = [tuple(m.shape for m in movers) for movers in self.movers]
 
-    def drawn(self, gone) -> np.ndarray:
-        """The same objects where `gone(mover)`, in pixels by frame, has brought them."""
+    def drawn(self, distance) -> np.ndarray:
+        """Draws the same objects after they have moved `distance(mover)` [t] pixels."""
         clips = []
         for movers in self.movers:
-            phases = [m.phase + gone(m) / (m.speed * m.period) for m in movers]
+            phases = [m.phase + distance(m) / (m.speed * m.period) for m in movers]
             place = MOTIONS[self.stage.motion].place
             at = np.stack([place(self.stage, *mp)[0] for mp in zip(movers, phases, strict=True)])
             clips.append(render(self.stage, [m.shape for m in movers], at)[..., None])

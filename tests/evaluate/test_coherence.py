@@ -1,4 +1,4 @@
-"""Coherence: true clips are coherent, and clips broken in one way are told by the right figure."""
+"""True clips are coherent, and each way to break a clip shows in the right metric."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ WINDOW = 4
 BORDERS = tuple(range(WINDOW, FRAMES, WINDOW))
 
 
-def figures(scene, clips=None, **options):
+def measure(scene, clips=None, **options):
     clips = scene.clips if clips is None else clips
     options = {"shapes": scene.shapes, "truth": scene.truth} | options
     return coherence.measure(clips, scene.stage, **options)
 
 
 def windows(to_borders=1.0, inside=1.0):
-    """Pixels a frame, as multiples of the speed: into the first frame of a window, and inside."""
+    """Returns distances in multiples of the speed, with other steps into windows than inside."""
     rates = np.full(FRAMES, inside)
     rates[0] = 0
     rates[list(BORDERS)] = to_borders
@@ -27,9 +27,9 @@ def windows(to_borders=1.0, inside=1.0):
 
 
 @pytest.mark.parametrize(("motion", "height"), KINDS)
-def test_true_clips_are_coherent_and_as_fast_as_they_are(motion, height):
+def test_true_clips_are_coherent_and_have_their_true_speed(motion, height):
     scene = Scene(motion, height)
-    found = figures(scene)
+    found = measure(scene)
     speeds = np.array([np.mean([m.speed for m in movers]) for movers in scene.movers])
     np.testing.assert_allclose(found["speed"], speeds, atol=0.05)
     assert found["coherent"].all()
@@ -45,7 +45,7 @@ def test_true_clips_are_coherent_and_as_fast_as_they_are(motion, height):
 def test_shuffled_clips_are_not_coherent(motion, height):
     scene = Scene(motion, height)
     shuffled = scene.clips[:, np.random.default_rng(0).permutation(FRAMES)]
-    before, after = figures(scene), figures(scene, shuffled)
+    before, after = measure(scene), measure(scene, shuffled)
     assert after["coherent"].mean() == 0
     assert after["faithful"].mean() == 0
     assert (after["jump"] > 5 * before["jump"]).all()
@@ -55,7 +55,7 @@ def test_shuffled_clips_are_not_coherent(motion, height):
 @pytest.mark.parametrize(("motion", "height"), KINDS)
 def test_a_frozen_clip_is_coherent_but_has_no_speed(motion, height):
     scene = Scene(motion, height)
-    found = figures(scene, np.repeat(scene.clips[:, :1], FRAMES, axis=1))
+    found = measure(scene, np.repeat(scene.clips[:, :1], FRAMES, axis=1))
     assert found["coherent"].all()
     assert found["speed"].max() < 0.01
     assert found["faithful"].mean() == 0
@@ -64,89 +64,89 @@ def test_a_frozen_clip_is_coherent_but_has_no_speed(motion, height):
 
 
 @pytest.mark.parametrize(("motion", "height"), [k for k in KINDS if k[0] != "bounce"])
-def test_a_clip_played_backwards_is_coherent_but_not_as_told(motion, height):
+def test_a_clip_played_backwards_is_coherent_but_not_faithful(motion, height):
     scene = Scene(motion, height)
-    forwards, backwards = figures(scene), figures(scene, scene.clips[:, ::-1])
+    forwards, backwards = measure(scene), measure(scene, scene.clips[:, ::-1])
     assert backwards["coherent"].all()
     assert not backwards["faithful"].any()
     assert (backwards["velocity_error"] > 1.9 * forwards["speed"]).all()
     np.testing.assert_allclose(backwards["speed"], forwards["speed"], atol=0.05)
-    untold = figures(scene, scene.clips[:, ::-1], truth=None)
-    assert untold["faithful"].all()
-    assert "velocity_error" not in untold
+    unknown = measure(scene, scene.clips[:, ::-1], truth=None)
+    assert unknown["faithful"].all()
+    assert "velocity_error" not in unknown
 
 
 @pytest.mark.parametrize(("motion", "height"), KINDS)
-def test_windows_that_go_the_other_way_are_not_coherent(motion, height):
+def test_windows_that_move_the_other_way_are_not_coherent(motion, height):
     scene = Scene(motion, height)
     sign = np.where((np.arange(1, FRAMES) - 1) // WINDOW % 2, -1, 1)
-    gone = np.concatenate([[0], sign.cumsum()])
-    found = figures(scene, scene.drawn(lambda m: m.speed * gone), borders=BORDERS)
+    distance = np.concatenate([[0], sign.cumsum()])
+    found = measure(scene, scene.drawn(lambda m: m.speed * distance), borders=BORDERS)
     assert found["coherent"].mean() < 0.1
-    # Where one object hides the other, or a ball might have met a wall, steadiness is assumed, and
-    # what is seen against it then counts elsewhere.
+    # If one object hides the other, or a ball may have met a wall, the tracker assumes steady
+    # motion. Some of the change at a border then counts elsewhere.
     least = {"glide": 20, "rotate": 20, "cross": 3, "bounce": 2}[motion]
     assert found["border_jump"].mean() > least * found["jump"].mean()
     assert found["phase_drift"].mean() > 0.08
 
 
 @pytest.mark.parametrize(("motion", "height"), [("glide", 1), ("glide", 16), ("rotate", 16)])
-def test_windows_of_a_shifted_phase_jump_at_their_borders_alone(motion, height):
+def test_windows_with_a_shifted_phase_jump_at_their_borders_only(motion, height):
     scene = Scene(motion, height)
-    gone = windows(to_borders=2.5)
-    found = figures(scene, scene.drawn(lambda m: m.speed * gone), borders=BORDERS)
+    distance = windows(to_borders=2.5)
+    found = measure(scene, scene.drawn(lambda m: m.speed * distance), borders=BORDERS)
     assert not found["coherent"].any()
-    # 1.5 times the speed, in both of the changes of velocity that a border has part in.
+    # Both changes of velocity at a border are 1.5 times the speed.
     speed = np.array([np.mean([m.speed for m in movers]) for movers in scene.movers])
     np.testing.assert_allclose(found["border_jump"], 1.5 * speed, rtol=0.1)
     assert found["jump"].max() < 0.35
 
 
-def test_motion_aliased_by_keyframes_has_another_speed():
-    # A period of 16 / 3 frames; keyframes 4 apart see 3 / 4 of a turn, and take it for -1 / 4.
+def test_motion_aliased_by_keyframes_shows_as_a_speed_error():
+    # The period is 16 / 3 frames. Keyframes 4 frames apart turn by 3 / 4, which looks like -1 / 4.
     scene = Scene("glide", 1, period=0.0, speed=3.0, spread=0.0)
     aliased = scene.drawn(lambda m: -1.0 * np.arange(FRAMES))
     np.testing.assert_array_equal(aliased[:, ::4], scene.clips[:, ::4])
-    found = figures(scene, aliased, truth=None)
+    found = measure(scene, aliased, truth=None)
     assert found["coherent"].all()
     assert not found["faithful"].any()
     np.testing.assert_allclose(found["speed_error"], 2.0, atol=0.05)
 
 
-def test_a_period_that_grows_is_told_by_its_drift():
+def test_a_growing_period_shows_as_period_drift():
     scene = Scene("rotate", frames=FRAMES)
-    # Each half at its own speed, the second three quarters of the first.
-    gone = np.concatenate([np.arange(8), 7.75 + 0.75 * np.arange(8)])
-    found = figures(scene, scene.drawn(lambda m: m.speed * gone))
+    # The second half moves at three quarters of the first half's speed.
+    distance = np.concatenate([np.arange(8), 7.75 + 0.75 * np.arange(8)])
+    found = measure(scene, scene.drawn(lambda m: m.speed * distance))
     np.testing.assert_allclose(found["period_drift"], 0.25, atol=0.02)
-    steady = figures(scene)
+    steady = measure(scene)
     assert (found["phase_drift"] > 5 * steady["phase_drift"]).all()
 
 
-def test_drifts_are_those_of_the_line_fitted_to_the_path():
+def test_drifts_are_those_of_a_line_fitted_by_numpy():
     frames = np.arange(16.0)
-    # A wave of 0.2 pixels around a line; a fit by hand with another routine.
-    gone = 1.5 * frames + 0.2 * np.sin(frames)
-    paths = Paths(gone[None, None, :, None], np.array([[16.0]]))
-    residual = gone - np.polyval(np.polyfit(frames, gone, 1), frames)
+    # The path is a wave of 0.2 pixels around a line.
+    distance = 1.5 * frames + 0.2 * np.sin(frames)
+    paths = Paths(distance[None, None, :, None], np.array([[16.0]]))
+    residual = distance - np.polyval(np.polyfit(frames, distance, 1), frames)
     assert coherence.phase_drift(paths)[0] == pytest.approx(np.abs(residual).max() / 16)
-    halves = [np.polyfit(frames[k], gone[k], 1)[0] for k in (slice(8), slice(8, 16))]
+    halves = [np.polyfit(frames[k], distance[k], 1)[0] for k in (slice(8), slice(8, 16))]
     expected = abs(halves[0] - halves[1]) / max(halves)
     assert coherence.period_drift(paths)[0] == pytest.approx(expected)
     opposite = Paths(np.abs(frames - 7.5)[None, None, :, None], np.array([[16.0]]))
     assert coherence.period_drift(opposite)[0] == pytest.approx(2)
 
 
-def test_tolerance_is_of_every_step_from_the_median():
+def test_the_tolerance_applies_to_every_step():
     frames = np.arange(16.0)
     for slip, coherent in ((0.9, True), (1.1, False)):
-        gone = 2 * frames + slip * (frames >= 6)
-        paths = Paths(gone[None, None, :, None], np.array([[16.0]]))
+        distance = 2 * frames + slip * (frames >= 6)
+        paths = Paths(distance[None, None, :, None], np.array([[16.0]]))
         assert coherence.deviation(paths)[0] == pytest.approx(slip)
         assert (coherence.deviation(paths)[0] <= coherence.TOLERANCE) == coherent
 
 
-def test_a_torus_is_left_on_one_side_and_entered_on_the_other():
+def test_paths_unroll_over_the_edges_of_a_torus():
     stage = Stage("glide", 16, 16)
     x = np.arange(20) * 3.0 % 16
     positions = np.stack([np.full(20, 5.0), x], -1)[None, None]

@@ -1,15 +1,15 @@
-"""The Fréchet distance, against the formula with matrix square roots and closed forms."""
+"""The Fréchet distance agrees with the formula with matrix square roots, and with closed forms."""
 
 import numpy as np
 import pytest
 from scipy import linalg
 
 from stunet.errors import UserError
-from stunet.evaluate.frechet import FEWEST, frechet_distance
+from stunet.evaluate.frechet import MIN_SAMPLES, frechet_distance
 
 
 def exactly(samples, mean, covariance_root):
-    """The samples moved so that mean and covariance are these, to rounding."""
+    """Moves samples so that they have this mean and covariance, to rounding."""
     centred = samples - samples.mean(0)
     whitened = centred @ linalg.inv(linalg.cholesky(np.cov(centred, rowvar=False)))
     return whitened @ covariance_root + mean
@@ -21,7 +21,7 @@ def by_matrix_square_root(one, other):
     return ((one.mean(0) - other.mean(0)) ** 2).sum() + np.trace(c1 + c2 - 2 * root.real)
 
 
-def test_it_is_the_formula_with_scipys_matrix_square_root():
+def test_the_distance_is_the_formula_with_scipys_matrix_square_root():
     rng = np.random.default_rng(0)
     one = rng.normal(size=(200, 24)) @ rng.normal(size=(24, 24))
     other = rng.normal(size=(150, 24)) @ rng.normal(size=(24, 24)) + 0.3
@@ -30,7 +30,7 @@ def test_it_is_the_formula_with_scipys_matrix_square_root():
     assert frechet_distance(other, one) == pytest.approx(expected, rel=1e-9)
 
 
-def test_of_covariances_that_commute_it_is_a_distance_of_means_and_deviations():
+def test_commuting_covariances_give_a_distance_of_means_and_deviations():
     rng = np.random.default_rng(1)
     turn = linalg.qr(rng.normal(size=(6, 6)))[0]
     deviations = rng.uniform(0.1, 3, size=(2, 6))
@@ -43,14 +43,14 @@ def test_of_covariances_that_commute_it_is_a_distance_of_means_and_deviations():
     assert frechet_distance(one, other) == pytest.approx(expected, rel=1e-9)
 
 
-def test_fewer_samples_than_features_are_no_trouble():
+def test_fewer_samples_than_features_give_the_exact_distance():
     rng = np.random.default_rng(2)
-    one = rng.normal(size=(FEWEST, 400)).astype(np.float32)
+    one = rng.normal(size=(MIN_SAMPLES, 400)).astype(np.float32)
     assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
-    # A shift is told exactly, whatever the directions in which nothing varies.
+    # A shift is exact, although there are directions in which nothing varies.
     shift = np.full(400, 0.5)
     assert frechet_distance(one, one + shift) == pytest.approx(100, rel=1e-6)
-    # One that spans other dimensions has nothing in common with it: the traces add up.
+    # For sets that span different dimensions, the traces add up.
     left, right = np.zeros((20, 60)), np.zeros((20, 60))
     left[:, :30], right[:, 30:] = rng.normal(size=(2, 20, 30))
     spread = sum(np.trace(np.cov(x, rowvar=False)) for x in (left, right))
@@ -66,8 +66,8 @@ def test_float32_features_far_from_zero_keep_their_precision():
     assert frechet_distance(*far) == pytest.approx(expected, rel=1e-2)
 
 
-def test_sets_that_say_nothing_are_refused():
-    samples = np.zeros((FEWEST, 4))
+def test_small_sets_and_values_that_are_not_finite_are_refused():
+    samples = np.zeros((MIN_SAMPLES, 4))
     with pytest.raises(UserError, match="16 samples of each set, and one has 15"):
         frechet_distance(samples, samples[1:])
     broken = samples.copy()

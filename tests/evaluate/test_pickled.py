@@ -1,4 +1,4 @@
-"""Pickles as data: arrays come out as NumPy's own reader has them, and nothing in one ever runs."""
+"""Arrays of a pickle are read exactly, and nothing in a pickle ever runs."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from stunet.evaluate.pickled import read_arrays
 
 
 class Runs:
-    """What is called when it is unpickled."""
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, call, *arguments):
         self.reduced = call, arguments
@@ -20,14 +20,14 @@ class Runs:
         return self.reduced
 
 
-def test_arrays_are_those_that_were_written():
+def test_arrays_are_read_as_they_were_written():
     rng = np.random.default_rng(0)
     kernel, bias = rng.normal(size=(3, 1, 2)).astype("f4"), np.arange(300, dtype="f4")
     tree = {"params": {"a/b": {"kernel": kernel, "bias": bias}, "c": bias}, "empty": {}}
     found = read_arrays(pickle.dumps(tree, protocol=4))
     assert set(found) == {"params/a/b/kernel", "params/a/b/bias", "params/c"}
     np.testing.assert_array_equal(found["params/a/b/kernel"], kernel)
-    # Written once, and referred to.
+    # The pickle holds this array once and refers to it twice.
     np.testing.assert_array_equal(found["params/c"], bias)
 
 
@@ -45,7 +45,7 @@ def test_nothing_is_called(tmp_path):
         with pytest.raises(UserError, match=r"the pickle holds .*, and is not read"):
             read_arrays(content)
     assert not trace.exists()
-    # As an attack hides it: among good arrays, by an older instruction, or in an array's state.
+    # Attacks may use an older instruction, or hide among good arrays or in an array's state.
     good = pickle.dumps({"a": np.zeros(2, "f4")}, protocol=4)
     for evil in (
         b"\x80\x04cos\nsystem\n(Vtouch " + str(trace).encode() + b"\ntR.",
@@ -73,17 +73,17 @@ def test_nothing_is_called(tmp_path):
     ],
     ids=str,
 )
-def test_other_things_are_refused(tree):
+def test_anything_but_float32_arrays_in_dicts_is_refused(tree):
     with pytest.raises(UserError, match="not read"):
         read_arrays(pickle.dumps(tree, protocol=4))
 
 
-def test_whatever_is_damaged_is_said_to_be():
+def test_damaged_pickles_are_refused():
     content = pickle.dumps({"a": {"b": np.arange(3, dtype="f4")}}, protocol=4)
     for length in range(len(content)):
         with pytest.raises(UserError, match="not read"):
             read_arrays(content[:length])
-    # Any one byte changed gives arrays or the refusal, and no other error.
+    # Changing any single byte gives arrays or a UserError, and no other error.
     for place in range(len(content)):
         for value in (0, 46, 0x81, 0x93, 255):
             changed = content[:place] + bytes([value]) + content[place + 1 :]
@@ -92,6 +92,6 @@ def test_whatever_is_damaged_is_said_to_be():
             except UserError:
                 continue
             assert all(array.dtype == np.float32 for array in found.values())
-    # A dictionary that holds itself.
+    # This dictionary contains itself.
     with pytest.raises(UserError, match="not read"):
         read_arrays(b"\x80\x04}\x94\x8c\x01ah\x00s.")

@@ -1,4 +1,4 @@
-"""Figures of pixels and of optical flow, on clips whose motion is known."""
+"""Metrics of pixels and of optical flow, on clips whose motion is known."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from stunet.evaluate import pixels
 
 
 def panned(speed, frames=10, size=32, num=3):
-    """A smooth random texture that glides to the right, (dy, dx) = (0, speed), on a torus."""
+    """Returns a smooth random texture that moves by (dy, dx) = (0, speed) on a torus."""
     rng = np.random.default_rng(0)
     clips = []
     for _ in range(num):
@@ -21,14 +21,14 @@ def panned(speed, frames=10, size=32, num=3):
 
 
 @pytest.mark.parametrize("speed", [0.0, 0.6, -1.5])
-def test_flow_is_the_motion(speed):
+def test_the_flow_is_the_true_motion(speed):
     flow = pixels.farneback(panned(speed))[:, :, 8:24, 8:24]
     np.testing.assert_allclose(np.median(flow, axis=(0, 1, 2, 3)), [0, speed], atol=0.1)
     found = pixels.measure(panned(speed))
     assert found["flow"].mean() == pytest.approx(abs(speed), abs=0.3)
 
 
-def test_a_frozen_clip_has_no_flow_and_a_shuffled_one_no_steady_one():
+def test_a_frozen_clip_has_no_flow_and_a_shuffled_clip_an_unsteady_flow():
     clips = panned(1.0)
     frozen = pixels.measure(np.repeat(clips[:, :1], 10, axis=1))
     assert frozen["flow"].max() < 0.02
@@ -40,16 +40,16 @@ def test_a_frozen_clip_has_no_flow_and_a_shuffled_one_no_steady_one():
     np.testing.assert_allclose(shuffled["detail"], real["detail"], rtol=1e-5)
 
 
-def test_blur_takes_detail_away():
+def test_blur_lowers_detail():
     clips = Scene("glide").clips
     blurred = ndimage.gaussian_filter(clips, (0, 0, 1, 1, 0))
     assert (pixels.measure(blurred)["detail"] < 0.9 * pixels.measure(clips)["detail"]).all()
 
 
-def test_borders_of_windows_are_told_from_elsewhere():
+def test_borders_of_windows_are_measured_apart():
     clips = panned(1.0, frames=12)
-    clips[:, 6:] = clips[::-1, 6:]  # From the sixth frame on, another clip.
-    clips = clips[::2]  # Without the middle one, which was changed for itself.
+    clips[:, 6:] = clips[::-1, 6:]  # From frame 6 on, each is another clip.
+    clips = clips[::2]  # The middle clip was replaced by itself.
     found = pixels.measure(clips, borders=(6,))
     assert (found["border_frame_error"] > 3 * found["frame_error"]).all()
     assert (found["border_flow_change"] > 3 * found["flow_change"]).all()
@@ -58,7 +58,7 @@ def test_borders_of_windows_are_told_from_elsewhere():
     assert "border_frame_error" not in pixels.measure(clips)
 
 
-def test_flow_distance_is_the_earth_movers():
+def test_flow_distance_is_the_earth_movers_distance():
     one, other = (pixels.farneback(panned(speed)) for speed in (0.5, 1.5))
     steady, changing = pixels.flow_distance(one, other)
     expected = stats.wasserstein_distance(

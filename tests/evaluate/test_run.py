@@ -14,8 +14,8 @@ from stunet.data import media
 from stunet.data.sources import First, make_source
 from stunet.errors import UserError
 from stunet.evaluate import comparison, groups, metrics, run
+from stunet.evaluate.evaluator import read_clips
 from stunet.evaluate.generator import make_generator
-from stunet.evaluate.measurement import read_clips
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
 from stunet.train.flops import sampling_flops
@@ -192,7 +192,7 @@ def test_too_few_clips_are_found_before_any_is_sampled(workdir, tmp_path, featur
         pytest.fail("it samples")
 
     options = dict(metrics="fvd", out=tmp_path, on_step=stop)
-    sentence = "fvd needs 16 clips of each set, and there are 15 generated, 15 held-out, 15 ref"
+    sentence = "fvd needs 16 clips in each set, and there are 15 generated, 15 held-out, 15 ref"
     with pytest.raises(UserError, match=sentence):
         run.evaluate(workdir, num=15, **options)
     few_held_out(3)
@@ -225,7 +225,7 @@ def test_what_a_metric_cannot_see_is_said_before_anything_is_sampled(workdir, tm
     def stop(done, total):
         pytest.fail("it samples")
 
-    with pytest.raises(UserError, match="I3D sees clips of 9 frames or more; these have 8"):
+    with pytest.raises(UserError, match="I3D needs clips of 9 frames or more; these have 8"):
         run.evaluate(workdir, metrics="fvd", out=tmp_path, on_step=stop)
     with pytest.raises(UserError, match="unknown metric 'fdv'"):
         run.evaluate(workdir, metrics="fdv", out=tmp_path, on_step=stop)
@@ -248,17 +248,17 @@ def test_moving_digits_are_tracked_as_gliding():
     assert not backwards["faithful"].any()
 
 
-def test_what_no_caption_told_is_not_asked():
+def test_the_truth_is_left_out_if_nothing_gives_the_direction():
     source = make_source(config(), "val")
-    assert scene_of(source, [0, 1], told=True).truth.shape == (2, 1, 8, 2)
-    assert scene_of(source, [0, 1], told=False).truth is None
+    assert scene_of(source, [0, 1], with_truth=True).truth.shape == (2, 1, 8, 2)
+    assert scene_of(source, [0, 1], with_truth=False).truth is None
     two = tiny.config(data=dict(num_digits=2))
     assert scene_of(make_source(two, "val"), [0]) == Scene()
 
 
 def test_a_clip_without_its_last_frames_is_the_same_scene():
     cut, whole = (make_source(config(frames=n, cut_from=10), "val") for n in (9, 10))
-    assert scene_of(cut, [0, 1]).cut(9).described() == scene_of(whole, [0, 1]).cut(9).described()
+    assert scene_of(cut, [0, 1]).cut(9).as_json() == scene_of(whole, [0, 1]).cut(9).as_json()
     pieces = make_source(config(frames=5, cut_from=10), "val")
     assert scene_of(pieces, [0, 1]) == Scene()
 

@@ -129,7 +129,7 @@ def test_at_init_frame_k_depends_on_exactly_the_frames_that_levels_hold_for_it(a
 def test_temporal_resizing_at_init_is_nearest_neighbour(factor):
     clip = normal((2, FRAMES, 2, 3, 5))
     constant = jnp.broadcast_to(clip[:, :1], clip.shape)
-    down, up = TemporalDownsample(factor), TemporalUpsample(factor)
+    down, up = TemporalDownsample(factor=factor), TemporalUpsample(factor=factor)
 
     @jit
     def both(x):

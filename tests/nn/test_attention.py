@@ -25,7 +25,7 @@ def test_the_kernel_gives_attention_and_its_gradients(left_out):
         return y, *backward(dy)
 
     with pltpu.force_tpu_interpret_mode():
-        got = jax.jit(lambda: with_gradients(attention._flash_attention))()
+        got = jax.jit(lambda: with_gradients(attention._pallas_attention))()
     for mine, defined in zip(got, with_gradients(attention.frame_attention), strict=True):
         np.testing.assert_allclose(mine, defined, atol=2e-6 * float(jnp.abs(defined).max()) + 1e-6)
     # What is left out has no gradient.
@@ -37,7 +37,7 @@ def test_what_the_kernel_does_not_take_goes_without_it(monkeypatch, length, feat
     def refuse(*_):
         raise AssertionError("asked for")
 
-    monkeypatch.setattr(attention, "_flash_attention", refuse)
+    monkeypatch.setattr(attention, "_pallas_attention", refuse)
     keys = jax.random.split(jax.random.key(0), 3)
     arrays = [jax.random.normal(key, (1, 1, length, 1, features)) for key in keys]
     np.testing.assert_array_equal(

@@ -69,7 +69,7 @@ def test_equals_xla_forward_and_both_gradients(size, dtype, tolerance):
         assert_close(a, b, tolerance)
 
 
-@pytest.mark.parametrize("form", ["_conv_tpu", "_conv_planes"])
+@pytest.mark.parametrize("form", ["_conv_rank_5", "_conv_rank_4"])
 @pytest.mark.parametrize("size", KERNELS)
 def test_forms_for_other_platforms_are_the_same(size, form):
     x, kernel, dy = arrays(3, size, jnp.float32)
@@ -82,12 +82,12 @@ def test_forms_for_other_platforms_are_the_same(size, form):
 @pytest.mark.parametrize(
     ("frames", "size", "split", "forms"),
     [
-        (16, (1, 3, 3), False, ("planes", "tpu")),
+        (16, (1, 3, 3), False, ("rank_4", "rank_5")),
         # Too few for a batch of frames: clips and frames make one.
-        (4, (1, 3, 3), False, ("planes", "planes")),
-        (4, (3, 1, 1), False, ("planes", "tpu")),
+        (4, (1, 3, 3), False, ("rank_4", "rank_4")),
+        (4, (3, 1, 1), False, ("rank_4", "rank_5")),
         # Frames on several chips cannot be merged with clips.
-        (4, (1, 3, 3), True, ("tpu", "tpu")),
+        (4, (1, 3, 3), True, ("rank_5", "rank_5")),
     ],
 )
 def test_which_form_gpus_and_tpus_take(frames, size, split, forms, monkeypatch):

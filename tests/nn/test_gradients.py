@@ -19,7 +19,8 @@ from tiny_network import (
     shapes,
 )
 
-from stunet.nn.stunet import REMAT_POLICIES, stack_layers
+from stunet.nn.parameters import stack_layers
+from stunet.nn.remat import REMAT_POLICIES
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 

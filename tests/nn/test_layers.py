@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_network import assert_close, jit, normal, randomised, shapes
 
-from stunet.nn.blocks import fold_patches, unfold_patches
 from stunet.nn.layers import GroupNorm, add_bias
+from stunet.nn.resizing import fold_patches, unfold_patches
 
 
 @pytest.mark.parametrize(("mean", "tolerance"), [(0.0, 1e-5), (10.0, 1e-4), (100.0, 1e-2)])

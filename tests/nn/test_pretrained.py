@@ -12,7 +12,7 @@ import pytest
 from tokenizers import BertWordPieceTokenizer
 
 from stunet.errors import UserError
-from stunet.nn.text import pretrained, text_encoder, tokens
+from stunet.nn.text import pretrained, text_encoder, tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -33,7 +33,7 @@ def t5(tmp_path_factory):
 
 @needs_minilm
 def test_minilm_is_bert_with_the_same_weights():
-    directory = pretrained._minilm()
+    directory = pretrained._minilm_directory()
     captions = ["A 3 moving left, fast!", "Größenmaß", "the quick brown fox jumps over the dog"]
     states, mask = text_encoder("minilm", 12)(captions)
     wordpiece = BertWordPieceTokenizer(str(directory / "vocab.txt"), lowercase=True)
@@ -53,8 +53,8 @@ def test_minilm_is_bert_with_the_same_weights():
 
 @needs_minilm
 def test_minilm_does_not_cut_where_its_tokenizer_file_says():
-    file = tokens.find(pretrained._minilm())
-    assert len(tokens.load(file, 300, 30522).encode("dog " * 400).ids) == 300
+    file = tokenizer.find(pretrained._minilm_directory())
+    assert len(tokenizer.load(file, 300, 30522).encode("dog " * 400).ids) == 300
     with pytest.raises(UserError, match="max_length is 513; 'minilm' takes 512"):
         text_encoder("minilm", 513)
     with pytest.raises(UserError, match=r"max_length is 2, and .* adds 2 tokens .* at least 3"):
@@ -107,7 +107,7 @@ import sys, jax, numpy
 from stunet.nn.text import text_encoder
 encode = text_encoder("t5:" + sys.argv[1], 16)
 states, _ = encode(sys.argv[3:])
-assert encode._split.mesh.size == jax.device_count() == 4
+assert encode._batch_sharding.mesh.size == jax.device_count() == 4
 numpy.save(sys.argv[2], states)
 """
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
@@ -137,7 +137,7 @@ def test_the_fingerprint_is_of_weights_and_tokenizer_not_of_places(t5, tmp_path)
         made.encoder.block[1].layer[0].SelfAttention.q.weight += 1e-3
     made.save_pretrained(tmp_path / "tuned")
     shutil.copy(t5 / "tokenizer.json", tmp_path / "tuned")
-    with pytest.raises(UserError, match="another than the one trained with"):
+    with pytest.raises(UserError, match="not the one used in training"):
         text_encoder(f"t5:{tmp_path / 'tuned'}", 16, None, fingerprint)
     (tmp_path / "shards" / "tokenizer.json").write_text(
         (t5 / "tokenizer.json").read_text().replace("▁cat", "▁cow")

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stunet.nn import blocks
+from stunet.nn import resizing
 
 PAIRS = {
-    "average": (blocks._average_by_windows, blocks._average_by_reshape),
-    "repeat": (blocks._repeat_by_windows, blocks._repeat_by_reshape),
+    "average": (resizing._average_by_windows, resizing._average_by_reshape),
+    "repeat": (resizing._repeat_by_windows, resizing._repeat_by_reshape),
 }
 
 

@@ -66,7 +66,7 @@ def convolution_error() -> float:
     XLA returns a multiple of it if the clip's features, here 3, are not split as well.
     """
     mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
-    network = Conv(8, (1, 3, 3))
+    network = Conv(features=8, kernel_size=(1, 3, 3))
     clip = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
     params = nn.meta.unbox(network.init(jax.random.key(1), clip))
     expected = network.apply(params, clip)

@@ -24,7 +24,7 @@ if __name__ == "__main__":
     with (
         mock.patch.object(i3d, "load_params", return_value=WEIGHTS),
         mock.patch.object(i3d, "_logits", logits),
-        mock.patch.object(i3d, "_AT_ONCE", 1),
+        mock.patch.object(i3d, "_DEVICE_BATCH", 1),
     ):
         found = i3d.Features()(clips, seen.append)
     alone = clips.mean((1, 2, 3, 4))[:, None] * WEIGHTS

@@ -128,7 +128,7 @@ def test_stored_states_are_those_of_the_encoder_and_another_encoder_is_refused(f
     np.testing.assert_allclose(example["text"], states[0], atol=1e-5)
     np.testing.assert_array_equal(example["text_mask"], mask[0])
     text = noted.text
-    with pytest.raises(UserError, match="another than the one trained with"):
+    with pytest.raises(UserError, match="not the one used in training"):
         sources.make_encoder(configs.Text(f"t5:{other}", 16, text.dim, text.fingerprint))
     with pytest.raises(UserError, match="other weights or another tokenizer"):
         ClipRecords(tmp_path / "out", "val", text_encoder="t5:x", text_fingerprint="12ab")

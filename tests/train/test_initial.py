@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.nn.stunet import stack_layers
+from stunet.nn.parameters import stack_layers
 from stunet.parallel import mesh as meshes
 from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints

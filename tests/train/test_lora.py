@@ -16,7 +16,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.generate import text
 from stunet.nn import lora
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.flops import model_flops

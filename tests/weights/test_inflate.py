@@ -23,7 +23,7 @@ from test_diffusers_unet import abstract, jit, read
 
 from stunet import cli, configs
 from stunet.data import sources
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.state import abstract_state, begin, create_state, make_network

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet.errors import UserError
 from stunet.nn import lora
-from stunet.nn.stunet import is_temporal
+from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.state import abstract_state
 from stunet.weights.style import interpolate

@@ -1,4 +1,4 @@
-"""BERT, of which MiniLM is a small one: Devlin et al., arXiv 1810.04805."""
+"""BERT (Devlin et al., arXiv 1810.04805), the architecture of MiniLM."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from stunet.errors import UserError
-from stunet.nn.text.checkpoint import Architecture, fields
+from stunet.nn.text.checkpoint import Architecture, read_fields
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The keys of a checkpoint's config.json that say how it computes, by their names there."""
+    """The keys of a checkpoint's config.json that determine the computation."""
 
     vocab_size: int
     hidden_size: int
@@ -28,36 +28,51 @@ class BertConfig:
 
 
 class Bert(nn.Module):
-    """Token ids -> states of `hidden_size` features, in float32; every token is of the first
-    segment."""
+    """Encodes token ids as states of `hidden_size` features, in float32.
+
+    Every token belongs to the first segment.
+
+    Attributes:
+        config: sizes of the network.
+    """
 
     config: BertConfig
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """
+        """Returns the state of each token.
+
         Args:
-            ids: in 0..vocab_size - 1; l is at most max_position_embeddings.
-            mask: True where there is a token. No token attends to others; what stands in their
-                place is without meaning.
+            ids: token ids in 0..vocab_size - 1; l is at most max_position_embeddings.
+            mask: True on tokens, False on padding. No token attends to padding, and the states of
+                padding mean nothing.
         """
         c = self.config
 
         def embed(count: int, name: str) -> nn.Embed:
-            return nn.Embed(count, c.hidden_size, dtype=jnp.float32, name=name)
+            return nn.Embed(
+                num_embeddings=count, features=c.hidden_size, dtype=jnp.float32, name=name
+            )
 
         x = embed(c.vocab_size, "words")(ids)
         x += embed(c.max_position_embeddings, "positions")(jnp.arange(ids.shape[1]))
         x += embed(c.type_vocab_size, "segments")(jnp.zeros((), jnp.int32))
-        x = nn.LayerNorm(c.layer_norm_eps, dtype=jnp.float32, name="embedding_norm")(x)
+        norm = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=jnp.float32, name="embedding_norm")
+        x = norm(x)
         bias = jnp.where(mask[:, None, None, :], 0, jnp.finfo(jnp.float32).min)
         for i in range(c.num_hidden_layers):
-            x = _Layer(c, name=f"layer_{i}")(x, bias)
+            x = _Layer(config=c, name=f"layer_{i}")(x, bias)
         return x
 
 
 class _Layer(nn.Module):
-    """Self-attention, then the feed-forward layer; each sum with its input is normalised."""
+    """One layer: self-attention, then a feed-forward network.
+
+    The output of each is added to its input, and the sum is normalised.
+
+    Attributes:
+        config: sizes of the network.
+    """
 
     config: BertConfig
 
@@ -66,10 +81,10 @@ class _Layer(nn.Module):
         c = self.config
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=jnp.float32, name=name)
+            return nn.Dense(features=features, dtype=jnp.float32, name=name)
 
         def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(c.layer_norm_eps, dtype=jnp.float32, name=name)
+            return nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=jnp.float32, name=name)
 
         heads = (*x.shape[:-1], c.num_attention_heads, -1)
         q, k, v = (
@@ -83,15 +98,15 @@ class _Layer(nn.Module):
         return norm("output_norm")(x + dense(c.hidden_size, "output")(hidden))
 
 
-def bert(config: Mapping[str, Any], place: str) -> Architecture:
-    """What a checkpoint's config.json describes.
+def bert(config: Mapping[str, Any], path: str) -> Architecture:
+    """Returns the architecture that a checkpoint's config.json describes.
 
     Args:
-        config: what the file holds.
-        place: its path, for errors.
+        config: content of the file.
+        path: path of the file, for errors.
 
     Raises:
-        UserError: it is no BERT, or one that computes otherwise, or lacks a key.
+        UserError: it is not a BERT, or one that computes differently, or it lacks a key.
     """
     for key, value in (
         ("model_type", "bert"),
@@ -99,8 +114,8 @@ def bert(config: Mapping[str, Any], place: str) -> Architecture:
         ("position_embedding_type", "absolute"),
     ):
         if config.get(key, value) != value:
-            raise UserError(f"{place} has {key} {config[key]!r}; the BERT here has {value!r}")
-    c = fields(BertConfig, config, place)
+            raise UserError(f"{path} has {key} {config[key]!r}; this BERT needs {value!r}")
+    c = read_fields(BertConfig, config, path)
     modules = {
         "words": "embeddings.word_embeddings",
         "positions": "embeddings.position_embeddings",
@@ -126,4 +141,10 @@ def bert(config: Mapping[str, Any], place: str) -> Architecture:
             weight = "scale" if theirs.endswith("LayerNorm") else "kernel"
             names[f"{ours}/{weight}"] = (f"{theirs}.weight",)
             names[f"{ours}/bias"] = (f"{theirs}.bias",)
-    return Architecture(Bert(c), names, c.vocab_size, c.hidden_size, c.max_position_embeddings)
+    return Architecture(
+        module=Bert(config=c),
+        weight_names=names,
+        vocab_size=c.vocab_size,
+        dim=c.hidden_size,
+        max_length=c.max_position_embeddings,
+    )

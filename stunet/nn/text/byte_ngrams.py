@@ -1,4 +1,4 @@
-"""Token states of words from their bytes: no download, no training, no network."""
+"""A text encoder that hashes the bytes of words: no download, no training, no network."""
 
 import functools
 import re
@@ -7,33 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
+# Token states and their mask, which is True on tokens and False on padding.
 Encoded = tuple[Float32[np.ndarray, "n l d"], Bool[np.ndarray, "n l"]]
 
-# What one encoder may keep of captions it has met. Captions of procedural data and of one epoch
-# repeat; those of a large data set are written to its records once.
+# Bytes of states that one encoder may cache. Procedural data and later epochs repeat captions. For
+# a large data set, `stunet prepare` writes the states to its records once.
 _CACHE_BYTES = 64 * 2**20
-_LONGEST_NGRAM = 4
-_ROW_BITS = 13
-# Of the position, beside words of unit RMS: enough to tell the order of words, too little to make
-# all captions alike.
+_LONGEST_NGRAM = 4  # bytes
+_ROW_BITS = 13  # the table of signs has 2^13 rows
+# Amplitude of the position code, beside words of unit RMS. It is enough to tell the order of words,
+# and too little to make all captions alike.
 _POSITION_SCALE = 0.25
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class BytesEncoder:
-    """Encodes a caption word by word, from the words' bytes; needs no download and no training.
+    """Encodes a caption word by word, from the bytes of each word.
 
-    A token is one word or punctuation mark of the lower-cased caption. Its state is the sum of
-    fixed pseudo-random signs, one vector for each n-gram of 1 to 4 of its UTF-8 bytes, scaled to
-    unit RMS, plus a small sinusoidal position. Different words are nearly orthogonal directions,
-    words of one stem alike, and every word weighs the same in a mean over tokens, a digit as much
-    as a long verb. The same caption gives the same bits on every machine, and checkpoints rely on
-    it.
+    A token is one word or punctuation mark of the lower-cased caption. Each n-gram of 1 to 4 of its
+    UTF-8 bytes has a vector of fixed pseudo-random signs. The token's state is the sum of these
+    vectors, scaled to unit RMS, plus a small sinusoidal position code.
+
+    Different words are nearly orthogonal directions, and words of one stem are alike. In a mean
+    over tokens every word has the same weight, a digit as much as a long verb. The same caption
+    gives the same bits on every machine. Checkpoints rely on that.
 
     Attributes:
-      max_length: tokens in a caption (l).
-      dim: size of a token's state (d).
-      fingerprint: empty, for there are no weights that could be others.
+        max_length: tokens in each caption (l).
+        dim: features of each token state (d).
+        fingerprint: empty, because there are no weights that could differ.
     """
 
     fingerprint = ""
@@ -49,12 +51,18 @@ class BytesEncoder:
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
 
-        Words beyond `max_length` are cut off. An empty caption has no token at all, which is what
-        stands for "no text" in guidance.
+        Words beyond `max_length` are cut off. An empty caption has no token at all, which stands
+        for "no text" in guidance.
+
+        Args:
+            captions: list of captions.
 
         Returns:
-          States [n, max_length, dim], zero where there is no token, and the mask, True where there
-          is one.
+            States [n, max_length, dim], zero on padding, and the mask [n, max_length], True on
+            tokens and False on padding.
+
+        Raises:
+            TypeError: `captions` is a single string.
         """
         if isinstance(captions, str):
             raise TypeError("an encoder takes a list of captions, not one string")
@@ -67,13 +75,13 @@ class BytesEncoder:
         return states, mask
 
     def _encode_caption(self, caption: str) -> np.ndarray:
-        """float32 [words, dim]: the states of the caption's tokens, without padding."""
+        """Returns the states of a caption's tokens, float32 [words, dim], without padding."""
         words = _WORD.findall(caption.lower())[: self.max_length]
         states = np.empty((len(words), self.dim), np.float32)
         for i, word in enumerate(words):
             ngrams = _ngrams(word.encode("utf-8", errors="replace"))
             rows = _mix(ngrams) >> np.uint64(64 - _ROW_BITS)
-            # Whole numbers until here: the same on every machine, in whatever order they add up.
+            # A sum of integers is the same on every machine, whatever the order of the terms.
             signs = self._features[rows].sum(0, dtype=np.int64)
             rms = np.sqrt(np.dot(signs, signs) / self.dim)
             states[i] = signs / max(rms, 1.0) + self._positions[i]
@@ -81,7 +89,10 @@ class BytesEncoder:
 
 
 def _ngrams(word: bytes) -> np.ndarray:
-    """uint64 [count]: a code for each n-gram of the word, whose ends are n-grams' bytes too."""
+    """Returns a code for each n-gram of a word, uint64 [count].
+
+    The bytes 2 and 3 mark the word's start and end, and take part in its n-grams.
+    """
     padded = np.frombuffer(b"\x02" + word + b"\x03", np.uint8).astype(np.uint64)
     codes, code = [], np.zeros(len(padded), np.uint64)
     for n in range(1, min(_LONGEST_NGRAM, len(padded)) + 1):
@@ -91,7 +102,7 @@ def _ngrams(word: bytes) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function: a well mixed permutation of uint64."""
+    """Hashes each uint64 by the output function of SplitMix64, which is a permutation."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -99,7 +110,10 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def _random_signs(rows: int, dim: int) -> np.ndarray:
-    """int8 [rows, dim] of -1 and 1; a wider table begins with the columns of a narrower one."""
+    """Returns a table of -1 and 1, int8 [rows, dim].
+
+    A wider table begins with the columns of a narrower one.
+    """
     words = -(-dim // 64)
     counters = np.arange(words, dtype=np.uint64) << np.uint64(32)
     mixed = _mix(counters + np.arange(rows, dtype=np.uint64)[:, None])
@@ -108,10 +122,13 @@ def _random_signs(rows: int, dim: int) -> np.ndarray:
 
 
 def _positions(length: int, dim: int) -> np.ndarray:
-    """float64 [length, dim]: sines and cosines with periods of 4 to 1,024 tokens."""
+    """Returns the position code, float64 [length, dim].
+
+    It consists of sines and cosines with periods of 4 to 1,024 tokens.
+    """
     half = -(-dim // 2)
     period = 4 * 256 ** (np.arange(half) / half)
     phase = 2 * np.pi * np.arange(length)[:, None] / period
     waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)[:, :dim]
-    # Rounded, since sines may differ in their last bits between machines.
+    # Rounded, because sines may differ in their last bits between machines.
     return np.round(waves * _POSITION_SCALE, 3)

@@ -1,4 +1,4 @@
-"""A text encoder's weights, as transformers' `save_pretrained` wrote them."""
+"""Reads the weights of a text encoder from a checkpoint in the format of Hugging Face."""
 
 import dataclasses
 import hashlib
@@ -22,66 +22,78 @@ _STEM = "model"
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A transformer, and where its weights are in a checkpoint.
+    """A transformer, and the names of its weights in a checkpoint.
 
     Attributes:
-        module: of (ids, mask), both `[b, l]`, to states `[b, l, d]`.
-        names: by each of its weights, as `layer/weight`, the names that PyTorch may have for it.
-        vocab_size: token ids are below.
-        dim: features of a state (d).
-        max_length: the longest l, or None.
+        module: module from (ids, mask), both `[b, l]`, to states `[b, l, d]`.
+        weight_names: for each weight of the module, written `layer/weight`, the names that it may
+            have in PyTorch.
+        vocab_size: number of token ids; all ids are below it.
+        dim: features of each token state (d).
+        max_length: the largest l that the module takes; None for any.
     """
 
     module: nn.Module
-    names: Mapping[str, tuple[str, ...]]
+    weight_names: Mapping[str, tuple[str, ...]]
     vocab_size: int
     dim: int
     max_length: int | None
 
 
-def fields(cls: type[Fields], config: Mapping[str, Any], place: str) -> Fields:
-    """The dataclass `cls` with the keys of a config.json that it knows.
+def read_fields(cls: type[Fields], config: Mapping[str, Any], path: str) -> Fields:
+    """Fills the dataclass `cls` from the keys of a config.json that it has fields for.
+
+    Args:
+        cls: a dataclass of numbers.
+        config: content of the file.
+        path: path of the file, for errors.
 
     Raises:
-        UserError: one that has no default is missing, or one is no number.
+        UserError: a key without a default is missing, or a value is not a number.
     """
     known = {f.name: f for f in dataclasses.fields(cls)}
     values = {key: config[key] for key in known if key in config}
     for key, field in known.items():
         if key not in values and field.default is dataclasses.MISSING:
-            raise UserError(f"{place} has no {key!r}, which the encoder's shape depends on")
+            raise UserError(f"{path} has no {key!r}, which the encoder's shape depends on")
         if not isinstance(values.get(key, 0), (int, float)):
-            raise UserError(f"{place} has {key!r} {values[key]!r}; it must be a number")
+            raise UserError(f"{path} has {key!r} {values[key]!r}; it must be a number")
     return cls(**values)
 
 
 class Checkpoint:
-    """The weights of an architecture in a directory; none is read until it is asked for."""
+    """The weights of an architecture in a directory, which are read on demand."""
 
     def __init__(self, directory: Path, architecture: Architecture):
-        """
+        """Finds the file of each weight.
+
+        Args:
+            directory: directory of the checkpoint.
+            architecture: the transformer.
+
         Raises:
-            UserError: no safetensors there, or not these weights.
+            UserError: the directory has no safetensors files, or they lack a weight.
         """
         self._architecture = architecture
         files = tensorfiles.locate(directory, _STEM)
-        self._found: dict[str, tuple[Path, str]] = {}
-        for weight, names in architecture.names.items():
+        # For each weight, its file and its name there.
+        self._stored: dict[str, tuple[Path, str]] = {}
+        for weight, names in architecture.weight_names.items():
             name = next((n for n in names if n in files), None)
             if name is None:
                 raise UserError(
                     f"{directory} has no weight {names[0]!r}, which its config.json asks for"
                 )
-            self._found[weight] = files[name], name
+            self._stored[weight] = files[name], name
 
     def fingerprint(self, *others: Path) -> str:
-        """Sixteen hexadecimal digits that stand for the weights and the files `others`: equal for
-        copies elsewhere and for other shards, and different after any training.
+        """Returns a digest of the weights and of the files `others`, as 16 hexadecimal digits.
 
-        Of each matrix the first row is taken, so that this needs no reading of gigabytes.
+        It is equal for copies elsewhere and for other divisions into shards, and different after
+        any training. Only the first row of each matrix is read, not gigabytes.
         """
         digest = hashlib.sha256()
-        for weight, stored in sorted(self._found.items()):
+        for weight, stored in sorted(self._stored.items()):
             with tensorfiles.tensor(*stored) as tensor:
                 shape = tensor.get_shape()
                 part = np.ascontiguousarray(tensor[:1] if len(shape) > 1 else tensor[:])
@@ -92,25 +104,26 @@ class Checkpoint:
         return digest.hexdigest()[:16]
 
     def read(self) -> dict[str, Any]:
-        """The module's parameters, in the dtypes of the files.
+        """Returns the module's parameters, in the dtypes of the files.
 
         Raises:
-            UserError: a weight of another shape than config.json says, a damaged file.
+            UserError: a weight does not have the shape that config.json implies, or a file is
+                damaged.
         """
         ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
         mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
         shapes = jax.eval_shape(self._architecture.module.init, jax.random.key(0), ids, mask)
-        wanted = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
+        expected = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
         params = {}
-        for weight, stored in self._found.items():
+        for weight, stored in self._stored.items():
             with tensorfiles.tensor(*stored) as tensor:
                 value = tensor[:]
-            # PyTorch's linear layers multiply by the transpose.
+            # The matrices of PyTorch's linear layers are stored transposed.
             value = value.T if weight.endswith("kernel") else value
-            if value.shape != wanted[weight].shape:
+            if value.shape != expected[weight].shape:
                 raise UserError(
                     f"{stored[1]!r} in {stored[0]} has the shape {value.shape} where config.json "
-                    f"says {wanted[weight].shape}; the file belongs to another checkpoint"
+                    f"says {expected[weight].shape}; the file belongs to another checkpoint"
                 )
             params[weight] = value
         return {"params": flax.traverse_util.unflatten_dict(params, sep="/")}

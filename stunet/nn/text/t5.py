@@ -1,10 +1,10 @@
 """The encoder of T5-v1.1, whose token states Imagen and DeepFloyd IF attend to.
 
-T5 is Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
-Transformer" (arXiv 1910.10683): layers normalise their input by its root mean square alone, no
-layer has a bias, attention scores are not scaled, and position is a learnt bias of the scores for
-each bucket of distances, which the first layer holds for all. v1.1 has gated GELUs (arXiv
-2002.05202).
+T5 is the transformer of Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
+Text-to-Text Transformer" (arXiv 1910.10683). It differs from others in four ways. Layers normalise
+their input by its root mean square alone. No layer has a bias. Attention scores are not scaled.
+Position is a learned bias of the scores for each bucket of distances, the same in all layers; in
+checkpoints the first layer holds it. Version 1.1 has gated GELUs (arXiv 2002.05202).
 """
 
 import dataclasses
@@ -18,13 +18,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from stunet.errors import UserError
-from stunet.nn.text.checkpoint import Architecture, fields
+from stunet.nn.text.checkpoint import Architecture, read_fields
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """The keys of a checkpoint's config.json that say how its encoder computes, by their names
-    there."""
+    """The keys of a checkpoint's config.json that determine the encoder's computation."""
 
     vocab_size: int
     d_model: int
@@ -38,20 +37,28 @@ class T5Config:
 
 
 class T5Encoder(nn.Module):
-    """Token ids -> states of `d_model` features, in float32."""
+    """Encodes token ids as states of `d_model` features, in float32.
+
+    Attributes:
+        config: sizes of the network.
+    """
 
     config: T5Config
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """
+        """Returns the state of each token.
+
         Args:
-            ids: in 0..vocab_size - 1.
-            mask: True where there is a token. No token attends to others; what stands in their
-                place is without meaning.
+            ids: token ids in 0..vocab_size - 1.
+            mask: True on tokens, False on padding. No token attends to padding, and the states of
+                padding mean nothing.
         """
         c, length = self.config, ids.shape[1]
-        x = nn.Embed(c.vocab_size, c.d_model, dtype=jnp.float32, name="shared")(ids)
+        embed = nn.Embed(
+            num_embeddings=c.vocab_size, features=c.d_model, dtype=jnp.float32, name="shared"
+        )
+        x = embed(ids)
         position = np.arange(length)
         buckets = relative_position_bucket(
             position[None] - position[:, None],
@@ -59,20 +66,28 @@ class T5Encoder(nn.Module):
             c.relative_attention_max_distance,
         )
         table = nn.Embed(
-            c.relative_attention_num_buckets,
-            c.num_heads,
+            num_embeddings=c.relative_attention_num_buckets,
+            features=c.num_heads,
             dtype=jnp.float32,
             name="relative_attention_bias",
         )
         bias = table(jnp.asarray(buckets)).transpose(2, 0, 1)
         bias = jnp.where(mask[:, None, None, :], bias, jnp.finfo(jnp.float32).min)
         for i in range(c.num_layers):
-            x = _Block(c, name=f"block_{i}")(x, bias)
-        return nn.RMSNorm(c.layer_norm_epsilon, dtype=jnp.float32, name="final_norm")(x)
+            x = _Block(config=c, name=f"block_{i}")(x, bias)
+        return _rms_norm(c, "final_norm")(x)
+
+
+def _rms_norm(config: T5Config, name: str) -> nn.RMSNorm:
+    return nn.RMSNorm(epsilon=config.layer_norm_epsilon, dtype=jnp.float32, name=name)
 
 
 class _Block(nn.Module):
-    """Self-attention, then the gated feed-forward layer, each added to its input."""
+    """One block: self-attention, then a gated feed-forward network, each added to its input.
+
+    Attributes:
+        config: sizes of the network.
+    """
 
     config: T5Config
 
@@ -81,18 +96,18 @@ class _Block(nn.Module):
         c = self.config
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, use_bias=False, dtype=jnp.float32, name=name)
+            return nn.Dense(features=features, use_bias=False, dtype=jnp.float32, name=name)
 
-        h = nn.RMSNorm(c.layer_norm_epsilon, dtype=jnp.float32, name="attention_norm")(x)
+        h = _rms_norm(c, "attention_norm")(x)
         q, k, v = (
             dense(c.num_heads * c.d_kv, name)(h).reshape(*h.shape[:-1], c.num_heads, c.d_kv)
             for name in ("q", "k", "v")
         )
-        # Not divided by the root of d_kv: T5 is initialised and trained without.
+        # The scores are not divided by the root of d_kv: T5 is initialised and trained without it.
         weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) + bias)
         attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
         x += dense(c.d_model, "o")(attended.reshape(*h.shape[:-1], -1))
-        h = nn.RMSNorm(c.layer_norm_epsilon, dtype=jnp.float32, name="feed_forward_norm")(x)
+        h = _rms_norm(c, "feed_forward_norm")(x)
         gate = nn.gelu(dense(c.d_ff, "wi_0")(h), approximate=True)
         return x + dense(c.d_model, "wo")(gate * dense(c.d_ff, "wi_1")(h))
 
@@ -100,41 +115,47 @@ class _Block(nn.Module):
 def relative_position_bucket(
     distance: Int[np.ndarray, "..."], buckets: int, max_distance: int
 ) -> Int[np.ndarray, "..."]:
-    """The bucket of a distance in tokens, from the query to the key (section 2.1 of the paper).
+    """Returns the bucket of each distance (section 2.1 of arXiv 1910.10683).
 
-    The upper half of the buckets is for keys to the right. Of each half, the first half is for one
-    distance each; the rest grow logarithmically up to `max_distance`, beyond which all are alike.
+    The lower half of the buckets is for keys to the left of the query, the upper half for keys to
+    the right. In each half, the first half of the buckets holds one distance each. The ranges of
+    the rest grow logarithmically up to `max_distance`; the last one holds all larger distances too.
+
+    Args:
+        distance: position of the key minus that of the query, in tokens.
+        buckets: number of buckets.
+        max_distance: distance in tokens from which all distances share a bucket.
     """
     half = buckets // 2
     exact = half // 2
     right = np.where(distance > 0, half, 0)
     distance = np.abs(distance)
-    # In float32, as the checkpoints were trained: rounding decides at whole powers.
+    # In float32, as in the training of the checkpoints: at whole powers, rounding decides.
     ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
     scaled = ratio / np.float32(np.log(max_distance / exact)) * np.float32(half - exact)
     far = np.minimum(exact + scaled.astype(np.int64), half - 1)
     return (right + np.where(distance < exact, distance, far)).astype(np.int32)
 
 
-def t5(config: Mapping[str, Any], place: str) -> Architecture:
-    """What a checkpoint's config.json describes.
+def t5(config: Mapping[str, Any], path: str) -> Architecture:
+    """Returns the architecture that a checkpoint's config.json describes.
 
     Args:
-        config: what the file holds.
-        place: its path, for errors.
+        config: content of the file.
+        path: path of the file, for errors.
 
     Raises:
-        UserError: it is no T5-v1.1, or lacks a key.
+        UserError: it is not a T5-v1.1, or it lacks a key.
     """
     found = config.get("model_type"), config.get("feed_forward_proj")
     if found != ("t5", "gated-gelu"):
         raise UserError(
-            f"{place} has model_type {found[0]!r} and feed_forward_proj {found[1]!r}; a T5-v1.1 "
+            f"{path} has model_type {found[0]!r} and feed_forward_proj {found[1]!r}; a T5-v1.1 "
             "checkpoint has 't5' and 'gated-gelu'"
         )
-    c = fields(T5Config, config, place)
+    c = read_fields(T5Config, config, path)
     names = {
-        # Tied, and stored under either name.
+        # One weight, which a checkpoint may hold under either name.
         "shared/embedding": ("shared.weight", "encoder.embed_tokens.weight"),
         "relative_attention_bias/embedding": (
             "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
@@ -153,4 +174,10 @@ def t5(config: Mapping[str, Any], place: str) -> Architecture:
             names[f"{ours}/{name}/kernel"] = (f"{attention}.SelfAttention.{name}.weight",)
         for name in ("wi_0", "wi_1", "wo"):
             names[f"{ours}/{name}/kernel"] = (f"{mlp}.DenseReluDense.{name}.weight",)
-    return Architecture(T5Encoder(c), names, c.vocab_size, c.d_model, None)
+    return Architecture(
+        module=T5Encoder(config=c),
+        weight_names=names,
+        vocab_size=c.vocab_size,
+        dim=c.d_model,
+        max_length=None,
+    )

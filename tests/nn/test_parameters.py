@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tiny
 
-from stunet.nn import names
-from stunet.nn.stunet import stack_layers
+from stunet.nn import parameters
+from stunet.nn.parameters import stack_layers
 from stunet.parallel import mesh as meshes
 from stunet.train.state import abstract_state
 
@@ -28,7 +28,7 @@ def params():
 def test_scanned_layers_have_the_names_and_values_of_layers_by_themselves(params):
     stacked = jax.tree.map(np.asarray, stack_layers(params))
     assert len(jax.tree.leaves(stacked)) < len(jax.tree.leaves(params))
-    expected, found = names.flatten(params), names.flatten(stacked)
+    expected, found = parameters.flatten(params), parameters.flatten(stacked)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
@@ -38,15 +38,15 @@ def test_scanned_layers_have_the_names_and_values_of_layers_by_themselves(params
 def test_names_lead_back_to_the_parameters(params, scan_layers):
     like = abstract(scan_layers=scan_layers)
     tree = jax.tree.map(np.asarray, stack_layers(params) if scan_layers else params)
-    named = names.flatten(tree)
-    assert names.shapes(like) == {name: leaf.shape for name, leaf in named.items()}
-    back = names.unflatten(named, like)
+    named = parameters.flatten(tree)
+    assert parameters.shapes(like) == {name: leaf.shape for name, leaf in named.items()}
+    back = parameters.unflatten(named, like)
     assert jax.tree.structure(back) == jax.tree.structure(like)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), back, tree)
 
 
 def test_names_that_files_rely_on():
-    found = names.shapes(abstract())
+    found = parameters.shapes(abstract())
     expected = {
         "conv_in.kernel": (1, 3, 3, 4, 8),
         "down_0_layer_2.resnet.conv1.kernel": (1, 3, 3, 8, 8),

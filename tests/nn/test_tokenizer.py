@@ -3,7 +3,7 @@
 import pytest
 
 from stunet.errors import UserError
-from stunet.nn.text import tokens
+from stunet.nn.text import tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
@@ -36,21 +36,21 @@ def spiece(tmp_path_factory):
 
 
 def test_ids_are_those_of_sentencepiece(spiece):
-    file = tokens.find(spiece / "text_encoder")
+    file = tokenizer.find(spiece / "text_encoder")
     assert file == spiece / "tokenizer" / "spiece.model"
-    tokenizer = tokens.load(file, 64, 40)
+    loaded = tokenizer.load(file, 64, 40)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(file))
     for caption in CAPTIONS:
-        assert tokenizer.encode(caption).ids == [*reference.encode(caption), 1]
-    assert tokens.load(file, 4, 40).encode(CAPTIONS[0]).ids[-1] == 1
+        assert loaded.encode(caption).ids == [*reference.encode(caption), 1]
+    assert tokenizer.load(file, 4, 40).encode(CAPTIONS[0]).ids[-1] == 1
 
 
 def test_other_files_are_refused(spiece, tmp_path):
     (tmp_path / "spiece.model").write_bytes(b"\xff" * 20)
-    with pytest.raises(UserError, match="is damaged: no SentencePiece model"):
-        tokens.load(tokens.find(tmp_path), 8, 40)
+    with pytest.raises(UserError, match="is damaged: it is no SentencePiece model"):
+        tokenizer.load(tokenizer.find(tmp_path), 8, 40)
     (tmp_path / "spiece.model").write_bytes(b"")
     with pytest.raises(UserError, match="no unigram model with the token </s>"):
-        tokens.load(tokens.find(tmp_path), 8, 40)
+        tokenizer.load(tokenizer.find(tmp_path), 8, 40)
     with pytest.raises(UserError, match="token ids up to 39 and the checkpoint 32 tokens"):
-        tokens.load(spiece / "tokenizer" / "spiece.model", 8, 32)
+        tokenizer.load(spiece / "tokenizer" / "spiece.model", 8, 32)

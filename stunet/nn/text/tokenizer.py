@@ -1,4 +1,4 @@
-"""Captions to token ids, as a checkpoint's tokenizer.json or spiece.model says."""
+"""Loads the tokenizer of a checkpoint from its tokenizer.json or spiece.model."""
 
 from pathlib import Path
 
@@ -8,15 +8,18 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from stunet.errors import UserError
 
-_UNIGRAM, _UNKNOWN = 1, 2  # A model's and a piece's type in SentencePiece's files.
+# Enum values in the files of SentencePiece: the type of a unigram model, and of the unknown piece.
+_UNIGRAM, _UNKNOWN = 1, 2
 
 
 def find(directory: Path) -> Path:
-    """The tokenizer's file: in `directory`, or in `tokenizer` beside it, as in the pipelines of
+    """Returns the file of the tokenizer.
+
+    It is in `directory`, or in a directory `tokenizer` beside that, as in the pipelines of
     diffusers.
 
     Raises:
-        UserError: there is none.
+        UserError: neither directory has a tokenizer.
     """
     for place in (directory, directory.absolute().parent / "tokenizer"):
         for name in ("tokenizer.json", "spiece.model"):
@@ -28,16 +31,18 @@ def find(directory: Path) -> Path:
 
 
 def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
-    """A tokenizer that cuts captions to `max_length` tokens, special ones included, and adds no
-    padding, whatever the file says of both.
+    """Loads a tokenizer that cuts captions to `max_length` tokens and adds no padding.
+
+    It does so whatever the file says about truncation and padding.
 
     Args:
-        file: of `find`.
-        max_length: must leave room for a token beside the special ones.
-        vocab_size: of the model that takes the ids.
+        file: the tokenizer's file (`find`).
+        max_length: largest number of tokens in each caption, special tokens included; must leave
+            room for at least one other token.
+        vocab_size: number of token ids that the model knows.
 
     Raises:
-        UserError: a damaged file or one of another model, or a `max_length` that is too small.
+        UserError: the file is damaged or belongs to another model, or `max_length` is too small.
     """
     tokenizer = _from_sentencepiece(file) if file.suffix == ".model" else _from_json(file)
     special = tokenizer.num_special_tokens_to_add(False)
@@ -60,27 +65,31 @@ def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
 def _from_json(file: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # `tokenizers` raises nothing more special.
-        raise UserError(f"{file} is damaged, or of a newer tokenizers ({error})") from error
+    except Exception as error:  # `tokenizers` raises no narrower class.
+        raise UserError(
+            f"{file} is damaged, or written by a newer version of tokenizers ({error})"
+        ) from error
 
 
 def _from_sentencepiece(file: Path) -> Tokenizer:
-    """A SentencePiece unigram model, as T5 has it, with `</s>` after each caption."""
+    """Reads a SentencePiece unigram model, such as T5's; each caption ends with `</s>`."""
     model = _model_class()()
     try:
         model.ParseFromString(file.read_bytes())
     except DecodeError as error:
-        raise UserError(f"{file} is damaged: no SentencePiece model ({error})") from error
+        raise UserError(f"{file} is damaged: it is no SentencePiece model ({error})") from error
     pieces = [(p.piece, p.score) for p in model.pieces]
     unknown = [i for i, p in enumerate(model.pieces) if p.type == _UNKNOWN]
     ends = [i for i, p in enumerate(model.pieces) if p.piece == "</s>"]
     if model.trainer_spec.model_type not in (0, _UNIGRAM) or not (unknown and ends):
-        raise UserError(f"{file} is no unigram model with the token </s>, as T5's is")
+        raise UserError(
+            f"{file} is no unigram model with the token </s>; the spiece.model of a T5 is one"
+        )
     tokenizer = Tokenizer(models.Unigram(pieces, unknown[0], byte_fallback=False))
     if model.normalizer_spec.precompiled_charsmap:
         charsmap = model.normalizer_spec.precompiled_charsmap
         tokenizer.normalizer = normalizers.Precompiled(charsmap)
-    # SentencePiece drops spaces at the ends and repeated ones, and begins a text with one.
+    # SentencePiece drops repeated spaces and those at both ends, then puts one before the text.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
@@ -91,24 +100,26 @@ def _from_sentencepiece(file: Path) -> Tokenizer:
 
 
 def _model_class():
-    """The parts of sentencepiece_model.proto that are needed here, as a protobuf class.
+    """Returns a protobuf class with the needed parts of sentencepiece_model.proto.
 
-    Made by hand, for `tokenizers` reads no such file and the package sentencepiece would be one
-    more to install for 40 lines. Enums are read as the integers that they are on the wire.
+    The class is made by hand because `tokenizers` cannot read such files, and the package
+    sentencepiece would be one more dependency for 40 lines. Enums are declared as integers, which
+    is how they are stored.
     """
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="spiece.proto", package="stunet.spiece")
 
-    def message(name: str, *parts) -> None:
-        described = file.message_type.add(name=name)
-        for part_name, number, kind, *of in parts:
-            repeated = part_name == "pieces"
-            described.field.add(
-                name=part_name,
+    def message(name: str, *fields) -> None:
+        """Declares a message type. Fields are (name, number, type[, name of the message type])."""
+        declared = file.message_type.add(name=name)
+        for field_name, number, field_type, *message_type in fields:
+            repeated = field_name == "pieces"
+            declared.field.add(
+                name=field_name,
                 number=number,
-                type=kind,
+                type=field_type,
                 label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-                type_name=f".stunet.spiece.{of[0]}" if of else None,
+                type_name=f".stunet.spiece.{message_type[0]}" if message_type else None,
             )
 
     message("Normalizer", ("precompiled_charsmap", 2, field.TYPE_BYTES))

@@ -1,0 +1,170 @@
+"""Measures sets of clips batch by batch, and reuses batches that the cache holds already."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stunet.data.sources import Source
+from stunet.evaluate.cache import MeasurementCache
+from stunet.evaluate.comparison import Comparison
+from stunet.evaluate.generator import Generator, OnStep
+from stunet.evaluate.groups import METRIC_GROUPS, Arrays
+from stunet.evaluate.scene import Scene, scene_of
+
+# Arrays of a set of clips, by the name of the metric group.
+Measurements = Mapping[str, Arrays]
+Measure = Callable[[np.ndarray, Scene, Sequence[int]], Arrays]
+# Called with the name of a set, the number of clips measured so far, and the number of all.
+OnClips = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Measures generated and real clips in the same way.
+
+    Attributes:
+        generator: makes the clips to be judged.
+        comparison: captions to generate clips for, and real clips to compare with.
+        borders: first frame of each window after the first.
+        cache: store of the measurements of each batch.
+        batch_size: clips in each batch.
+    """
+
+    generator: Generator
+    comparison: Comparison
+    borders: tuple[int, ...]
+    cache: MeasurementCache
+    batch_size: int
+
+    def measure_generated(
+        self, groups: Sequence[str], on_step: OnStep
+    ) -> tuple[Measurements, np.ndarray]:
+        """Generates and measures one clip for each caption.
+
+        Args:
+            groups: names in `METRIC_GROUPS`.
+            on_step: called with the finished sampling steps and the steps of all batches.
+
+        Returns:
+            The measurements, and the first `sample.num` clips to show.
+        """
+        comparison, generator = self.comparison, self.generator
+        num_shown, measured = generator.config.sample.num, []
+        batches = list(_batches(len(comparison.captions), self.batch_size))
+        for number, (rows, padded_rows) in enumerate(batches):
+            captions, real, scene = [comparison.captions[i] for i in padded_rows], None, Scene()
+            if comparison.real is not None:
+                scene = self._scene(comparison.real, [comparison.chosen[i] for i in rows])
+                if generator.given:
+                    real = read_clips(comparison.real, [comparison.chosen[i] for i in padded_rows])
+
+            def generate(number=number, rows=rows, captions=captions, real=real):
+                def count_steps(step, steps):
+                    on_step(number * steps + step, len(batches) * steps)
+
+                return generator.make(rows.start, captions, real, count_steps)[: len(rows)]
+
+            measures = {name: METRIC_GROUPS[name].measure for name in groups}
+            # Clips to show are stored like measurements, since a stored batch is not sampled again.
+            measures["clips"] = lambda clips, *_, first=rows.start: {
+                "clips": clips[: max(0, num_shown - first)]
+            }
+            key = [generator.identity, rows.start, captions, real]
+            measured.append(self._measure_batch("generated", measures, key, scene, generate))
+        joined = _join(measured)
+        return joined, joined.pop("clips")["clips"]
+
+    def measure_source(
+        self,
+        name: str,
+        source: Source,
+        count: int,
+        groups: Sequence[str],
+        on_clips: OnClips,
+        transform: Callable[[np.ndarray, int], np.ndarray] = lambda clip, index: clip,
+    ) -> Measurements:
+        """Measures the first `count` clips of a source.
+
+        Args:
+            name: name of the set of clips.
+            source: source of the clips.
+            count: number of clips.
+            groups: names in `METRIC_GROUPS`.
+            on_clips: called with the name, the clips measured so far, and `count`.
+            transform: maps a clip and its number to the clip that is measured.
+        """
+        measures = {group: METRIC_GROUPS[group].measure for group in groups}
+        measured = []
+        for rows, _ in _batches(count, self.batch_size):
+            clips = read_clips(source, rows)[:, : self.comparison.frames]
+            clips = np.stack([transform(clip, i) for clip, i in zip(clips, rows, strict=True)])
+            scene = self._scene(source, rows)
+            batch = self._measure_batch(name, measures, [clips], scene, lambda clips=clips: clips)
+            measured.append(batch)
+            on_clips(name, rows.stop, count)
+        return _join(measured)
+
+    def _scene(self, source: Source, indices: Sequence[int]) -> Scene:
+        # Captions or keyframes give the network the direction of motion.
+        given = bool(self.generator.given) or self.generator.config.model.text_features > 0
+        return scene_of(source, indices, with_truth=given).cut(self.comparison.frames)
+
+    def _measure_batch(
+        self,
+        set_name: str,
+        measures: Mapping[str, Measure],
+        key: Sequence[Any],
+        scene: Scene,
+        make_clips: Callable[[], np.ndarray],
+    ) -> dict[str, Arrays]:
+        """Returns the measurements of one batch, and makes the clips only if some are missing.
+
+        Args:
+            set_name: name of the set of clips.
+            measures: functions that measure clips, by name.
+            key: JSON values and arrays that determine the clips.
+            scene: what is known about the clips.
+            make_clips: returns the clips.
+        """
+        frames = self.comparison.frames
+        description = [*key, scene.as_json(), list(self.borders), frames]
+        measured = {name: self.cache.read(f"{set_name}-{name}", *description) for name in measures}
+        missing = [name for name, arrays in measured.items() if arrays is None]
+        if missing:
+            clips = make_clips()[:, :frames]
+            for name in missing:
+                measured[name] = measures[name](clips, scene, self.borders)
+                self.cache.write(measured[name], f"{set_name}-{name}", *description)
+        return measured
+
+
+def shuffle_frames(clip: np.ndarray, index: int) -> np.ndarray:
+    """Returns a clip with its frames in a random order that depends on its number alone."""
+    return clip[np.random.default_rng(index).permutation(len(clip))]
+
+
+def read_clips(source: Source, indices: Sequence[int]) -> np.ndarray:
+    """Reads clips of a source, in -1..1."""
+    videos = np.stack([source[int(i)]["video"] for i in indices])
+    return videos.astype(np.float32) / 127.5 - 1
+
+
+def _batches(count: int, size: int) -> Iterator[tuple[range, np.ndarray]]:
+    """Yields the rows of each batch, and the same rows repeated up to the size of a full batch.
+
+    Full batches all have the shape that was compiled, the last one too.
+    """
+    size = min(size, count)
+    for first in range(0, count, size):
+        rows = range(first, min(first + size, count))
+        yield rows, np.resize(np.array(rows), size)
+
+
+def _join(batches: Sequence[Measurements]) -> dict[str, Arrays]:
+    """Concatenates the arrays of all batches."""
+    return {
+        group: {name: np.concatenate([b[group][name] for b in batches]) for name in arrays}
+        for group, arrays in batches[0].items()
+    }

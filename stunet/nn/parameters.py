@@ -1,0 +1,113 @@
+"""The tree of a network's parameters: names in files, stacked layers, spatial and temporal parts.
+
+A parameter's path is the tuple of the names of its modules and of itself, such as
+`("down_0_layer_1", "resnet", "conv1", "kernel")`. Its name in files joins the path by dots:
+`down_0_layer_1.resnet.conv1.kernel`.
+
+With `scan_layers`, the equal layers of a level share one array per parameter, stacked along its
+first axis: `down_0_layers` holds layers 1, 2, ... of level 0. Files do not depend on it. There each
+layer has its own array, under the name that it has in a network without `scan_layers`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+_LAYER, _STACK = "_layer_", "_layers"
+
+
+def is_temporal(path: Sequence[str]) -> bool:
+    """Returns True if inflation adds the module or parameter at `path`.
+
+    These are inflation blocks and temporal resizing. All else belongs to the text-to-image network.
+    """
+    return any(name.startswith("temporal") or name.endswith("_resize_time") for name in path)
+
+
+def is_stacked(path: Sequence[str]) -> bool:
+    """Returns True if the parameter at `path` holds several layers, along its first axis."""
+    return path[0].endswith(_STACK)
+
+
+def equal_layers(count: int, has_skips: bool) -> range:
+    """Returns the layers of a level that `scan_layers` stacks; empty if there are fewer than two.
+
+    The first layer of a level has an input of another width than the rest. On the way up so has the
+    last one, which takes the skip connection from before the level.
+
+    Args:
+        count: number of layers.
+        has_skips: True for the layers on the way up.
+    """
+    layers = range(1, count - has_skips)
+    return layers if len(layers) > 1 else range(0)
+
+
+def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts the parameters of a network without `scan_layers` to those of one with it."""
+    stacked = {name: leaf for name, leaf in params.items() if _LAYER not in name}
+    for level in {name.rsplit(_LAYER, 1)[0] for name in params if _LAYER in name}:
+        count = sum(name.startswith(level + _LAYER) for name in params)
+        layers = [params[f"{level}{_LAYER}{i}"] for i in range(count)]
+        equal = equal_layers(count, has_skips=level.startswith("up_"))
+        for i in range(count):
+            if i not in equal:
+                stacked[f"{level}{_LAYER}{i}"] = layers[i]
+        if equal:
+            stacked[level + _STACK] = jax.tree.map(
+                lambda *a: jnp.stack(a), *(layers[i] for i in equal)
+            )
+    return stacked
+
+
+def names(path: Sequence[str], shape: Sequence[int]) -> tuple[str, ...]:
+    """Returns the names in files of the parameter at `path`: one for each layer that it holds.
+
+    Args:
+        path: path of the parameter.
+        shape: shape of the parameter; its first extent is the number of layers if it is stacked.
+    """
+    first, *rest = path
+    if not is_stacked(path):
+        return (".".join(path),)
+    level = first.removesuffix(_STACK)
+    # Layer 0 of a level is never in the stack (`equal_layers`).
+    return tuple(".".join([f"{level}{_LAYER}{1 + i}", *rest]) for i in range(shape[0]))
+
+
+def shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each named array; `params` may be abstract (`jax.eval_shape`)."""
+    return {
+        name: tuple(leaf.shape[1:] if is_stacked(path) else leaf.shape)
+        for path, leaf in flatten_dict(params).items()
+        for name in names(path, leaf.shape)
+    }
+
+
+def flatten(params: Any) -> dict[str, Any]:
+    """Returns a network's arrays by their names in files."""
+    named = {}
+    for path, leaf in flatten_dict(params).items():
+        layers = list(leaf) if is_stacked(path) else [leaf]
+        named |= zip(names(path, leaf.shape), layers, strict=True)
+    return named
+
+
+def unflatten(named: Mapping[str, Any], like: Any) -> Any:
+    """Returns the tree of parameters whose arrays have these names; the inverse of `flatten`.
+
+    Args:
+        named: arrays by name. Names that `like` does not have are ignored.
+        like: a tree of the structure and shapes that are wanted; may be abstract.
+
+    Raises:
+        KeyError: `named` lacks an array of `like`.
+    """
+    params = {}
+    for path, leaf in flatten_dict(like).items():
+        layers = [named[name] for name in names(path, leaf.shape)]
+        params[path] = jnp.stack(layers) if is_stacked(path) else layers[0]
+    return unflatten_dict(params)

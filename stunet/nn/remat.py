@@ -1,0 +1,52 @@
+"""Rematerialisation (gradient checkpointing): what the forward pass stores for the backward pass.
+
+Each block of the network is rematerialised by itself. Its input is always stored. What else the
+policy does not store is computed again in the backward pass: less memory for more time.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from stunet.nn.layers import STATISTICS
+
+
+def _with_statistics(policy: Callable) -> Callable:
+    """Extends a policy that stores activations to the statistics of the group norms over them."""
+    return jax.checkpoint_policies.save_from_both_policies(
+        policy, jax.checkpoint_policies.save_only_these_names(STATISTICS)
+    )
+
+
+def _save_projections(primitive, *_, **params) -> bool:
+    """Stores convolutions and products with a weight, which have no batch dimensions."""
+    if primitive is jax.lax.dot_general_p:
+        _, (batch, _) = params["dimension_numbers"]
+        return not batch
+    return primitive is jax.lax.conv_general_dilated_p
+
+
+# Policies of `jax.checkpoint` by name; "none", for no rematerialisation, is not among them.
+REMAT_POLICIES: dict[str, Callable] = {
+    # Stores nothing.
+    "full": jax.checkpoint_policies.nothing_saveable,
+    # Stores the result of every multiplication with a weight, but not the scores of attention.
+    "projections": _with_statistics(_save_projections),
+    # Stores the result of every matrix product and convolution.
+    "dots": _with_statistics(jax.checkpoint_policies.dots_saveable),
+}
+
+
+def rematerialised(block: Callable, policy: str, prevent_cse: bool = True) -> Callable:
+    """Returns `block` with a backward pass that follows `policy`.
+
+    Args:
+        block: a module's class, or a function whose first argument is a module.
+        policy: a key of `REMAT_POLICIES`, or "none".
+        prevent_cse: keep the compiler from merging the second computation with the first one. Not
+            needed inside `nn.scan`, where it cannot merge them.
+    """
+    if policy == "none":
+        return block
+    return nn.remat(block, policy=REMAT_POLICIES[policy], prevent_cse=prevent_cse)

@@ -1,0 +1,84 @@
+"""Numbers, names and lists as a page writes them."""
+
+import datetime
+import math
+from collections.abc import Sequence
+
+from stunet.evaluate.metrics import METRICS, Metric
+from stunet.report.statistics import Interval
+
+VALIDATION, TRAINING = "validation loss", "training loss"
+_LOSSES = {
+    VALIDATION: Metric(VALIDATION, "the newest mean over held-out clips", format="{:.4g}"),
+    TRAINING: Metric(TRAINING, "the mean over the last tenth of the updates", format="{:.4g}"),
+}
+
+
+def metric(name: str) -> Metric:
+    """Returns how a page names and formats a metric.
+
+    Metrics of nested results, such as "fast / coherent", are looked up by their last part. A metric
+    that no table knows is called by its own name.
+    """
+    prefix, separator, last = name.rpartition(" / ")
+    known = (METRICS | _LOSSES).get(last, Metric(last.replace("_", " "), "", format="{:.4g}"))
+    if not prefix:
+        return known
+    title = f"{prefix}{separator}{known.title}"
+    return Metric(title, known.description, known.unit, known.format, known.better, known.claim)
+
+
+def number(value: float) -> str:
+    """Writes a number in four digits: 0.05, 250, 1.3e12."""
+    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+", "e")
+
+
+def interval(value: Interval, percent: bool = False) -> str:
+    """Writes a mean ± half its interval as HTML, to two digits of the half."""
+    times, unit = (100, "%") if percent else (1, "")
+    mean, half = times * value.mean, times * (value.half or 0.0)
+    if not half:
+        return f"{number(mean)}{unit}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    if digits > 8:
+        return f"{mean:.4g}{unit} <small>± {half:.2g}{unit}</small>"
+    return f"{mean:.{digits}f}{unit} <small>± {half:.{digits}f}{unit}</small>"
+
+
+def is_percent(name: str) -> bool:
+    """Tells whether a metric is written in percent."""
+    return "%" in metric(name).format
+
+
+def flops(value: float) -> str:
+    """Writes operations with a prefix: 1.333e12 is "1.333 TFLOPs"."""
+    power = min(int(math.log10(value)) // 3, 7) if value >= 1 else 0
+    return f"{value / 1000**power:.4g} {' kMGTPEZ'[power].strip()}FLOPs"
+
+
+def days(dates: Sequence[float]) -> str:
+    """Writes the days (UTC) of dates in seconds since 1970: "25 November 2026", or the first and
+    the last of several; "" if there are none."""
+    found = sorted(datetime.datetime.fromtimestamp(d, datetime.UTC).date() for d in dates)
+    ends = dict.fromkeys(f"{day.day} {day:%B %Y}" for day in (*found[:1], *found[-1:]))
+    return " to ".join(ends)
+
+
+def plural(count: int, noun: str) -> str:
+    """Writes a count with its noun: "1 run", "2 runs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def enumerate_words(words: Sequence[str]) -> str:
+    """Joins words as a sentence does: "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def capitalised(text: str) -> str:
+    """Returns the text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def with_article(name: str) -> str:
+    """Puts "the" before the name of an arm, unless it is a setting such as "width = 8"."""
+    return name if "=" in name else f"the {name}"
