@@ -22,8 +22,8 @@ def add_arguments(parser: Parser) -> None:
         type=shared.file_with("get_protocol"),
         metavar="NAME",
         help="prompts and real clips to compare with: a protocol that comes with stunet "
-        "(--protocol help lists them), such as ucf101_zero_shot, or a Python file with get_protocol() "
-        "(default: held-out clips of the run's own data)",
+        "(--protocol help lists them), such as ucf101_zero_shot, or a Python file with "
+        "get_protocol() (default: held-out clips of the run's own data)",
     )
     parser.options.add_argument(
         "--num",
