@@ -27,16 +27,22 @@ ABOUT = """\
 Submits a stunet command, or each member of a sweep, to TPUs or GPUs elsewhere.
 
 With --dry-run it only prints the bash script that it would otherwise run. The
-config and its mesh are checked on this machine before anything is submitted. A
-job that fails or is preempted restarts and continues from its latest checkpoint.
-Each gs:// bucket in the command is mounted in every container. Each host's output
-is kept in launch/ under the working directory"""
+config and its mesh are checked on this machine before anything is submitted.
+A job that fails or is preempted restarts and continues from its latest
+checkpoint. Each gs:// bucket in the command is mounted in every container.
+Each host's output is kept in launch/ under the working directory"""
 
 TARGETS = {"tpu": tpu, "gke": gke, "xpk": xpk, "slurm": slurm}
 
 
 def main(argv: list[str] | None = None) -> int:
-    commands = {
+    """Runs `launch/submit.py TARGET ...`. Returns the exit status."""
+    return run(commands(), PROG, sys.argv[1:] if argv is None else argv)
+
+
+def commands() -> Group:
+    """Returns the table of targets, each a command."""
+    found = {
         name: Command(
             target.SUMMARY,
             functools.partial(add_arguments, target),
@@ -45,8 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         for name, target in TARGETS.items()
     }
-    group = Group(ABOUT, "target", commands, (gke.EXAMPLES[0], slurm.EXAMPLES[0]))
-    return run(group, PROG, sys.argv[1:] if argv is None else argv)
+    return Group(ABOUT, "target", found, (gke.EXAMPLES[0], slurm.EXAMPLES[0]))
 
 
 def add_arguments(target, parser: Parser) -> None:

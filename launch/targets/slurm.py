@@ -8,7 +8,7 @@ from local import at_least
 
 from stunet.commands.parsing import Parser
 
-SUMMARY = "submit a batch job, with a process for each GPU, to a cluster under SLURM"
+SUMMARY = "submit a batch job to SLURM, with a process for each GPU"
 
 EXAMPLES = (
     "launch/submit.py slurm --name base --nodes 8 --gpus 8 "

@@ -9,7 +9,7 @@ from jobs import GCSFUSE_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
 from stunet.commands.parsing import Parser
 
-SUMMARY = "ask Google Cloud for TPU VMs, and run the command on each of their hosts"
+SUMMARY = "run on TPU VMs of Google Cloud, without a cluster"
 
 EXAMPLES = (
     "launch/submit.py tpu --name base --topology v5p-128 --project PROJECT --zone ZONE "
