@@ -17,6 +17,7 @@ from stunet.configs.reading import (
     read,
     resolve,
     same_text_encoder,
+    set_key,
     write,
 )
 from stunet.configs.schema import (
@@ -74,6 +75,7 @@ __all__ = [
     "read",
     "resolve",
     "same_text_encoder",
+    "set_key",
     "start_from",
     "write",
 ]
