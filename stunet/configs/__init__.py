@@ -6,6 +6,7 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
+from stunet.configs.combinations import check_data, check_data_path
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     Experiment,
@@ -63,6 +64,8 @@ __all__ = [
     "Train",
     "Tsr",
     "Upscale",
+    "check_data",
+    "check_data_path",
     "clip_span",
     "default",
     "differences",

@@ -8,6 +8,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from stunet.configs import check_data_path
 from stunet.data.clips import ClipRecords
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.data.synthetic.motions import Motions, Stage
@@ -138,6 +139,7 @@ def make_source(dataset: Dataset, split: str) -> Source:
     Raises:
         UserError: there are no such data, or they have another shape.
     """
+    check_data_path(dataset.source, dataset.options.get("path", ""))
     clip = dataset.clip
     frames = dataset.cut_from or clip.span
     make = choose(SOURCES, dataset.source, "data.source")

@@ -153,6 +153,7 @@ def with_fingerprint(config: Config) -> Config:
     text = config.text
     if text.fingerprint:
         return config
+    configs.check_data(config)
     stored = {}
     if config.data.source == "clips":
         stored = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
