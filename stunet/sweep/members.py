@@ -226,6 +226,7 @@ def _checked(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
         return entry
     try:
         config = configs.override(configs.resolve(_plain(entry.config)), overrides)
+        configs.check_data(config)
     except UserError as error:
         raise UserError(f"member {name!r}: {error}") from error
     return dataclasses.replace(entry, config=config)

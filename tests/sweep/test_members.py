@@ -107,6 +107,10 @@ def test_overrides_are_every_members(tmp_path):
             "member 'chanels=4': unknown key 'modl.chanels'; did you mean 'model.channels'?",
         ),
         (
+            "def get_sweep(): return [Member('a', tiny.config(data=dict(source='clips')))]",
+            "member 'a': data.source is 'clips', and data.path is empty",
+        ),
+        (
             "def get_sweep(): return [Member('a', tiny.config()), Step('s', (), ('b',), 'x')]",
             "step 's' is to run after 'b'",
         ),

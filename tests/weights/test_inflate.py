@@ -42,6 +42,7 @@ UNET = tiny_unet.flags((8, 16), norm_num_groups=2)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Trains on one clip again and again, always with its caption.
 TRAINING = {
+    "data.source": "moving_digits",
     "data.num_clips": 1,
     "train.batch_size": 4,
     "train.steps": 20,
@@ -122,6 +123,23 @@ def trained(inflated, tmp_path_factory):
     first = "--config", inflated / "config.json", f"--config.train.init_from={inflated}"
     assert run("train", *first, "--workdir", workdir, *changes) == 0
     return workdir
+
+
+def test_training_asks_for_data_until_some_is_named(t2i, inflated, tmp_path, capsys):
+    """Nobody who inflates a U-Net wants it trained on moving digits."""
+    data = configs.read(inflated / "config.json").data
+    assert (data.source, data.path) == ("clips", "")
+    train = "train", "--config", inflated / "config.json", "--workdir", tmp_path / "run"
+    assert run(*train) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "data.path is empty; name the directory of the records" in sentence
+    assert not (tmp_path / "run").exists()
+    assert run(*train, f"--config.data.path={tmp_path / 'nowhere'}") == 1
+    assert "nowhere" in capsys.readouterr().err
+    for name, told in (("later", ()), ("now", ["--config.data.path=clips"])):
+        assert inflate(t2i[0], tmp_path / name, *told) == 0
+        assert ("no data is named yet" in capsys.readouterr().out) == (name == "later")
+    assert configs.read(tmp_path / "now" / "config.json").data.path == "clips"
 
 
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
