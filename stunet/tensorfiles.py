@@ -29,7 +29,7 @@ DTYPES: dict[str, np.dtype] = {
 
 
 class Header(NamedTuple):
-    """Type (by its name in the format) and shape of a tensor, which a file tells before it is read."""
+    """Type (by its name in the format) and shape of a tensor, known before it is read."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -67,8 +67,8 @@ def _given_clips(clip: tuple[int | str, ...]) -> tuple[Argument, ...]:
     )
 
 
-# Conditioning -> what programs are given beside the caption. The other kinds need more than one pass
-# over the clip, or more than one network.
+# Conditioning -> what programs are given beside the caption. The other kinds need more than one
+# pass over the clip, or more than one network.
 _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
     "none": lambda clip: (),
     "masks": _given_clips,

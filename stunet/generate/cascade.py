@@ -312,7 +312,7 @@ def split(
 def join(
     filled: Float[np.ndarray, "n*{windows} t h w c"], windows: int
 ) -> Float[np.ndarray, "n t2 h w c"]:
-    """Joins windows to whole clips. A frame that two windows share is taken from the earlier one."""
+    """Joins windows to whole clips. A frame that two windows share comes from the earlier one."""
     filled = filled.reshape(-1, windows, *filled.shape[1:])
     rest = filled[:, :, 1:]
     rest = rest.reshape(len(filled), -1, *filled.shape[3:])

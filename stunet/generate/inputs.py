@@ -69,7 +69,7 @@ def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[n
 
 
 def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
-    """Reads a rectangle, given as `top,left,height,width` in pixels of the run's clips; True inside.
+    """Reads a rectangle `top,left,height,width` in pixels of the run's clips; True inside.
 
     Raises:
         UserError: it is not four whole numbers, is empty or leaves the frame.

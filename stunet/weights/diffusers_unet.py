@@ -67,7 +67,7 @@ class Tensor(NamedTuple):
         return value[None] if self.frames else value
 
     def to_theirs(self, value: np.ndarray) -> np.ndarray:
-        """Converts our weight, or one layer of it, to a tensor of diffusers: the inverse of `to_ours`."""
+        """Converts our weight, or one layer of it, to a tensor of diffusers; inverts `to_ours`."""
         return (value[0] if self.frames else value).transpose(np.argsort(self.order))
 
     def theirs(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
