@@ -71,7 +71,7 @@ class Tensor(NamedTuple):
         return (value[0] if self.frames else value).transpose(np.argsort(self.order))
 
     def theirs(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
-        """Returns the names of the tensors that a part of our weight is made of, and the part of each."""
+        """Returns the tensors that a part of our weight is made of: their names, and the part."""
         names = self.names[index[0]] if self.stacked else self.names
         index = index[self.stacked + self.frames :]
         return names, tuple(index[axis] for axis in np.argsort(self.order))
