@@ -383,7 +383,7 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
     [
         ("gke", ["--name=Base"], RUN, "--name makes 'Base'; it must be lower-case"),
         ("gke", ["--topology=v5p:4x4"], RUN, "a v5p has a shape such as v5p:4x4x4"),
-        ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which are no whole hosts of 4"),
+        ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which do not fill hosts of 4"),
         ("gke", ["--topology=v5p-100"], RUN, "the number counts TensorCores: 8, 16, 32, 64"),
         ("gke", ["--topology=v9:4x4"], RUN, "unknown generation of TPUs 'v9'"),
         ("gke", ["--topology=v5p:2x2x1"], RUN, "does not fit 4 devices"),
