@@ -71,7 +71,9 @@ def make_generator(
         given = "" if tsr else "true keyframes"
         return Generator(given=given, **parts, **common)
     if augmentation is not None:
-        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
+        raise UserError(
+            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too"
+        )
     text.check_unconditioned(workdir, config)
     load = functools.cache(lambda: text.load(workdir, devices=devices, **sample))
 
