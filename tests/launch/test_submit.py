@@ -163,7 +163,7 @@ def test_bash_and_shellcheck_read_the_scripts(target):
 
 @pytest.mark.parametrize("target", ["tpu", "gke", "xpk", "slurm"])
 def test_every_service_runs_the_command_that_was_given(target, recorded):
-    """Every word arrives, with buckets where they are mounted and the status that asks to restart."""
+    """Every word arrives, with mounted buckets and the status that asks for a restart."""
     workdir = "runs/base" if target == "slurm" else "/gcs/bucket/runs/base"
     expected = ["stunet", "train", "--config", BASE, "--config.data.path=/gcs/videos/it's here"]
     expected += [f"--workdir={workdir}", "--stop-status", "75"]
@@ -289,7 +289,7 @@ def test_a_host_that_cannot_mount_tries_again_and_the_pod_is_given_back(tmp_path
 
 
 def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
-    """The printed script runs the members at the same time; a refused one does not end the others."""
+    """The printed script runs all members at once; a refused one does not end the others."""
     sweep = ("--config", "experiments/sweeps/temporal_resize_init.py", "--workdir", "runs/resize")
     printed = script("slurm", "--gpus=1", "--nodes=1", command=("stunet", "sweep", *sweep))
     for refused in ("none", "base-1"):
@@ -308,7 +308,7 @@ def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
 
 
 def run_batch(directory: pathlib.Path, status: int, restarted: int, restarts: int) -> tuple:
-    """Returns the status of a SLURM job whose processes end with `status`, and if it is requeued."""
+    """Runs a SLURM job whose processes exit with `status`. Returns its status and any requeueing."""
     (batch,) = documents(script("slurm", f"--restarts={restarts}"))
     noted = directory / "noted"
     (directory / "srun").write_text(f"#!/bin/bash\nexit {status}\n")
