@@ -308,7 +308,7 @@ def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
 
 
 def run_batch(directory: pathlib.Path, status: int, restarted: int, restarts: int) -> tuple:
-    """Runs a SLURM job whose processes exit with `status`. Returns its status and any requeueing."""
+    """Runs a SLURM job whose processes exit with `status`. Returns its status and requeueing."""
     (batch,) = documents(script("slurm", f"--restarts={restarts}"))
     noted = directory / "noted"
     (directory / "srun").write_text(f"#!/bin/bash\nexit {status}\n")
