@@ -80,7 +80,7 @@ def inflate(
     summary = (
         f"{out}: {trained + frozen:,} parameters, {trained:,} to be trained and {frozen:,} frozen"
     )
-    if config.data.source == "clips" and not config.data.path:
+    if parts.dataset.is_stored and not parts.dataset.options["path"]:
         summary += "\nno data is named yet; train with --config.data.path=RECORDS"
     return summary
 
