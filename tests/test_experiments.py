@@ -15,6 +15,8 @@ from stunet.train.flops import model_flops
 from stunet.train.state import abstract_state, count_parameters, input_shape
 from stunet.weights.diffusers_config import to_stunet
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
 

@@ -145,6 +145,7 @@ def test_weights_of_the_average_are_used():
     assert np.abs(uniform - ramp).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     """What devices hold, and the programs, are those of 40 frames; the host's memory grows by three
     clips, and the low-resolution one."""

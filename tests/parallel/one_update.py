@@ -1,4 +1,8 @@
-"""Run by test_mesh.py in a process of its own: one update on a mesh of virtual devices, saved."""
+"""Saves what test_mesh.py compares, from a process of its own with virtual devices.
+
+python one_update.py OUT layers     the errors of layers that are split over devices
+python one_update.py OUT MESH ...   one update on each mesh
+"""
 
 import json
 import pathlib
@@ -112,11 +116,13 @@ def _named(kind, tree):
 
 
 if __name__ == "__main__":
-    out, *meshes_asked = sys.argv[1:]
-    alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
-    first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
-    np.savez(f"{out}/convolution.npz", error=convolution_error())
-    np.savez(f"{out}/attention.npz", error=attention_error())
-    np.savez(f"{out}/upscaling.npz", **upscaling_split())
-    for i, asked in enumerate(meshes_asked):
-        np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(asked)))
+    out, *asked = sys.argv[1:]
+    if asked == ["layers"]:
+        np.savez(f"{out}/convolution.npz", error=convolution_error())
+        np.savez(f"{out}/attention.npz", error=attention_error())
+        np.savez(f"{out}/upscaling.npz", **upscaling_split())
+    else:
+        alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
+        first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
+        for i, mesh in enumerate(asked):
+            np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(mesh)))

@@ -28,6 +28,8 @@ from stunet.parallel import mesh as meshes
 from stunet.train import checkpoints
 from stunet.train.state import abstract_state
 
+pytestmark = pytest.mark.slow
+
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
 
 # One level is enough: what crosses between processes is the same, and `tests/parallel` has the

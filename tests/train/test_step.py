@@ -35,7 +35,7 @@ def batch(config, seed=0):
 
 
 @pytest.fixture(scope="module")
-def start():
+def start(quickly_compiled_convolutions):
     config = tiny.config()
     mesh = meshes.make_mesh(config.mesh)
     with meshes.use(mesh):
@@ -148,6 +148,7 @@ def random_state(config, mesh) -> TrainState:
     return TrainState(jnp.int32(0), params, {}, params, make_optimizer(config.train).init(params))
 
 
+@pytest.mark.slow
 def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolutions):
     config = tiny.config(model=LEAN, train=dict(batch_size=8, steps=1000, learning_rate=3e-3))
     mesh = meshes.make_mesh(config.mesh)

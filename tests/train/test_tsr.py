@@ -12,6 +12,8 @@ from stunet.train.sampling import make_sampler
 from stunet.train.state import input_shape
 from stunet.train.step import make_train_step, make_validation_step, to_float
 
+pytestmark = pytest.mark.slow
+
 CONFIG = tiny.config(
     # One level without text, whose attention over time alone joins frames: compiles fast.
     model=dict(

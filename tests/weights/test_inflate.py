@@ -121,6 +121,7 @@ def trained(inflated, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
     (_, before), (config, after) = map(checkpoint, (inflated, trained))
     assert config.freeze == "spatial"
@@ -132,6 +133,7 @@ def test_training_moves_the_temporal_weights_alone(inflated, trained):
         assert leaf.dtype == before[path].dtype
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(inflated, trained):
     """Of one batch, at the same noise: that of an update has another for each."""
     config = configs.read(trained / "config.json")
@@ -146,6 +148,7 @@ def test_training_lowers_the_loss(inflated, trained):
     assert after < 0.9 * before
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_the_spatial_weights(trained):
     config = configs.read(trained / "config.json")
     state = abstract(config)
