@@ -21,6 +21,29 @@ def seed(text: str) -> int:
     return value
 
 
+class ExperimentFile(argparse.Action):
+    """Argument that takes a path or the name of a file that comes with stunet.
+
+    For the word `help` it prints what comes with stunet, and exits.
+
+    Args:
+        function: the function that the file defines, a key of `experiments.KINDS`.
+    """
+
+    def __init__(self, *, function: str, **settings):
+        super().__init__(metavar="FILE", **settings)
+        self._function = function
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        if str(value) == "help" and not pathlib.Path(value).is_file():
+            # Here, so that other commands do not wait for the import.
+            from stunet.configs import experiments
+
+            print(experiments.listing(self._function))
+            parser.exit()
+        setattr(namespace, self.dest, value)
+
+
 def add_run(parser: Parser) -> None:
     """Adds the trained run that the command reads."""
     parser.required.add_argument(

@@ -20,9 +20,10 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--protocol",
         type=pathlib.Path,
-        metavar="FILE",
-        help="file of prompts and real clips to compare with, such as "
-        "experiments/ucf101_zero_shot.py (default: held-out clips of the run's own data)",
+        action=shared.ExperimentFile,
+        function="get_protocol",
+        help="file of prompts and real clips to compare with, or name of one that comes with "
+        "stunet, such as ucf101_zero_shot (default: held-out clips of the run's own data)",
     )
     parser.options.add_argument(
         "--num",

@@ -13,8 +13,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="experiment file, such as experiments/lumiere_base.py, or the config.json of a run",
+        action=shared.ExperimentFile,
+        function="get_config",
+        help="experiment file, name of an experiment that comes with stunet, such as lumiere_base, "
+        "or config.json of a run; `--config help` lists the experiments",
     )
     parser.required.add_argument(
         "--topology",
@@ -93,8 +95,7 @@ COMMAND = Command(
     add_arguments,
     run,
     (
-        "stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only",
-        "stunet plan --config experiments/quickstart.py --topology local "
-        "--config.train.batch_size=8",
+        "stunet plan --config lumiere_base --topology v5p:4x4x4 --memory-only",
+        "stunet plan --config quickstart --topology local --config.train.batch_size=8",
     ),
 )

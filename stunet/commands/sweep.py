@@ -13,8 +13,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="file of a sweep, such as experiments/sweeps/temporal_downsampling.py",
+        action=shared.ExperimentFile,
+        function="get_sweep",
+        help="file of a sweep, or name of a sweep that comes with stunet, such as "
+        "temporal_downsampling; `--config help` lists the sweeps",
     )
     parser.required.add_argument(
         "--workdir",
@@ -69,9 +71,8 @@ COMMAND = Command(
     add_arguments,
     run,
     (
-        "stunet sweep --config experiments/sweeps/temporal_downsampling.py "
-        "--workdir runs/downsampling --jobs 2",
-        "stunet sweep --config experiments/sweeps/temporal_downsampling.py "
+        "stunet sweep --config temporal_downsampling --workdir runs/downsampling --jobs 2",
+        "stunet sweep --config temporal_downsampling "
         "--workdir runs/downsampling --dry-run --config.train.steps=2000",
     ),
 )

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 
@@ -11,8 +12,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="experiment file, such as experiments/quickstart.py, or the config.json of a run",
+        action=shared.ExperimentFile,
+        function="get_config",
+        help="experiment file, name of an experiment that comes with stunet, such as quickstart, "
+        "or config.json of a run; `--config help` lists the experiments",
     )
     parser.required.add_argument(
         "--workdir",
@@ -86,8 +89,8 @@ COMMAND = Command(
     add_arguments,
     run,
     (
-        "stunet train --config experiments/quickstart.py --workdir runs/quickstart",
-        "stunet train --config experiments/quickstart.py --workdir runs/short "
+        "stunet train --config quickstart --workdir runs/quickstart",
+        "stunet train --config quickstart --workdir runs/short "
         "--config.train.steps=100 --config.data.frames=8",
     ),
 )

@@ -304,7 +304,7 @@ def _check_tsr(config: configs.Config, which: str) -> int:
     if config.tsr.stride < 2:
         raise UserError(
             f"{which} holds no temporal super-resolution network (tsr.stride is 1); give one that "
-            "was trained with a tsr.stride, as experiments/cascade_tsr_windowed.py"
+            "was trained with a tsr.stride, as the experiment cascade_tsr_windowed"
         )
     return config.tsr.stride
 

@@ -88,7 +88,7 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
         raise UserError(
             f"{workdir} holds no super-resolution network (upscale.factor is "
             f"{config.upscale.factor}); give the directory of one that was trained with an "
-            "upscale.factor, as experiments/lumiere_ssr.py"
+            "upscale.factor, as the experiment lumiere_ssr"
         )
     devices = jax.local_devices()
     config = dataclasses.replace(config, mesh=configs.Mesh(data=len(devices)))
