@@ -105,7 +105,7 @@ setup(
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs
-        "docs": ["latex2mathml", "mkdocs-material>=9.7", "mkdocstrings-python>=2"],
+        "docs": ["latex2mathml", "mkdocs-material>=9.7", "mkdocstrings-python>=2", "ruff"],
         # make test
         "test": TEST,
         # make test-all

@@ -1,4 +1,4 @@
-"""Names of parameters in files: they stay, however the network is compiled."""
+"""Names of parameters in files do not depend on `scan_layers`."""
 
 import jax
 import numpy as np
@@ -20,12 +20,12 @@ def abstract(**model):
 
 @pytest.fixture(scope="module")
 def params():
-    """Of a network without scanned layers, all of them different."""
+    """Returns random parameters of a network without scanned layers."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract())
 
 
-def test_scanned_layers_have_the_names_and_values_of_layers_by_themselves(params):
+def test_scanned_layers_have_the_names_and_values_of_unrolled_layers(params):
     stacked = jax.tree.map(np.asarray, stack_layers(params))
     assert len(jax.tree.leaves(stacked)) < len(jax.tree.leaves(params))
     expected, found = parameters.flatten(params), parameters.flatten(stacked)

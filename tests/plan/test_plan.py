@@ -1,4 +1,4 @@
-"""Plans, without the TPU compiler and, where it is installed, with it."""
+"""Plans hold without the TPU compiler, and with it where it is installed."""
 
 import dataclasses
 import importlib.util
@@ -128,7 +128,7 @@ def test_a_plan_for_this_machine(tmp_path):
 def test_levels_that_do_not_split_are_named():
     config = tiny.config(data=dict(frames=8, height=16, width=16))
     assert unsplit_levels(config, abstract_mesh(context=4)) == []
-    # 8 rows at the first level, 4 at the second.
+    # There are 8 rows at the first level and 4 at the second.
     assert unsplit_levels(config, abstract_mesh(context=8)) == [
         "level 1: 4 rows do not split over context 8"
     ]
@@ -248,5 +248,5 @@ def test_sums_of_gradients_alone_cross_between_slices(tmp_path):
     plan = json.loads(done.stdout)
     assert plan["chips"] == 8
     assert set(plan["between_slices"]) == {"all-reduce"}
-    # At least every gradient, each once, as it is sharded; small ones are padded to tiles.
+    # At least every gradient crosses once, sharded; small gradients are padded to tiles.
     assert plan["between_slices"]["all-reduce"]["bytes"] >= plan["bytes"]["params"]
