@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from collections.abc import Callable
 
 from stunet.commands.parsing import Parser
 from stunet.generate.request import check_seed
@@ -21,27 +22,21 @@ def seed(text: str) -> int:
     return value
 
 
-class ExperimentFile(argparse.Action):
-    """Argument that takes a path or the name of a file that comes with stunet.
+def file_with(function: str) -> Callable[[str], str]:
+    """Returns the type of an argument that names a file which defines `function`.
 
-    For the word `help` it prints what comes with stunet, and exits.
-
-    Args:
-        function: the function that the file defines, a key of `experiments.KINDS`.
+    For "help" it prints the names of the files that come with stunet, and exits.
     """
 
-    def __init__(self, *, function: str, **settings):
-        super().__init__(metavar="FILE", **settings)
-        self._function = function
-
-    def __call__(self, parser, namespace, value, option_string=None):
-        if str(value) == "help" and not pathlib.Path(value).is_file():
-            # Here, so that other commands do not wait for the import.
+    def name(text: str) -> str:
+        if text == "help":
             from stunet.configs import experiments
 
-            print(experiments.listing(self._function))
-            parser.exit()
-        setattr(namespace, self.dest, value)
+            print(experiments.listing(function))
+            raise SystemExit(0)
+        return text
+
+    return name
 
 
 def add_run(parser: Parser) -> None:
@@ -87,7 +82,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
 
 
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Returns the settings of `configs.Sample` that the command line gives."""
+    """Returns the settings of the config's `sample` that the command line gives."""
     names = ("sampler", "steps", "guidance_scale")
     return {name: v for name in names if (v := getattr(arguments, name)) is not None}
 

@@ -13,10 +13,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        action=shared.ExperimentFile,
-        function="get_sweep",
-        help="file of a sweep, or name of a sweep that comes with stunet, such as "
-        "temporal_downsampling; `--config help` lists the sweeps",
+        type=shared.file_with("get_sweep"),
+        metavar="NAME",
+        help="sweep that comes with stunet (--config help lists them), such as "
+        "temporal_downsampling; or a Python file with get_sweep()",
     )
     parser.required.add_argument(
         "--workdir",
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "train each member of a sweep, or continue with those that are not done",
+    "train the members of a sweep, or continue with those left",
     add_arguments,
     run,
     (

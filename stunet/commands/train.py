@@ -12,10 +12,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        action=shared.ExperimentFile,
-        function="get_config",
-        help="experiment file, name of an experiment that comes with stunet, such as quickstart, "
-        "or config.json of a run; `--config help` lists the experiments",
+        type=shared.file_with("get_config"),
+        metavar="NAME",
+        help="experiment that comes with stunet (--config help lists them), such as quickstart; or "
+        "a Python file with get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--workdir",
@@ -36,8 +36,8 @@ def add_arguments(parser: Parser) -> None:
     )
     processes = parser.add_argument_group(
         "several processes",
-        "TPU pods, GKE and SLURM need none of these: JAX finds the processes there. Elsewhere,\n"
-        "start each process with all three.",
+        "TPU pods, GKE and SLURM need none of these: JAX finds the processes there.\n"
+        "Elsewhere, start each process with all three.",
     )
     processes.add_argument(
         "--coordinator", metavar="HOST:PORT", help="address at which process 0 listens"
@@ -66,12 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_jax()
     from stunet.parallel import hosts
     from stunet.train.loop import train
+    from stunet.train.parts import make_parts, with_fingerprint
 
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
     with hosts.failing_together("stunet train"):
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        step = train(config, arguments.workdir)
+        step = train(make_parts(with_fingerprint(config)), arguments.workdir)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
