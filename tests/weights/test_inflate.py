@@ -292,7 +292,7 @@ def test_what_was_there_stays(t2i, tmp_path, capsys):
             "freeze=none; lora.rank=2",
             "leave them to a run that begins with this one (train.init_from)",
         ),
-        ("model.temporal_factors=(1, 3)", "data.frames is 4, which 3 does not divide"),
+        ("model.temporal_factors=(1, 3)", "data.frames is 4; it must be a multiple of 3"),
     ],
 )
 def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence):
