@@ -305,7 +305,7 @@ def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
     """Holds whichever of many batches of weights fills the disk."""
     monkeypatch.setattr(inflating, "AT_ONCE", 4096)
     disk = small_disk(kilobytes)
-    refused(t2i[0], disk / "run", capsys, "is full; nothing is left there: free some space and run")
+    refused(t2i[0], disk / "run", capsys, "is full; no unfinished files are left: free some")
 
 
 def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
