@@ -26,6 +26,31 @@ def check_combinations(config: Config) -> None:
             raise UserError(mistake)
 
 
+def check_data(config: Config) -> None:
+    """Checks that a config names its data.
+
+    What `stunet inflate` writes need not name any yet, and a plan needs none. Training and
+    evaluation do.
+
+    Raises:
+        UserError: `data.source` is "clips", and `data.path` is empty.
+    """
+    check_data_path(config.data.source, config.data.path)
+
+
+def check_data_path(source: str, path: str) -> None:
+    """Checks that a source of stored clips has a path.
+
+    Raises:
+        UserError: `source` is "clips", and `path` is empty.
+    """
+    if source == "clips" and not path:
+        raise UserError(
+            "data.source is 'clips', and data.path is empty; name the directory of the records, "
+            "for example with --config.data.path=runs/clips"
+        )
+
+
 def _levels(config: Config) -> Mistakes:
     """Every level of the U-Net has an entry in each list, with a value that makes sense."""
     model = config.model
@@ -158,11 +183,9 @@ def _text_encoder(config: Config) -> Mistakes:
 
 
 def _source(config: Config) -> Mistakes:
-    """The source of clips has what it needs."""
+    """Digits and objects fit the clip."""
     data = config.data
     pixels = f"{data.height}x{data.width}"
-    if data.source == "clips" and not data.path:
-        yield "data.source is 'clips'; data.path must name the directory of the records"
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
         yield f"data.digit_size is {data.digit_size}, larger than the clip's {pixels} pixels"
     if data.source == "motions" and data.width < 2 * data.object_size:

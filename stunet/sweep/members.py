@@ -44,7 +44,7 @@ class Member:
     """
 
     name: str
-    config: configs.Config | ConfigDict
+    config: configs.Experiment | ConfigDict
     group: str = ""
     label: str = ""
 
@@ -76,7 +76,7 @@ Entry = Member | Step
 
 
 def product(
-    base: configs.Config | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
+    base: configs.Experiment | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
 ) -> list[Member]:
     """Returns a member for each combination of values; the values of the last key change fastest.
 
@@ -100,7 +100,7 @@ def product(
     return members
 
 
-def replace(config: configs.Config | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of a config with some values changed; `load` checks them later.
 
     Args:
@@ -202,7 +202,7 @@ def seeds(entries: Sequence[Entry]) -> dict[str, int | None]:
     found = {}
     for entry in entries:
         if isinstance(entry, Member):
-            found[entry.name] = entry.config.seed
+            found[entry.name] = _to_dict(entry.config)["seed"]
         else:
             needed = {found[name] for name in entry.after}
             found[entry.name] = needed.pop() if len(needed) == 1 else None
@@ -256,12 +256,13 @@ def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entr
         return entry
     try:
         config = configs.override(configs.resolve(_to_dict(entry.config)), overrides)
+        configs.check_data(config)
     except UserError as error:
         raise UserError(f"member {name!r}: {error}") from error
     return dataclasses.replace(entry, config=config)
 
 
-def _to_dict(config: configs.Config | ConfigDict) -> dict[str, Any]:
+def _to_dict(config: configs.Experiment | ConfigDict) -> dict[str, Any]:
     """Returns a config as nested dicts."""
     return config.to_dict() if isinstance(config, ConfigDict) else dataclasses.asdict(config)
 

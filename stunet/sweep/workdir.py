@@ -94,9 +94,10 @@ def claim(
                 there = configs.read(file)
                 if differences := configs.differences(there, config):
                     _refuse(workdir, f"in member {member.name}, {'; '.join(differences)}")
-                if not config.text.fingerprint:  # The training has filled it in there.
-                    text = dataclasses.replace(config.text, fingerprint=there.text.fingerprint)
-                    config = dataclasses.replace(config, text=text)
+                # Training may have written the fingerprint of the text encoder there meanwhile.
+                key = "text.fingerprint"
+                if not configs.flatten(config)[key]:
+                    config = configs.replace(config, {key: configs.flatten(there)[key]})
             to_write[file] = config
     with refusal_explained(workdir, "choose a --workdir in which you may create files"):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -164,7 +165,7 @@ def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
     # Orbax gives a checkpoint this name once it is complete. Orbax itself would load JAX.
     found = (workdir / entry.name / "checkpoints").glob("*")
     steps = [int(path.name) for path in found if path.name.isdigit()]
-    return max(steps, default=0) >= entry.config.train.steps
+    return max(steps, default=0) >= configs.flatten(entry.config)["train.steps"]
 
 
 def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
