@@ -58,6 +58,7 @@ def test_metrics_of_sampled_and_real_clips_are_printed_and_written(workdir, tmp_
     np.testing.assert_allclose(one.generated["frame_error"], error, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_batch_size_does_not_change_the_noise(workdir, tmp_path):
     seen = []
     first = run.evaluate(
@@ -289,6 +290,7 @@ def cascaded(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_a_cascade_is_measured_at_the_borders_of_its_windows(cascaded):
     workdir, tsr = cascaded / "keyframes", cascaded / "tsr"
     found = run.evaluate(workdir, tsr=tsr, out=cascaded / "judged", num=3, batch_size=2)
@@ -302,6 +304,7 @@ def test_a_cascade_is_measured_at_the_borders_of_its_windows(cascaded):
     assert list((cascaded / "judged" / "samples").glob("*.gif"))
 
 
+@pytest.mark.slow
 def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
     given = []
     fill = cascade.fill
@@ -323,6 +326,7 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
 
 
 @pytest.mark.parametrize("cut_from", [9, 10])
+@pytest.mark.slow
 def test_a_strided_tsr_network_is_compared_with_strided_clips(
     cascaded, tmp_path, monkeypatch, cut_from
 ):
