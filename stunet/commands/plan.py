@@ -13,16 +13,18 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="experiment file, such as experiments/lumiere_base.py, or the config.json of a run",
+        type=shared.file_with("get_config"),
+        metavar="NAME",
+        help="experiment that comes with stunet (--config help lists them), such as lumiere_base; "
+        "or a Python file with get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--topology",
         required=True,
         metavar="NAME",
-        help="TPU generation and shape, such as v5p:4x4x4, v5e:16x16 or v6e:16x16; GPUs and their "
-        "number in each host, such as rtx4090:1, a100-80gb:1 or h100:8, for which the plan is an "
-        "estimate; or local, this machine's devices",
+        help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
+        "shape (v5p:4x4x4); or GPUs by their number in each host (rtx4090:1, a100-80gb:1, h100:8), "
+        "whose plan is an estimate; or local, for this machine's devices",
     )
     parser.options.add_argument(
         "--slices",
@@ -89,12 +91,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "predict whether a run fits TPUs, GPUs or this machine, and how fast it is",
+    "predict whether a run fits TPUs or GPUs, and how fast it trains",
     add_arguments,
     run,
     (
-        "stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only",
-        "stunet plan --config experiments/quickstart.py --topology local "
-        "--config.train.batch_size=8",
+        "stunet plan --config lumiere_base --topology v5p-128 --memory-only",
+        "stunet plan --config quickstart --topology local --config.train.batch_size=8",
     ),
 )

@@ -6,6 +6,7 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
+from stunet.configs.combinations import check_data
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     default,
@@ -16,6 +17,7 @@ from stunet.configs.reading import (
     read,
     resolve,
     same_text_encoder,
+    set_key,
     write,
 )
 from stunet.configs.schema import (
@@ -59,6 +61,7 @@ __all__ = [
     "Train",
     "Tsr",
     "Upscale",
+    "check_data",
     "clip_span",
     "default",
     "differences",
@@ -72,6 +75,7 @@ __all__ = [
     "read",
     "resolve",
     "same_text_encoder",
+    "set_key",
     "start_from",
     "write",
 ]

@@ -122,6 +122,7 @@ def with_fingerprint(config: configs.Config) -> configs.Config:
     if text.fingerprint:
         return config
     noted = {}
+    configs.check_data(config)
     if config.data.source == "clips":
         noted = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
     fingerprint = noted.get("fingerprint", "") or make_encoder(text).fingerprint
@@ -137,6 +138,7 @@ def make_source(config: configs.Config, split: str) -> Source:
     Raises:
         UserError: no such data, or data of another shape.
     """
+    configs.check_data(config)
     data = config.data
     span = configs.clip_span(data)
     whole = dataclasses.replace(data, frames=data.cut_from or span)

@@ -163,7 +163,10 @@ def to_stunet(
             prediction="eps",
         ),
         "upscale": dict(factor=UPSCALE if upscales else 1),
-        "data": dict(channels=channels, height=height, width=width, frames=frames or 1),
+        # The U-Net says nothing of data: `stunet train` asks for the path of records.
+        "data": dict(
+            source="clips", channels=channels, height=height, width=width, frames=frames or 1
+        ),
     }
     for key, ours in _SAME.items():
         group, name = ours.split(".")

@@ -58,10 +58,11 @@ def inflate(
         out: directory to create.
         frames: of a clip.
         temporal_factors: of each level; None: 1 for the finest and 2 for the others.
-        overrides: `--config.a.b=value` flags, for all that the U-Net does not say.
+        overrides: `--config.a.b=value` flags, for all that the U-Net does not say. Without one
+            that names the data, the config names none, and training asks for it.
 
     Returns:
-        What was written, in a line.
+        What was written, and whether training still needs to be told where the data is.
 
     Raises:
         UserError: `t2i` holds no such U-Net, or not all of it, or the network that `overrides` ask
@@ -80,9 +81,12 @@ def inflate(
             checkpoints.wait()
         configs.write(config, partial / "config.json")
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
-    return (
+    summary = (
         f"{out}: {trained + frozen:,} parameters, {trained:,} to be trained and {frozen:,} frozen"
     )
+    if config.data.source == "clips" and not config.data.path:
+        summary += "\nno data is named yet; train with --config.data.path=RECORDS"
+    return summary
 
 
 def _overridden(config: configs.Config, overrides: Sequence[str], place: str) -> configs.Config:

@@ -1,4 +1,4 @@
-"""An exported run makes the clips of `stunet sample`, without any code of ours."""
+"""An exported run makes the clips of `stunet sample` without this package."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from stunet.train import sampling
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "sample_exported.py"
 PROMPTS = ["a 3 moving left", "a 7"]
-# One level that sees all frames and, in its time embedding, the caption; compiles fast.
+# One level, which compiles fast. It sees all frames, and the caption in its time embedding.
 CONFIG = tiny.config(
     model=dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,)),
     sample=dict(steps=3, threshold="static"),
@@ -42,7 +42,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(workdir, tmp_path_factory):
-    """The directory, and its card."""
+    """Exports a run, and returns the directory and its card."""
     out = tmp_path_factory.mktemp("exported") / "out"
     arguments = ["export", "--workdir", workdir, "--out", out, "--format", "stablehlo"]
     arguments += ["--guidance", 3, *(word for p in PROMPTS for word in ("--prompt", p))]
@@ -52,7 +52,7 @@ def exported(workdir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(workdir):
-    """What `stunet sample text --guidance 3 --seed 5` makes."""
+    """Returns the clips of `stunet sample text --guidance 3 --seed 5`."""
     return text_to_video(workdir, PROMPTS, seed=5, guidance_scale=3.0)[0]
 
 
@@ -63,7 +63,7 @@ def program(exported, name):
 
 
 def test_the_example_makes_the_clips_of_sample_text_without_this_package(exported, clips, tmp_path):
-    # Whoever imports it, or what it stands on, fails.
+    # Importing this package or its dependencies fails.
     absent = ("stunet", "flax", "optax", "orbax", "ml_collections", "absl", "jaxtyping")
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({absent}))\n"
@@ -85,7 +85,7 @@ def test_the_example_makes_the_clips_of_sample_text_without_this_package(exporte
 
 
 def test_a_loop_written_from_the_card_makes_them_too(exported, clips):
-    """DDIM, guided and clipped, in numpy; four clips a call, where the example has two."""
+    """Writes guided and clipped DDIM in NumPy, with four clips a call; the example has two."""
     denoiser, params = program(exported, "denoiser")
     card = exported[1]
     prompts = load_file(exported[0] / card["prompts"]["file"])
@@ -131,7 +131,7 @@ def test_one_file_of_a_program_is_for_all_platforms_and_any_number_of_clips(expo
             list(map(str, d["shape"])) for d in described
         ]
         assert [str(a.dtype) for a in rest] == [d["dtype"] for d in described]
-        # It may be given to others: nothing in it tells whose machine wrote it.
+        # The files may be given to others, so they hold no paths of this machine.
         places = re.findall(r'loc\("([^"]*\.py)"', loaded.mlir_module())
         assert "stunet.py" in places
         assert not any("/" in place for place in places)

@@ -1,4 +1,4 @@
-"""Runs of a network that is a formula: nothing to train, and little to compile."""
+"""Runs whose network is a formula, so that there is nothing to train and little to compile."""
 
 import types
 
@@ -22,7 +22,7 @@ SHARES = dict(text=0.2, image=0.4, inpaint=0.2, cinemagraph=0.2)
 
 
 def config(**groups):
-    """Of a network that predicts x0, sampled as it is."""
+    """Returns the config of a network that predicts x0, without guidance and thresholding."""
     groups = {
         "model": MODEL,
         "diffusion": dict(prediction="x0"),
@@ -32,7 +32,7 @@ def config(**groups):
 
 
 def replace_network(monkeypatch, network) -> None:
-    """Samplers made from now on call `network(inputs, time)` instead of the real one."""
+    """Makes new samplers call `network(inputs, time)` in place of the real network."""
     stand_in = types.SimpleNamespace(
         apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
     )
@@ -40,7 +40,7 @@ def replace_network(monkeypatch, network) -> None:
 
 
 def save(config, workdir, step=0) -> None:
-    """Makes `workdir` that of a run whose weights are random."""
+    """Writes a run with random weights to `workdir`."""
     configs.write(config, workdir / "config.json")
     state = test_step.random_state(config, meshes.make_mesh(config.mesh))
     with Checkpoints(workdir) as checkpoints:
@@ -54,6 +54,6 @@ def run(config) -> Run:
 
 
 def write_gif(path, frames: np.ndarray, fps: int = 10) -> None:
-    """Grey frames [t, h, w], pixel by pixel; 100 must be divisible by `fps`."""
+    """Writes grey frames [t, h, w] without loss; `fps` divides 100, as GIFs need."""
     images = [Image.fromarray(frame) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // fps)

@@ -1,7 +1,6 @@
-"""The cascade: which keyframes a window sees, how windows make up clips, and which runs go
-together.
+"""The keyframe cascade: what each window sees, how windows form clips, which runs fit together.
 
-A stand-in for the network, which is told everything that the real one is, shows what it was given.
+A formula stands in for the network. It has the same inputs, so that its output shows them.
 """
 
 import dataclasses
@@ -26,13 +25,13 @@ from stunet.parallel import mesh as meshes
 from stunet.train import sampling, step
 from stunet.train.checkpoints import Checkpoints
 
-# One level, which compiles fast; the window sees all of itself by its attention over time.
+# One level, which compiles fast; attention over time connects all frames of a window.
 MODEL = dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,))
 SAMPLE = dict(threshold="none", guidance_scale=1.0)
 
 
 def tsr(frames, **groups):
-    """A run that fills in windows of so many frames, keyframes 3 apart."""
+    """Returns a run that fills in windows of `frames` frames, with keyframes 3 frames apart."""
     groups = {
         "model": MODEL,
         "data": dict(frames=frames),
@@ -50,7 +49,7 @@ GIVEN = RNG.uniform(-1, 1, (2, 4, 8, 8, 1)).astype(np.float32)
 
 
 def interpolating(inputs):
-    """x0 of clips that change linearly between keyframes."""
+    """Returns x0 of clips that change linearly between keyframes."""
     given, stride = inputs[..., 1:2][:, ::3], 3
     weight = jnp.arange(stride).reshape(-1, 1, 1, 1) / stride
     between = given[:, :-1, None] * (1 - weight) + given[:, 1:, None] * weight
@@ -59,14 +58,14 @@ def interpolating(inputs):
 
 
 def averaging(inputs):
-    """Every frame the mean of what is given."""
+    """Returns the mean of the keyframes for every frame."""
     mean = inputs[..., 1:2].sum(1, keepdims=True) / inputs[..., 2:3].sum(1, keepdims=True)
     return jnp.broadcast_to(mean, inputs[..., :1].shape)
 
 
 @pytest.fixture
 def fill(monkeypatch):
-    """`fill(config, network)`, of GIVEN unless it is told otherwise."""
+    """Returns `fill(config, network)`, which fills in the keyframes GIVEN, or others."""
 
     def fill(config, network, given=GIVEN, prompts=("a", "b"), **options):
         stand_in = types.SimpleNamespace(
@@ -125,7 +124,7 @@ def test_the_network_is_told_the_augmentation_that_its_keyframes_have(fill):
     zeros = np.zeros((40, 4, 8, 8, 1), np.float32)
     config = dataclasses.replace(GLOBAL, sample=dataclasses.replace(GLOBAL.sample, steps=1))
     seen = fill(config, averaging, zeros, ["a"] * 40, augmentation=0.4)
-    # The mean of 4 keyframes of zeros, hidden by noise of sin(0.2 pi).
+    # The mean of 4 keyframes of zeros, with noise of standard deviation sin(0.2 pi).
     assert seen.clips[:, 1].std() == pytest.approx(np.sin(0.2 * np.pi) / 2, rel=0.1)
 
 
@@ -184,7 +183,7 @@ def test_runs_whose_text_encoder_lies_elsewhere_go_together():
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory, quickly_compiled_convolutions):
-    """Of untrained runs, with a checkpoint each: keyframes, windowed and of another stride."""
+    """Makes untrained runs with a checkpoint each: keyframes, windowed, and with another stride."""
     made = {}
     for name, config in (("keyframes", KEYFRAMES), ("tsr", WINDOWED)):
         made[name] = tmp_path_factory.mktemp(name)
@@ -234,7 +233,7 @@ def test_an_augmentation_that_was_not_learnt_is_told_before_keyframes_are_sample
     pair = workdirs["keyframes"], workdirs["tsr"]
     with pytest.raises(UserError, match=r"augmentation is 0.6; .* 0 to 0.5"):
         cascade.cascade(*pair, ["a"], augmentation=0.6, on_step=stop)
-    # And so in an evaluation.
+    # An evaluation does the same.
     with pytest.raises(UserError, match=r"augmentation is 0.6; .* 0 to 0.5"):
         evaluate(pair[0], tsr=pair[1], augmentation=0.6, metrics="pixels", num=1, on_step=stop)
 

@@ -1,4 +1,4 @@
-"""Files of a user's, as arrays that fit a run, or a sentence that says what would."""
+"""Files of the user become arrays that fit the run, or an error says which files would."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_a_mask_is_white_where_to_paint(tmp_path):
     ],
 )
 def test_masks_of_another_video(tmp_path, frames, fps, sentence):
-    # No two frames alike, which a GIF would hold as one.
+    # All frames differ: a GIF would store equal neighbours as one.
     frames[:, 0, 0] = np.arange(len(frames))
     stand_in.write_gif(tmp_path / "v.gif", FRAMES)
     stand_in.write_gif(tmp_path / "m.gif", frames, fps)

@@ -1,4 +1,4 @@
-"""Clips between two networks: the run's own at one end, the same noise all along."""
+"""Clips of interpolated networks: alpha 0 is the run itself, and all alphas share the noise."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ CONFIG = tiny.config(
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory, quickly_compiled_convolutions):
-    """Of untrained runs, with a checkpoint each, whose weights all differ."""
+    """Makes untrained runs with a checkpoint each, in which all weights differ."""
     made = {}
     for name, factor in {"base": 1.0, "style": 0.5}.items():
         made[name] = tmp_path_factory.mktemp(name)
@@ -61,7 +61,7 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
     assert cli.main([str(a) for a in [*arguments, *alphas]]) == 0
     written = {file.suffix: file for file in tmp_path.glob("a_3_seed0_style_*")}
     assert written.keys() == {".gif", ".mp4", ".png", ".json"}
-    # A row for each alpha: one prompt makes a column.
+    # There is a row for each alpha, and a column for each prompt, here one.
     for sheet in (".gif", ".png"):
         with Image.open(written[sheet]) as image:
             assert image.height > (1.9 if sheet == ".gif" else 0.9) * image.width
@@ -79,7 +79,7 @@ def test_another_text_encoder_is_refused(workdirs):
     run = text.load(workdirs["base"])
     with pytest.raises(UserError, match=r"text encoder is .*'dim': 16.* style's .*'dim': 32"):
         style.stylise(run, dataclasses.replace(run, config=of(dim=32)), ["a"], [0.5])
-    # The same one, elsewhere, is not refused: what is wrong is told next.
+    # The same encoder in another directory is accepted; the error is the next mistake.
     here, there = (
         dataclasses.replace(run, config=of(encoder=f"t5:/{place}", fingerprint="12ab"))
         for place in ("here", "there")

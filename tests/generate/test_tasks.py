@@ -1,4 +1,4 @@
-"""`stunet sample TASK`: what each task writes, and what it notes of how that was made."""
+"""`stunet sample TASK` writes clips, and a JSON file of all settings that they depend on."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ from stunet.train.checkpoints import Checkpoints
 CONFIG = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
 
-# Task -> its own arguments, and the end of its files' names.
+# For each task, the arguments that it alone takes, and the end of its files' names.
 OWN = {
     "text": (["--prompt", "a 3"], "a_3_seed2"),
     "image": (["--image", "{dir}/first.png"], "no_prompt_seed2_image_first"),
@@ -115,7 +115,7 @@ def test_samples_made_otherwise_are_kept_and_the_same_command_takes_its_own_name
     assert (sample(), sample("--guidance", "2")) == (plain, others[0])
     assert set(tmp_path.iterdir()) == before
     assert plain.stat().st_size > 0
-    # Clips of which nobody knows how they were made.
+    # A file without a JSON file of settings beside it.
     tmp_path.joinpath("a_3_seed4_xt.png").write_bytes(b"evaluation's")
     assert sample("--seed", "4").stem.startswith("a_3_seed4_")
     assert tmp_path.joinpath("a_3_seed4_xt.png").read_bytes() == b"evaluation's"

@@ -1,4 +1,4 @@
-"""Text-to-video from a working directory."""
+"""Text-to-video from the work directory of a run."""
 
 import shutil
 
@@ -18,7 +18,7 @@ def workdir(tmp_path_factory):
     return workdir
 
 
-def test_a_clip_depends_on_its_prompt_and_place_not_on_its_company(workdir):
+def test_a_clip_depends_on_its_prompt_and_place_not_on_other_prompts(workdir):
     prompts = ["a 3 moving left", "a 7 moving up"]
     both, config = text_to_video(workdir, prompts, seed=5)
     data = config.data

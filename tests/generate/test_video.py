@@ -1,4 +1,4 @@
-"""SDEdit: between the clip itself and none of it."""
+"""SDEdit: strength 0 returns the clip itself, and strength 1 nothing of it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ PROMPTS = ["a", "b"]
 
 
 def of_gaussians(inputs, time):
-    """E[x0 | x_t] of pixels that are independent and normal, of standard deviation 0.3."""
+    """Returns E[x0 | x_t] for independent normal pixels with standard deviation 0.3."""
     alpha, sigma = alpha_sigma(noise_schedule(CONFIG.diffusion)(time))
     gain = alpha * 0.3**2 / (alpha**2 * 0.3**2 + sigma**2)
     return gain[:, None, None, None, None] * inputs

@@ -1,4 +1,4 @@
-"""Run by test_mesh.py in a process of its own: one update on a mesh of virtual devices, saved."""
+"""Saves the results of one update on each mesh of virtual devices; test_mesh.py runs it."""
 
 import json
 import pathlib
@@ -21,12 +21,12 @@ from stunet.plan import hlo
 from stunet.train.state import abstract_state, create_state
 from stunet.train.step import jit_train_step
 
-# Large enough for `clip` 4 to leave a row, or a frame, to each device at both levels.
+# Large enough for a mesh with `context` 4 to give each device a row or a frame at both levels.
 SIZE = dict(frames=8, height=16, width=16)
 
 
 def one_update(first, asked: dict) -> dict[str, np.ndarray]:
-    """Updates the state `first` once; `asked` holds keys of `mesh`, and optionally `dtype`."""
+    """Updates the state `first` once; `asked` has keys of `config.mesh`, optionally `dtype` too."""
     extents = {k: v for k, v in asked.items() if k != "dtype"}
     config = tiny.config(
         mesh=dict(data=1) | extents,
@@ -37,7 +37,8 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
     count = int(np.prod([extents.get(axis, 1) for axis in meshes.AXES]))
     mesh = meshes.make_mesh(config.mesh, jax.devices()[:count])
     with meshes.use(mesh, config.mesh.context_axis):
-        # Made once, on one device: compiling that for every mesh would take half of the time.
+        # The state was made once, on one device. Compiling that for every mesh would take half of
+        # the time.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
         state = jax.device_put(first, shardings)
         values = meshes.shard_batch(test_step.batch(config), mesh)
@@ -61,9 +62,9 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
 
 
 def convolution_error() -> float:
-    """Of a convolution whose clip is split in two and whose kernel is split by features.
+    """Returns the error of a convolution whose clip is split in two and whose kernel by features.
 
-    XLA returns a multiple of it if the clip's features, here 3, are not split as well.
+    XLA returns a multiple of the right result unless the clip's features, here 3, are split too.
     """
     mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
     network = Conv(features=8, kernel_size=(1, 3, 3))
@@ -77,10 +78,10 @@ def convolution_error() -> float:
 
 
 def attention_error() -> float:
-    """Of `flash_attention` on a mesh that splits clips, rows and heads, from the same unsplit."""
+    """Returns the error of `flash_attention` on a mesh that splits clips, rows and heads."""
     mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
-    lengths = (16, 24, 24)  # of queries, and of keys and values: eight are of the text
+    lengths = (16, 24, 24)  # Of queries, keys and values; eight of the keys are the text's.
     arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
     allowed = np.arange(24)[None] >= np.array([[0], [5]])
     with meshes.use(mesh):
@@ -89,7 +90,7 @@ def attention_error() -> float:
 
 
 def upscaling_split() -> dict[str, float]:
-    """The input of a super-resolution network whose rows are split: its error, the collectives."""
+    """Makes the input of super-resolution with split rows; returns its error and collectives."""
     mesh = meshes.make_mesh(configs.Mesh(data=2, context=4))
     clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
     level = np.zeros(2, np.float32)

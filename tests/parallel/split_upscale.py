@@ -1,5 +1,7 @@
-"""Run by test_upscale.py in a process of its own: a clip enlarged on four devices and on one, of
-which the largest difference is printed, and on how many devices the segments lay."""
+"""Enlarges a clip on four devices and on one; test_upscale.py runs it.
+
+It prints the largest difference, and on how many devices the segments were.
+"""
 
 import pathlib
 import sys

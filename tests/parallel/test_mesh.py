@@ -1,4 +1,4 @@
-"""Meshes: what fits, and that the same update comes out of every one."""
+"""Every mesh gives the same update, and extents that do not fit are refused."""
 
 import json
 import pathlib
@@ -61,7 +61,7 @@ def test_every_mesh_computes_the_same_update(updates, index):
     one, other = updates[0], updates[1 + index]
     exact = "dtype" not in OTHERS[index]
     np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-5 if exact else 1e-2)
-    # The first moment after one update is a multiple of the clipped gradient.
+    # Compare first moments, which after one update are a multiple of the clipped gradient.
     gradients = {k: v for k, v in one.items() if k.startswith("gradient")}
     largest = max(np.abs(v).max() for v in gradients.values())
     for key, gradient in gradients.items():
@@ -70,7 +70,7 @@ def test_every_mesh_computes_the_same_update(updates, index):
         )
         np.testing.assert_allclose(other[key], gradient, err_msg=key, **near)
         if exact:
-            # The first update of AdamW is the gradient's sign, which rounding decides near zero.
+            # AdamW's first update is the gradient's sign, which near zero depends on rounding.
             decided = np.abs(gradient) > 1e-4 * largest
             param = key.replace("gradient", "param", 1)
             np.testing.assert_allclose(
@@ -89,7 +89,7 @@ def test_weights_are_split_where_the_mesh_says_so(updates):
 
 
 def test_collectives_of_the_step(updates):
-    """Goldens: they change for a reason only."""
+    """Compares the counts with those in collectives.json, which may change only for a reason."""
     counted = {
         str(m): {k.removeprefix("count "): int(v) for k, v in u.items() if k.startswith("count ")}
         for m, u in zip((ONE, *OTHERS), updates, strict=True)
@@ -102,7 +102,7 @@ def test_collectives_of_the_step(updates):
 def test_splitting_rows_exchanges_borders_and_gathers_no_clips(updates):
     rows = updates[1 + OTHERS.index({"context": 4, "data": 2})]
     assert rows["count collective-permute"] > 0
-    # Keys and values of attention within frames, each once, in four layers.
+    # Attention within frames gathers its keys and its values once, in each of four layers.
     assert rows["count all-gather"] == 2 * 4
     assert "count all-to-all" not in rows
 
@@ -114,7 +114,7 @@ def test_extents_must_fit_the_devices():
 
 
 def tpus(slices: int) -> list[jax.Device]:
-    """Stand-ins for the chips of so many slices of 2x2, each slice's side by side."""
+    """Returns stand-ins for the chips of `slices` slices of 2x2, one slice after the other."""
     return [
         mock.Mock(
             spec=jax.Device,
@@ -138,7 +138,7 @@ def test_only_the_axis_slice_crosses_between_slices(extents):
     mesh = meshes.make_mesh(configs.Mesh(**extents), tpus(2))
     found = np.vectorize(lambda device: device.slice_index)(mesh.devices)
     assert mesh.size == 8
-    # Along every other axis the slice stays the same.
+    # Along every other axis, all chips belong to one slice.
     for part in found:
         assert len(set(part.flat)) == 1
     assert set(found.flat) == {0, 1}

@@ -42,7 +42,7 @@ def test_the_narrowest_represents_pieces_that_differ_in_the_width_of_their_input
         assert x.shape[-1] > y.shape[-1]
         assert (x.shape[:-1], others) == (y.shape[:-1], same)
         assert piece.module == narrower.module
-    # A piece that is compiled represents itself.
+    # Each piece that is compiled represents itself.
     assert all(places[i] == i for i in places)
 
 
@@ -57,7 +57,7 @@ def test_time_scales_with_operations(monkeypatch):
 
         def submit(self, _, *arguments):
             future = concurrent.futures.Future()
-            # A chip that computes every piece at the same rate.
+            # This chip computes every piece at the same rate.
             future.set_result(flops.of_piece(found[arguments[-1]]) / 1e9)
             return future
 

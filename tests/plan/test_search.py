@@ -46,9 +46,9 @@ def test_a_step_takes_at_least_its_operations_at_the_peak(traced):
     got = estimated(traced).seconds
     # Gradients of the clip and of the text, which a step does not need, are in the pieces.
     assert least <= got < 1.5 * least
-    # Half of the clips, on each of two devices; gradients are summed besides.
+    # Each of two devices has half of the clips; gradients are summed as well.
     assert estimated(traced, data=2).seconds == pytest.approx(got / 2 + 4e6 / CHIP.ici)
-    # A policy that keeps less computes more again.
+    # A policy that stores less computes more twice.
     policies = [estimated(traced, remat).seconds for remat in ("none", "dots", "projections")]
     assert policies == sorted(policies)
     assert estimated(traced, "full").seconds > 1.1 * policies[0]
@@ -60,7 +60,7 @@ def test_policies_and_microbatches_save_memory(traced):
     state = 5 * 4e6
     activations = held[0] - state
     assert activations > 1.5 * (held[-1] - state)
-    # A sum of gradients beside the gradient, and half of the clips.
+    # There is a sum of gradients beside the gradient, and half of the clips at a time.
     halved = estimated(traced, accumulate=2).bytes
     assert halved == pytest.approx(state * 6 / 5 + activations / 2)
     # `fsdp` splits the state and the clips, `data` only the clips.
@@ -118,7 +118,7 @@ def test_a_chip_must_be_known():
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_a_trace_keeps_the_output_of_a_convolution_once(platform):
     # Without a platform, a trace keeps the output of each platform's form of the convolution.
-    module = nn.Sequential([layers.Conv(32, (1, 3, 3)), jnp.tanh])
+    module = nn.Sequential([layers.Conv(features=32, kernel_size=(1, 3, 3)), jnp.tanh])
     x = jax.ShapeDtypeStruct((1, 8, 16, 16, 4), jnp.float32)
     with assume_platform(platform):
         block = search._trace_piece(pieces.Piece("conv and tanh", module, (x,), ("conv",), True))

@@ -1,4 +1,4 @@
-"""Operations counted against formulas."""
+"""Counted operations equal formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_model_flops_follow_batch_and_frames_and_not_remat_or_scan():
     once = model_flops(tiny.config())
     assert model_flops(tiny.config(train=dict(batch_size=8))) == 2 * once
     longer = model_flops(tiny.config(data=dict(frames=32))) / 32
-    # Per frame the same, but for text and attention over time, which are little here.
+    # The operations per frame are equal, except for text and attention over time, which are few.
     assert abs(longer / (model_flops(tiny.config(data=dict(frames=16))) / 16) - 1) < 0.1
     assert model_flops(tiny.config(model=dict(remat="full", layers_per_level=3))) == model_flops(
         tiny.config(model=dict(scan_layers=True, layers_per_level=3))

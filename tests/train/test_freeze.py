@@ -1,4 +1,4 @@
-"""Frozen parameters: they stay, nothing is kept for them, and the others learn as they would."""
+"""Frozen parameters never change and take no optimiser state; the others learn as without them."""
 
 import dataclasses
 import shutil
@@ -36,8 +36,11 @@ def paths(tree) -> set[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def updated(quickly_compiled_convolutions):
-    """One update of the same weights, all trained and the temporal ones alone: `freeze` -> (state
-    before, after, metrics)."""
+    """Updates the same weights once with each value of `freeze`.
+
+    Returns (state before, state after, metrics) by `freeze`: with "none" all weights are trained,
+    with "spatial" only the temporal ones.
+    """
     mesh = meshes.make_mesh(ALL.mesh)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     states = {}
@@ -61,7 +64,7 @@ def test_frozen_parameters_stay_bit_for_bit_and_the_others_move(updated):
 
 
 def test_the_others_get_the_gradient_that_they_would(updated):
-    """The first moment after one update is a multiple of the gradient."""
+    """Compares the first moments, which after one update are a multiple of the gradient."""
     (_, whole, metrics), (_, part, same) = updated["none"], updated["spatial"]
     np.testing.assert_allclose(metrics["loss"], same["loss"], rtol=1e-6)
     moments = flatten_dict(optax.tree.get(whole.opt_state, "mu"))
@@ -78,7 +81,7 @@ def test_nothing_is_kept_for_frozen_parameters(updated):
     assert not any(any("temporal" in n for n in p) for p in paths(after.frozen))
     for tree in (after.ema, *(optax.tree.get(after.opt_state, key) for key in ("mu", "nu"))):
         assert paths(tree) == temporal
-    # Together they are the network's.
+    # Trained and frozen parameters together are all parameters of the network.
     assert paths(after.averaged) == paths(updated["none"][1].params)
 
 
@@ -89,7 +92,7 @@ def test_a_convolution_that_takes_a_mask_is_trained():
 
 
 def test_frozen_kernels_are_stored_as_they_are_used():
-    """In bfloat16, with the same loss: every use would cast them."""
+    """They are stored in bfloat16, to which every use would cast them; the loss is the same."""
     mesh = meshes.make_mesh(ALL.mesh)
     half = dataclasses.replace(SPATIAL, model=dataclasses.replace(SPATIAL.model, dtype="bfloat16"))
     state = abstract_state(half, mesh)
@@ -126,7 +129,7 @@ def test_a_frozen_run_continues_and_samples(tmp_path):
     done = tiny.run("train", *flags)
     assert done.returncode == 0, done.stderr
     assert "of them frozen" in done.stderr
-    # The last checkpoint goes, and the run continues from the one before.
+    # Remove the last checkpoint, so that the run continues from the one before.
     whole = tiny.metrics(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "5")
     again = tiny.run("train", *flags)

@@ -1,4 +1,4 @@
-"""A run that begins with another's weights: the widened network is the old one."""
+"""A run that begins with another run's weights: the widened network equals the old one."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.conditioning import conditioning
 from stunet.train.state import make_network
 
-# One level of frames by themselves, which compiles fast; patches of 2 x 2 pixels.
+# One level that treats each frame separately, which compiles fast; patches of 2 x 2 pixels.
 MODEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
 )
@@ -29,7 +29,7 @@ MASKS = dict(text=0.5, image=0.5)
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Of a text-to-video run, whose averaged weights are not its weights."""
+    """Makes the work directory of a text-to-video run whose EMA weights differ from its weights."""
     workdir = tmp_path_factory.mktemp("base")
     configs.write(BASE, workdir / "config.json")
     state = test_step.random_state(BASE, meshes.make_mesh(BASE.mesh))
@@ -110,7 +110,7 @@ def test_nothing_is_written_where_the_weights_do_not_fit(tmp_path):
 
 @pytest.fixture(scope="module")
 def file(workdir):
-    """What `stunet export --format safetensors` writes of it."""
+    """Writes the run's weights as `stunet export --format safetensors` does."""
     directory, state = workdir
     file = directory / "params.safetensors"
     weights_file.write(file, weights_file.cast(state.ema, None), BASE, 7)

@@ -1,4 +1,4 @@
-"""What the network is given and what is taken of its output, by networks that are formulas."""
+"""The network's inputs, and the use of its outputs, tested with formulas in place of networks."""
 
 import types
 
@@ -18,7 +18,7 @@ REST = jnp.array([0.2, 0.7]), None, None
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The arguments of each call of the network, which gives its input twice."""
+    """Collects the arguments of each call of a network that returns its input twice."""
     calls = []
 
     def apply(params, inputs, *rest):
@@ -44,10 +44,10 @@ def test_a_level_that_is_embedded_is_the_time_of_as_much_noise_and_no_plane(call
     low, level = CLIPS[:, :, :4, :4], jnp.array([0.3, 0.9])
     make_predict(config)({}, CLIPS, *REST, low, level)
     ((inputs, *_, time),) = calls
-    # The clip and the enlarged one.
+    # The channels are the noisy clip and the enlarged clip.
     assert inputs.shape[-1] == 2 == abstract_arguments(config, 2)[0].shape[-1]
     np.testing.assert_array_equal(inputs[..., :1], CLIPS)
-    # What is left of a clip, and how much noise there is.
+    # The factors of the clip and of the noise.
     ones, zeros = jnp.ones((2, 1, 1, 1, 1)), jnp.zeros((2, 1, 1, 1, 1))
     signal, noise = (
         corrupt(*pair[:1], level, *pair[1:]) for pair in ((ones, zeros), (zeros, ones))

@@ -1,4 +1,4 @@
-"""Training from the outside: the command line, killed, stopped, continued, refused."""
+"""`stunet train` and `stunet sample` as commands: killed, stopped, continued, refused."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def experiment(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def finished(experiment, tmp_path_factory) -> pathlib.Path:
-    """A run of 8 updates that nothing disturbed, with validation and samples."""
+    """Trains 8 updates without interruption, with validation and samples."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     done = tiny.run(
         "train",
@@ -37,7 +37,7 @@ def finished(experiment, tmp_path_factory) -> pathlib.Path:
 
 
 def parameters(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, by path."""
+    """Reads every array of a checkpoint, by path."""
     import jax
 
     items = ocp.load_checkpointables(workdir / "checkpoints" / str(step))
@@ -122,7 +122,7 @@ def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     while not (metrics.exists() and metrics.read_text().count("\n") > 3):
         assert process.poll() is None
         time.sleep(0.05)
-    # Another, which would remove a checkpoint that the first one is writing, is refused.
+    # A second run is refused, because it would remove a checkpoint that the first one is writing.
     second = tiny.run(*arguments, "--config.train.steps=100000")
     assert second.returncode == 1
     assert f"a training is running in {workdir}" in second.stderr.splitlines()[-1]
@@ -160,7 +160,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoin
         f"--config={experiment}",
         f"--workdir={workdir}",
         *tiny.ONE_LEVEL,
-        # Moves every weight so far that activations overflow some updates later.
+        # Moves the weights so far that activations overflow after some updates.
         "--config.train.learning_rate=1e30",
         "--config.train.warmup_steps=100",
         "--config.train.steps=50",
@@ -204,7 +204,7 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
     assert settings | asked == settings
     assert settings["prompts"] == ["a 3 moving left"] * 2
     assert settings["sample"]["steps"] == 2
-    # The same seed gives the same clips, another seed others.
+    # The same seed gives the same clips, and another seed gives other clips.
     tiny.run(*arguments, "--out", tmp_path / "b")
     tiny.run(*arguments, "--out", tmp_path / "c", "--seed", 1)
     gif = lambda d, s: (tmp_path / d / f"a_3_moving_left_seed{s}.gif").read_bytes()  # noqa: E731
@@ -252,7 +252,7 @@ def test_mistakes_get_one_sentence(experiment, tmp_path, arguments, sentence):
 def test_workdir_that_may_not_be_written_gets_one_sentence(experiment, tmp_path):
     as_anyone = []
     if os.geteuid() == 0:
-        # Root may write anywhere, by a capability that it can do without.
+        # Root may write anywhere by a capability, which `setpriv` can drop.
         if not shutil.which("setpriv"):
             pytest.skip("root cannot be kept from writing without setpriv")
         as_anyone = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]

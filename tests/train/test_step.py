@@ -1,4 +1,4 @@
-"""The update as a function: accumulation, seeds, the average of the weights."""
+"""The update as a function: gradient accumulation, seeds, EMA of the weights."""
 
 import dataclasses
 import functools
@@ -59,7 +59,8 @@ def test_parts_of_a_batch_make_the_same_update_as_the_whole(start):
     parts, same = update(tiny.config(train=dict(accumulate=2)), start, values)
     np.testing.assert_allclose(metrics["loss"], same["loss"], rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], same["grad_norm"], rtol=1e-4)
-    # AdamW's first update is the sign of the gradient: compare its moments, which are the gradient.
+    # AdamW's first update is the sign of the gradient. So compare its moments, which are multiples
+    # of the gradient.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
         whole.opt_state,
@@ -81,7 +82,7 @@ def test_update_depends_on_seed_and_step_alone(start):
 
 
 def test_average_follows_the_weights(start):
-    """From update n on with decay d: ema <- d ema + (1 - d) params, where d grows from 1/10."""
+    """Each update sets ema <- d ema + (1 - d) params, with a decay d that grows from 1/10."""
     config, values = tiny.config(), batch(tiny.config())
     first, _ = update(config, start, values)
     expected = jax.tree.map(lambda e, p: 0.1 * e + 0.9 * p, start.ema, first.params)
@@ -125,7 +126,7 @@ def test_dropped_captions_leave_no_trace():
     assert float(jnp.abs(text[1]).max()) == 0
 
 
-# One level, which compiles fast, with enough layers to scan both on the way down and up.
+# One level, which compiles fast, with enough layers for scans on the way down and up.
 LEAN = dict(
     layers_per_level=3,
     channel_multipliers=(1,),
@@ -139,7 +140,10 @@ LEAN = dict(
 
 
 def random_state(config, mesh) -> TrainState:
-    """With nothing at the initial zero that stops gradients, and no program to compile for it."""
+    """Returns a state of random weights, without compiling a program.
+
+    No projection is at its initial zero, which would stop gradients.
+    """
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype),
@@ -154,7 +158,7 @@ def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolut
     state, losses = random_state(config, mesh), []
     with meshes.use(mesh):
         values = batch(config)
-        values["video"][:] = 255  # soon learnt
+        values["video"][:] = 255  # White clips are learned quickly.
         step, values = jax.jit(make_train_step(config)), meshes.shard_batch(values, mesh)
         for _ in range(20):
             state, metrics = step(state, values)

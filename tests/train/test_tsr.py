@@ -1,4 +1,4 @@
-"""Training of temporal super-resolution: it learns from the keyframes it is given."""
+"""Temporal super-resolution learns to use its keyframes."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from stunet.train.state import input_shape
 from stunet.train.step import make_train_step, make_validation_step, to_float
 
 CONFIG = tiny.config(
-    # One level without text, whose attention over time alone joins frames: compiles fast.
+    # One level without text, in which only attention over time connects frames: compiles fast.
     model=dict(
         channel_multipliers=(1,),
         attention_levels=(False,),
@@ -30,7 +30,7 @@ CONFIG = tiny.config(
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
-    """Clips of one colour throughout: the keyframes tell all of them."""
+    """Returns clips of a single colour each, which their keyframes determine."""
     values = test_step.batch(CONFIG, seed)
     values["video"][:] = values["video"][:, :1, :1, :1]
     return values
@@ -38,7 +38,7 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(quickly_compiled_convolutions):
-    """The state after 60 updates, and the loss of each."""
+    """Returns the state after 60 updates, and the loss of each update."""
     mesh, losses = meshes.make_mesh(CONFIG.mesh), []
     state = test_step.random_state(CONFIG, mesh)
     with meshes.use(mesh):
@@ -52,7 +52,7 @@ def trained(quickly_compiled_convolutions):
 def test_updates_lower_the_loss(trained):
     _, losses = trained
     assert input_shape(CONFIG, 8) == (8, 4, 8, 8, 4)
-    # Nothing but the keyframes tells the colour under much noise.
+    # Under much noise, only the keyframes tell the colour.
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 

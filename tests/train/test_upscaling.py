@@ -1,4 +1,4 @@
-"""Training of a super-resolution network: what it is given, and that it uses it."""
+"""Spatial super-resolution learns to use its low-resolution clip."""
 
 import pathlib
 from types import SimpleNamespace
@@ -42,7 +42,10 @@ SAMPLE = make_sampler(CONFIG)  # compiled once
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
-    """Clips of random squares as large as a low-resolution pixel: that clip tells all of them."""
+    """Returns clips of random squares, each as large as a low-resolution pixel.
+
+    So the low-resolution clip determines them.
+    """
     values = test_step.batch(CONFIG, seed)
     corners = values["video"][:, :, ::FACTOR, ::FACTOR]
     values["video"] = np.repeat(np.repeat(corners, FACTOR, axis=2), FACTOR, axis=3)
@@ -51,7 +54,7 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(quickly_compiled_convolutions):
-    """The state after 30 updates, and the loss of each."""
+    """Returns the state after 30 updates, and the loss of each update."""
     mesh, losses = meshes.make_mesh(CONFIG.mesh), []
     state = test_step.random_state(CONFIG, mesh)
     with meshes.use(mesh):

@@ -1,4 +1,4 @@
-"""Which networks a diffusers config.json may ask for, and at which noise they were trained."""
+"""A diffusers config.json maps to a config and back, or is refused; its noise levels are kept."""
 
 import json
 
@@ -29,7 +29,7 @@ STAGE_II = STAGE_I | dict(
     time_embedding_act_fn="gelu",
     class_embed_type="timestep",
 )
-# Of what `runwayml/stable-diffusion-v1-5` and its like have.
+# Some keys of `runwayml/stable-diffusion-v1-5` and similar networks.
 STABLE_DIFFUSION = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
@@ -46,7 +46,7 @@ STABLE_DIFFUSION = {
 
 
 def test_each_step_is_told_the_noise_that_it_was_trained_with():
-    """By diffusers' own schedule; within a twentieth of a step."""
+    """Compares with diffusers' own schedule, to within a twentieth of a step."""
     scheduler = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     signal = scheduler.alphas_cumprod.double().numpy()
     config = to_stunet(STAGE_I, "config.json")

@@ -1,5 +1,8 @@
-"""From a text-to-image U-Net to a run: at first it makes the U-Net's pictures, then its temporal
-layers learn, and its spatial weights come back as they were."""
+"""`stunet inflate` makes a run of a text-to-image U-Net.
+
+At first the run makes the U-Net's pictures. In training only its temporal layers learn. Its spatial
+weights are exported as they were.
+"""
 
 import dataclasses
 import json
@@ -34,11 +37,12 @@ from stunet.weights import inflate as inflating
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
 FRAMES = 4
-# Groups of one channel would have nothing to normalise where there is but one position.
+# Not one group per channel: a group of one channel and one position has nothing to normalise.
 UNET = tiny_unet.flags((8, 16), norm_num_groups=2)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What is trained: a clip over and over, the caption with it.
+# Trains on one clip again and again, always with its caption.
 TRAINING = {
+    "data.source": "moving_digits",
     "data.num_clips": 1,
     "train.batch_size": 4,
     "train.steps": 20,
@@ -67,7 +71,7 @@ def inflate(directory, out, *more) -> int:
 
 
 def checkpoint(workdir):
-    """(config, weights by path) of a run's newest checkpoint."""
+    """Reads (config, weights by path) from a run's newest checkpoint."""
     config = configs.read(workdir / "config.json")
     mesh = meshes.make_mesh(config.mesh)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
@@ -83,7 +87,7 @@ def inflated(t2i, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(t2i):
-    """Random clips, the second of which stands still; what the U-Net makes of each frame."""
+    """Returns random clips, the second one static, and the U-Net's output for each frame."""
     config, params = read(t2i[0])
     rng = np.random.default_rng(0)
     clips = rng.normal(size=(2, FRAMES, 8, 8, 3)).astype(np.float32)
@@ -108,7 +112,7 @@ def test_at_first_every_nth_frame_and_all_of_a_static_clip_are_the_u_nets(
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found[1], expected[1], **tolerance)
     np.testing.assert_allclose(found[0, ::factor], expected[0, ::factor], **tolerance)
-    # The others are not: time is resized.
+    # The other frames differ, because time is resized.
     assert np.abs(found[0] - expected[0]).max(axis=(1, 2, 3))[1] > 1e-2
 
 
@@ -119,6 +123,23 @@ def trained(inflated, tmp_path_factory):
     first = "--config", inflated / "config.json", f"--config.train.init_from={inflated}"
     assert run("train", *first, "--workdir", workdir, *changes) == 0
     return workdir
+
+
+def test_training_asks_for_data_until_some_is_named(t2i, inflated, tmp_path, capsys):
+    """Nobody who inflates a U-Net wants it trained on moving digits."""
+    data = configs.read(inflated / "config.json").data
+    assert (data.source, data.path) == ("clips", "")
+    train = "train", "--config", inflated / "config.json", "--workdir", tmp_path / "run"
+    assert run(*train) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "data.path is empty; name the directory of the records" in sentence
+    assert not (tmp_path / "run").exists()
+    assert run(*train, f"--config.data.path={tmp_path / 'nowhere'}") == 1
+    assert "nowhere" in capsys.readouterr().err
+    for name, told in (("later", ()), ("now", ["--config.data.path=clips"])):
+        assert inflate(t2i[0], tmp_path / name, *told) == 0
+        assert ("no data is named yet" in capsys.readouterr().out) == (name == "later")
+    assert configs.read(tmp_path / "now" / "config.json").data.path == "clips"
 
 
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
@@ -133,7 +154,7 @@ def test_training_moves_the_temporal_weights_alone(inflated, trained):
 
 
 def test_training_lowers_the_loss(inflated, trained):
-    """Of one batch, at the same noise: that of an update has another for each."""
+    """Compares the loss of one batch at the same noise, which differs from update to update."""
     config = configs.read(trained / "config.json")
     source = sources.make_source(config, "train")
     examples = [source[i % len(source)] for i in range(config.train.batch_size)]
@@ -174,7 +195,7 @@ def test_what_was_imported_is_exported_tensor_by_tensor(t2i, of, tmp_path, reque
 
 
 def test_half_precision_files_and_stacked_layers_come_back_too(tmp_path):
-    """A super-resolution network, whose first convolution is trained as well."""
+    """Uses a super-resolution network, whose first convolution is trained too."""
     flags = UNET | dict(layers_per_block=[1, 3], in_channels=6, class_embed_type="timestep")
     model = tiny_unet.make(flags).half()
     model.save_pretrained(tmp_path / "t2i", max_shard_size="50KB")
@@ -299,7 +320,7 @@ def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence)
 
 @pytest.mark.parametrize("kilobytes", [64, 256, 384])
 def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
-    """Whichever of many batches of weights fills it."""
+    """Holds whichever of many batches of weights fills the disk."""
     monkeypatch.setattr(inflating, "AT_ONCE", 4096)
     disk = small_disk(kilobytes)
     refused(t2i[0], disk / "run", capsys, "is full; nothing is left there: free some space and run")
@@ -308,7 +329,7 @@ def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
 def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
     t2i, tmp_path, monkeypatch
 ):
-    """Its averages and moments too, which are not made one by one."""
+    """Also compares EMA weights and moments, which are not written in parts."""
     monkeypatch.setattr(inflating, "AT_ONCE", 2**16)
     monkeypatch.setattr(inflating, "DRAWN_AT_ONCE", 32)
     workdir = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Weights between two networks': exact at the ends, a straight line between, temporal ones kept."""
+"""Interpolated weights: exact at the ends, a straight line between, temporal weights kept."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ INPAINTING = tiny.config(masks=dict(inpaint=1.0))
 
 
 def weights(config, seed):
-    """Random ones, as flax has them."""
+    """Returns a network's parameters with random values."""
     rng = np.random.default_rng(seed)
     abstract = abstract_state(config, meshes.make_mesh(config.mesh)).params
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract)
@@ -117,7 +117,7 @@ def test_of_a_style_that_is_adapters_alpha_is_a_factor_of_them():
     mixed = interpolate(BASE, ORIGINAL, lora.merge(beside, 1.5), 0.25)
     expected = lora.merge(beside, 0.25 * 1.5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mixed, expected)
-    # The run itself may be one of adapters.
+    # The run itself may train adapters.
     adapted = tiny.with_lora(BASE, rank=2)
     again = interpolate(adapted, ORIGINAL, lora.merge(beside, 1.5), 0.25)
     jax.tree.map(np.testing.assert_array_equal, again, mixed)
