@@ -9,6 +9,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh
 from stunet.sweep import members
+from stunet.train.parts import make_parts
 
 # Exit status of a preempted run, which is then restarted; 0 would mean that the run is done. In
 # sysexits.h, 75 is a temporary failure.
@@ -140,8 +141,10 @@ def _check_workdir(workdir: str | None, on_buckets: bool) -> None:
         )
 
 
-def _check_mesh(config: configs.Config, devices: int, slices: int) -> None:
-    mesh.check_batch(config.train, mesh.abstract_mesh(config.mesh, devices, slices))
+def _check_mesh(config: configs.Experiment, devices: int, slices: int) -> None:
+    parts = make_parts(config)
+    whole = mesh.abstract_mesh(parts.layout, devices, slices)
+    mesh.check_batch(parts.batch_size, parts.accumulate, whole)
 
 
 def _bucket_of(argument: str) -> str | None:

@@ -82,7 +82,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
 
 
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Returns the settings of `configs.Sample` that the command line gives."""
+    """Returns the settings of the config's `sample` that the command line gives."""
     names = ("sampler", "steps", "guidance_scale")
     return {name: v for name in names if (v := getattr(arguments, name)) is not None}
 

@@ -66,13 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet import configs
     from stunet.plan import chips, report, search
     from stunet.plan.plan import make_plan
+    from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, arguments.overrides)
     topology = chips.find(arguments.topology, arguments.slices)
     target = f"{topology.count} x {topology.chip.name}"
     if arguments.search:
         with elapsed(f"searching layouts for {target}"):
-            layouts = search.rank(config, topology)
+            layouts = search.rank(make_parts(config), topology)
         if not arguments.json:
             print(report.ranking(layouts, topology), end="\n\n", flush=True)
         config = layouts[0].apply_to(config)
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         message += f"the program does not fit {plan.chip}: it needs "
         message += f"{plan.excess / 2**30:.2f} GiB more than a chip has"
         if not topology.is_local:
-            overrides = search.suggest_overrides(config, plan.mesh, topology)
+            overrides = search.suggest_overrides(make_parts(config), plan.mesh, topology)
             message += "; by estimate, "
             message += f"it fits with {' '.join(overrides)}" if overrides else "no layout fits"
         raise UserError(message)

@@ -66,12 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_jax()
     from stunet.parallel import hosts
     from stunet.train.loop import train
+    from stunet.train.parts import make_parts, with_fingerprint
 
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
     with hosts.failing_together("stunet train"):
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        step = train(config, arguments.workdir)
+        step = train(make_parts(with_fingerprint(config)), arguments.workdir)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")

@@ -6,17 +6,19 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
-from stunet.configs.combinations import check_data
+from stunet.configs.combinations import check_data, check_data_path
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
+    Experiment,
     default,
     differences,
     flatten,
     load,
     override,
     read,
+    replace,
+    reset,
     resolve,
-    same_text_encoder,
     set_key,
     write,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "Config",
     "Data",
     "Diffusion",
+    "Experiment",
     "Log",
     "Lora",
     "Masks",
@@ -62,6 +65,7 @@ __all__ = [
     "Tsr",
     "Upscale",
     "check_data",
+    "check_data_path",
     "clip_span",
     "default",
     "differences",
@@ -73,8 +77,9 @@ __all__ = [
     "load",
     "override",
     "read",
+    "replace",
+    "reset",
     "resolve",
-    "same_text_encoder",
     "set_key",
     "start_from",
     "write",

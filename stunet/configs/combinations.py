@@ -135,13 +135,24 @@ def check_combinations(config: Config) -> None:
 
 
 def check_data(config: Config) -> None:
-    """Checks that a config names its data. What `stunet inflate` writes need not name any yet, and
-    a plan needs none; training and evaluation do.
+    """Checks that a config names its data.
+
+    What `stunet inflate` writes need not name any yet, and a plan needs none. Training and
+    evaluation do.
 
     Raises:
         UserError: `data.source` is "clips", and `data.path` is empty.
     """
-    if config.data.source == "clips" and not config.data.path:
+    check_data_path(config.data.source, config.data.path)
+
+
+def check_data_path(source: str, path: str) -> None:
+    """Checks that a source of stored clips has a path.
+
+    Raises:
+        UserError: `source` is "clips", and `path` is empty.
+    """
+    if source == "clips" and not path:
         raise UserError(
             "data.source is 'clips', and data.path is empty; name the directory of the records, "
             "for example with --config.data.path=runs/clips"

@@ -6,12 +6,12 @@ import pathlib
 
 import pytest
 import tiny
+from from_config import model_flops
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
 from stunet.sweep.members import Member, Step, arms, find, load, product, question
-from stunet.train.flops import model_flops
 
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
 HEAD = """
