@@ -24,7 +24,7 @@ lint: .venv/installed-test
 # The site, in site/index.html. Any warning fails: a link or an anchor that leads nowhere.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-docs
-	JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build --strict --quiet
+	JAX_PLATFORMS=cpu $(BIN)/python -m mkdocs build --strict
 	@echo "the site is site/index.html"
 
 .venv/bin/python:

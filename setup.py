@@ -100,7 +100,7 @@ setup(
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs
-        "docs": ["latex2mathml", "mkdocs-material>=9.7", "mkdocstrings-python>=2"],
+        "docs": ["latex2mathml", "mkdocs-material>=9.7", "mkdocstrings-python>=2", "ruff"],
         "test": TEST,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},

@@ -230,10 +230,64 @@ def test_overrides_of_the_command_line(tmp_path):
     assert config.model.temporal_factors == (1, 1, 1, 2)
     with pytest.raises(UserError, match=r"unknown key 'model.chanels'; did you mean 'model.chan"):
         configs.load(str(file), ["--config.model.chanels=3"])
-    with pytest.raises(UserError, match=r"train.steps"):
-        configs.load(str(file), ["--config.train.steps=many"])
     with pytest.raises(UserError, match=r"no file 'nowhere.py'"):
         configs.load("nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.steps=7", 7),
+        ("train.learning_rate=3e-4", 3e-4),
+        ("train.learning_rate=1", 1.0),
+        ("mesh.fsdp=-1", -1),
+        ("model.temporal=false", False),
+        ("model.scan_layers=True", True),
+        ("text.encoder=t5:/a=b", "t5:/a=b"),
+        ("data.path=7", "7"),
+        ("model.temporal_factors=1,1,1,2", (1, 1, 1, 2)),
+        ("model.temporal_factors=[1, 1, 1, 2]", (1, 1, 1, 2)),
+        ("log.validate_times=0.5", (0.5,)),
+        ("model.layers=()", ()),
+    ],
+)
+def test_values_on_the_command_line_have_the_type_of_the_key(override, value):
+    # Only one extent of the mesh may be -1.
+    config = configs.override(changed(mesh__data=1), [f"--config.{override}"])
+    found = configs.flatten(config)[override.partition("=")[0]]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.steps=many", "train.steps is 'many'; it must be a whole number"),
+        ("train.steps=1e4", "train.steps is 10000.0; it must be a whole number"),
+        ("train.steps=", "train.steps is ''; it must be a whole number"),
+        ("train.steps", "--config.train.steps has no value; write --config.train.steps=VALUE"),
+        ("train.learning_rate=1e-3x", "train.learning_rate is '1e-3x'; it must be a number"),
+        ("model.temporal=maybe", "model.temporal is 'maybe'; it must be True or False"),
+        ("model.layers=(a,b)", r"model.layers is '\(a,b\)'; it must be a tuple, such as \(1, 2\)"),
+        ("train=3", "'train' is a group of keys; set one of them, such as 'train.init_from'"),
+    ],
+)
+def test_wrong_values_on_the_command_line_get_the_sentence_of_the_key(override, sentence):
+    with pytest.raises(UserError, match=f"^{sentence}$"):
+        configs.override(configs.Config(), [f"--config.{override}"])
+
+
+def test_overrides_reach_what_an_experiment_computes_from_them(tmp_path):
+    """An ml_collections reference follows the key that it refers to."""
+    file = tmp_path / "experiment.py"
+    file.write_text(
+        "from stunet import configs\n"
+        "def get_config():\n"
+        "    config = configs.default()\n"
+        "    config.checkpoint.every = config.train.get_ref('steps') * 2\n"
+        "    return config\n"
+    )
+    assert configs.load(str(file), ["--config.train.steps=7"]).checkpoint.every == 14
 
 
 def test_only_what_does_not_change_the_updates_may_differ_when_a_run_continues():

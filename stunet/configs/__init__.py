@@ -16,6 +16,7 @@ from stunet.configs.reading import (
     read,
     resolve,
     same_text_encoder,
+    set_key,
     write,
 )
 from stunet.configs.schema import (
@@ -72,6 +73,7 @@ __all__ = [
     "read",
     "resolve",
     "same_text_encoder",
+    "set_key",
     "start_from",
     "write",
 ]

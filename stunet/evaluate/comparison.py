@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import pathlib
-import runpy
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -180,12 +179,7 @@ def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _read(file: pathlib.Path) -> Protocol:
-    file = pathlib.Path(experiments.find(str(file), "get_protocol"))
-    try:
-        protocol = runpy.run_path(str(file))["get_protocol"]()
-    except Exception as error:  # Whatever the file itself raises.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: {type(error).__name__}: {reason}") from error
+    protocol = experiments.call(str(file), "get_protocol")
     if not isinstance(protocol, Protocol):
         raise UserError(f"{file}: get_protocol() must return a Protocol, not {protocol!r}")
     return protocol

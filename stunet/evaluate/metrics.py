@@ -24,8 +24,8 @@ class Metric:
         description: what the metric measures, as a clause without a full stop.
         unit: unit of the shown number; "" for none.
         format: format string for the mean over clips.
-        better: "higher" or "lower" for a metric that ranks clips. None for a metric that does not:
-            its best value depends on the data, or a clip without motion has the best one.
+        better: "higher" or "lower" for a metric by which reports rank; None for all others. A clip
+            that stands still, for example, has the lowest velocity change but is not the best.
         claim: what is true of the clips that a share counts, as in "velocity stays steady in 94% of
             the clips"; "" for metrics that are no share of clips.
     """
@@ -44,7 +44,7 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """A phrase such as "higher is better"; "" for a metric that does not rank clips."""
+        """A phrase such as "higher is better"; "" for a metric by which reports do not rank."""
         return f"{self.better} is better" if self.better else ""
 
     def show(self, value: float) -> str:

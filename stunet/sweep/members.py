@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import pathlib
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,8 @@ from ml_collections import ConfigDict
 
 from stunet import configs
 from stunet.configs import experiments
-from stunet.errors import UserError, choose
+from stunet.errors import UserError, closest
+from stunet.formatting import first_few
 
 # Names are directories, and are pasted into shells.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
@@ -101,14 +101,7 @@ def replace(config: configs.Config | ConfigDict, values: Mapping[str, Any]) -> C
     """The config with the values of some keys changed, as {"train.steps": 100}, not yet checked."""
     changed = ConfigDict(_plain(config), type_safe=False)
     for key, value in values.items():
-        *groups, last = key.split(".")
-        group = changed
-        for part in groups:
-            # A group that does not exist is named when the config is checked.
-            if not isinstance(group.get(part), ConfigDict):
-                group[part] = ConfigDict(type_safe=False)
-            group = group[part]
-        group[last] = value
+        configs.set_key(changed, key, value)
     return changed
 
 
@@ -127,18 +120,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
         UserError: no such file, what it raises, an empty sweep, two of one name, a config that is
         refused, a step that needs what does not come before it, a label of two arms.
     """
-    path = experiments.find(path, "get_sweep")
-    file, *argument = path.split(":", 1)
-    try:
-        names = runpy.run_path(file)
-        if "get_sweep" not in names:
-            raise UserError("it has no get_sweep(), which returns a list of members")
-        entries = names["get_sweep"](*argument)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # Whatever the file itself raises.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
+    entries = experiments.call(path, "get_sweep")
     if not isinstance(entries, (list, tuple)) or not any(isinstance(e, Member) for e in entries):
         raise UserError(f"{path}: get_sweep() returns no member; it must return a list of them")
     checked, seen = [], set()
@@ -161,13 +143,23 @@ def question(path: str) -> str:
 
 
 def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
-    """The member of a sweep file that is called `name`.
+    """Reads a sweep file and returns one of its members.
+
+    Args:
+        path: as for `load`.
+        name: name of the member.
+        overrides: as for `load`.
 
     Raises:
-        UserError: there is none, or as `load`.
+        UserError: the sweep has no such member, or as `load`.
     """
-    named = {e.name: e for e in load(path, overrides) if isinstance(e, Member)}
-    return choose(named, name, f"member of {path}")
+    members = {e.name: e for e in load(path, overrides) if isinstance(e, Member)}
+    if name in members:
+        return members[name]
+    nearest = closest(name, members)
+    hint = f"did you mean {nearest!r}? " if nearest else ""
+    names = first_few([repr(member) for member in members])
+    raise UserError(f"{path} has no member {name!r}; {hint}its members are {names}")
 
 
 def arms(entries: Sequence[Entry]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import tiny
 from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.members import Member, Step, arms, load, product, question
+from stunet.sweep.members import Member, Step, arms, find, load, product, question
 from stunet.train.flops import model_flops
 
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
@@ -91,7 +91,7 @@ def test_overrides_are_every_members(tmp_path):
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("x = 1", "has no get_sweep"),
+        ("x = 1", r"sweep.py does not define get_sweep\(\), as the file of a sweep does"),
         ("def get_sweep(): return []", "returns no member"),
         ("def get_sweep(): return 1 / 0", "ZeroDivisionError: division by zero"),
         ("def get_sweep(): return [Member('a', tiny.config()), 3]", "the sweep holds 3"),
@@ -145,6 +145,16 @@ def test_the_question_and_the_labels_are_noted(tmp_path):
     del noted["question"], noted["entries"][0]["label"]
     (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(noted))
     assert workdirs.read_manifest(tmp_path / "sweep").question == ""
+
+
+def test_a_member_that_does_not_exist_suggests_the_nearest(tmp_path):
+    body = "def get_sweep():\n    return product(tiny.config(), {'seed': range(5)})\n"
+    file = sweep_file(tmp_path, body)
+    assert find(file, "seed=3").config.seed == 3
+    with pytest.raises(UserError, match=r"has no member 'seed=44'; did you mean 'seed=4'"):
+        find(file, "seed=44")
+    with pytest.raises(UserError, match=r"has no member 'x'; its members are .*'seed=2' and 2 mo"):
+        find(file, "x")
 
 
 def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
