@@ -44,10 +44,12 @@ def main() -> None:
     from stunet.parallel import mesh as meshes
     from stunet.plan import chips, costs
     from stunet.train import flops, pieces
+    from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, overrides)
-    found = {p.name: p for p in pieces.find(config, config.train.batch_size)}
-    finest = f" {config.data.frames}x{config.data.height}x{config.data.width}x"
+    parts = make_parts(config)
+    found = {p.name: p for p in pieces.find(parts.denoiser, parts.batch_size)}
+    finest = " " + "x".join(map(str, parts.denoiser.clip.shape[:-1])) + "x"
     most = max((p for p in found.values() if finest in p.name), key=lambda p: len(p.calls))
     piece = found.get(arguments.block or most.name)
     if piece is None:
@@ -57,9 +59,9 @@ def main() -> None:
     chip, devices = topology.chip, topology.devices
     if not devices or topology.is_local:
         parser.error("--topology must be TPUs: only their compiler estimates its kernels' time")
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis), chips.silence_stderr():
-        text = costs.lower(piece, config, mesh).compile().as_text()
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis), chips.silence_stderr():
+        text = costs.lower(piece, parts.denoiser.network.remat, mesh).compile().as_text()
     kernels = [
         (
             int(cycles[1]) / chip.hertz,

@@ -11,7 +11,6 @@ once and cached, so the benchmark can be stopped and run again.
 """
 
 import argparse
-import dataclasses
 import os
 
 # Compiling for chips that are elsewhere must not look for any here. The first import of JAX reads
@@ -58,18 +57,19 @@ def main() -> None:
     from stunet import configs
     from stunet.plan.costs import Costs
     from stunet.train.flops import model_flops
+    from stunet.train.parts import make_parts
 
     print("frames  operations a frame  of the first  time a frame  of the first")
     first = None
     for frames in arguments.frames:
         config = configs.load(arguments.config, overrides)
-        data, train = config.data, config.train
+        values = {"data.frames": frames}
         if arguments.in_a_step:
-            train = dataclasses.replace(train, batch_size=arguments.in_a_step // frames)
-        data = dataclasses.replace(data, frames=frames)
-        config = dataclasses.replace(config, data=data, train=train)
-        total = train.batch_size * frames
-        row = [model_flops(config) / total]
+            values["train.batch_size"] = arguments.in_a_step // frames
+        config = configs.replace(config, values)
+        parts = make_parts(config)
+        total = parts.batch_size * frames
+        row = [model_flops(parts.denoiser, parts.batch_size) / total]
         if arguments.topology:
             with Costs(config, arguments.topology) as costs:
                 row.append(sum(cost.seconds for cost in costs.result()) / total)

@@ -35,13 +35,14 @@ import numpy as np
 
 from stunet import configs, tensorfiles
 from stunet.parallel import mesh as meshes
+from stunet.train.parts import make_parts
 from stunet.train.state import abstract_state
 from stunet.weights import diffusers_config, diffusers_unet
 
 MIB = 2**20
 
 
-def describe(channels: int) -> configs.Config:
+def describe(channels: int) -> configs.Experiment:
     """Returns the config of a stage I of DeepFloyd IF with that many channels."""
     raw = dict(
         model=dict(
@@ -59,12 +60,14 @@ def describe(channels: int) -> configs.Config:
     return configs.resolve(raw)
 
 
-def write(directory: pathlib.Path, config: configs.Config) -> dict[str, tensorfiles.Header]:
+def write(directory: pathlib.Path, config: configs.Experiment) -> dict[str, tensorfiles.Header]:
     """Writes a U-Net of random weights in the format of diffusers; returns its tensors' headers."""
-    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
-    tensors = diffusers_unet.table(config, abstract_state(config, mesh))
+    parts = make_parts(config)
+    mesh = meshes.make_mesh(meshes.Layout(), jax.devices()[:1])
+    state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    tensors = diffusers_unet.table(parts.denoiser, state)
     found, rng = diffusers_unet.headers(tensors), np.random.default_rng(0)
-    (directory / "config.json").write_text(json.dumps(diffusers_config.to_diffusers(config)))
+    (directory / "config.json").write_text(json.dumps(diffusers_config.to_diffusers(parts)))
     file = directory / f"{diffusers_unet.STEM}.safetensors"
     with tensorfiles.Writer(file, found) as writer:
         for name, header in found.items():
@@ -124,11 +127,12 @@ def main() -> None:
         config = describe(arguments.channels)
         found = write(directory, config)
         sizes = [4 * math.prod(header.shape) for header in found.values()]
-        described = diffusers_config.to_diffusers(config)
+        described = diffusers_config.to_diffusers(make_parts(config))
         config = diffusers_config.to_stunet(described, "config.json", arguments.frames)
         config = configs.override(config, overrides)
-        mesh = meshes.make_mesh(configs.Mesh(fsdp=arguments.devices))
-        state = abstract_state(config, mesh)
+        parts = make_parts(config)
+        mesh = meshes.make_mesh(meshes.Layout(fsdp=arguments.devices))
+        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
         asked = ["inflate", "--t2i", name, "--frames", str(arguments.frames)]
         asked += [f"--config.mesh.fsdp={arguments.devices}", *overrides, "--out"]
         program, *_ = measure(*asked, name)

@@ -12,9 +12,9 @@ import pathlib
 
 import numpy as np
 
-from stunet import configs
 from stunet.data.sources import make_source
 from stunet.generate.text import text_to_video
+from stunet.train.parts import read_parts
 
 
 def main() -> None:
@@ -24,8 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (3)")
     arguments = parser.parse_args()
-    config = configs.read(arguments.workdir / "config.json")
-    example = make_source(config, "train")[0]
+    example = make_source(read_parts(arguments.workdir).dataset, "train")[0]
     truth = example["video"].astype(np.float32) / 127.5 - 1
     for seed in range(arguments.seeds):
         clips, _ = text_to_video(arguments.workdir, [example["caption"]], seed=seed)

@@ -41,26 +41,27 @@ from stunet.parallel import mesh as meshes
 from stunet.plan import chips
 from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan
+from stunet.train.parts import Parts, make_parts
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
 
 PROCESS = pathlib.Path("/proc/self")
 
 
-def noise_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def noise_batch(parts: Parts, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     """Returns a global batch of random pixels and text states. No token is masked."""
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(parts.seed)
     make = {
         "video": lambda shape: rng.integers(0, 256, shape, np.uint8),
         "text": lambda shape: rng.standard_normal(shape, np.float32),
         "text_mask": lambda shape: np.ones(shape, bool),
     }
-    shapes = {key: leaf.shape for key, leaf in abstract_batch(config, mesh).items()}
+    shapes = {key: leaf.shape for key, leaf in abstract_batch(parts, mesh).items()}
     return meshes.shard_batch({key: make[key](shape) for key, shape in shapes.items()}, mesh)
 
 
 def measure(
-    config: configs.Config, devices: Sequence[jax.Device], warmup: int, steps: int
+    parts: Parts, devices: Sequence[jax.Device], warmup: int, steps: int
 ) -> tuple[list[float], int | None]:
     """Runs `warmup` updates and then `steps` measured ones.
 
@@ -68,10 +69,17 @@ def measure(
         The seconds of each measured update, and the most bytes in use on a device, or None where
         the machine cannot tell.
     """
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis):
-        state, batch = create_state(config, mesh), noise_batch(config, mesh)
-        update = jit_train_step(config, state)
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis):
+        state = create_state(parts.denoiser, parts.optimizer, parts.seed, mesh)
+        batch = noise_batch(parts, mesh)
+        update = jit_train_step(
+            parts.objective,
+            parts.optimizer,
+            state,
+            seed=parts.seed,
+            accumulate=parts.accumulate,
+        )
         leaves = jax.tree.leaves((state, batch))
         held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
         times = []
@@ -158,7 +166,9 @@ def main() -> None:
         if plan.excess:
             excess = plan.excess / 2**30
             raise UserError(f"the step needs {excess:.2f} GiB more than {plan.chip} has")
-        times, peak = measure(config, topology.devices, arguments.warmup, arguments.steps)
+        times, peak = measure(
+            make_parts(config), topology.devices, arguments.warmup, arguments.steps
+        )
     except UserError as error:
         sys.exit(f"train_step.py: {error}")
     print(report(plan, times, peak))

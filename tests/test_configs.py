@@ -88,7 +88,6 @@ def test_written_config_reads_back(tmp_path):
         ({"text__encoder": "minilm"}, "text.dim is 64, .*384 features; set text.dim to 384"),
         ({"text__fingerprint": "12ab"}, "text.fingerprint is '12ab', and 'bytes' has none"),
         ({"data__digit_size": 20}, "larger than the clip's 16x16"),
-        ({"data__source": "clips"}, "data.path must name the directory"),
         ({"train__batch_size": 16, "train__accumulate": 3}, "which 3 does not divide"),
         ({"profile__start": 0}, "profile.start is 0; it must be at least 1"),
         (
@@ -116,6 +115,14 @@ def test_written_config_reads_back(tmp_path):
 def test_refusals_say_what_would_be_right(keys, sentence):
     with pytest.raises(UserError, match=sentence):
         changed(**keys)
+
+
+def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
+    config = changed(data__source="clips")
+    with pytest.raises(UserError, match=r"data\.path is empty; name the directory"):
+        configs.check_data(config)
+    configs.check_data(changed(data__source="clips", data__path="runs/clips"))
+    configs.check_data(changed())
 
 
 @pytest.mark.parametrize(

@@ -125,10 +125,13 @@ def _add_inpaint(parser: Parser) -> None:
         "--mask",
         type=pathlib.Path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where to paint",
+        help="video of the same size, length and rate as --video, white where to paint; or give "
+        "--box",
     )
     hole.add_argument(
-        "--box", metavar=_BOX, help="rectangle to paint, in pixels of the run's clips: 2,4,8,8"
+        "--box",
+        metavar=_BOX,
+        help="rectangle to paint, in pixels of the run's clips, such as 2,4,8,8",
     )
 
 
@@ -144,7 +147,7 @@ def _add_cinemagraph(parser: Parser) -> None:
         "--box",
         required=True,
         metavar=_BOX,
-        help="rectangle that moves, in pixels of the run's clips: 2,4,8,8",
+        help="rectangle that moves, in pixels of the run's clips, such as 2,4,8,8",
     )
 
 

@@ -88,8 +88,6 @@ def check_combinations(config: Config) -> None:
     if model.text_features and model.text_pooling_heads:
         _divides(config.text.dim, "text.dim", model.text_pooling_heads, "model.text_pooling_heads")
     _check_text(config.text)
-    if data.source == "clips" and not data.path:
-        raise UserError("data.source is 'clips'; data.path must name the directory of the records")
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
         raise UserError(
             f"data.digit_size is {data.digit_size}, larger than the clip's "
@@ -133,6 +131,31 @@ def check_combinations(config: Config) -> None:
             f"{' and '.join(what for what, is_set in given.items() if is_set)}; a network is given "
             "either a low-resolution clip or keyframes or parts of the clip: leave one of "
             "upscale.factor, tsr.stride and masks set"
+        )
+
+
+def check_data(config: Config) -> None:
+    """Checks that a config names its data.
+
+    What `stunet inflate` writes need not name any yet, and a plan needs none. Training and
+    evaluation do.
+
+    Raises:
+        UserError: `data.source` is "clips", and `data.path` is empty.
+    """
+    check_data_path(config.data.source, config.data.path)
+
+
+def check_data_path(source: str, path: str) -> None:
+    """Checks that a source of stored clips has a path.
+
+    Raises:
+        UserError: `source` is "clips", and `path` is empty.
+    """
+    if source == "clips" and not path:
+        raise UserError(
+            "data.source is 'clips', and data.path is empty; name the directory of the records, "
+            "for example with --config.data.path=runs/clips"
         )
 
 

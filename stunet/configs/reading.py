@@ -19,6 +19,10 @@ from stunet.configs.suggestions import nearest_choice, unknown_key
 from stunet.errors import UserError
 from stunet.files import atomic
 
+# The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
+# `stunet.train.parts`, which alone reads its keys.
+Experiment = Config
+
 # What may stand for a truth value on the command line, in lower case.
 _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
@@ -126,9 +130,22 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
-def same_text_encoder(one: Config, other: Config) -> bool:
-    """Returns whether two configs have the same text encoder, in whatever directory it lies."""
-    return not any(d.startswith("text.") for d in differences(one, other))
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the config with other values of some keys, such as {"train.steps": 100}.
+
+    Raises:
+        UserError: anything that `resolve` refuses.
+    """
+    changed = _changeable(config)
+    for key, value in values.items():
+        set_key(changed, key, value)
+    return resolve(changed)
+
+
+def reset(config: Config, *groups: str) -> Config:
+    """Returns the config with the defaults of some groups, as `reset(config, "lora")`."""
+    defaults = {group: getattr(Config(), group) for group in groups}
+    return dataclasses.replace(config, **defaults)
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Sources of clips: records on disk and drawn clips, and the batches that training reads."""
+"""Reads clips from records or draws them, and makes the batches for training."""

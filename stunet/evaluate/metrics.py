@@ -1,4 +1,4 @@
-"""The metrics of `stunet evaluate`: names, units, directions, and tables of their means."""
+"""Defines the metrics of `stunet evaluate`: names, units, directions, and tables of their means."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ MetricValues = dict[str, Float[np.ndarray, " n"]]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How a table or a report shows one metric.
+    """Says how tables and reports show one metric.
 
     Attributes:
         title: short name in plain words.
@@ -39,12 +39,12 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The title with its unit, as in "median speed (px/frame)"."""
+        """Returns the title with its unit, as in "median speed (px/frame)"."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
     def direction(self) -> str:
-        """A phrase such as "higher is better"; "" for a metric by which reports do not rank."""
+        """Returns "higher is better" or "lower is better", or "" if `better` is None."""
         return f"{self.better} is better" if self.better else ""
 
     def show(self, value: float) -> str:

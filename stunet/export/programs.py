@@ -14,12 +14,9 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array
 
-from stunet import configs
 from stunet.nn import parameters
-from stunet.train.conditioning import kind
-from stunet.train.sampling import make_loop
-from stunet.train.state import clip_shape
-from stunet.train.step import make_predict
+from stunet.train.denoiser import Denoiser
+from stunet.train.sampling import SamplerSettings, make_loop
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH = "b"
@@ -78,29 +75,29 @@ _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
 }
 
 
-def make_programs(config: configs.Config, params: Any) -> dict[str, Program]:
-    """The programs of a run that makes clips of captions, by name.
+def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) -> dict[str, Program]:
+    """Returns the programs of a run that makes clips from captions, by name.
 
     Args:
-        config: of the run, with the settings to sample at.
-        params: of its network; may be abstract.
+        denoiser: the network and its conditioning.
+        settings: how clips are sampled.
+        params: parameters of the network; may be abstract.
     """
-    # The same function, by a kernel that wants to know the number of clips.
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, flash_attention=False)
-    )
-    predict, loop = make_predict(config), make_loop(config)
-    clip = (BATCH, *clip_shape(config, 1)[1:])
-    length, dim = config.text.max_length, config.text.dim
+    # The kernel of flash attention needs to know the number of clips; this computes the same.
+    network = denoiser.network.clone(flash_attention=False)
+    denoiser = dataclasses.replace(denoiser, network=network)
+    loop = make_loop(denoiser, settings)
+    clip = (BATCH, *denoiser.clip.shape)
+    length, dim = denoiser.text.max_length, denoiser.text.dim
     captions = (
         Argument("text", (BATCH, length, dim), "float32", "token states; 0 where there is none"),
         Argument("text_mask", (BATCH, length), "bool", "True at tokens; all False: no caption"),
     )
-    given = _GIVEN[kind(config)](clip)
+    given = _GIVEN[denoiser.conditioning.name](clip)
 
     def denoise(named, x_t, time, text, text_mask, *given):
         values = parameters.unflatten(named, params)
-        return predict(values, x_t, time, text, text_mask, *_seen(given))
+        return denoiser.predict(values, x_t, time, text, text_mask, *_seen(given))
 
     def sample(named, text, text_mask, seed, first_row, *given):
         params_, clean = parameters.unflatten(named, params), _seen(given) or None

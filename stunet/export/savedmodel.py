@@ -40,7 +40,7 @@ def write(
     for accelerator in ("GPU", "TPU"):
         # TensorFlow would take all its memory, and computes nothing here.
         tf.config.set_visible_devices([], accelerator)
-    programs = make_programs(run.config, run.params)
+    programs = make_programs(run.parts.denoiser, run.parts.sampling, run.params)
     module = JaxModule(
         weights_file.cast(run.params, dtype),
         {name: _of_a_dict(program) for name, program in programs.items()},

@@ -27,8 +27,8 @@ def write(
     """
     named = weights_file.cast(run.params, dtype)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in named.items()}
-    programs = make_programs(run.config, run.params)
-    weights_file.write(directory / _PARAMS, named, run.config, run.checkpoint)
+    programs = make_programs(run.parts.denoiser, run.parts.sampling, run.params)
+    weights_file.write(directory / _PARAMS, named, run.parts.config, run.checkpoint)
     for name, program in programs.items():
         exported = export_program(program, shapes)
         (directory / _file(name)).write_bytes(exported.serialize())

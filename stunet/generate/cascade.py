@@ -19,19 +19,18 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.generate.text import (
     OnStep,
     Run,
     load,
-    load_config,
     load_unconditioned,
     sample_clips,
     text_to_video,
 )
+from stunet.train.parts import Parts, read_parts
 
-# Of generated keyframes: an SNR of 5, a fixed one as Imagen Video samples with (section 2.5).
+# Augmentation level of generated keyframes: an SNR of 5, fixed as in Imagen Video (section 2.5).
 AUGMENTATION = 0.27
 
 
@@ -44,7 +43,7 @@ class Cascaded:
         keyframes: the frames they were filled in between, as given.
         stride: frames from one keyframe to the next.
         borders: frames in which two windows meet, ascending; none if one window is the whole clip.
-        config: of the temporal super-resolution run, with the settings that it was sampled at.
+        parts: parts of the temporal super-resolution run, with the settings used for sampling.
         augmentation: level at which the keyframes were corrupted.
         checkpoints: updates of each network that had a part in them, the first one first.
     """
@@ -53,7 +52,7 @@ class Cascaded:
     keyframes: Float[np.ndarray, "n k h w c"]
     stride: int
     borders: tuple[int, ...]
-    config: configs.Config
+    parts: Parts
     augmentation: float
     checkpoints: tuple[int, ...]
 
@@ -66,7 +65,7 @@ def keyframes(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
     **sample: object,
-) -> tuple[Float[np.ndarray, "n k h w c"], configs.Config]:
+) -> tuple[Float[np.ndarray, "n k h w c"], Parts]:
     """Samples keyframes for each prompt: text-to-video, of a run with a `data.stride` above 1.
 
     Arguments, results and errors as `text.text_to_video`.
@@ -104,18 +103,18 @@ def fill(
         UserError: the run is none of temporal super-resolution, or keyframes or augmentation do not
             suit it.
     """
-    keyframes, config = np.asarray(keyframes, np.float32), run.config
-    stride = _check_tsr(config, "the run")
-    data, count = config.data, keyframes.shape[1]
-    windows = count_windows(config, count)
-    if keyframes.shape[2:] != (data.height, data.width, data.channels):
+    keyframes, parts = np.asarray(keyframes, np.float32), run.parts
+    stride = _check_tsr(parts, "the run")
+    clip, count = parts.denoiser.clip, keyframes.shape[1]
+    windows = count_windows(parts, count)
+    if keyframes.shape[2:] != clip.frame_shape:
         raise UserError(
             f"keyframes are {'x'.join(map(str, keyframes.shape[2:]))} (rows, columns, channels), "
-            f"and the run fills in {data.height}x{data.width}x{data.channels}"
+            f"and the run fills in {clip.height}x{clip.width}x{clip.channels}"
         )
     if len(prompts) != len(keyframes):
         raise UserError(f"there are {len(prompts)} prompts for the keyframes of {len(keyframes)}")
-    check_augmentation(config, augmentation)
+    check_augmentation(parts, augmentation)
     filled = sample_clips(
         run,
         [prompt for prompt in prompts for _ in range(windows)],
@@ -128,8 +127,8 @@ def fill(
     )
     clips = join(filled, windows)
     clips[:, ::stride] = keyframes
-    borders = find_borders(config, count)
-    return Cascaded(clips, keyframes, stride, borders, config, augmentation, (run.checkpoint,))
+    borders = find_borders(parts, count)
+    return Cascaded(clips, keyframes, stride, borders, parts, augmentation, (run.checkpoint,))
 
 
 def cascade(
@@ -154,7 +153,7 @@ def cascade(
         seed: of the noise; clip i depends on it, on i and on the settings alone.
         batch_size: keyframes' clips, and then windows, sampled at once; by default all of them.
         on_step: called with the steps done and their number, of both networks together.
-        sample: settings of `configs.Sample` that replace the runs' own.
+        sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
         UserError: a directory holds no run or no checkpoint, the runs do not go together, or the
@@ -174,7 +173,7 @@ def load_pair(
     Raises:
         UserError: as `cascade`.
     """
-    check_pair(load_config(keyframes_workdir), load_config(tsr_workdir))
+    check_pair(read_parts(keyframes_workdir), read_parts(tsr_workdir))
     first = load_unconditioned(keyframes_workdir, devices=devices, **sample)
     return first, load(tsr_workdir, devices=devices, **sample)
 
@@ -193,11 +192,11 @@ def through(
     among those of that seed."""
     first, run = pair
     if augmentation is None:
-        augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
-    check_augmentation(run.config, augmentation)  # Before the keyframes, which take long.
+        augmentation = min(AUGMENTATION, run.parts.denoiser.conditioning.max_augmentation)
+    check_augmentation(run.parts, augmentation)  # Before the keyframes, which take long.
     before = 0
-    filling = len(prompts) * count_windows(run.config, first.config.data.frames)
-    later = run.config.sample.steps * math.ceil(filling / (batch_size or filling))
+    filling = len(prompts) * count_windows(run.parts, first.parts.denoiser.clip.frames)
+    later = run.parts.sampling.steps * math.ceil(filling / (batch_size or filling))
 
     def keyframes_step(done: int, total: int) -> None:
         nonlocal before
@@ -220,64 +219,80 @@ def through(
     return dataclasses.replace(filled, checkpoints=(first.checkpoint, *filled.checkpoints))
 
 
-def check_pair(keyframes: configs.Config, tsr: configs.Config) -> None:
+def check_pair(keyframes: Parts, tsr: Parts) -> None:
     """Checks that one run makes keyframes that the other fills in between.
+
+    Args:
+        keyframes: parts of the run that makes keyframes.
+        tsr: parts of the temporal super-resolution run.
 
     Raises:
         UserError: they were trained for other strides, numbers of frames, sizes, rates or texts.
     """
-    stride = _check_tsr(tsr, "the run given as --tsr") * tsr.data.stride
-    if keyframes.data.stride != stride:
+    first, second = keyframes.denoiser, tsr.denoiser
+    stride = _check_tsr(tsr, "the run given as --tsr") * second.clip.stride
+    if first.clip.stride != stride:
         raise UserError(
-            f"keyframes are {keyframes.data.stride} frames apart (data.stride) and are filled in "
+            f"keyframes are {first.clip.stride} frames apart (data.stride) and are filled in "
             f"when {stride} apart (tsr.stride); train both with the same stride"
         )
-    count_windows(tsr, keyframes.data.frames)
+    count_windows(tsr, first.clip.frames)
     for key in ("height", "width", "channels", "fps"):
-        ours, theirs = getattr(keyframes.data, key), getattr(tsr.data, key)
+        ours, theirs = getattr(first.clip, key), getattr(second.clip, key)
         if ours != theirs:
             raise UserError(
                 f"data.{key} is {ours:g} of the keyframes and {theirs:g} of the network that fills "
                 "in between them; train both with the same"
             )
-    if not configs.same_text_encoder(keyframes, tsr):
+    if not first.text.matches(second.text):
         raise UserError(
-            f"the keyframes' text encoder is {dataclasses.asdict(keyframes.text)} and that of the "
-            f"network that fills in between them {dataclasses.asdict(tsr.text)}; train both with "
-            "the same"
+            f"the keyframes' text encoder is {dataclasses.asdict(first.text)} and that of the "
+            f"network that fills in between them {dataclasses.asdict(second.text)}; train both "
+            "with the same"
         )
 
 
-def check_augmentation(config: configs.Config, augmentation: float) -> None:
-    """Raises: UserError, if the temporal super-resolution network has not learnt it."""
-    if not 0 <= augmentation <= config.tsr.max_augmentation:
+def check_augmentation(tsr: Parts, augmentation: float) -> None:
+    """Checks that the temporal super-resolution network has learnt an augmentation level.
+
+    Raises:
+        UserError: it has not.
+    """
+    most = tsr.denoiser.conditioning.max_augmentation
+    if not 0 <= augmentation <= most:
         raise UserError(
             f"augmentation is {augmentation:g}; the network has learnt 0 to "
-            f"{config.tsr.max_augmentation:g} (tsr.max_augmentation)"
+            f"{most:g} (tsr.max_augmentation)"
         )
 
 
-def count_windows(tsr: configs.Config, keyframes: int) -> int:
-    """Windows in a clip of so many keyframes, which is how many clips the network is to sample.
+def count_windows(tsr: Parts, keyframes: int) -> int:
+    """Counts the windows in a clip, which is how many clips the network samples for it.
+
+    Args:
+        tsr: parts of the temporal super-resolution run.
+        keyframes: number of keyframes in the clip.
 
     Raises:
         UserError: windows of the run's length do not make up such a clip.
     """
-    steps = (tsr.data.frames - 1) // tsr.tsr.stride
+    frames = tsr.denoiser.clip.frames
+    steps = (frames - 1) // tsr.denoiser.conditioning.keyframe_stride
     if keyframes < 2 or (keyframes - 1) % steps:
         fitting = ", ".join(str(1 + steps * n) for n in (1, 2, 3))
         raise UserError(
             f"there are {keyframes} keyframes, which windows of {steps + 1} "
-            f"({tsr.data.frames} frames) that share their ends do not make up; they do {fitting}, "
+            f"({frames} frames) that share their ends do not make up; they do {fitting}, "
             "... keyframes"
         )
     return (keyframes - 1) // steps
 
 
-def find_borders(tsr: configs.Config, keyframes: int) -> tuple[int, ...]:
-    """The frames in which two windows of such a clip meet, ascending."""
+def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
+    """Returns the frames in which two windows of a clip meet, ascending; arguments as
+    `count_windows`."""
     windows = count_windows(tsr, keyframes)
-    return tuple(window * (tsr.data.frames - 1) for window in range(1, windows))
+    return tuple(window * (tsr.denoiser.clip.frames - 1) for window in range(1, windows))
 
 
 def split(
@@ -299,16 +314,17 @@ def join(
     return np.concatenate([filled[:, 0, :1], rest], axis=1)
 
 
-def _check_tsr(config: configs.Config, which: str) -> int:
-    """Its stride."""
-    if config.tsr.stride < 2:
+def _check_tsr(parts: Parts, which: str) -> int:
+    """Returns the stride of a temporal super-resolution network's keyframes."""
+    stride = parts.denoiser.conditioning.keyframe_stride
+    if stride < 2:
         raise UserError(
             f"{which} holds no temporal super-resolution network (tsr.stride is 1); give one that "
             "was trained with a tsr.stride, as experiments/cascade_tsr_windowed.py"
         )
-    return config.tsr.stride
+    return stride
 
 
 def later_seed(seed: int) -> int:
-    """Of the second network: row i of its noise is not to be that of the first network's."""
+    """Returns the seed of the second network, whose noise must differ from the first network's."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 
 from stunet.diffusion.masks import MASKS
 from stunet.errors import UserError
-from stunet.generate.text import OnStep, Run, load, load_config, sample_clips
-from stunet.train.conditioning import kind
+from stunet.generate.text import OnStep, Run, load, sample_clips
+from stunet.train.parts import read_parts
 
 
 def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
@@ -27,7 +27,7 @@ def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
     Raises:
         UserError: as `text.load`, or the run trained without masks.
     """
-    if kind(load_config(workdir)) != "masks":
+    if read_parts(workdir).denoiser.conditioning.name != "masks":
         raise UserError(
             f"{workdir} holds a network that cannot be given a part of the clip; train one with "
             "masks.image, masks.inpaint or masks.cinemagraph set (shares, which sum to 1 with "
@@ -63,8 +63,7 @@ def complete(
     Raises:
         UserError: the run makes clips of another size.
     """
-    data, count = run.config.data, len(prompts)
-    shape = (data.frames, data.height, data.width, data.channels)
+    shape, count = run.parts.denoiser.clip.shape, len(prompts)
     if clips.shape[1:] != shape:
         raise UserError(
             f"clips are {'x'.join(map(str, clips.shape[1:]))} (frames, rows, columns, channels), "
@@ -133,7 +132,7 @@ def inpaint(
 
 def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarray]:
     """The picture in every frame, and the mask of this kind."""
-    frames = run.config.data.frames
+    frames = run.parts.denoiser.clip.frames
     first = (np.arange(frames) == 0)[:, None, None]
     given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))
     return np.repeat(images[:, None], frames, axis=1), given[None, ..., None]

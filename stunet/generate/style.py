@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.generate.text import OnStep, Run, sample_clips
 from stunet.weights.style import check_alpha, interpolate
@@ -40,16 +39,17 @@ def stylise(
     Raises:
         UserError: an alpha is not in 0..1, or the two do not go together.
     """
-    if not configs.same_text_encoder(run.config, style.config):
+    ours, theirs = run.parts.denoiser.text, style.parts.denoiser.text
+    if not ours.matches(theirs):
         raise UserError(
-            f"the text encoder is {dataclasses.asdict(run.config.text)}, and the style's "
-            f"{dataclasses.asdict(style.config.text)}; train both with the same"
+            f"the text encoder is {dataclasses.asdict(ours)}, and the style's "
+            f"{dataclasses.asdict(theirs)}; train both with the same"
         )
     for alpha in alphas:  # All before the first is sampled, which takes long.
         check_alpha(alpha)
     clips = []
     for number, alpha in enumerate(alphas):
-        mixed = interpolate(run.config, run.params, style.params, alpha)
+        mixed = interpolate(run.parts.denoiser.trainable, run.params, style.params, alpha)
         clips.append(
             sample_clips(
                 dataclasses.replace(run, params=mixed),

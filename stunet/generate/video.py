@@ -48,7 +48,9 @@ def edit(
     clips = np.broadcast_to(clips, (len(prompts), *clips.shape[1:])).astype(np.float32)
     if strength == 0:
         return clips
-    run = dataclasses.replace(run, sample=make_sampler(run.config, float(strength)))
+    run = dataclasses.replace(
+        run, sample=make_sampler(run.parts.denoiser, run.parts.sampling, float(strength))
+    )
     # The schedule ends just short of pure noise: at 1 a trace of the clips would be left.
     start = None if strength == 1 else clips
     return sample_clips(

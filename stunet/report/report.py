@@ -22,6 +22,7 @@ from stunet.report.drawing import Curve
 from stunet.report.results import TRAINING, VALIDATION, Results, Run
 from stunet.report.statistics import t_interval
 from stunet.sweep.workdir import commit
+from stunet.train.parts import make_parts
 
 # Of the pictures, before base64 makes them a third larger.
 _MOST_BYTES = 3_400_000
@@ -247,18 +248,19 @@ def _pictures(arms: Arms, budget: int) -> str:
     return f"<p class=note>{note}</p>{body}"
 
 
-def _real(config: configs.Config) -> tuple[bytes, bytes] | None:
+def _real(config: configs.Experiment) -> tuple[bytes, bytes] | None:
     """GIF and X-T slices of the held-out clips whose captions the samples were drawn for."""
     try:
-        held_out = sources.make_source(config, "val")
-        source = sources.sample(held_out, config.sample.num, config.data)
-        examples = [source[i] for i in range(min(config.sample.num, len(source)))]
+        parts = make_parts(config)
+        held_out = sources.make_source(parts.dataset, "val")
+        source = sources.representatives(held_out, parts.preview_clips, parts.dataset)
+        examples = [source[i] for i in range(min(parts.preview_clips, len(source)))]
     except UserError:  # The data need not be where the report is made.
         return None
     clips, captions = [e["video"] for e in examples], [e["caption"] for e in examples]
     with tempfile.TemporaryDirectory() as directory:
         gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")
-        media.write_gif(gif, np.stack(clips), configs.frame_rate(config.data), captions)
+        media.write_gif(gif, np.stack(clips), parts.denoiser.clip.frame_rate, captions)
         media.write_xt(xt, np.stack(clips), captions)
         return gif.read_bytes(), xt.read_bytes()
 
@@ -300,7 +302,7 @@ def _made_by(found: Results, command: str) -> str:
 def _unfinished(found: Results) -> str:
     """Names what the figures leave out."""
     parts = [
-        f"{run.name or run.arm} is at update {run.step} of {run.config.train.steps}"
+        f"{run.name or run.arm} is at update {run.step} of {make_parts(run.config).events.steps}"
         for run in found.runs
         if not run.finished
     ] + [f"{name} has not begun" for name in found.missing]

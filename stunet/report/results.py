@@ -11,6 +11,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep.workdir import Manifest, Noted, read_manifest
 from stunet.train.flops import model_flops, sampling_flops
+from stunet.train.parts import make_parts
 
 VALIDATION, TRAINING = "validation loss", "training loss"
 # Share of a run whose mean is its final training loss: a single update's is noise.
@@ -45,7 +46,7 @@ class Run:
     name: str
     arm: str
     seed: int | None
-    config: configs.Config | None
+    config: configs.Experiment | None
     step: int
     finished: bool
     lines: tuple[Mapping[str, float], ...]
@@ -129,18 +130,21 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
     last = [x["loss"] for x in lines if "loss" in x and x["step"] > (1 - _LAST) * step]
     if last:
         figures[TRAINING] = sum(last) / len(last)
-    key = dataclasses.replace(config, seed=0)
+    parts, key = make_parts(config), dataclasses.replace(config, seed=0)
     if key not in counted:
-        counted[key] = model_flops(config), sampling_flops(config)
+        counted[key] = (
+            model_flops(parts.denoiser, parts.batch_size),
+            sampling_flops(parts.denoiser, parts.sampling),
+        )
     of_update, of_clip = counted[key]
     evaluated = _evaluation(directory)
     return Run(
         name=entry.name,
         arm=entry.arm,
-        seed=config.seed,
+        seed=parts.seed,
         config=config,
         step=step,
-        finished=step >= config.train.steps,
+        finished=step >= parts.events.steps,
         lines=lines,
         figures=figures | dict(flat(evaluated.get("metrics", {}))),
         better={VALIDATION: "lower", TRAINING: "lower"} | evaluated.get("better", {}),

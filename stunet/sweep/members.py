@@ -43,7 +43,7 @@ class Member:
     """
 
     name: str
-    config: configs.Config | ConfigDict
+    config: configs.Experiment | ConfigDict
     group: str = ""
     label: str = ""
 
@@ -74,7 +74,7 @@ Entry = Member | Step
 
 
 def product(
-    base: configs.Config | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
+    base: configs.Experiment | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
 ) -> list[Member]:
     """A member for each combination of values; the last key's change fastest.
 
@@ -97,7 +97,7 @@ def product(
     return members
 
 
-def replace(config: configs.Config | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """The config with the values of some keys changed, as {"train.steps": 100}, not yet checked."""
     changed = ConfigDict(_plain(config), type_safe=False)
     for key, value in values.items():
@@ -186,7 +186,7 @@ def seeds(entries: Sequence[Entry]) -> dict[str, int | None]:
     found = {}
     for entry in entries:
         if isinstance(entry, Member):
-            found[entry.name] = entry.config.seed
+            found[entry.name] = _plain(entry.config)["seed"]
         else:
             needed = {found[name] for name in entry.after}
             found[entry.name] = needed.pop() if len(needed) == 1 else None
@@ -226,12 +226,13 @@ def _checked(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
         return entry
     try:
         config = configs.override(configs.resolve(_plain(entry.config)), overrides)
+        configs.check_data(config)
     except UserError as error:
         raise UserError(f"member {name!r}: {error}") from error
     return dataclasses.replace(entry, config=config)
 
 
-def _plain(config: configs.Config | ConfigDict) -> dict[str, Any]:
+def _plain(config: configs.Experiment | ConfigDict) -> dict[str, Any]:
     return config.to_dict() if isinstance(config, ConfigDict) else dataclasses.asdict(config)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from stunet import configs
 from stunet.formatting import duration
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.workdir import last_metrics
@@ -62,13 +63,14 @@ class Board:
 def _progress(workdir: pathlib.Path, entry: Entry) -> str:
     if not isinstance(entry, Member):
         return f"  {entry.name}: {' '.join(entry.command)}"
-    values, steps = last_metrics(workdir, entry.name), entry.config.train.steps
+    values, keys = last_metrics(workdir, entry.name), configs.flatten(entry.config)
+    steps = keys["train.steps"]
     step = values.get("step", 0)
     filled = round(20 * step / steps)
     line = f"  |{'#' * filled:<20}| {step}/{steps} {entry.name}"
     if step:
         line += f"  loss {values['loss']:.4f}"
     if values.get("clips_per_second"):
-        left = (steps - step) * entry.config.train.batch_size / values["clips_per_second"]
+        left = (steps - step) * keys["train.batch_size"] / values["clips_per_second"]
         line += f", {duration(left)} left"
     return line

@@ -92,9 +92,10 @@ def claim(
                 there = configs.read(file)
                 if differences := configs.differences(there, config):
                     _refuse(workdir, f"of {member.name}, {'; '.join(differences)}")
-                if not config.text.fingerprint:  # Its training has noted it there since.
-                    text = dataclasses.replace(config.text, fingerprint=there.text.fingerprint)
-                    config = dataclasses.replace(config, text=text)
+                # Its training may have written the text encoder's fingerprint there since.
+                key = "text.fingerprint"
+                if not configs.flatten(config)[key]:
+                    config = configs.replace(config, {key: configs.flatten(there)[key]})
             written[file] = config
     with refusal_explained(workdir, "choose a --workdir in which you may create files"):
         workdir.mkdir(parents=True, exist_ok=True)
@@ -161,7 +162,7 @@ def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
     # Read without Orbax, which would load JAX: it names a checkpoint so once it is complete.
     found = (workdir / entry.name / "checkpoints").glob("*")
     steps = [int(path.name) for path in found if path.name.isdigit()]
-    return max(steps, default=0) >= entry.config.train.steps
+    return max(steps, default=0) >= configs.flatten(entry.config)["train.steps"]
 
 
 def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from stunet import configs, tensorfiles
+from stunet import tensorfiles
 from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.denoiser import Denoiser
+from stunet.train.parts import read_parts
 from stunet.train.state import TrainState, abstract_state
 from stunet.weights import diffusers_config
 
@@ -75,15 +77,15 @@ class Tensor(NamedTuple):
         return names, tuple(index[axis] for axis in np.argsort(self.order))
 
 
-def table(config: configs.Config, state: TrainState) -> dict[Path, Tensor]:
+def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
     """Each weight of the spatial network, and where it is in diffusers' U-Net.
 
     Args:
-        config: of the run.
+        denoiser: the network.
         state: its arrays, or their shapes.
     """
-    leaves = flatten_dict(jax.eval_shape(lambda state: state.averaged, state))
-    modules = _modules(configs.level_layers(config.model))
+    leaves = flatten_dict(jax.eval_shape(lambda state: state.ema_params, state))
+    modules = _modules(denoiser.network.layers_per_level)
     return {
         path: _tensor(path, leaf.shape, modules)
         for path, leaf in leaves.items()
@@ -183,16 +185,14 @@ def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
     Raises:
         UserError: `workdir` holds no run or no checkpoint, or diffusers has no such network.
     """
-    if not (workdir / "config.json").is_file():
-        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
-    config = configs.read(workdir / "config.json")
-    described = diffusers_config.to_diffusers(config)
-    mesh = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
-    state = abstract_state(config, mesh)
-    tensors = table(config, state)
+    parts = read_parts(workdir)
+    described = diffusers_config.to_diffusers(parts)
+    mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
+    state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    tensors = table(parts.denoiser, state)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest()
-        params = flatten_dict(checkpoints.restore_averaged(state))
+        params = flatten_dict(checkpoints.restore_ema_params(state))
     (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     with tensorfiles.Writer(directory / f"{STEM}.safetensors", headers(tensors)) as writer:
         for path, tensor in tensors.items():

@@ -1,5 +1,6 @@
 """The recipes of docs/how-to/extend.md work: in a copy of the repository, their tests pass."""
 
+import itertools
 import os
 import pathlib
 import re
@@ -25,7 +26,7 @@ def blocks(section: str, language: str) -> list[str]:
 def edit(root: pathlib.Path, diff: str) -> None:
     """Applies a block of `diff`, of which the first line names the file."""
     head, *lines = diff.splitlines()
-    file = root / head.removeprefix("--- ")
+    file = root / head.removeprefix("@@ ")
     old, new = (
         "".join(f"{line[1:]}\n" for line in lines if line[:1] in ("", " ", sign)) for sign in "-+"
     )
@@ -49,9 +50,9 @@ def results(tmp_path_factory):
         for block in blocks(section, "diff"):
             edit(root, block)
         for command in blocks(section, ""):
-            _, _, _, *arguments = shlex.split(command)
-            # One word for all: a recipe's is in the name of its own tests, and in ids of others.
-            words |= {*arguments[arguments.index("-k") + 1 :]} if "-k" in arguments else set()
+            arguments = shlex.split(command.replace("\\\n", ""))
+            # A recipe's word is in the name of its own tests, and in ids of those of the table.
+            words |= {after for flag, after in itertools.pairwise(arguments) if flag == "-k"}
             files |= {argument: None for argument in arguments if argument.endswith(".py")}
     own = [file for file in files if not (ROOT / file).exists()]
     chosen = " or ".join([*words, *(pathlib.Path(file).stem for file in own)])

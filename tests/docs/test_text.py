@@ -7,6 +7,7 @@ import pytest
 
 from stunet import configs
 from stunet.data.sources import make_source
+from stunet.train.parts import make_parts
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,7 +27,7 @@ def name(page: pathlib.Path) -> str:
 def learned():
     """The captions of the clips that the quickstart trains on."""
     config = configs.load(str(ROOT / "experiments" / "quickstart.py"))
-    source = make_source(config, "train")
+    source = make_source(make_parts(config).dataset, "train")
     assert len(source) == config.data.num_clips
     return [source[i]["caption"] for i in range(len(source))]
 

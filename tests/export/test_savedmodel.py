@@ -18,6 +18,7 @@ from stunet.data.sources import make_encoder
 from stunet.export.programs import make_programs
 from stunet.generate import text
 from stunet.train import weights_file
+from stunet.train.parts import make_parts
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 PROMPTS = ["a 3 moving left", "a 7", "a 5"]
@@ -57,7 +58,7 @@ def exported(workdir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs():
     """Returns the denoiser's inputs for five clips."""
-    states, mask = make_encoder(CONFIG.text)([*PROMPTS, *PROMPTS[:2]])
+    states, mask = make_encoder(make_parts(CONFIG).denoiser.text)([*PROMPTS, *PROMPTS[:2]])
     x_t = np.random.default_rng(0).standard_normal((5, 4, 8, 8, 1), np.float32)
     return dict(x_t=x_t, time=np.linspace(0.1, 1, 5, dtype=np.float32), text=states, text_mask=mask)
 
@@ -108,7 +109,9 @@ def test_it_samples_the_clips_of_stunet_sample(workdir, found):
 @with_tensorflow
 def test_its_denoiser_is_the_network(workdir, found, inputs):
     run = text.load(workdir)
-    denoise = jax.jit(make_programs(run.config, run.params)["denoiser"].function)
+    denoise = jax.jit(
+        make_programs(run.parts.denoiser, run.parts.sampling, run.params)["denoiser"].function
+    )
     expected = denoise(weights_file.cast(run.params, None), *inputs.values())
     np.testing.assert_allclose(found["many"], expected, atol=2e-5)
     np.testing.assert_allclose(found["few"], expected[:1], atol=2e-5)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import stand_in
 import tiny
+from from_config import make_sampler
 from jax import export
 from safetensors.numpy import load_file
 
@@ -23,6 +24,7 @@ from stunet.export.card import X0
 from stunet.generate import masked
 from stunet.generate.text import text_to_video
 from stunet.train import sampling
+from stunet.train.parts import make_parts
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "sample_exported.py"
 PROMPTS = ["a 3 moving left", "a 7"]
@@ -163,8 +165,9 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(sample=dict(sampler="ancestral", steps=4, threshold="dynamic"))
     text, mask = np.zeros((3, 2, 16), np.float32), np.zeros((3, 2), bool)
-    *_, expected = sampling.make_sampler(config)({}, text, mask, 9, first_row=5)
-    loop = jax.jit(sampling.make_loop(config))
+    *_, expected = make_sampler(config)({}, text, mask, 9, first_row=5)
+    parts = make_parts(config)
+    loop = jax.jit(sampling.make_loop(parts.denoiser, parts.sampling))
     found = loop({}, text, mask, np.uint32(9), first_row=np.int32(5))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(found - loop({}, text, mask, np.uint32(9))).max() > 0.1
@@ -173,11 +176,12 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
 def test_what_is_given_of_a_clip_comes_back_as_stunet_sample_puts_it_back(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(masks=stand_in.SHARES)
-    sampler = programs.make_programs(config, {})["sampler"]
+    parts = make_parts(config)
+    sampler = programs.make_programs(parts.denoiser, parts.sampling, {})["sampler"]
     loaded = export.deserialize(programs.export_program(sampler, {}).serialize())
     picture = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
     run = stand_in.run(config)
-    text, mask = make_encoder(config.text)(PROMPTS)
+    text, mask = make_encoder(parts.denoiser.text)(PROMPTS)
     given = np.zeros((2, 4, 8, 8, 1), bool)
     given[:, 0] = True
     clips = np.broadcast_to(picture[:, None], given.shape)

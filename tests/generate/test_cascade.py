@@ -6,7 +6,6 @@ A formula stands in for the network. It has the same inputs, so that its output 
 import dataclasses
 import json
 import pathlib
-import types
 
 import av
 import jax
@@ -15,15 +14,16 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling, step
+from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 # One level, which compiles fast; attention over time connects all frames of a window.
 MODEL = dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,))
@@ -63,17 +63,18 @@ def averaging(inputs):
     return jnp.broadcast_to(mean, inputs[..., :1].shape)
 
 
+def check_pair(keyframes, tsr):
+    cascade.check_pair(make_parts(keyframes), make_parts(tsr))
+
+
 @pytest.fixture
-def fill(monkeypatch):
+def fill():
     """Returns `fill(config, network)`, which fills in the keyframes GIVEN, or others."""
 
     def fill(config, network, given=GIVEN, prompts=("a", "b"), **options):
-        stand_in = types.SimpleNamespace(
-            apply=lambda params, inputs, time, text, text_mask: network(inputs)
-        )
-        monkeypatch.setattr(step, "make_network", lambda config: stand_in)
-        mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-        run = Run(config, {}, mesh, sampling.make_sampler(config))
+        parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
+        mesh = make_mesh(config, jax.devices()[:1])
+        run = Run(parts, {}, mesh, sampling.make_sampler(parts.denoiser, parts.sampling))
         return cascade.fill(run, given, prompts, **options)
 
     return fill
@@ -161,11 +162,11 @@ def test_keyframes_that_do_not_suit_the_run(fill, given, options, sentence):
     ],
 )
 def test_runs_that_do_not_go_together(keyframes, run, sentence):
-    cascade.check_pair(KEYFRAMES, WINDOWED)
-    cascade.check_pair(KEYFRAMES, GLOBAL)
+    check_pair(KEYFRAMES, WINDOWED)
+    check_pair(KEYFRAMES, GLOBAL)
     ours = {k: dataclasses.replace(getattr(KEYFRAMES, k), **v) for k, v in keyframes.items()}
     with pytest.raises(UserError, match=sentence):
-        cascade.check_pair(dataclasses.replace(KEYFRAMES, **ours), run)
+        check_pair(dataclasses.replace(KEYFRAMES, **ours), run)
 
 
 def test_runs_whose_text_encoder_lies_elsewhere_go_together():
@@ -174,11 +175,11 @@ def test_runs_whose_text_encoder_lies_elsewhere_go_together():
         return dataclasses.replace(config, text=there)
 
     here = text(WINDOWED, "t5:/here")
-    cascade.check_pair(text(KEYFRAMES, "t5:/there"), here)
+    check_pair(text(KEYFRAMES, "t5:/there"), here)
     with pytest.raises(UserError, match="text encoder is"):
-        cascade.check_pair(text(KEYFRAMES, "t5:/there", "34cd"), here)
+        check_pair(text(KEYFRAMES, "t5:/there", "34cd"), here)
     with pytest.raises(UserError, match="text encoder is"):
-        cascade.check_pair(text(KEYFRAMES, "t5:/there", ""), text(WINDOWED, "t5:/here", ""))
+        check_pair(text(KEYFRAMES, "t5:/there", ""), text(WINDOWED, "t5:/here", ""))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
     for name, config in (("keyframes", KEYFRAMES), ("tsr", WINDOWED)):
         made[name] = tmp_path_factory.mktemp(name)
         configs.write(config, made[name] / "config.json")
-        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        state = test_step.random_state(config, make_mesh(config))
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(state, {"global_next_index": 0})
             checkpoints.wait()

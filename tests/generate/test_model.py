@@ -46,7 +46,7 @@ def test_settings_replace_the_runs_own(model, workdir):
     expected, _ = text_to_video(workdir, PROMPTS, steps=5)
     np.testing.assert_array_equal(longer, expected)
     assert np.abs(longer - model.sample(PROMPTS, progress=False)).max() > 0.01
-    assert stunet.load(workdir, steps=5).run.config.sample.steps == 5
+    assert stunet.load(workdir, steps=5).run.parts.sampling.steps == 5
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 2**63])

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh
 from PIL import Image
 
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.generate import style, text
-from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 # One level without text, which compiles fast.
 CONFIG = tiny.config(
@@ -32,7 +33,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
     for name, factor in {"base": 1.0, "style": 0.5}.items():
         made[name] = tmp_path_factory.mktemp(name)
         configs.write(CONFIG, made[name] / "config.json")
-        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        state = test_step.random_state(CONFIG, make_mesh(CONFIG))
         params = jax.tree.map(lambda leaf, factor=factor: factor * leaf, state.params)
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(dataclasses.replace(state, ema=params), {"global_next_index": 0})
@@ -74,14 +75,15 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
 
 def test_another_text_encoder_is_refused(workdirs):
     def of(**changed):
-        return dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, **changed))
+        changed = dataclasses.replace(CONFIG.text, **changed)
+        return make_parts(dataclasses.replace(CONFIG, text=changed))
 
     run = text.load(workdirs["base"])
     with pytest.raises(UserError, match=r"text encoder is .*'dim': 16.* style's .*'dim': 32"):
-        style.stylise(run, dataclasses.replace(run, config=of(dim=32)), ["a"], [0.5])
+        style.stylise(run, dataclasses.replace(run, parts=of(dim=32)), ["a"], [0.5])
     # The same encoder in another directory is accepted; the error is the next mistake.
     here, there = (
-        dataclasses.replace(run, config=of(encoder=f"t5:/{place}", fingerprint="12ab"))
+        dataclasses.replace(run, parts=of(encoder=f"t5:/{place}", fingerprint="12ab"))
         for place in ("here", "there")
     )
     with pytest.raises(UserError, match="alpha is 2"):

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import stand_in
 import test_step
+from from_config import make_mesh
 from PIL import Image
 
 from stunet import cli, configs
 from stunet.commands.sample import TASKS
 from stunet.generate import tasks
 from stunet.generate.request import Sampled
-from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 CONFIG = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
@@ -45,7 +46,7 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("masked")
     configs.write(CONFIG, workdir / "config.json")
     with Checkpoints(workdir) as checkpoints:
-        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        state = test_step.random_state(CONFIG, make_mesh(CONFIG))
         checkpoints.save(state.replace(step=state.step + 7), {"global_next_index": 0})
         checkpoints.wait()
     Image.fromarray(FRAMES[0]).save(workdir / "first.png")
@@ -143,7 +144,9 @@ def test_names_keep_the_letters_of_all_alphabets(workdir, tmp_path, monkeypatch,
 
 
 def test_a_name_of_many_labels_is_none_that_a_disk_refuses(workdir, tmp_path, monkeypatch):
-    made = Sampled(np.zeros((1, 4, 8, 8, 1), np.float32), CONFIG, 7, labels=("狗" * 40,) * 9)
+    made = Sampled(
+        np.zeros((1, 4, 8, 8, 1), np.float32), make_parts(CONFIG), 7, labels=("狗" * 40,) * 9
+    )
     monkeypatch.setattr(tasks, "text_to_video", lambda *arguments: made)
     shared = ["--workdir", str(workdir), "--out", str(tmp_path), "--prompt", "a 3"]
     for seed in ("0", "1"):

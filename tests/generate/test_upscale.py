@@ -8,8 +8,6 @@ import functools
 import gc
 import json
 import tracemalloc
-import types
-from unittest import mock
 
 import av
 import jax
@@ -18,15 +16,16 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet import cli, configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.generate import text, upscale
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling, step
+from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
 CONFIG = tiny.config(
@@ -71,11 +70,11 @@ def level(inputs):
 
 @functools.cache  # Compiled once, for clips of any length.
 def upscaler_of(network, **sample):
-    stand_in = types.SimpleNamespace(apply=lambda params, inputs, *others: network(inputs))
     config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-    with mock.patch.object(step, "make_network", return_value=stand_in):
-        return upscale.make_upscaler(config, {}, mesh), sampling.make_sampler(config)
+    mesh = make_mesh(config, jax.devices()[:1])
+    parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
+    sample = sampling.make_sampler(parts.denoiser, parts.sampling)
+    return upscale.make_upscaler(parts, {}, mesh), sample
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_segments_without_overlap_are_what_plain_sampling_gives(sampler, segment
     upscaler, sample = upscaler_of(blending, sampler=sampler)
     low = low_clip(segments * FRAMES)
     found = upscale.upscale(upscaler, low, "a", overlap=0, augmentation=0.3, seed=5).clip
-    text, mask = make_encoder(CONFIG.text)(["a"] * segments)
+    text, mask = make_encoder(make_parts(CONFIG).denoiser.text)(["a"] * segments)
     rows = low.reshape(segments, FRAMES, *low.shape[1:])
     *_, expected = sample({}, text, mask, 5, rows, 0.3)
     np.testing.assert_allclose(found, np.concatenate(np.clip(expected, -1, 1)), atol=1e-5)
@@ -172,7 +171,7 @@ def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
         tracemalloc.stop()
     assert len(found.clip) == 640
     assert held[40] == held[640]
-    assert {program._cache_size() for program in upscaler.parts} == {1}
+    assert {program._cache_size() for program in upscaler.functions} == {1}
     # The rest are a few batches of segments that are not yet freed.
     assert traced[640] - traced[40] < 3.5 * found.clip[40:].nbytes
 
@@ -209,7 +208,7 @@ def test_videos_of_the_low_resolution_and_of_multiples_of_it_are_read(tmp_path, 
     ramp = np.linspace(-0.8, 0.8, 16 * 24).reshape(1, 1, 16, 24, 1)
     clips = (ramp * np.linspace(1, -1, 9).reshape(1, 9, 1, 1, 1)).astype(np.float32)
     media.write_mp4(tmp_path / "a.mp4", clips, config.data.fps, upscale=times, crf=4)
-    low = upscale.read_low(tmp_path / "a.mp4", config)
+    low = upscale.read_low(tmp_path / "a.mp4", make_parts(config))
     assert low.dtype == np.float32
     np.testing.assert_allclose(low, clips[0], atol=0.05)
 
@@ -218,9 +217,9 @@ def test_a_video_of_another_size_is_answered_in_a_sentence(tmp_path):
     clips = np.zeros((1, 2, 16, 24, 1), np.float32)
     media.write_mp4(tmp_path / "a.mp4", clips, 8, upscale=1)
     with pytest.raises(UserError, match=r"16x24 pixels .* enlarges 4x4 to 16x16; .*4x4, or of a"):
-        upscale.read_low(tmp_path / "a.mp4", CONFIG)
+        upscale.read_low(tmp_path / "a.mp4", make_parts(CONFIG))
     with pytest.raises(UserError, match="there is no file"):
-        upscale.read_low(tmp_path / "b.mp4", CONFIG)
+        upscale.read_low(tmp_path / "b.mp4", make_parts(CONFIG))
 
 
 # One level without text, which compiles fast.
@@ -241,7 +240,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
         made[name] = tmp_path_factory.mktemp(name)
         config = tiny.config(model=MODEL, sample=SAMPLE, **groups)
         configs.write(config, made[name] / "config.json")
-        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        state = test_step.random_state(config, make_mesh(config))
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(state, {"global_next_index": 0})
             checkpoints.wait()

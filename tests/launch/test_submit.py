@@ -384,10 +384,12 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("gke", ["--name=Base"], RUN, "--name makes 'Base'; it must be lower-case"),
         ("gke", ["--topology=v5p:4x4"], RUN, "a v5p has a shape such as v5p:4x4x4"),
         ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which are no whole hosts of 4"),
+        ("gke", ["--topology=v5p-100"], RUN, "the number counts TensorCores: 8, 16, 32, 64"),
         ("gke", ["--topology=v9:4x4"], RUN, "unknown generation of TPUs 'v9'"),
         ("gke", ["--topology=v5p:2x2x1"], RUN, "does not fit 4 devices"),
         ("gke", ["--slices=2"], (*RUN, "--config.mesh.data=2"), "the devices are 2 slices"),
         ("gke", [], (*RUN, "--config.model.chanels=3"), "did you mean 'model.channels'?"),
+        ("gke", [], (*RUN, "--config.data.path="), "data.path is empty; name the directory"),
         ("gke", [], (*RUN, "--workdir=runs/base"), "which is gone with the hosts"),
         ("gke", [], (*RUN, "--workdir=gs:///runs"), "'--workdir=gs:///runs' names no bucket"),
         ("gke", [], RUN[:4], "the command has no --workdir"),
@@ -402,7 +404,7 @@ def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, comma
         command = (*command, "--workdir=gs://bucket/a")
     done = submit(target, *arguments, command=command)
     assert done.returncode == 1
-    assert done.stderr.startswith("launch/submit.py: ")
+    assert done.stderr.startswith(f"launch/submit.py {target}: ")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict, unflatten_dict
+from from_config import abstract_state
 from jax.sharding import AbstractMesh
 
 from stunet.nn import lora
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.train.state import abstract_state
 
 RANK, SCALE = 2, 0.75
 MESH = AbstractMesh((1, 1, 2, 1, 2), meshes.AXES)

@@ -4,18 +4,17 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from from_config import abstract_state, make_mesh
 
 from stunet.nn import parameters
 from stunet.nn.parameters import stack_layers
-from stunet.parallel import mesh as meshes
-from stunet.train.state import abstract_state
 
 DEEP = dict(layers_per_level=3)
 
 
 def abstract(**model):
     config = tiny.config(model=DEEP | model)
-    return abstract_state(config, meshes.make_mesh(config.mesh)).params
+    return abstract_state(config, make_mesh(config)).params
 
 
 @pytest.fixture(scope="module")

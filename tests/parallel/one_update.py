@@ -11,15 +11,13 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "train"))
 import test_step
 import tiny
+from from_config import abstract_state, create_state, jit_train_step, make_mesh
 
-from stunet import configs
 from stunet.diffusion import upscaling
 from stunet.nn.attention import flash_attention, frame_attention
 from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
-from stunet.train.state import abstract_state, create_state
-from stunet.train.step import jit_train_step
 
 # Large enough for a mesh with `context` 4 to give each device a row or a frame at both levels.
 SIZE = dict(frames=8, height=16, width=16)
@@ -35,7 +33,7 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
         train=dict(batch_size=8),
     )
     count = int(np.prod([extents.get(axis, 1) for axis in meshes.AXES]))
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:count])
+    mesh = make_mesh(config, jax.devices()[:count])
     with meshes.use(mesh, config.mesh.context_axis):
         # The state was made once, on one device. Compiling that for every mesh would take half of
         # the time.
@@ -66,7 +64,7 @@ def convolution_error() -> float:
 
     XLA returns a multiple of the right result unless the clip's features, here 3, are split too.
     """
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     network = Conv(features=8, kernel_size=(1, 3, 3))
     clip = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
     params = nn.meta.unbox(network.init(jax.random.key(1), clip))
@@ -79,7 +77,7 @@ def convolution_error() -> float:
 
 def attention_error() -> float:
     """Returns the error of `flash_attention` on a mesh that splits clips, rows and heads."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
     lengths = (16, 24, 24)  # Of queries, keys and values; eight of the keys are the text's.
     arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
@@ -91,7 +89,7 @@ def attention_error() -> float:
 
 def upscaling_split() -> dict[str, float]:
     """Makes the input of super-resolution with split rows; returns its error and collectives."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=4))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=4))
     clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
     level = np.zeros(2, np.float32)
 
@@ -114,7 +112,7 @@ def _named(kind, tree):
 
 if __name__ == "__main__":
     out, *meshes_asked = sys.argv[1:]
-    alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
+    alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
     first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
     np.savez(f"{out}/convolution.npz", error=convolution_error())
     np.savez(f"{out}/attention.npz", error=attention_error())

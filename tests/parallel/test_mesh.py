@@ -12,7 +12,6 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.sharding import partition_spec
 from stunet.parallel import mesh as meshes
@@ -108,9 +107,9 @@ def test_splitting_rows_exchanges_borders_and_gathers_no_clips(updates):
 
 
 def test_extents_must_fit_the_devices():
-    assert meshes.make_mesh(configs.Mesh(), jax.devices()[:1]).shape["data"] == 1
+    assert meshes.make_mesh(meshes.Layout(), jax.devices()[:1]).shape["data"] == 1
     with pytest.raises(UserError, match=r"data 3 .* does not fit 1 devices"):
-        meshes.make_mesh(configs.Mesh(data=3), jax.devices()[:1])
+        meshes.make_mesh(meshes.Layout(data=3), jax.devices()[:1])
 
 
 def tpus(slices: int) -> list[jax.Device]:
@@ -135,7 +134,7 @@ def tpus(slices: int) -> list[jax.Device]:
     "extents", [dict(slice=2, fsdp=4, data=1), dict(slice=4, context=-1, data=2)]
 )
 def test_only_the_axis_slice_crosses_between_slices(extents):
-    mesh = meshes.make_mesh(configs.Mesh(**extents), tpus(2))
+    mesh = meshes.make_mesh(meshes.Layout(**extents), tpus(2))
     found = np.vectorize(lambda device: device.slice_index)(mesh.devices)
     assert mesh.size == 8
     # Along every other axis, all chips belong to one slice.
@@ -146,15 +145,15 @@ def test_only_the_axis_slice_crosses_between_slices(extents):
 
 def test_an_axis_other_than_slice_may_not_cross_between_slices():
     with pytest.raises(UserError, match=r"mesh.slice is 1 and the devices are 2 slices; set .* 2"):
-        meshes.make_mesh(configs.Mesh(), tpus(2))
-    assert meshes.make_mesh(configs.Mesh(), tpus(1)).shape["data"] == 4
+        meshes.make_mesh(meshes.Layout(), tpus(2))
+    assert meshes.make_mesh(meshes.Layout(), tpus(1)).shape["data"] == 4
 
 
 def test_batch_must_split_over_mesh_and_parts():
     mesh = jax.sharding.AbstractMesh((1, 4, 2, 1, 1), meshes.AXES)
-    meshes.check_batch(configs.Train(batch_size=16), mesh)
+    meshes.check_batch(16, 1, mesh)
     with pytest.raises(UserError, match="make it a multiple of 16"):
-        meshes.check_batch(configs.Train(batch_size=24, accumulate=2), mesh)
+        meshes.check_batch(24, 2, mesh)
 
 
 def test_axes_that_do_not_divide_stay_whole():

@@ -6,12 +6,12 @@ import pathlib
 
 import pytest
 import tiny
+from from_config import model_flops
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
 from stunet.sweep.members import Member, Step, arms, find, load, product, question
-from stunet.train.flops import model_flops
 
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
 HEAD = """
@@ -105,6 +105,10 @@ def test_overrides_are_every_members(tmp_path):
         (
             "def get_sweep(): return product(tiny.config(), {'modl.chanels': (4, 5)})",
             "member 'chanels=4': unknown key 'modl.chanels'; did you mean 'model.channels'?",
+        ),
+        (
+            "def get_sweep(): return [Member('a', tiny.config(data=dict(source='clips')))]",
+            "member 'a': data.source is 'clips', and data.path is empty",
         ),
         (
             "def get_sweep(): return [Member('a', tiny.config()), Step('s', (), ('b',), 'x')]",

@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pytest
 import tiny
+from from_config import model_flops, train
 
 from stunet.data import pipeline
 from stunet.train import clock as clock_module
 from stunet.train import loop
 from stunet.train.clock import Clock
-from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics
 
 # Seconds that are added to a run. Each is many times the time of an update.
@@ -136,8 +136,8 @@ def crashed(tmp_path_factory):
         time.sleep(DATA)
         return next_batch(self)
 
-    def slow_first(*arguments):
-        update, calls = jit_train_step(*arguments), []
+    def slow_first(*arguments, **options):
+        update, calls = jit_train_step(*arguments, **options), []
 
         def run(state, batch):
             calls.append(1)
@@ -156,14 +156,14 @@ def crashed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.TrainBatches, "__next__", slow_batch)
         patch.setattr(loop, "jit_train_step", slow_first)
-        patch.setattr(loop, "make_validation", lambda _: validate)
+        patch.setattr(loop, "make_validation", lambda *_, **__: validate)
         patch.setitem(clock_module.BFLOAT16, "cpu", 1e12)
         begun = time.time()
         with pytest.raises(Crash):
-            loop.train(config, workdir)
+            train(config, workdir)
         before, began = tiny.metrics(workdir), (workdir / "clock.json").read_text()
         crashes.clear()
-        loop.train(config, workdir)
+        train(config, workdir)
     return dict(
         config=config,
         before=before,

@@ -20,13 +20,13 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from from_config import abstract_state
 from orbax.checkpoint import v1 as ocp
 from PIL import Image, ImageSequence
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
 from stunet.train import checkpoints
-from stunet.train.state import abstract_state
 
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
 
@@ -134,7 +134,7 @@ def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
 def parameters(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
     """Reads the parameters of a checkpoint, by path, onto one device."""
     config = configs.read(workdir / "config.json")
-    state = abstract_state(config, meshes.make_mesh(configs.Mesh(data=1)))
+    state = abstract_state(config, meshes.make_mesh(meshes.Layout(data=1)))
     asked = {"train": checkpoints.items(state)["train"]}
     loaded = ocp.load_checkpointables(workdir / "checkpoints" / str(step), asked)
     leaves = jax.tree_util.tree_leaves_with_path(loaded["train"]["params"])

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import tiny
+from from_config import model_flops, sampling_flops
 
 from stunet.train import flops
-from stunet.train.flops import model_flops, sampling_flops
 
 
 def test_products_and_convolutions_are_counted():

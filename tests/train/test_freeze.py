@@ -11,20 +11,21 @@ import pytest
 import test_step
 import tiny
 from flax.traverse_util import flatten_dict
+from from_config import (
+    abstract_state,
+    create_state,
+    is_trained,
+    make_mesh,
+    make_train_step,
+    model_flops,
+    split,
+)
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.train.flops import model_flops
-from stunet.train.state import (
-    abstract_state,
-    count_parameters,
-    create_state,
-    is_trained,
-    join,
-    split,
-)
-from stunet.train.step import make_train_step
+from stunet.train.state import count_parameters
+from stunet.train.trainable import join
 
 ALL = tiny.config(train=dict(clip_norm=1e9))
 SPATIAL = dataclasses.replace(ALL, freeze="spatial")
@@ -41,7 +42,7 @@ def updated(quickly_compiled_convolutions):
     Returns (state before, state after, metrics) by `freeze`: with "none" all weights are trained,
     with "spatial" only the temporal ones.
     """
-    mesh = meshes.make_mesh(ALL.mesh)
+    mesh = make_mesh(ALL)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     states = {}
     with meshes.use(mesh):
@@ -82,7 +83,7 @@ def test_nothing_is_kept_for_frozen_parameters(updated):
     for tree in (after.ema, *(optax.tree.get(after.opt_state, key) for key in ("mu", "nu"))):
         assert paths(tree) == temporal
     # Trained and frozen parameters together are all parameters of the network.
-    assert paths(after.averaged) == paths(updated["none"][1].params)
+    assert paths(after.ema_params) == paths(updated["none"][1].params)
 
 
 def test_a_convolution_that_takes_a_mask_is_trained():
@@ -93,7 +94,7 @@ def test_a_convolution_that_takes_a_mask_is_trained():
 
 def test_frozen_kernels_are_stored_as_they_are_used():
     """They are stored in bfloat16, to which every use would cast them; the loss is the same."""
-    mesh = meshes.make_mesh(ALL.mesh)
+    mesh = make_mesh(ALL)
     half = dataclasses.replace(SPATIAL, model=dataclasses.replace(SPATIAL.model, dtype="bfloat16"))
     state = abstract_state(half, mesh)
     for path, leaf in flatten_dict(state.frozen).items():
@@ -110,8 +111,8 @@ def test_split_and_join_are_inverse():
 
 def test_a_step_asks_for_fewer_operations():
     assert 2 / 3 * model_flops(ALL) < model_flops(SPATIAL) < model_flops(ALL)
-    state = abstract_state(SPATIAL, meshes.make_mesh(ALL.mesh))
-    whole = abstract_state(ALL, meshes.make_mesh(ALL.mesh))
+    state = abstract_state(SPATIAL, make_mesh(ALL))
+    whole = abstract_state(ALL, make_mesh(ALL))
     both = count_parameters(state.params) + count_parameters(state.frozen)
     assert both == count_parameters(whole.params)
 

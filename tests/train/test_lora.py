@@ -11,6 +11,7 @@ import pytest
 import test_step
 import tiny
 from flax.traverse_util import flatten_dict
+from from_config import abstract_state, init_state, make_mesh, make_train_step, model_flops, train
 
 from stunet import configs
 from stunet.errors import UserError
@@ -19,10 +20,7 @@ from stunet.nn import lora
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.flops import model_flops
-from stunet.train.loop import train
-from stunet.train.state import abstract_state, begin, count_parameters
-from stunet.train.step import make_train_step
+from stunet.train.state import count_parameters
 
 RANK, ALPHA = 2, 3.0
 # One level, which compiles fast, with all kinds of layers except resizing.
@@ -41,11 +39,11 @@ def updated(quickly_compiled_convolutions):
 
     Returns (state before, state after) by name.
     """
-    mesh = meshes.make_mesh(ALL.mesh)
+    mesh = make_mesh(ALL)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     with meshes.use(mesh):
         base = test_step.random_state(ALL, mesh)
-        states = {"all": (ALL, base), "adapters": (ADAPTED, begin(ADAPTED, base.params))}
+        states = {"all": (ALL, base), "adapters": (ADAPTED, init_state(ADAPTED, base.params))}
         return {
             name: (state, jax.jit(make_train_step(config))(state, values)[0])
             for name, (config, state) in states.items()
@@ -64,7 +62,7 @@ def test_the_network_stays_bit_for_bit_and_nothing_else_is_kept_of_it(updated):
         *(optax.tree.get(after.opt_state, k) for k in ("mu", "nu")),
     ):
         assert {path: leaf.shape for path, leaf in flatten_dict(tree).items()} == small
-    jax.tree.map(np.testing.assert_array_equal, before.averaged, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, before.ema_params, whole.params)
     assert jax.tree.structure(after) == jax.tree.structure(before)
 
 
@@ -92,7 +90,7 @@ def test_an_update_changes_spatial_kernels_alone(updated):
     before, after = updated["adapters"]
     moved = {
         path
-        for path, leaf in flatten_dict(after.whole(after.params)).items()
+        for path, leaf in flatten_dict(after.network_params(after.params)).items()
         if np.any(leaf != flatten_dict(before.frozen)[path])
     }
     assert moved == {(*path[:-1], "kernel") for path in flatten_dict(before.params)}
@@ -101,7 +99,7 @@ def test_an_update_changes_spatial_kernels_alone(updated):
 
 def test_a_plan_counts_them():
     """An adapter has one row and one column of its matrix for each rank; the network is frozen."""
-    mesh = meshes.make_mesh(ALL.mesh)
+    mesh = make_mesh(ALL)
     state, base = abstract_state(ADAPTED, mesh), abstract_state(ALL, mesh)
     kernels = [k for path, k in flatten_dict(base.params).items() if lora.is_adapted(path)]
     sides = sum(k.size // k.shape[-1] + k.shape[-1] for k in kernels)
@@ -148,7 +146,7 @@ def test_a_run_of_adapters_continues_bit_for_bit(runs):
 def test_it_is_sampled_from_with_its_adapters_merged_into_the_base(runs):
     (base, _), (directory, config) = runs
     with Checkpoints(directory) as checkpoints:
-        state, _ = checkpoints.restore(abstract_state(config, meshes.make_mesh(config.mesh)))
+        state, _ = checkpoints.restore(abstract_state(config, make_mesh(config)))
     original = flatten_dict(text.load(base).params)
     factors = flatten_dict(state.ema)
     for path, leaf in flatten_dict(text.load(directory).params).items():

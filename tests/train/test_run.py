@@ -225,7 +225,7 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
         (["train", "--config={experiment}", "--workdir=w", "--config.data.source=clips",
           "--config.data.path=nowhere"], "nowhere"),
         (["sample", "text", "--workdir=nowhere", "--prompt=x"], "nowhere holds no training run"),
-        (["sample", "--workdir=nowhere", "--prompt=x"], "stunet sample text --workdir DIR"),
+        (["sample", "--workdir=nowhere", "--prompt=x"], "stunet sample text --workdir"),
         (["sample", "txt", "--workdir=nowhere"], "did you mean 'text'? choose one of "),
         (["prepare", "{empty}", "records"], "{empty}"),
     ],

@@ -10,16 +10,18 @@ import optax
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict
-
-from stunet.parallel import mesh as meshes
-from stunet.train.state import (
-    TrainState,
+from from_config import (
     abstract_state,
     create_state,
     learning_rate,
-    make_optimizer,
+    make_mesh,
+    make_train_step,
+    optimizer,
 )
-from stunet.train.step import drop_text, make_train_step, to_float
+
+from stunet.parallel import mesh as meshes
+from stunet.train.objective import drop_text, to_float
+from stunet.train.state import TrainState
 
 
 def batch(config, seed=0):
@@ -37,7 +39,7 @@ def batch(config, seed=0):
 @pytest.fixture(scope="module")
 def start():
     config = tiny.config()
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh):
         return create_state(config, mesh)
 
@@ -48,7 +50,7 @@ def step_of(config):
 
 
 def update(config, state, values):
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh):
         return step_of(config)(state, meshes.shard_batch(values, mesh))
 
@@ -99,10 +101,11 @@ def test_average_follows_the_weights(start):
 
 
 def test_learning_rate_warms_up_and_decays():
-    train = tiny.config(
-        train=dict(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=0.1)
-    ).train
-    rate = learning_rate(train)
+    rate = learning_rate(
+        tiny.config(
+            train=dict(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=0.1)
+        )
+    )
     assert 0 < rate(0) < 2e-5
     assert rate(100) == pytest.approx(1e-3)
     assert rate(550) == pytest.approx(1e-3 * (0.1 + 0.9 / 2), rel=1e-3)
@@ -149,12 +152,12 @@ def random_state(config, mesh) -> TrainState:
         lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype),
         abstract_state(config, mesh).params,
     )
-    return TrainState(jnp.int32(0), params, {}, params, make_optimizer(config.train).init(params))
+    return TrainState(jnp.int32(0), params, {}, params, optimizer(config).init(params))
 
 
 def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolutions):
     config = tiny.config(model=LEAN, train=dict(batch_size=8, steps=1000, learning_rate=3e-3))
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     state, losses = random_state(config, mesh), []
     with meshes.use(mesh):
         values = batch(config)
@@ -173,10 +176,10 @@ def test_weight_decay_shrinks_kernels_alone_also_of_scanned_layers():
     config = tiny.config(
         model=dict(scan_layers=True, layers_per_level=3), train=dict(weight_decay=0.1)
     )
-    state = random_state(config, meshes.make_mesh(config.mesh))
-    optimizer = make_optimizer(config.train)
+    state = random_state(config, make_mesh(config))
+    transformation = optimizer(config)
     still = jax.tree.map(jnp.zeros_like, state.params)
-    updates, _ = optimizer.update(still, state.opt_state, state.params)
+    updates, _ = transformation.update(still, state.opt_state, state.params)
     moved = {path[-1]: set() for path in flatten_dict(updates)}
     for path, change in flatten_dict(updates).items():
         moved[path[-1]].add(bool(np.any(change)))

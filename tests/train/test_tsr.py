@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import input_shape, make_mesh, make_sampler, make_train_step, make_validation_step
 
 from stunet.diffusion import keyframes
 from stunet.parallel import mesh as meshes
-from stunet.train.sampling import make_sampler
-from stunet.train.state import input_shape
-from stunet.train.step import make_train_step, make_validation_step, to_float
+from stunet.train.objective import to_float
 
 CONFIG = tiny.config(
     # One level without text, in which only attention over time connects frames: compiles fast.
@@ -39,7 +38,7 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def trained(quickly_compiled_convolutions):
     """Returns the state after 60 updates, and the loss of each update."""
-    mesh, losses = meshes.make_mesh(CONFIG.mesh), []
+    mesh, losses = make_mesh(CONFIG), []
     state = test_step.random_state(CONFIG, mesh)
     with meshes.use(mesh):
         step = jax.jit(make_train_step(CONFIG))
@@ -70,7 +69,7 @@ def test_samples_follow_the_keyframes_they_are_given(trained):
 def test_validation_sees_what_was_learnt_and_repeats(trained):
     state, _ = trained
     validate = jax.jit(make_validation_step(CONFIG))
-    start = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+    start = test_step.random_state(CONFIG, make_mesh(CONFIG))
     (before,), (after,), (again,) = (
         validate(params, batch(101)).values() for params in (start.ema, state.ema, state.ema)
     )

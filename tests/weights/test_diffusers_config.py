@@ -12,10 +12,11 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_unet
 import torch
+from from_config import noise_schedule
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.train.step import noise_schedule
+from stunet.train.parts import make_parts
 from stunet.weights.diffusers_config import to_diffusers, to_stunet
 
 STAGE_I = json.loads(json.dumps(tiny_unet.flags((8, 16))))
@@ -50,7 +51,7 @@ def test_each_step_is_told_the_noise_that_it_was_trained_with():
     scheduler = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     signal = scheduler.alphas_cumprod.double().numpy()
     config = to_stunet(STAGE_I, "config.json")
-    time = noise_schedule(config.diffusion).time(jnp.asarray(np.log(signal / (1 - signal))))
+    time = noise_schedule(config).time(jnp.asarray(np.log(signal / (1 - signal))))
     steps = config.model.time_scale * np.asarray(time)
     np.testing.assert_allclose(steps, np.arange(1000), atol=0.05)
 
@@ -60,7 +61,7 @@ def test_each_step_is_told_the_noise_that_it_was_trained_with():
 )
 def test_diffusers_makes_the_same_network_of_what_is_written(found):
     config = to_stunet(found, "config.json")
-    written = to_diffusers(config)
+    written = to_diffusers(make_parts(config))
     assert to_stunet(json.loads(json.dumps(written)), "config.json") == config
     flags = {k: v for k, v in written.items() if not k.startswith("_")}
     with torch.device("meta"):
@@ -132,4 +133,4 @@ def test_a_key_that_is_missing_is_named():
 def test_a_network_that_diffusers_does_not_have(change, sentence):
     config = configs.override(to_stunet(STAGE_I, "config.json"), [f"--config.{change}"])
     with pytest.raises(UserError, match=sentence):
-        to_diffusers(config)
+        to_diffusers(make_parts(config))

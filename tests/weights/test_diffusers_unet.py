@@ -18,13 +18,15 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_unet
 import torch
+from from_config import abstract_state, make_network
 from safetensors.numpy import load_file
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header, Writer, read_json
-from stunet.train.state import abstract_state, count_parameters, make_network
+from stunet.train.parts import make_parts
+from stunet.train.state import count_parameters
 from stunet.weights import diffusers_unet
 from stunet.weights.diffusers_config import TIME_SCALE, to_stunet
 
@@ -64,13 +66,13 @@ def read(directory: pathlib.Path, **model):
     """Reads (config, parameters) of a U-Net, with keys of `configs.Model` changed."""
     config = to_stunet(read_json(directory / "config.json"), "config.json")
     config = configs.override(config, [f"--config.model.{k}={v}" for k, v in model.items()])
-    tensors = diffusers_unet.table(config, abstract(config))
+    tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     source = diffusers_unet.Directory(directory, tensors)
     return config, unflatten_dict({path: jnp.asarray(source.read(path)) for path in tensors})
 
 
 def abstract(config):
-    return abstract_state(config, meshes.make_mesh(configs.Mesh(), jax.devices()[:1]))
+    return abstract_state(config, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
 
 
 @pytest.mark.usefixtures("quickly_compiled_convolutions")
@@ -125,7 +127,7 @@ def test_a_full_size_stage_one_has_a_place_for_every_tensor(name):
     # Scanned layers are traced in a third of the time, and several tensors then share a weight.
     config = configs.override(config, ["--config.model.scan_layers=True"])
     state = abstract(config)
-    tensors = diffusers_unet.table(config, state)
+    tensors = diffusers_unet.table(make_parts(config).denoiser, state)
     diffusers_unet.check(
         tensors, {name: Header("F32", tuple(t.shape)) for name, t in theirs.items()}, name
     )
@@ -139,7 +141,7 @@ def test_a_part_of_a_weight_is_that_part(shards, tmp_path):
     tiny_unet.save(tmp_path, UNPOOLED, **shards)
     config = to_stunet(read_json(tmp_path / "config.json"), "config.json")
     config = configs.override(config, ["--config.model.scan_layers=True"])
-    tensors = diffusers_unet.table(config, abstract(config))
+    tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     source = diffusers_unet.Directory(tmp_path, tensors)
     stacked = ("down_1_layers", "attention", "to_q", "kernel")
     part = slice(0, 1), slice(3, 7), slice(2, 4)
@@ -155,7 +157,7 @@ def test_a_part_of_a_weight_is_that_part(shards, tmp_path):
 def test_ours_and_theirs_are_inverse_and_every_name_is_taken_once():
     config = to_stunet(json.loads(json.dumps(STAGE_II)), "config.json")
     state = abstract(config)
-    tensors = diffusers_unet.table(config, state)
+    tensors = diffusers_unet.table(make_parts(config).denoiser, state)
     names = [name for tensor in tensors.values() for name in tensor.names]
     assert len(names) == len(set(names))
     shapes = jax.tree.map(lambda leaf: leaf.shape, state.params)
@@ -183,7 +185,7 @@ def test_ours_and_theirs_are_inverse_and_every_name_is_taken_once():
 )
 def test_tensors_that_do_not_fit_are_named(change, sentence):
     config = to_stunet(json.loads(json.dumps(WIDE)), "config.json")
-    tensors = diffusers_unet.table(config, abstract(config))
+    tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     found = diffusers_unet.headers(tensors)
     diffusers_unet.check(tensors, found, "DIR")
     change(found)

@@ -20,17 +20,24 @@ pytest.importorskip("diffusers")
 
 import diffusers
 import tiny_unet
+from from_config import (
+    abstract_state,
+    create_state,
+    init_state,
+    make_mesh,
+    make_network,
+    make_source,
+    make_validation_step,
+)
 from safetensors.numpy import load_file, save_file
 from test_diffusers_config import STABLE_DIFFUSION
 from test_diffusers_unet import abstract, jit, read
 
 from stunet import cli, configs
-from stunet.data import sources
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.state import abstract_state, begin, create_state, make_network
-from stunet.train.step import make_validation_step
+from stunet.train.parts import make_parts
 from stunet.weights import diffusers_unet
 from stunet.weights import inflate as inflating
 
@@ -42,6 +49,7 @@ UNET = tiny_unet.flags((8, 16), norm_num_groups=2)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Trains on one clip again and again, always with its caption.
 TRAINING = {
+    "data.source": "moving_digits",
     "data.num_clips": 1,
     "train.batch_size": 4,
     "train.steps": 20,
@@ -72,9 +80,9 @@ def inflate(directory, out, *more) -> int:
 def checkpoint(workdir):
     """Reads (config, weights by path) from a run's newest checkpoint."""
     config = configs.read(workdir / "config.json")
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        return config, checkpoints.restore_averaged(abstract_state(config, mesh))
+        return config, checkpoints.restore_ema_params(abstract_state(config, mesh))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +132,23 @@ def trained(inflated, tmp_path_factory):
     return workdir
 
 
+def test_training_asks_for_data_until_some_is_named(t2i, inflated, tmp_path, capsys):
+    """Nobody who inflates a U-Net wants it trained on moving digits."""
+    data = configs.read(inflated / "config.json").data
+    assert (data.source, data.path) == ("clips", "")
+    train = "train", "--config", inflated / "config.json", "--workdir", tmp_path / "run"
+    assert run(*train) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "data.path is empty; name the directory of the records" in sentence
+    assert not (tmp_path / "run").exists()
+    assert run(*train, f"--config.data.path={tmp_path / 'nowhere'}") == 1
+    assert "nowhere" in capsys.readouterr().err
+    for name, told in (("later", ()), ("now", ["--config.data.path=clips"])):
+        assert inflate(t2i[0], tmp_path / name, *told) == 0
+        assert ("no data is named yet" in capsys.readouterr().out) == (name == "later")
+    assert configs.read(tmp_path / "now" / "config.json").data.path == "clips"
+
+
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
     (_, before), (config, after) = map(checkpoint, (inflated, trained))
     assert config.freeze == "spatial"
@@ -138,7 +163,7 @@ def test_training_moves_the_temporal_weights_alone(inflated, trained):
 def test_training_lowers_the_loss(inflated, trained):
     """Compares the loss of one batch at the same noise, which differs from update to update."""
     config = configs.read(trained / "config.json")
-    source = sources.make_source(config, "train")
+    source = make_source(config, "train")
     examples = [source[i % len(source)] for i in range(config.train.batch_size)]
     batch = {k: np.stack([e[k] for e in examples]) for k in ("video", "text", "text_mask")}
     validate = jit(make_validation_step(config))
@@ -197,9 +222,9 @@ def test_half_precision_files_and_stacked_layers_come_back_too(tmp_path):
 def test_adapters_are_exported_as_part_of_the_kernels(inflated, tmp_path):
     whole, params = checkpoint(inflated)
     config = tiny.with_lora(dataclasses.replace(whole, freeze="none"), rank=2)
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh), Checkpoints(tmp_path) as checkpoints:
-        first = begin(config, params)
+        first = init_state(config, params)
         ema = jax.tree.map(jnp.ones_like, first.ema)
         checkpoints.save(first.replace(ema=ema), {"global_next_index": 0})
         checkpoints.wait()
@@ -317,12 +342,14 @@ def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
     workdir = tmp_path / "run"
     assert inflate(t2i[0], workdir, "--config.freeze=none") == 0
     config = configs.read(workdir / "config.json")
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     shapes = abstract_state(config, mesh)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         state, _ = checkpoints.restore(shapes)
-        fresh = flatten_dict(create_state(config, mesh).averaged)
-    u_net = diffusers_unet.Directory(t2i[0], diffusers_unet.table(config, shapes))
+        fresh = flatten_dict(create_state(config, mesh).ema_params)
+    u_net = diffusers_unet.Directory(
+        t2i[0], diffusers_unet.table(make_parts(config).denoiser, shapes)
+    )
     given = {path: u_net.read(path) for path in fresh if not is_temporal(path)}
-    expected = begin(config, unflatten_dict(fresh | given))
+    expected = init_state(config, unflatten_dict(fresh | given))
     jax.tree.map(np.testing.assert_array_equal, state, expected)
