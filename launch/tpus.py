@@ -90,7 +90,7 @@ def parse(topology: str) -> Slice:
     of_a_host = _ONE_HOST.get(shape, _CHIPS_OF_A_HOST)
     if chips % of_a_host:
         raise UserError(
-            f"--topology is {topology!r}, {chips} chips, which are no whole hosts of "
+            f"--topology is {topology!r}, {chips} chips, which do not fill hosts of "
             f"{of_a_host} chips; choose a shape such as {name}:{example}"
         )
     return Slice(generation, shape, chips, chips // of_a_host)

@@ -71,7 +71,9 @@ def make_generator(
     if parts.denoiser.conditioning.name == "tsr":
         return _filled(parts, load, settings, identity)
     if augmentation is not None:
-        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
+        raise UserError(
+            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too"
+        )
     text.check_unconditioned(workdir, parts)
 
     def make(number, captions, real, on_step):

@@ -1,5 +1,5 @@
-"""What lies beside the programs of an exported run: the card, all that their user needs to know, as
-JSON, and the token states of prompts."""
+"""Writes what lies beside exported programs: the token states of prompts, and the card, a JSON file
+with all that a user of the programs needs to know."""
 
 import dataclasses
 import json
@@ -19,11 +19,11 @@ from stunet.train.denoiser import Denoiser
 from stunet.train.sampling import SamplerSettings
 from stunet.train.state import count_parameters
 
-# Of the layout described here.
+# Version of the card's layout.
 VERSION = 1
 CARD, _PROMPTS = "card.json", "prompts.safetensors"
 
-# Prediction -> the estimate of the clean clip, in the terms of `stunet.diffusion.prediction`.
+# Prediction -> estimate of the clean clip, with the symbols of `stunet.diffusion.prediction`.
 X0 = {
     "eps": "(x_t - sigma * output) / alpha",
     "v": "alpha * x_t - sigma * output",
@@ -32,14 +32,14 @@ X0 = {
 
 
 class Form(NamedTuple):
-    """What the card says of a format.
+    """The part of the card that depends on the format.
 
     Attributes:
-        name: of the format.
+        name: name of the format.
         params: where the weights are, and how a program gets them.
-        program: (name, program) -> where it is, and how it is called.
-        jax: of its serialization.
-        others: versions of what else wrote it, by name.
+        program: maps (name, program) to where the program is, and how it is called.
+        jax: version of JAX's serialization.
+        others: versions of other packages that took part in writing, by name.
     """
 
     name: str
@@ -59,11 +59,11 @@ def write(
     """Writes the card, and the token states of prompts if there are any.
 
     Args:
-        directory: that is there.
+        directory: directory to write into; it exists.
         run: the run, whose parts hold the settings that were exported.
-        programs: by name.
-        prompts: whose token states are written, since text encoders are not exported.
-        form: of the format.
+        programs: programs by name.
+        prompts: prompts whose token states are written, since text encoders are not exported.
+        form: the part of the card that depends on the format.
     """
     card = _card(run, programs, form)
     if prompts:

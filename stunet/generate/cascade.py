@@ -1,6 +1,6 @@
-"""The keyframe cascade: keyframes from prompts, then the frames between them.
+"""Samples with the keyframe cascade: keyframes from prompts, then the frames between them.
 
-What Lumiere's single pass is compared with. The keyframes come from an ordinary text-to-video
+Lumiere's single pass is compared with it. The keyframes come from an ordinary text-to-video
 network trained on clips that are sub-sampled in time (`data.stride`); a temporal super-resolution
 network (`tsr.stride`, `stunet.diffusion.keyframes`) fills in the rest. The clips of the latter say
 how: those of two keyframes are windows, as in Imagen Video (arXiv 2210.02303) and Make-A-Video
@@ -39,13 +39,13 @@ class Cascaded:
     """Clips whose frames were filled in between keyframes.
 
     Attributes:
-        clips: -1..1; frames 0, stride, 2 stride, ... are the keyframes themselves.
-        keyframes: the frames they were filled in between, as given.
+        clips: clips in -1..1; frames 0, stride, 2 stride, ... are the keyframes themselves.
+        keyframes: the keyframes, as given.
         stride: frames from one keyframe to the next.
         borders: frames in which two windows meet, ascending; none if one window is the whole clip.
         parts: parts of the temporal super-resolution run, with the settings used for sampling.
-        augmentation: level at which the keyframes were corrupted.
-        checkpoints: updates of each network that had a part in them, the first one first.
+        augmentation: noise level of the keyframes when the network saw them.
+        checkpoints: number of updates of each network that took part, the first network first.
     """
 
     clips: Float[np.ndarray, "n t h w c"]
@@ -89,19 +89,19 @@ def fill(
     """Fills in the frames between keyframes, generated or true.
 
     Args:
-        run: of temporal super-resolution (`text.load`).
-        keyframes: -1..1, at least two of each clip, `tsr.stride` frames apart.
-        prompts: one for each clip.
-        augmentation: level at which the keyframes are corrupted before the network sees them, 0 to
-            the run's `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
-        seed: of the noise; a clip depends on it, on its place and on the settings alone.
-        number: the place of the first clip.
-        batch_size: windows sampled at once; by default all of them.
-        on_step: called with the steps done and their number.
+        run: temporal super-resolution run (`text.load`).
+        keyframes: keyframes in -1..1, at least two of each clip, `tsr.stride` frames apart.
+        prompts: one prompt for each clip.
+        augmentation: noise level of the keyframes when the network sees them, 0 to the run's
+            `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
+        seed: seed of the noise; a clip depends on it, on its number and on the settings alone.
+        number: number of the first clip.
+        batch_size: windows sampled at once; None samples all at once.
+        on_step: called with the number of steps done and of all steps.
 
     Raises:
-        UserError: the run is none of temporal super-resolution, or keyframes or augmentation do not
-            suit it.
+        UserError: the run is no temporal super-resolution run, or keyframes or augmentation do
+            not suit it.
     """
     keyframes, parts = np.asarray(keyframes, np.float32), run.parts
     stride = _check_tsr(parts, "the run")
@@ -145,14 +145,14 @@ def cascade(
     """Samples one clip for each prompt, through both networks.
 
     Args:
-        keyframes_workdir: of a training run with a `data.stride` above 1.
-        tsr_workdir: of a training run with a `tsr.stride` above 1.
-        prompts: captions in the manner of those trained on.
-        augmentation: see `fill`; by default `AUGMENTATION`, or the most that was trained if that is
-            less.
-        seed: of the noise; clip i depends on it, on i and on the settings alone.
-        batch_size: keyframes' clips, and then windows, sampled at once; by default all of them.
-        on_step: called with the steps done and their number, of both networks together.
+        keyframes_workdir: working directory of a run with a `data.stride` above 1.
+        tsr_workdir: working directory of a run with a `tsr.stride` above 1.
+        prompts: captions like those trained on.
+        augmentation: see `fill`; None takes `AUGMENTATION`, or the highest level trained if that is
+            lower.
+        seed: seed of the noise; clip i depends on it, on i and on the settings alone.
+        batch_size: clips of keyframes, and then windows, sampled at once; None samples all at once.
+        on_step: called with the number of steps done and of all steps, of both networks together.
         sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
@@ -168,7 +168,7 @@ def cascade(
 def load_pair(
     keyframes_workdir: pathlib.Path, tsr_workdir: pathlib.Path, *, devices: int = 1, **sample
 ) -> tuple[Run, Run]:
-    """The runs of `cascade`, on so many devices.
+    """Loads the two runs of `cascade`, on `devices` devices.
 
     Raises:
         UserError: as `cascade`.
@@ -188,8 +188,13 @@ def through(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Cascaded:
-    """`cascade`, of the runs that `load_pair` has loaded; `number` is the place of the first clip
-    among those of that seed."""
+    """Samples as `cascade` does, with runs that `load_pair` has loaded.
+
+    Args:
+        pair: the run that makes keyframes, and the temporal super-resolution run.
+        number: number of the first clip among those of the seed.
+        prompts, augmentation, seed, batch_size, on_step: see `cascade`.
+    """
     first, run = pair
     if augmentation is None:
         augmentation = min(AUGMENTATION, run.parts.denoiser.conditioning.max_augmentation)
@@ -298,7 +303,7 @@ def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
 def split(
     keyframes: Float[np.ndarray, "n k h w c"], windows: int
 ) -> Float[np.ndarray, "n*{windows} j h w c"]:
-    """The keyframes of each window, those of the first clip first; neighbours share one."""
+    """Returns the keyframes of each window, those of the first clip first; neighbours share one."""
     steps = (keyframes.shape[1] - 1) // windows
     places = np.arange(windows)[:, None] * steps + np.arange(steps + 1)
     return keyframes[:, places].reshape(-1, steps + 1, *keyframes.shape[2:])
@@ -307,7 +312,7 @@ def split(
 def join(
     filled: Float[np.ndarray, "n*{windows} t h w c"], windows: int
 ) -> Float[np.ndarray, "n t2 h w c"]:
-    """Whole clips from their windows; of the frame that two share, the earlier window's."""
+    """Joins windows to whole clips. A frame that two windows share comes from the earlier one."""
     filled = filled.reshape(-1, windows, *filled.shape[1:])
     rest = filled[:, :, 1:]
     rest = rest.reshape(len(filled), -1, *filled.shape[3:])

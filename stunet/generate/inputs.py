@@ -1,4 +1,4 @@
-"""What a user gives beside a prompt, as arrays that fit a run: picture, video, mask, box."""
+"""Reads what a user gives beside a prompt into arrays that fit a run: picture, video, mask, box."""
 
 import pathlib
 from fractions import Fraction
@@ -14,10 +14,10 @@ from stunet.prepare.decode import decode_clips
 
 
 def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c"]:
-    """A picture file, in -1..1, turned upright as its camera noted.
+    """Reads a picture file, in -1..1, and turns it upright as its camera noted.
 
     Raises:
-        UserError: there is no such file, it is no picture, or it is not of the run's size.
+        UserError: there is no such file, it is no picture, or it has not the run's size.
     """
     try:
         with Image.open(path) as file:
@@ -36,10 +36,10 @@ def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c
 
 
 def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"]:
-    """The beginning of a video, in -1..1, as the run's clips are made of videos.
+    """Reads the beginning of a video, in -1..1, as one clip of the run.
 
-    That is, as `stunet prepare` cuts them: resampled in time to the run's rate, shrunk or enlarged
-    until it covers the run's rows and columns, and cropped at its centre.
+    The video is treated as `stunet prepare` treats it: resampled in time to the run's rate, shrunk
+    or enlarged until it covers the run's rows and columns, and cropped at its centre.
 
     Raises:
         UserError: it cannot be read, or is shorter than the run's clips.
@@ -48,8 +48,9 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
 
 
 def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
-    """A mask video, treated as `read_clip` treats the video that it belongs to; True where it is
-    white (128 of 255 and above).
+    """Reads a mask video: True where it is white (128 of 255 and above).
+
+    It is treated as `read_clip` treats the video that it belongs to.
 
     Raises:
         UserError: it cannot be read, has another length, size or rate than the video, or nothing in
@@ -68,7 +69,7 @@ def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[n
 
 
 def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
-    """A rectangle, from `top,left,height,width` in pixels of the run's clips; True inside.
+    """Reads a rectangle `top,left,height,width` in pixels of the run's clips; True inside.
 
     Raises:
         UserError: it is not four whole numbers, is empty or leaves the frame.
@@ -103,7 +104,7 @@ def _decode(path: pathlib.Path, clip: ClipSpec, channels: int) -> UInt8[np.ndarr
 
 
 def _extent(path: pathlib.Path) -> tuple[int, int, int, Fraction]:
-    """Frames, rows, columns and frames a second of a video that has been decoded."""
+    """Returns frames, rows, columns and frames per second of a video that can be decoded."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))

@@ -48,7 +48,9 @@ def text_to_video(
         }
         return Sampled(filled.clips, filled.parts, keyframes_checkpoint, settings, ("cascade",))
     if augmentation is not None:
-        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
+        raise UserError(
+            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too"
+        )
     run = text.load_unconditioned(request.workdir, **request.sample)
     clips = text.sample_clips(run, request.prompts, **request.options)
     return Sampled(clips, run.parts, run.checkpoint)

@@ -1,14 +1,14 @@
-"""Spatial super-resolution of clips of any length, by temporal MultiDiffusion
+"""Enlarges clips of any length (spatial super-resolution), by temporal MultiDiffusion
 (`stunet.diffusion.multidiffusion`).
 
-The clip lies in the host's memory, three times: as it is at the current noise level, and the
-estimates of this step and of the one before. Devices see batches of segments, of one shape
-whatever the clip's length, so that what they hold does not grow with it, and a program that has
-been compiled enlarges clips of any length.
+The host's memory holds the clip three times: at the current noise level, and as the estimates of
+this step and of the one before. Devices see batches of segments of one shape, whatever the length
+of the clip. So their memory does not grow with it, and a compiled program enlarges clips of any
+length.
 
-For its noise the clip counts as blocks of a segment's length, side by side: block k draws what row
-k of a batch would (`make_sampler`). A clip of one segment is thus what plain sampling gives for it,
-to float rounding, since there a step is one program and here two.
+The noise is drawn in blocks of a segment's length, side by side: block k draws what row k of a
+batch would draw (`make_sampler`). A clip of one segment is therefore what plain sampling gives for
+it, up to float rounding: there a step is one program, and here it is two.
 """
 
 import dataclasses
@@ -34,8 +34,10 @@ from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import SamplerFunctions, later_key, make_functions, row_keys
 from stunet.train.state import abstract_state
 
-OVERLAP = 2  # frames, as Lumiere's
-# Of generated clips, as of a cascade's generated keyframes: an SNR of 5, which is a choice.
+# Frames that neighbouring segments share, as in Lumiere.
+OVERLAP = 2
+# Augmentation level of generated clips, the same as that of a cascade's generated keyframes: an SNR
+# of 5, which is a choice.
 AUGMENTATION = 0.27
 
 
@@ -63,8 +65,8 @@ class Upscaled:
     """An enlarged clip.
 
     Attributes:
-        clip: -1..1.
-        segments: that it was denoised in.
+        clip: the clip, in -1..1.
+        segments: the segments that it was denoised in.
     """
 
     clip: Float[np.ndarray, "t h w c"]
@@ -125,7 +127,7 @@ def check_base(base: Parts, parts: Parts) -> None:
         parts: parts of the super-resolution run.
 
     Raises:
-        UserError: they are of another size or rate, or of other channels.
+        UserError: their sizes, rates or channels do not go together.
     """
     low, clip = base.denoiser.clip, parts.denoiser.clip
     factor = parts.denoiser.conditioning.upscale_factor
@@ -143,8 +145,8 @@ def check_base(base: Parts, parts: Parts) -> None:
 def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
     """Reads all frames of a video, at the run's frame rate, as its network is given them: -1..1.
 
-    A video of the run's low resolution is taken as it is; of a whole multiple of it, such as the
-    run's full resolution, that many pixels on a side are averaged, as in training.
+    A video of the run's low resolution is taken as it is. One of a whole multiple of it, such as
+    the run's full resolution, is shrunk by averaging blocks of pixels, as in training.
 
     Raises:
         UserError: there is no such file, it cannot be decoded, or it has another size.
@@ -198,19 +200,19 @@ def upscale(
     again.
 
     Args:
-        upscaler: of `load`.
-        low: -1..1, of the run's low resolution.
-        prompt: what the clip shows; "": what a caption that was dropped in training is.
-        overlap: frames that neighbouring segments share, 0 (none: each is sampled by itself) to the
-            network's frames - 1.
-        weights: of a segment's frames in the average, a key of `multidiffusion.WEIGHTS`.
-        augmentation: level at which `low` is corrupted before the network sees it, 0 to the run's
+        upscaler: super-resolution run that `load` has loaded.
+        low: low-resolution clip in -1..1.
+        prompt: what the clip shows; "" stands for a caption that was dropped in training.
+        overlap: frames that neighbouring segments share, from 0 (each segment is sampled by itself)
+            to the network's frames - 1.
+        weights: weights of a segment's frames in the average, a key of `multidiffusion.WEIGHTS`.
+        augmentation: noise level of `low` when the network sees it, 0 to the run's
             `upscale.max_augmentation`. 0 suits real clips. All segments see the same noise.
-        seed: of the noise.
-        number: of the clip among those of a seed, of which each has noise of its own.
-        batch_size: segments at once, rounded up to a multiple of the devices; by default one a
-            device. It changes memory and speed alone.
-        on_step: called with the batches of segments done and their number, over all steps.
+        seed: seed of the noise.
+        number: number of the clip among those of a seed, each of which has noise of its own.
+        batch_size: segments sampled at once, rounded up to a multiple of the devices; None samples
+            one on each device. It changes memory and speed alone.
+        on_step: called with the number of batches of segments done and of all, over all steps.
 
     Raises:
         UserError: the clip, the overlap, the weights or the augmentation do not suit the run, or
@@ -241,7 +243,7 @@ def upscale(
     def in_blocks(clip: np.ndarray) -> np.ndarray:
         return clip.reshape(blocks, shape.frames, *clip.shape[1:])
 
-    # Whole blocks, so that all have the same shape; nothing looks beyond the last segment.
+    # Whole blocks, so that all have the same shape; no segment lies beyond the last one.
     extra = blocks * shape.frames - frames
     given = np.pad(low, ((0, extra), (0, 0), (0, 0), (0, 0)), mode="edge")
     x = np.zeros((len(given), *shape.frame_shape), np.float32)
@@ -290,8 +292,10 @@ def _check_clip(parts: Parts, low: np.ndarray) -> None:
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """The rows of each batch, and how many of them count: the last batch is filled up with its
-    own, and so compiled like the others."""
+    """Yields the rows of each batch, and how many of them count.
+
+    The last batch is filled up with its own rows, so that no other shape is compiled.
+    """
     for start in range(0, count, size):
         rows = np.arange(start, min(start + size, count))
         yield np.resize(rows, size), len(rows)

@@ -1,8 +1,10 @@
-"""The config.json of a U-Net of DeepFloyd IF's family, as diffusers has it, and a config of ours.
+"""Converts the config.json of a U-Net of DeepFloyd IF's family, in diffusers' format, to and from a
+config of ours.
 
-diffusers' `UNet2DConditionModel` is many networks, chosen by its flags. Ours is the one that IF is,
-after Imagen: residual blocks that resize, attention to pixels and to projected text. Whatever else
-a flag asks for is refused by name, since weights would fit as well and give other pictures.
+diffusers' `UNet2DConditionModel` is many networks, chosen by its flags. Ours is the one that IF
+uses, after Imagen: residual blocks that resize, and attention to pixels and to projected text. A
+flag that asks for anything else is refused by name, since its weights would fit as well and give
+other pictures.
 """
 
 import math
@@ -210,7 +212,11 @@ def to_diffusers(parts: Parts) -> dict[str, Any]:
 
 
 def _check_family(found: Mapping[str, Any], place: str) -> None:
-    """Raises: UserError, unless config.json is of this family and has what a network needs."""
+    """Checks that config.json belongs to this family and has what a network needs.
+
+    Raises:
+        UserError: it does not.
+    """
     name = found.get("_class_name", CLASS)
     if name != CLASS:
         raise UserError(f"{place} is of a {name}; a {CLASS} of DeepFloyd IF's family is needed")
@@ -236,9 +242,10 @@ def _check_family(found: Mapping[str, Any], place: str) -> None:
 
 
 def _check_values(found: dict[str, Any], place: str) -> None:
-    """Makes entries that are the same for all levels one.
+    """Checks flags, and replaces lists with the same entry for all levels by that entry.
 
-    Raises: UserError, if a flag asks for a network that is not this family's.
+    Raises:
+        UserError: a flag asks for a network of another family.
     """
     for key in ("attention_head_dim", "cross_attention_dim", "only_cross_attention"):
         if isinstance(found[key], list):

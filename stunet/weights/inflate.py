@@ -1,5 +1,7 @@
-"""Inflation: a text-to-image U-Net becomes the frozen spatial half of a Space-Time U-Net (Lumiere,
-arXiv 2401.12945, section 3.1), as a run of no updates yet."""
+"""Inflates a text-to-image U-Net: it becomes the frozen spatial half of a Space-Time U-Net.
+
+The method is Lumiere's (arXiv 2401.12945, section 3.1). The result is a run without any updates.
+"""
 
 import functools
 import pathlib
@@ -22,9 +24,9 @@ from stunet.train.parts import Parts, make_parts
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
 from stunet.weights import diffusers_config, diffusers_unet
 
-# Bytes of weights that are drawn at a time, and of each tree that are packed for the disk.
+# Bytes of weights that are drawn at a time, and bytes of each tree that are packed for the disk.
 AT_ONCE = 32 * 2**20
-# Weights that one program draws.
+# Number of weights that one program draws.
 DRAWN_AT_ONCE = 64
 
 Path = tuple[str, ...]
@@ -112,8 +114,10 @@ def _overridden(
 
 
 def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory) -> TrainState:
-    """The state before the first update, laid out as `abstract` is, to be written and not updated:
-    equal arrays are one."""
+    """Returns the state before the first update, laid out as `abstract` is.
+
+    It is to be written and not updated: equal arrays are the same array.
+    """
     flat = flatten_dict(abstract.params)
     drawn = {path: leaf for path, leaf in flat.items() if is_temporal(path)}
     given = {path: leaf for path, leaf in flat.items() if not is_temporal(path)}
@@ -125,13 +129,13 @@ def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory)
         params=params,
         frozen=frozen,
         ema=params,
-        # The moments before the first gradient, and how many there were.
+        # Moments start at zero, and so does their count of updates.
         opt_state=jax.tree.map(zeros, abstract.opt_state),
     )
 
 
 def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Array]:
-    """The U-Net's weights, each shard read for itself."""
+    """Reads the U-Net's weights, each shard by itself."""
     return {
         path: jax.make_array_from_callback(
             leaf.shape,
@@ -143,7 +147,7 @@ def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Ar
 
 
 def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
-    """Fresh weights, as a run that begins with none would have them.
+    """Draws fresh weights, the same that a run without given weights begins with.
 
     They are drawn some at a time: a program's random bits, and what is made of them, take as much
     memory as what it returns, and compiling it takes more the longer it is.
@@ -153,7 +157,7 @@ def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
         params = flatten_dict(meshes.unbox(parts.denoiser.init_params(parts.seed)))
         return [params[path] for path in leaves]
 
-    # The network is traced once. A program is what a part of its weights needs of that.
+    # The network is traced once. Each program is the part of that trace that its weights need.
     whole = jax.make_jaxpr(fresh)()
     drawn: dict[Path, jax.Array] = {}
     for part in _parts(leaves):
@@ -167,7 +171,7 @@ def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
 
 
 def _parts(leaves: Leaves) -> Iterator[Leaves]:
-    """In order, as many at a time as `AT_ONCE` and `DRAWN_AT_ONCE` allow, but one at least."""
+    """Yields the leaves in order, as many at a time as the limits above allow, and at least one."""
     part, size = {}, 0
     for path, leaf in leaves.items():
         extent = leaf.size * leaf.dtype.itemsize

@@ -244,7 +244,7 @@ def test_mistaken_directories(workdirs, capsys):
     assert cli.main(["sample", "text", *both]) == 1
     assert "fills in the frames between keyframes" in capsys.readouterr().err
     assert cli.main(["sample", "text", *both, "--augmentation", "0.1"]) == 1
-    assert "give its --tsr too" in capsys.readouterr().err
+    assert "give --tsr too" in capsys.readouterr().err
     both = ["--tsr", str(workdirs["keyframes"]), "--workdir", str(workdirs["keyframes"])]
     assert cli.main(["sample", "text", "--prompt", "a", *both]) == 1
     assert "holds no temporal super-resolution network" in capsys.readouterr().err
