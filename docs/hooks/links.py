@@ -42,8 +42,6 @@ def mended(markdown: str, page: str) -> str:
         markdown: text of the page.
         page: path of the page in docs/.
     """
-    if page == "index.md":  # The README, which writes some pictures as HTML.
-        markdown = markdown.replace('src="docs/', 'src="')
     # The odd pieces are blocks of code.
     pieces = FENCED.split(markdown)
     pieces[::2] = [LINK.sub(lambda match: _mended(match, page), text) for text in pieces[::2]]
