@@ -107,12 +107,15 @@ class Progress:
         total: number of updates in the run.
         done: number of updates done.
         show: True in the process that shows the bar.
+
+    Attributes:
+        bar: the bar of tqdm.
     """
 
     def __init__(self, total: int, done: int, show: bool):
         # Without a terminal a bar would be thousands of lines; one a minute is enough.
         interval = 0.2 if sys.stderr.isatty() else 60
-        self._bar = tqdm(
+        self.bar = tqdm(
             total=total,
             initial=done,
             unit="step",
@@ -129,11 +132,11 @@ class Progress:
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.close()
+        self.bar.close()
 
     def update(self, step: int) -> None:
         """Moves the bar to update `step`."""
-        self._bar.update(step - self._bar.n)
+        self.bar.update(step - self.bar.n)
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
@@ -145,12 +148,12 @@ class Progress:
 
         def show() -> None:
             while not done.wait(1):
-                self._bar.set_description_str(f"compiling, {duration(time.monotonic() - begun)} ")
+                self.bar.set_description_str(f"compiling, {duration(time.monotonic() - begun)} ")
 
         thread = threading.Thread(target=show, daemon=True)
-        if not self._bar.disable and sys.stderr.isatty():
+        if not self.bar.disable and sys.stderr.isatty():
             thread.start()
-        elif not self._bar.disable:
+        elif not self.bar.disable:
             self.write("compiling the update; the first one takes longest")
         try:
             yield
@@ -158,17 +161,17 @@ class Progress:
             done.set()
             if thread.is_alive():
                 thread.join()
-        if not self._bar.disable:
+        if not self.bar.disable:
             self.write(f"compiled in {duration(time.monotonic() - begun)}")
-            self._bar.set_description_str("")
-            self._bar.initial = self._bar.n
-            self._bar.start_t = self._bar.last_print_t = time.time()
+            self.bar.set_description_str("")
+            self.bar.initial = self.bar.n
+            self.bar.start_t = self.bar.last_print_t = time.time()
 
     def report(self, loss: float, clips_per_second: float | None) -> None:
         """Shows the loss, and the rate where one is known."""
         rate = "" if clips_per_second is None else f", {clips_per_second:.1f} clips/s"
-        self._bar.set_postfix_str(f"loss {loss:.4f}{rate}", refresh=False)
+        self.bar.set_postfix_str(f"loss {loss:.4f}{rate}", refresh=False)
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._bar.write(line, file=sys.stderr)
+        self.bar.write(line, file=sys.stderr)
