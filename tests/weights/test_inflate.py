@@ -317,7 +317,7 @@ def test_what_was_there_stays(t2i, tmp_path, capsys):
             "freeze=none; lora.rank=2",
             "leave them to a run that begins with this one (train.init_from)",
         ),
-        ("model.temporal_factors=(1, 3)", "data.frames is 4, which 3 does not divide"),
+        ("model.temporal_factors=(1, 3)", "data.frames is 4; it must be a multiple of 3"),
     ],
 )
 def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence):
@@ -330,7 +330,7 @@ def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
     """Holds whichever of many batches of weights fills the disk."""
     monkeypatch.setattr(inflating, "AT_ONCE", 4096)
     disk = small_disk(kilobytes)
-    refused(t2i[0], disk / "run", capsys, "is full; nothing is left there: free some space and run")
+    refused(t2i[0], disk / "run", capsys, "is full; no unfinished files are left: free some")
 
 
 def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
