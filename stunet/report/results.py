@@ -9,7 +9,7 @@ from typing import Any
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.sweep.workdir import Manifest, Noted, read_manifest
+from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
 from stunet.train.flops import model_flops, sampling_flops
 from stunet.train.parts import make_parts
 
@@ -89,7 +89,7 @@ def read(workdir: pathlib.Path) -> Results:
     if manifest is None:
         if not (workdir / "config.json").is_file():
             raise UserError(f"{workdir} holds neither a sweep nor a training run")
-        entries = [Noted("", workdir.resolve().name, None)]
+        entries = [ManifestEntry("", workdir.resolve().name, None)]
     else:
         entries = manifest.entries
     found, missing, counted = {}, [], {}
@@ -115,7 +115,7 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, flo
             yield prefix + key, float(value)
 
 
-def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
+def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run | None:
     """A training run, if it has begun. `counted` keeps the operations of each config."""
     directory = workdir / entry.name
     lines = _lines(directory / "metrics.jsonl")
@@ -157,7 +157,7 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
     )
 
 
-def _composed(workdir: pathlib.Path, entry: Noted, found: Mapping[str, Run]) -> Run | None:
+def _composed(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run]) -> Run | None:
     """What a step makes of several members, if it left figures or samples of its own."""
     directory = workdir / entry.name
     evaluated, pictures = _evaluation(directory), _pictures(directory)

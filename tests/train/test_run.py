@@ -109,6 +109,7 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
         assert (line["step"], line["loss"]) == (same["step"], same["loss"])
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     workdir = tmp_path / "stopped"
     arguments = ("train", f"--config={experiment}", f"--workdir={workdir}", *tiny.ONE_LEVEL)
@@ -219,7 +220,7 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
         (["train", "--config={experiment}", "--workdir=w", "--config.model.chanels=3"],
          "unknown key 'model.chanels'; did you mean 'model.channels'?"),
         (["train", "--config={experiment}", "--workdir=w", "--config.data.frames=5"],
-         "data.frames is 5, which 2 does not divide"),
+         "data.frames is 5; it must be a multiple of 2"),
         (["train", "--config={experiment}", "--workdir=w", "--config.mesh.data=3"],
          "does not fit 1 devices"),
         (["train", "--config={experiment}", "--workdir=w", "--config.data.source=clips",

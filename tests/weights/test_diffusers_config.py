@@ -106,7 +106,7 @@ def test_the_inflated_network_adds_time_and_freezes_the_rest():
         ({"out_channels": 4}, "'out_channels' 4: a picture of 3 channels is needed, or twice"),
         ({"in_channels": "3"}, "'in_channels' '3': it must be a whole number"),
         ({"up_block_types": ["ResnetUpsampleBlock2D"] * 2}, "'up_block_types' .* DeepFloyd IF's"),
-        ({"attention_head_dim": 5}, "cannot be inflated so: .*which 5 does not divide"),
+        ({"attention_head_dim": 5}, "cannot be inflated so: .*it must be a multiple of 5"),
         ({"frobnicate": 2}, "'frobnicate' 2: which is not known here, and may change the network"),
     ],
 )

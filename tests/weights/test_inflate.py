@@ -149,6 +149,7 @@ def test_training_asks_for_data_until_some_is_named(t2i, inflated, tmp_path, cap
     assert configs.read(tmp_path / "now" / "config.json").data.path == "clips"
 
 
+@pytest.mark.slow
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
     (_, before), (config, after) = map(checkpoint, (inflated, trained))
     assert config.freeze == "spatial"
@@ -160,6 +161,7 @@ def test_training_moves_the_temporal_weights_alone(inflated, trained):
         assert leaf.dtype == before[path].dtype
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(inflated, trained):
     """Compares the loss of one batch at the same noise, which differs from update to update."""
     config = configs.read(trained / "config.json")
@@ -174,6 +176,7 @@ def test_training_lowers_the_loss(inflated, trained):
     assert after < 0.9 * before
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_the_spatial_weights(trained):
     config = configs.read(trained / "config.json")
     state = abstract(config)
@@ -317,7 +320,7 @@ def test_what_was_there_stays(t2i, tmp_path, capsys):
             "freeze=none; lora.rank=2",
             "leave them to a run that begins with this one (train.init_from)",
         ),
-        ("model.temporal_factors=(1, 3)", "data.frames is 4, which 3 does not divide"),
+        ("model.temporal_factors=(1, 3)", "data.frames is 4; it must be a multiple of 3"),
     ],
 )
 def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence):
@@ -330,7 +333,7 @@ def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
     """Holds whichever of many batches of weights fills the disk."""
     monkeypatch.setattr(inflating, "AT_ONCE", 4096)
     disk = small_disk(kilobytes)
-    refused(t2i[0], disk / "run", capsys, "is full; nothing is left there: free some space and run")
+    refused(t2i[0], disk / "run", capsys, "is full; no unfinished files are left: free some")
 
 
 def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
