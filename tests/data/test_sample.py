@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
+from stunet import configs
 from stunet.data import media, sources
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.prepare.writing import ClipWriter
-from stunet.report import report
+from stunet.report import pictures
 from stunet.train import loop
 
 CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # As in the tiny config.
@@ -86,7 +87,8 @@ def test_samples_and_the_real_clips_beside_them_include_all_classes(config, tmp_
     monkeypatch.setattr(loop, "make_sampler", lambda _: lambda *_: (jnp.zeros((5, *SHAPE)),))
     preview = loop.make_preview(config, tmp_path, meshes.make_mesh(config.mesh))
     preview(None, 1, mock.Mock())
-    assert report._real(config)
+    configs.write(config, tmp_path / "config.json")
+    assert pictures.real_clips(tmp_path / "config.json")
     assert shown == [list(CLASSES)] * 2
 
 
