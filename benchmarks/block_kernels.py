@@ -1,19 +1,20 @@
-"""Which kernels the time of one block goes into, by the TPU compiler's own estimate.
+"""Prints the kernels that one block's time goes into, by the TPU compiler's own estimate.
 
     python benchmarks/block_kernels.py --topology v6e:16x16
     python benchmarks/block_kernels.py --topology v5p:4x4x4 --block "ConvInflation 80x128x128x256"
 
-The block is compiled as in `stunet plan`, forward and backward; without --block it is the one of
-the most calls among those of the finest level. Kernels with a convolution or a matrix product in
-them are told apart from passes over the memory, which multiply nothing. Takes a minute or two a
-block; needs the TPU compiler (`pip install -e .[tpu]`), and no TPU.
+The block is compiled as in `stunet plan`, forward and backward. Without --block it is the block of
+the finest level that the network calls most often. Kernels that hold a convolution or a matrix
+product are listed apart from passes over the memory, which multiply nothing. A block takes a minute
+or two. The TPU compiler must be installed (`pip install -e '.[tpu]'`); a TPU is not needed.
 """
 
 import argparse
 import os
 import re
 
-# Before the first import of JAX: compiling for chips that are not here must not look for any.
+# Compiling for chips that are elsewhere must not look for any here. The first import of JAX reads
+# these.
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -28,9 +29,13 @@ _SHOWN = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="experiments/lumiere_base.py")
-    parser.add_argument("--topology", required=True, help="as stunet plan takes it")
-    parser.add_argument("--block", help="as stunet plan calls it")
+    parser.add_argument(
+        "--config", default="experiments/lumiere_base.py", help="experiment file (%(default)s)"
+    )
+    parser.add_argument(
+        "--topology", required=True, help="TPUs by generation and shape, such as v6e:16x16"
+    )
+    parser.add_argument("--block", help="name of a block, as stunet plan prints it")
     arguments, overrides = parser.parse_known_args()
     if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
         parser.error(f"unknown argument {unknown[0]!r}")
@@ -39,22 +44,24 @@ def main() -> None:
     from stunet.parallel import mesh as meshes
     from stunet.plan import chips, costs
     from stunet.train import flops, pieces
+    from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, overrides)
-    found = {p.name: p for p in pieces.find(config, config.train.batch_size)}
-    finest = f" {config.data.frames}x{config.data.height}x{config.data.width}x"
+    parts = make_parts(config)
+    found = {p.name: p for p in pieces.find(parts.denoiser, parts.batch_size)}
+    finest = " " + "x".join(map(str, parts.denoiser.clip.shape[:-1])) + "x"
     most = max((p for p in found.values() if finest in p.name), key=lambda p: len(p.calls))
     piece = found.get(arguments.block or most.name)
     if piece is None:
-        parser.error(f"no block is called {arguments.block!r}; there are {', '.join(found)}")
+        parser.error(f"no block is called {arguments.block!r}; choose one of {', '.join(found)}")
 
     topology = chips.find(arguments.topology)
     chip, devices = topology.chip, topology.devices
     if not devices or topology.is_local:
         parser.error("--topology must be TPUs: only their compiler estimates its kernels' time")
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis), chips.silence_stderr():
-        text = costs.lower(piece, config, mesh).compile().as_text()
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis), chips.silence_stderr():
+        text = costs.lower(piece, parts.denoiser.network.remat, mesh).compile().as_text()
     kernels = [
         (
             int(cycles[1]) / chip.hertz,
@@ -71,9 +78,9 @@ def main() -> None:
     of_peak = 3 * flops.of_piece(piece) / len(devices) / chip.flops
     print(f"{piece.name}, on {arguments.topology}")
     for what, time, rate in (
-        ("in all", seconds, f"{of_peak / seconds:.1%} of the peak"),
+        ("all kernels", seconds, f"{of_peak / seconds:.1%} of the peak"),
         ("kernels that multiply", multiplying, f"{of_peak / multiplying:.1%}"),
-        ("passes that do not", seconds - multiplying, ""),
+        ("passes that multiply nothing", seconds - multiplying, ""),
     ):
         print(f"{1e3 * time:8.3f} ms  {what}{', ' * bool(rate)}{rate}")
     print()

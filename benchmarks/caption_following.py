@@ -38,6 +38,7 @@ from stunet.files import atomic
 from stunet.generate import text
 from stunet.progress import sampling_bar
 from stunet.report.statistics import share_interval
+from stunet.train.parts import read_parts
 
 REAL = "real clips"
 SHOWN = 6  # captions in the figure
@@ -52,7 +53,7 @@ def sampled(arguments: argparse.Namespace, scale: float, prompts: Sequence[str])
         given["steps"] = arguments.steps
     run = text.load_unconditioned(arguments.workdir, **given)
     name = f"checkpoint{run.checkpoint}_guidance{scale:g}_num{len(prompts)}_seed{arguments.seed}"
-    name += f"_{run.config.sample.sampler}{run.config.sample.steps}.npy"
+    name += f"_{run.parts.sampling.sampler}{run.parts.sampling.steps}.npy"
     file = arguments.workdir / "caption_following" / name
     if file.is_file():
         return np.load(file, allow_pickle=False)
@@ -150,8 +151,7 @@ def _name(scale: float) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    config = text.load_config(arguments.workdir)
-    source = make_source(config, "val")
+    source = make_source(read_parts(arguments.workdir).dataset, "val")
     reader = digit_reader.train_reader(source)
     chosen = digit_reader.balanced(source, arguments.num)
     truths = [source.truth(i)[0] for i in chosen]

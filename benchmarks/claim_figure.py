@@ -18,6 +18,7 @@ from stunet.data import media, sources
 from stunet.report import results
 from stunet.report.results import by_seed
 from stunet.report.statistics import t_interval
+from stunet.train.parts import make_parts
 
 ARMS = {
     "single_pass": "single pass",
@@ -56,15 +57,15 @@ def main() -> None:
     sheet.save(arguments.out, optimize=True)
 
 
-def _real(config: configs.Config) -> list[Image.Image]:
-    source = sources.make_source(config, "val")
+def _real(config: configs.Experiment) -> list[Image.Image]:
+    source = sources.make_source(make_parts(config).dataset, "val")
     with tempfile.TemporaryDirectory() as directory:
         file = pathlib.Path(directory, "real.png")
         media.write_xt(file, np.stack([source[i]["video"] for i in range(CLIPS)]))
         return _slices(file, config)
 
 
-def _slices(file: pathlib.Path, config: configs.Config) -> list[Image.Image]:
+def _slices(file: pathlib.Path, config: configs.Experiment) -> list[Image.Image]:
     """The slices of a sheet of `media.write_xt`: right of the frames, one below the other."""
     sheet = Image.open(file).convert("RGB")
     pixels = np.asarray(sheet)

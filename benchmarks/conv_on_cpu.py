@@ -1,10 +1,11 @@
-"""How fast the convolutions of a clip are on this CPU: XLA's on rank 5, XLA's on rank 4, and ours.
+"""Measures convolutions of clips on this CPU: XLA's of rank 5, XLA's of rank 4, and this package's.
 
     JAX_PLATFORMS=cpu python benchmarks/conv_on_cpu.py
 
-Prints GFLOP/s of the forward pass, and of the forward and backward pass together (three times the
-operations), in float32. Rank 4 merges axes that a kernel does not mix: frames into the batch for a
-(1, 3, 3) kernel, rows and columns into one axis for a (3, 1, 1) kernel. Takes about a minute.
+It prints GFLOP/s of the forward pass, and of the forward and backward pass together (three times
+the operations), in float32. Rank 4 merges the axes that a kernel does not mix: frames into the
+batch for a (1, 3, 3) kernel, rows and columns into one axis for a (3, 1, 1) kernel. It takes about
+a minute.
 """
 
 import math
@@ -40,7 +41,7 @@ def xla_rank_4(x, kernel):
 
 
 def seconds(function: Callable, *args, repeats: int = 10) -> float:
-    """The best of a few calls, because a shared machine only ever slows one down."""
+    """Returns the shortest time of a few calls: on a shared machine, other work only adds time."""
     jax.block_until_ready(function(*args))
     times = []
     for _ in range(repeats):
@@ -51,7 +52,7 @@ def seconds(function: Callable, *args, repeats: int = 10) -> float:
 
 
 def gflops(form: Callable, x, kernel) -> tuple[float, float]:
-    """GFLOP/s of the forward pass, and of forward and backward together."""
+    """Returns GFLOP/s of the forward pass, and of the forward and backward pass together."""
     operations = 2 * math.prod(x.shape[:-1]) * kernel.size
 
     def both_passes(x, kernel):
@@ -64,7 +65,7 @@ def gflops(form: Callable, x, kernel) -> tuple[float, float]:
 
 
 def main() -> None:
-    forms = {"XLA rank 5": xla_rank_5, "XLA rank 4": xla_rank_4, "ours": conv}
+    forms = {"XLA rank 5": xla_rank_5, "XLA rank 4": xla_rank_4, "stunet": conv}
     print("GFLOP/s, forward / forward and backward")
     print(f"{'clip':24}{'kernel':12}" + "".join(f"{name:>16}" for name in forms))
     for shape in SHAPES:

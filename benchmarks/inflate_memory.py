@@ -1,17 +1,21 @@
-"""What `stunet inflate` holds in memory while it inflates a U-Net of random weights.
+"""Measures the memory that `stunet inflate` takes to inflate a U-Net of random weights.
 
     python benchmarks/inflate_memory.py                   # IF-I-M's shape, 372 million weights
     python benchmarks/inflate_memory.py --channels 64     # a smaller one
     python benchmarks/inflate_memory.py --devices 8       # split over 8 (virtual) devices by fsdp
     python benchmarks/inflate_memory.py --channels 704 --frames 80 --config.model.dtype=bfloat16
 
-The last is IF-I-XL's shape, 4.3 billion weights, frozen ones kept in bfloat16: it takes 16 GiB of
-memory and 45 GB of disk.
+The last command has IF-I-XL's shape, 4.3 billion weights, with frozen weights kept in bfloat16. It
+takes 16 GiB of memory and 45 GB of disk.
 
-The U-Net is written first, tensor by tensor, under --directory, and removed at the end. Printed are
-the sizes of its weights and of the largest; of the shards, on all devices, of the weights and of
-the state that is written; and what the process held at most beside the program itself (anonymous
-memory, polled every 10 ms; a command that is refused at once tells what the program itself takes).
+The benchmark first writes the U-Net, tensor by tensor, under --directory, and removes it at the
+end. It prints:
+
+* the size of all weights, and of the largest one;
+* the size of the shards, on all devices, of the weights and of the state that is written;
+* the most memory that the process held beside the program itself. That is anonymous memory, polled
+  every 10 ms. A command that fails at once shows how much the program itself takes.
+
 On a CPU the devices' memory is the host's.
 """
 
@@ -31,14 +35,15 @@ import numpy as np
 
 from stunet import configs, tensorfiles
 from stunet.parallel import mesh as meshes
+from stunet.train.parts import make_parts
 from stunet.train.state import abstract_state
 from stunet.weights import diffusers_config, diffusers_unet
 
 MIB = 2**20
 
 
-def describe(channels: int) -> configs.Config:
-    """A stage I of DeepFloyd IF of that width."""
+def describe(channels: int) -> configs.Experiment:
+    """Returns the config of a stage I of DeepFloyd IF with that many channels."""
     raw = dict(
         model=dict(
             channels=channels,
@@ -55,12 +60,14 @@ def describe(channels: int) -> configs.Config:
     return configs.resolve(raw)
 
 
-def write(directory: pathlib.Path, config: configs.Config) -> dict[str, tensorfiles.Header]:
-    """A U-Net of random weights, as diffusers has it."""
-    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
-    tensors = diffusers_unet.table(config, abstract_state(config, mesh))
+def write(directory: pathlib.Path, config: configs.Experiment) -> dict[str, tensorfiles.Header]:
+    """Writes a U-Net of random weights in the format of diffusers; returns its tensors' headers."""
+    parts = make_parts(config)
+    mesh = meshes.make_mesh(meshes.Layout(), jax.devices()[:1])
+    state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    tensors = diffusers_unet.table(parts.denoiser, state)
     found, rng = diffusers_unet.headers(tensors), np.random.default_rng(0)
-    (directory / "config.json").write_text(json.dumps(diffusers_config.to_diffusers(config)))
+    (directory / "config.json").write_text(json.dumps(diffusers_config.to_diffusers(parts)))
     file = directory / f"{diffusers_unet.STEM}.safetensors"
     with tensorfiles.Writer(file, found) as writer:
         for name, header in found.items():
@@ -69,7 +76,7 @@ def write(directory: pathlib.Path, config: configs.Config) -> dict[str, tensorfi
 
 
 def on_devices(tree) -> int:
-    """Bytes of what all devices together hold of it."""
+    """Returns the bytes that all devices together hold of a tree of arrays."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape))
         * leaf.dtype.itemsize
@@ -79,7 +86,8 @@ def on_devices(tree) -> int:
 
 
 def measure(*arguments: str) -> tuple[int, float, float]:
-    """(most bytes of anonymous memory, seconds, seconds of processors) of a command."""
+    """Runs a command; returns its most bytes of anonymous memory, its seconds and its processor
+    seconds."""
     begun, most, before = time.monotonic(), 0, os.times()
     process = subprocess.Popen(
         [sys.executable, "-m", "stunet.cli", *arguments],
@@ -99,14 +107,18 @@ def measure(*arguments: str) -> tuple[int, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--channels", type=int, default=192, help="of the finest level")
-    parser.add_argument("--frames", type=int, default=16, help="of a clip")
-    parser.add_argument("--directory", type=pathlib.Path, help="for the files (a temporary one)")
-    parser.add_argument("--devices", type=int, default=1, help="of the host, virtual ones of a CPU")
+    parser.add_argument(
+        "--channels", type=int, default=192, help="channels of the finest level (192)"
+    )
+    parser.add_argument("--frames", type=int, default=16, help="frames in each clip (16)")
+    parser.add_argument(
+        "--directory", type=pathlib.Path, help="directory for the files (a temporary one)"
+    )
+    parser.add_argument("--devices", type=int, default=1, help="virtual devices of the CPU (1)")
     arguments, overrides = parser.parse_known_args()
     if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
         parser.error(f"unknown argument {unknown[0]!r}")
-    # Of this process, which makes no arrays, and of those that it starts.
+    # The processes that this one starts inherit it. This one makes no arrays.
     flags = os.environ.get("XLA_FLAGS", "")
     count = f"--xla_force_host_platform_device_count={arguments.devices}"
     os.environ["XLA_FLAGS"] = f"{flags} {count}".strip()
@@ -115,11 +127,12 @@ def main() -> None:
         config = describe(arguments.channels)
         found = write(directory, config)
         sizes = [4 * math.prod(header.shape) for header in found.values()]
-        described = diffusers_config.to_diffusers(config)
+        described = diffusers_config.to_diffusers(make_parts(config))
         config = diffusers_config.to_stunet(described, "config.json", arguments.frames)
         config = configs.override(config, overrides)
-        mesh = meshes.make_mesh(configs.Mesh(fsdp=arguments.devices))
-        state = abstract_state(config, mesh)
+        parts = make_parts(config)
+        mesh = meshes.make_mesh(meshes.Layout(fsdp=arguments.devices))
+        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
         asked = ["inflate", "--t2i", name, "--frames", str(arguments.frames)]
         asked += [f"--config.mesh.fsdp={arguments.devices}", *overrides, "--out"]
         program, *_ = measure(*asked, name)

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     run = masked.load_masked(arguments.workdir)
-    source = make_source(run.config, "val")
+    source = make_source(run.parts.dataset, "val")
     examples = [source[i] for i in range(min(arguments.num, len(source)))]
     clips = np.stack([e["video"] for e in examples]).astype(np.float32) / 127.5 - 1
     figures = measure(run, clips, [e["caption"] for e in examples], arguments.seed)

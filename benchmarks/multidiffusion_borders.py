@@ -25,10 +25,8 @@ from collections.abc import Sequence
 import numpy as np
 from train_step import growth
 
-from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.data.sources import make_source
-from stunet.diffusion import upscaling
 from stunet.diffusion.multidiffusion import Segments, cover
 from stunet.errors import UserError
 from stunet.files import atomic
@@ -36,7 +34,8 @@ from stunet.generate import inputs, upscale
 from stunet.report.drawing import Curve, chart
 from stunet.report.page import page, swatch
 from stunet.report.statistics import t_interval
-from stunet.train.step import to_float
+from stunet.train.objective import to_float
+from stunet.train.parts import Parts
 
 
 def adjacent_errors(clips: np.ndarray) -> np.ndarray:
@@ -55,10 +54,10 @@ def is_border(segments: Segments) -> np.ndarray:
 
 def compare(arguments: argparse.Namespace) -> None:
     upscaler = upscale.load(arguments.workdir, **_settings(arguments))
-    config = upscaler.config
-    real, captions = long_clips(config, arguments)
-    low = upscaling.shrink(real, config.upscale.factor)
-    apart = cover(arguments.frames, config.data.frames, 0)
+    parts = upscaler.parts
+    real, captions = long_clips(parts, arguments)
+    low = parts.denoiser.conditioning.clean(real)
+    apart = cover(arguments.frames, parts.denoiser.clip.frames, 0)
     rows = {"real clips": (adjacent_errors(real), is_border(apart))}
     for overlap in arguments.overlap:
         enlarged = [
@@ -77,15 +76,13 @@ def compare(arguments: argparse.Namespace) -> None:
     draw(arguments.out or arguments.workdir / "borders.html", rows, arguments)
 
 
-def long_clips(
-    config: configs.Config, arguments: argparse.Namespace
-) -> tuple[np.ndarray, Sequence[str]]:
+def long_clips(parts: Parts, arguments: argparse.Namespace) -> tuple[np.ndarray, Sequence[str]]:
     """`[n, t, h, w, c]` in -1..1 at the run's size, and their captions."""
-    data = dataclasses.replace(config.data, frames=arguments.frames)
+    clip = dataclasses.replace(parts.denoiser.clip, frames=arguments.frames)
     if arguments.video:
-        clips = [inputs.read_clip(file, data) for file in arguments.video]
+        clips = [inputs.read_clip(file, clip) for file in arguments.video]
         return np.stack(clips), [""] * len(clips)
-    source = make_source(dataclasses.replace(config, data=data), "val")
+    source = make_source(dataclasses.replace(parts.dataset, clip=clip), "val")
     examples = [source[i] for i in range(arguments.clips)]
     video = to_float(np.stack([example["video"] for example in examples]))
     return video, [example["caption"] for example in examples]
@@ -113,14 +110,15 @@ def draw(file: pathlib.Path, rows: dict, arguments: argparse.Namespace) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     upscaler = upscale.load(arguments.workdir, **(_settings(arguments) | {"steps": 1}))
-    data, factor = upscaler.config.data, upscaler.config.upscale.factor
+    denoiser = upscaler.parts.denoiser
+    clip, factor = denoiser.clip, denoiser.conditioning.upscale_factor
 
     def enlarge(frames: int) -> None:
-        shape = (frames, data.height // factor, data.width // factor, data.channels)
+        shape = (frames, clip.height // factor, clip.width // factor, clip.channels)
         upscale.upscale(upscaler, np.zeros(shape, np.float32), overlap=max(arguments.overlap))
 
     enlarge(min(arguments.memory))  # Compiles.
-    size = data.height * data.width * data.channels * 4
+    size = clip.height * clip.width * clip.channels * 4
     print("frames  the clip's bytes  the process grew by")
     for frames in arguments.memory:
         grown = growth(lambda frames=frames: enlarge(frames))

@@ -1,9 +1,9 @@
-"""How fast clips are read from records, and what taking the records apart costs.
+"""Measures how fast clips are read from records, and what parsing the records costs.
 
     python benchmarks/read_records.py
 
-Writes 1,000 synthetic 16x64x64x3 clips (about 225 MB, removed afterwards), then reads all of them
-in random order from a warm file cache, on one thread, and prints clips per second.
+The program writes 1,000 synthetic 16x64x64x3 clips (about 225 MB, removed afterwards). It then
+reads all of them in random order from a warm file cache on one thread, and prints clips per second.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def write(directory: Path, clips: int) -> None:
 
 
 def clips_per_second(source, repeats: int = 3) -> float:
-    """The best of a few passes, because a shared machine only ever slows one down."""
+    """Returns the best of a few passes, because other programs can only slow a pass down."""
     order = [int(i) for i in np.random.default_rng(1).permutation(len(source))]
     best = 0.0
     for _ in range(repeats):
@@ -50,7 +50,7 @@ def clips_per_second(source, repeats: int = 3) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=1000)
+    parser.add_argument("--clips", type=int, default=1000, help="clips to write (default 1000)")
     clips = parser.parse_args().clips
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

@@ -124,7 +124,7 @@ def draw(
 def measure(arguments: argparse.Namespace) -> None:
     given = {"steps": arguments.steps} if arguments.steps else {}
     run = text.load_unconditioned(arguments.workdir, **given)
-    source = make_source(run.config, "val")
+    source = make_source(run.parts.dataset, "val")
     examples = [source[i] for i in range(min(arguments.num, len(source)))]
     clips = np.stack([e["video"] for e in examples]).astype(np.float32) / 127.5 - 1
     captions = [e["caption"] for e in examples]

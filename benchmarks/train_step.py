@@ -1,22 +1,24 @@
-"""How long a train step takes on this machine's devices, and what memory, beside what is planned.
+"""Measures time and memory of a train step on this machine, and prints the plan's beside them.
 
     python benchmarks/train_step.py --config experiments/quickstart.py
     python benchmarks/train_step.py --config experiments/lumiere_base.py \
       --config.model.channels=128 --config.train.batch_size=2
 
-The second is meant for one GPU of 80 GB, where it was not run yet: 351,445,891 parameters in
-bfloat16, clips of 80 frames of 128x128. A step that does not fit is not begun; it says by how much.
+The second command is meant for one GPU of 80 GB, where it was not run yet: 351,445,891 parameters
+in bfloat16, clips of 80 frames of 128x128. A step that does not fit is not begun; the message says
+by how much.
 
-The step is the one that training runs, on one batch of noise that is on the devices already, so
-that reading clips is no part of it. Every step is waited for. What is printed:
+The step is the one that training runs. Its batch is noise that is on the devices already, so the
+time does not include reading clips. The benchmark waits for every step. It prints:
 
-* the median time of a step and its quartiles, after the warm-up; clips a second;
-* the model's operations (three times those of the forward pass, without what is computed anew), and
-  MFU, their share of the device's published bfloat16 peak;
-* the bytes that `stunet plan --topology local` predicts for a device, by kind, and the most that
-  were in use. A GPU's or TPU's backend counts them, since the process began: making the state, and
-  what the compiler tried out, are within it. A CPU's does not; on Linux it is the state, the batch
-  and what the process grows by in a step, shared out over the virtual devices.
+* the median time of a step and its quartiles, after the warm-up, and clips a second;
+* the model's operations (three times those of the forward pass, without what remat computes again),
+  and MFU, their share of the device's published bfloat16 peak;
+* the bytes that `stunet plan --topology local` predicts for a device, by kind, and the most bytes
+  that were in use. The backend of a GPU or TPU counts them since the process began, so they include
+  making the state and what the compiler tried out. A CPU's backend does not count. On Linux the
+  benchmark then adds up the state, the batch and what the process grows by in a step, and divides
+  by the number of virtual devices.
 """
 
 import argparse
@@ -39,33 +41,45 @@ from stunet.parallel import mesh as meshes
 from stunet.plan import chips
 from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan
+from stunet.train.parts import Parts, make_parts
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
 
 PROCESS = pathlib.Path("/proc/self")
 
 
-def noise_batch(config: configs.Config, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """A global batch of random pixels and text states; no token is masked."""
-    rng = np.random.default_rng(config.seed)
+def noise_batch(parts: Parts, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """Returns a global batch of random pixels and text states. No token is masked."""
+    rng = np.random.default_rng(parts.seed)
     make = {
         "video": lambda shape: rng.integers(0, 256, shape, np.uint8),
         "text": lambda shape: rng.standard_normal(shape, np.float32),
         "text_mask": lambda shape: np.ones(shape, bool),
     }
-    shapes = {key: leaf.shape for key, leaf in abstract_batch(config, mesh).items()}
+    shapes = {key: leaf.shape for key, leaf in abstract_batch(parts, mesh).items()}
     return meshes.shard_batch({key: make[key](shape) for key, shape in shapes.items()}, mesh)
 
 
 def measure(
-    config: configs.Config, devices: Sequence[jax.Device], warmup: int, steps: int
+    parts: Parts, devices: Sequence[jax.Device], warmup: int, steps: int
 ) -> tuple[list[float], int | None]:
-    """Seconds of each of `steps` updates that follow `warmup` others, and the most bytes in use on
-    a device; None where that cannot be found out."""
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis):
-        state, batch = create_state(config, mesh), noise_batch(config, mesh)
-        update = jit_train_step(config, state)
+    """Runs `warmup` updates and then `steps` measured ones.
+
+    Returns:
+        The seconds of each measured update, and the most bytes in use on a device, or None where
+        the machine cannot tell.
+    """
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis):
+        state = create_state(parts.denoiser, parts.optimizer, parts.seed, mesh)
+        batch = noise_batch(parts, mesh)
+        update = jit_train_step(
+            parts.objective,
+            parts.optimizer,
+            state,
+            seed=parts.seed,
+            accumulate=parts.accumulate,
+        )
         leaves = jax.tree.leaves((state, batch))
         held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
         times = []
@@ -83,13 +97,13 @@ def measure(
 
 
 def growth(function: Callable[[], object]) -> int:
-    """By how many bytes this process is larger within `function` than before, at most; on Linux."""
+    """Returns by how many bytes this process grows at most while `function` runs. Linux only."""
 
     def resident(key: str) -> int:
         (line,) = re.findall(rf"{key}:\s+(\d+) kB", PROCESS.joinpath("status").read_text())
         return 1024 * int(line)
 
-    # What has been freed is given back, for it to be counted again; then the peak begins anew.
+    # Return freed memory to the system, so that using it again counts, and reset the peak.
     ctypes.CDLL(None).malloc_trim(0)
     PROCESS.joinpath("clear_refs").write_text("5")
     before = resident("VmRSS")
@@ -98,7 +112,7 @@ def growth(function: Callable[[], object]) -> int:
 
 
 def report(plan: Plan, times: list[float], peak: int | None) -> str:
-    """What was planned and what was measured, for people."""
+    """Returns what the plan predicts and what was measured, as text for people."""
     median = statistics.median(times)
     low, _, high = statistics.quantiles(times, n=4)
     mfu = dataclasses.replace(plan, step_seconds=median).mfu
@@ -108,13 +122,13 @@ def report(plan: Plan, times: list[float], peak: int | None) -> str:
     lines = [
         f"devices        {plan.chips} x {plan.chip}   mesh {mesh}",
         "settings       " + "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
-        f"parameters     {plan.params + plan.frozen:,}, {plan.params:,} of them trained",
+        f"parameters     {plan.params + plan.frozen:,}, of which {plan.params:,} are trained",
         f"step time      {median:.4g} s, the median of {len(times)}; "
         f"quartiles {low:.4g} to {high:.4g} s",
         f"clips/s        {plan.clips / median:.4g}",
         f"model FLOPs    {plan.flops:.4g} in a step; "
         f"{plan.flops / plan.chips / median:.4g} a second on a device",
-        "MFU            " + (f"{mfu:.1%}" if mfu else "not known, as this device's peak is not"),
+        "MFU            " + (f"{mfu:.1%}" if mfu else "not known: this device's peak is not known"),
         "",
         "memory of a device",
         *(f"  {kind:<12}{size(n)} predicted" for kind, n in plan.bytes.items()),
@@ -129,18 +143,22 @@ def report(plan: Plan, times: list[float], peak: int | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
-        epilog="any key of the config: --config.train.batch_size=2",
+        epilog="Any key of the config can follow, such as --config.train.batch_size=2.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="experiment file, as experiments/*.py")
-    parser.add_argument("--steps", type=int, default=20, help="to measure, at least 2 (20)")
-    parser.add_argument("--warmup", type=int, default=3, help="steps before, not measured (3)")
+    parser.add_argument(
+        "--config", required=True, help="experiment file, such as experiments/quickstart.py"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="steps to measure, at least 2 (20)")
+    parser.add_argument(
+        "--warmup", type=int, default=3, help="steps before those, which are not measured (3)"
+    )
     arguments, overrides = parser.parse_known_args()
     if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
         parser.error(f"unknown argument {unknown[0]!r}")
     if arguments.steps < 2 or arguments.warmup < 1:
-        parser.error("--steps is at least 2 and --warmup at least 1: the first step compiles")
-    set_up_jax()  # Its cache gives the step the program that was compiled for the plan.
+        parser.error("--steps must be at least 2, and --warmup at least 1: the first step compiles")
+    set_up_jax()  # With JAX's cache, the step uses the program that the plan compiled.
     try:
         config = configs.load(arguments.config, overrides)
         topology = chips.find("local")
@@ -148,7 +166,9 @@ def main() -> None:
         if plan.excess:
             excess = plan.excess / 2**30
             raise UserError(f"the step needs {excess:.2f} GiB more than {plan.chip} has")
-        times, peak = measure(config, topology.devices, arguments.warmup, arguments.steps)
+        times, peak = measure(
+            make_parts(config), topology.devices, arguments.warmup, arguments.steps
+        )
     except UserError as error:
         sys.exit(f"train_step.py: {error}")
     print(report(plan, times, peak))

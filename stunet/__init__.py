@@ -14,7 +14,7 @@ def load(workdir: str | os.PathLike, **settings: object) -> "Model":
 
     Args:
         workdir: of a run that needs nothing but captions.
-        settings: of `configs.Sample` that replace the run's own, such as `steps`.
+        settings: of the config's `sample` that replace the run's own, such as `steps`.
 
     Raises:
         UserError: `workdir` holds no such run, or no checkpoint.

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; a full or forbidden disk is answered in one sentence."""
+"""Writes files whole or not at all, and explains a full or forbidden disk in one sentence."""
 
 import contextlib
 import errno
@@ -10,13 +10,18 @@ from pathlib import Path
 
 from stunet.errors import UserError
 
-# The outcome of a full disk for what is written whole or not at all.
-_NOTHING_LEFT = "nothing is left there: free some space and run the same command again"
+# What a full disk means for a directory that is written whole or not at all.
+_NOTHING_LEFT = "no unfinished files are left: free some space and run the same command again"
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` that takes its name if the block succeeds, or disappears."""
+    """Context manager for a file that is written whole or not at all.
+
+    Yields:
+        A path beside `path`, to write to. If the block succeeds, the file there is renamed to
+        `path`. If it fails, the file is removed, and `path` stays as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial-{os.getpid()}"
@@ -29,11 +34,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(directory: Path, refusal: str) -> Iterator[int | None]:
-    """Within: no other process has `directory` locked. Gives a descriptor, which holds the lock for
-    a child too that inherits it; None where the file system locks no directories.
+    """Context manager that holds a lock on a directory, which one process can have at a time.
+
+    Args:
+        directory: the directory to lock.
+        refusal: message of the error if another process holds the lock.
+
+    Yields:
+        A file descriptor. A child process that inherits it holds the lock too. None: the file
+        system cannot lock directories, and there is no lock.
 
     Raises:
-        UserError: another has; it says `refusal`.
+        UserError: another process holds the lock.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -41,7 +53,7 @@ def locked(directory: Path, refusal: str) -> Iterator[int | None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(refusal) from error
-        except OSError:  # As of some network file systems.
+        except OSError:  # Some network file systems cannot lock directories.
             yield None
         else:
             yield descriptor
@@ -50,25 +62,35 @@ def locked(directory: Path, refusal: str) -> Iterator[int | None]:
 
 
 def user_cache(what: str) -> Path:
-    """The directory of what is kept for the user between runs, in the cache that XDG names."""
+    """Returns the directory that caches files of the kind `what` for the user between runs.
+
+    It lies in $XDG_CACHE_HOME or, by default, in ~/.cache.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "stunet" / what
 
 
 def check_vacant(directory: Path) -> None:
-    """Raises: UserError, if there is something where a new directory is to be; an empty one may
-    be."""
+    """Checks that a new directory can be made at a path; an empty directory may be there.
+
+    Raises:
+        UserError: a file or a directory with files is there.
+    """
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"{directory} exists already; remove it or choose another place")
 
 
 @contextlib.contextmanager
 def atomic_directory(directory: Path) -> Iterator[Path]:
-    """A new directory beside `directory` that takes its name if the block succeeds, or disappears.
+    """Context manager for a new directory that is written whole or not at all.
+
+    Yields:
+        A directory beside `directory`, to write to. If the block succeeds, it is renamed to
+        `directory`. If the block fails, it is removed.
 
     Raises:
-        UserError: there is something at `directory`, nothing may be created beside it, or the disk
-            is full.
+        UserError: something is at `directory` already, nothing may be created beside it, or the
+            disk is full.
     """
     check_vacant(directory)
     directory = directory.absolute()
@@ -88,11 +110,11 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
-    """Within: running out of space becomes a UserError.
+    """Context manager that turns the error of a full disk into a UserError.
 
     Args:
-        place: what was being written, on the disk that is full.
-        outcome: what became of it, and what to do now.
+        place: file or directory that the block writes, on the disk that may be full.
+        outcome: end of the message: what became of the files, and what to do now.
     """
     try:
         yield
@@ -104,11 +126,13 @@ def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
-    """Within: what the system refuses, but for lack of space, becomes a UserError.
+    """Context manager that turns other errors of the file system into a UserError.
+
+    The error of a full disk stays as it is.
 
     Args:
-        place: what was to be written.
-        remedy: what to do instead.
+        place: file or directory that the block writes.
+        remedy: end of the message: what to do instead.
     """
     try:
         yield
@@ -119,8 +143,9 @@ def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
 
 
 def _is_disk_full(error: Exception) -> bool:
+    """Returns whether an exception says that a disk or a quota is full."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno in codes:
         return True
-    # TensorStore and ArrayRecord quote the system's message in exceptions of their own.
+    # TensorStore and ArrayRecord raise exceptions of their own with the message of the system.
     return any(os.strerror(code) in str(error) for code in codes)

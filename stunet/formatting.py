@@ -1,9 +1,17 @@
-"""How figures are said."""
+"""Writes values for people to read."""
+
+from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
-    """As "42 s", "3 min 05 s" or "2 h 07 min"."""
+    """Returns a duration such as "42 s", "3 min 05 s" or "2 h 07 min"."""
     minutes, seconds = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Returns a list of names such as "a, b, c and 21 more"."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

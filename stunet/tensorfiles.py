@@ -1,7 +1,8 @@
-"""Tensors in safetensors files, laid out as Hugging Face's `save_pretrained` does it: one file, or
-shards with an index, beside a config.json.
+"""Reads and writes tensors in safetensors files.
 
-Files are mapped into memory: of a tensor only what is asked for is read.
+The files are laid out as Hugging Face's `save_pretrained` does it: one file, or shards with an
+index, beside a config.json. Files are mapped into memory, so that only the parts of a tensor that
+are asked for are read.
 """
 
 import contextlib
@@ -28,17 +29,17 @@ DTYPES: dict[str, np.dtype] = {
 
 
 class Header(NamedTuple):
-    """What a file says of a tensor before it is read: its type's name in the format, its shape."""
+    """Type (by its name in the format) and shape of a tensor, known before it is read."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds.
+    """Reads a JSON file.
 
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file, or it holds no JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -52,11 +53,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def locate(directory: Path, stem: str) -> dict[str, Path]:
-    """The file of each tensor in a directory.
+    """Finds the file of each tensor in a directory.
 
     Args:
-        directory: that holds STEM.safetensors, or shards and STEM.safetensors.index.json.
-        stem: "model" where transformers wrote it, "diffusion_pytorch_model" where diffusers did.
+        directory: directory that holds STEM.safetensors, or shards and an index,
+            STEM.safetensors.index.json.
+        stem: "model" in directories of transformers, "diffusion_pytorch_model" in those of
+            diffusers.
 
     Raises:
         UserError: neither is there, or what is there is damaged.
@@ -78,10 +81,10 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
 
 
 def headers(file: Path) -> dict[str, Header]:
-    """The header of each tensor of a file.
+    """Reads the header of each tensor in a file.
 
     Raises:
-        UserError: there is no such file, or it is damaged, such as cut off.
+        UserError: there is no such file, or it is damaged, for example cut off.
     """
     with _opened(file) as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -90,7 +93,7 @@ def headers(file: Path) -> dict[str, Header]:
 
 @contextlib.contextmanager
 def tensor(file: Path, name: str) -> Iterator[Any]:
-    """Within: a tensor, parts of which `tensor[index]` reads as NumPy arrays.
+    """Context manager that opens a tensor; `tensor[index]` reads parts of it as NumPy arrays.
 
     Raises:
         UserError: as `headers`.
@@ -130,11 +133,11 @@ def write(
 
 
 class Writer:
-    """Writes a safetensors file tensor by tensor, so that no two need be in memory at a time.
+    """Writes a safetensors file tensor by tensor, so that only one needs to be in memory at a time.
 
     Args:
-        file: to be written; not atomically, which is the caller's to see to.
-        tensors: header of each, in the order in which they will be given.
+        file: file to write. It may be seen before it is complete: the caller sees to that.
+        tensors: header of each tensor, in the order in which `add` will be called.
     """
 
     def __init__(self, file: Path, tensors: Mapping[str, Header]):

@@ -25,14 +25,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 from jaxtyping import install_import_hook
 
 install_import_hook(
-    [
-        *("stunet.nn", "stunet.diffusion", "stunet.data", "stunet.parallel"),
-        # Not the report's modules, which hold no arrays.
-        *(
-            f"stunet.evaluate.{name}"
-            for name in ("tracking", "coherence", "pixels", "metrics", "frechet", "i3d", "groups")
-        ),
-    ],
+    [f"stunet.{room}" for room in ("nn", "diffusion", "data", "parallel", "evaluate")],
     "beartype.beartype",
 )
 

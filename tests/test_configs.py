@@ -75,40 +75,42 @@ def test_written_config_reads_back(tmp_path):
         ({"model__temporal_factors": (2, 2, 2, 2)}, "it begins with 1"),
         ({"model__temporal_factors": (1, 2)}, "has 2 entries and model.channel_multipliers 4"),
         ({"model__layers": (1, 2)}, "model.layers has 2 entries and model.channel_multipliers 4"),
-        ({"model__layers": (1, 2, 0, 1)}, r"model.layers is \(1, 2, 0, 1\); each level has at lea"),
+        ({"model__layers": (1, 2, 0, 1)}, r"model.layers is \(1, 2, 0, 1\); each level needs at l"),
         ({"model__text_only_attention": True, "model__text_features": 0}, "leaves nothing to att"),
-        ({"model__level_embedding": True}, "level_embedding is True and upscale.factor 1; the lev"),
-        ({"data__frames": 17}, r"data.frames is 17, which 8 does not divide .*try 16"),
-        ({"data__height": 20}, r"data.height is 20, which 8 does not divide .*try 16"),
-        ({"model__groups": 24}, r"channel_multipliers\[0\] is 64, which 24 does not divide"),
-        ({"model__head_channels": 48}, "which 48 does not divide .*model.head_channels"),
-        ({"model__text_pooling_heads": 7}, "text.dim is 64, which 7 does not divide"),
+        ({"model__level_embedding": True}, "level_embedding is True and upscale.factor is 1, so"),
+        ({"data__frames": 17}, r"data.frames is 17; it must be a multiple of 8 .*try 16"),
+        ({"data__height": 20}, r"data.height is 20; it must be a multiple of 8 .*try 16"),
+        ({"model__groups": 24}, r"channel_multipliers\[0\] is 64; it must be a multiple of 24"),
+        ({"model__head_channels": 48}, "it must be a multiple of 48 .*model.head_channels"),
+        ({"model__text_pooling_heads": 7}, "text.dim is 64; it must be a multiple of 7"),
         ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose 'bytes', 'minilm' or 't5:DIR'"),
         ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose .*'t5:DIR'"),
         ({"text__encoder": "minilm"}, "text.dim is 64, .*384 features; set text.dim to 384"),
         ({"text__fingerprint": "12ab"}, "text.fingerprint is '12ab', and 'bytes' has none"),
         ({"data__digit_size": 20}, "larger than the clip's 16x16"),
-        ({"data__source": "clips"}, "data.path must name the directory"),
-        ({"train__batch_size": 16, "train__accumulate": 3}, "which 3 does not divide"),
+        (
+            {"train__batch_size": 16, "train__accumulate": 3},
+            "it must be a multiple of 3 .*: try 15",
+        ),
         ({"profile__start": 0}, "profile.start is 0; it must be at least 1"),
         (
             {"profile__start": 8, "profile__steps": 4, "train__steps": 10},
             "profile asks for updates 8 to 11, and train.steps is 10",
         ),
-        ({"mesh__data": -1, "mesh__fsdp": -1}, "at most one of them is -1"),
-        ({"mesh__data": 0}, "extents are positive"),
-        ({"masks__image": 0.5}, "the shares of masks sum to 0.5; they sum to 1, or all are 0"),
+        ({"mesh__data": -1, "mesh__fsdp": -1}, "at most one of them -1"),
+        ({"mesh__data": 0}, "mesh.data 0, .*each size must be positive"),
+        ({"masks__image": 0.5}, "the shares in masks sum to 0.5; they must sum to 1, or all"),
         ({"masks__image": 1.0, "upscale__factor": 2}, "upscale.factor is 2 and masks are set"),
         ({"masks__text": 1.0, "tsr__stride": 5}, "tsr.stride is 5 and masks are set; .*keyframes"),
         ({"upscale__factor": 2, "tsr__stride": 5}, "upscale.factor is 2 and tsr.stride is 5"),
         # 1 + 7 k that 8 divides: 8, then 64.
         ({"tsr__stride": 7}, "data.frames is 16 and tsr.stride 7; .*try data.frames 8"),
         ({"tsr__stride": 7, "data__frames": 1, "model__temporal": False}, "try data.frames 8"),
-        ({"tsr__stride": 4}, "no number of frames that 8 divides allows: try another tsr.stride"),
+        ({"tsr__stride": 4}, "which no multiple of 8 frames allows: try another tsr.strid"),
         ({"tsr__max_augmentation": -0.1}, "tsr.max_augmentation is -0.1; it must be at least 0"),
         ({"data__stride": 0}, "data.stride is 0; it must be at least 1"),
-        ({"data__stride": 3, "data__cut_from": 40}, "stride 3 spans 46 frames of the source; cut"),
-        ({"upscale__factor": 3}, "data.height is 16, which 3 does not divide .*try 15"),
+        ({"data__stride": 3, "data__cut_from": 40}, "stride 3 spans 46 frames of the source; set"),
+        ({"upscale__factor": 3}, "data.height is 16; it must be a multiple of 3 .*try 15"),
         ({"upscale__factor": 0}, "upscale.factor is 0; it must be at least 1"),
         ({"upscale__max_augmentation": 1.5}, "upscale.max_augmentation is 1.5; .*at most 1"),
     ],
@@ -116,6 +118,14 @@ def test_written_config_reads_back(tmp_path):
 def test_refusals_say_what_would_be_right(keys, sentence):
     with pytest.raises(UserError, match=sentence):
         changed(**keys)
+
+
+def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
+    config = changed(data__source="clips")
+    with pytest.raises(UserError, match=r"data\.path is empty; name the directory"):
+        configs.check_data(config)
+    configs.check_data(changed(data__source="clips", data__path="runs/clips"))
+    configs.check_data(changed())
 
 
 @pytest.mark.parametrize(
@@ -230,10 +240,64 @@ def test_overrides_of_the_command_line(tmp_path):
     assert config.model.temporal_factors == (1, 1, 1, 2)
     with pytest.raises(UserError, match=r"unknown key 'model.chanels'; did you mean 'model.chan"):
         configs.load(str(file), ["--config.model.chanels=3"])
-    with pytest.raises(UserError, match=r"train.steps"):
-        configs.load(str(file), ["--config.train.steps=many"])
     with pytest.raises(UserError, match=r"no file 'nowhere.py'"):
         configs.load("nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.steps=7", 7),
+        ("train.learning_rate=3e-4", 3e-4),
+        ("train.learning_rate=1", 1.0),
+        ("mesh.fsdp=-1", -1),
+        ("model.temporal=false", False),
+        ("model.scan_layers=True", True),
+        ("text.encoder=t5:/a=b", "t5:/a=b"),
+        ("data.path=7", "7"),
+        ("model.temporal_factors=1,1,1,2", (1, 1, 1, 2)),
+        ("model.temporal_factors=[1, 1, 1, 2]", (1, 1, 1, 2)),
+        ("log.validate_times=0.5", (0.5,)),
+        ("model.layers=()", ()),
+    ],
+)
+def test_values_on_the_command_line_have_the_type_of_the_key(override, value):
+    # Only one extent of the mesh may be -1.
+    config = configs.override(changed(mesh__data=1), [f"--config.{override}"])
+    found = configs.flatten(config)[override.partition("=")[0]]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.steps=many", "train.steps is 'many'; it must be a whole number"),
+        ("train.steps=1e4", "train.steps is 10000.0; it must be a whole number"),
+        ("train.steps=", "train.steps is ''; it must be a whole number"),
+        ("train.steps", "--config.train.steps has no value; write --config.train.steps=VALUE"),
+        ("train.learning_rate=1e-3x", "train.learning_rate is '1e-3x'; it must be a number"),
+        ("model.temporal=maybe", "model.temporal is 'maybe'; it must be True or False"),
+        ("model.layers=(a,b)", r"model.layers is '\(a,b\)'; it must be a tuple, such as \(1, 2\)"),
+        ("train=3", "'train' is a group of keys; set one of them, such as 'train.init_from'"),
+    ],
+)
+def test_wrong_values_on_the_command_line_get_the_sentence_of_the_key(override, sentence):
+    with pytest.raises(UserError, match=f"^{sentence}$"):
+        configs.override(configs.Config(), [f"--config.{override}"])
+
+
+def test_overrides_reach_what_an_experiment_computes_from_them(tmp_path):
+    """An ml_collections reference follows the key that it refers to."""
+    file = tmp_path / "experiment.py"
+    file.write_text(
+        "from stunet import configs\n"
+        "def get_config():\n"
+        "    config = configs.default()\n"
+        "    config.checkpoint.every = config.train.get_ref('steps') * 2\n"
+        "    return config\n"
+    )
+    assert configs.load(str(file), ["--config.train.steps=7"]).checkpoint.every == 14
 
 
 def test_only_what_does_not_change_the_updates_may_differ_when_a_run_continues():

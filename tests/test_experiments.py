@@ -7,13 +7,16 @@ import runpy
 
 import jax
 import pytest
+from from_config import abstract_state, input_shape, model_flops
 
 from stunet import configs
 from stunet.generate import cascade
 from stunet.parallel import mesh as meshes
-from stunet.train.flops import model_flops
-from stunet.train.state import abstract_state, count_parameters, input_shape
+from stunet.train.parts import make_parts
+from stunet.train.state import count_parameters
 from stunet.weights.diffusers_config import to_stunet
+
+pytestmark = pytest.mark.slow
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -21,7 +24,7 @@ EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 def test_super_resolution_has_as_many_parameters_as_it_says():
     file = EXPERIMENTS / "lumiere_ssr.py"
     config = configs.load(str(file))
-    mesh = meshes.make_mesh(configs.Mesh(), jax.devices()[:1])
+    mesh = meshes.make_mesh(meshes.Layout(), jax.devices()[:1])
     count = count_parameters(abstract_state(config, mesh).params)
     assert f"{count:,} parameters" in runpy.run_path(str(file))["__doc__"]
     assert input_shape(config, 1) == (1, 16, 1024, 1024, 7)
@@ -52,7 +55,7 @@ def operations(name):
 def test_a_cascade_trains_with_as_many_operations_as_the_single_pass(second):
     names = ("quickstart", "cascade_keyframes", second)
     single, *both = (configs.load(str(EXPERIMENTS / f"{name}.py")) for name in names)
-    cascade.check_pair(*both)
+    cascade.check_pair(*map(make_parts, both))
     first, *rest = map(operations, names)
     assert sum(rest) == pytest.approx(first, rel=0.05)
     # The same clips, all of their frames.

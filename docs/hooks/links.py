@@ -15,7 +15,7 @@ COPIED = {".png", ".gif", ".svg", ".html"}
 LINK = re.compile(
     r"(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)"
 )
-FENCE = re.compile(r"^\s*(```|~~~)")
+FENCED = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 
 def on_files(files, config):
@@ -42,14 +42,10 @@ def mended(markdown: str, page: str) -> str:
         markdown: text of the page.
         page: path of the page in docs/.
     """
-    if page == "index.md":  # The README, which writes some pictures as HTML.
-        markdown = markdown.replace('src="docs/', 'src="')
-    lines, code = [], False
-    for line in markdown.split("\n"):
-        if FENCE.match(line):
-            code = not code
-        lines.append(line if code else LINK.sub(lambda match: _mended(match, page), line))
-    return "\n".join(lines)
+    # The odd pieces are blocks of code.
+    pieces = FENCED.split(markdown)
+    pieces[::2] = [LINK.sub(lambda match: _mended(match, page), text) for text in pieces[::2]]
+    return "".join(pieces)
 
 
 def _mended(match: re.Match, page: str) -> str:

@@ -105,9 +105,9 @@ def commands_page() -> str:
 
 
 def help_of(name: str, command: Command | Group) -> str:
-    """Returns a command's help as it prints on a terminal of 88 columns."""
+    """Returns a command's help as it prints on a terminal of 80 columns."""
     before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "90"  # argparse leaves two free.
+    os.environ["COLUMNS"] = "80"
     try:
         return command.help(name).strip()
     finally:
@@ -138,8 +138,8 @@ def api_modules(room: str) -> list[str]:
 
 def api_page(room: str) -> str:
     """Returns the page of a room: a directive of mkdocstrings for each of its modules."""
-    title = "stunet" if room == "stunet" else f"stunet.{room}"
-    modules = api_modules(room)
-    if room == "configs":
-        modules = modules[1:]  # The package only repeats names of its modules.
-    return "\n\n".join([f"# `{title}`", *(f"::: {module}" for module in modules)]) + "\n"
+    first, *modules = api_modules(room)
+    # The package of configs only repeats names of its modules.
+    members = "\n      members: []" if room == "configs" else ""
+    head = f"::: {first}\n    options:\n      heading_level: 1{members}"
+    return "\n\n".join([head, *(f"::: {module}" for module in modules)]) + "\n"

@@ -42,6 +42,7 @@ from stunet import configs
 from stunet.generate.cascade import count_windows
 from stunet.sweep.members import Member, Step, replace
 from stunet.train.flops import model_flops, sampling_flops
+from stunet.train.parts import make_parts
 
 SEEDS = (0, 1, 2)
 
@@ -182,16 +183,26 @@ def _networks(base, size: Size):
         "global_tsr": tsr,
     }
     whole = configs.resolve(base)
-    networks, budget = {"single_pass": whole}, model_flops(whole) * whole.train.steps
+    networks, budget = {"single_pass": whole}, _update_flops(whole) * whole.train.steps
     for name, values in parts.items():
         frames = values.get("data.frames", size.frames)
         # As many frames as half of the single pass's batch has.
         batch = round(whole.train.batch_size * size.frames / 2 / frames)
         part = configs.resolve(replace(whole, values | {"train.batch_size": batch}))
-        steps = round(budget / 2 / model_flops(part))
+        steps = round(budget / 2 / _update_flops(part))
         every = {"checkpoint.every": steps // 4, "log.validate_every": steps // 4}
         networks[name] = configs.resolve(replace(part, {"train.steps": steps} | every))
     return networks
+
+
+def _update_flops(config):
+    parts = make_parts(config)
+    return model_flops(parts.denoiser, parts.batch_size)
+
+
+def _clip_flops(config, clips=1):
+    parts = make_parts(config)
+    return sampling_flops(parts.denoiser, parts.sampling, clips)
 
 
 def _sampling_steps(networks):
@@ -200,9 +211,9 @@ def _sampling_steps(networks):
     found = {}
     for name in ("windowed", "global"):
         tsr = networks[f"{name}_tsr"]
-        cost = sampling_flops(keyframes)
-        cost += sampling_flops(tsr, count_windows(tsr, keyframes.data.frames))
-        found[name] = round(single.sample.steps * sampling_flops(single) / cost)
+        windows = count_windows(make_parts(tsr), keyframes.data.frames)
+        cost = _clip_flops(keyframes) + _clip_flops(tsr, windows)
+        found[name] = round(single.sample.steps * _clip_flops(single) / cost)
     return found
 
 

@@ -15,6 +15,7 @@ Expected result: unknown. The sweep has not run to its end yet.
 from stunet import configs
 from stunet.sweep.members import product, replace
 from stunet.train.flops import model_flops
+from stunet.train.parts import make_parts
 
 STEPS = 400
 
@@ -32,7 +33,7 @@ def get_sweep():
     members = []
     for name, factors in {"downsampled": (1, 2), "all_frames": (1, 1)}.items():
         arm = configs.resolve(replace(base, {"model.temporal_factors": factors}))
-        steps = round(STEPS * model_flops(shrinking) / model_flops(arm))
+        steps = round(STEPS * _update_flops(shrinking) / _update_flops(arm))
         chosen = {
             "train.steps": steps,
             "log.validate_every": steps // 4,
@@ -40,3 +41,8 @@ def get_sweep():
         }
         members += product(replace(arm, chosen), {"seed": (0, 1, 2)}, name)
     return members
+
+
+def _update_flops(config):
+    parts = make_parts(config)
+    return model_flops(parts.denoiser, parts.batch_size)

@@ -1,4 +1,4 @@
-"""Google Kubernetes Engine: a JobSet, created by kubectl."""
+"""Creates a JobSet on Google Kubernetes Engine with kubectl."""
 
 import argparse
 from typing import Any
@@ -8,11 +8,24 @@ import tpus
 import yaml
 from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "create a JobSet on Google Kubernetes Engine with kubectl"
+
+EXAMPLES = (
+    "launch/submit.py gke --name base --topology v5p-128 --image IMAGE "
+    "-- stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base",
+    "launch/submit.py gke --name resize --topology v6e:1x1 --image IMAGE --dry-run "
+    "-- stunet sweep --config experiments/sweeps/temporal_resize_init.py "
+    "--workdir gs://BUCKET/runs/resize",
+)
+
 ON_BUCKETS = True
 
 devices = tpus.devices
 
-# The container beside ours that reads and writes the buckets is not to be killed for a checkpoint.
+# No limits for the sidecar that reads and writes the buckets: a large checkpoint would exceed them,
+# and Kubernetes would kill it.
 _SIDECAR = {
     "gke-gcsfuse/volumes": "true",
     "gke-gcsfuse/cpu-limit": "0",
@@ -21,29 +34,36 @@ _SIDECAR = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     tpus.add_arguments(parser)
-    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
-    parser.add_argument("--namespace", default="default", help="of Kubernetes")
-    parser.add_argument(
+    tpus.add_image(parser)
+    parser.options.add_argument(
+        "--namespace",
+        default="default",
+        metavar="NAME",
+        help="namespace of Kubernetes (default %(default)s)",
+    )
+    parser.options.add_argument(
         "--service-account",
         default="default",
-        help="of Kubernetes, which may read and write the buckets",
+        metavar="NAME",
+        help="account of Kubernetes that may read and write the buckets (default %(default)s)",
     )
-    parser.add_argument("--queue", help="local queue of Kueue, if the cluster has it")
+    parser.options.add_argument(
+        "--queue", metavar="NAME", help="local queue of Kueue, if the cluster has Kueue"
+    )
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Creates the JobSet, unless there is one of its name, ended or not."""
+    """Returns a script that creates the JobSet. It fails if one of that name exists."""
     text = yaml.safe_dump(manifest(job, arguments), sort_keys=False, width=100)
     return bash.command("kubectl", "create", "--filename", "-", end=bash.here_document(text))
 
 
 def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The JobSet: a Job for each slice, with a pod on each of its hosts.
+    """Returns the JobSet: a Job for each slice, with a pod on each host of the slice.
 
-    A pod that fails fails its Job, and JobSet then begins all of them again, since they train as
-    one.
+    If a pod fails, its Job fails. JobSet then restarts all Jobs, because they train as one.
     """
     tpu = tpus.parse(arguments.topology)
     labels = {"kueue.x-k8s.io/queue-name": arguments.queue} if arguments.queue else {}
@@ -64,7 +84,7 @@ def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
             "name": job.name,
             "namespace": arguments.namespace,
             **({"labels": labels} if labels else {}),
-            # Each Job has a node pool, which is a slice, for itself.
+            # Each Job gets a node pool of its own, which is a slice.
             "annotations": {
                 "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
             },

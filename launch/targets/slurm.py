@@ -1,10 +1,21 @@
-"""A cluster of GPUs under SLURM: a batch job, with a process for each GPU."""
+"""Submits a batch job with a process for each GPU to a cluster under SLURM."""
 
 import argparse
 
 import bash
 from jobs import GRACE_SECONDS, Job
 from local import at_least
+
+from stunet.commands.parsing import Parser
+
+SUMMARY = "submit a batch job to SLURM, with a process for each GPU"
+
+EXAMPLES = (
+    "launch/submit.py slurm --name base --nodes 8 --gpus 8 "
+    "-- stunet train --config experiments/lumiere_base.py --workdir runs/base",
+    "launch/submit.py slurm --name short --gpus 1 --time 2:00:00 --partition gpu --dry-run "
+    "-- stunet train --config experiments/quickstart.py --workdir runs/quickstart",
+)
 
 ON_BUCKETS = False
 
@@ -15,24 +26,43 @@ set -uo pipefail
 
 {srun}
 status=$?
-# Stopped, killed or failed: back into the queue, where it continues from its checkpoints.
+# The run was stopped, was killed or failed: requeue it, to continue from its latest checkpoint.
 if ((status != 0 && ${{SLURM_RESTART_COUNT:-0}} < {restarts})); then
-  echo "ended with status $status; begun again"
+  echo "ended with status $status; requeued"
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nodes", type=at_least(1), default=1, help="of the cluster (1)")
-    parser.add_argument("--gpus", type=at_least(1), required=True, help="of a node")
-    parser.add_argument(
-        "--cpus", type=at_least(1), help="for each GPU's process (as the cluster has it)"
+def add_arguments(parser: Parser) -> None:
+    parser.required.add_argument(
+        "--gpus", type=at_least(1), required=True, metavar="N", help="GPUs in each node"
     )
-    parser.add_argument("--time", help="limit, as SLURM writes it: 1-12:00:00 (the partition's)")
-    parser.add_argument("--partition", help="that has such nodes (the cluster's default)")
-    parser.add_argument("--account", help="to charge (the user's default)")
+    parser.options.add_argument(
+        "--nodes",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="nodes of the cluster (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--cpus",
+        type=at_least(1),
+        metavar="N",
+        help="CPUs for the process of each GPU (default: the cluster's)",
+    )
+    parser.options.add_argument(
+        "--time",
+        metavar="TIME",
+        help="time limit as SLURM writes it, such as 1-12:00:00 (default: the partition's)",
+    )
+    parser.options.add_argument(
+        "--partition", metavar="NAME", help="partition with such nodes (default: the cluster's)"
+    )
+    parser.options.add_argument(
+        "--account", metavar="NAME", help="account to charge (default: the user's)"
+    )
 
 
 def devices(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -40,13 +70,13 @@ def devices(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Submits the batch job, from a shell in which `stunet` is to be found."""
+    """Returns a script that submits the batch job. Run it from a shell that finds `stunet`."""
     logs = bash.command("mkdir", "-p", job.logs)
     return f"{logs}\nsbatch{bash.here_document(batch(job, arguments))}"
 
 
 def batch(job: Job, arguments: argparse.Namespace) -> str:
-    """The batch script. SLURM starts the processes, and JAX finds them by its variables."""
+    """Returns the batch script. SLURM starts the processes; JAX finds them by SLURM's variables."""
     options = {
         "job-name": job.name,
         "nodes": arguments.nodes,
@@ -56,16 +86,16 @@ def batch(job: Job, arguments: argparse.Namespace) -> str:
         "time": arguments.time,
         "partition": arguments.partition,
         "account": arguments.account,
-        # Before its time is up.
+        # SLURM sends SIGTERM this many seconds before the time is up.
         "signal": f"TERM@{GRACE_SECONDS}",
         "output": f"{job.logs}/%x-%j.log",
         "open-mode": "append",
     }
     lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
-    # Since SLURM 22.05 it does not take this from the job.
+    # Since SLURM 22.05, srun does not inherit this from the job.
     cpus = [f"--cpus-per-task={arguments.cpus}"] if arguments.cpus else []
     return _BATCH.format(
         directives="\n".join([*lines, "#SBATCH --requeue"]),
-        srun=bash.within(bash.command("srun", *cpus), bash.command(*job.command)),
+        srun=bash.nest(bash.command("srun", *cpus), bash.command(*job.command)),
         restarts=job.restarts,
     )

@@ -1,4 +1,4 @@
-"""TPU VMs without a cluster: a queued resource, on all of whose hosts a container runs."""
+"""Asks for TPU VMs as a queued resource, and runs a container on each of its hosts."""
 
 import argparse
 import shlex
@@ -7,17 +7,29 @@ import bash
 import tpus
 from jobs import GCSFUSE_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "run on TPU VMs of Google Cloud, without a cluster"
+
+EXAMPLES = (
+    "launch/submit.py tpu --name base --topology v5p-128 --project PROJECT --zone ZONE "
+    "--image IMAGE -- stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base",
+    "launch/submit.py tpu --name base --topology v6e-64 --project PROJECT --zone ZONE "
+    "--image IMAGE --spot --dry-run -- stunet train --config experiments/lumiere_base.py "
+    "--workdir gs://BUCKET/runs/base",
+)
+
 ON_BUCKETS = True
 
 devices = tpus.devices
 
-# Seconds between two looks at a queued resource, and before a container is begun again.
+# Seconds between two checks of a queued resource, and before a container restarts.
 _LOOK_SECONDS = 60
 _PAUSE_SECONDS = 10
 
 _STARTUP = """\
 #!/usr/bin/env bash
-# On each host of {name}, whenever it starts: the run continues where its checkpoints end.
+# Runs on each host of {name} whenever it starts. The run continues from its latest checkpoint.
 set -euo pipefail
 
 attribute() {{
@@ -46,7 +58,7 @@ run() {{
 {login}  docker rm --force stunet 2> /dev/null
   {run}
 }}
-# What fails here may be what the next attempt finds mended.
+# A failure may be temporary, so try again.
 for ((attempt = 0; attempt <= {restarts}; attempt++)); do
   if run; then
     break
@@ -54,7 +66,7 @@ for ((attempt = 0; attempt <= {restarts}; attempt++)); do
   sleep {pause}
 done
 
-# It has ended, or failed too often: nobody should pay for it any longer. One host says so.
+# The run has ended or failed too often. One host deletes the TPUs, which cost money until then.
 if [[ $(attribute agent-worker-number) == 0 ]]; then
   {delete}
 fi
@@ -62,13 +74,14 @@ fi
 
 _LOGIN = "  gcloud auth configure-docker --quiet {registry} || return\n"
 
-# A queued resource that was taken away stays so: it is made anew. One that is gone has ended.
+# A preempted queued resource does not come back, so create it again. If none is listed, the run has
+# ended.
 _KEEP = """\
 look() {{
   {look}
 }}
 for ((attempt = 0; attempt <= {restarts}; attempt++)); do
-  # What is refused at first is a mistake; later, the place of the last one may not be free yet.
+  # The first attempt fails for a mistake. A later one may fail because the last is not deleted yet.
   {create} || {{ ((attempt)) && sleep {pause} && continue; }}
   while sleep {pause}; do
     state=$(look) || continue
@@ -84,20 +97,26 @@ echo {lost} >&2
 exit 1"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     tpus.add_arguments(parser)
-    parser.add_argument("--project", required=True, help="of Google Cloud")
-    parser.add_argument("--zone", required=True, help="that has such TPUs")
-    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
-    parser.add_argument(
+    tpus.add_place(parser)
+    tpus.add_image(parser)
+    parser.options.add_argument(
         "--service-account",
-        help="of the VMs: may use the buckets, pull the image and delete TPUs (the project's)",
+        metavar="EMAIL",
+        help="account of the VMs, which may use the buckets, pull the image and delete TPUs "
+        "(default: the project's)",
     )
-    parser.add_argument("--runtime", help="version of the VMs' software (the generation's)")
+    parser.options.add_argument(
+        "--runtime",
+        metavar="VERSION",
+        help="version of the VMs' software, such as v2-alpha-tpuv6e (default: the generation's)",
+    )
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Asks for the queued resource; with `--spot`, again whenever it is taken away, and waits."""
+    """Returns a script that asks for the queued resource. With `--spot` the script waits, and asks
+    again whenever the resource is preempted."""
     tpu = tpus.parse(arguments.topology)
     nodes = ["--node-id", job.name]
     if arguments.slices > 1:
@@ -133,10 +152,10 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
 
 
 def startup(job: Job, arguments: argparse.Namespace) -> str:
-    """What each host does when it starts, and starts again after maintenance."""
+    """Returns the script that each host runs when it starts, also after maintenance."""
     docker = ["docker", "run", "--name", "stunet", "--privileged", "--network", "host"]
     docker += ["--stop-timeout", str(GRACE_SECONDS)]
-    run = bash.within(
+    run = bash.nest(
         bash.command(*docker, "--volume", f"{MOUNTS}:{MOUNTS}", arguments.image),
         bash.command("launch/entrypoint.sh", job.logs),
         bash.command(*job.command),
@@ -170,5 +189,5 @@ def _indented(lines: str) -> str:
 
 
 def _address(path: str) -> str:
-    """The bucket's own address of what is mounted at `path`."""
+    """Returns the `gs://` address of a path below `MOUNTS`."""
     return "gs://" + path.removeprefix(f"{MOUNTS}/")

@@ -1,4 +1,4 @@
-"""A GKE cluster made by xpk: one workload of it."""
+"""Creates a workload on a GKE cluster that xpk has made."""
 
 import argparse
 import shlex
@@ -7,21 +7,35 @@ import bash
 import tpus
 from jobs import DRIVER_OPTIONS, GRACE_SECONDS, MOUNTS, Job
 
+from stunet.commands.parsing import Parser
+
+SUMMARY = "create a workload on a GKE cluster that xpk has made"
+
+EXAMPLES = (
+    "launch/submit.py xpk --name base --topology v5p-128 --cluster CLUSTER --project PROJECT "
+    "--zone ZONE --image IMAGE -- stunet train --config experiments/lumiere_base.py "
+    "--workdir gs://BUCKET/runs/base",
+    "launch/submit.py xpk --name base --topology v6e-64 --cluster CLUSTER --project PROJECT "
+    "--zone ZONE --image IMAGE --dry-run -- stunet train --config experiments/lumiere_base.py "
+    "--workdir gs://BUCKET/runs/base",
+)
+
 ON_BUCKETS = True
 
 devices = tpus.devices
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     tpus.add_arguments(parser)
-    parser.add_argument("--cluster", required=True, help="made by xpk")
-    parser.add_argument("--project", required=True, help="of Google Cloud")
-    parser.add_argument("--zone", required=True, help="of the cluster")
-    parser.add_argument("--image", required=True, help="made by launch/Dockerfile, and pushed")
+    parser.required.add_argument(
+        "--cluster", required=True, metavar="NAME", help="cluster that xpk has made"
+    )
+    tpus.add_place(parser)
+    tpus.add_image(parser)
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
-    """Attaches each bucket to the cluster, which workloads then ask for, and makes the workload."""
+    """Returns a script that attaches each bucket to the cluster and creates the workload."""
     cluster = [
         *("--cluster", arguments.cluster),
         *("--project", arguments.project),
@@ -29,14 +43,14 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
     ]
     lines = []
     for bucket in job.buckets:
-        lines.append(f"# Once for the cluster; it says so if {bucket} is attached already.")
+        lines.append(f"# Needed once for each cluster. It fails if {bucket} is attached already.")
         options = ["--type", "gcsfuse", "--bucket", bucket, "--auto-mount", "false"]
         where = ["--mount-point", f"{MOUNTS}/{bucket}", "--readonly", "false", "--size", "1"]
         mount = ["--mount-options", ",".join(DRIVER_OPTIONS)]
         attach = ["xpk", "storage", "attach", _storage(bucket), *options, *where, *mount, *cluster]
         lines.append(bash.command(*attach, end=" || true"))
     tpu = tpus.parse(arguments.topology)
-    # xpk calls shapes of three dimensions by their extents, of which one size has several.
+    # xpk names slices of three dimensions by their shape, since one size has several shapes.
     of_shape = f"{tpu.generation.prefix}-{tpu.shape}"
     tpu_type = of_shape if tpu.generation.dimensions == 3 else tpu.accelerator_type
     create = [
@@ -45,7 +59,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         *(["--spot"] if arguments.spot else []),
         *("--docker-image", arguments.image, "--max-restarts", str(job.restarts)),
         *("--termination-grace-period-seconds", str(GRACE_SECONDS)),
-        # Whatever ended it but a signal, after which xpk restarts by itself.
+        # Restart after every failure. After a signal, xpk restarts by itself.
         *("--restart-on-exit-codes", "1-126"),
     ]
     for bucket in job.buckets:
@@ -55,5 +69,5 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
 
 
 def _storage(bucket: str) -> str:
-    """A name that Kubernetes allows."""
+    """Returns a name that Kubernetes allows."""
     return bucket.replace("_", "-").replace(".", "-")

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from collections.abc import Callable
 
 from stunet.commands.parsing import Parser
 from stunet.generate.request import check_seed
@@ -19,6 +20,23 @@ def seed(text: str) -> int:
     value = int(text)
     check_seed(value)
     return value
+
+
+def file_with(function: str) -> Callable[[str], str]:
+    """Returns the type of an argument that names a file which defines `function`.
+
+    For "help" it prints the names of the files that come with stunet, and exits.
+    """
+
+    def name(text: str) -> str:
+        if text == "help":
+            from stunet.configs import experiments
+
+            print(experiments.listing(function))
+            raise SystemExit(0)
+        return text
+
+    return name
 
 
 def add_run(parser: Parser) -> None:
@@ -64,7 +82,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
 
 
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Returns the settings of `configs.Sample` that the command line gives."""
+    """Returns the settings of the config's `sample` that the command line gives."""
     names = ("sampler", "steps", "guidance_scale")
     return {name: v for name in names if (v := getattr(arguments, name)) is not None}
 

@@ -19,10 +19,11 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--protocol",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="file of prompts and real clips to compare with, such as "
-        "experiments/ucf101_zero_shot.py (default: held-out clips of the run's own data)",
+        type=shared.file_with("get_protocol"),
+        metavar="NAME",
+        help="prompts and real clips to compare with: a protocol that comes with stunet "
+        "(--protocol help lists them), such as ucf101_zero_shot, or a Python file with "
+        "get_protocol() (default: held-out clips of the run's own data)",
     )
     parser.options.add_argument(
         "--num",
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     evaluation = evaluate(
         arguments.workdir,
         metrics=arguments.metrics,
-        protocol=arguments.protocol,
+        protocol=arguments.protocol and pathlib.Path(arguments.protocol),
         tsr=arguments.tsr,
         augmentation=arguments.augmentation,
         out=arguments.out,

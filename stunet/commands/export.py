@@ -37,7 +37,7 @@ def add_arguments(parser: Parser) -> None:
     )
     programs = parser.add_argument_group(
         "options of stablehlo and savedmodel",
-        "The exported programs sample with these settings, which cannot be changed later.",
+        "The programs sample with these settings, which cannot change later.",
     )
     programs.add_argument(
         "--prompt",

@@ -65,6 +65,6 @@ COMMAND = Command(
     (
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16",
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16 "
-        "--temporal-factors 1,2,2,2 --config.data.source=clips --config.data.path=runs/clips",
+        "--temporal-factors 1,2,2,2 --config.data.path=runs/clips",
     ),
 )

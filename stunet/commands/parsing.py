@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
-import difflib
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from stunet.commands import mistakes
 from stunet.errors import UserError, choose
 
 
@@ -51,12 +52,11 @@ class Parser(argparse.ArgumentParser):
             if argument == "--":
                 break
             if argument.startswith("--") and not self._knows(argument):
-                following = arguments[place + 1 : place + 2]
-                self.error(self._mistake(argument, following))
+                self._refuse(argument, arguments[place + 1 :])
         parsed, rest = self.parse_known_args(arguments)
         for argument in rest:
             if not self._sets_key(argument):
-                self.error(self._mistake(argument, ()))
+                self._refuse(argument, ())
         parsed.overrides = rest
         return parsed
 
@@ -76,11 +76,13 @@ class Parser(argparse.ArgumentParser):
     def _usage(self) -> str:
         choices = [group for group in self._mutually_exclusive_groups if group.required]
         words = [f"usage: {self.prog}"]
-        words += [_shown(action) for action in self._actions if action.required]
+        required = [action for action in self._actions if action.required]
+        words += [_shown(action) for action in required if action.option_strings]
         words += [f"({' | '.join(map(_shown, group._group_actions))})" for group in choices]
         words.append("[options]")
         if self.takes_keys:
             words.append("[--config.KEY=VALUE ...]")
+        words += [_shown(action) for action in required if not action.option_strings]
         return "\n".join(fold(words))
 
     def _sets_key(self, argument: str) -> bool:
@@ -91,11 +93,9 @@ class Parser(argparse.ArgumentParser):
         name = argument.partition("=")[0]
         return " " in name or name in self._option_string_actions or self._sets_key(argument)
 
-    def _mistake(self, argument: str, following: Sequence[str]) -> str:
-        name = argument.partition("=")[0]
-        close = difflib.get_close_matches(name, self._option_string_actions, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"unknown argument {argument!r}{hint}"
+    def _refuse(self, argument: str, following: Sequence[str]) -> None:
+        flags = self._option_string_actions
+        self.error(mistakes.explain(argument, following, flags, self.takes_keys))
 
 
 def _shown(action: argparse.Action) -> str:
@@ -122,7 +122,7 @@ class Command:
     def parser(self, prog: str) -> Parser:
         """Returns the parser of the command, which is called `prog` on the command line."""
         epilog = _shown_examples(self.examples)
-        parser = Parser(prog, description=f"{self.summary}.", epilog=epilog)
+        parser = Parser(prog, description=_sentence(self.summary), epilog=epilog)
         self.add_arguments(parser)
         return parser
 
@@ -140,21 +140,22 @@ class Group:
         kind: what the word names, such as "command" or "task".
         commands: commands, or groups of them, by name.
         examples: command lines that work.
-        options: flags of the group itself, each with its help.
+        options: flags of the group itself, each with its help and what it prints.
     """
 
     summary: str
     kind: str
     commands: "Mapping[str, Command | Group]"
     examples: tuple[str, ...]
-    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, tuple[str, Callable[[], str]]] = dataclasses.field(default_factory=dict)
 
     def help(self, prog: str) -> str:
         """Returns the help of the group, which is called `prog` on the command line."""
-        word, width = self.kind.upper(), max(map(len, [*self.commands, *self.options])) + 2
-        lines = [f"usage: {prog} {word} ...", "", f"{self.summary}.", "", f"{self.kind}s:"]
+        word, width = self.kind.upper(), max(map(len, [*self.commands, "-h, --help"])) + 2
+        lines = [f"usage: {prog} {word} ...", "", _sentence(self.summary), "", f"{self.kind}s:"]
         lines += [f"  {name:{width}}{one.summary}" for name, one in self.commands.items()]
-        options = {"-h, --help": "show this help and exit", **self.options}
+        options = {"-h, --help": "show this help and exit"}
+        options |= {flag: text for flag, (text, _) in self.options.items()}
         lines += ["", "options:"]
         lines += [f"  {flag:{width}}{text}" for flag, text in options.items()]
         lines += ["", _shown_examples(self.examples), ""]
@@ -180,6 +181,37 @@ class Group:
                 yield from entry.walk(f"{prog} {name}")
             else:
                 yield f"{prog} {name}", entry
+
+
+def run(group: Group, prog: str, words: Sequence[str]) -> int:
+    """Runs the command of `group` that `words` name, and answers for help and mistakes.
+
+    Returns:
+        The exit status: the command's, or 1 after a mistake that a `UserError` explains.
+
+    Raises:
+        SystemExit: the help of the command was asked for, or its arguments are wrong (status 2).
+    """
+    entry = group
+    try:
+        while isinstance(entry, Group):
+            first = next(iter(words), "")
+            if first in ("-h", "--help"):
+                print(entry.help(prog))
+                return 0
+            if first in entry.options:
+                print(entry.options[first][1]())
+                return 0
+            name, entry = entry.choose(words)
+            prog, words = f"{prog} {name}", words[1:]
+        return entry.run(entry.parser(prog).parse(words)) or 0
+    except UserError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."
 
 
 def _shown_examples(examples: Sequence[str]) -> str:

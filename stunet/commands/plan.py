@@ -13,16 +13,18 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="experiment file, such as experiments/lumiere_base.py, or the config.json of a run",
+        type=shared.file_with("get_config"),
+        metavar="NAME",
+        help="experiment that comes with stunet (--config help lists them), such as lumiere_base; "
+        "or a Python file with get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--topology",
         required=True,
         metavar="NAME",
-        help="TPU generation and shape, such as v5p:4x4x4, v5e:16x16 or v6e:16x16; GPUs and their "
-        "number in each host, such as rtx4090:1, a100-80gb:1 or h100:8, for which the plan is an "
-        "estimate; or local, this machine's devices",
+        help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
+        "shape (v5p:4x4x4); or GPUs by their number in each host (rtx4090:1, a100-80gb:1, h100:8), "
+        "whose plan is an estimate; or local, for this machine's devices",
     )
     parser.options.add_argument(
         "--slices",
@@ -64,13 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet import configs
     from stunet.plan import chips, report, search
     from stunet.plan.plan import make_plan
+    from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, arguments.overrides)
     topology = chips.find(arguments.topology, arguments.slices)
     target = f"{topology.count} x {topology.chip.name}"
     if arguments.search:
         with elapsed(f"searching layouts for {target}"):
-            layouts = search.rank(config, topology)
+            layouts = search.rank(make_parts(config), topology)
         if not arguments.json:
             print(report.ranking(layouts, topology), end="\n\n", flush=True)
         config = layouts[0].apply_to(config)
@@ -82,19 +85,18 @@ def run(arguments: argparse.Namespace) -> None:
         message += f"the program does not fit {plan.chip}: it needs "
         message += f"{plan.excess / 2**30:.2f} GiB more than a chip has"
         if not topology.is_local:
-            overrides = search.suggest_overrides(config, plan.mesh, topology)
+            overrides = search.suggest_overrides(make_parts(config), plan.mesh, topology)
             message += "; by estimate, "
             message += f"it fits with {' '.join(overrides)}" if overrides else "no layout fits"
         raise UserError(message)
 
 
 COMMAND = Command(
-    "predict whether a run fits TPUs, GPUs or this machine, and how fast it is",
+    "predict whether a run fits TPUs or GPUs, and how fast it trains",
     add_arguments,
     run,
     (
-        "stunet plan --config experiments/lumiere_base.py --topology v5p:4x4x4 --memory-only",
-        "stunet plan --config experiments/quickstart.py --topology local "
-        "--config.train.batch_size=8",
+        "stunet plan --config lumiere_base --topology v5p-128 --memory-only",
+        "stunet plan --config quickstart --topology local --config.train.batch_size=8",
     ),
 )

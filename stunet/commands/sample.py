@@ -83,10 +83,10 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         print(f"{what:9}  {file}")
 
 
-def _text(request: Request, own: argparse.Namespace) -> "Sampled":
+def _text(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.text_to_video(request, own.tsr, own.augmentation)
+    return tasks.text_to_video(request, arguments.tsr, arguments.augmentation)
 
 
 def _add_image(parser: Parser) -> None:
@@ -99,10 +99,10 @@ def _add_image(parser: Parser) -> None:
     )
 
 
-def _image(request: Request, own: argparse.Namespace) -> "Sampled":
+def _image(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.image_to_video(request, own.image)
+    return tasks.image_to_video(request, arguments.image)
 
 
 _BOX = "TOP,LEFT,HEIGHT,WIDTH"
@@ -125,17 +125,20 @@ def _add_inpaint(parser: Parser) -> None:
         "--mask",
         type=pathlib.Path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where to paint",
+        help="video of the same size, length and rate as --video, white where to paint; or give "
+        "--box",
     )
     hole.add_argument(
-        "--box", metavar=_BOX, help="rectangle to paint, in pixels of the run's clips: 2,4,8,8"
+        "--box",
+        metavar=_BOX,
+        help="rectangle to paint, in pixels of the run's clips, such as 2,4,8,8",
     )
 
 
-def _inpaint(request: Request, own: argparse.Namespace) -> "Sampled":
+def _inpaint(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.inpaint(request, own.video, own.mask, own.box)
+    return tasks.inpaint(request, arguments.video, arguments.mask, arguments.box)
 
 
 def _add_cinemagraph(parser: Parser) -> None:
@@ -144,14 +147,14 @@ def _add_cinemagraph(parser: Parser) -> None:
         "--box",
         required=True,
         metavar=_BOX,
-        help="rectangle that moves, in pixels of the run's clips: 2,4,8,8",
+        help="rectangle that moves, in pixels of the run's clips, such as 2,4,8,8",
     )
 
 
-def _cinemagraph(request: Request, own: argparse.Namespace) -> "Sampled":
+def _cinemagraph(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.cinemagraph(request, own.image, own.box)
+    return tasks.cinemagraph(request, arguments.image, arguments.box)
 
 
 def _add_edit(parser: Parser) -> None:
@@ -166,10 +169,10 @@ def _add_edit(parser: Parser) -> None:
     )
 
 
-def _edit(request: Request, own: argparse.Namespace) -> "Sampled":
+def _edit(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.video_to_video(request, own.video, own.strength)
+    return tasks.video_to_video(request, arguments.video, arguments.strength)
 
 
 def _add_upscale(parser: Parser) -> None:
@@ -216,17 +219,17 @@ def _add_upscale(parser: Parser) -> None:
     )
 
 
-def _upscale(request: Request, own: argparse.Namespace) -> "Sampled":
+def _upscale(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
     return tasks.enlarge(
         request,
-        own.video,
-        own.base,
-        overlap=own.overlap,
-        weights=own.weights,
-        augmentation=own.augmentation,
-        batch_size=own.batch_size,
+        arguments.video,
+        arguments.base,
+        overlap=arguments.overlap,
+        weights=arguments.weights,
+        augmentation=arguments.augmentation,
+        batch_size=arguments.batch_size,
     )
 
 
@@ -249,10 +252,10 @@ def _add_style(parser: Parser) -> None:
     )
 
 
-def _style(request: Request, own: argparse.Namespace) -> "Sampled":
+def _style(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.stylise(request, own.style_workdir, own.alpha)
+    return tasks.stylise(request, arguments.style_workdir, arguments.alpha)
 
 
 TASKS = {

@@ -13,8 +13,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="file of a sweep, such as experiments/sweeps/temporal_downsampling.py",
+        type=shared.file_with("get_sweep"),
+        metavar="NAME",
+        help="sweep that comes with stunet (--config help lists them), such as "
+        "temporal_downsampling; or a Python file with get_sweep()",
     )
     parser.required.add_argument(
         "--workdir",
@@ -65,13 +67,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "train each member of a sweep, or continue with those that are not done",
+    "train the members of a sweep, or continue with those left",
     add_arguments,
     run,
     (
-        "stunet sweep --config experiments/sweeps/temporal_downsampling.py "
-        "--workdir runs/downsampling --jobs 2",
-        "stunet sweep --config experiments/sweeps/temporal_downsampling.py "
+        "stunet sweep --config temporal_downsampling --workdir runs/downsampling --jobs 2",
+        "stunet sweep --config temporal_downsampling "
         "--workdir runs/downsampling --dry-run --config.train.steps=2000",
     ),
 )

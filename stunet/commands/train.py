@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 
@@ -11,8 +12,10 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
-        help="experiment file, such as experiments/quickstart.py, or the config.json of a run",
+        type=shared.file_with("get_config"),
+        metavar="NAME",
+        help="experiment that comes with stunet (--config help lists them), such as quickstart; or "
+        "a Python file with get_config(), or the config.json of a run",
     )
     parser.required.add_argument(
         "--workdir",
@@ -33,8 +36,8 @@ def add_arguments(parser: Parser) -> None:
     )
     processes = parser.add_argument_group(
         "several processes",
-        "TPU pods, GKE and SLURM need none of these: JAX finds the processes there. Elsewhere,\n"
-        "start each process with all three.",
+        "TPU pods, GKE and SLURM need none of these: JAX finds the processes there.\n"
+        "Elsewhere, start each process with all three.",
     )
     processes.add_argument(
         "--coordinator", metavar="HOST:PORT", help="address at which process 0 listens"
@@ -63,12 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_jax()
     from stunet.parallel import hosts
     from stunet.train.loop import train
+    from stunet.train.parts import make_parts, with_fingerprint
 
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
     with hosts.failing_together("stunet train"):
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        step = train(config, arguments.workdir)
+        step = train(make_parts(with_fingerprint(config)), arguments.workdir)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
@@ -86,8 +90,8 @@ COMMAND = Command(
     add_arguments,
     run,
     (
-        "stunet train --config experiments/quickstart.py --workdir runs/quickstart",
-        "stunet train --config experiments/quickstart.py --workdir runs/short "
+        "stunet train --config quickstart --workdir runs/quickstart",
+        "stunet train --config quickstart --workdir runs/short "
         "--config.train.steps=100 --config.data.frames=8",
     ),
 )

@@ -6,16 +6,20 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
+from stunet.configs.combinations import check_data, check_data_path
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
+    Experiment,
     default,
     differences,
     flatten,
     load,
     override,
     read,
+    replace,
+    reset,
     resolve,
-    same_text_encoder,
+    set_key,
     write,
 )
 from stunet.configs.schema import (
@@ -48,6 +52,7 @@ __all__ = [
     "Config",
     "Data",
     "Diffusion",
+    "Experiment",
     "Log",
     "Lora",
     "Masks",
@@ -59,6 +64,8 @@ __all__ = [
     "Train",
     "Tsr",
     "Upscale",
+    "check_data",
+    "check_data_path",
     "clip_span",
     "default",
     "differences",
@@ -70,8 +77,10 @@ __all__ = [
     "load",
     "override",
     "read",
+    "replace",
+    "reset",
     "resolve",
-    "same_text_encoder",
+    "set_key",
     "start_from",
     "write",
 ]

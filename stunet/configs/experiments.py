@@ -6,14 +6,14 @@ installed.
 """
 
 import ast
-import difflib
 import pathlib
 import runpy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from stunet.errors import UserError
+from stunet.errors import UserError, closest
+from stunet.formatting import first_few
 
 
 class Kind(NamedTuple):
@@ -22,17 +22,27 @@ class Kind(NamedTuple):
     Attributes:
         flag: option of the command line that takes such a file.
         noun: word for such a file in messages.
+        use: command that takes such a file. "{file}" stands for the file, "{members}" for the
+            names of a sweep's first members.
     """
 
     flag: str
     noun: str
+    use: str
 
 
 # By the function that a file defines.
 KINDS = {
-    "get_config": Kind("--config", "experiment"),
-    "get_sweep": Kind("--config", "sweep"),
-    "get_protocol": Kind("--protocol", "protocol"),
+    "get_config": Kind("--config", "experiment", "`stunet train --config {file}` trains it"),
+    "get_sweep": Kind(
+        "--config",
+        "sweep",
+        "`stunet train --config {file} --member NAME` trains one of its members ({members}), "
+        "`stunet sweep --config {file}` trains them all",
+    ),
+    "get_protocol": Kind(
+        "--protocol", "protocol", "`stunet evaluate --protocol {file}` evaluates a run by it"
+    ),
 }
 
 
@@ -81,22 +91,57 @@ def find(text: str, function: str = "get_config") -> str:
         function: the key of `KINDS` that is wanted. It decides what the message suggests.
 
     Raises:
-        UserError: there is neither such a file nor such a name.
+        UserError: there is neither such a file nor such a name, or the file is not in Python.
     """
     file, colon, argument = text.partition(":")
-    if pathlib.Path(file).is_file():
+    path, (flag, noun, _) = pathlib.Path(file), KINDS[function]
+    # Names without a suffix may be Python too.
+    if path.is_file() and path.suffix in (".py", ""):
         return text
     known = shipped()
     for name, entry in known.items():
         if file in (name, entry.path.stem):
             return f"{entry.path}{colon}{argument}"
-    flag, noun = KINDS[function]
+    hint = f"give a Python file with {function}()"
+    if near := _beside(path, function):
+        raise UserError(f"{flag}: {_what(path)}; did you mean {near!r}?")
+    if path.exists():
+        raise UserError(f"{flag}: {_what(path)}; {hint}")
     wanted = {entry.path.stem: name for name, entry in known.items() if entry.function == function}
-    close = difflib.get_close_matches(pathlib.Path(file).stem, wanted, n=1)
-    hint = f"give a Python file with {function}(), or one of {', '.join(wanted.values())}"
-    if close:
-        hint = f"did you mean {wanted[close[0]]!r}?"
+    hint += f", or one of {', '.join(wanted.values())}"
+    part = next((stem for stem in wanted if len(path.stem) > 3 and path.stem in stem), None)
+    if nearest := closest(path.stem, wanted) or part:
+        hint = f"did you mean {wanted[nearest]!r}?"
     raise UserError(f"{flag}: no file {file!r}, and no {noun} of that name; {hint}")
+
+
+def call(text: str, function: str) -> Any:
+    """Runs a file and returns what its function `function` returns.
+
+    Args:
+        text: a path or a name as for `find`; what follows a colon is given to the function.
+        function: a key of `KINDS`.
+
+    Raises:
+        UserError: there is no such file, it does not define the function, or it raises.
+    """
+    path, *arguments = find(text, function).split(":", 1)
+    try:
+        defined = runpy.run_path(path)
+        if function in defined:
+            return defined[function](*arguments)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:  # Whatever the file itself raises.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
+    flag, noun, _ = KINDS[function]
+    for other in KINDS.keys() & defined.keys():
+        kind = KINDS[other]
+        members = _members(defined[other], *arguments) if other == "get_sweep" else ""
+        use = kind.use.format(file=text, members=members)
+        raise UserError(f"{flag}: {text} is {_a(kind.noun)}, not {_a(noun)}; {use}")
+    raise UserError(f"{path} does not define {function}(), as the file of {_a(noun)} does")
 
 
 def start_from(experiment: str) -> ConfigDict:
@@ -108,8 +153,7 @@ def start_from(experiment: str) -> ConfigDict:
     Raises:
         UserError: there is no such experiment.
     """
-    path, _, argument = find(experiment).partition(":")
-    return runpy.run_path(path)["get_config"](*[argument] * bool(argument))
+    return call(experiment, "get_config")
 
 
 def listing(function: str) -> str:
@@ -117,3 +161,33 @@ def listing(function: str) -> str:
     rows = {name: e.summary for name, e in shipped().items() if e.function == function}
     width = max(map(len, rows), default=0)
     return "\n".join(f"{name:{width}}  {summary}" for name, summary in rows.items())
+
+
+def _beside(path: pathlib.Path, function: str) -> str | None:
+    """Returns the file that was meant by a path which is no Python file, if there is one."""
+    candidates = [path.parent / f"{path.stem}.py"]
+    if function == "get_config":
+        candidates.append(path / "config.json")
+    return next((str(file) for file in candidates if file.is_file()), None)
+
+
+def _what(path: pathlib.Path) -> str:
+    """Says what lies at a path that is no Python file."""
+    if path.is_dir():
+        return f"{str(path)!r} is a directory"
+    return f"{str(path)!r} is not a Python file" if path.exists() else f"no file {str(path)!r}"
+
+
+def _members(get_sweep: Any, *arguments: str) -> str:
+    """Returns a list with the names of a sweep's first members."""
+    try:
+        # Its steps have names too, and no config.
+        names = [repr(entry.name) for entry in get_sweep(*arguments) if hasattr(entry, "config")]
+    except Exception as error:  # Whatever the file itself raises.
+        return f"which cannot be listed: {type(error).__name__}"
+    return first_few(names)
+
+
+def _a(noun: str) -> str:
+    """Returns a noun after its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,5 +1,6 @@
 """Reads configs from experiment files, the command line and `config.json`, and checks every key."""
 
+import ast
 import dataclasses
 import json
 import math
@@ -9,8 +10,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
@@ -19,132 +19,209 @@ from stunet.configs.suggestions import nearest_choice, unknown_key
 from stunet.errors import UserError
 from stunet.files import atomic
 
+# The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
+# `stunet.train.parts`, which alone reads its keys.
+Experiment = Config
+
+# What may stand for a truth value on the command line, in lower case.
+_BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
 
 def default() -> ConfigDict:
-    """The defaults, to be changed by an experiment's `get_config()`."""
-    # Types are `resolve`'s to check, which names the key and says what it must be.
-    return ConfigDict(dataclasses.asdict(Config()), type_safe=False)
+    """Returns the default of every key, for the `get_config()` of an experiment to change."""
+    return _changeable(Config())
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Reads an experiment file.
+    """Reads the config of an experiment or of a run.
 
     Args:
         path: a Python file with `get_config()`, or the name of an experiment that comes with
-            stunet; either may be followed by `:argument` for it. Or what `write` wrote, such as a
-            run's config.json.
-        overrides: `--config.a.b=value` flags.
+            stunet. Either may be followed by `:argument` for the function. Or a JSON file that
+            `write` wrote, such as the config.json of a run.
+        overrides: flags such as `--config.train.steps=100`.
 
     Raises:
-        UserError: no such file, or anything that `resolve` refuses.
+        UserError: there is no such file, it holds no config, or `resolve` refuses the config.
     """
-    if path.endswith(".json") and pathlib.Path(path).is_file():
-        return override(read(pathlib.Path(path)), overrides)
-    path = experiments.find(path)
-    _check_flags(overrides)
-    values, argv = flags.FlagValues(), ["stunet", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-    except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from error
-    except Exception as error:  # Whatever the file itself raises.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
-    return resolve(values.config)
+    file = pathlib.Path(path)
+    if file.suffix == ".json" and file.is_file():
+        try:
+            return override(read(file), overrides)
+        except UserError as error:
+            if file.name == "config.json":
+                raise
+            raise UserError(f"--config: {error}; the config of a run is its config.json") from error
+    config = experiments.call(path, "get_config")
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{path}: get_config() returns {config!r}; it must return what `configs.default()` "
+            "makes"
+        )
+    return _overridden(config, overrides)
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
-    """The config with `--config.a.b=value` flags applied.
+    """Returns the config with the overrides of the command line applied.
+
+    Args:
+        config: the config before.
+        overrides: flags such as `--config.train.steps=100`.
 
     Raises:
-        UserError: anything that `resolve` refuses.
+        UserError: an override names no key or has a value of the wrong type, or `resolve` refuses
+            the result.
     """
-    _check_flags(overrides)
-    values, argv = flags.FlagValues(), ["stunet", *overrides]
-    changed = ConfigDict(dataclasses.asdict(config), type_safe=False)
-    config_flags.DEFINE_config_dict("config", changed, flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-    except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from error
-    return resolve(values.config)
+    return _overridden(_changeable(config), overrides)
 
 
 def resolve(config: Mapping[str, Any]) -> Config:
-    """Checks every key, type, range and combination.
+    """Checks every key, type, range and combination of values.
+
+    Args:
+        config: a ConfigDict or nested dicts. Keys that are missing have their defaults.
 
     Raises:
-        UserError: the first thing that is wrong, with what would be right.
+        UserError: something is wrong. The sentence names the first mistake and what would be right.
     """
-    raw = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    raw = config.to_dict() if isinstance(config, ConfigDict) else config
     resolved = _build(Config, raw, "")
     check_combinations(resolved)
     return resolved
 
 
 def write(config: Config, file: pathlib.Path) -> None:
-    """Writes the config as JSON, whole or not at all."""
+    """Writes the config as JSON; if that fails, `file` stays as it was."""
     with atomic(file) as partial:
         partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def read(file: pathlib.Path) -> Config:
-    """Reads what `write` wrote.
+    """Reads a JSON file that `write` wrote.
 
     Raises:
-        UserError: the file is not a config, or is one of another version of this program.
+        UserError: the file holds no config, or the config of another version of stunet.
     """
     try:
         return resolve(json.loads(file.read_text()))
-    except (json.JSONDecodeError, UserError) as error:
-        raise UserError(f"{file} is not a config of this program ({error})") from error
+    except (ValueError, UserError) as error:
+        raise UserError(f"{file} is not a config of this version of stunet ({error})") from error
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What a continued run may not change and does, as `key is OLD there and NEW here`."""
-    was, now = flatten(old), flatten(new)
-    # A config says nothing of it before training begins. Where both do, it stands for the encoder,
-    # whose directory may be another on another machine.
+    """Returns the changes that a run may not continue with, such as "seed is 0 there and 1 here".
+
+    Args:
+        old: the config of the run.
+        new: the config to continue it with.
+    """
+    there, here = flatten(old), flatten(new)
+    # The fingerprint is empty before training begins. Where both are known, they decide whether
+    # the encoder is the same: another machine may have it in another directory.
     if not (old.text.fingerprint and new.text.fingerprint):
-        now["text.fingerprint"] = was["text.fingerprint"]
+        here["text.fingerprint"] = there["text.fingerprint"]
     elif old.text.fingerprint == new.text.fingerprint:
-        now["text.encoder"] = was["text.encoder"]
+        here["text.encoder"] = there["text.encoder"]
     return [
-        f"{key} is {was[key]!r} there and {now[key]!r} here"
-        for key in was
-        if was[key] != now[key]
+        f"{key} is {there[key]!r} there and {here[key]!r} here"
+        for key in there
+        if there[key] != here[key]
         and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)
     ]
 
 
-def same_text_encoder(one: Config, other: Config) -> bool:
-    """Whether both have the same text encoder, which may lie in another directory."""
-    return not any(d.startswith("text.") for d in differences(one, other))
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns the config with other values of some keys, such as {"train.steps": 100}.
+
+    Raises:
+        UserError: anything that `resolve` refuses.
+    """
+    changed = _changeable(config)
+    for key, value in values.items():
+        set_key(changed, key, value)
+    return resolve(changed)
 
 
-def _check_flags(overrides: Sequence[str]) -> None:
+def reset(config: Config, *groups: str) -> Config:
+    """Returns the config with the defaults of some groups, as `reset(config, "lora")`."""
+    defaults = {group: getattr(Config(), group) for group in groups}
+    return dataclasses.replace(config, **defaults)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Returns the value of every key, by its whole name, such as "train.steps"."""
+    return {key: operator.attrgetter(key)(config) for key, _ in fields()}
+
+
+def set_key(config: ConfigDict, key: str, value: Any) -> None:
+    """Sets a key such as "train.steps". `resolve` checks the key and the value later."""
+    *groups, name = key.split(".")
+    for group in groups:
+        if not isinstance(config.get(group), ConfigDict):
+            config[group] = ConfigDict(type_safe=False)
+        config = config[group]
+    config[name] = value
+
+
+def _changeable(config: Config) -> ConfigDict:
+    """Returns a copy that accepts any key and value; `resolve` checks them with better messages."""
+    return ConfigDict(dataclasses.asdict(config), type_safe=False)
+
+
+def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
+    """Applies flags such as `--config.train.steps=100` to a config, and resolves it."""
     known = dict(fields())
     for flag in overrides:
-        key = flag.lstrip("-").split("=", 1)[0].removeprefix("config.")
+        name, is_set, text = flag.partition("=")
+        key = name.lstrip("-").removeprefix("config.")
         if key not in known:
             raise unknown_key(key)
+        if not is_set:
+            raise UserError(f"{name} has no value; write {name}=VALUE")
+        set_key(config, key, _parsed(text, known[key].type))
+    return resolve(config)
 
 
-def _build(cls, raw: Mapping[str, Any], prefix: str):
+def _parsed(text: str, kind: Any) -> Any:
+    """Returns the value that a text on the command line stands for, or the text if there is none.
+
+    Args:
+        text: the text, such as "1,2,4".
+        kind: type of the key. `_converted` checks that the value has it.
+    """
+    if kind is str:
+        return text
+    if kind is bool:
+        return _BOOLS.get(text.lower(), text)
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, TypeError, ValueError):
+        return text
+    is_one_item = typing.get_origin(kind) is tuple and not isinstance(value, (tuple, list))
+    return (value,) if is_one_item else value
+
+
+def _build(cls: type, raw: Any, prefix: str) -> Any:
+    """Returns an instance of a group of keys from its values, checked one by one.
+
+    Args:
+        cls: `Config`, or the class of a group.
+        raw: values by name; groups are dicts of their own.
+        prefix: what goes before each name in messages, such as "train.".
+    """
     if not isinstance(raw, Mapping):
-        raise UserError(f"{prefix.rstrip('.')} is a group of keys, not {raw!r}")
+        raise UserError(f"{prefix.rstrip('.') or 'a config'} is a group of keys, not {raw!r}")
     known = {f.name: f for f in dataclasses.fields(cls)}
     types = typing.get_type_hints(cls)
-    for key, value in raw.items():
-        if key not in known:
-            raise unknown_key(_first_key(prefix + key, value))
     values = {}
-    for key, value in raw.items():
-        if dataclasses.is_dataclass(types[key]):
-            values[key] = _build(types[key], value, f"{prefix}{key}.")
+    for name, value in raw.items():
+        key = f"{prefix}{name}"
+        if name not in known:
+            raise unknown_key(_first_key(key, value))
+        if dataclasses.is_dataclass(types[name]):
+            values[name] = _build(types[name], value, f"{key}.")
         else:
-            values[key] = _checked(prefix + key, value, types[key], known[key].metadata)
+            values[name] = _checked(key, value, types[name], known[name].metadata)
     return cls(**values)
 
 
@@ -156,7 +233,8 @@ def _first_key(key: str, value: Any) -> str:
     return key
 
 
-def _checked(key: str, value, kind, limits):
+def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
+    """Returns `value` with the type `kind`, if it is one of the choices and in the range."""
     value = _converted(key, value, kind)
     if limits["choices"] is not None and value not in limits["choices"]:
         nearest = nearest_choice(key, value, limits["choices"])
@@ -164,20 +242,19 @@ def _checked(key: str, value, kind, limits):
         raise UserError(
             f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
         )
-    for word, broken in (
-        ("least", lambda limit: value < limit),
-        ("above", lambda limit: value <= limit),
-        ("most", lambda limit: value > limit),
-        ("below", lambda limit: value >= limit),
+    for limit, phrase, is_broken in (
+        ("least", "at least", operator.lt),
+        ("above", "above", operator.le),
+        ("most", "at most", operator.gt),
+        ("below", "below", operator.ge),
     ):
-        if limits[word] is not None and broken(limits[word]):
-            phrase = {"least": "at least", "most": "at most"}.get(word, word)
-            raise UserError(f"{key} is {value}; it must be {phrase} {limits[word]}")
+        if limits[limit] is not None and is_broken(value, limits[limit]):
+            raise UserError(f"{key} is {value}; it must be {phrase} {limits[limit]}")
     return value
 
 
-def _converted(key: str, value, kind):
-    """`value` as `kind`, if it is one; ints pass for floats and lists for tuples, nothing else."""
+def _converted(key: str, value: Any, kind: Any) -> Any:
+    """Returns `value` with the type `kind`: ints may stand for floats, and lists for tuples."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{key} is {value!r}; it must be a tuple, such as (1, 2)")
@@ -192,8 +269,3 @@ def _converted(key: str, value, kind):
         return value
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "a string"}
     raise UserError(f"{key} is {value!r}; it must be {words[kind]}")
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """Returns the value of every key, by its whole name, such as "train.steps"."""
-    return {key: operator.attrgetter(key)(config) for key, _ in fields()}

@@ -197,7 +197,7 @@ def write_xt(
     height, width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
     cells = np.stack([_pad(cell, height, width) for cell in cells])
     (sheet,), corners = _lay_out(cells[:, None], captions, columns)
-    # Where the slices are, for `read_slices`.
+    # `read_slices` needs to know where the slices are.
     noted = [
         dataclasses.asdict(place) | {"top": y + place.top, "left": x + place.left}
         for place, (y, x) in zip(places, corners, strict=True)
@@ -209,14 +209,15 @@ def write_xt(
 
 
 def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "h w 3"]]]:
-    """Reads the slices out of a PNG of `write_xt`, each pixel once.
+    """Reads the slices from a PNG that `write_xt` made, without repeated pixels.
 
     Args:
         png: contents of the file.
 
     Returns:
-        For each clip, the axis of space that its slice shows, and the slice: time runs down in an
-        X-T slice and right in a Y-T slice. Empty for a PNG that does not say where its slices are.
+        For each clip, the axis of space that its slice shows, and the slice. Time runs down in an
+        X-T slice and right in a Y-T slice. The list is empty for a PNG that does not note where its
+        slices are.
     """
     with Image.open(io.BytesIO(png)) as image:
         places = [_Place(**place) for place in json.loads(image.info.get(_SLICES, "[]"))]
@@ -226,7 +227,17 @@ def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a slice is in a picture: in pixels, and how often each of its own is repeated."""
+    """Locates a slice in a picture.
+
+    Attributes:
+        axis: the axis of space that the slice shows.
+        top: first row of the slice in the picture.
+        left: first column of the slice in the picture.
+        height: rows of the slice in the picture.
+        width: columns of the slice in the picture.
+        times_y: how often each row of the slice is repeated.
+        times_x: how often each column of the slice is repeated.
+    """
 
     axis: Literal["x", "y"]
     top: int
@@ -237,6 +248,7 @@ class _Place:
     times_x: int
 
     def cut(self, sheet: np.ndarray) -> np.ndarray:
+        """Returns the slice without repeated pixels."""
         rows = slice(self.top, self.top + self.height, self.times_y)
         return sheet[rows, self.left : self.left + self.width : self.times_x]
 
@@ -245,15 +257,15 @@ def _frame_and_slice(clip: Clip, scale: int) -> tuple[UInt8[np.ndarray, "rows co
     """Draws a clip's first frame and its slice side by side, with the axes named.
 
     Returns:
-        The picture, and where the slice is in it.
+        The picture, and the place of the slice in it.
     """
     vertical = moves_vertically(clip)
-    place = most_variable_column(clip) if vertical else most_variable_row(clip)
+    index = most_variable_column(clip) if vertical else most_variable_row(clip)
     frame = _enlarge(_rgb(clip[0]), scale, scale)
     # The line is dashed, so that the pixels below it can still be seen.
     line = frame.swapaxes(0, 1) if vertical else frame
-    line[place * scale + scale // 2, np.arange(line.shape[1]) % 8 < 4] = _MARK
-    slice_ = _rgb(yt_slice(clip, place) if vertical else xt_slice(clip, place))
+    line[index * scale + scale // 2, np.arange(line.shape[1]) % 8 < 4] = _MARK
+    slice_ = _rgb(yt_slice(clip, index) if vertical else xt_slice(clip, index))
     # Time is stretched by a whole number, to about the extent of the frame, or to the usual extent
     # if the frame is small.
     extent, frames = frame.shape[1 if vertical else 0], len(clip)
@@ -353,7 +365,7 @@ def _enlarge(image: np.ndarray, times_y: int, times_x: int) -> np.ndarray:
 
 
 def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Adds white paper below and to the right."""
+    """Pads an image with white below and to the right."""
     padded = np.full((height, width, 3), _PAPER, np.uint8)
     padded[: image.shape[0], : image.shape[1]] = image
     return padded

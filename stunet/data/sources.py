@@ -1,26 +1,55 @@
-"""From a config to the examples that it asks for."""
+"""Opens the examples that a run asks for; one table holds the kinds of sources."""
 
 import dataclasses
 import functools
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from stunet import configs
-from stunet.data.clips import ClipRecords, read_metadata
+from stunet.configs import check_data_path
+from stunet.data.clips import ClipRecords
+from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.data.synthetic.motions import Motions, Stage
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError, choose
-from stunet.nn.text import Encoded, TextEncoder, text_encoder
+from stunet.nn.text import Encoded
 
 Source = grain.sources.RandomAccessDataSource
 
 
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Where the clips of a run come from.
+
+    Attributes:
+        source: kind of source, a key of `SOURCES`.
+        clip: shape and rate of the clips.
+        text: encoder of their captions.
+        seed: seed of sources that draw their clips.
+        options: settings of this kind of source alone, such as `path` of stored clips.
+        cut_from: frames in each clip of the source, which is cut into as many clips as it holds;
+            0 reads as many frames as one clip spans.
+        num_clips: number of training clips to use, the first ones; 0 uses all.
+    """
+
+    source: str
+    clip: ClipSpec
+    text: TextSpec
+    seed: int
+    options: Mapping[str, Any]
+    cut_from: int = 0
+    num_clips: int = 0
+
+    @property
+    def is_stored(self) -> bool:
+        """Tells whether clips are read from files, and not drawn."""
+        return self.source == "clips"
+
+
 class First:
-    """The first `length` examples of a source."""
+    """Takes the first `length` examples of a source."""
 
     def __init__(self, source: Source, length: int):
         self._source, self._length = source, min(length, len(source))
@@ -32,12 +61,12 @@ class First:
         return self._source[index]
 
     def truth(self, index: int) -> Any:
-        """As the source's."""
+        """Returns what is known of the motion in clip `index`, as the source says it."""
         return self._source.truth(index)
 
 
 class Spread:
-    """`length` examples of a source, evenly spaced, or all if there are fewer."""
+    """Takes `length` evenly spaced examples of a source, or all if there are fewer."""
 
     def __init__(self, source: Source, length: int):
         self._source, self._length = source, min(length, len(source))
@@ -52,18 +81,18 @@ class Spread:
 
 
 class Cut:
-    """Clips of `frames` frames, cut from the longer ones of a source: as many as each holds, each
-    beginning with the last frame of the one before, as the windows of a cascade do.
+    """Cuts each clip of a source into as many clips of `frames` frames as it holds.
 
-    Clip i * pieces + j is piece j of the source's clip i, with its caption.
+    Each begins with the last frame of the one before, as the windows of a cascade do. Clip
+    i * pieces + j is piece j of the source's clip i, and has that clip's caption.
     """
 
     def __init__(self, source: Source, length: int, frames: int):
         """
         Args:
-            source: of clips of `length` frames.
-            length: frames of the source's clips.
-            frames: at most `length`.
+            source: source of clips with `length` frames each.
+            length: frames in each clip of the source.
+            frames: frames in each clip that is cut, at most `length`.
         """
         self.source, self._frames = source, frames
         self._hop = max(1, frames - 1)
@@ -81,7 +110,7 @@ class Cut:
 
 
 class Strided:
-    """Every `stride`-th frame of each clip of a source, from the first on."""
+    """Keeps every `stride`-th frame of each clip of a source, beginning with the first."""
 
     def __init__(self, source: Source, stride: int):
         self._source, self._stride = source, stride
@@ -94,127 +123,75 @@ class Strided:
         return example | {"video": np.ascontiguousarray(example["video"][:: self._stride])}
 
     def truth(self, index: int) -> Any:
-        """As the source's, so that velocities are per frame of the source: `stride` of them lie
-        between two frames of a clip here."""
+        """Returns what is known of the motion in clip `index`.
+
+        Velocities are per frame of the source, `stride` of which lie between two frames here.
+        """
         return self._source.truth(index)
 
 
-@functools.lru_cache(maxsize=4)
-def make_encoder(text: configs.Text) -> TextEncoder | Any:
-    """The text encoder of a config: captions -> states `[n, l, d]` and mask `[n, l]`.
+def make_source(dataset: Dataset, split: str) -> Source:
+    """Opens the examples of a split, "train" or "val", in the shape of the run's clips and text.
 
-    Training and validation share one, whose weights may be large.
-
-    Raises:
-        UserError: as `text_encoder`, whose attributes it has.
-    """
-    return text_encoder(text.encoder, text.max_length, text.dim, text.fingerprint)
-
-
-def with_fingerprint(config: configs.Config) -> configs.Config:
-    """The config with the fingerprint of its text encoder noted in it, so that nothing goes on with
-    other weights: as the records say, if they hold the states, and or else as the encoder does.
+    The source is asked for as many frames as a clip spans, or for `cut_from`, and knows nothing of
+    strides. All networks of a cascade see the same `num_clips` clips of the source.
 
     Raises:
-        UserError: the encoder is needed and cannot be made.
+        UserError: there are no such data, or they have another shape.
     """
-    text = config.text
-    if text.fingerprint:
-        return config
-    noted = {}
-    if config.data.source == "clips":
-        noted = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
-    fingerprint = noted.get("fingerprint", "") or make_encoder(text).fingerprint
-    return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
-
-
-def make_source(config: configs.Config, split: str) -> Source:
-    """Examples of a split, "train" or "val", with clips and text states of the config's shape.
-
-    The source is asked for the frames that a clip spans, or for `data.cut_from`, and knows nothing
-    of strides. Of `data.num_clips` of its clips, every network of a cascade sees all.
-
-    Raises:
-        UserError: no such data, or data of another shape.
-    """
-    data = config.data
-    span = configs.clip_span(data)
-    whole = dataclasses.replace(data, frames=data.cut_from or span)
-    make = choose(SOURCES, data.source, "data.source")
+    check_data_path(dataset.source, dataset.options.get("path", ""))
+    clip = dataset.clip
+    frames = dataset.cut_from or clip.span
+    make = choose(SOURCES, dataset.source, "data.source")
+    whole = dataclasses.replace(clip, frames=frames, stride=1)
     try:
-        source = make(dataclasses.replace(config, data=whole), split)
+        source = make(split, whole, dataset.text, dataset.seed, **dataset.options)
     except UserError as error:
-        if whole.frames == data.frames:
+        if frames == clip.frames:
             raise
         raise UserError(
-            f"{error}; data.frames is {data.frames}, which at data.stride {data.stride} spans "
-            f"{span} frames of the source, and data.cut_from, the frames of its clips, is "
-            f"{data.cut_from}"
+            f"{error}; data.frames is {clip.frames}, which at data.stride {clip.stride} spans "
+            f"{clip.span} frames of the source, and data.cut_from, the frames of its clips, is "
+            f"{dataset.cut_from}"
         ) from error
-    if split == "train" and data.num_clips:
-        source = First(source, data.num_clips)
-    if whole.frames > span:
-        source = Cut(source, whole.frames, span)
-    return Strided(source, data.stride) if data.stride > 1 else source
+    if split == "train" and dataset.num_clips:
+        source = First(source, dataset.num_clips)
+    if frames > clip.span:
+        source = Cut(source, frames, clip.span)
+    return Strided(source, clip.stride) if clip.stride > 1 else source
 
 
-def sample(source: Source, num: int, data: configs.Data) -> Source:
-    """A source whose first `num` clips, or all if there are fewer, stand for those of `source`.
+def representatives(source: Source, num: int, dataset: Dataset) -> Source:
+    """Returns a source whose first `num` clips stand for all of `source`, which may have fewer.
 
-    Stored clips lie in the order of their videos, so that the first ones may be of the first class
-    alone: evenly spaced ones are taken. Clips that are made are independent, and the first do.
+    Stored clips lie in the order of their videos, so that the first ones may show one class alone:
+    evenly spaced ones are taken. Clips that are drawn are independent, and the first ones do.
     """
-    return Spread(source, num) if data.source == "clips" else source
+    return Spread(source, num) if dataset.is_stored else source
 
 
-def _moving_digits(config: configs.Config, split: str) -> Source:
-    data = config.data
-    return MovingDigits(
-        split,
-        data.frames,
-        data.height,
-        data.width,
-        data.channels,
-        seed=config.seed,
-        encode_text=make_encoder(config.text),
-        digit_size=data.digit_size,
-        num_digits=data.num_digits,
-        styles=data.digit_styles,
-        speed_factor=data.speed,
-    )
+def _moving_digits(split: str, clip: ClipSpec, text: TextSpec, seed: int, **options) -> Source:
+    return MovingDigits(split, *clip.shape, seed=seed, encode_text=make_encoder(text), **options)
 
 
-def _motions(config: configs.Config, split: str) -> Source:
-    data = config.data
-    stage = Stage(
-        data.motion,
-        data.height,
-        data.width,
-        size=data.object_size,
-        speed=data.speed,
-        period=data.period,
-        spread=data.speed_spread,
-    )
+def _motions(
+    split: str, clip: ClipSpec, text: TextSpec, seed: int, *, motion: str, **options
+) -> Source:
+    stage = Stage(motion, clip.height, clip.width, **options)
     return Motions(
-        split,
-        stage,
-        data.frames,
-        data.channels,
-        seed=config.seed,
-        encode_text=make_encoder(config.text),
+        split, stage, clip.frames, clip.channels, seed=seed, encode_text=make_encoder(text)
     )
 
 
-def _clips(config: configs.Config, split: str) -> Source:
-    data, text = config.data, config.text
+def _clips(split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str) -> Source:
     records = ClipRecords(
-        data.path,
+        path,
         split,
-        frames=data.frames,
-        height=data.height,
-        width=data.width,
-        channels=data.channels,
-        fps=data.fps,
+        frames=clip.frames,
+        height=clip.height,
+        width=clip.width,
+        channels=clip.channels,
+        fps=clip.fps,
         encode_text=functools.partial(_encode, text),
         text_encoder=text.encoder,
         text_fingerprint=text.fingerprint,
@@ -225,10 +202,17 @@ def _clips(config: configs.Config, split: str) -> Source:
     return records
 
 
-def _encode(text: configs.Text, captions: Sequence[str]) -> Encoded:
-    """Makes the encoder when it is first asked: records that hold states need none, and where they
-    are trained on there may be none."""
+def _encode(text: TextSpec, captions: Sequence[str]) -> Encoded:
+    """Encodes captions with an encoder that is made when it is first needed.
+
+    Records that hold states need no encoder, and there may be none where they are trained on.
+    """
     return make_encoder(text)(captions)
 
 
-SOURCES = {"moving_digits": _moving_digits, "motions": _motions, "clips": _clips}
+# Kind of source -> `make(split, clip, text, seed, **options)`.
+SOURCES: dict[str, Callable[..., Source]] = {
+    "moving_digits": _moving_digits,
+    "motions": _motions,
+    "clips": _clips,
+}

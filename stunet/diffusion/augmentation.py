@@ -1,10 +1,10 @@
-"""Noise-conditioning augmentation: corrupts the clips that a later network of a cascade is given.
+"""Noise-conditioning augmentation: corrupts the clips that condition a later network of a cascade.
 
 Such a network trains on clips made from real ones (low-resolution clips, keyframes), and runs on
 clips that another network has generated. Augmentation bridges the two (Ho et al., Cascaded
 Diffusion Models, arXiv 2106.15282, section 4; Saharia et al., Imagen, arXiv 2205.11487, section
-2.4). Gaussian noise of a random level hides what the two differ in, and the network is told the
-level. In sampling the user chooses one level.
+2.4). Gaussian noise of a random level hides the differences between the two, and the level is one
+of the network's inputs. In sampling the user chooses one level.
 """
 
 import math

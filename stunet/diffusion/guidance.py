@@ -22,7 +22,7 @@ def guide(
     Args:
         cond_x0: estimate of x0 with the text.
         uncond_x0: estimate of x0 without the text.
-        scale: 0 is unconditional, 1 is conditional, more follows the text more strongly.
+        scale: 0 is unconditional, 1 is conditional, larger values follow the text more strongly.
     """
     return uncond_x0 + scale * (cond_x0 - uncond_x0)
 

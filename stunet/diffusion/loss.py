@@ -16,7 +16,7 @@ def uniform(
 ) -> Float32[Array, "*n"]:
     """Returns weight 1 at every noise level: DDPM's "simple" loss (arXiv 2006.11239, eq. 14).
 
-    The weight is that of the network's own target, whatever it predicts.
+    The weight applies to the error of the network's own output, be it eps, v or x0.
     """
     del prediction, gamma
     return jnp.ones(log_snr.shape, jnp.float32)

@@ -1,6 +1,7 @@
-"""Masks of the part of a clip that is given: Lumiere's one mechanism for several tasks.
+"""Conditioning masks: mark the part of a clip that is given, with one rule for each task.
 
-The tasks are image-to-video, in- and outpainting and cinemagraphs (arXiv 2401.12945, section 4.1).
+One mechanism serves image-to-video, in- and outpainting and cinemagraphs (Lumiere, arXiv
+2401.12945, section 4.1).
 A conditioned network sees [J, C, M] on the channel axis:
 
     J   the noisy clip,
@@ -51,9 +52,9 @@ def draw(
         probabilities: probability of each kind of mask, by the keys of `MASKS`; they sum to 1.
 
     Returns:
-        The clips to train on and their masks. For a cinemagraph, pixels outside the box keep their
-        value in the first frame throughout the clip, so that the mask is right to call them given.
-        All other clips are returned unchanged.
+        The clips to train on and their masks. In a cinemagraph the mask marks all pixels outside
+        the box as given, because they stand still: so these pixels are replaced by those of the
+        first frame. All other clips are returned unchanged.
     """
     b, t, h, w, _ = clips.shape
     kinds = tuple(MASKS)
@@ -75,7 +76,10 @@ def draw(
 
 
 def _box(key: PRNGKeyArray, h: int, w: int) -> Bool[Array, "h w"]:
-    """Draws a rectangle inside the frame, a quarter to three quarters as long on each side."""
+    """Draws a random rectangle in the frame, and returns True inside it.
+
+    Its sides are a quarter to three quarters as long as the frame's.
+    """
     size_key, place_key = jax.random.split(key)
     extent = jnp.array([h, w])
     size = extent * jax.random.uniform(size_key, (2,), minval=0.25, maxval=0.75)

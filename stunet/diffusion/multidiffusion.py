@@ -118,8 +118,8 @@ def add(
 ) -> None:
     """Adds weighted segments to a running sum over the clip, in place.
 
-    If the sum starts at zero, it is the average once all segments have been added, however many are
-    added at a time.
+    A sum that starts at zero is the average once all segments have been added. Any number of them
+    may be added at a time.
 
     Args:
         total: the running sum, over all frames of the clip.

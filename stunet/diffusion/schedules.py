@@ -99,7 +99,7 @@ def iddpm(
 
     It is eq. 17 of Nichol & Dhariwal (arXiv 2102.09672), "squaredcos_cap_v2" in diffusers:
     alpha^2 = cos^2 u / cos^2 u_0 at the angle u, which is linear in time; u_0 is `IDDPM_ANGLE`. As
-    in `cosine`, the angle runs between those at which the two bounds are reached.
+    in `cosine`, the angle runs between the two angles at which the bounds are reached.
 
     Args:
         t: times in [0, 1].

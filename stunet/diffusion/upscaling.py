@@ -38,11 +38,11 @@ def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t 
     """Interpolates bilinearly between the centres of pixels; the border repeats the last pixel.
 
     Super-resolution networks are usually given bilinear enlargements: repeated pixels would have
-    edges that no clip has. A clip that is linear in rows and columns survives `shrink` and
-    `enlarge`, except for half a low-resolution pixel at the border.
+    edges that no clip has. `shrink` and then `enlarge` leave a clip unchanged that is linear in
+    rows and columns, except for half a low-resolution pixel at the border.
 
-    The result equals `jax.image.resize(..., "bilinear")`, which however gathers an axis that is
-    split over chips. Here each chip takes one row from each of its neighbours.
+    The result equals `jax.image.resize(..., "bilinear")`. But that would gather an axis that is
+    split over chips, and here each chip takes one row from each of its neighbours.
 
     Args:
         clips: any clips.

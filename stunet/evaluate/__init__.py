@@ -1,1 +1,6 @@
-"""What clips are like, real or generated; what figures over seeds say; the page that shows it."""
+"""Judges a trained run by clips that it generates, beside real clips.
+
+`run.py` shows the order of the steps. `comparison.py` chooses captions and real clips,
+`generator.py` generates clips, and `evaluator.py` measures both. `groups.py` lists what can be
+measured, and `metrics.py` says how each metric is shown.
+"""

@@ -3,14 +3,13 @@
 import dataclasses
 import itertools
 import pathlib
-import runpy
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from stunet import configs
 from stunet.configs import experiments
-from stunet.data.sources import Source, make_source, sample
+from stunet.data.sources import Dataset, Source, make_source, representatives
+from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
 from stunet.evaluate import groups
 from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
@@ -67,11 +66,11 @@ class Protocol:
 
 
 class FirstFrames:
-    """The first clip of each of some videos, in a config's shape; a source."""
+    """The first clip of each of some videos, in the shape of a run's clips; a source."""
 
-    def __init__(self, videos: Sequence[pathlib.Path], frames: int, fps: float, data: configs.Data):
+    def __init__(self, videos: Sequence[pathlib.Path], frames: int, fps: float, clip: ClipSpec):
         self._videos = videos
-        self._cut = (frames, fps, data.height, data.width, data.channels)
+        self._cut = (frames, fps, *clip.frame_shape)
 
     def __len__(self) -> int:
         return len(self._videos)
@@ -83,18 +82,18 @@ class FirstFrames:
         return {"video": clip}
 
 
-def own(whole: configs.Config, num: int) -> Comparison:
+def own(dataset: Dataset, num: int) -> Comparison:
     """With some of the run's held-out clips, whose captions are sampled for, and training clips.
 
     Args:
-      whole: config of whole clips.
+      dataset: where the run's clips come from.
       num: clips to sample; captions are taken again where there are fewer.
 
     Raises:
       UserError: there are no held-out clips.
     """
     held_out, training = (
-        sample(make_source(whole, split), num, whole.data) for split in ("val", "train")
+        representatives(make_source(dataset, split), num, dataset) for split in ("val", "train")
     )
     if not len(held_out):
         raise UserError("the source has no held-out clips to compare with")
@@ -104,19 +103,19 @@ def own(whole: configs.Config, num: int) -> Comparison:
         captions=[written[i] for i in chosen],
         reference=training,
         references=min(num, len(training)),
-        frames=whole.data.frames,
+        frames=dataset.clip.frames,
         metrics=groups.DEFAULT,
         real=held_out,
         chosen=chosen,
     )
 
 
-def by_protocol(file: pathlib.Path, whole: configs.Config, num: int | None) -> Comparison:
+def by_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Comparison:
     """With the videos of a protocol.
 
     Args:
       file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
-      whole: config of whole clips, whose size the videos are brought to.
+      clip: the run's clips, whose size the videos are brought to.
       num: clips to sample, and to compare them with, to try a protocol out; None: as it says, and
         all videos.
 
@@ -124,10 +123,10 @@ def by_protocol(file: pathlib.Path, whole: configs.Config, num: int | None) -> C
       UserError: no such file; videos are missing, or the clips are too short for it.
     """
     protocol = _read(file)
-    if whole.data.frames < protocol.frames:
+    if clip.frames < protocol.frames:
         raise UserError(
             f"{protocol.name} judges {protocol.frames} frames, and the run makes clips of "
-            f"{whole.data.frames} (data.frames)"
+            f"{clip.frames} (data.frames)"
         )
     videos = find_videos(protocol)
     sizes = {name: len(files) for name, files in videos.items()}
@@ -137,7 +136,7 @@ def by_protocol(file: pathlib.Path, whole: configs.Config, num: int | None) -> C
     flat = list(itertools.chain.from_iterable(videos.values()))
     return Comparison(
         captions=[protocol.prompt(name) for name, count in shares.items() for _ in range(count)],
-        reference=FirstFrames(flat, protocol.frames, protocol.fps, whole.data),
+        reference=FirstFrames(flat, protocol.frames, protocol.fps, clip),
         references=len(flat),
         frames=protocol.frames,
         metrics="fvd",
@@ -180,12 +179,7 @@ def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _read(file: pathlib.Path) -> Protocol:
-    file = pathlib.Path(experiments.find(str(file), "get_protocol"))
-    try:
-        protocol = runpy.run_path(str(file))["get_protocol"]()
-    except Exception as error:  # Whatever the file itself raises.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: {type(error).__name__}: {reason}") from error
+    protocol = experiments.call(str(file), "get_protocol")
     if not isinstance(protocol, Protocol):
         raise UserError(f"{file}: get_protocol() must return a Protocol, not {protocol!r}")
     return protocol

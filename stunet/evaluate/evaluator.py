@@ -51,7 +51,7 @@ class Evaluator:
             The measurements, and the first `sample.num` clips to show.
         """
         comparison, generator = self.comparison, self.generator
-        num_shown, measured = generator.config.sample.num, []
+        num_shown, measured = generator.parts.preview_clips, []
         batches = list(_batches(len(comparison.captions), self.batch_size))
         for number, (rows, padded_rows) in enumerate(batches):
             captions, real, scene = [comparison.captions[i] for i in padded_rows], None, Scene()
@@ -108,7 +108,9 @@ class Evaluator:
 
     def _scene(self, source: Source, indices: Sequence[int]) -> Scene:
         # Captions or keyframes give the network the direction of motion.
-        given = bool(self.generator.given) or self.generator.config.model.text_features > 0
+        given = (
+            bool(self.generator.given) or self.generator.parts.denoiser.network.text_features > 0
+        )
         return scene_of(source, indices, with_truth=given).cut(self.comparison.frames)
 
     def _measure_batch(

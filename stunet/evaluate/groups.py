@@ -1,4 +1,4 @@
-"""The groups of metrics that `stunet evaluate --metrics` chooses from, in one table.
+"""Defines the groups of metrics that `stunet evaluate --metrics` chooses from, in one table.
 
 Each group says what it measures of a batch of clips and how it compares two sets of clips.
 """

@@ -1,4 +1,4 @@
-"""The metrics of `stunet evaluate`: names, units, directions, and tables of their means."""
+"""Defines the metrics of `stunet evaluate`: names, units, directions, and tables of their means."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ MetricValues = dict[str, Float[np.ndarray, " n"]]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """How a table or a report shows one metric.
+    """Says how tables and reports show one metric.
 
     Attributes:
         title: short name in plain words.
         description: what the metric measures, as a clause without a full stop.
         unit: unit of the shown number; "" for none.
         format: format string for the mean over clips.
-        better: "higher" or "lower" for a metric that ranks clips. None for a metric that does not:
-            its best value depends on the data, or a clip without motion has the best one.
+        better: "higher" or "lower" for a metric by which reports rank; None for all others. A clip
+            that stands still, for example, has the lowest velocity change but is not the best.
         claim: what is true of the clips that a share counts, as in "velocity stays steady in 94% of
             the clips"; "" for metrics that are no share of clips.
     """
@@ -39,12 +39,12 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The title with its unit, as in "median speed (px/frame)"."""
+        """Returns the title with its unit, as in "median speed (px/frame)"."""
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
     def direction(self) -> str:
-        """A phrase such as "higher is better"; "" for a metric that does not rank clips."""
+        """Returns "higher is better" or "lower is better", or "" if `better` is None."""
         return f"{self.better} is better" if self.better else ""
 
     def show(self, value: float) -> str:

@@ -16,19 +16,19 @@ from stunet.errors import UserError
 
 
 class _Name(NamedTuple):
-    """A name that a pickle wants to call. It is never looked up."""
+    """Stands for a name that a pickle wants to call. The name is never looked up."""
 
     name: str
 
 
 class _Dtype(NamedTuple):
-    """A data type of NumPy, by its code."""
+    """Stands for a data type of NumPy, by its code."""
 
     dtype: str
 
 
 class _Array:
-    """An array that a pickle has created but whose contents follow later."""
+    """Stands for an array whose contents follow later in the pickle."""
 
     value: np.ndarray | None = None
 
@@ -67,11 +67,11 @@ def read_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _Refused(Exception):
-    """The pickle holds something that is not read; the message names it."""
+    """Raised if a pickle holds something that is not read. The message names it."""
 
 
 class _Reader:
-    """The stack machine that interprets a pickle, without the ability to call anything."""
+    """Interprets the instructions of a pickle on a stack, and cannot call anything."""
 
     def __init__(self):
         self._stack: list[Any] = []

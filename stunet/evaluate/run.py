@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.evaluate import comparison
 from stunet.evaluate.cache import MeasurementCache
@@ -100,7 +99,7 @@ def evaluate(
             those of a cascade.
         on_step: called with the steps of sampling done and their number, over all batches.
         on_clips: called with the name of a set of real clips, those measured and their number.
-        sample: settings of `configs.Sample` that replace the run's own.
+        sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
         UserError: a directory holds no training run or no checkpoint, or a spatial super-resolution
@@ -108,13 +107,13 @@ def evaluate(
             protocol's data are missing.
     """
     generator = make_generator(workdir, tsr=tsr, augmentation=augmentation, seed=seed, **sample)
-    whole = generator.whole
+    clip = generator.dataset.clip
     if protocol:
-        against = comparison.by_protocol(protocol, whole, num)
+        against = comparison.by_protocol(protocol, clip, num)
     else:
-        against = comparison.own(whole, num or 64)
+        against = comparison.own(generator.dataset, num or 64)
     chosen = parse(metrics or against.metrics)
-    shape = (against.frames, whole.data.height, whole.data.width)
+    shape = (against.frames, clip.height, clip.width)
     unique = len(set(against.chosen))
     sets = {"generated": len(against.captions)} | ({"held-out": unique} if unique else {})
     # Distances between sets depend on their sizes: columns are of as many clips each.
@@ -158,10 +157,10 @@ def evaluate(
         ),
         file=out / FILE,
     )
-    rate = configs.frame_rate(whole.data)
     # A network without text saw no captions, and its samples show none.
-    captions = against.captions[: len(shown)] if whole.model.text_features else [""] * len(shown)
-    text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, rate)
+    has_text = generator.parts.denoiser.network.text_features > 0
+    captions = against.captions[: len(shown)] if has_text else [""] * len(shown)
+    text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, clip.frame_rate)
     settings = dict(num=clips["generated"], seed=seed, window=window, augmentation=augmentation)
     settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}
     if protocol:

@@ -1,1 +1,1 @@
-"""What leaves the trainer: a run's averaged weights, and programs that sample with them."""
+"""Exports a run for use elsewhere: its averaged weights, and programs that sample with them."""

@@ -1,5 +1,5 @@
-"""What lies beside the programs of an exported run: the card, all that their user needs to know, as
-JSON, and the token states of prompts."""
+"""Writes what lies beside exported programs: the token states of prompts, and the card, a JSON file
+with all that a user of the programs needs to know."""
 
 import dataclasses
 import json
@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 import jax
 
 import stunet
-from stunet import configs, tensorfiles
-from stunet.data.sources import make_encoder
+from stunet import tensorfiles
+from stunet.data.spec import make_encoder
 from stunet.diffusion import samplers
 from stunet.export.programs import PLATFORMS, Argument, Program
 from stunet.generate.text import Run
+from stunet.train.denoiser import Denoiser
+from stunet.train.sampling import SamplerSettings
 from stunet.train.state import count_parameters
-from stunet.train.step import noise_schedule
 
-# Of the layout described here.
+# Version of the card's layout.
 VERSION = 1
 CARD, _PROMPTS = "card.json", "prompts.safetensors"
 
-# Prediction -> the estimate of the clean clip, in the terms of `stunet.diffusion.prediction`.
+# Prediction -> estimate of the clean clip, with the symbols of `stunet.diffusion.prediction`.
 X0 = {
     "eps": "(x_t - sigma * output) / alpha",
     "v": "alpha * x_t - sigma * output",
@@ -31,14 +32,14 @@ X0 = {
 
 
 class Form(NamedTuple):
-    """What the card says of a format.
+    """The part of the card that depends on the format.
 
     Attributes:
-        name: of the format.
+        name: name of the format.
         params: where the weights are, and how a program gets them.
-        program: (name, program) -> where it is, and how it is called.
-        jax: of its serialization.
-        others: versions of what else wrote it, by name.
+        program: maps (name, program) to where the program is, and how it is called.
+        jax: version of JAX's serialization.
+        others: versions of other packages that took part in writing, by name.
     """
 
     name: str
@@ -58,22 +59,22 @@ def write(
     """Writes the card, and the token states of prompts if there are any.
 
     Args:
-        directory: that is there.
-        run: whose config holds the settings that were exported.
-        programs: by name.
-        prompts: whose token states are written, since text encoders are not exported.
-        form: of the format.
+        directory: directory to write into; it exists.
+        run: the run, whose parts hold the settings that were exported.
+        programs: programs by name.
+        prompts: prompts whose token states are written, since text encoders are not exported.
+        form: the part of the card that depends on the format.
     """
     card = _card(run, programs, form)
     if prompts:
-        text, text_mask = make_encoder(run.config.text)(list(prompts))
+        text, text_mask = make_encoder(run.parts.denoiser.text)(list(prompts))
         tensorfiles.write(directory / _PROMPTS, {"text": text, "text_mask": text_mask})
         card["prompts"] = {"file": _PROMPTS, "captions": list(prompts)}
     (directory / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
 
 def _card(run: Run, programs: Mapping[str, Program], form: Form) -> dict[str, Any]:
-    config, data = run.config, run.config.data
+    denoiser, clip = run.parts.denoiser, run.parts.denoiser.clip
     return {
         "format": f"stunet {form.name}",
         "version": VERSION,
@@ -90,20 +91,20 @@ def _card(run: Run, programs: Mapping[str, Program], form: Form) -> dict[str, An
             for name, program in programs.items()
         },
         "clip": {
-            "frames": data.frames,
-            "height": data.height,
-            "width": data.width,
-            "channels": data.channels,
-            "frames_per_second": configs.frame_rate(data),
+            "frames": clip.frames,
+            "height": clip.height,
+            "width": clip.width,
+            "channels": clip.channels,
+            "frames_per_second": clip.frame_rate,
             "range": [-1, 1],
         },
-        "diffusion": _diffusion(config),
-        "sampling": _sampling(config),
-        "text": dataclasses.asdict(config.text),
+        "diffusion": _diffusion(denoiser),
+        "sampling": _sampling(denoiser, run.parts.sampling),
+        "text": dataclasses.asdict(denoiser.text),
         "prompts": None,
         "jax": {"version": jax.__version__, "platforms": list(PLATFORMS)} | form.jax,
         **form.others,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(run.parts.config),
     }
 
 
@@ -111,18 +112,18 @@ def _argument(argument: Argument) -> dict[str, Any]:
     return argument._asdict() | {"shape": list(argument.shape)}
 
 
-def _diffusion(config: configs.Config) -> dict[str, Any]:
+def _diffusion(denoiser: Denoiser) -> dict[str, Any]:
     return {
-        "prediction": config.diffusion.prediction,
-        "x0": X0[config.diffusion.prediction],
+        "prediction": denoiser.prediction,
+        "x0": X0[denoiser.prediction],
         "alpha": "sqrt(sigmoid(log_snr))",
         "sigma": "sqrt(sigmoid(-log_snr))",
-        "schedule": dataclasses.asdict(noise_schedule(config.diffusion)),
+        "schedule": dataclasses.asdict(denoiser.schedule),
     }
 
 
-def _sampling(config: configs.Config) -> dict[str, Any]:
-    settings, schedule = config.sample, noise_schedule(config.diffusion)
+def _sampling(denoiser: Denoiser, settings: SamplerSettings) -> dict[str, Any]:
+    schedule = denoiser.schedule
     times = samplers.time_grid(settings.sampler, schedule=schedule, steps=settings.steps)
     return {
         "sampler": settings.sampler,

@@ -20,7 +20,7 @@ class Request:
 
     Attributes:
         workdir: working directory of the training run.
-        sample: settings of `configs.Sample` that replace the run's own.
+        sample: settings of the config's `sample` that replace the run's own.
         prompts: prompts whose token states are written too.
         dtype: precision of the weights; None keeps the run's.
     """
@@ -91,7 +91,7 @@ def _safetensors(request: Request, directory: pathlib.Path) -> int:
 
     run = load(request.workdir)
     named = weights_file.cast(run.params, request.dtype)
-    weights_file.write(directory / "params.safetensors", named, run.config, run.checkpoint)
+    weights_file.write(directory / "params.safetensors", named, run.parts.config, run.checkpoint)
     return run.checkpoint
 
 
@@ -136,7 +136,7 @@ def export(
         form: one of `FORMATS`.
         workdir: working directory of the training run.
         out: directory to create.
-        sample: settings of `configs.Sample` that replace the run's own.
+        sample: settings of the config's `sample` that replace the run's own.
         prompts: prompts whose token states are written too.
         dtype: precision of the weights; None keeps the run's.
 

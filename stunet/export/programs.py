@@ -1,7 +1,7 @@
-"""The programs that are exported: functions of arrays alone, for any number of clips at once.
+"""Defines the programs that are exported: functions of arrays alone, for any number of clips.
 
 `jax.export` writes a program as StableHLO, once for all platforms, with a symbolic number of clips.
-Whoever loads it needs JAX and no code of ours; the weights are an argument, by their names.
+Whoever loads it needs JAX and no code of ours. The weights are an argument, a dict by name.
 """
 
 import contextlib
@@ -14,12 +14,9 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array
 
-from stunet import configs
 from stunet.nn import parameters
-from stunet.train.conditioning import kind
-from stunet.train.sampling import make_loop
-from stunet.train.state import clip_shape
-from stunet.train.step import make_predict
+from stunet.train.denoiser import Denoiser
+from stunet.train.sampling import SamplerSettings, make_loop
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH = "b"
@@ -29,9 +26,9 @@ class Argument(NamedTuple):
     """An argument of a program, or its result.
 
     Attributes:
-        name: for the card; arguments are given by position.
-        shape: extents, of which `BATCH` is the number of clips.
-        dtype: of numpy.
+        name: name on the card; arguments are passed by position.
+        shape: extent of each axis, where `BATCH` stands for the number of clips.
+        dtype: name of the NumPy dtype.
         meaning: what it is, with its range.
     """
 
@@ -45,10 +42,10 @@ class Program(NamedTuple):
     """A program to be exported.
 
     Attributes:
-        meaning: what it does.
-        function: (params by name, *arguments) -> result.
-        arguments: that follow the parameters.
-        result: what it returns.
+        meaning: what the program does.
+        function: maps (parameters by name, *arguments) to the result.
+        arguments: the arguments that follow the parameters.
+        result: what the program returns.
     """
 
     meaning: str
@@ -70,37 +67,37 @@ def _given_clips(clip: tuple[int | str, ...]) -> tuple[Argument, ...]:
     )
 
 
-# Conditioning -> what programs are given beside the caption. Those that are not here take more than
-# one pass over the clip, or more than one network.
+# Conditioning -> what programs are given beside the caption. The other kinds need more than one
+# pass over the clip, or more than one network.
 _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
     "none": lambda clip: (),
     "masks": _given_clips,
 }
 
 
-def make_programs(config: configs.Config, params: Any) -> dict[str, Program]:
-    """The programs of a run that makes clips of captions, by name.
+def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) -> dict[str, Program]:
+    """Returns the programs of a run that makes clips from captions, by name.
 
     Args:
-        config: of the run, with the settings to sample at.
-        params: of its network; may be abstract.
+        denoiser: the network and its conditioning.
+        settings: how clips are sampled.
+        params: parameters of the network; may be abstract.
     """
-    # The same function, by a kernel that wants to know the number of clips.
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, flash_attention=False)
-    )
-    predict, loop = make_predict(config), make_loop(config)
-    clip = (BATCH, *clip_shape(config, 1)[1:])
-    length, dim = config.text.max_length, config.text.dim
+    # The kernel of flash attention needs to know the number of clips; this computes the same.
+    network = denoiser.network.clone(flash_attention=False)
+    denoiser = dataclasses.replace(denoiser, network=network)
+    loop = make_loop(denoiser, settings)
+    clip = (BATCH, *denoiser.clip.shape)
+    length, dim = denoiser.text.max_length, denoiser.text.dim
     captions = (
         Argument("text", (BATCH, length, dim), "float32", "token states; 0 where there is none"),
         Argument("text_mask", (BATCH, length), "bool", "True at tokens; all False: no caption"),
     )
-    given = _GIVEN[kind(config)](clip)
+    given = _GIVEN[denoiser.conditioning.name](clip)
 
     def denoise(named, x_t, time, text, text_mask, *given):
         values = parameters.unflatten(named, params)
-        return predict(values, x_t, time, text, text_mask, *_seen(given))
+        return denoiser.predict(values, x_t, time, text, text_mask, *_seen(given))
 
     def sample(named, text, text_mask, seed, first_row, *given):
         params_, clean = parameters.unflatten(named, params), _seen(given) or None
@@ -141,11 +138,11 @@ def make_programs(config: configs.Config, params: Any) -> dict[str, Program]:
 
 
 def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
-    """A program for PLATFORMS and any number of clips.
+    """Exports a program for all of PLATFORMS and any number of clips.
 
     Args:
-        program: of `make_programs`.
-        named: shapes and dtypes of the parameters.
+        program: one of `make_programs`.
+        named: shapes and dtypes of the parameters, by name.
     """
     (batch,) = export.symbolic_shape(BATCH)
 
@@ -160,7 +157,7 @@ def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
 
 @contextlib.contextmanager
 def bare_file_names() -> Iterator[None]:
-    """Within: programs say what line they come from, and not on whose disk it lies."""
+    """Context manager in which programs name the lines that they come from without directories."""
     option = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, option)
     jax.config.update(option, r".*[/\\]")
@@ -171,5 +168,5 @@ def bare_file_names() -> Iterator[None]:
 
 
 def _seen(given: tuple[Array, ...]) -> tuple[Array, ...]:
-    """As the network sees it: the mask as numbers."""
+    """Returns what the network is given as it sees it: the mask as numbers."""
     return tuple(x.astype(jnp.float32) for x in given)

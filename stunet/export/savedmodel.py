@@ -1,7 +1,7 @@
-"""`stunet export --format savedmodel`: programs and weights as TensorFlow reads them, and a card.
+"""Writes `stunet export --format savedmodel`: programs and weights for TensorFlow, and a card.
 
-orbax-export wraps each program's StableHLO in a function of TensorFlow's, whose XLA compiles it,
-and makes the weights its variables. Not to be imported where TensorFlow is absent.
+orbax-export wraps the StableHLO of each program in a TensorFlow function, which TensorFlow's XLA
+compiles, and makes the weights its variables. This module needs TensorFlow when it is imported.
 """
 
 import pathlib
@@ -31,16 +31,16 @@ def write(
     """Writes a SavedModel with a signature for each program, and the card.
 
     Args:
-        directory: that is there.
-        run: that needs nothing but captions (`text.load_unconditioned`), with the settings to
-            sample at.
-        prompts: whose token states are written too.
-        dtype: of the weights (`weights_file.cast`).
+        directory: directory to write into; it exists.
+        run: run that needs nothing but captions (`text.load_unconditioned`), with the settings to
+            sample by.
+        prompts: prompts whose token states are written too.
+        dtype: dtype of the weights (`weights_file.cast`).
     """
     for accelerator in ("GPU", "TPU"):
-        # TensorFlow would take all its memory, and computes nothing here.
+        # TensorFlow would take all memory of the accelerator, and computes nothing on it here.
         tf.config.set_visible_devices([], accelerator)
-    programs = make_programs(run.config, run.params)
+    programs = make_programs(run.parts.denoiser, run.parts.sampling, run.params)
     module = JaxModule(
         weights_file.cast(run.params, dtype),
         {name: _of_a_dict(program) for name, program in programs.items()},
@@ -69,7 +69,7 @@ def write(
 
 
 def _of_a_dict(program: Program) -> Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]:
-    """As orbax-export wants it: of one argument, and with a name for what it returns."""
+    """Wraps a program as orbax-export wants it: with one argument, and a name for its result."""
 
     def function(named, arguments):
         values = (arguments[a.name] for a in program.arguments)

@@ -1,4 +1,4 @@
-"""`stunet export --format stablehlo`: programs, weights and a card, to be used with JAX alone."""
+"""Writes `stunet export --format stablehlo`: programs, weights and a card, for JAX alone."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ _PARAMS = "params.safetensors"
 def write(
     directory: pathlib.Path, run: Run, prompts: Sequence[str] = (), dtype: str | None = None
 ) -> None:
-    """Writes what an inference system needs of a run.
+    """Writes what an inference system needs to sample from a run.
 
     Args:
-        directory: that is there.
-        run: that needs nothing but captions (`text.load_unconditioned`), with the settings to
-            sample at.
-        prompts: whose token states are written too.
-        dtype: of the weights (`weights_file.cast`).
+        directory: directory to write into; it exists.
+        run: run that needs nothing but captions (`text.load_unconditioned`), with the settings to
+            sample by.
+        prompts: prompts whose token states are written too.
+        dtype: dtype of the weights (`weights_file.cast`).
     """
     named = weights_file.cast(run.params, dtype)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in named.items()}
-    programs = make_programs(run.config, run.params)
-    weights_file.write(directory / _PARAMS, named, run.config, run.checkpoint)
+    programs = make_programs(run.parts.denoiser, run.parts.sampling, run.params)
+    weights_file.write(directory / _PARAMS, named, run.parts.config, run.checkpoint)
     for name, program in programs.items():
         exported = export_program(program, shapes)
         (directory / _file(name)).write_bytes(exported.serialize())

@@ -1,1 +1,1 @@
-"""What a user asks of a trained model."""
+"""Samples from trained runs: the tasks of `stunet sample`, and the keyframe cascade."""

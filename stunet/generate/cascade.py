@@ -1,6 +1,6 @@
-"""The keyframe cascade: keyframes from prompts, then the frames between them.
+"""Samples with the keyframe cascade: keyframes from prompts, then the frames between them.
 
-What Lumiere's single pass is compared with. The keyframes come from an ordinary text-to-video
+Lumiere's single pass is compared with it. The keyframes come from an ordinary text-to-video
 network trained on clips that are sub-sampled in time (`data.stride`); a temporal super-resolution
 network (`tsr.stride`, `stunet.diffusion.keyframes`) fills in the rest. The clips of the latter say
 how: those of two keyframes are windows, as in Imagen Video (arXiv 2210.02303) and Make-A-Video
@@ -19,19 +19,18 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.generate.text import (
     OnStep,
     Run,
     load,
-    load_config,
     load_unconditioned,
     sample_clips,
     text_to_video,
 )
+from stunet.train.parts import Parts, read_parts
 
-# Of generated keyframes: an SNR of 5, a fixed one as Imagen Video samples with (section 2.5).
+# Augmentation level of generated keyframes: an SNR of 5, fixed as in Imagen Video (section 2.5).
 AUGMENTATION = 0.27
 
 
@@ -40,20 +39,20 @@ class Cascaded:
     """Clips whose frames were filled in between keyframes.
 
     Attributes:
-        clips: -1..1; frames 0, stride, 2 stride, ... are the keyframes themselves.
-        keyframes: the frames they were filled in between, as given.
+        clips: clips in -1..1; frames 0, stride, 2 stride, ... are the keyframes themselves.
+        keyframes: the keyframes, as given.
         stride: frames from one keyframe to the next.
         borders: frames in which two windows meet, ascending; none if one window is the whole clip.
-        config: of the temporal super-resolution run, with the settings that it was sampled at.
-        augmentation: level at which the keyframes were corrupted.
-        checkpoints: updates of each network that had a part in them, the first one first.
+        parts: parts of the temporal super-resolution run, with the settings used for sampling.
+        augmentation: noise level of the keyframes when the network saw them.
+        checkpoints: number of updates of each network that took part, the first network first.
     """
 
     clips: Float[np.ndarray, "n t h w c"]
     keyframes: Float[np.ndarray, "n k h w c"]
     stride: int
     borders: tuple[int, ...]
-    config: configs.Config
+    parts: Parts
     augmentation: float
     checkpoints: tuple[int, ...]
 
@@ -66,7 +65,7 @@ def keyframes(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
     **sample: object,
-) -> tuple[Float[np.ndarray, "n k h w c"], configs.Config]:
+) -> tuple[Float[np.ndarray, "n k h w c"], Parts]:
     """Samples keyframes for each prompt: text-to-video, of a run with a `data.stride` above 1.
 
     Arguments, results and errors as `text.text_to_video`.
@@ -90,32 +89,32 @@ def fill(
     """Fills in the frames between keyframes, generated or true.
 
     Args:
-        run: of temporal super-resolution (`text.load`).
-        keyframes: -1..1, at least two of each clip, `tsr.stride` frames apart.
-        prompts: one for each clip.
-        augmentation: level at which the keyframes are corrupted before the network sees them, 0 to
-            the run's `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
-        seed: of the noise; a clip depends on it, on its place and on the settings alone.
-        number: the place of the first clip.
-        batch_size: windows sampled at once; by default all of them.
-        on_step: called with the steps done and their number.
+        run: temporal super-resolution run (`text.load`).
+        keyframes: keyframes in -1..1, at least two of each clip, `tsr.stride` frames apart.
+        prompts: one prompt for each clip.
+        augmentation: noise level of the keyframes when the network sees them, 0 to the run's
+            `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
+        seed: seed of the noise; a clip depends on it, on its number and on the settings alone.
+        number: number of the first clip.
+        batch_size: windows sampled at once; None samples all at once.
+        on_step: called with the number of steps done and of all steps.
 
     Raises:
-        UserError: the run is none of temporal super-resolution, or keyframes or augmentation do not
-            suit it.
+        UserError: the run is no temporal super-resolution run, or keyframes or augmentation do
+            not suit it.
     """
-    keyframes, config = np.asarray(keyframes, np.float32), run.config
-    stride = _check_tsr(config, "the run")
-    data, count = config.data, keyframes.shape[1]
-    windows = count_windows(config, count)
-    if keyframes.shape[2:] != (data.height, data.width, data.channels):
+    keyframes, parts = np.asarray(keyframes, np.float32), run.parts
+    stride = _check_tsr(parts, "the run")
+    clip, count = parts.denoiser.clip, keyframes.shape[1]
+    windows = count_windows(parts, count)
+    if keyframes.shape[2:] != clip.frame_shape:
         raise UserError(
             f"keyframes are {'x'.join(map(str, keyframes.shape[2:]))} (rows, columns, channels), "
-            f"and the run fills in {data.height}x{data.width}x{data.channels}"
+            f"and the run fills in {clip.height}x{clip.width}x{clip.channels}"
         )
     if len(prompts) != len(keyframes):
         raise UserError(f"there are {len(prompts)} prompts for the keyframes of {len(keyframes)}")
-    check_augmentation(config, augmentation)
+    check_augmentation(parts, augmentation)
     filled = sample_clips(
         run,
         [prompt for prompt in prompts for _ in range(windows)],
@@ -128,8 +127,8 @@ def fill(
     )
     clips = join(filled, windows)
     clips[:, ::stride] = keyframes
-    borders = find_borders(config, count)
-    return Cascaded(clips, keyframes, stride, borders, config, augmentation, (run.checkpoint,))
+    borders = find_borders(parts, count)
+    return Cascaded(clips, keyframes, stride, borders, parts, augmentation, (run.checkpoint,))
 
 
 def cascade(
@@ -146,15 +145,15 @@ def cascade(
     """Samples one clip for each prompt, through both networks.
 
     Args:
-        keyframes_workdir: of a training run with a `data.stride` above 1.
-        tsr_workdir: of a training run with a `tsr.stride` above 1.
-        prompts: captions in the manner of those trained on.
-        augmentation: see `fill`; by default `AUGMENTATION`, or the most that was trained if that is
-            less.
-        seed: of the noise; clip i depends on it, on i and on the settings alone.
-        batch_size: keyframes' clips, and then windows, sampled at once; by default all of them.
-        on_step: called with the steps done and their number, of both networks together.
-        sample: settings of `configs.Sample` that replace the runs' own.
+        keyframes_workdir: working directory of a run with a `data.stride` above 1.
+        tsr_workdir: working directory of a run with a `tsr.stride` above 1.
+        prompts: captions like those trained on.
+        augmentation: see `fill`; None takes `AUGMENTATION`, or the highest level trained if that is
+            lower.
+        seed: seed of the noise; clip i depends on it, on i and on the settings alone.
+        batch_size: clips of keyframes, and then windows, sampled at once; None samples all at once.
+        on_step: called with the number of steps done and of all steps, of both networks together.
+        sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
         UserError: a directory holds no run or no checkpoint, the runs do not go together, or the
@@ -169,12 +168,12 @@ def cascade(
 def load_pair(
     keyframes_workdir: pathlib.Path, tsr_workdir: pathlib.Path, *, devices: int = 1, **sample
 ) -> tuple[Run, Run]:
-    """The runs of `cascade`, on so many devices.
+    """Loads the two runs of `cascade`, on `devices` devices.
 
     Raises:
         UserError: as `cascade`.
     """
-    check_pair(load_config(keyframes_workdir), load_config(tsr_workdir))
+    check_pair(read_parts(keyframes_workdir), read_parts(tsr_workdir))
     first = load_unconditioned(keyframes_workdir, devices=devices, **sample)
     return first, load(tsr_workdir, devices=devices, **sample)
 
@@ -189,15 +188,20 @@ def through(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Cascaded:
-    """`cascade`, of the runs that `load_pair` has loaded; `number` is the place of the first clip
-    among those of that seed."""
+    """Samples as `cascade` does, with runs that `load_pair` has loaded.
+
+    Args:
+        pair: the run that makes keyframes, and the temporal super-resolution run.
+        number: number of the first clip among those of the seed.
+        prompts, augmentation, seed, batch_size, on_step: see `cascade`.
+    """
     first, run = pair
     if augmentation is None:
-        augmentation = min(AUGMENTATION, run.config.tsr.max_augmentation)
-    check_augmentation(run.config, augmentation)  # Before the keyframes, which take long.
+        augmentation = min(AUGMENTATION, run.parts.denoiser.conditioning.max_augmentation)
+    check_augmentation(run.parts, augmentation)  # Before the keyframes, which take long.
     before = 0
-    filling = len(prompts) * count_windows(run.config, first.config.data.frames)
-    later = run.config.sample.steps * math.ceil(filling / (batch_size or filling))
+    filling = len(prompts) * count_windows(run.parts, first.parts.denoiser.clip.frames)
+    later = run.parts.sampling.steps * math.ceil(filling / (batch_size or filling))
 
     def keyframes_step(done: int, total: int) -> None:
         nonlocal before
@@ -220,70 +224,86 @@ def through(
     return dataclasses.replace(filled, checkpoints=(first.checkpoint, *filled.checkpoints))
 
 
-def check_pair(keyframes: configs.Config, tsr: configs.Config) -> None:
+def check_pair(keyframes: Parts, tsr: Parts) -> None:
     """Checks that one run makes keyframes that the other fills in between.
+
+    Args:
+        keyframes: parts of the run that makes keyframes.
+        tsr: parts of the temporal super-resolution run.
 
     Raises:
         UserError: they were trained for other strides, numbers of frames, sizes, rates or texts.
     """
-    stride = _check_tsr(tsr, "the run given as --tsr") * tsr.data.stride
-    if keyframes.data.stride != stride:
+    first, second = keyframes.denoiser, tsr.denoiser
+    stride = _check_tsr(tsr, "the run given as --tsr") * second.clip.stride
+    if first.clip.stride != stride:
         raise UserError(
-            f"keyframes are {keyframes.data.stride} frames apart (data.stride) and are filled in "
+            f"keyframes are {first.clip.stride} frames apart (data.stride) and are filled in "
             f"when {stride} apart (tsr.stride); train both with the same stride"
         )
-    count_windows(tsr, keyframes.data.frames)
+    count_windows(tsr, first.clip.frames)
     for key in ("height", "width", "channels", "fps"):
-        ours, theirs = getattr(keyframes.data, key), getattr(tsr.data, key)
+        ours, theirs = getattr(first.clip, key), getattr(second.clip, key)
         if ours != theirs:
             raise UserError(
                 f"data.{key} is {ours:g} of the keyframes and {theirs:g} of the network that fills "
                 "in between them; train both with the same"
             )
-    if not configs.same_text_encoder(keyframes, tsr):
+    if not first.text.matches(second.text):
         raise UserError(
-            f"the keyframes' text encoder is {dataclasses.asdict(keyframes.text)} and that of the "
-            f"network that fills in between them {dataclasses.asdict(tsr.text)}; train both with "
-            "the same"
+            f"the keyframes' text encoder is {dataclasses.asdict(first.text)} and that of the "
+            f"network that fills in between them {dataclasses.asdict(second.text)}; train both "
+            "with the same"
         )
 
 
-def check_augmentation(config: configs.Config, augmentation: float) -> None:
-    """Raises: UserError, if the temporal super-resolution network has not learnt it."""
-    if not 0 <= augmentation <= config.tsr.max_augmentation:
+def check_augmentation(tsr: Parts, augmentation: float) -> None:
+    """Checks that the temporal super-resolution network has learnt an augmentation level.
+
+    Raises:
+        UserError: it has not.
+    """
+    most = tsr.denoiser.conditioning.max_augmentation
+    if not 0 <= augmentation <= most:
         raise UserError(
             f"augmentation is {augmentation:g}; the network has learnt 0 to "
-            f"{config.tsr.max_augmentation:g} (tsr.max_augmentation)"
+            f"{most:g} (tsr.max_augmentation)"
         )
 
 
-def count_windows(tsr: configs.Config, keyframes: int) -> int:
-    """Windows in a clip of so many keyframes, which is how many clips the network is to sample.
+def count_windows(tsr: Parts, keyframes: int) -> int:
+    """Counts the windows in a clip, which is how many clips the network samples for it.
+
+    Args:
+        tsr: parts of the temporal super-resolution run.
+        keyframes: number of keyframes in the clip.
 
     Raises:
         UserError: windows of the run's length do not make up such a clip.
     """
-    steps = (tsr.data.frames - 1) // tsr.tsr.stride
+    frames = tsr.denoiser.clip.frames
+    steps = (frames - 1) // tsr.denoiser.conditioning.keyframe_stride
     if keyframes < 2 or (keyframes - 1) % steps:
         fitting = ", ".join(str(1 + steps * n) for n in (1, 2, 3))
         raise UserError(
             f"there are {keyframes} keyframes, which windows of {steps + 1} "
-            f"({tsr.data.frames} frames) that share their ends do not make up; they do {fitting}, "
+            f"({frames} frames) that share their ends do not make up; they do {fitting}, "
             "... keyframes"
         )
     return (keyframes - 1) // steps
 
 
-def find_borders(tsr: configs.Config, keyframes: int) -> tuple[int, ...]:
-    """The frames in which two windows of such a clip meet, ascending."""
+def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
+    """Returns the frames in which two windows of a clip meet, ascending; arguments as
+    `count_windows`."""
     windows = count_windows(tsr, keyframes)
-    return tuple(window * (tsr.data.frames - 1) for window in range(1, windows))
+    return tuple(window * (tsr.denoiser.clip.frames - 1) for window in range(1, windows))
 
 
 def split(
     keyframes: Float[np.ndarray, "n k h w c"], windows: int
 ) -> Float[np.ndarray, "n*{windows} j h w c"]:
-    """The keyframes of each window, those of the first clip first; neighbours share one."""
+    """Returns the keyframes of each window, those of the first clip first; neighbours share one."""
     steps = (keyframes.shape[1] - 1) // windows
     places = np.arange(windows)[:, None] * steps + np.arange(steps + 1)
     return keyframes[:, places].reshape(-1, steps + 1, *keyframes.shape[2:])
@@ -292,23 +312,24 @@ def split(
 def join(
     filled: Float[np.ndarray, "n*{windows} t h w c"], windows: int
 ) -> Float[np.ndarray, "n t2 h w c"]:
-    """Whole clips from their windows; of the frame that two share, the earlier window's."""
+    """Joins windows to whole clips. A frame that two windows share comes from the earlier one."""
     filled = filled.reshape(-1, windows, *filled.shape[1:])
     rest = filled[:, :, 1:]
     rest = rest.reshape(len(filled), -1, *filled.shape[3:])
     return np.concatenate([filled[:, 0, :1], rest], axis=1)
 
 
-def _check_tsr(config: configs.Config, which: str) -> int:
-    """Its stride."""
-    if config.tsr.stride < 2:
+def _check_tsr(parts: Parts, which: str) -> int:
+    """Returns the stride of a temporal super-resolution network's keyframes."""
+    stride = parts.denoiser.conditioning.keyframe_stride
+    if stride < 2:
         raise UserError(
             f"{which} holds no temporal super-resolution network (tsr.stride is 1); give one that "
-            "was trained with a tsr.stride, as experiments/cascade_tsr_windowed.py"
+            "was trained with a tsr.stride, as the experiment cascade_tsr_windowed"
         )
-    return config.tsr.stride
+    return stride
 
 
 def later_seed(seed: int) -> int:
-    """Of the second network: row i of its noise is not to be that of the first network's."""
+    """Returns the seed of the second network, whose noise must differ from the first network's."""
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)

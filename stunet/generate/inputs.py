@@ -1,4 +1,4 @@
-"""What a user gives beside a prompt, as arrays that fit a run: picture, video, mask, box."""
+"""Reads what a user gives beside a prompt into arrays that fit a run: picture, video, mask, box."""
 
 import pathlib
 from fractions import Fraction
@@ -8,56 +8,55 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stunet import configs
+from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
 from stunet.prepare.decode import decode_clips
 
 
-def read_picture(path: pathlib.Path, data: configs.Data) -> Float[np.ndarray, "h w c"]:
-    """A picture file, in -1..1, turned upright as its camera noted.
+def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c"]:
+    """Reads a picture file, in -1..1, and turns it upright as its camera noted.
 
     Raises:
-        UserError: there is no such file, it is no picture, or it is not of the run's size.
+        UserError: there is no such file, it is no picture, or it has not the run's size.
     """
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("L" if data.channels == 1 else "RGB")
+            picture = ImageOps.exif_transpose(file).convert("L" if clip.channels == 1 else "RGB")
     except UnidentifiedImageError:
         raise UserError(f"{path} is no picture that can be read; give a PNG or a JPEG") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from error
-    if picture.size != (data.width, data.height):
+    if picture.size != (clip.width, clip.height):
         raise UserError(
             f"{path} is {picture.width} pixels wide and {picture.height} high; the run makes clips "
-            f"{data.width} wide and {data.height} high: crop or resize it to that"
+            f"{clip.width} wide and {clip.height} high: crop or resize it to that"
         )
-    pixels = np.asarray(picture).reshape(data.height, data.width, data.channels)
+    pixels = np.asarray(picture).reshape(clip.height, clip.width, clip.channels)
     return _to_float(pixels)
 
 
-def read_clip(path: pathlib.Path, data: configs.Data) -> Float[np.ndarray, "t h w c"]:
-    """The beginning of a video, in -1..1, as the run's clips are made of videos.
+def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"]:
+    """Reads the beginning of a video, in -1..1, as one clip of the run.
 
-    That is, as `stunet prepare` cuts them: resampled in time to the run's rate, shrunk or enlarged
-    until it covers the run's rows and columns, and cropped at its centre.
+    The video is treated as `stunet prepare` treats it: resampled in time to the run's rate, shrunk
+    or enlarged until it covers the run's rows and columns, and cropped at its centre.
 
     Raises:
         UserError: it cannot be read, or is shorter than the run's clips.
     """
-    return _to_float(_decode(path, data, data.channels))
+    return _to_float(_decode(path, clip, clip.channels))
 
 
-def read_mask(
-    path: pathlib.Path, video: pathlib.Path, data: configs.Data
-) -> Bool[np.ndarray, "t h w"]:
-    """A mask video, treated as `read_clip` treats the video that it belongs to; True where it is
-    white (128 of 255 and above).
+def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
+    """Reads a mask video: True where it is white (128 of 255 and above).
+
+    It is treated as `read_clip` treats the video that it belongs to.
 
     Raises:
         UserError: it cannot be read, has another length, size or rate than the video, or nothing in
             it is white.
     """
-    white = _decode(path, data, channels=1)[..., 0] >= 128
+    white = _decode(path, clip, channels=1)[..., 0] >= 128
     ours, theirs = _extent(path), _extent(video)
     if ours != theirs:
         raise UserError(
@@ -69,8 +68,8 @@ def read_mask(
     return white
 
 
-def read_box(text: str, data: configs.Data) -> Bool[np.ndarray, "h w"]:
-    """A rectangle, from `top,left,height,width` in pixels of the run's clips; True inside.
+def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
+    """Reads a rectangle `top,left,height,width` in pixels of the run's clips; True inside.
 
     Raises:
         UserError: it is not four whole numbers, is empty or leaves the frame.
@@ -81,31 +80,31 @@ def read_box(text: str, data: configs.Data) -> Bool[np.ndarray, "h w"]:
         raise UserError(
             f"box is {text!r}; it is top,left,height,width in pixels, as --box 2,4,8,8"
         ) from None
-    inside = min(top, left) >= 0 and top + height <= data.height and left + width <= data.width
+    inside = min(top, left) >= 0 and top + height <= clip.height and left + width <= clip.width
     if not inside or min(height, width) < 1:
         raise UserError(
             f"box is {text} (top,left,height,width), which is no rectangle inside the run's clips, "
-            f"{data.height} high and {data.width} wide"
+            f"{clip.height} high and {clip.width} wide"
         )
-    box = np.zeros((data.height, data.width), bool)
+    box = np.zeros((clip.height, clip.width), bool)
     box[top : top + height, left : left + width] = True
     return box
 
 
-def _decode(path: pathlib.Path, data: configs.Data, channels: int) -> UInt8[np.ndarray, "t h w c"]:
-    rate = configs.frame_rate(data)
-    decoder = decode_clips(path, data.frames, rate, data.height, data.width, channels)
-    clip = next(decoder, None)
-    if clip is None:
+def _decode(path: pathlib.Path, clip: ClipSpec, channels: int) -> UInt8[np.ndarray, "t h w c"]:
+    rate = clip.frame_rate
+    decoder = decode_clips(path, clip.frames, rate, clip.height, clip.width, channels)
+    frames = next(decoder, None)
+    if frames is None:
         raise UserError(
             f"{path} has {decoder.dropped_frames} frames at {rate:g} a second, and the run's clips "
-            f"{data.frames}: give a video at least that long"
+            f"{clip.frames}: give a video at least that long"
         )
-    return clip
+    return frames
 
 
 def _extent(path: pathlib.Path) -> tuple[int, int, int, Fraction]:
-    """Frames, rows, columns and frames a second of a video that has been decoded."""
+    """Returns frames, rows, columns and frames per second of a video that can be decoded."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         frames = sum(1 for _ in container.decode(stream))

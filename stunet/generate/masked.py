@@ -1,12 +1,13 @@
-"""Image-to-video, inpainting and cinemagraphs: one network that is given a part of the clip.
+"""Makes clips of which a part is given: image-to-video, inpainting and cinemagraphs.
 
-Lumiere (arXiv 2401.12945, section 4.1) makes all three with one mechanism: the network sees
-[J, C, M], the noisy clip, what is given of the clean one, and where (`stunet.diffusion.masks`).
+Lumiere (arXiv 2401.12945, section 4.1) makes all three with one mechanism. The network sees
+[J, C, M]: the noisy clip, the given part of the clean clip, and the mask of that part
+(`stunet.diffusion.masks`).
 
-The network only learns to agree with what is given: it makes every pixel anew, and loses detail of
-those that it was given. But M = 1 says that a pixel is known, so it is put back as it was, after
-the last step. In the clips of all three tasks what was given is there bit for bit, and the outside
-of a cinemagraph does not move at all. `put_back=False` shows what the network itself makes of it.
+The network only learns to agree with what is given. It makes every pixel itself, and loses detail
+of the given ones. But M = 1 says that a pixel is known, so it is put back after the last step. In
+the clips of all three tasks the given pixels are there bit for bit, and the outside of a
+cinemagraph does not move at all. `put_back=False` shows what the network itself makes.
 """
 
 import pathlib
@@ -17,21 +18,21 @@ from jaxtyping import Bool, Float
 
 from stunet.diffusion.masks import MASKS
 from stunet.errors import UserError
-from stunet.generate.text import OnStep, Run, load, load_config, sample_clips
-from stunet.train.conditioning import kind
+from stunet.generate.text import OnStep, Run, load, sample_clips
+from stunet.train.parts import read_parts
 
 
 def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
-    """`text.load`, of a run whose network is conditioned on masks.
+    """Loads a run whose network is conditioned on masks, as `text.load` does.
 
     Raises:
-        UserError: as `text.load`, or the run trained without masks.
+        UserError: as `text.load`, or the run was trained without masks.
     """
-    if kind(load_config(workdir)) != "masks":
+    if read_parts(workdir).denoiser.conditioning.name != "masks":
         raise UserError(
             f"{workdir} holds a network that cannot be given a part of the clip; train one with "
             "masks.image, masks.inpaint or masks.cinemagraph set (shares, which sum to 1 with "
-            "masks.text and masks.outpaint), as experiments/masked_digits.py"
+            "masks.text and masks.outpaint), as the experiment masked_digits"
         )
     return load(workdir, **sample)
 
@@ -47,14 +48,14 @@ def complete(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Makes what a mask leaves open of clips.
+    """Makes the part of clips that a mask leaves open.
 
     Args:
-        run: of `load_masked`.
-        prompts: one for each clip; an empty one says nothing.
-        clips: -1..1; what is not given of them does not matter.
-        given: M, True where a pixel is given; broadcast against the clips.
-        put_back: whether what is given takes the place of what the network makes of it.
+        run: run that `load_masked` has loaded.
+        prompts: one prompt for each clip; "" for none.
+        clips: clips in -1..1; pixels that are not given do not matter.
+        given: mask M, True where a pixel is given; broadcast against the clips.
+        put_back: True puts the given pixels back in place of what the network makes of them.
         seed, batch_size, on_step: see `text.text_to_video`.
 
     Returns:
@@ -63,8 +64,7 @@ def complete(
     Raises:
         UserError: the run makes clips of another size.
     """
-    data, count = run.config.data, len(prompts)
-    shape = (data.frames, data.height, data.width, data.channels)
+    shape, count = run.parts.denoiser.clip.shape, len(prompts)
     if clips.shape[1:] != shape:
         raise UserError(
             f"clips are {'x'.join(map(str, clips.shape[1:]))} (frames, rows, columns, channels), "
@@ -86,11 +86,13 @@ def complete(
 def image_to_video(
     run: Run, prompts: Sequence[str], images: Float[np.ndarray, "n h w c"], **options: object
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Clips that begin with a picture: C is it and blanks after it, M is 1 in the first frame.
+    """Makes clips that begin with a picture.
+
+    C is the picture followed by blanks, and M is 1 in the first frame.
 
     Args:
         run, prompts, options: see `complete`.
-        images: -1..1, one for each prompt, or one for all.
+        images: pictures in -1..1, one for each prompt, or one for all.
     """
     everywhere = np.ones(images.shape[1:3], bool)
     return complete(run, prompts, *_of_picture(run, images, "image", everywhere), **options)
@@ -103,13 +105,15 @@ def cinemagraph(
     moving: Bool[np.ndarray, "h w"],
     **options: object,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Pictures of which a region moves: C is the picture in every frame, M is 1 everywhere in the
-    first frame and, from then on, outside the region.
+    """Makes a region of pictures move.
+
+    C is the picture in every frame. M is 1 everywhere in the first frame, and outside the region in
+    the others.
 
     Args:
         run, prompts, options: see `complete`.
-        images: -1..1, one for each prompt, or one for all.
-        moving: True in the region.
+        images: pictures in -1..1, one for each prompt, or one for all.
+        moving: True inside the region.
     """
     return complete(run, prompts, *_of_picture(run, images, "cinemagraph", moving), **options)
 
@@ -121,19 +125,19 @@ def inpaint(
     hole: Bool[np.ndarray, "..."],
     **options: object,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Clips of which a part is painted anew: C and M are the user's.
+    """Paints a part of clips again. C and M are the user's.
 
     Args:
         run, prompts, options: see `complete`.
-        clips: -1..1, one for each prompt, or one for all.
+        clips: clips in -1..1, one for each prompt, or one for all.
         hole: True where to paint: `[h, w]`, the same in all frames, or `[t, h, w]`.
     """
     return complete(run, prompts, clips, ~hole[None, ..., None], **options)
 
 
 def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarray]:
-    """The picture in every frame, and the mask of this kind."""
-    frames = run.config.data.frames
+    """Returns the picture in every frame, and the mask of this kind."""
+    frames = run.parts.denoiser.clip.frames
     first = (np.arange(frames) == 0)[:, None, None]
     given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))
     return np.repeat(images[:, None], frames, axis=1), given[None, ..., None]

@@ -1,4 +1,4 @@
-"""`stunet.load`: a trained run as an object that makes clips."""
+"""The object that `stunet.load` returns: a trained run that makes clips."""
 
 import dataclasses
 import functools
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
 from stunet.generate.text import Run, load_unconditioned, sample_clips
 from stunet.progress import sampling_bar
 from stunet.train.sampling import make_sampler
@@ -20,15 +19,15 @@ class Model:
     """A trained text-to-video network, with its text encoder and the settings to sample at.
 
     Attributes:
-        run: its config, its averaged weights and the checkpoint that they are of.
+        run: parts of the training run, its averaged weights, and their checkpoint.
     """
 
     run: Run
 
     @property
     def fps(self) -> float:
-        """Frames per second at which clips play at the speed of those trained on."""
-        return configs.frame_rate(self.run.config.data)
+        """Frames per second at which clips play as fast as those trained on."""
+        return self.run.parts.denoiser.clip.frame_rate
 
     def sample(
         self,
@@ -45,13 +44,14 @@ class Model:
 
         Args:
             prompt: a caption, or a list of them.
-            seed: of the noise; clip i of a list depends on it, on i and on the settings alone.
-            batch_size: clips made at once, which bounds memory; by default all of them.
-            progress: whether to show a bar.
-            settings: of `configs.Sample` that replace the model's, such as `guidance_scale`.
+            seed: seed of the noise; clip i of a list depends on it, on i and on the settings alone.
+            batch_size: clips made at once, which bounds memory; None makes all at once.
+            progress: True shows a bar.
+            settings: settings that replace the run's own, such as `guidance_scale` (see
+                `SamplerSettings`).
 
         Returns:
-            In -1..1; of one caption one clip, of a list a batch.
+            Clips in -1..1: one clip for one caption, a batch for a list.
 
         Raises:
             UserError: a setting or the seed is out of range.
@@ -59,18 +59,18 @@ class Model:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         run = self.run
         if settings:
-            sample = dataclasses.replace(run.config.sample, **settings)
-            config = dataclasses.replace(run.config, sample=sample)
-            run = dataclasses.replace(run, config=config, sample=_sampler(config))
+            sampling = dataclasses.replace(run.parts.sampling, **settings)
+            parts = dataclasses.replace(run.parts, sampling=sampling)
+            run = dataclasses.replace(run, parts=parts, sample=_sampler(parts.denoiser, sampling))
         show = {"on_step": sampling_bar()} if progress else {}
         clips = sample_clips(run, prompts, seed=seed, batch_size=batch_size, **show)
         return clips[0] if isinstance(prompt, str) else clips
 
 
 def load(workdir: str | os.PathLike, **settings: object) -> Model:
-    """See `stunet.load`."""
+    """Loads a trained run; see `stunet.load`."""
     return Model(load_unconditioned(pathlib.Path(workdir), **settings))
 
 
-# Compiled programs are the sampler's: one for each choice of settings.
+# A sampler holds compiled programs: one sampler for each choice of settings.
 _sampler = functools.lru_cache(maxsize=8)(make_sampler)

@@ -6,7 +6,6 @@ import json
 import pathlib
 import unicodedata
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
 from stunet.generate import text
@@ -45,7 +44,7 @@ def write(
         ]
     )
     content = _settings(task, request, sampled)
-    rate = configs.frame_rate(sampled.config.data)
+    rate = sampled.parts.denoiser.clip.frame_rate
     captions = sampled.captions or request.prompts
     with refusal_explained(out, "choose an --out in which you may create files"):
         name = _vacant(out, _cut(name, 200), content)
@@ -64,7 +63,7 @@ def _settings(task: str, request: Request, sampled: Sampled) -> str:
         "checkpoint": sampled.checkpoint,
         "prompts": list(request.prompts),
         "seed": request.seed,
-        "sample": dataclasses.asdict(sampled.config.sample),
+        "sample": dataclasses.asdict(sampled.parts.sampling),
     }
     return json.dumps(content | sampled.settings, indent=1, default=str) + "\n"
 

@@ -11,7 +11,7 @@ from stunet.progress import OnStep
 if TYPE_CHECKING:
     import numpy as np
 
-    from stunet import configs
+    from stunet.train.parts import Parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Request:
         workdir: working directory of the training run.
         prompts: one prompt for each clip to make; an empty string where the user gave none.
         seed: seed of the noise.
-        sample: settings of `configs.Sample` that replace the run's own.
+        sample: settings of the config's `sample` that replace the run's own.
         on_step: called with the number of steps done and the number of all steps.
     """
 
@@ -44,7 +44,7 @@ class Sampled:
 
     Attributes:
         clips: `[n, t, h, w, c]` in -1..1, one for each prompt, or one for each of `captions`.
-        config: config of the run that made the clips, with the settings used for sampling.
+        parts: parts of the run that made the clips, with the settings used for sampling.
         checkpoint: number of updates that the weights have had.
         settings: settings that only this task has, for the record: JSON values, and paths.
         labels: words in the files' names that tell tasks and their inputs apart.
@@ -53,7 +53,7 @@ class Sampled:
     """
 
     clips: "np.ndarray"
-    config: "configs.Config"
+    parts: "Parts"
     checkpoint: int
     settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Stylised text-to-video: spatial weights between a run's own and those of a style
+"""Makes clips in a style: with spatial weights between a run's own and those of the style
 (`stunet.weights.style`)."""
 
 import dataclasses
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.generate.text import OnStep, Run, sample_clips
 from stunet.weights.style import check_alpha, interpolate
@@ -26,13 +25,14 @@ def stylise(
     """Samples each prompt at each alpha.
 
     Args:
-        run: that the temporal layers, and all settings, are taken from.
-        style: with the same spatial half, of which only the weights and the text encoder count.
-        prompts: captions in the manner of those that the style was trained on.
-        alphas: of `interpolate`: 0 is the run itself, 1 the style's spatial weights.
-        seed: of the noise, which is the same at each alpha.
-        batch_size: clips sampled at once; by default one for each prompt.
-        on_step: called with the steps done and their number, over all alphas.
+        run: run that the temporal layers, and all settings, are taken from.
+        style: run with the same spatial half; only its weights and its text encoder count.
+        prompts: captions like those that the style was trained on.
+        alphas: shares of the style, for `interpolate`: 0 is the run itself, 1 has the style's
+            spatial weights.
+        seed: seed of the noise, which is the same at each alpha.
+        batch_size: clips sampled at once; None samples one for each prompt.
+        on_step: called with the number of steps done and of all steps, over all alphas.
 
     Returns:
         Clips in -1..1: all prompts at the first alpha, then all at the next.
@@ -40,16 +40,17 @@ def stylise(
     Raises:
         UserError: an alpha is not in 0..1, or the two do not go together.
     """
-    if not configs.same_text_encoder(run.config, style.config):
+    ours, theirs = run.parts.denoiser.text, style.parts.denoiser.text
+    if not ours.matches(theirs):
         raise UserError(
-            f"the text encoder is {dataclasses.asdict(run.config.text)}, and the style's "
-            f"{dataclasses.asdict(style.config.text)}; train both with the same"
+            f"the text encoder is {dataclasses.asdict(ours)}, and the style's "
+            f"{dataclasses.asdict(theirs)}; train both with the same"
         )
-    for alpha in alphas:  # All before the first is sampled, which takes long.
+    for alpha in alphas:  # Check all before the first is sampled, which takes long.
         check_alpha(alpha)
     clips = []
     for number, alpha in enumerate(alphas):
-        mixed = interpolate(run.config, run.params, style.params, alpha)
+        mixed = interpolate(run.parts.denoiser.trainable, run.params, style.params, alpha)
         clips.append(
             sample_clips(
                 dataclasses.replace(run, params=mixed),

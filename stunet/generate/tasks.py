@@ -13,6 +13,7 @@ from stunet.errors import UserError
 from stunet.generate import cascade, inputs, masked, style, text, upscale, video
 from stunet.generate.request import Request, Sampled
 from stunet.progress import sampling_bar
+from stunet.train.parts import read_parts
 
 
 def text_to_video(
@@ -45,20 +46,22 @@ def text_to_video(
             "tsr_checkpoint": tsr_checkpoint,
             "augmentation": filled.augmentation,
         }
-        return Sampled(filled.clips, filled.config, keyframes_checkpoint, settings, ("cascade",))
+        return Sampled(filled.clips, filled.parts, keyframes_checkpoint, settings, ("cascade",))
     if augmentation is not None:
-        raise UserError("--augmentation is of the keyframes of a cascade; give its --tsr too")
+        raise UserError(
+            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too"
+        )
     run = text.load_unconditioned(request.workdir, **request.sample)
     clips = text.sample_clips(run, request.prompts, **request.options)
-    return Sampled(clips, run.config, run.checkpoint)
+    return Sampled(clips, run.parts, run.checkpoint)
 
 
 def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
     """Samples clips that begin with the picture in the file `image`."""
     run = masked.load_masked(request.workdir, **request.sample)
-    picture = inputs.read_picture(image, run.config.data)[None]
+    picture = inputs.read_picture(image, run.parts.denoiser.clip)[None]
     clips = masked.image_to_video(run, request.prompts, picture, **request.options)
-    return Sampled(clips, run.config, run.checkpoint, {"image": image}, ("image", image.stem))
+    return Sampled(clips, run.parts, run.checkpoint, {"image": image}, ("image", image.stem))
 
 
 def inpaint(
@@ -76,31 +79,31 @@ def inpaint(
         box: rectangle, as `inputs.read_box` reads it.
     """
     run = masked.load_masked(request.workdir, **request.sample)
-    data = run.config.data
+    data = run.parts.denoiser.clip
     frames = inputs.read_clip(clip, data)[None]
     hole = inputs.read_box(box, data) if box else inputs.read_mask(mask, clip, data)
     clips = masked.inpaint(run, request.prompts, frames, hole, **request.options)
     settings = {"video": clip, "mask": mask, "box": box}
-    return Sampled(clips, run.config, run.checkpoint, settings, ("inpaint", clip.stem))
+    return Sampled(clips, run.parts, run.checkpoint, settings, ("inpaint", clip.stem))
 
 
 def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
     """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
     run = masked.load_masked(request.workdir, **request.sample)
-    picture = inputs.read_picture(image, run.config.data)[None]
-    region = inputs.read_box(box, run.config.data)
+    picture = inputs.read_picture(image, run.parts.denoiser.clip)[None]
+    region = inputs.read_box(box, run.parts.denoiser.clip)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
     settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)
-    return Sampled(clips, run.config, run.checkpoint, settings, labels)
+    return Sampled(clips, run.parts, run.checkpoint, settings, labels)
 
 
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
     """Samples the video file `clip` again after other prompts (SDEdit, `video.edit`)."""
     run = text.load_unconditioned(request.workdir, **request.sample)
-    frames = inputs.read_clip(clip, run.config.data)[None]
+    frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
     settings, labels = {"video": clip, "strength": strength}, ("video", clip.stem)
-    return Sampled(clips, run.config, run.checkpoint, settings, (*labels, f"strength{strength:g}"))
+    return Sampled(clips, run.parts, run.checkpoint, settings, (*labels, f"strength{strength:g}"))
 
 
 def enlarge(
@@ -130,19 +133,21 @@ def enlarge(
     # Without a caption there is nothing to guide towards, and guidance doubles the work.
     unguided = {} if any(prompts) else {"guidance_scale": 0.0}
     upscaler = upscale.load(request.workdir, **(unguided | request.sample))
-    config, settings = upscaler.config, {"video": clip}
+    parts, settings = upscaler.parts, {"video": clip}
     if augmentation is None:
-        augmentation = min(upscale.AUGMENTATION, config.upscale.max_augmentation) * bool(base)
+        augmentation = min(
+            upscale.AUGMENTATION, parts.denoiser.conditioning.max_augmentation
+        ) * bool(base)
     # Before the low-resolution clips are made, which takes long.
-    upscale.check_settings(config, overlap, weights, augmentation)
+    upscale.check_settings(parts, overlap, weights, augmentation)
     if base:
-        upscale.check_base(text.load_config(base), config)
+        upscale.check_base(read_parts(base), parts)
         run = text.load_unconditioned(base, **request.sample)
         low = text.sample_clips(run, prompts, seed=seed, on_step=sampling_bar())
         seed = cascade.later_seed(seed)
         settings = {"base": base, "base_checkpoint": run.checkpoint}
     else:
-        low = [upscale.read_low(clip, config)] * len(prompts)
+        low = [upscale.read_low(clip, parts)] * len(prompts)
     settings |= {"overlap": overlap, "weights": weights, "augmentation": augmentation}
     clips = []
     for number, (low_clip, prompt) in enumerate(zip(low, prompts, strict=True)):
@@ -163,7 +168,7 @@ def enlarge(
         clips.append(upscaled.clip)
         settings["segments"] = upscaled.segments.starts
     labels = ("upscaled",) if base else (clip.stem, "upscaled")
-    return Sampled(np.stack(clips), config, upscaler.checkpoint, settings, labels)
+    return Sampled(np.stack(clips), parts, upscaler.checkpoint, settings, labels)
 
 
 def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[float]) -> Sampled:
@@ -180,7 +185,7 @@ def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[floa
     clips = style.stylise(run, other, prompts, alphas, **request.options)
     return Sampled(
         clips,
-        run.config,
+        run.parts,
         run.checkpoint,
         {"style": style_workdir, "style_checkpoint": other.checkpoint, "alphas": alphas},
         ("style", *(f"{alpha:g}" for alpha in alphas)),

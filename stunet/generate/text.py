@@ -1,4 +1,4 @@
-"""Text-to-video: clips from prompts, of a trained working directory."""
+"""Samples clips from prompts with a trained run (text-to-video)."""
 
 import dataclasses
 import pathlib
@@ -9,22 +9,21 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
 from stunet.data import media
-from stunet.data.sources import make_encoder
+from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
 from stunet.parallel import mesh as meshes
 from stunet.progress import OnStep
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.conditioning import kind
+from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import make_sampler
 from stunet.train.state import abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """Where a sample's files lie."""
+    """The files of a sample."""
 
     gif: pathlib.Path
     mp4: pathlib.Path
@@ -32,23 +31,23 @@ class Written:
 
     @classmethod
     def of(cls, directory: pathlib.Path, name: str) -> "Written":
-        """Of that name, whether they are there or not."""
+        """Returns the files called `name` in `directory`, whether they exist or not."""
         return cls(*(directory / f"{name}{end}" for end in (".gif", ".mp4", "_xt.png")))
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained working directory, to be sampled from.
+    """A trained run, to be sampled from.
 
     Attributes:
-        config: of the run, with the settings of `configs.Sample` that replace its own.
-        params: the averaged weights of the newest checkpoint.
+        parts: what the run's config asks for, with the settings that clips are sampled by.
+        params: averaged (EMA) parameters of the newest checkpoint.
         mesh: the devices, over which clips are split.
-        sample: of `make_sampler`, which compiles when it is first called.
-        checkpoint: updates of `params`.
+        sample: function of `make_sampler`, which compiles when it is first called.
+        checkpoint: number of updates that `params` have had.
     """
 
-    config: configs.Config
+    parts: Parts
     params: Any
     mesh: jax.sharding.Mesh
     sample: Callable[..., Iterator[jax.Array]]
@@ -57,11 +56,11 @@ class Run:
 
 # Conditioning -> what is wrong with a run whose network needs more than a caption.
 _NEEDS_A_CLIP = {
-    "upscale": "a super-resolution network (upscale.factor is {config.upscale.factor}), which "
+    "upscale": "a super-resolution network (upscale.factor is {given.upscale_factor}), which "
     "enlarges clips and makes none from text alone; give the directory of a base network's run",
-    "tsr": "a temporal super-resolution network (tsr.stride is {config.tsr.stride}), which fills "
-    "in the frames between keyframes and makes none from text alone; give the directory of the "
-    "keyframes' run, and this one as --tsr",
+    "tsr": "a temporal super-resolution network (tsr.stride is {given.keyframe_stride}), which "
+    "fills in the frames between keyframes and makes none from text alone; give the directory of "
+    "the keyframes' run, and this one as --tsr",
 }
 
 
@@ -69,51 +68,44 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     """Reads the newest checkpoint of a training run.
 
     Args:
-        workdir: of the run.
-        devices: that clips are to be split over; each holds all weights.
-        sample: settings of `configs.Sample` that replace the run's own.
+        workdir: working directory of the run.
+        devices: number of devices that clips are split over; each holds all weights.
+        sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
         UserError: `workdir` holds no training run or no checkpoint, or a setting is out of range.
     """
-    config = load_config(workdir, **sample)
-    mesh = meshes.make_mesh(configs.Mesh(data=devices), jax.devices()[:devices])
+    parts = read_parts(workdir, **sample)
+    mesh = meshes.make_mesh(meshes.Layout(data=devices), jax.devices()[:devices])
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_averaged(abstract_state(config, mesh))
+        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        params = checkpoints.restore_ema_params(abstract)
         step = checkpoints.latest()
-    return Run(config, params, mesh, make_sampler(config), step)
-
-
-def load_config(workdir: pathlib.Path, **sample: object) -> configs.Config:
-    """The config of `load`'s run.
-
-    Raises:
-        UserError: `workdir` holds no training run, or a setting is out of range.
-    """
-    file = workdir / "config.json"
-    if not file.is_file():
-        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
-    # On one device, whatever the run was trained on: a few clips do not split over many.
-    config = dataclasses.replace(configs.read(file), mesh=configs.Mesh(data=1))
-    config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
-    return configs.resolve(dataclasses.asdict(config))
+    return Run(parts, params, mesh, make_sampler(parts.denoiser, parts.sampling), step)
 
 
 def load_unconditioned(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
-    """`load`, of a run that needs nothing but a caption.
+    """Reads the newest checkpoint of a run whose network needs nothing but a caption.
+
+    Arguments are those of `load`.
 
     Raises:
-        UserError: as `load`, or it is a super-resolution network's, which needs a clip to enlarge
-            or keyframes to fill in between.
+        UserError: as `load`, or the network is a super-resolution network, which needs a clip to
+            enlarge or keyframes to fill in between.
     """
-    check_unconditioned(workdir, load_config(workdir, **sample))
+    check_unconditioned(workdir, read_parts(workdir, **sample))
     return load(workdir, devices=devices, **sample)
 
 
-def check_unconditioned(workdir: pathlib.Path, config: configs.Config) -> None:
-    """Raises: UserError, if the network of the run in `workdir` needs more than a caption."""
-    if problem := _NEEDS_A_CLIP.get(kind(config)):
-        raise UserError(f"{workdir} holds {problem.format(config=config)}")
+def check_unconditioned(workdir: pathlib.Path, parts: Parts) -> None:
+    """Checks that the network of the run in `workdir` needs nothing but a caption.
+
+    Raises:
+        UserError: it needs more.
+    """
+    given = parts.denoiser.conditioning
+    if problem := _NEEDS_A_CLIP.get(given.name):
+        raise UserError(f"{workdir} holds {problem.format(given=given)}")
 
 
 def text_to_video(
@@ -124,27 +116,27 @@ def text_to_video(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
     **sample: object,
-) -> tuple[Float[np.ndarray, "n t h w c"], configs.Config]:
+) -> tuple[Float[np.ndarray, "n t h w c"], Parts]:
     """Samples one clip for each prompt, with the averaged weights of the newest checkpoint.
 
     Args:
-        workdir: of a training run.
-        prompts: captions in the manner of those trained on.
-        seed: of the noise; clip i depends on it, on i and on the settings alone.
-        batch_size: clips sampled at once, which bounds memory; by default all of them. Of those
-            settings only if the sampler is ancestral.
-        on_step: called with the steps done and their number, over all batches.
-        sample: settings of `configs.Sample` that replace the run's own.
+        workdir: working directory of the training run.
+        prompts: captions like those trained on.
+        seed: seed of the noise; clip i depends on it, on i and on the settings alone.
+        batch_size: clips sampled at once, which bounds memory; None samples all at once. With the
+            ancestral sampler, clips depend on it too.
+        on_step: called with the number of steps done and of all steps, over all batches.
+        sample: settings of the config's `sample` that replace the run's own.
 
     Returns:
-        Clips in -1..1, and the run's config with those settings.
+        Clips in -1..1, and the run's parts with those settings.
 
     Raises:
         UserError: as `load_unconditioned`, or the seed is out of range.
     """
     run = load_unconditioned(workdir, **sample)
     clips = sample_clips(run, prompts, seed=seed, batch_size=batch_size, on_step=on_step)
-    return clips, run.config
+    return clips, run.parts
 
 
 def sample_clips(
@@ -162,13 +154,13 @@ def sample_clips(
     """Samples one clip for each prompt.
 
     Args:
-        run: that has been loaded.
-        prompts: one for each clip.
-        clean: what a conditioned network is given (`make_sampler`), for each clip.
-        level: at which that is augmented, 0..1.
-        start: clips that `run.sample` begins with, if it does not begin with noise.
-        number: of the first clip, which has the noise of that clip among many.
+        run: the run, loaded.
+        prompts: one prompt for each clip.
+        clean: what a conditioned network is given for each clip (`make_sampler`).
+        level: augmentation level of `clean`, 0..1.
+        start: clips that `run.sample` begins with; None begins with noise.
         seed, batch_size, on_step: see `text_to_video`.
+        number: number of the first clip, which has the noise of that clip among many.
 
     Returns:
         Clips in -1..1.
@@ -177,15 +169,15 @@ def sample_clips(
         UserError: the seed is out of range.
     """
     check_seed(seed)
-    count, steps = len(prompts), run.config.sample.steps
+    count, steps = len(prompts), run.parts.sampling.steps
     devices = run.mesh.size
     size = -(-min(batch_size or count, count) // devices) * devices
     firsts, sampled = range(0, count, size), []
-    text, mask = make_encoder(run.config.text)(list(prompts))
+    text, mask = make_encoder(run.parts.denoiser.text)(list(prompts))
     split = meshes.batch_sharding(run.mesh)
     with meshes.use(run.mesh):
         for batch, first in enumerate(firsts):
-            # The last batch is filled up with its first clips, and so compiled like the others.
+            # The last batch is filled up with its first clips, so that no other shape is compiled.
             rows = np.resize(np.arange(first, min(first + size, count)), size)
             states, tokens, given, begun = jax.tree.map(
                 lambda x, rows=rows: jax.device_put(x[rows], split), (text, mask, clean, start)
@@ -208,8 +200,16 @@ def write(
     fps: float,
     columns: int | None = None,
 ) -> Written:
-    """Writes clips as GIF, MP4 and X-T slice under `directory`; so many clips in a row, by default
-    as many as make the sheet about 3:2."""
+    """Writes clips as GIF, MP4 and X-T slice under `directory`.
+
+    Args:
+        directory: made if it does not exist.
+        name: name of the files, without suffix.
+        clips: clips in -1..1.
+        captions: one caption for each clip.
+        fps: frames per second.
+        columns: clips in each row of the sheet; None chooses a sheet of about 3:2.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     written = Written.of(directory, name)
     media.write_gif(written.gif, clips, fps, captions, columns=columns)

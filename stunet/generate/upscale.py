@@ -1,14 +1,14 @@
-"""Spatial super-resolution of clips of any length, by temporal MultiDiffusion
+"""Enlarges clips of any length (spatial super-resolution), by temporal MultiDiffusion
 (`stunet.diffusion.multidiffusion`).
 
-The clip lies in the host's memory, three times: as it is at the current noise level, and the
-estimates of this step and of the one before. Devices see batches of segments, of one shape
-whatever the clip's length, so that what they hold does not grow with it, and a program that has
-been compiled enlarges clips of any length.
+The host's memory holds the clip three times: at the current noise level, and as the estimates of
+this step and of the one before. Devices see batches of segments of one shape, whatever the length
+of the clip. So their memory does not grow with it, and a compiled program enlarges clips of any
+length.
 
-For its noise the clip counts as blocks of a segment's length, side by side: block k draws what row
-k of a batch would (`make_sampler`). A clip of one segment is thus what plain sampling gives for it,
-to float rounding, since there a step is one program and here two.
+The noise is drawn in blocks of a segment's length, side by side: block k draws what row k of a
+batch would draw (`make_sampler`). A clip of one segment is therefore what plain sampling gives for
+it, up to float rounding: there a step is one program, and here it is two.
 """
 
 import dataclasses
@@ -20,23 +20,24 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from stunet import configs
-from stunet.data.sources import make_encoder
+from stunet.data.spec import make_encoder
 from stunet.diffusion import multidiffusion, upscaling
 from stunet.diffusion.samplers import SamplerState
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
-from stunet.generate.text import OnStep, load_config
+from stunet.generate.text import OnStep
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.conditioning import kind
-from stunet.train.sampling import Parts, later_key, make_parts, row_keys
+from stunet.train.objective import to_float
+from stunet.train.parts import Parts, read_parts
+from stunet.train.sampling import SamplerFunctions, later_key, make_functions, row_keys
 from stunet.train.state import abstract_state
-from stunet.train.step import to_float
 
-OVERLAP = 2  # frames, as Lumiere's
-# Of generated clips, as of a cascade's generated keyframes: an SNR of 5, which is a choice.
+# Frames that neighbouring segments share, as in Lumiere.
+OVERLAP = 2
+# Augmentation level of generated clips, the same as that of a cascade's generated keyframes: an SNR
+# of 5, which is a choice.
 AUGMENTATION = 0.27
 
 
@@ -45,17 +46,17 @@ class Upscaler:
     """A trained super-resolution network, on all devices of this process.
 
     Attributes:
-        config: of the run, with the settings of `configs.Sample` that replace its own.
-        params: the averaged weights, on every device.
+        parts: what the run's config asks for, with the settings that clips are sampled by.
+        params: averaged (EMA) parameters, on every device.
         mesh: the devices, over which batches of segments are split.
-        parts: of sampling, jitted; `update` takes a key and a state for each row.
-        checkpoint: updates of `params`.
+        functions: functions of sampling, jitted; `update` takes a key and a state for each row.
+        checkpoint: number of updates that `params` have had.
     """
 
-    config: configs.Config
+    parts: Parts
     params: Any
     mesh: jax.sharding.Mesh
-    parts: Parts
+    functions: SamplerFunctions
     checkpoint: int = 0
 
 
@@ -64,8 +65,8 @@ class Upscaled:
     """An enlarged clip.
 
     Attributes:
-        clip: -1..1.
-        segments: that it was denoised in.
+        clip: the clip, in -1..1.
+        segments: the segments that it was denoised in.
     """
 
     clip: Float[np.ndarray, "t h w c"]
@@ -76,55 +77,63 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
     """Reads the newest checkpoint of a super-resolution run.
 
     Args:
-        workdir: of the run.
-        sample: settings of `configs.Sample` that replace the run's own.
+        workdir: working directory of the run.
+        sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
         UserError: `workdir` holds no training run, no checkpoint, or a network that does not
             enlarge clips.
     """
-    config = load_config(workdir, **sample)
-    if kind(config) != "upscale":
+    parts = read_parts(workdir, **sample)
+    given = parts.denoiser.conditioning
+    if given.name != "upscale":
         raise UserError(
             f"{workdir} holds no super-resolution network (upscale.factor is "
-            f"{config.upscale.factor}); give the directory of one that was trained with an "
-            "upscale.factor, as experiments/lumiere_ssr.py"
+            f"{given.upscale_factor}); give the directory of one that was trained with an "
+            "upscale.factor, as the experiment lumiere_ssr"
         )
     devices = jax.local_devices()
-    config = dataclasses.replace(config, mesh=configs.Mesh(data=len(devices)))
-    mesh = meshes.make_mesh(config.mesh, devices)
+    mesh = meshes.make_mesh(meshes.Layout(data=len(devices)), devices)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        params = checkpoints.restore_averaged(abstract_state(config, mesh))
+        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        params = checkpoints.restore_ema_params(abstract)
         step = checkpoints.latest()
-    return make_upscaler(config, params, mesh, step)
+    return make_upscaler(parts, params, mesh, step)
 
 
 def make_upscaler(
-    config: configs.Config, params: Any, mesh: jax.sharding.Mesh, checkpoint: int = 0
+    parts: Parts, params: Any, mesh: jax.sharding.Mesh, checkpoint: int = 0
 ) -> Upscaler:
-    """Of weights that are at hand; nothing is compiled before it is used."""
-    parts = make_parts(config)
+    """Makes an upscaler of weights that are loaded; nothing is compiled before it is used."""
+    functions = make_functions(parts.denoiser, parts.sampling)
 
     def update(keys, state, x0, i):
         def one(key, state, x0):
-            return parts.update(later_key(key), state, x0, i)
+            return functions.update(later_key(key), state, x0, i)
 
         return jax.vmap(one)(keys, state, x0)
 
-    jitted = Parts(jax.jit(parts.first), jax.jit(parts.estimate), jax.jit(update))
-    return Upscaler(config, params, mesh, jitted, checkpoint)
+    jitted = SamplerFunctions(
+        jax.jit(functions.first), jax.jit(functions.estimate), jax.jit(update)
+    )
+    return Upscaler(parts, params, mesh, jitted, checkpoint)
 
 
-def check_base(base: configs.Config, config: configs.Config) -> None:
+def check_base(base: Parts, parts: Parts) -> None:
     """Checks that a run makes the clips that a super-resolution run enlarges.
 
+    Args:
+        base: parts of the run that makes low-resolution clips.
+        parts: parts of the super-resolution run.
+
     Raises:
-        UserError: they are of another size or rate, or of other channels.
+        UserError: their sizes, rates or channels do not go together.
     """
-    made = {key: getattr(base.data, key) for key in ("height", "width", "channels")}
-    data, factor = config.data, config.upscale.factor
-    asked = dict(height=data.height // factor, width=data.width // factor, channels=data.channels)
-    made["frame rate"], asked["frame rate"] = map(configs.frame_rate, (base.data, data))
+    low, clip = base.denoiser.clip, parts.denoiser.clip
+    factor = parts.denoiser.conditioning.upscale_factor
+    made = {key: getattr(low, key) for key in ("height", "width", "channels")}
+    asked = dict(height=clip.height // factor, width=clip.width // factor, channels=clip.channels)
+    made["frame rate"], asked["frame rate"] = low.frame_rate, clip.frame_rate
     for key, value in asked.items():
         if made[key] != value:
             raise UserError(
@@ -133,41 +142,42 @@ def check_base(base: configs.Config, config: configs.Config) -> None:
             )
 
 
-def read_low(file: pathlib.Path, config: configs.Config) -> Float[np.ndarray, "t h w c"]:
-    """All frames of a video, at the run's frame rate, as what its network is given: -1..1.
+def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
+    """Reads all frames of a video, at the run's frame rate, as its network is given them: -1..1.
 
-    A video of the run's low resolution is taken as it is; of a whole multiple of it, such as the
-    run's full resolution, that many pixels on a side are averaged, as in training.
+    A video of the run's low resolution is taken as it is. One of a whole multiple of it, such as
+    the run's full resolution, is shrunk by averaging blocks of pixels, as in training.
 
     Raises:
         UserError: there is no such file, it cannot be decoded, or it has another size.
     """
-    data, factor = config.data, config.upscale.factor
-    rows, columns = data.height // factor, data.width // factor
+    clip, factor = parts.denoiser.clip, parts.denoiser.conditioning.upscale_factor
+    rows, columns = clip.height // factor, clip.width // factor
     height, width = picture_size(file)
     times = max(1, height // rows)
     if (height, width) != (times * rows, times * columns):
         raise UserError(
             f"{file} has {height}x{width} pixels (rows x columns), and the run enlarges "
-            f"{rows}x{columns} to {data.height}x{data.width}; give it a video of {rows}x{columns}, "
+            f"{rows}x{columns} to {clip.height}x{clip.width}; give it a video of {rows}x{columns}, "
             "or of a whole multiple of that, which is shrunk first"
         )
-    frames = decode_clips(file, 1, configs.frame_rate(data), height, width, data.channels)
+    frames = decode_clips(file, 1, clip.frame_rate, height, width, clip.channels)
     return np.concatenate([upscaling.shrink(to_float(frame[None]), times)[0] for frame in frames])
 
 
-def check_settings(config: configs.Config, overlap: int, weights: str, augmentation: float) -> None:
-    """Checks settings of `upscale`, for which there need be no clip yet.
+def check_settings(parts: Parts, overlap: int, weights: str, augmentation: float) -> None:
+    """Checks the settings of `upscale`, before there is a clip.
 
     Raises:
         UserError: they do not suit the run.
     """
-    segments = multidiffusion.cover(config.data.frames, config.data.frames, overlap)
+    segments = multidiffusion.cover(parts.denoiser.clip.frames, parts.denoiser.clip.frames, overlap)
     multidiffusion.frame_weights(segments, weights)
-    if not 0 <= augmentation <= config.upscale.max_augmentation:
+    most = parts.denoiser.conditioning.max_augmentation
+    if not 0 <= augmentation <= most:
         raise UserError(
             f"augmentation is {augmentation:g}; the network has learnt 0 to "
-            f"{config.upscale.max_augmentation:g} (upscale.max_augmentation)"
+            f"{most:g} (upscale.max_augmentation)"
         )
 
 
@@ -190,37 +200,37 @@ def upscale(
     again.
 
     Args:
-        upscaler: of `load`.
-        low: -1..1, of the run's low resolution.
-        prompt: what the clip shows; "": what a caption that was dropped in training is.
-        overlap: frames that neighbouring segments share, 0 (none: each is sampled by itself) to the
-            network's frames - 1.
-        weights: of a segment's frames in the average, a key of `multidiffusion.WEIGHTS`.
-        augmentation: level at which `low` is corrupted before the network sees it, 0 to the run's
+        upscaler: super-resolution run that `load` has loaded.
+        low: low-resolution clip in -1..1.
+        prompt: what the clip shows; "" stands for a caption that was dropped in training.
+        overlap: frames that neighbouring segments share, from 0 (each segment is sampled by itself)
+            to the network's frames - 1.
+        weights: weights of a segment's frames in the average, a key of `multidiffusion.WEIGHTS`.
+        augmentation: noise level of `low` when the network sees it, 0 to the run's
             `upscale.max_augmentation`. 0 suits real clips. All segments see the same noise.
-        seed: of the noise.
-        number: of the clip among those of a seed, of which each has noise of its own.
-        batch_size: segments at once, rounded up to a multiple of the devices; by default one a
-            device. It changes memory and speed alone.
-        on_step: called with the batches of segments done and their number, over all steps.
+        seed: seed of the noise.
+        number: number of the clip among those of a seed, each of which has noise of its own.
+        batch_size: segments sampled at once, rounded up to a multiple of the devices; None samples
+            one on each device. It changes memory and speed alone.
+        on_step: called with the number of batches of segments done and of all, over all steps.
 
     Raises:
         UserError: the clip, the overlap, the weights or the augmentation do not suit the run, or
             the seed is out of range.
     """
     check_seed(seed)
-    low, config, parts = np.asarray(low, np.float32), upscaler.config, upscaler.parts
-    check_settings(config, overlap, weights, augmentation)
-    _check_clip(config, low)
-    data, steps, devices = config.data, config.sample.steps, upscaler.mesh.size
+    low, parts, functions = np.asarray(low, np.float32), upscaler.parts, upscaler.functions
+    check_settings(parts, overlap, weights, augmentation)
+    _check_clip(parts, low)
+    shape, steps, devices = parts.denoiser.clip, parts.sampling.steps, upscaler.mesh.size
     frames = len(low)
-    segments = multidiffusion.cover(max(frames, data.frames), data.frames, overlap)
+    segments = multidiffusion.cover(max(frames, shape.frames), shape.frames, overlap)
     share = multidiffusion.normalise_weights(
         segments, multidiffusion.frame_weights(segments, weights)
     )
     starts = np.asarray(segments.starts)
     size = -(-(batch_size or devices) // devices) * devices
-    blocks = -(-segments.frames // data.frames)
+    blocks = -(-segments.frames // shape.frames)
     total = steps * -(-len(starts) // size)
     sharding = meshes.batch_sharding(upscaler.mesh)
 
@@ -231,27 +241,29 @@ def upscale(
         return row_keys(seed, number * blocks + rows)
 
     def in_blocks(clip: np.ndarray) -> np.ndarray:
-        return clip.reshape(blocks, data.frames, *clip.shape[1:])
+        return clip.reshape(blocks, shape.frames, *clip.shape[1:])
 
-    # Whole blocks, so that all have the same shape; nothing looks beyond the last segment.
-    extra = blocks * data.frames - frames
+    # Whole blocks, so that all have the same shape; no segment lies beyond the last one.
+    extra = blocks * shape.frames - frames
     given = np.pad(low, ((0, extra), (0, 0), (0, 0), (0, 0)), mode="edge")
-    x = np.zeros((len(given), data.height, data.width, data.channels), np.float32)
+    x = np.zeros((len(given), *shape.frame_shape), np.float32)
     before, average = np.zeros_like(x), np.zeros_like(x)
     with meshes.use(upscaler.mesh):
-        text, mask = (put(a.repeat(size, axis=0)) for a in make_encoder(config.text)([prompt]))
+        text, mask = (
+            put(a.repeat(size, axis=0)) for a in make_encoder(parts.denoiser.text)([prompt])
+        )
         level = put(np.full(size, augmentation, np.float32))
         for rows, count in _batches(blocks, size):
             clean = put(in_blocks(given)[rows])
-            state, (corrupted, _) = parts.first(keys_of(rows), clean, augmentation)
+            state, (corrupted, _) = functions.first(keys_of(rows), clean, augmentation)
             in_blocks(x)[rows[:count]] = np.asarray(state.x)[:count]
             in_blocks(given)[rows[:count]] = np.asarray(corrupted)[:count]
         done = 0
         for i in range(steps):
             average[:] = 0
             for rows, count in _batches(len(starts), size):
-                places = starts[rows][:, None] + np.arange(data.frames)
-                x0 = parts.estimate(
+                places = starts[rows][:, None] + np.arange(shape.frames)
+                x0 = functions.estimate(
                     upscaler.params, text, mask, (put(given[places]), level), put(x[places]), i
                 )
                 multidiffusion.add(
@@ -262,16 +274,16 @@ def upscale(
             for rows, count in _batches(blocks, size):
                 state = SamplerState(put(in_blocks(x)[rows]), put(in_blocks(before)[rows]))
                 x0 = put(in_blocks(average)[rows])
-                after = parts.update(keys_of(rows), state, x0, i)
+                after = functions.update(keys_of(rows), state, x0, i)
                 in_blocks(x)[rows[:count]] = np.asarray(after.x)[:count]
             before, average = average, before
     clip = before[:frames]
     return Upscaled(np.clip(clip, -1, 1, out=clip), segments)
 
 
-def _check_clip(config: configs.Config, low: np.ndarray) -> None:
-    data, factor = config.data, config.upscale.factor
-    asked = (data.height // factor, data.width // factor, data.channels)
+def _check_clip(parts: Parts, low: np.ndarray) -> None:
+    clip, factor = parts.denoiser.clip, parts.denoiser.conditioning.upscale_factor
+    asked = (clip.height // factor, clip.width // factor, clip.channels)
     if low.ndim != 4 or not len(low) or low.shape[1:] != asked:
         raise UserError(
             f"the clip is {'x'.join(map(str, low.shape))}, and the run enlarges frames of "
@@ -280,8 +292,10 @@ def _check_clip(config: configs.Config, low: np.ndarray) -> None:
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """The rows of each batch, and how many of them count: the last batch is filled up with its
-    own, and so compiled like the others."""
+    """Yields the rows of each batch, and how many of them count.
+
+    The last batch is filled up with its own rows, so that no other shape is compiled.
+    """
     for start in range(0, count, size):
         rows = np.arange(start, min(start + size, count))
         yield np.resize(rows, size), len(rows)

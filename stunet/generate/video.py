@@ -1,4 +1,4 @@
-"""Video-to-video: a clip made anew from the noise level at which only its rough shape is left.
+"""Makes a clip again from a noise level at which only its rough shape is left (video-to-video).
 
 SDEdit (Meng et al., arXiv 2108.01073): noise the clip to an intermediate time, and denoise from
 there. It works on a clip as it does on a picture because the network makes the whole clip at its
@@ -26,15 +26,15 @@ def edit(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Makes clips anew, after other prompts.
+    """Makes clips again, after other prompts.
 
     Args:
-        run: of `text.load_unconditioned`.
-        prompts: one for each clip to make; an empty one says nothing.
-        clips: -1..1, one for each prompt, or one for all.
-        strength: the time, 0..1, at which the clips are noised: at 0 they come back bit by bit; at
-            1 nothing is left of them, and what is made is what `text.text_to_video` makes of the
-            prompts and the seed. All of `sample.steps` steps are taken from there on.
+        run: run that `text.load_unconditioned` has loaded.
+        prompts: one prompt for each clip to make; "" for none.
+        clips: clips in -1..1, one for each prompt, or one for all.
+        strength: noise time, 0..1, that the clips are noised to. At 0 they come back bit for bit.
+            At 1 nothing is left of them, and the result is what `text.text_to_video` makes of the
+            prompts and the seed. All `sample.steps` steps are taken from there on.
         seed, batch_size, on_step: see `text.text_to_video`.
 
     Returns:
@@ -48,7 +48,9 @@ def edit(
     clips = np.broadcast_to(clips, (len(prompts), *clips.shape[1:])).astype(np.float32)
     if strength == 0:
         return clips
-    run = dataclasses.replace(run, sample=make_sampler(run.config, float(strength)))
+    run = dataclasses.replace(
+        run, sample=make_sampler(run.parts.denoiser, run.parts.sampling, float(strength))
+    )
     # The schedule ends just short of pure noise: at 1 a trace of the clips would be left.
     start = None if strength == 1 else clips
     return sample_clips(

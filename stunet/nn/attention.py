@@ -18,10 +18,10 @@ class TextAttention(nn.Module):
     key/value"), so one softmax weighs both. Without text it is plain self-attention.
 
     Attributes:
-        head_channels: features of one attention head; divides the channels.
+        head_channels: features of one attention head; the channels are a multiple of it.
         groups: number of groups in the group norm of the frame.
         text_groups: number of groups in the group norm of the text states.
-        flash: use `flash_attention`.
+        flash: compute attention by `flash_attention`.
         text_only: attend to the text alone, not to the frame's own positions.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
@@ -190,7 +190,7 @@ class TemporalAttention(nn.Module):
     clips longer than those in training. This is a choice: the paper does not say.
 
     Attributes:
-        head_channels: features of one attention head; divides the channels.
+        head_channels: features of one attention head; the channels are a multiple of it.
         groups: number of groups in the group norm.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.

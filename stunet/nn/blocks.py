@@ -111,7 +111,7 @@ class ConvInflation(nn.Module):
 
 
 class TemporalDownsample(nn.Module):
-    """Temporal down-sampling: a temporal convolution, of which frames 0, factor, ... are kept.
+    """Temporal down-sampling: a temporal convolution, computed for frames 0, factor, ... alone.
 
     With the identity initialisation it starts as nearest-neighbour resizing (Lumiere, arXiv
     2401.12945, appendix B).

@@ -77,10 +77,10 @@ def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
 
 
 def _conv_rank_4(x, kernel):
-    """Convolves with axes merged and none transposed, for the best kernels of CPUs and GPUs.
+    """Convolves with two axes merged and none transposed, which suits CPUs and GPUs best.
 
-    Spatial kernels merge clips with frames, temporal kernels merge rows with columns. A kernel that
-    extends over both takes rank 5.
+    For a spatial kernel, clips are merged with frames, for a temporal kernel rows with columns. A
+    kernel that extends over time and space takes rank 5.
     """
     b, t, h, w, c = x.shape
     kt, kh, kw, _, c_out = kernel.shape

@@ -79,7 +79,7 @@ class TextPooling(nn.Module):
 
     Attributes:
         features: features of the vector.
-        heads: number of attention heads; divides the features of the text states.
+        heads: number of attention heads; the features of the text states are a multiple of it.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """

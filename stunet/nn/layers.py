@@ -174,7 +174,7 @@ class GroupNorm(nn.Module):
     that the channel axis, which fills a TPU's lanes, is never split.
 
     Attributes:
-        groups: number of groups; divides the channels.
+        groups: number of groups of equally many channels.
         epsilon: added to the variance.
         batch_axes: number of leading axes that are normalised separately; 2 for `[b, t, h, w, c]`.
         dtype: dtype of the output.

@@ -3,9 +3,9 @@
 The adapter of a kernel W is a pair of small parameters beside it, `lora_a` and `lora_b`. The
 network computes with W + scale A B. B starts at zero, so at first this is W, bit for bit.
 
-The kernel of a convolution counts as a matrix from all inputs of an output position to its
-features. Its A is a kernel of the same extents with `rank` features, and its B is a 1x1 convolution
-after that. So the change of each kernel has at most that rank.
+The kernel of a convolution counts as a matrix: from all inputs that one output position sees, to
+its output features. Its A is a kernel of the same extents with `rank` features, and its B is a 1x1
+convolution after A. So the change of each kernel has at most that rank.
 
 All of this happens to a tree of parameters before the network is applied to it. No module knows
 about adapters.

@@ -5,8 +5,8 @@ A parameter's path is the tuple of the names of its modules and of itself, such 
 `down_0_layer_1.resnet.conv1.kernel`.
 
 With `scan_layers`, the equal layers of a level share one array per parameter, stacked along its
-first axis: `down_0_layers` holds layers 1, 2, ... of level 0. Files do not depend on it. There each
-layer has its own array, under the name that it has in a network without `scan_layers`.
+first axis: `down_0_layers` holds layers 1, 2, ... of level 0. In files each layer always has its
+own array, under the name that it has in a network without `scan_layers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def is_temporal(path: Sequence[str]) -> bool:
 
 
 def is_stacked(path: Sequence[str]) -> bool:
-    """Returns True if the parameter at `path` holds several layers, along its first axis."""
+    """Returns True if the parameter at `path` is stacked: its first axis runs over layers."""
     return path[0].endswith(_STACK)
 
 
@@ -88,7 +88,7 @@ def shapes(params: Any) -> dict[str, tuple[int, ...]]:
 
 
 def flatten(params: Any) -> dict[str, Any]:
-    """Returns a network's arrays by their names in files."""
+    """Converts a tree of parameters to a dict of arrays by their names in files."""
     named = {}
     for path, leaf in flatten_dict(params).items():
         layers = list(leaf) if is_stacked(path) else [leaf]

@@ -1,4 +1,4 @@
-"""Functions that take another form on each platform."""
+"""Chooses the form of a function by the platform that a program is compiled for."""
 
 import contextlib
 import contextvars
@@ -13,7 +13,7 @@ _ASSUMED: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform"
 def platform_dependent(
     *arguments: Any, default: Callable[..., Any], **forms: Callable[..., Any]
 ) -> Any:
-    """Calls the form of a function that suits the platform which the program is compiled for.
+    """Calls the form of a function for the platform that the program is compiled for.
 
     It is `jax.lax.platform_dependent`, except within `assume_platform`.
 
@@ -30,11 +30,11 @@ def platform_dependent(
 
 @contextlib.contextmanager
 def assume_platform(platform: str) -> Iterator[None]:
-    """Context manager in which traces hold the forms of one platform alone.
+    """Context manager in which traces contain the forms for one platform alone.
 
-    JAX decides on a platform only when it compiles, so a trace holds the forms of all platforms,
-    and what each of them keeps for the backward pass. To add up a step's memory from a trace, one
-    platform's forms must be chosen.
+    JAX decides on a platform only when it compiles. So a trace usually contains the forms for all
+    platforms, and what each of them keeps for the backward pass. An estimate of a step's memory
+    from its trace needs the forms of one platform alone.
     """
     token = _ASSUMED.set(platform)
     try:

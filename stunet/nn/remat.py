@@ -13,7 +13,7 @@ from stunet.nn.layers import STATISTICS
 
 
 def _with_statistics(policy: Callable) -> Callable:
-    """Extends a policy that stores activations to the statistics of the group norms over them."""
+    """Extends a policy that stores activations: it stores their group norms' statistics too."""
     return jax.checkpoint_policies.save_from_both_policies(
         policy, jax.checkpoint_policies.save_only_these_names(STATISTICS)
     )
@@ -44,8 +44,8 @@ def rematerialised(block: Callable, policy: str, prevent_cse: bool = True) -> Ca
     Args:
         block: a module's class, or a function whose first argument is a module.
         policy: a key of `REMAT_POLICIES`, or "none".
-        prevent_cse: keep the compiler from merging the second computation with the first one. Not
-            needed inside `nn.scan`, where it cannot merge them.
+        prevent_cse: keep the compiler from merging the repeated computation with the first one,
+            which would undo the saving. Not needed inside `nn.scan`, where it cannot merge them.
     """
     if policy == "none":
         return block

@@ -1,4 +1,4 @@
-"""Resizing of clips in space without parameters, and folding of pixels into channels."""
+"""Resizes clips in space by a factor of 2, and folds pixels into channels."""
 
 from collections.abc import Callable
 

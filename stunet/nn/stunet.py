@@ -16,12 +16,11 @@ interleaved with it: an inflation block after each layer, a temporal resize afte
 Level 0 is the finest. A layer is a residual block, attention to pixels and text at levels that have
 it, and an inflation block: by convolution, or at the coarsest level by attention over time.
 
-All temporal parts start as no-ops or as nearest-neighbour resizing. Let N be the total temporal
-factor, the product of `temporal_factors`. At initialisation, each level sees its own nearest
-earlier frame, also through the skip connections: with f the product of the factors down to a level,
-the level sees frame f * (k // f) of the clip in place of frame k. The output at frame k is what the
-spatial network makes of these frames. Hence
-  - at every k divisible by N, all of them are frame k, and the output is exactly the spatial
+All temporal parts start as no-ops or as nearest-neighbour resizing. So at initialisation the output
+at frame k is that of the spatial network, except that each level sees the frame f * (k // f) in
+place of frame k, also through its skip connections. Here f is the product of the temporal factors
+down to that level. With N the product of all temporal factors,
+  - at every k divisible by N, all levels see frame k, and the output is exactly the spatial
     network's for frame k;
   - a clip that is constant over blocks of N frames, such as a static clip, gives the spatial
     network's output in every frame.

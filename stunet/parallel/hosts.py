@@ -1,7 +1,7 @@
-"""Several processes that train as one: how they join, agree to stop, and fail together.
+"""Lets several processes train as one: they join, agree to stop, and fail together.
 
-Every process runs the same program over the one mesh of all their devices; usually there is one on
-each host.
+Every process runs the same program over the one mesh of all their devices. Usually there is one
+process on each host.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stunet.errors import UserError
 
-# A process that has not been heard of for so long is dead, and the others end: well within a
-# minute, where JAX would take 100 s.
+# A process that has been silent for this long counts as dead, and the others end. JAX's own limit
+# is 100 s.
 _HEARTBEAT_TIMEOUT_SECONDS = 30
 
-# Processes that are alive may take long to begin: one may have to wait for its disk or its data.
+# Processes that are alive may take long to begin: one may wait for its disk or its data.
 _LATE_MILLISECONDS = 3_600_000
 
-# How often a process looks whether another has failed, and where that is written.
+# Seconds between two looks at whether another process has failed, and the key that says so.
 _LOOK_SECONDS = 1.0
 _FAILURE = "stunet/failure"
 
@@ -40,19 +40,19 @@ _FAILURE = "stunet/failure"
 def join(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Makes this process one of several; before anything else uses JAX's devices.
+    """Makes this process one of several. Call it before anything else uses JAX's devices.
 
-    Without arguments JAX's own detection decides: TPU pods, GKE, SLURM, Open MPI, Kubernetes. Where
-    it finds nothing, or one process, and where `processes` is 1, nothing is contacted.
+    Without arguments JAX's own detection decides: TPU pods, GKE, SLURM, Open MPI, Kubernetes. No
+    other process is contacted where it finds at most one process, or where `processes` is 1.
 
     Args:
         coordinator: HOST:PORT at which process 0 listens, and which all can reach.
-        processes: how many there are.
-        process: which one this is, from 0.
+        processes: number of processes.
+        process: number of this process, from 0.
 
     Raises:
         UserError: the arguments do not fit together, or the scheduler does not say all that is
-        needed. (Processes that do not come within 5 minutes make JAX end this one.)
+            needed. (JAX ends this process if the others do not come within 5 minutes.)
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     if all(value is None for value in given.values()):
@@ -93,12 +93,12 @@ def _check(given: dict[str, str | int | None]) -> None:
 
 
 def _several_in_environment() -> bool:
-    """Whether a scheduler has started this process as one of several.
+    """Tells whether a scheduler has started this process as one of several.
 
-    JAX would also initialise a lone process of SLURM's, and hide all GPUs but one from it.
+    JAX would also initialise a single process under SLURM, and hide all GPUs but one from it.
     """
     for cluster in ClusterEnv._cluster_types:
-        # A pod that is not part of an indexed job, such as a notebook's, has no number.
+        # A pod that is not part of an indexed job, such as that of a notebook, has no number.
         lone_pod = cluster is K8sCluster and "JOB_COMPLETION_INDEX" not in os.environ
         if not cluster.opt_in_only_method and not lone_pod and cluster.is_env_present():
             return cluster.get_process_count() > 1
@@ -106,22 +106,23 @@ def _several_in_environment() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes."""
+    """Tells whether this is the process that writes files."""
     return jax.process_index() == 0
 
 
 def batch_rows(
     sharding: NamedSharding, batch_size: int, process: int | None = None
 ) -> tuple[int, ...]:
-    """Which rows of a batch this process has to read, ascending: those that its devices hold.
+    """Returns the rows of a batch that this process has to read, ascending.
 
-    They need not be neighbours, since a mesh follows the wires between chips and not the hosts; and
-    where devices of several processes hold parts of the same clips, all of these read the clips.
+    They are the rows that its devices hold. They need not be neighbours, since a mesh follows the
+    wires between chips and not the hosts. Where devices of several processes hold parts of the same
+    clips, all these processes read the clips.
 
     Args:
-        sharding: of an array whose first axis is the batch.
-        batch_size: rows of the whole batch.
-        process: another than this one.
+        sharding: sharding of an array whose first axis is the batch.
+        batch_size: number of rows in the whole batch.
+        process: number of the process; None for this one.
     """
     process = jax.process_index() if process is None else process
     rows = set()
@@ -132,31 +133,33 @@ def batch_rows(
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come here.
+    """Returns when every process has called it.
 
     Args:
-        name: of this place in the program, which they must have in common.
+        name: name of this place in the program, the same in every process.
     """
     if jax.process_count() > 1:
-        # Not by a collective: on CPUs those give up when one process is late by 30 s.
+        # A collective will not do: on CPUs it gives up when one process is late by 30 s.
         client = distributed.global_state.client
         client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
 
 
-def whole(array: jax.Array) -> np.ndarray:
-    """The array on the host, on every process, wherever its parts lie; all must call it."""
+def gather(array: jax.Array) -> np.ndarray:
+    """Copies an array to the host of every process, wherever its parts lie. All must call it."""
     if not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
 class StopAgreement:
-    """Asked once an update, answers on every process alike whether any of them wants to stop.
+    """Lets all processes agree, once an update, on whether to stop.
+
+    Every process gets the same answer: whether any of them wants to stop.
 
     Args:
-        mesh: of the devices of all processes.
-        lag: the answer is that to the question `lag` calls ago, so that nobody waits for devices
-            that have as many updates in hand.
+        mesh: the devices of all processes.
+        lag: number of calls by which the answer is late, so that no process waits for devices that
+            have as many updates in hand.
     """
 
     def __init__(self, mesh: Mesh, lag: int):
@@ -165,11 +168,15 @@ class StopAgreement:
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def __call__(self, mine: bool) -> bool:
-        """Whether this process wants to stop -> whether all do, by now."""
+    def __call__(self, wants_to_stop: bool) -> bool:
+        """Agrees with the other processes on whether to stop after this update.
+
+        Args:
+            wants_to_stop: whether this process wants to stop.
+        """
         if jax.process_count() == 1:
-            return mine
-        wishes = np.full(jax.local_device_count(), mine)
+            return wants_to_stop
+        wishes = np.full(jax.local_device_count(), wants_to_stop)
         self._answers.append(
             self._any(jax.make_array_from_process_local_data(self._sharding, wishes))
         )
@@ -178,19 +185,20 @@ class StopAgreement:
 
 @contextlib.contextmanager
 def failing_together(name: str) -> Iterator[None]:
-    """Within: an exception in one process ends them all with status 1, and all say which it was.
+    """Context manager in which an exception in one process ends them all with status 1.
 
-    Otherwise the others would wait for it in their next collective, and it for them in JAX's
-    farewell at exit. With a single process, exceptions pass through.
+    All of them say which process it was. Otherwise the others would wait for it in their next
+    collective, and it for them in JAX's shutdown at exit. With a single process, exceptions pass
+    through.
 
     Args:
-        name: of the program, to begin its messages with.
+        name: name of the program, which its messages begin with.
     """
     if not jax.distributed.is_initialized():
         yield
         return
     client, over = distributed.global_state.client, threading.Event()
-    # It asks again and again, because a thread that waited in C++ could not be ended.
+    # The thread asks again and again, because one that waited in C++ could not be ended.
     watcher = threading.Thread(target=_end_with_others, args=(name, client, over), daemon=True)
     watcher.start()
     try:
@@ -205,7 +213,7 @@ def failing_together(name: str) -> Iterator[None]:
             client.key_value_set(
                 _FAILURE, f"process {jax.process_index()} failed: {_first_line(error)}"
             )
-        # The coordinator lives in process 0: the others must have time to read it.
+        # The coordinator lives in process 0: the others must have time to read the message.
         time.sleep(2 * _LOOK_SECONDS)
         _end()
     over.set()
@@ -217,9 +225,9 @@ def _end_with_others(name: str, client, over: threading.Event) -> None:
         try:
             failure = client.key_value_try_get(_FAILURE)
         except Exception:
-            continue  # Nobody has failed; or the coordinator is gone, which JAX deals with.
+            continue  # No process has failed, or the coordinator is gone, which JAX deals with.
         print(f"{name}: {failure}", file=sys.stderr)
-        # After the one that failed, so that whoever started them sees which came first.
+        # End after the process that failed, so that whoever started them sees which came first.
         time.sleep(3 * _LOOK_SECONDS)
         _end()
 
@@ -229,7 +237,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _end() -> None:
-    """Ends this process without JAX's farewell, which waits for the others."""
+    """Ends this process without JAX's shutdown, which waits for the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

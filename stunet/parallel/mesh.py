@@ -1,6 +1,7 @@
 """The device mesh, the table that maps logical axes to it, and how batches and states lie on it."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.sharding import partition_spec
 
@@ -30,9 +30,38 @@ RULES = (
 )
 
 
-def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Arranges the devices as the config says; of several TPU slices, so that `slice` alone crosses
-    the data-centre network.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a run asks for its devices to be arranged: the extent of each mesh axis.
+
+    One extent may be -1, which takes all devices that are left.
+
+    Attributes:
+        slice: slices joined by the data-centre network; the axis splits the batch.
+        data: ways to split the batch.
+        fsdp: ways to split the batch, and the weights where they are stored.
+        context: ways to split each clip, along `context_axis`.
+        tensor: ways to split the features of weights and activations.
+        context_axis: "rows" or "frames".
+    """
+
+    slice: int = 1
+    data: int = -1
+    fsdp: int = 1
+    context: int = 1
+    tensor: int = 1
+    context_axis: str = "rows"
+
+
+def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Arranges devices into a mesh.
+
+    Devices of several TPU slices are arranged so that the axis `slice` alone crosses the
+    data-centre network.
+
+    Args:
+        layout: extent of each axis.
+        devices: the devices; None takes all that JAX sees.
 
     Raises:
         UserError: the extents do not multiply to the number of devices, or `slice` is not a
@@ -40,7 +69,7 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
     """
     devices = jax.devices() if devices is None else devices
     slices = count_slices(devices)
-    shape = _shape(extents, len(devices), slices)
+    shape = _shape(layout, len(devices), slices)
     # An axis of the torus may be split between two of ours: 16x16 chips as fsdp 64 x context 4.
     if slices == 1:
         arranged = mesh_utils.create_device_mesh(
@@ -59,18 +88,18 @@ def make_mesh(extents: configs.Mesh, devices: Sequence[jax.Device] | None = None
     return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def abstract_mesh(extents: configs.Mesh, devices: int, slices: int = 1) -> AbstractMesh:
-    """The mesh of so many devices, which are not here.
+def abstract_mesh(layout: Layout, devices: int, slices: int = 1) -> AbstractMesh:
+    """Returns the mesh of `devices` devices that are not here.
 
     Raises:
         UserError: as `make_mesh`.
     """
-    shape = _shape(extents, devices, slices)
+    shape = _shape(layout, devices, slices)
     return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _shape(extents: configs.Mesh, devices: int, slices: int) -> dict[str, int]:
-    asked = {axis: getattr(extents, axis) for axis in AXES}
+def _shape(layout: Layout, devices: int, slices: int) -> dict[str, int]:
+    asked = {axis: getattr(layout, axis) for axis in AXES}
     fixed = math.prod(extent for extent in asked.values() if extent != -1)
     shape = {axis: devices // fixed if e == -1 else e for axis, e in asked.items()}
     if math.prod(shape.values()) != devices:
@@ -88,7 +117,7 @@ def _shape(extents: configs.Mesh, devices: int, slices: int) -> dict[str, int]:
 
 
 def count_slices(devices: Sequence[jax.Device]) -> int:
-    """TPU slices that the devices belong to; 1 elsewhere.
+    """Counts the TPU slices that the devices belong to; 1 for devices that are no TPUs.
 
     GPUs have a `slice_index` too, which numbers hosts, but come host by host in `jax.devices()`,
     and any axis may go over the network between those.
@@ -99,34 +128,47 @@ def count_slices(devices: Sequence[jax.Device]) -> int:
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:
-    """Parts that a batch is split into."""
+    """Returns the number of parts that a batch is split into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(train: configs.Train, mesh: Mesh | AbstractMesh) -> None:
-    """Raises: UserError, if the parts of a batch do not split evenly over the mesh."""
+def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
+    """Checks that the parts of a batch split evenly over the mesh.
+
+    Args:
+        batch_size: clips in a batch, over all devices.
+        accumulate: parts that a batch is computed in.
+        mesh: the devices.
+
+    Raises:
+        UserError: they do not.
+    """
     ways = batch_ways(mesh)
-    if train.batch_size % (ways * train.accumulate):
+    if batch_size % (ways * accumulate):
         raise UserError(
-            f"train.batch_size is {train.batch_size}, which does not split over "
-            f"{ways} devices x train.accumulate {train.accumulate}; "
-            f"make it a multiple of {ways * train.accumulate}, or split each clip with mesh.context"
+            f"train.batch_size is {batch_size}, which does not split over "
+            f"{ways} devices x train.accumulate {accumulate}; "
+            f"make it a multiple of {ways * accumulate}, or split each clip with mesh.context"
         )
 
 
 @contextlib.contextmanager
 def use(mesh: Mesh, context_axis: str = "rows") -> Iterator[None]:
-    """Within: arrays' logical names mean this mesh, whose axis `context` splits `context_axis`."""
+    """Context manager that maps logical axis names to `mesh`, whose axis `context` splits
+    `context_axis` ("rows" or "frames")."""
     with jax.set_mesh(mesh), nn.logical_axis_rules((*RULES, (context_axis, "context"))):
         yield
 
 
 def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Shapes, dtypes and shardings of a tree whose leaves carry logical names; none: replicated.
+    """Returns shapes, dtypes and shardings of a tree whose leaves carry logical axis names.
+
+    A leaf without names is replicated.
 
     Args:
         boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init`
-            gives.
+            gives them.
+        mesh: the devices.
     """
 
     def place(leaf):
@@ -142,7 +184,7 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def unbox(boxed: Any) -> Any:
-    """The tree without flax's boxes; `flax.linen.unbox` would also constrain each leaf."""
+    """Returns the tree without flax's boxes; `flax.linen.unbox` would also constrain each leaf."""
     return jax.tree.map(lambda x: x.value if _is_box(x) else x, boxed, is_leaf=_is_box)
 
 
@@ -151,17 +193,17 @@ def _is_box(leaf: Any) -> bool:
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Of anything whose first axis is the batch."""
+    """Returns the sharding of an array whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes one global batch of what each process has read: its `hosts.batch_rows`."""
+    """Makes one global batch of what each process has read, its `hosts.batch_rows`."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
 def split_rows(x: np.ndarray, rows: np.ndarray, mesh: Mesh) -> jax.Array:
-    """`x[rows]`, which every process has whole, as a batch that is split over the mesh."""
+    """Splits the batch `x[rows]` over the mesh; every process has all of `x`."""
     x = np.asarray(x)[rows]
     return jax.make_array_from_callback(x.shape, batch_sharding(mesh), lambda part: x[part])

@@ -1,7 +1,7 @@
-"""What devices could compute at best, by what JAX calls them."""
+"""Peak rates of devices, by the names that JAX gives them."""
 
-# Multiplications and additions of bfloat16 a second, dense, as published: cloud.google.com/tpu/docs
-# and NVIDIA's data sheets.
+# Dense bfloat16 operations (multiplications and additions) per second, as published:
+# cloud.google.com/tpu/docs and NVIDIA's data sheets.
 BFLOAT16 = {
     "NVIDIA A100-PCIE-40GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12,

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from stunet.errors import UserError, choose
+from stunet.errors import UserError
 from stunet.parallel.mesh import count_slices
 from stunet.parallel.peaks import BFLOAT16
+from stunet.plan.topology_names import FORMS, to_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,20 +98,27 @@ def find(name: str, slices: int = 1) -> Topology:
     """Returns the topology of that name.
 
     Args:
-        name: generation and shape of TPUs (`v5p:4x4x4`, `v5e:16x16`), kind and number of GPUs
-            (`h100:8`), or `local` for this machine's devices.
+        name: Google Cloud's name of a slice of TPUs (`v5p-128`), or its generation and shape
+            (`v5p:4x4x4`); kind and number of GPUs (`h100:8`); or `local` for this machine's
+            devices.
         slices: number of such slices, or of such hosts with GPUs.
 
     Raises:
         UserError: there is no such chip or shape; the TPU compiler is not installed; JAX finds no
             local device; or `slices` is above 1 for local devices.
     """
+    name = to_shape(name)
     if name == "local":
         return _local(slices)
     kind, _, shape = name.partition(":")
-    if choose(TPUS | GPUS, kind, "TPU generation or GPU") in GPUS.values():
+    if kind in GPUS:
         return _gpus(name, kind, shape, slices)
-    return _tpus(name, kind, shape, slices)
+    if kind in TPUS and re.fullmatch(r"\d+(x\d+)+", shape):
+        return _tpus(name, kind, slices)
+    raise UserError(
+        f"--topology is {name!r}; write {FORMS}, the GPUs in each host, such as h100:8 "
+        f"({', '.join(GPUS)}), or local"
+    )
 
 
 def _local(slices: int) -> Topology:
@@ -135,11 +143,7 @@ def _gpus(name: str, kind: str, shape: str, hosts: int) -> Topology:
     return Topology(name, chip, int(shape) * hosts, hosts)
 
 
-def _tpus(name: str, kind: str, shape: str, slices: int) -> Topology:
-    if not re.fullmatch(r"\d+(x\d+)+", shape):
-        raise UserError(
-            f"--topology is {name!r}; write a generation and a shape, such as v5p:4x4x4, or local"
-        )
+def _tpus(name: str, kind: str, slices: int) -> Topology:
     from jax.experimental import topologies
 
     with silence_stderr():

@@ -22,6 +22,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo
+from stunet.train.parts import Parts, make_parts
 from stunet.train.state import abstract_state
 from stunet.train.step import jit_train_step
 
@@ -56,24 +57,24 @@ class CompiledStep:
     excess: float | None = None
 
 
-def compile_step(config: configs.Config, topology: chips.Topology) -> CompiledStep:
+def compile_step(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
     """Compiles the train step for a topology that there is a compiler for.
 
     Raises:
         UserError: the compiler refuses the program for another reason than its size.
     """
     if topology.is_local:
-        return _compile_local(config, topology.devices)
+        return _compile_local(make_parts(config), topology.devices)
     return _compile_for_tpus(config, topology)
 
 
 def abstract_batch(
-    config: configs.Config, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+    parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
 ) -> dict[str, Any]:
     """Returns shapes, dtypes and shardings of a global batch, as the data pipeline yields it."""
-    size, data, text = config.train.batch_size, config.data, config.text
+    size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
     shapes = {
-        "video": ((data.frames, data.height, data.width, data.channels), jnp.uint8),
+        "video": (clip.shape, jnp.uint8),
         "text": ((text.max_length, text.dim), jnp.float32),
         "text_mask": ((text.max_length,), jnp.bool_),
     }
@@ -84,8 +85,8 @@ def abstract_batch(
     }
 
 
-def _compile_local(config: configs.Config, devices: Sequence[jax.Device]) -> CompiledStep:
-    compiled = _lower(config, devices).compile()
+def _compile_local(parts: Parts, devices: Sequence[jax.Device]) -> CompiledStep:
+    compiled = _lower(parts, devices).compile()
     memory = compiled.memory_analysis()
     return CompiledStep(
         hlo.read(compiled.as_text()),
@@ -94,7 +95,7 @@ def _compile_local(config: configs.Config, devices: Sequence[jax.Device]) -> Com
     )
 
 
-def _compile_for_tpus(config: configs.Config, topology: chips.Topology) -> CompiledStep:
+def _compile_for_tpus(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
     """Compiles in a process of its own, until the buffers are placed."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -120,20 +121,27 @@ def _compile_for_tpus(config: configs.Config, topology: chips.Topology) -> Compi
             process.join()
 
 
-def _lower(config: configs.Config, devices: Sequence[jax.Device]):
-    mesh = meshes.make_mesh(config.mesh, devices)
-    with meshes.use(mesh, config.mesh.context_axis):
-        state = abstract_state(config, mesh)
-        return jit_train_step(config, state).lower(state, abstract_batch(config, mesh))
+def _lower(parts: Parts, devices: Sequence[jax.Device]):
+    mesh = meshes.make_mesh(parts.layout, devices)
+    with meshes.use(mesh, parts.layout.context_axis):
+        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        step = jit_train_step(
+            parts.objective,
+            parts.optimizer,
+            state,
+            seed=parts.seed,
+            accumulate=parts.accumulate,
+        )
+        return step.lower(state, abstract_batch(parts, mesh))
 
 
 def _compiler_process(
-    config: configs.Config, topology: str, slices: int, directory: str, sender
+    config: configs.Experiment, topology: str, slices: int, directory: str, sender
 ) -> None:
     """Compiles for TPUs and sends the outcome, unless the process is stopped before that."""
     # The parent process reports an interruption; this one stays silent.
     with contextlib.suppress(KeyboardInterrupt), chips.silence_stderr():
-        lowered = _lower(config, chips.find(topology, slices).devices)
+        lowered = _lower(make_parts(config), chips.find(topology, slices).devices)
         try:
             compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
         except jax.errors.JaxRuntimeError as error:

@@ -31,6 +31,7 @@ from stunet.nn.sharding import partition_spec
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo
 from stunet.train import flops, pieces
+from stunet.train.parts import make_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +67,13 @@ class Costs:
             (`representatives`); otherwise compile every piece.
     """
 
-    def __init__(self, config: configs.Config, topology: str, slices: int = 1, scale: bool = True):
-        batch = config.train.batch_size // config.train.accumulate
-        self._pieces = pieces.find(config, batch)
-        self._microbatches = config.train.accumulate
+    def __init__(
+        self, config: configs.Experiment, topology: str, slices: int = 1, scale: bool = True
+    ):
+        parts = make_parts(config)
+        batch = parts.batch_size // parts.accumulate
+        self._pieces = pieces.find(parts.denoiser, batch)
+        self._microbatches = parts.accumulate
         everyone = list(range(len(self._pieces)))
         self._representatives = representatives(self._pieces) if scale else everyone
         # The compiler's threads do not survive a fork.
@@ -125,13 +129,16 @@ def representatives(found: Sequence[pieces.Piece]) -> list[int]:
     return [narrowest[family] for family in families]
 
 
-def _seconds(config: configs.Config, batch: int, topology: str, slices: int, index: int) -> float:
+def _seconds(
+    config: configs.Experiment, batch: int, topology: str, slices: int, index: int
+) -> float:
     """Returns the time of one call of a piece on one chip, from the cache or by compiling it."""
     found = chips.find(topology, slices)
-    mesh = meshes.make_mesh(config.mesh, found.devices)
-    piece = pieces.find(config, batch)[index]
-    with meshes.use(mesh, config.mesh.context_axis):
-        lowered = lower(piece, config, mesh)
+    parts = make_parts(config)
+    mesh = meshes.make_mesh(parts.layout, found.devices)
+    piece = pieces.find(parts.denoiser, batch)[index]
+    with meshes.use(mesh, parts.layout.context_axis):
+        lowered = lower(piece, parts.denoiser.network.remat, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
     key = f"{version} {topology} {slices} {lowered.as_text()}"
     file = files.user_cache("plan") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
@@ -144,14 +151,14 @@ def _seconds(config: configs.Config, batch: int, topology: str, slices: int, ind
     return cycles / found.chip.hertz
 
 
-def lower(piece: pieces.Piece, config: configs.Config, mesh: jax.sharding.Mesh):
+def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh):
     """Lowers the piece's forward and backward pass for the mesh in use.
 
     Returns:
         The lowered function `(params, inputs, others, dy) -> (y, gradients)`, without gradients of
         frozen parameters.
     """
-    apply, *shapes = differentiable(piece, config.model.remat)
+    apply, *shapes = differentiable(piece, remat)
     params = meshes.abstract(pieces.abstract_init(piece.module, piece.arguments), mesh)
     inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
 

@@ -18,6 +18,7 @@ from stunet.parallel import mesh as meshes
 from stunet.plan import chips, compiled_step, hlo, search
 from stunet.plan.costs import Cost, Costs
 from stunet.train.flops import model_flops
+from stunet.train.parts import Parts, make_parts
 from stunet.train.state import abstract_state, count_parameters
 
 
@@ -92,7 +93,7 @@ class Plan:
 
 
 def make_plan(
-    config: configs.Config,
+    config: configs.Experiment,
     topology: chips.Topology,
     predict_time: bool = True,
     every_piece: bool = False,
@@ -111,17 +112,18 @@ def make_plan(
         UserError: mesh, batch and number of chips do not go together.
     """
     begun = time.monotonic()
-    mesh = meshes.abstract_mesh(config.mesh, topology.count, topology.slices)
-    meshes.check_batch(config.train, mesh)
-    state = abstract_state(config, mesh)
+    parts = make_parts(config)
+    mesh = meshes.abstract_mesh(parts.layout, topology.count, topology.slices)
+    meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     sizes = {
         "params": _bytes_on_a_chip(state.params),
         "frozen": _bytes_on_a_chip(state.frozen),
         "optimizer": _bytes_on_a_chip(state.opt_state),
         "ema": _bytes_on_a_chip(state.ema),
-        "batch": _bytes_on_a_chip(compiled_step.abstract_batch(config, mesh)),
+        "batch": _bytes_on_a_chip(compiled_step.abstract_batch(parts, mesh)),
     }
-    chip, flops = topology.chip, model_flops(config)
+    chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)
     step, timed = None, []
     excess = collective_seconds = None
     least_seconds = flops / topology.count / chip.flops if chip.flops else None
@@ -134,7 +136,7 @@ def make_plan(
         if timed:
             collective_seconds = hlo.bytes_sent(step.program.collectives) / chip.ici
     else:
-        layout = _estimate(config, topology, mesh)
+        layout = _estimate(parts, topology, mesh)
         sizes["temporaries"] = layout.temporaries
         excess, least_seconds = _excess(sizes, chip), layout.seconds
     return Plan(
@@ -143,10 +145,10 @@ def make_plan(
         estimated=step is None,
         mesh=dict(mesh.shape),
         settings={
-            "mesh.context_axis": config.mesh.context_axis,
-            "model.remat": config.model.remat,
-            "train.batch_size": config.train.batch_size,
-            "train.accumulate": config.train.accumulate,
+            "mesh.context_axis": parts.layout.context_axis,
+            "model.remat": parts.denoiser.network.remat,
+            "train.batch_size": parts.batch_size,
+            "train.accumulate": parts.accumulate,
         },
         params=count_parameters(state.params),
         frozen=count_parameters(state.frozen),
@@ -161,27 +163,25 @@ def make_plan(
         collectives=dict(step.program.collectives) if step else {},
         between_slices=dict(step.program.between_slices) if step else {},
         costs=timed,
-        unsplit=unsplit_levels(config, mesh),
-        clips=config.train.batch_size,
-        steps=config.train.steps,
-        unknown=_unknown(config, topology, step),
+        unsplit=unsplit_levels(parts, mesh),
+        clips=parts.batch_size,
+        steps=parts.events.steps,
+        unknown=_unknown(parts, topology, step),
         compile_seconds=time.monotonic() - begun,
     )
 
 
-def unsplit_levels(
-    config: configs.Config, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
-) -> list[str]:
+def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> list[str]:
     """Returns a line for each level that every chip computes whole along an axis that the mesh was
     to split."""
-    data, model, found = config.data, config.model, []
-    frames = data.frames
-    for level, channels in enumerate(configs.level_channels(model)):
-        frames //= model.temporal_factors[level] if model.temporal else 1
-        rows = data.height // model.patch_size // 2**level
-        split = {"rows": rows, "frames": frames}[config.mesh.context_axis]
+    clip, network, found = parts.denoiser.clip, parts.denoiser.network, []
+    context_axis, frames = parts.layout.context_axis, clip.frames
+    for level, channels in enumerate(network.channels):
+        frames //= network.temporal_factors[level] if network.temporal_factors else 1
+        rows = clip.height // network.patch_size // 2**level
+        split = {"rows": rows, "frames": frames}[context_axis]
         for extent, what, axis in (
-            (split, config.mesh.context_axis, "context"),
+            (split, context_axis, "context"),
             (channels, "features", "tensor"),
         ):
             if extent % mesh.shape[axis]:
@@ -192,7 +192,7 @@ def unsplit_levels(
 
 
 def _pieces(
-    config: configs.Config, topology: chips.Topology, predict_time: bool, every_piece: bool
+    config: configs.Experiment, topology: chips.Topology, predict_time: bool, every_piece: bool
 ) -> contextlib.AbstractContextManager[Costs | None]:
     """Starts to compile the network's pieces, if their time is asked for and can be predicted."""
     if topology.is_local or not predict_time:
@@ -201,16 +201,16 @@ def _pieces(
 
 
 def _estimate(
-    config: configs.Config, topology: chips.Topology, mesh: jax.sharding.AbstractMesh
+    parts: Parts, topology: chips.Topology, mesh: jax.sharding.AbstractMesh
 ) -> search.Layout:
     return search.estimate(
-        config,
-        search.trace(config, topology.platform),
-        search.state_bytes(config),
+        parts,
+        search.trace(parts.denoiser, topology.platform),
+        search.state_bytes(parts),
         topology.chip,
         mesh.shape,
-        config.model.remat,
-        config.train.accumulate,
+        parts.denoiser.network.remat,
+        parts.accumulate,
     )
 
 
@@ -227,11 +227,14 @@ def _excess(sizes: dict[str, float], chip: chips.Chip) -> float | None:
 
 
 def _unknown(
-    config: configs.Config, topology: chips.Topology, step: compiled_step.CompiledStep | None
+    parts: Parts, topology: chips.Topology, step: compiled_step.CompiledStep | None
 ) -> list[str]:
     chip = topology.chip
     cases = (
-        (config.model.flash_attention, "the time of the kernels of model.flash_attention"),
+        (
+            parts.denoiser.network.flash_attention,
+            "the time of the kernels of model.flash_attention",
+        ),
         (
             chip.hertz is None,
             "how long a step really takes, which benchmarks/train_step.py measures on the machine",

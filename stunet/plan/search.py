@@ -23,10 +23,14 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.platforms import assume_platform
 from stunet.nn.remat import REMAT_POLICIES
+from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import AXES, BATCH_AXES
 from stunet.plan import chips, costs
 from stunet.train import flops, pieces
+from stunet.train.denoiser import Denoiser
+from stunet.train.parts import Parts
 from stunet.train.state import abstract_state
+from stunet.train.trainable import Trainable
 
 POLICIES = ("none", *REMAT_POLICIES)
 MICROBATCHES = (1, 2, 4, 8)
@@ -59,22 +63,21 @@ class Layout:
         """Returns the bytes that one chip is estimated to hold at most."""
         return self.state + self.temporaries
 
-    def apply_to(self, config: configs.Config) -> configs.Config:
-        """Returns the config with this layout."""
-        return dataclasses.replace(
-            config,
-            mesh=dataclasses.replace(config.mesh, **self.mesh),
-            model=dataclasses.replace(config.model, remat=self.remat),
-            train=dataclasses.replace(config.train, accumulate=self.accumulate),
-        )
+    def settings(self) -> dict[str, object]:
+        """Returns the keys of the config that this layout sets, and their values."""
+        extents = {f"mesh.{axis}": n for axis, n in self.mesh.items()}
+        return extents | {"model.remat": self.remat, "train.accumulate": self.accumulate}
 
-    def overrides(self, config: configs.Config, mesh: Mapping[str, int]) -> list[str]:
-        """Returns the command-line arguments that give a config, laid out on `mesh`, this layout
+    def apply_to(self, config: configs.Experiment) -> configs.Experiment:
+        """Returns the config with this layout."""
+        return configs.replace(config, self.settings())
+
+    def overrides(self, parts: Parts, mesh: Mapping[str, int]) -> list[str]:
+        """Returns the command-line arguments that give a run, laid out on `mesh`, this layout
         instead."""
-        now = {f"mesh.{axis}": n for axis, n in mesh.items()}
-        now |= {"model.remat": config.model.remat, "train.accumulate": config.train.accumulate}
-        new = {f"mesh.{axis}": n for axis, n in self.mesh.items()}
-        new |= {"model.remat": self.remat, "train.accumulate": self.accumulate}
+        remat, accumulate = parts.denoiser.network.remat, parts.accumulate
+        now = dataclasses.replace(self, mesh=mesh, remat=remat, accumulate=accumulate).settings()
+        new = self.settings()
         return [f"--config.{key}={value}" for key, value in new.items() if now[key] != value]
 
 
@@ -105,28 +108,26 @@ class StateBytes:
     frozen: int
 
 
-def trace(config: configs.Config, platform: str) -> tuple[Block, ...]:
+def trace(denoiser: Denoiser, platform: str) -> tuple[Block, ...]:
     """Returns the network's distinct pieces, traced under every remat policy.
 
     Args:
-        config: config of the run.
+        denoiser: network of the run.
         platform: JAX's name of the platform whose forms of convolutions and attention are traced,
             such as "tpu" or "cuda".
     """
-    # None of these keys changes a trace: without them, one trace serves all layouts of a run.
-    config = dataclasses.replace(
-        config,
-        mesh=configs.Mesh(),
-        model=dataclasses.replace(config.model, remat="none", scan_layers=False),
-        train=configs.Train(),
-    )
-    return _trace(config, platform)
+    # Neither key changes a trace: without them, one trace serves all layouts of a run.
+    network = denoiser.network.clone(remat="none", scan_layers=False)
+    return _trace(network, denoiser.trainable, denoiser.abstract_arguments(1), platform)
 
 
 @functools.cache
-def _trace(config: configs.Config, platform: str) -> tuple[Block, ...]:
+def _trace(
+    network: STUNet, trainable: Trainable, arguments: tuple[Any, ...], platform: str
+) -> tuple[Block, ...]:
     with assume_platform(platform):
-        return tuple(_trace_piece(piece) for piece in pieces.find(config, 1))
+        found = pieces.find_in(network, trainable, arguments)
+        return tuple(_trace_piece(piece) for piece in found)
 
 
 def _trace_piece(piece: pieces.Piece) -> Block:
@@ -167,7 +168,7 @@ def _bytes_of_params(kept: Any, params: Any) -> int:
     return sum(math.prod(shape) * dtype.itemsize * n for (shape, dtype), n in both.items())
 
 
-def rank(config: configs.Config, topology: chips.Topology) -> list[Layout]:
+def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
     """Returns all layouts that are estimated to fit, the fastest first.
 
     Of layouts whose times differ by less than 2%, the one that splits clips and batch the least
@@ -182,19 +183,19 @@ def rank(config: configs.Config, topology: chips.Topology) -> list[Layout]:
             f"--search needs a chip whose memory, peak and links are known; {chip.name} is not one "
             f"of {', '.join(chips.TPUS | chips.GPUS)}"
         )
-    blocks, state = trace(config, topology.platform), state_bytes(config)
+    blocks, state = trace(parts.denoiser, topology.platform), state_bytes(parts)
     tried = [
-        estimate(config, blocks, state, chip, mesh, remat, accumulate)
-        for mesh in _meshes(config, topology)
+        estimate(parts, blocks, state, chip, mesh, remat, accumulate)
+        for mesh in _meshes(parts, topology)
         for remat, accumulate in itertools.product(POLICIES, MICROBATCHES)
-        if config.train.batch_size % (accumulate * _extent(mesh, BATCH_AXES)) == 0
+        if parts.batch_size % (accumulate * _extent(mesh, BATCH_AXES)) == 0
     ]
     fits = [layout for layout in tried if layout.bytes <= chip.hbm]
     if not fits:
         least = min(tried, key=lambda layout: layout.bytes, default=None)
         raise UserError(
             f"no layout fits {topology.count} x {chip.name} at train.batch_size "
-            f"{config.train.batch_size}"
+            f"{parts.batch_size}"
             + (f"; the smallest needs about {least.bytes / 2**30:.1f} GiB a chip" if least else "")
         )
     fastest = min(layout.seconds for layout in fits)
@@ -209,26 +210,26 @@ def rank(config: configs.Config, topology: chips.Topology) -> list[Layout]:
 
 
 def suggest_overrides(
-    config: configs.Config, mesh: Mapping[str, int], topology: chips.Topology
+    parts: Parts, mesh: Mapping[str, int], topology: chips.Topology
 ) -> list[str] | None:
     """Returns the fewest command-line arguments with which a config that does not fit is estimated
     to fit; of equally many, those of the fastest layout. None if no layout fits.
 
     Args:
-        config: config of the run that does not fit.
+        parts: the run that does not fit.
         mesh: extent of every mesh axis in that run's plan.
         topology: topology of that plan.
     """
     try:
-        found = rank(config, topology)
+        found = rank(parts, topology)
     except UserError:
         return None
-    overrides = [layout.overrides(config, mesh) for layout in found]
+    overrides = [layout.overrides(parts, mesh) for layout in found]
     return min(filter(None, overrides), key=len, default=None)
 
 
 def estimate(
-    config: configs.Config,
+    parts: Parts,
     blocks: Sequence[Block],
     state: StateBytes,
     chip: chips.Chip,
@@ -239,7 +240,7 @@ def estimate(
     """Estimates memory and time of one layout.
 
     Args:
-        config: config of the run.
+        parts: the run.
         blocks: the network's blocks (`trace`).
         state: bytes of the network's parameters.
         chip: one of the chips.
@@ -247,11 +248,11 @@ def estimate(
         remat: remat policy, instead of the config's.
         accumulate: number of microbatches, instead of the config's.
     """
-    clips = config.train.batch_size / (_extent(mesh, BATCH_AXES) * accumulate)
+    clips = parts.batch_size / (_extent(mesh, BATCH_AXES) * accumulate)
 
     def clips_of(block: Block) -> float:
         """Returns how many clips' worth of a block one device computes in a microbatch."""
-        splits = getattr(block, config.mesh.context_axis) % mesh["context"] == 0
+        splits = getattr(block, parts.layout.context_axis) % mesh["context"] == 0
         return clips / mesh["tensor"] / (mesh["context"] if splits else 1)
 
     activations = sum(b.calls * b.saved[remat] * clips_of(b) for b in blocks)
@@ -277,16 +278,17 @@ def estimate(
     )
 
 
-def state_bytes(config: configs.Config) -> StateBytes:
+def state_bytes(parts: Parts) -> StateBytes:
     """Returns the bytes of the network's parameters, of all chips together."""
-    state = abstract_state(config, jax.sharding.AbstractMesh((1,) * len(AXES), AXES))
+    one_chip = jax.sharding.AbstractMesh((1,) * len(AXES), AXES)
+    state = abstract_state(parts.denoiser, parts.optimizer, one_chip)
     return StateBytes(_bytes(state.params), _bytes(state.frozen))
 
 
-def _meshes(config: configs.Config, topology: chips.Topology) -> list[dict[str, int]]:
+def _meshes(parts: Parts, topology: chips.Topology) -> list[dict[str, int]]:
     """Returns all meshes of the topology whose axes `tensor` and `slice` are the config's and the
     topology's."""
-    tensor = max(1, config.mesh.tensor)
+    tensor = max(1, parts.layout.tensor)
     left = topology.count // (topology.slices * tensor)
     divisors = [n for n in range(1, left + 1) if left % n == 0]
     return [

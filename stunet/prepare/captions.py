@@ -92,7 +92,7 @@ def encode_captions(
 
 
 def escape_surrogates(text: str) -> str:
-    """Replaces what UTF-8 cannot hold by escapes, as in `caf\\udce9.mp4`.
+    """Replaces characters that UTF-8 cannot encode by escapes, as in `caf\\udce9.mp4`.
 
     Python reads bytes of file names that are not UTF-8 as halves of surrogate pairs. JSON can hold
     such halves too.

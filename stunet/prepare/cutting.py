@@ -22,7 +22,7 @@ ClipShape = tuple[int, int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class CutVideo:
-    """The clips of one video, in a file of raw pixels.
+    """Holds the clips of one video in a file of raw pixels.
 
     Attributes:
         file: file of the clips, one after the other.

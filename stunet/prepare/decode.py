@@ -19,7 +19,7 @@ _MISSING_SHARE = 0.05
 
 
 class CorruptVideo(UserError):
-    """The file is not a video, holds no picture, or breaks off before its end."""
+    """Raised if a file is not a video, holds no picture, or breaks off before its end."""
 
 
 class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):

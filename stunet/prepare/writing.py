@@ -101,7 +101,7 @@ class ClipWriter:
 
 @dataclasses.dataclass
 class WrittenVideos:
-    """What became of each video.
+    """Records what became of each video.
 
     Attributes:
         written: for each video in the records, its `file`, its `caption`, and its numbers of clips

@@ -13,6 +13,7 @@ from stunet.data import media, sources
 from stunet.errors import UserError
 from stunet.report import page
 from stunet.report.results import Arms, Run
+from stunet.train.parts import make_parts
 
 # Bytes of all pictures, before base64 makes them a third larger.
 MOST_BYTES = 3_400_000
@@ -114,17 +115,18 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
         Contents of the GIF and of the PNG; None if the data are not there, as they need not be
         where the report is made.
     """
-    config = configs.read(config_file)
     try:
-        held_out = sources.make_source(config, "val")
-        source = sources.sample(held_out, config.sample.num, config.data)
-        examples = [source[i] for i in range(min(config.sample.num, len(source)))]
+        parts = make_parts(configs.read(config_file))
+        held_out = sources.make_source(parts.dataset, "val")
+        source = sources.representatives(held_out, parts.preview_clips, parts.dataset)
+        examples = [source[i] for i in range(min(parts.preview_clips, len(source)))]
     except UserError:
         return None
     clips = np.stack([example["video"] for example in examples])
-    captions = [e["caption"] for e in examples] if config.model.text_features else None
+    has_text = parts.denoiser.network.text_features
+    captions = [example["caption"] for example in examples] if has_text else None
     with tempfile.TemporaryDirectory() as directory:
         gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")
-        media.write_gif(gif, clips, configs.frame_rate(config.data), captions)
+        media.write_gif(gif, clips, parts.denoiser.clip.frame_rate, captions)
         media.write_xt(xt, clips, captions)
         return gif.read_bytes(), xt.read_bytes()

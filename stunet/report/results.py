@@ -10,8 +10,9 @@ from typing import Any
 from stunet import configs
 from stunet.errors import UserError
 from stunet.report.formatting import TRAINING, VALIDATION
-from stunet.sweep.workdir import Manifest, Noted, read_manifest
+from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
 from stunet.train.flops import model_flops, sampling_flops
+from stunet.train.parts import make_parts
 
 # The final training loss is the mean over this last share of the updates: the loss of a single
 # update is noise.
@@ -141,7 +142,7 @@ def read(workdir: pathlib.Path) -> Results:
     if manifest is None:
         if not (workdir / "config.json").is_file():
             raise UserError(f"{workdir} holds neither a sweep nor a training run")
-        entries = [Noted("", workdir.resolve().name, None)]
+        entries = [ManifestEntry("", workdir.resolve().name, None)]
     else:
         entries = manifest.entries
     found, missing, counted = {}, [], {}
@@ -165,7 +166,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, float(value)
 
 
-def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
+def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run | None:
     """Reads a training run, if it has begun. `counted` caches the operations of each config."""
     directory = workdir / entry.name
     lines = _read_lines(directory / "metrics.jsonl")
@@ -180,19 +181,23 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
     last = [x["loss"] for x in lines if "loss" in x and x["step"] > (1 - _LAST_SHARE) * step]
     if last:
         metrics[TRAINING] = sum(last) / len(last)
-    key = dataclasses.replace(config, seed=0)
+    settings, parts = configs.flatten(config), make_parts(config)
+    key = str(settings | {"seed": None})
     if key not in counted:
-        counted[key] = model_flops(config), sampling_flops(config)
+        counted[key] = (
+            model_flops(parts.denoiser, parts.batch_size),
+            sampling_flops(parts.denoiser, parts.sampling),
+        )
     step_flops, clip_flops = counted[key]
     evaluated = _read_evaluation(directory)
     return Run(
         name=entry.name,
         arm=entry.arm,
-        seed=config.seed,
+        seed=parts.seed,
         directory=directory,
-        settings=configs.flatten(config),
+        settings=settings,
         step=step,
-        total_steps=config.train.steps,
+        total_steps=parts.events.steps,
         lines=lines,
         metrics=metrics | dict(flatten(evaluated.get("metrics", {}))),
         better={VALIDATION: "lower", TRAINING: "lower"} | evaluated.get("better", {}),
@@ -207,7 +212,7 @@ def _member(workdir: pathlib.Path, entry: Noted, counted: dict) -> Run | None:
     )
 
 
-def _step(workdir: pathlib.Path, entry: Noted, found: Mapping[str, Run]) -> Run | None:
+def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run]) -> Run | None:
     """Reads what a step makes of several members, if it has left metrics or samples of its own."""
     directory = workdir / entry.name
     evaluated, pictures = _read_evaluation(directory), _find_pictures(directory)

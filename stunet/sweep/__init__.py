@@ -1,1 +1,1 @@
-"""Several runs of one question: named configs, run as processes of this machine."""
+"""Trains several configs that answer one question, as processes of this machine."""

@@ -1,7 +1,7 @@
-"""What a sweep is made of: named configs to train, and commands that run once these are done.
+"""Defines the parts of a sweep: members, which are trained, and steps, which run after them.
 
-`experiments/sweeps/NAME.py` has `get_sweep()`, which returns a list of them. A sweep that asks one
-question of three seeds is
+The file of a sweep has a function `get_sweep()`, which returns a list of both; examples are in
+`experiments/sweeps/`. A sweep that compares two values on three seeds each is
 
     def get_sweep():
         grid = {"model.temporal_resize_init": ("nearest", "he"), "seed": (0, 1, 2)}
@@ -14,7 +14,6 @@ import dataclasses
 import itertools
 import pathlib
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,44 +21,47 @@ from ml_collections import ConfigDict
 
 from stunet import configs
 from stunet.configs import experiments
-from stunet.errors import UserError, choose
+from stunet.errors import UserError, closest
+from stunet.formatting import first_few
 
-# Names are directories, and are pasted into shells.
+# Names become directories and are pasted into shells.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
-_OTHERS_FILES = ("sweep.json", "report.html")
+_RESERVED_NAMES = ("sweep.json", "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A training run, in the directory `name` of the sweep's.
+    """A training run of a sweep.
 
     Attributes:
-        name: of the run.
-        config: that it trains by.
-        group: what the report compares it within, such as the kind of data; "": all there is.
-        label: name of its arm in the report, such as "global cascade", which reads well after
-            "the". Arms of two groups that share a label share a colour. By default the report makes
+        name: name of the run, and of its directory in that of the sweep.
+        config: config of the run.
+        group: the report compares members of the same group, such as those with the same data. "":
+            the group of all members without one.
+        label: name of the member's arm in the report, such as "global cascade", which reads well
+            after "the". Arms of two groups that share a label share a colour. "": the report makes
             a name from the member's.
     """
 
     name: str
-    config: configs.Config | ConfigDict
+    config: configs.Experiment | ConfigDict
     group: str = ""
     label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A command that runs when others of the sweep are done.
+    """A command that runs after other members and steps of the sweep.
 
     Attributes:
-        name: its output goes to `name`/log.txt in the sweep's directory.
-        command: arguments of `stunet`, in which "{sweep}" stands for the sweep's directory.
-        after: names of the members and steps that it needs, which come earlier in the sweep.
-        makes: the file that it leaves, within the sweep's directory. Once that is there the command
-            is done.
-        group: as a member's.
-        label: as a member's.
+        name: name of the step. Its output goes to `name`/log.txt in the sweep's directory.
+        command: arguments of `stunet`. "{sweep}" in them stands for the sweep's directory.
+        after: names of the members and steps that the command needs. They come earlier in the
+            sweep.
+        makes: file that the command writes, relative to the sweep's directory. The step is done
+            once this file exists.
+        group: the report compares steps of the same group, as for members.
+        label: name of the step's arm in the report, as for members.
     """
 
     name: str
@@ -74,14 +76,15 @@ Entry = Member | Step
 
 
 def product(
-    base: configs.Config | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
+    base: configs.Experiment | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
 ) -> list[Member]:
-    """A member for each combination of values; the last key's change fastest.
+    """Returns a member for each combination of values; the values of the last key change fastest.
 
     Args:
-        base: what the members share.
-        grid: values by key, as {"model.temporal_resize_init": ("nearest", "he"), "seed": (0, 1)}.
-        name: of the whole product. A member's name is that and the keys that differ, as
+        base: config that the members share.
+        grid: values of each key, such as {"model.temporal_resize_init": ("nearest", "he"), "seed":
+            (0, 1)}.
+        name: beginning of every member's name. The values of keys that differ follow, such as
             "temporal_resize_init=he,seed=0".
     """
     shown = [key for key, values in grid.items() if len(values) > 1]
@@ -92,58 +95,46 @@ def product(
     members = []
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
-        parts = [f"{label}={_word(chosen[key])}" for key, label in labels.items()]
+        parts = [f"{label}={_as_text(chosen[key])}" for key, label in labels.items()]
         members.append(Member(",".join([name] * bool(name) + parts), replace(base, chosen)))
     return members
 
 
-def replace(config: configs.Config | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """The config with the values of some keys changed, as {"train.steps": 100}, not yet checked."""
-    changed = ConfigDict(_plain(config), type_safe=False)
+def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """Returns a copy of a config with some values changed; `load` checks them later.
+
+    Args:
+        config: the config to copy.
+        values: new values by key, such as {"train.steps": 100}.
+    """
+    changed = ConfigDict(_to_dict(config), type_safe=False)
     for key, value in values.items():
-        *groups, last = key.split(".")
-        group = changed
-        for part in groups:
-            # A group that does not exist is named when the config is checked.
-            if not isinstance(group.get(part), ConfigDict):
-                group[part] = ConfigDict(type_safe=False)
-            group = group[part]
-        group[last] = value
+        configs.set_key(changed, key, value)
     return changed
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
-    """Reads a sweep file and checks all of it.
+    """Reads the file of a sweep and checks all its members and steps.
 
     Args:
         path: a Python file with `get_sweep()`, or the name of a sweep that comes with stunet;
             either may be followed by `:argument` for it.
-        overrides: `--config.a.b=value` flags, for every member.
+        overrides: flags such as `--config.train.steps=100`, which apply to every member.
 
     Returns:
-        Members, their configs checked, and steps, in an order in which they could run.
+        Members, with resolved configs, and steps, in an order in which they can run.
 
     Raises:
-        UserError: no such file, what it raises, an empty sweep, two of one name, a config that is
-        refused, a step that needs what does not come before it, a label of two arms.
+        UserError: there is no such file or it raises; the sweep has no members; two entries have
+            the same name; a config is refused; a step needs something that does not come before
+            it; two arms have the same label.
     """
-    path = experiments.find(path, "get_sweep")
-    file, *argument = path.split(":", 1)
-    try:
-        names = runpy.run_path(file)
-        if "get_sweep" not in names:
-            raise UserError("it has no get_sweep(), which returns a list of members")
-        entries = names["get_sweep"](*argument)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # Whatever the file itself raises.
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: {type(error).__name__}: {reason}") from error
+    entries = experiments.call(path, "get_sweep")
     if not isinstance(entries, (list, tuple)) or not any(isinstance(e, Member) for e in entries):
-        raise UserError(f"{path}: get_sweep() returns no member; it must return a list of them")
+        raise UserError(f"{path}: get_sweep() must return a list with at least one Member")
     checked, seen = [], set()
     for entry in entries:
-        checked.append(_checked(entry, seen, overrides))
+        checked.append(_check_entry(entry, seen, overrides))
         seen.add(entry.name)
     _check_labels(checked)
     return checked
@@ -161,40 +152,57 @@ def question(path: str) -> str:
 
 
 def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
-    """The member of a sweep file that is called `name`.
+    """Reads the file of a sweep and returns one of its members.
+
+    Args:
+        path: as for `load`.
+        name: name of the member.
+        overrides: as for `load`.
 
     Raises:
-        UserError: there is none, or as `load`.
+        UserError: the sweep has no such member, or `load` refuses it.
     """
-    named = {e.name: e for e in load(path, overrides) if isinstance(e, Member)}
-    return choose(named, name, f"member of {path}")
+    members = {e.name: e for e in load(path, overrides) if isinstance(e, Member)}
+    if name in members:
+        return members[name]
+    nearest = closest(name, members)
+    hint = f"did you mean {nearest!r}? " if nearest else ""
+    names = first_few([repr(member) for member in members])
+    raise UserError(f"{path} has no member {name!r}; {hint}its members are {names}")
 
 
 def arms(entries: Sequence[Entry]) -> dict[str, str]:
-    """The arm of each member and step, by name: what differs in the seed alone is one arm.
+    """Returns the name of the arm that each member and step belongs to, by its own name.
 
-    An arm is called as its members are, without their seed. Steps, whose commands name other runs
-    for every seed, are one arm if they are called alike but for the seed of what they need.
+    Members whose configs differ only in the seed are one arm. It has the name of its members,
+    without the seed. Steps have other commands for every seed. They are one arm if their names
+    differ only in the seed of the members that they need.
     """
-    found, of_seed, same = {}, seeds(entries), collections.defaultdict(list)
+    found, seed_of, same_config = {}, seeds(entries), collections.defaultdict(list)
     for entry in entries:
         if isinstance(entry, Member):
-            same[str(_plain(entry.config) | {"seed": None})].append(entry.name)
+            same_config[str(_to_dict(entry.config) | {"seed": None})].append(entry.name)
         else:
-            found[entry.name] = _without_seed(entry.name, of_seed[entry.name])
-    called = [{_without_seed(name, of_seed[name]) for name in group} for group in same.values()]
-    for group, names in zip(same.values(), called, strict=True):
-        alone = len(names) == 1 and sum(names <= others for others in called) == 1
-        found |= dict.fromkeys(group, names.pop() if alone else group[0])
+            found[entry.name] = _without_seed(entry.name, seed_of[entry.name])
+    groups = [*same_config.values()]
+    short = [{_without_seed(name, seed_of[name]) for name in members} for members in groups]
+    for members, names in zip(groups, short, strict=True):
+        # Members of one arm may have several short names, and two arms may share one. The arm then
+        # has the name of its first member.
+        is_unique = len(names) == 1 and sum(names <= others for others in short) == 1
+        found |= dict.fromkeys(members, names.pop() if is_unique else members[0])
     return found
 
 
 def seeds(entries: Sequence[Entry]) -> dict[str, int | None]:
-    """The seed of each member, and that of what each step needs if it is but one, by name."""
+    """Returns the seed of each member and step, by name.
+
+    The seed of a step is that of the members it needs, or None if these have several.
+    """
     found = {}
     for entry in entries:
         if isinstance(entry, Member):
-            found[entry.name] = entry.config.seed
+            found[entry.name] = _to_dict(entry.config)["seed"]
         else:
             needed = {found[name] for name in entry.after}
             found[entry.name] = needed.pop() if len(needed) == 1 else None
@@ -202,6 +210,7 @@ def seeds(entries: Sequence[Entry]) -> dict[str, int | None]:
 
 
 def _without_seed(name: str, seed: int | None) -> str:
+    """Returns a name such as "width=8,seed=1" without its seed."""
     return re.sub(rf"(^|[,_-])seed=?{seed}(?!\d)", "", name).lstrip(",_-") or name
 
 
@@ -212,37 +221,52 @@ def _check_labels(entries: Sequence[Entry]) -> None:
         arm = arm_of[entry.name]
         other = by_label.setdefault((entry.group, entry.label), arm) if entry.label else arm
         if other != arm:
-            raise UserError(f"{other!r} and {arm!r} have the same label {entry.label!r}")
+            raise UserError(
+                f"the arms {other!r} and {arm!r} have the same label {entry.label!r}; give "
+                "each its own label"
+            )
         if by_arm.setdefault(arm, entry.label) != entry.label:
-            raise UserError(f"{arm!r} has the labels {by_arm[arm]!r} and {entry.label!r}")
+            raise UserError(
+                f"the arm {arm!r} has the labels {by_arm[arm]!r} and {entry.label!r}; give all its "
+                "members the same label"
+            )
 
 
-def _checked(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
+def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
+    """Returns a member with its config resolved, or a step; `seen` are the names before it."""
     if not isinstance(entry, Entry):
-        raise UserError(f"the sweep holds {entry!r}; it may hold Members and Steps")
-    kind, name = type(entry).__name__.lower(), entry.name
-    if not _NAME.fullmatch(name) or name in _OTHERS_FILES:
         raise UserError(
-            f"a {kind} cannot be called {name!r}; it is a directory, of letters, digits and _.,=+-"
+            f"get_sweep() returns a list with {entry!r}; it may hold Members and Steps only"
+        )
+    kind, name = type(entry).__name__.lower(), entry.name
+    if not _NAME.fullmatch(name) or name in _RESERVED_NAMES:
+        raise UserError(
+            f"a {kind} cannot have the name {name!r}, since its directory has the same name; use "
+            "letters, digits and _.,=+-"
         )
     if name in seen:
-        raise UserError(f"two of the sweep are called {name!r}; give each a name of its own")
+        raise UserError(f"two entries of the sweep have the name {name!r}; give each its own name")
     if isinstance(entry, Step):
         for other in entry.after:
             if other not in seen:
-                raise UserError(f"step {name!r} is to run after {other!r}, which is not before it")
+                raise UserError(
+                    f"step {name!r} needs {other!r}, which is not before it in the sweep; name a "
+                    "member or step that get_sweep() lists earlier"
+                )
         return entry
     try:
-        config = configs.override(configs.resolve(_plain(entry.config)), overrides)
+        config = configs.override(configs.resolve(_to_dict(entry.config)), overrides)
+        configs.check_data(config)
     except UserError as error:
         raise UserError(f"member {name!r}: {error}") from error
     return dataclasses.replace(entry, config=config)
 
 
-def _plain(config: configs.Config | ConfigDict) -> dict[str, Any]:
+def _to_dict(config: configs.Experiment | ConfigDict) -> dict[str, Any]:
+    """Returns a config as nested dicts."""
     return config.to_dict() if isinstance(config, ConfigDict) else dataclasses.asdict(config)
 
 
-def _word(value) -> str:
-    """A value as a part of a name."""
-    return "x".join(map(_word, value)) if isinstance(value, (tuple, list)) else str(value)
+def _as_text(value) -> str:
+    """Returns a value as a part of a name; the items of a tuple are joined by "x"."""
+    return "x".join(map(_as_text, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -1,4 +1,4 @@
-"""Runs a sweep on this machine: so many processes at a time, whatever becomes of any of them."""
+"""Runs the members and steps of a sweep as processes of this machine, several at a time."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from stunet import files
 from stunet.errors import UserError
 from stunet.formatting import duration
 from stunet.sweep.members import Entry, Member
-from stunet.sweep.show import Board
+from stunet.sweep.progress import ProgressTable
 from stunet.sweep.workdir import arguments, is_done, last_metrics
 
 _POLL_SECONDS = 0.1
@@ -23,26 +23,34 @@ _POLL_SECONDS = 0.1
 
 @dataclasses.dataclass
 class _Child:
-    """A process that runs a member or a step."""
+    """A process that runs a member or a step.
+
+    Attributes:
+        entry: the member or step.
+        process: the process.
+        log: file of the process's output.
+        log_start: size of `log`, in bytes, when the process started.
+        started: time at which the process started, by `time.monotonic`.
+    """
 
     entry: Entry
     process: subprocess.Popen
     log: pathlib.Path
-    log_begins: int
-    begun: float
+    log_start: int
+    started: float
 
-    def ending(self) -> str:
-        """Why it failed: the last thing that it said."""
+    def failure(self) -> str:
+        """Returns why the process failed: the signal that killed it, or its last message."""
         with self.log.open("rb") as file:
-            file.seek(self.log_begins)
+            file.seek(self.log_start)
             lines = re.split(r"[\r\n]+", file.read().decode(errors="replace").strip())
         code = self.process.returncode
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
         if code == 0:
-            return "it ended before it was done"
-        said = [line for line in lines if line.startswith("stunet ")] or lines
-        return re.sub(r"^stunet \w+: ", "", said[-1].strip()) or f"exited with status {code}"
+            return "ended before its last update was saved, or its file was written"
+        messages = [line for line in lines if line.startswith("stunet ")] or lines
+        return re.sub(r"^stunet \w+: ", "", messages[-1].strip()) or f"exited with status {code}"
 
 
 def run(
@@ -51,73 +59,79 @@ def run(
     jobs: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs what is not done of a sweep that `workdir.claim` has noted.
+    """Runs the members and steps of a sweep that are not done.
 
-    A member that was interrupted continues from its checkpoint. One that fails keeps none from
-    running but the steps that need it. SIGTERM and SIGINT (Ctrl-C) stop all, which save first; a
-    second one kills them.
+    A member that was interrupted continues from its checkpoint. If one fails, only the steps that
+    need it are not run. SIGTERM or SIGINT (Ctrl-C) stops all processes, which save first. A second
+    signal kills them.
 
     Args:
-        workdir: of the sweep.
-        entries: of `members.load`.
-        jobs: processes at a time.
-        environment: of the processes; by default this one's.
+        workdir: directory of the sweep, prepared by `workdir.claim`.
+        entries: members and steps, from `members.load`.
+        jobs: number of processes that run at once.
+        environment: environment variables of the processes. None: those of this process.
 
     Raises:
-        UserError: some failed, or all were stopped; the sentence says which and where their logs
-        are. Or the same sweep is running already.
+        UserError: some failed, or all were stopped; the sentence names them and their logs. Or the
+            same sweep is running already.
     """
     environment = dict(os.environ if environment is None else environment)
     if jobs > 1:
-        # Each would take three quarters of a GPU's memory for itself.
+        # By default each process would take three quarters of a GPU's memory.
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / jobs:.3f}")
     done = {entry.name for entry in entries if is_done(workdir, entry)}
     waiting = [entry for entry in entries if entry.name not in done]
-    running, failed, told = {}, {}, False
-    board = Board(workdir, entries)
+    running: dict[str, _Child] = {}
+    failed: dict[str, str] = {}
+    is_announced = False
+    table = ProgressTable(workdir, entries)
     if done:
-        board.say(f"{len(done)} of {len(entries)} were done already")
+        table.log(f"{len(done)} of {len(entries)} were done already")
 
     busy = (
-        f"a sweep is running in {workdir}, or members that one has left behind; wait for them, or "
-        "end them"
+        f"a sweep is running in {workdir}, or members of an earlier one still are; wait for them, "
+        "or end them"
     )
-    # Its processes hold it too, if they outlive this one.
-    with files.locked(workdir, busy) as lock, _signals(running) as stopped, board:
-        while running or (waiting and not stopped):
-            for entry in [] if stopped else list(waiting):
-                broken = [name for name in getattr(entry, "after", ()) if name in failed]
+    # The processes inherit the lock, so that it is held as long as one of them lives.
+    with files.locked(workdir, busy) as lock, _forwarded_signals(running) as signals, table:
+        while running or (waiting and not signals):
+            for entry in [] if signals else list(waiting):
+                needs = getattr(entry, "after", ())
+                broken = [name for name in needs if name in failed]
                 if broken:
                     waiting.remove(entry)
                     failed[entry.name] = f"not run, since {broken[0]} failed"
-                    board.say(f"{entry.name}: {failed[entry.name]}")
-                elif len(running) < jobs and done.issuperset(getattr(entry, "after", ())):
+                    table.log(f"{entry.name}: {failed[entry.name]}")
+                elif len(running) < jobs and done.issuperset(needs):
                     waiting.remove(entry)
                     running[entry.name] = _start(workdir, entry, environment, lock)
-                    board.say(f"{entry.name}: {_begins(workdir, entry)}")
+                    table.log(f"{entry.name}: {_start_message(workdir, entry)}")
             time.sleep(_POLL_SECONDS)
-            if stopped and not told:
-                told = True
-                board.say(f"stopping {len(running)}, which save first; once more kills them")
+            if signals and not is_announced:
+                is_announced = True
+                table.log(
+                    f"stopping {len(running)} processes, which save first; a second signal kills "
+                    "them"
+                )
             for name, child in list(running.items()):
                 if child.process.poll() is None:
                     continue
                 del running[name]
                 if child.process.returncode == 0 and is_done(workdir, child.entry):
                     done.add(name)
-                    took = duration(time.monotonic() - child.begun)
+                    took = duration(time.monotonic() - child.started)
                     loss = last_metrics(workdir, name).get("loss")
                     loss = "" if loss is None else f", training loss {loss:.4g}"
-                    board.say(f"{name}: done in {took}{loss} ({len(done)} of {len(entries)})")
-                elif stopped:
+                    table.log(f"{name}: done in {took}{loss} ({len(done)} of {len(entries)})")
+                elif signals:
                     waiting.append(child.entry)
-                    at = last_metrics(workdir, name).get("step")
-                    board.say(f"{name}: stopped" + ("" if at is None else f" at update {at}"))
+                    step = last_metrics(workdir, name).get("step")
+                    table.log(f"{name}: stopped" + ("" if step is None else f" at update {step}"))
                 else:
-                    failed[name] = child.ending()
-                    board.say(f"{name}: FAILED: {failed[name]}; see {child.log}")
-            board.show(running, len(done), len(failed))
-    if stopped and waiting:
+                    failed[name] = child.failure()
+                    table.log(f"{name}: FAILED: {failed[name]}; see {child.log}")
+            table.draw(running, len(done), len(failed))
+    if signals and waiting:
         raise UserError(
             f"stopped with {len(done)} of {len(entries)} done; the same command continues from "
             "what was saved"
@@ -127,51 +141,62 @@ def run(
             f"{name} ({workdir / name / 'log.txt'}): {failed[name]}" for name in failed
         )
         raise UserError(
-            f"{len(failed)} of {len(entries)} failed, which the same command tries again: {which}"
+            f"{len(failed)} of {len(entries)} failed; the same command tries them again: {which}"
         )
 
 
-def _start(workdir: pathlib.Path, entry: Entry, environment, lock: int | None) -> _Child:
+def _start(
+    workdir: pathlib.Path, entry: Entry, environment: Mapping[str, str], lock: int | None
+) -> _Child:
+    """Starts the process of a member or a step, which inherits the file descriptor `lock`."""
     log = workdir / entry.name / "log.txt"
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as output:
-        begins = output.tell()
+        log_start = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "stunet.cli", *arguments(workdir, entry)],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # Else a Ctrl-C of the terminal's would reach it twice.
+            # In the terminal's session, a Ctrl-C would reach the process twice.
             start_new_session=True,
             pass_fds=() if lock is None else (lock,),
         )
-    return _Child(entry, process, log, begins, time.monotonic())
+    return _Child(entry, process, log, log_start, time.monotonic())
 
 
-def _begins(workdir: pathlib.Path, entry: Entry) -> str:
-    if not isinstance(entry, Member):
-        return "begins"
-    at = last_metrics(workdir, entry.name).get("step")
-    return "begins" if at is None else f"continues, from about update {at}"
+def _start_message(workdir: pathlib.Path, entry: Entry) -> str:
+    """Says whether a member or a step starts or continues."""
+    step = None
+    if isinstance(entry, Member):
+        step = last_metrics(workdir, entry.name).get("step")
+    return "starts" if step is None else f"continues from about update {step}"
 
 
 @contextlib.contextmanager
-def _signals(running: dict[str, _Child]) -> Iterator[list[int]]:
-    """Within: SIGTERM and SIGINT reach all that run, as SIGTERM, and from the second on as SIGKILL.
+def _forwarded_signals(running: dict[str, _Child]) -> Iterator[list[int]]:
+    """Context manager that forwards SIGTERM and SIGINT to all running processes, as SIGTERM.
 
-    Gives the list of those seen so far.
+    From the second signal on, the processes get SIGKILL. On leaving, those that still run are
+    killed.
+
+    Args:
+        running: processes by name, which may change meanwhile.
+
+    Yields:
+        The list of signals received so far.
     """
-    seen = []
+    received = []
 
     def forward(number, _) -> None:
-        seen.append(number)
+        received.append(number)
         for child in list(running.values()):
-            child.process.send_signal(signal.SIGTERM if len(seen) == 1 else signal.SIGKILL)
+            child.process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
 
     before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield seen
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,7 +1,8 @@
-"""What the directory of a sweep holds: `sweep.json`, and a working directory for each member.
+"""Writes and reads the directory of a sweep.
 
-`NAME/config.json` is written before the member runs, and is the config that it reads: once a sweep
-has begun, nothing depends on its file. `NAME/log.txt` is what its process prints.
+It holds `sweep.json` and a working directory for each member. `NAME/config.json` is written before
+the member runs, and the member reads its config there. Once a sweep has begun, nothing depends on
+the sweep's own file. `NAME/log.txt` holds what the process of the member prints.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import json
 import pathlib
 import subprocess
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import stunet
 from stunet import configs
@@ -19,18 +20,18 @@ from stunet.sweep.members import Entry, Member, Step, arms, seeds
 
 
 @dataclasses.dataclass(frozen=True)
-class Noted:
-    """A member or a step, as `sweep.json` has it.
+class ManifestEntry:
+    """A member or a step, as `sweep.json` describes it.
 
     Attributes:
-        name: its directory.
-        arm: what it is one seed of.
-        seed: which one; None: not of a single seed.
+        name: name of the member or step, and of its directory.
+        arm: name of the arm, which holds the same entry for every seed.
+        seed: the seed. None: the entry belongs to several seeds.
         command: arguments of `stunet`, for a step; empty for a member.
-        after: names of what a step needs.
-        makes: the file that a step leaves.
-        group: what the report compares it within.
-        label: name of the arm in the report; "" leaves it to the report.
+        after: names of the members and steps that a step needs.
+        makes: file that a step writes, relative to the sweep's directory.
+        group: the report compares entries of the same group.
+        label: name of the arm in the report. "": the report makes a name.
     """
 
     name: str
@@ -56,54 +57,56 @@ class Manifest:
 
     command: tuple[str, ...]
     commit: str | None
-    entries: tuple[Noted, ...]
+    entries: tuple[ManifestEntry, ...]
     question: str = ""
 
 
 def claim(
     workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str], question: str = ""
 ) -> None:
-    """Notes the sweep in `workdir`, or checks that it is the one noted there, which may have grown.
+    """Writes the sweep to `workdir`, or checks that `workdir` already holds it.
+
+    The sweep may have more members and steps than the one in `workdir`.
 
     Args:
-        workdir: of the sweep.
-        entries: of `members.load`.
-        command: arguments of `stunet` that this sweep came from.
-        question: what the sweep asks, for the report's title.
+        workdir: directory of the sweep.
+        entries: members and steps, from `members.load`.
+        command: arguments of `stunet` that started the sweep.
+        question: what the sweep asks, for the title of the report.
 
     Raises:
-        UserError: the directory belongs to another sweep or to a single run, or may not be written.
+        UserError: the directory belongs to another sweep or to a single run, or cannot be written.
     """
     old = read_manifest(workdir)
     if old is None and (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a single training run; choose another --workdir")
-    noted = {entry.name: entry for entry in note(entries)}
-    for was in old.entries if old else ():
-        now = noted.get(was.name)
-        if now is None:
-            _refuse(workdir, f"{was.name} is there and not here")
-        if was.command != now.command:
-            _refuse(workdir, f"the command of {was.name} is another there")
-    written = {}
+    new = {entry.name: entry for entry in manifest_entries(entries)}
+    for before in old.entries if old else ():
+        if before.name not in new:
+            _refuse(workdir, f"{before.name} is there and not here")
+        if before.command != new[before.name].command:
+            _refuse(workdir, f"step {before.name} has another command there")
+    to_write = {}
     for member in entries:
         if isinstance(member, Member):
             file, config = config_file(workdir, member), member.config
             if file.exists():
                 there = configs.read(file)
                 if differences := configs.differences(there, config):
-                    _refuse(workdir, f"of {member.name}, {'; '.join(differences)}")
-                if not config.text.fingerprint:  # Its training has noted it there since.
-                    text = dataclasses.replace(config.text, fingerprint=there.text.fingerprint)
-                    config = dataclasses.replace(config, text=text)
-            written[file] = config
+                    _refuse(workdir, f"in member {member.name}, {'; '.join(differences)}")
+                # Training may have written the fingerprint of the text encoder there meanwhile.
+                key = "text.fingerprint"
+                if not configs.flatten(config)[key]:
+                    config = configs.replace(config, {key: configs.flatten(there)[key]})
+            to_write[file] = config
     with refusal_explained(workdir, "choose a --workdir in which you may create files"):
         workdir.mkdir(parents=True, exist_ok=True)
-        for file, config in written.items():
+        for file, config in to_write.items():
             configs.write(config, file)
         manifest = Manifest(
             command=old.command if old else tuple(command),
             commit=old.commit if old else commit(),
-            entries=tuple(noted.values()),
+            entries=tuple(new.values()),
             question=question,
         )
         with atomic(workdir / "sweep.json") as partial:
@@ -111,39 +114,39 @@ def claim(
 
 
 def read_manifest(workdir: pathlib.Path) -> Manifest | None:
-    """The sweep noted in `workdir`, if there is one.
+    """Reads `sweep.json` of a directory. Returns None if there is no such file.
 
     Raises:
-        UserError: `sweep.json` is not one of this program's.
+        UserError: the file was not written by `claim`.
     """
     file = workdir / "sweep.json"
     if not file.is_file():
         return None
     try:
         raw = json.loads(file.read_text())
-        entries = tuple(Noted(**_tuples(entry)) for entry in raw.pop("entries"))
+        entries = tuple(ManifestEntry(**_tuples(entry)) for entry in raw.pop("entries"))
         return Manifest(entries=entries, **_tuples(raw))
-    except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} is not a sweep of this program ({error})") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{file} is not a sweep of this version of stunet ({error})") from error
 
 
-def note(entries: Sequence[Entry]) -> list[Noted]:
-    """What `sweep.json` says of members and steps."""
+def manifest_entries(entries: Sequence[Entry]) -> list[ManifestEntry]:
+    """Returns members and steps as `sweep.json` describes them."""
     arm, seed = arms(entries), seeds(entries)
 
-    def step(e: Entry) -> dict[str, Any]:
+    def of_step(e: Entry) -> dict[str, Any]:
         if isinstance(e, Member):
             return {}
         return dict(command=tuple(e.command), after=tuple(e.after), makes=e.makes)
 
     return [
-        Noted(e.name, arm[e.name], seed[e.name], **step(e), group=e.group, label=e.label)
+        ManifestEntry(e.name, arm[e.name], seed[e.name], **of_step(e), group=e.group, label=e.label)
         for e in entries
     ]
 
 
 def arguments(workdir: pathlib.Path, entry: Entry) -> list[str]:
-    """The arguments of `stunet` that run a member or a step."""
+    """Returns the arguments of `stunet` that run a member or a step."""
     if isinstance(entry, Step):
         return [word.replace("{sweep}", str(workdir)) for word in entry.command]
     file = config_file(workdir, entry)
@@ -151,21 +154,22 @@ def arguments(workdir: pathlib.Path, entry: Entry) -> list[str]:
 
 
 def config_file(workdir: pathlib.Path, member: Member) -> pathlib.Path:
+    """Returns the file from which a member reads its config."""
     return workdir / member.name / "config.json"
 
 
 def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
-    """Whether a step has made its file, or a member's newest checkpoint is its last update's."""
+    """Returns whether a step has written its file, or a member has saved its last update."""
     if isinstance(entry, Step):
         return (workdir / entry.makes).exists()
-    # Read without Orbax, which would load JAX: it names a checkpoint so once it is complete.
+    # Orbax gives a checkpoint this name once it is complete. Orbax itself would load JAX.
     found = (workdir / entry.name / "checkpoints").glob("*")
     steps = [int(path.name) for path in found if path.name.isdigit()]
-    return max(steps, default=0) >= entry.config.train.steps
+    return max(steps, default=0) >= configs.flatten(entry.config)["train.steps"]
 
 
 def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
-    """The newest complete line of a member's metrics, or nothing."""
+    """Returns the newest complete line of a member's metrics, or an empty dict."""
     file = workdir / name / "metrics.jsonl"
     try:
         with file.open("rb") as opened:
@@ -184,7 +188,7 @@ def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this program's source, if it lies in a git repository of its own."""
+    """Returns the commit of stunet's source, or None outside a git repository of its own."""
     package = pathlib.Path(stunet.__file__).parent
 
     def git(*words: str) -> str:
@@ -201,9 +205,11 @@ def commit() -> str | None:
         return None
 
 
-def _refuse(workdir: pathlib.Path, why: str) -> None:
+def _refuse(workdir: pathlib.Path, why: str) -> NoReturn:
+    """Raises UserError: the directory holds another sweep."""
     raise UserError(f"{workdir} holds another sweep: {why}; choose another --workdir")
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    """Returns values that were read from JSON with tuples in the place of lists."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}

@@ -19,7 +19,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
-# What `serialization_status_callback` is to return; Orbax has no public name for it.
+# The type that `serialization_status_callback` returns; Orbax has no public name for it.
 from orbax.checkpoint.experimental.v1._src.serialization.types import TransferPriority
 
 from stunet.errors import UserError
@@ -27,35 +27,38 @@ from stunet.train.state import TrainState
 
 DataState = dict[str, int]
 
-# Writers that take longer are stuck; what they leave is removed when the run is continued.
+# Seconds to wait for writers. Those that take longer are stuck, and what they leave is removed when
+# the run is continued.
 _WRITERS_SECONDS = 10
 
-# The codes of TensorStore's that tell of the files, and not of the system that they lie in.
-_OF_FILES = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
+# Codes of TensorStore for errors in the files themselves, not in the system that stores them.
+_FILE_ERRORS = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 
 
 class Checkpoints:
     """The checkpoints of one working directory. Saving goes on in the background.
 
     Args:
-        workdir: of the run.
-        keep: how many of the latest to keep when saving; None to read only.
-        at_once: bytes of each tree of arrays (or one array that is larger) that are packed for the
-            disk at a time: what saving takes beside the arrays, which must then stay until `wait`
-            returns. None: all are copied before `save` returns, and packed before any is written.
+        workdir: working directory of the run.
+        keep: number of the latest checkpoints to keep when saving; None opens them for reading.
+        at_once: bytes of each tree of arrays that are packed for the disk at a time, or one array
+            if it is larger. Saving takes that much memory beside the arrays, which must stay until
+            `wait` returns. None copies all arrays before `save` returns, and packs all before any
+            is written.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
         self.directory = (workdir / "checkpoints").absolute()
         self._writes = keep is not None
-        self._late = _late_failures_unsaid()
+        self._late = _silence_late_failures()
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             context=None if at_once is None else _in_turn(at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            # What a killed run left half-written; a reader must not touch a running one's.
+            # A killed run leaves unfinished checkpoints. A reader must not touch those of a run
+            # that goes on.
             cleanup_tmp_directories=self._writes,
         )
 
@@ -67,7 +70,7 @@ class Checkpoints:
         try:
             self._orbax.close()
         finally:
-            # Whatever is half-written by now stays so, and would keep a full disk full.
+            # A checkpoint that is unfinished by now stays so, and would keep a full disk full.
             if self._writes:
                 _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
@@ -75,15 +78,21 @@ class Checkpoints:
             self._late.__exit__(None, None, None)
 
     def latest(self) -> int | None:
-        """The step of the newest complete checkpoint, if there is one."""
+        """Returns the step of the newest complete checkpoint; None if there is none."""
         return None if self._orbax.latest is None else self._orbax.latest.step
 
     def save(self, state: TrainState, data: DataState) -> None:
-        """Starts to save checkpoint `state.step`; the arrays may be donated as soon as this
-        returns, unless they are written in turn (`at_once`).
+        """Starts to save checkpoint `state.step`.
+
+        The arrays may be donated as soon as this returns, unless they are written in turn
+        (`at_once`).
+
+        Args:
+            state: the state.
+            data: position in the data.
 
         Raises:
-            whatever writing raised, now or in the background since the last call.
+            Exception: whatever writing raised, now or in the background since the last call.
         """
         step = int(state.step)
         if step == self.latest():
@@ -94,12 +103,18 @@ class Checkpoints:
         """Returns when all that was saved is on disk.
 
         Raises:
-            whatever writing it raised.
+            Exception: whatever writing raised.
         """
         self._orbax.wait()
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, DataState]:
-        """The newest checkpoint, laid out as `abstract` says, whatever mesh it was saved on.
+        """Reads the newest checkpoint, whatever mesh it was saved on.
+
+        Args:
+            abstract: shapes and shardings of the state.
+
+        Returns:
+            The state, and the position in the data.
 
         Raises:
             UserError: the checkpoint cannot be read, is damaged or is that of another network.
@@ -108,11 +123,19 @@ class Checkpoints:
         data = loaded.pop("data")
         return abstract.replace(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
 
-    def restore_averaged(self, abstract: TrainState) -> Any:
-        """The whole network's parameters, averaged where they are trained, and with its adapters
-        merged, of the newest checkpoint; nothing else is read."""
+    def restore_ema_params(self, abstract: TrainState) -> Any:
+        """Reads all parameters of the network from the newest checkpoint, and nothing else.
+
+        They are averaged where they are trained, and adapters are merged.
+
+        Args:
+            abstract: shapes and shardings of the state.
+
+        Raises:
+            UserError: as `restore`.
+        """
         loaded = self._load({k: v for k, v in items(abstract).items() if k != "train"})
-        return abstract.replace(**({"frozen": {}} | loaded)).averaged
+        return abstract.replace(**({"frozen": {}} | loaded)).ema_params
 
     def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
         step = self.latest()
@@ -123,15 +146,18 @@ class Checkpoints:
         # Orbax passes on whatever its readers raise: there is no narrower type.
         except Exception as error:
             cause = error
-            while cause.__cause__:  # Orbax's own say that the handler is incompatible, always.
+            while (
+                cause.__cause__
+            ):  # Orbax's own message always says that the handler is incompatible.
                 cause = cause.__cause__
-            # It may go on for pages, with every weight's shape or with TensorStore's settings.
+            # The message may go on for pages, with the shape of every weight or with TensorStore's
+            # settings.
             reason = (str(cause) or repr(cause)).split(" [tensorstore_spec=")[0]
             reason = textwrap.shorten(reason, 400, placeholder=" ...")
             advice = (
                 "it is damaged or of another network: remove that directory to go on from the "
                 "checkpoint before it"
-                if _tells_of_files(cause)
+                if _is_file_error(cause)
                 else "nothing is known to be wrong with it: try again, or with more memory"
             )
             raise UserError(
@@ -139,19 +165,23 @@ class Checkpoints:
             ) from error
 
 
-def _tells_of_files(error: BaseException) -> bool:
-    """Whether what reading raised says that files lack something or hold something else: not so of
-    memory that runs out, or of a disk or bucket that does not answer."""
+def _is_file_error(error: BaseException) -> bool:
+    """Tells whether an error of reading means that files lack something or hold something else.
+
+    Memory that runs out, or a disk or bucket that does not answer, is no such error.
+    """
     if isinstance(error, (KeyError, FileNotFoundError)):
         return True
-    # Orbax's own, of another structure or shape, and those of JSON begin with no code.
+    # Orbax's errors of another structure or shape, and those of JSON, begin with no code.
     code = re.match(r"([A-Z_]+): ", str(error))
-    return isinstance(error, ValueError) and (code is None or code[1] in _OF_FILES)
+    return isinstance(error, ValueError) and (code is None or code[1] in _FILE_ERRORS)
 
 
 class _InTurn:
-    """Has Orbax write the arrays of a tree batch by batch, each in a transaction of its own: what a
-    transaction writes stays in memory until its end."""
+    """Makes Orbax write the arrays of a tree batch by batch, each in a transaction of its own.
+
+    What a transaction writes stays in memory until its end.
+    """
 
     def key_priority(self, _) -> TransferPriority:
         return TransferPriority.ASYNCHRONOUS_DEPRIORITIZED
@@ -171,34 +201,40 @@ def _in_turn(at_once: int) -> ocp.Context:
 
 
 @contextlib.contextmanager
-def _late_failures_unsaid() -> Iterator[None]:
-    """Of writes that fail together the first is raised, and ends Orbax's event loop; within, those
-    that come too late for it print no traceback."""
-    say = sys.unraisablehook
+def _silence_late_failures() -> Iterator[None]:
+    """Context manager in which writes that fail too late print no traceback.
 
-    def say_others(unraisable: Any) -> None:
+    Of writes that fail together, the first one is raised and ends Orbax's event loop. The others
+    then find that loop closed.
+    """
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            say(unraisable)
+            report(unraisable)
 
-    sys.unraisablehook = say_others
+    sys.unraisablehook = report_others
     try:
         yield
     finally:
-        sys.unraisablehook = say
+        sys.unraisablehook = report
 
 
 def _wait_for_writers() -> None:
-    """What one of Orbax's threads raised comes from `close` while others still write, and they
-    would put back directories that are removed meanwhile."""
+    """Waits until Orbax's threads have ended.
+
+    `close` raises what one thread raised while others still write, and these would put back
+    directories that are removed meanwhile.
+    """
     deadline = time.monotonic() + _WRITERS_SECONDS
     for thread in threading.enumerate():
         if type(thread).__module__.startswith("orbax."):
-            # Not their own, which raises again.
+            # Orbax's own `join` would raise again.
             threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
 def items(state: TrainState) -> dict[str, Any]:
-    """What is stored under its own name, but for the data's position."""
+    """Returns what is stored under its own name, except for the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
     return {"train": train, "ema": state.ema} | frozen

@@ -1,10 +1,10 @@
-"""What the wall time of a run went into, over restarts.
+"""Accounts for the wall time of a run, over restarts.
 
-Time is either the updates' or something else's: starting, compiling, restoring, validating,
-sampling, saving, lying dead. The account is kept where the run is, in its working directory:
-`clock.json` says when the run first began, and each line of `metrics.jsonl` how many seconds the
-updates up to there took. When a run is continued, lines after its checkpoint are dropped, and with
-them the seconds of the updates that are lost and done anew.
+Time is spent either on updates or on something else: starting, compiling, restoring, validating,
+sampling, saving, standing still. The account is kept in the run's working directory: `clock.json`
+says when the run first began, and each line of `metrics.jsonl` how many seconds the updates up to
+there took. When a run is continued, lines after its checkpoint are dropped, and with them the
+seconds of the updates that are lost and done again.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ _PRODUCTIVE = "productive_seconds"
 
 
 class Clock:
-    """This process's share of a run, which begins now.
+    """The time that this process spends on a run, from now on.
 
-    The first update of a process, which compiles, is no measure of any other. It is left out of
-    means, unless it is alone in its interval, and counts as productive for what the process's
-    other updates take on average, or, before there are any, for nothing.
+    The first update of a process compiles, so its time says nothing of the others. It is left out
+    of means, unless it is alone in its interval. As productive time it counts for what the
+    process's other updates take on average, or for nothing before there are any.
 
     Args:
-        seconds: a clock that never goes back.
-        date: seconds since 1970.
+        seconds: clock that never goes back.
+        date: clock that gives seconds since 1970.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class Clock:
     ):
         self._seconds, self._started, self._mark = seconds, seconds(), 0.0
         self._date = self._began = date()
-        # What the updates of earlier processes took.
+        # Seconds that the updates of earlier processes took.
         self._productive = 0.0
-        # Seconds, and those that were waited for data: of the first update, of the interval's
-        # others, and of all others.
+        # Seconds, and seconds of waiting for data: of the first update, of the other updates in
+        # the interval, and of all other updates.
         self._first: tuple[float, float] | None = None
         self._interval, self._waited, self._updates = 0.0, 0.0, 0
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
     def note(self, workdir: pathlib.Path) -> None:
-        """Notes in the working directory when the run first began, or reads it there."""
+        """Writes to the working directory when the run first began, or reads it there."""
         file = workdir / "clock.json"
         try:
             self._began = float(json.loads(file.read_text())["began"])
@@ -57,34 +57,40 @@ class Clock:
                 partial.write_text(json.dumps({"began": self._began}) + "\n")
 
     def resume(self, last: Mapping[str, float]) -> None:
-        """Goes on from the newest value of each metric that was kept."""
+        """Continues the account from the newest value of each metric."""
         self._productive = last.get(_PRODUCTIVE, 0.0)
 
     def begin(self) -> None:
-        """From now on, time is the updates'."""
+        """Counts time as spent on updates, from now on."""
         self._mark = self._seconds()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within: the loop waits for the next batch."""
+        """Context manager for the time in which the loop waits for the next batch."""
         begun = self._seconds()
         yield
         self._waited += self._seconds() - begun
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Within: time is not the updates'. The devices must have done all that they were given."""
+        """Context manager for time that is not spent on updates.
+
+        The devices must have done all that they were given.
+        """
         self._add()
         yield
         self.begin()
 
     @property
     def is_compiling(self) -> bool:
-        """Whether the process's first update is the next to end."""
+        """Tells whether the process's first update is the next one to end."""
         return self._first is None
 
     def updated(self) -> None:
-        """An update was given to the devices; the process's first must have been done by them."""
+        """Counts an update that was given to the devices.
+
+        The devices must have done the first update of the process.
+        """
         if self._first is None:
             self._add()
             self._first, self._interval, self._waited = (self._interval, self._waited), 0.0, 0.0
@@ -92,12 +98,13 @@ class Clock:
             self._updates += 1
 
     def measure(self) -> dict[str, float]:
-        """Of the updates since the last call, called `aside`, and of the run up to here:
+        """Measures the updates since the last call. To be called within `aside`.
 
-        * seconds_per_step: mean wall time of an update.
-        * data_wait: share of it in which the loop waited for the next batch.
-        * goodput: share of the time since the run first began that is in `productive_seconds`.
-        * productive_seconds: what the updates up to here took, without those that were lost.
+        Returns:
+            seconds_per_step: mean wall time of an update, in seconds.
+            data_wait: share of that time in which the loop waited for the next batch, 0..1.
+            goodput: share of the time since the run first began that was productive, 0..1.
+            productive_seconds: seconds that all updates took, without those that were lost.
         """
         if self._updates:
             seconds, waited, updates = self._interval, self._waited, self._updates
@@ -115,7 +122,7 @@ class Clock:
         }
 
     def summary(self) -> str:
-        """The run up to here, in a line."""
+        """Returns a line on the time of the run up to here."""
         line = f"goodput {self._goodput():.1%} of {duration(self._wall())} since the run began"
         if self._count:
             each = self._sum / self._count
@@ -132,7 +139,7 @@ class Clock:
 
     def _wall(self) -> float:
         since = self._date - self._began + self._seconds() - self._started
-        # Another host's date may be behind.
+        # The date of another host may be behind.
         return max(since, self._all_productive())
 
     def _goodput(self) -> float:
@@ -140,12 +147,16 @@ class Clock:
 
 
 def utilisation(operations: float, seconds_per_step: float, device_kind: str) -> dict[str, float]:
-    """What the model's operations make of a device: `flops_per_second`, and `mfu`, their share of
-    the peak in bfloat16, where it is known.
+    """Returns how well a device is used.
 
     Args:
-        operations: a device's share of the model's, in a step.
-        device_kind: what JAX calls the device.
+        operations: operations of the model in a step, divided by the number of devices.
+        seconds_per_step: seconds that a step takes.
+        device_kind: the name that JAX gives the device.
+
+    Returns:
+        flops_per_second: operations per second of one device.
+        mfu: their share of the device's peak in bfloat16, where that is known.
     """
     rate = operations / seconds_per_step
     peak = BFLOAT16.get(device_kind)

@@ -1,110 +1,127 @@
-"""What a network is given beside the noisy clip: one table of the ways there are."""
+"""What a network sees beside the noisy clip: one function for each kind of conditioning."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from stunet import configs
 from stunet.diffusion import augmentation, keyframes, masks, upscaling
 
 Given = tuple[Array, ...]
 
 
-class Conditioning(NamedTuple):
-    """A way to condition a network. What is given of a batch is a tuple of arrays `[b, ...]`.
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """A way to condition a network on more than the caption.
+
+    What the network is given beside a batch of noisy clips is a tuple of arrays `[b, ...]`, called
+    `given` throughout.
 
     Attributes:
-        channels: channels of a clip -> of the network's input.
-        draw: (key, clips, config) -> the clips to be learnt and what is given of them.
-        network_input: (x_t, *given) -> the network's input.
-        nothing: x_t -> given, where there is nothing but the caption; None: it cannot do without.
-        clean: (clips, config) -> what the network is to be given of real clips, before
-            augmentation. None: there is nothing.
-        give: (keys `[b]`, clean, level) -> given, to sample with: `clean` augmented at `level` by
-            noise of each row's key, or the clips and the mask that a user gives. None: there is
-            nothing to give.
+        name: "none", "masks", "upscale" or "tsr".
+        channels: maps the channels of a clip to those of the network's input.
+        draw: maps (key, clips) to the clips to be learnt and what is given of them.
+        network_input: maps (x_t, *given) to the network's input `[b, t, h, w, c']`.
+        nothing: maps x_t to `given` where there is nothing but the caption; None if the network
+            cannot do without.
+        clean: maps real clips to what the network is given of them, before augmentation; None if
+            nothing is given.
+        give: maps (keys `[b]`, clean, level) to `given`, for sampling. `clean` is augmented at
+            `level` with noise from each row's key; with masks it is the user's clips and mask. None
+            if nothing is given.
+        upscale_factor: pixels of the clip to one pixel of the low-resolution clip, on a side.
+        keyframe_stride: frames from one keyframe to the next.
+        max_augmentation: largest augmentation level in training, 0..1.
     """
 
+    name: str
     channels: Callable[[int], int]
-    draw: Callable[[Array, Array, configs.Config], tuple[Array, Given]]
+    draw: Callable[[Array, Array], tuple[Array, Given]]
     network_input: Callable[..., Array]
-    nothing: Callable[[Array], Given] | None
-    clean: Callable[[Any, configs.Config], Any] | None
-    give: Callable[[Array, Any, Any], Given] | None
+    nothing: Callable[[Array], Given] | None = None
+    clean: Callable[[Any], Any] | None = None
+    give: Callable[[Array, Any, Any], Given] | None = None
+    upscale_factor: int = 1
+    keyframe_stride: int = 1
+    max_augmentation: float = 0.0
 
 
-def _draw_masks(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Given]:
-    clips, mask = masks.draw(key, clips, dataclasses.asdict(config.masks))
-    return clips, (clips, mask)
+def captions_only() -> Conditioning:
+    """Gives the network the noisy clip alone (text-to-video)."""
+    return Conditioning(
+        name="none",
+        channels=lambda c: c,
+        draw=lambda key, clips: (clips, ()),
+        network_input=lambda x_t: x_t,
+        nothing=lambda x_t: (),
+    )
 
 
-def _draw_low(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Given]:
-    upscale = config.upscale
-    return clips, upscaling.draw(key, clips, upscale.factor, upscale.max_augmentation)
+def on_masks(shares: Mapping[str, float]) -> Conditioning:
+    """Gives the network a part of the clip and its mask (`stunet.diffusion.masks`).
+
+    Args:
+        shares: share of training clips for each kind of mask; they sum to 1.
+    """
+
+    def draw(key: Array, clips: Array) -> tuple[Array, Given]:
+        clips, mask = masks.draw(key, clips, dict(shares))
+        return clips, (clips, mask)
+
+    return Conditioning(
+        name="masks",
+        channels=lambda c: 2 * c + 1,
+        draw=draw,
+        network_input=masks.network_input,
+        nothing=lambda x_t: (jnp.zeros_like(x_t), jnp.zeros_like(x_t[..., :1])),
+        give=lambda keys, clean, level: clean,
+    )
 
 
-def _draw_keyframes(key: Array, clips: Array, config: configs.Config) -> tuple[Array, Given]:
-    return clips, keyframes.draw(key, clips, config.tsr.stride, config.tsr.max_augmentation)
+def on_low_resolution(factor: int, max_augmentation: float) -> Conditioning:
+    """Gives the network a low-resolution clip (`stunet.diffusion.upscaling`).
+
+    Args:
+        factor: pixels of the clip to one pixel of the low-resolution clip, on a side.
+        max_augmentation: largest augmentation level in training, 0..1.
+    """
+    return Conditioning(
+        name="upscale",
+        channels=lambda c: 2 * c + 1,
+        draw=lambda key, clips: (clips, upscaling.draw(key, clips, factor, max_augmentation)),
+        network_input=upscaling.network_input,
+        clean=lambda clips: upscaling.shrink(clips, factor),
+        give=_augmented,
+        upscale_factor=factor,
+        max_augmentation=max_augmentation,
+    )
+
+
+def on_keyframes(stride: int, max_augmentation: float) -> Conditioning:
+    """Gives the network keyframes, for temporal super-resolution (`stunet.diffusion.keyframes`).
+
+    Args:
+        stride: frames from one keyframe to the next.
+        max_augmentation: largest augmentation level in training, 0..1.
+    """
+    return Conditioning(
+        name="tsr",
+        channels=lambda c: 2 * c + 2,
+        draw=lambda key, clips: (clips, keyframes.draw(key, clips, stride, max_augmentation)),
+        network_input=keyframes.network_input,
+        clean=lambda clips: keyframes.take(clips, stride),
+        give=_augmented,
+        keyframe_stride=stride,
+        max_augmentation=max_augmentation,
+    )
 
 
 def _augmented(keys: Array, clean: Array, level: Array | float) -> Given:
-    # Not by the noise that the row itself begins with.
+    # The first noise of a row comes from its key itself, so this noise needs another key.
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-    hiding = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
+    noise = jax.vmap(lambda key: jax.random.normal(key, clean.shape[1:]))(keys)
     level = jnp.full(len(clean), level)
-    return augmentation.corrupt(clean, level, hiding), level
-
-
-CONDITIONINGS = {
-    "none": Conditioning(
-        channels=lambda c: c,
-        draw=lambda key, clips, config: (clips, ()),
-        network_input=lambda x_t: x_t,
-        nothing=lambda x_t: (),
-        clean=None,
-        give=None,
-    ),
-    "masks": Conditioning(
-        channels=lambda c: 2 * c + 1,
-        draw=_draw_masks,
-        network_input=masks.network_input,
-        nothing=lambda x_t: (jnp.zeros_like(x_t), jnp.zeros_like(x_t[..., :1])),
-        clean=None,
-        give=lambda keys, clean, level: clean,
-    ),
-    "upscale": Conditioning(
-        channels=lambda c: 2 * c + 1,
-        draw=_draw_low,
-        network_input=upscaling.network_input,
-        nothing=None,
-        clean=lambda clips, config: upscaling.shrink(clips, config.upscale.factor),
-        give=_augmented,
-    ),
-    "tsr": Conditioning(
-        channels=lambda c: 2 * c + 2,
-        draw=_draw_keyframes,
-        network_input=keyframes.network_input,
-        nothing=None,
-        clean=lambda clips, config: keyframes.take(clips, config.tsr.stride),
-        give=_augmented,
-    ),
-}
-
-
-def kind(config: configs.Config) -> str:
-    """Which of CONDITIONINGS a config asks for; it asks for one at most."""
-    asked = {
-        "upscale": config.upscale.factor > 1,
-        "tsr": config.tsr.stride > 1,
-        "masks": any(dataclasses.asdict(config.masks).values()),
-    }
-    return next((name for name, is_set in asked.items() if is_set), "none")
-
-
-def conditioning(config: configs.Config) -> Conditioning:
-    """How the network of a config is conditioned."""
-    return CONDITIONINGS[kind(config)]
+    return augmentation.corrupt(clean, level, noise), level

@@ -1,5 +1,5 @@
-"""Floating-point operations of the network, counted from its trace: what the model asks for,
-whatever the compiler makes of it."""
+"""Counts floating-point operations of the network from its trace: what the model asks for, whatever
+the compiler makes of it."""
 
 import math
 from collections.abc import Callable
@@ -7,53 +7,56 @@ from collections.abc import Callable
 import jax
 from jax.extend import core
 
-from stunet import configs
 from stunet.train import pieces
-from stunet.train.state import abstract_arguments, make_network
+from stunet.train.denoiser import Denoiser
+from stunet.train.sampling import SamplerSettings
 
 
-def model_flops(config: configs.Config) -> int:
-    """Operations that a step asks for: forward, and twice as many backward; where parameters are
-    frozen, as many."""
+def model_flops(denoiser: Denoiser, batch_size: int) -> int:
+    """Counts the operations of one update.
+
+    The backward pass takes twice those of the forward pass, and as many as it where parameters are
+    frozen.
+    """
     in_frozen = 0
-    if config.freeze != "none" or config.lora.rank:  # Else none are, and the trace is saved.
-        frozen = [piece for piece in pieces.find(config, 1) if not piece.trained]
+    if denoiser.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.
+        frozen = [piece for piece in pieces.find(denoiser, 1) if not piece.trained]
         in_frozen = sum(len(piece.calls) * of_piece(piece) for piece in frozen)
-    return config.train.batch_size * (3 * forward_flops(config) - in_frozen)
+    return batch_size * (3 * forward_flops(denoiser) - in_frozen)
 
 
-def sampling_flops(config: configs.Config, clips: int = 1) -> int:
-    """Operations that sampling asks for, by the settings of `config.sample`.
+def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1) -> int:
+    """Counts the operations of sampling.
 
     Guidance runs the network twice in a step, with the caption and without.
 
     Args:
-        config: of the network.
-        clips: of the config's own length; of a windowed cascade, `cascade.count_windows` for each
-            whole clip.
+        denoiser: the network.
+        settings: sampler, steps and guidance.
+        clips: number of clips of the network's own length. A windowed cascade samples
+            `cascade.count_windows` of them for each whole clip.
     """
-    settings = config.sample
     runs = 1 if settings.guidance_scale in (0, 1) else 2
-    return clips * settings.steps * runs * forward_flops(config)
+    return clips * settings.steps * runs * forward_flops(denoiser)
 
 
-def forward_flops(config: configs.Config) -> int:
-    """Operations of the network for one clip."""
-    network, arguments = make_network(config), abstract_arguments(config, 1)
+def forward_flops(denoiser: Denoiser) -> int:
+    """Counts the operations of one forward pass of the network for one clip."""
+    network, arguments = denoiser.network, denoiser.abstract_arguments(1)
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     return count(network.apply, params, *arguments)
 
 
 def of_piece(piece: pieces.Piece) -> int:
-    """Operations of the forward pass of one call."""
+    """Counts the operations of the forward pass of one call of a block."""
     params = pieces.abstract_init(piece.module, piece.arguments)
     return count(piece.module.apply, params, *piece.arguments)
 
 
 def count(function: Callable, *arguments) -> int:
-    """Operations of all matrix products and convolutions in `function(*arguments)`.
+    """Counts the operations of all matrix products and convolutions in `function(*arguments)`.
 
-    A multiplication and an addition are two. Arguments may be shapes (`jax.ShapeDtypeStruct`).
+    A multiplication and an addition count as two. Arguments may be shapes (`jax.ShapeDtypeStruct`).
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 

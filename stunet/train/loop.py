@@ -1,36 +1,33 @@
-"""The training run, top to bottom: data, state, updates, and what is written of them."""
+"""The training run: a loop over updates, and what it needs set up before the first one."""
 
-import concurrent.futures
 import contextlib
+import dataclasses
 import pathlib
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
-import numpy as np
 
-from stunet import configs
-from stunet.data import media, pipeline, sources
-from stunet.errors import UserError
-from stunet.files import full_disk_explained, locked, refusal_explained
+from stunet.data import pipeline
+from stunet.data.sources import make_source
+from stunet.files import full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train import initial
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.clock import Clock, utilisation
-from stunet.train.conditioning import conditioning
+from stunet.train.clock import Clock
 from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics, Progress
+from stunet.train.parts import Parts
+from stunet.train.preview import make_preview
 from stunet.train.profile import Profile
-from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state, count_parameters
-from stunet.train.step import jit_train_step, make_validation_step, to_float
-
-# Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
-# memory.
-_IN_FLIGHT = 2
+from stunet.train.reporting import IN_FLIGHT, Reporter
+from stunet.train.state import TrainState, abstract_state, count_parameters
+from stunet.train.step import Step, jit_train_step
+from stunet.train.validation import make_validation
+from stunet.train.workdir import claimed
 
 _FULL_DISK = (
     "complete checkpoints are untouched: free some space and run the same command again, which "
@@ -38,269 +35,227 @@ _FULL_DISK = (
 )
 
 
-def train(config: configs.Config, workdir: pathlib.Path) -> int:
-    """Trains until `train.steps`, continuing what `workdir` holds. Returns the number of updates
-    done.
+def train(parts: Parts, workdir: pathlib.Path) -> int:
+    """Trains until the last update, continuing what `workdir` holds.
 
     SIGTERM and SIGINT end the run after the update in progress, with a checkpoint of it. With
     several processes one of them is enough, and all stop after the same update, a few later.
 
+    Args:
+        parts: what the config asks for, with the fingerprint of its text encoder
+            (`parts.with_fingerprint`).
+        workdir: working directory of the run.
+
+    Returns:
+        The number of updates done.
+
     Raises:
         UserError: data or mesh do not fit the config, `workdir` belongs to another config,
-        `train.init_from` holds no weights that fit, the loss is not finite, the disk is full,
-        `workdir` may not be written.
+            `train.init_from` holds no weights that fit, the loss is not finite, the disk is full,
+            or `workdir` may not be written.
     """
-    clock = Clock()
-    config = sources.with_fingerprint(config)
-    mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch(config.train, mesh)
-    train_source = sources.make_source(config, "train")
-    validate, preview = make_validation(config), make_preview(config, workdir, mesh)
+    steps = parts.events.steps
+    with _set_up(parts, workdir) as (run, state):
+        step, stop = run.first_step, False
+        run.clock.begin()
+        while step < steps and not stop:
+            if run.profile.begins_with(step + 1):
+                jax.block_until_ready(state)
+                with run.clock.aside():
+                    run.profile.start()
+            with run.profile.update(step + 1):
+                batch = run.next_batch()
+                with run.reporter.compiling():
+                    state, measured = run.update(state, batch)
+            step += 1
+            run.reporter.add(step, measured)
+
+            stop = run.should_stop()
+            due = parts.events.due(step, stop)
+            ends_trace = run.profile.is_running and (stop or run.profile.ends_with(step))
+            if not (due.report or due.validate or due.preview or ends_trace):
+                continue
+            # Wait for the pending updates first, so that their time is not counted as other work.
+            jax.block_until_ready(measured)
+            with run.clock.aside():
+                if ends_trace:
+                    run.progress.write(run.profile.stop())
+                if due.report:
+                    run.reporter.report(step)
+                if due.save:
+                    run.checkpoints.save(state, run.batches.get_state())
+                if due.validate:
+                    run.metrics.scalars(step, run.validate(state.ema_params))
+                if due.preview:
+                    run.preview(state.ema_params, step, run.metrics)
+        run.checkpoints.wait()
+        if step < steps:
+            run.progress.write(
+                f"stopped after update {step}; the same command continues from there"
+            )
+        if hosts.is_first() and step > run.first_step:
+            run.progress.write(run.clock.summary())
+    return step
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the loop works with.
+
+    Attributes:
+        first_step: number of updates that were done before this process began.
+        update: maps (state, batch) to (state, metrics); jitted, and donates the state.
+        batches: the training batches of this process.
+        next_batch: returns the next batch, laid out on the mesh.
+        should_stop: tells whether all processes stop now. To be called once an update.
+        checkpoints, metrics, progress, profile, reporter, clock: writers of what the run yields.
+        validate: maps parameters to losses on held-out clips; None if it never happens.
+        preview: samples clips; None if it never happens.
+    """
+
+    first_step: int
+    update: Step
+    batches: pipeline.TrainBatches
+    next_batch: Callable[[], dict[str, jax.Array]]
+    should_stop: Callable[[], bool]
+    checkpoints: Checkpoints
+    metrics: Metrics
+    progress: Progress
+    profile: Profile
+    reporter: Reporter
+    clock: Clock
+    validate: Callable[[Any], dict[str, float]] | None
+    preview: Callable[[Any, int, Metrics], None] | None
+
+
+@contextlib.contextmanager
+def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainState]]:
+    """Context manager that gives the loop what it works with, and the state that it begins with."""
+    clock, events, is_first = Clock(), parts.events, hosts.is_first()
+    mesh = meshes.make_mesh(parts.layout)
+    meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    source = make_source(parts.dataset, "train")
+    validate = _validation(parts, mesh) if events.validate_every else None
+    preview = _preview(parts, workdir, mesh) if events.preview_every else None
     if not (workdir / "config.json").exists():
-        initial.check(config, mesh)
-    is_first = hosts.is_first()
+        initial.check(parts, mesh)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
-        with refusal_explained(workdir, "choose a --workdir in which you may create files"):
-            claim_workdir(config, workdir)
-            if is_first:
-                # A second run would take the first one's unfinished checkpoints for what a killed
-                # run left, and remove them.
-                busy = (
-                    f"a training is running in {workdir}; wait for it, or choose another --workdir"
-                )
-                stack.enter_context(locked(workdir, busy))
-                clock.note(workdir)
-        stack.enter_context(meshes.use(mesh, config.mesh.context_axis))
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.checkpoint.keep))
+        stack.enter_context(claimed(parts.config, workdir))
+        if is_first:
+            clock.note(workdir)
+        stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
+        checkpoints = stack.enter_context(Checkpoints(workdir, parts.keep_checkpoints))
         batches = pipeline.train_batches(
-            train_source,
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            rows=hosts.batch_rows(meshes.batch_sharding(mesh), config.train.batch_size),
-            num_threads=config.data.num_threads,
+            source,
+            seed=parts.seed,
+            batch_size=parts.batch_size,
+            rows=hosts.batch_rows(meshes.batch_sharding(mesh), parts.batch_size),
+            num_threads=parts.num_threads,
         )
         stack.callback(batches.close)
 
-        abstract = abstract_state(config, mesh)
+        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
         if checkpoints.latest() is None:
-            state = initial.first_state(config, mesh)
+            state = initial.first_state(parts, abstract, mesh)
         else:
             state, position = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
         metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
         clock.resume(metrics.last)
-        profile = stack.enter_context(Profile(config.profile, workdir, step, write=is_first))
-        progress = stack.enter_context(Progress(config.train.steps, step, show=is_first))
-        device_kind = mesh.devices.flat[0].device_kind
-        trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
-        of_them = f" ({frozen:,} of them frozen)" if frozen else ""
-        progress.write(
-            f"{trained + frozen:,} parameters{of_them} on {mesh.size} {device_kind} device(s); "
-            f"from update {step} on"
-        )
+        profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
+        progress = stack.enter_context(Progress(events.steps, step, show=is_first))
+        progress.write(_first_line(abstract, mesh, step))
         if overlooked := profile.overlooked():
             progress.write(overlooked)
-        update = jit_train_step(config, abstract)
+        reporter = stack.enter_context(
+            Reporter(
+                metrics,
+                progress,
+                clock,
+                checkpoints,
+                batch_size=parts.batch_size,
+                count_flops=lambda: model_flops(parts.denoiser, parts.batch_size),
+                devices=mesh.devices,
+                write=is_first,
+            )
+        )
         stopped = stack.enter_context(_stop_signals())
-        agreed = hosts.StopAgreement(mesh, lag=_IN_FLIGHT)
-        # Counting takes seconds, which the host has while the devices compute.
-        counting = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1))
-        pending = deque()
+        agreement = hosts.StopAgreement(mesh, lag=IN_FLIGHT)
 
-        clock.begin()
-        stop, begun_at = False, step
-        while step < config.train.steps and not stop:
-            if profile.begins_with(step + 1):
-                jax.block_until_ready(state)
-                with clock.aside():
-                    profile.start()
-            with profile.update(step + 1):
-                with clock.waiting(), jax.profiler.TraceAnnotation("wait for data"):
-                    batch = next(batches)
-                state, measured = update(state, meshes.shard_batch(batch, mesh))
-            step += 1
-            pending.append((step, measured))
-            if clock.is_compiling:
-                jax.block_until_ready(measured)
-                if is_first:
-                    operations = counting.submit(model_flops, config)
-            elif len(pending) > _IN_FLIGHT:
-                jax.block_until_ready(pending[-1 - _IN_FLIGHT][1])
-            clock.updated()
-            progress.update(step)
+        def next_batch() -> dict[str, jax.Array]:
+            with clock.waiting(), jax.profiler.TraceAnnotation("wait for data"):
+                batch = next(batches)
+            return meshes.shard_batch(batch, mesh)
 
-            # Asked once an update: a signal that comes later is the next update's.
-            stop = agreed(stopped.is_set())
-            log, done = config.log, step == config.train.steps
-            save = stop or done or step % config.checkpoint.every == 0
-            report = save or step % log.every == 0
-            validates = log.validate_every and (done or step % log.validate_every == 0)
-            previews = log.sample_every and step % log.sample_every == 0
-            traced = profile.is_running and (stop or profile.ends_with(step))
-            if not (report or validates or previews or traced):
-                continue
-            # What follows is not the updates', but would wait for them.
-            jax.block_until_ready(measured)
-            with clock.aside():
-                if traced:
-                    progress.write(profile.stop())
-                if report:
-                    values = _mean_of_finite(pending, checkpoints) | clock.measure()
-                    pending.clear()
-                    seconds = values["seconds_per_step"]
-                    values["clips_per_second"] = config.train.batch_size / seconds
-                    if is_first:
-                        values |= utilisation(operations.result() / mesh.size, seconds, device_kind)
-                    metrics.scalars(step, values)
-                    progress.report(values["loss"], values["clips_per_second"])
-                if save:
-                    checkpoints.save(state, batches.get_state())
-                if validates:
-                    metrics.scalars(step, validate(state.averaged, mesh))
-                if previews:
-                    preview(state.averaged, step, metrics)
-        checkpoints.wait()
-        if step < config.train.steps:
-            progress.write(f"stopped after update {step}; the same command continues from there")
-        if is_first and step > begun_at:
-            progress.write(clock.summary())
-    return step
-
-
-def claim_workdir(config: configs.Config, workdir: pathlib.Path) -> None:
-    """Notes the config in `workdir`, or checks that it is the one noted there.
-
-    The first process does; the others wait, and check that they see the same.
-
-    Raises:
-        UserError: the directory belongs to another config, or the processes share neither it nor
-        their config.
-    """
-    file = workdir / "config.json"
-    if hosts.is_first():
-        if file.exists():
-            differences = configs.differences(configs.read(file), config)
-            if differences:
-                raise UserError(
-                    f"{workdir} belongs to another config: {'; '.join(differences)}; "
-                    "choose another --workdir or the same values"
-                )
-        # Not written anew for nothing: others may be reading it.
-        if not file.exists() or configs.read(file) != config:
-            workdir.mkdir(parents=True, exist_ok=True)
-            configs.write(config, file)
-    hosts.wait_for_all("workdir claimed")
-    if not file.exists():
-        raise UserError(
-            f"{workdir} is not the directory that process 0 sees; "
-            "choose a --workdir on a file system that all processes share"
+        run = _Run(
+            first_step=step,
+            update=jit_train_step(
+                parts.objective,
+                parts.optimizer,
+                abstract,
+                seed=parts.seed,
+                accumulate=parts.accumulate,
+            ),
+            batches=batches,
+            next_batch=next_batch,
+            # A signal that comes after the question is answered after the next update.
+            should_stop=lambda: agreement(stopped.is_set()),
+            checkpoints=checkpoints,
+            metrics=metrics,
+            progress=progress,
+            profile=profile,
+            reporter=reporter,
+            clock=clock,
+            validate=validate,
+            preview=preview,
         )
-    if configs.read(file) != config:
-        raise UserError(
-            f"{file}, which process 0 has just written, is not this process's config; "
-            "start all processes with the same --config and values"
-        )
+        yield run, state
 
 
-def make_validation(config: configs.Config):
-    """Returns `validate(params, mesh) -> {"val/loss": ..., ...}` over held-out clips, or None."""
-    log, train = config.log, config.train
-    if not log.validate_every:
-        return None
-    source = sources.make_source(config, "val")
-    # The batch of training, which is known to fit and to split; fewer clips than asked for if there
-    # are no more.
-    count = max(1, min(log.validate_clips, len(source)) // train.batch_size)
-    if count * train.batch_size > len(source):
-        raise UserError(
-            f"there are {len(source)} held-out clips, fewer than one batch of {train.batch_size}; "
-            "set log.validate_every to 0, or prepare more clips"
-        )
-    source = sources.sample(source, count * train.batch_size, config.data)
-    step = jax.jit(make_validation_step(config))
-
-    def validate(params, mesh) -> dict[str, float]:
-        batches = pipeline.eval_batches(
-            source,
-            train.batch_size,
-            count,
-            rows=hosts.batch_rows(meshes.batch_sharding(mesh), train.batch_size),
-            num_threads=config.data.num_threads,
-        )
-        losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]
-        means = {f"val/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
-        return means | {"val/loss": float(np.mean(list(means.values())))}
-
-    return validate
+def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any], dict[str, float]]:
+    return make_validation(
+        parts.objective,
+        parts.dataset,
+        mesh,
+        times=parts.validation_times,
+        clips=parts.validation_clips,
+        batch_size=parts.batch_size,
+        seed=parts.seed,
+        num_threads=parts.num_threads,
+    )
 
 
-def make_preview(config: configs.Config, workdir: pathlib.Path, mesh: jax.sharding.Mesh):
-    """Returns `preview(params, step, metrics)`: clips for held-out captions into `samples/`.
-
-    A super-resolution network enlarges the held-out clips themselves, made small, or fills in what
-    is between their keyframes.
-    """
-    if not config.log.sample_every:
-        return None
-    held_out = sources.make_source(config, "val")
-    source = sources.sample(held_out, config.sample.num, config.data)
-    examples = [source[i] for i in range(min(config.sample.num, len(source)))]
-    text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
-    # A network without text saw no captions, and its samples show none.
-    captions = [e["caption"] for e in examples] if config.model.text_features else None
-    sample, given = make_sampler(config), None
-    if clean := conditioning(config).clean:
-        given = clean(to_float(np.stack([e["video"] for e in examples])), config)
-    # Filled up, so that they split over the mesh: else every chip would compute all of them.
-    ways = meshes.batch_ways(mesh)
-    rows = np.resize(np.arange(len(examples)), -(-len(examples) // ways) * ways)
-    first = jax.jit(lambda clips: clips[: len(examples)])
-
-    def preview(params, step: int, metrics: Metrics) -> None:
-        inputs = jax.tree.map(lambda x: meshes.split_rows(x, rows, mesh), (text, mask, given))
-        *_, clips = sample(params, *inputs[:2], config.seed, inputs[2])
-        clips = hosts.whole(first(clips))
-        if hosts.is_first():
-            stem = workdir / "samples" / f"step_{step:08d}"
-            stem.parent.mkdir(exist_ok=True)
-            media.write_gif(f"{stem}.gif", clips, configs.frame_rate(config.data), captions)
-            media.write_xt(f"{stem}_xt.png", clips, captions)
-            metrics.picture(step, "samples/clips", f"{stem}.gif")
-            metrics.picture(step, "samples/xt", f"{stem}_xt.png")
-
-    return preview
+def _preview(
+    parts: Parts, workdir: pathlib.Path, mesh: jax.sharding.Mesh
+) -> Callable[[Any, int, Metrics], None]:
+    return make_preview(
+        parts.denoiser,
+        parts.sampling,
+        parts.dataset,
+        workdir,
+        mesh,
+        num=parts.preview_clips,
+        seed=parts.seed,
+    )
 
 
-def _mean_of_finite(pending, checkpoints: Checkpoints) -> dict[str, float]:
-    """The mean of each metric over the updates pending.
-
-    Raises:
-        UserError: a value is not finite; names the update, and the last good checkpoint.
-    """
-    fetched = [(step, jax.device_get(values)) for step, values in pending]
-    for step, values in fetched:
-        broken = [k for k, v in values.items() if not np.isfinite(v)]
-        if broken:
-            good = checkpoints.latest()
-            kept = (
-                "there is no checkpoint yet"
-                if good is None
-                else (f"the last good checkpoint is {checkpoints.directory / str(good)}")
-            )
-            raise UserError(
-                f"update {step}: {' and '.join(broken)} is not finite; {kept}; try a lower "
-                "train.learning_rate, more train.warmup_steps, or float32"
-            )
-    means = {k: float(np.mean([v[k] for _, v in fetched])) for k in fetched[0][1]}
-    return means | {"learning_rate": float(fetched[-1][1]["learning_rate"])}
+def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str:
+    """Returns the line that says what is trained, on what, and from where on."""
+    trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
+    frozen_note = f" ({frozen:,} of them frozen)" if frozen else ""
+    kind = mesh.devices.flat[0].device_kind
+    return (
+        f"{trained + frozen:,} parameters{frozen_note} on {mesh.size} {kind} device(s); "
+        f"from update {step} on"
+    )
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Within: SIGTERM and SIGINT set the event instead of ending the process."""
+    """Context manager in which SIGTERM and SIGINT set the event instead of ending the process."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped

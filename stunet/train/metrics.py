@@ -1,11 +1,12 @@
-"""What a run measures: `metrics.jsonl`, TensorBoard events beside it, and the progress bar."""
+"""Writes what a run measures: `metrics.jsonl`, TensorBoard events beside it, and a progress bar."""
 
 import contextlib
 import json
 import pathlib
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from PIL import Image
 from tensorboardX import summary
@@ -15,17 +16,22 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from stunet.files import atomic
+from stunet.formatting import duration
 
 
 class Metrics:
-    """Writes scalars and pictures of a working directory; other processes than the first write
-    nothing.
+    """Writes scalars and pictures to a working directory.
 
     Lines of `metrics.jsonl` after update `step`, left by a run that was killed, are dropped: this
-    run writes them anew.
+    run writes them again.
+
+    Args:
+        workdir: working directory of the run.
+        step: number of updates done.
+        write: True in the process that writes; the others write nothing.
 
     Attributes:
-        last: the newest value of each metric up to `step`.
+        last: newest value of each metric up to `step`.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int, write: bool):
@@ -34,8 +40,8 @@ class Metrics:
         if write:
             self._file = workdir / "metrics.jsonl"
             self.last = _drop_later_lines(self._file, step)
-            # Not the FileWriter, whose thread dies of a full disk and leaves the run hanging on its
-            # queue.
+            # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for
+            # its queue.
             self._events = EventsWriter(str(workdir / "events"))
 
     def __enter__(self) -> "Metrics":
@@ -48,16 +54,16 @@ class Metrics:
                 self._events.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of JSON, and one TensorBoard point for each value, after update `step`."""
+        """Writes a line of JSON, and a TensorBoard point for each value, after update `step`."""
         if not self._write:
             return
-        # Closed after each line, before which a mounted bucket does not have it.
+        # Closed after each line: a mounted bucket has the line only then.
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         self._show(step, [v for k in values for v in summary.scalar(k, values[k]).value])
 
     def picture(self, step: int, name: str, path: str) -> None:
-        """Shows a PNG or GIF file in TensorBoard, which plays the latter."""
+        """Shows a PNG or GIF file in TensorBoard, which plays GIFs."""
         if not self._write:
             return
         with Image.open(path) as image:
@@ -78,7 +84,7 @@ class Metrics:
 
 
 def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
-    """Returns the newest value of each metric in those that stay."""
+    """Drops lines after update `step`. Returns the newest value of each metric in the others."""
     kept, last = [], {}
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
@@ -87,7 +93,7 @@ def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
                 kept.append(line + "\n")
                 last |= values
         except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # The line that a kill cut short.
+            continue  # A kill cut this line short.
     if kept or file.exists():
         with atomic(file) as partial:
             partial.write_text("".join(kept))
@@ -95,16 +101,27 @@ def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
 
 
 class Progress:
-    """A bar with the loss, clips per second and the time left."""
+    """A progress bar with the loss, clips per second and the time left.
+
+    Args:
+        total: number of updates in the run.
+        done: number of updates done.
+        show: True in the process that shows the bar.
+
+    Attributes:
+        bar: the bar of tqdm.
+    """
 
     def __init__(self, total: int, done: int, show: bool):
         # Without a terminal a bar would be thousands of lines; one a minute is enough.
         interval = 0.2 if sys.stderr.isatty() else 60
-        self._bar = tqdm(
+        self.bar = tqdm(
             total=total,
             initial=done,
             unit="step",
             mininterval=interval,
+            # The time left follows from the mean rate, which steadies it.
+            smoothing=0,
             disable=not show,
             dynamic_ncols=True,
             bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
@@ -115,14 +132,46 @@ class Progress:
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.close()
+        self.bar.close()
 
     def update(self, step: int) -> None:
-        self._bar.update(step - self._bar.n)
+        """Moves the bar to update `step`."""
+        self.bar.update(step - self.bar.n)
 
-    def report(self, loss: float, clips_per_second: float) -> None:
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {clips_per_second:.1f} clips/s", refresh=False)
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Context manager that says that the update compiles, and for how long.
+
+        Afterwards the bar counts from now on, so that the time left does not contain compiling.
+        """
+        begun, done = time.monotonic(), threading.Event()
+
+        def show() -> None:
+            while not done.wait(1):
+                self.bar.set_description_str(f"compiling, {duration(time.monotonic() - begun)} ")
+
+        thread = threading.Thread(target=show, daemon=True)
+        if not self.bar.disable and sys.stderr.isatty():
+            thread.start()
+        elif not self.bar.disable:
+            self.write("compiling the update; the first one takes longest")
+        try:
+            yield
+        finally:
+            done.set()
+            if thread.is_alive():
+                thread.join()
+        if not self.bar.disable:
+            self.write(f"compiled in {duration(time.monotonic() - begun)}")
+            self.bar.set_description_str("")
+            self.bar.initial = self.bar.n
+            self.bar.start_t = self.bar.last_print_t = time.time()
+
+    def report(self, loss: float, clips_per_second: float | None) -> None:
+        """Shows the loss, and the rate where one is known."""
+        rate = "" if clips_per_second is None else f", {clips_per_second:.1f} clips/s"
+        self.bar.set_postfix_str(f"loss {loss:.4f}{rate}", refresh=False)
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""
-        self._bar.write(line, file=sys.stderr)
+        self.bar.write(line, file=sys.stderr)

@@ -1,5 +1,5 @@
-"""The network's distinct pieces: its blocks (a residual block, an attention, an inflation, a
-resizing), as they are called, each once however often."""
+"""Finds the distinct blocks of a network (residual blocks, attentions, inflations, resizings), each
+once, however often it is called."""
 
 import dataclasses
 from typing import Any
@@ -7,9 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from stunet import configs
 from stunet.nn.stunet import Layer, STUNet
-from stunet.train.state import abstract_arguments, is_trained, make_network
+from stunet.train.denoiser import Denoiser
+from stunet.train.trainable import Trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Piece:
     """One block of the network, as it is called.
 
     Attributes:
-        name: of its kind and extents, for people.
-        module: the block by itself.
-        arguments: shapes and dtypes that it is called with; None for those that are left out.
+        name: kind and extents of the block, for people.
+        module: the block without its parent.
+        arguments: shapes and dtypes of its arguments; None for those that are left out.
         calls: names of all blocks of the network that are equal to this one, in order.
-        trained: whether its parameters are, or are frozen.
+        trained: True if its parameters are trained, False if they are frozen.
     """
 
     name: str
@@ -31,10 +31,21 @@ class Piece:
     trained: bool
 
 
-def find(config: configs.Config, batch: int) -> list[Piece]:
-    """The distinct pieces of the network on a batch of so many clips, in order of their first
-    call."""
-    network = make_network(config).clone(remat="none", scan_layers=False)
+def find(denoiser: Denoiser, batch: int) -> list[Piece]:
+    """Returns the distinct blocks of the network on a batch of `batch` clips, in order of their
+    first call."""
+    return find_in(denoiser.network, denoiser.trainable, denoiser.abstract_arguments(batch))
+
+
+def find_in(network: STUNet, trainable: Trainable, arguments: tuple[Any, ...]) -> list[Piece]:
+    """Returns the distinct blocks of a network that is called with `arguments`, as `find` does.
+
+    Args:
+        network: the Flax module.
+        trainable: which of its parameters are trained.
+        arguments: shapes and dtypes of its arguments.
+    """
+    network = network.clone(remat="none", scan_layers=False)
     calls: dict[tuple, tuple[nn.Module, tuple, list[str], bool]] = {}
     inside = []
 
@@ -43,7 +54,7 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
         if inside or isinstance(module, (STUNet, Layer)) or context.method_name != "__call__":
             return call(*args, **kwargs)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
-        trained = is_trained(config, module.path)
+        trained = trainable.includes(module.path)
         key = (identity(module), repr(shapes), trained)
         alone = module.clone(parent=None, name=None)
         calls.setdefault(key, (alone, shapes, [], trained))[2].append("/".join(module.path))
@@ -54,7 +65,7 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
             inside.pop()
 
     with nn.intercept_methods(record):
-        abstract_init(network, abstract_arguments(config, batch))
+        abstract_init(network, arguments)
     return [
         Piece(_name(module, shapes), module, shapes, tuple(paths), trained)
         for module, shapes, paths, trained in calls.values()
@@ -62,7 +73,7 @@ def find(config: configs.Config, batch: int) -> list[Piece]:
 
 
 def identity(module: nn.Module) -> tuple[type, str]:
-    """What the module computes, whatever it is called with and wherever it stands."""
+    """Returns the cache key of a module: its type and fields, without its name or parent."""
     fields = {
         f.name: getattr(module, f.name)
         for f in dataclasses.fields(module)
@@ -72,9 +83,8 @@ def identity(module: nn.Module) -> tuple[type, str]:
 
 
 def abstract_init(module: nn.Module, arguments: tuple) -> Any:
-    """Shapes of the module's parameters, boxed with the names of their axes."""
-    # Without rules: flax would constrain each parameter, and know nothing of extents that do not
-    # divide.
+    """Returns shapes of the module's parameters, boxed with the names of their axes."""
+    # With rules, flax would constrain each parameter, also where extents do not divide.
     with nn.logical_axis_rules(()):
         return jax.eval_shape(lambda *args: module.init(jax.random.key(0), *args), *arguments)
 

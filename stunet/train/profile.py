@@ -1,4 +1,4 @@
-"""Traces of chosen updates, for xprof: what the host and the devices do in them, and when."""
+"""Traces chosen updates for xprof: what the host and the devices do in them, and when."""
 
 import contextlib
 import pathlib
@@ -6,26 +6,24 @@ import shutil
 
 import jax
 
-from stunet import configs
-
 
 class Profile:
-    """Traces the updates that `config.profile` asks for, as far as they are still to come.
+    """Traces updates, as far as they are still to come.
 
-    The trace lies in `profile/` of the working directory, whole or not at all. Other processes than
-    the first trace nothing, since they do the same.
+    The trace lies in `profile/` of the working directory, whole or not at all. Processes other than
+    the first trace nothing, since all do the same.
 
     Args:
-        asked: which updates.
-        workdir: of the run.
-        step: updates done.
-        write: whether this is the first process.
+        updates: the updates to trace, counted from 1; empty for none.
+        workdir: working directory of the run.
+        step: number of updates done.
+        write: True in the first process.
     """
 
-    def __init__(self, asked: configs.Profile, workdir: pathlib.Path, step: int, write: bool):
-        begin = max(asked.start, step + 1)
-        self._updates = range(begin, asked.start + asked.steps if write else begin)
-        self._is_late = write and asked.steps > 0 and not self._updates
+    def __init__(self, updates: range, workdir: pathlib.Path, step: int, write: bool):
+        begin = max(updates.start, step + 1)
+        self._updates = range(begin, updates.stop if write else begin)
+        self._is_late = write and len(updates) > 0 and not self._updates
         self._directory = workdir / "profile"
         self._partial = workdir / ".profile.partial"
         self._is_running = False
@@ -35,51 +33,56 @@ class Profile:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._is_running:  # The run ends with an error, which is what is to be said.
+        if self._is_running:  # The run ends with an error, which is the one to report.
             with contextlib.suppress(Exception):
                 self.stop()
 
     def overlooked(self) -> str | None:
-        """What to do if the run is past the updates, and there is no trace of any."""
+        """Returns what to do if the run is past the updates and none was traced; None otherwise."""
         if self._is_late and not self._directory.exists():
             return f"no update is traced: set profile.start above {self._update}"
         return None
 
     def update(self, update: int) -> jax.profiler.StepTraceAnnotation:
-        """Within: the host does what belongs to this update, counted from 1."""
+        """Context manager that marks the host's work for one update, counted from 1."""
         self._update = update
         return jax.profiler.StepTraceAnnotation("train", step_num=update)
 
     def begins_with(self, update: int) -> bool:
+        """Tells whether `update` is the first one to trace."""
         return update in self._updates[:1]
 
     def ends_with(self, update: int) -> bool:
+        """Tells whether `update` is the last one to trace."""
         return update in self._updates[-1:]
 
     @property
     def is_running(self) -> bool:
+        """Tells whether updates are traced now."""
         return self._is_running
 
     def start(self) -> None:
-        """Traces from here on. The devices must have done all that they were given."""
+        """Begins to trace. The devices must have done all that they were given."""
         # A process that was killed while it traced has left what it had.
         shutil.rmtree(self._partial, ignore_errors=True)
         options = jax.profiler.ProfileOptions()
-        # Of each call of a Python function: many times the rest, and it slows the host down.
+        # A trace of each Python call is many times the size of the rest, and slows the host down.
         options.python_tracer_level = 0
         jax.profiler.start_trace(self._partial, profiler_options=options)
         self._is_running = True
 
     def stop(self) -> str:
-        """Writes the trace, of all that the devices were given, which must be done. Returns a line
-        that says where it lies.
+        """Writes the trace. The devices must have done all that they were given.
+
+        Returns:
+            A line that says where the trace lies.
 
         Raises:
-            whatever writing it raises.
+            Exception: whatever writing raises.
         """
         self._is_running = False
         name = f"updates_{self._updates[0]}_to_{self._update}"
-        # As xprof looks for them.
+        # xprof looks for traces there.
         target = self._directory / "plugins" / "profile" / name
         try:
             jax.profiler.stop_trace()

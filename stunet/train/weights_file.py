@@ -1,7 +1,8 @@
-"""A network's parameters as one safetensors file, by the names of `stunet.nn.parameters`.
+"""Reads and writes a network's parameters as one safetensors file.
 
-The file's metadata say what the weights are of: `config`, the run's config as JSON, and
-`training_step`, the updates that they have had. A file without them is read as well.
+Arrays have the names of `stunet.nn.parameters`. The file's metadata tell where the weights come
+from: `config` holds the run's config as JSON, and `training_step` the number of updates that they
+have had. A file without this metadata is read as well.
 """
 
 import contextlib
@@ -25,26 +26,26 @@ SUFFIX = ".safetensors"
 
 
 class Header(NamedTuple):
-    """What a file says of itself.
+    """What a weights file says about its contents.
 
     Attributes:
-        shapes: of its arrays, by name.
-        config: of the run that they come from; None if it does not say.
+        shapes: shape of each array, by name.
+        config: config of the run that the weights come from; None if the file does not say.
     """
 
     shapes: dict[str, tuple[int, ...]]
-    config: configs.Config | None
+    config: configs.Experiment | None
 
 
 def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
-    """The parameters by name, on the host.
+    """Copies the parameters of a network to the host, by name.
 
     Args:
-        params: of a network.
-        dtype: "float32" or "bfloat16"; None: each as it is.
+        params: parameters of a network.
+        dtype: "float32" or "bfloat16"; None leaves each dtype as it is.
     """
     kind = dtype and jnp.dtype(dtype)
-    # Contiguous, for a file holds no strides.
+    # Contiguous, since a file holds no strides.
     return {
         name: np.ascontiguousarray(leaf, kind)
         for name, leaf in parameters.flatten(jax.device_get(params)).items()
@@ -52,25 +53,25 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
 
 
 def write(
-    file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Config, step: int
+    file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Experiment, step: int
 ) -> None:
-    """Writes what `cast` gives.
+    """Writes what `cast` returns.
 
     Args:
-        file: which appears under this name before it is complete.
-        named: the parameters.
-        config: of the run that they come from.
-        step: updates that they have had.
+        file: file to write; it appears under this name before it is complete.
+        named: parameters by name.
+        config: config of the run that they come from.
+        step: number of updates that they have had.
     """
     metadata = {"config": json.dumps(dataclasses.asdict(config)), "training_step": str(step)}
     tensorfiles.write(file, named, metadata)
 
 
 def read_header(file: pathlib.Path) -> Header:
-    """What a file says of itself; reads no weights.
+    """Reads what a weights file says about its contents, and no weights.
 
     Raises:
-        UserError: it is missing, damaged or cut off, or of another version of this program.
+        UserError: the file is missing, damaged or cut off, or of another version of this program.
     """
     with _opened(file) as stored:
         found = stored.keys()
@@ -88,12 +89,12 @@ def check(file: pathlib.Path, header: Header, params: Any) -> None:
     """Checks that a file has the parameters of a network, and no others.
 
     Args:
-        file: for the sentence.
-        header: its own.
-        params: the network's, which may be abstract.
+        file: the file, which messages name.
+        header: its header.
+        params: parameters of the network, which may be abstract.
 
     Raises:
-        UserError: one is missing, has another shape, or is too many.
+        UserError: one is missing, has another shape, or is not the network's.
     """
     wanted = parameters.shapes(params)
     for name, shape in wanted.items():
@@ -116,12 +117,11 @@ def check(file: pathlib.Path, header: Header, params: Any) -> None:
 
 
 def read(file: pathlib.Path, like: Any) -> Any:
-    """The parameters of a network, in the dtypes of the file.
+    """Reads the parameters of a network, in the dtypes of the file.
 
     Args:
-        file: that has been checked.
-        like: of each parameter the shape and the sharding. Each process reads what its devices
-            hold.
+        file: file that `check` has accepted.
+        like: shape and sharding of each parameter. Each process reads what its devices hold.
 
     Raises:
         UserError: the file is missing, damaged or cut off.

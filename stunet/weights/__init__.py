@@ -1,1 +1,1 @@
-"""Weights that did not come from this network's own training run."""
+"""Reads and writes weights that come from elsewhere: open text-to-image U-Nets, and styles."""

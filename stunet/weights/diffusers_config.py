@@ -1,8 +1,10 @@
-"""The config.json of a U-Net of DeepFloyd IF's family, as diffusers has it, and a config of ours.
+"""Converts the config.json of a U-Net of DeepFloyd IF's family, in diffusers' format, to and from a
+config of ours.
 
-diffusers' `UNet2DConditionModel` is many networks, chosen by its flags. Ours is the one that IF is,
-after Imagen: residual blocks that resize, attention to pixels and to projected text. Whatever else
-a flag asks for is refused by name, since weights would fit as well and give other pictures.
+diffusers' `UNet2DConditionModel` is many networks, chosen by its flags. Ours is the one that IF
+uses, after Imagen: residual blocks that resize, and attention to pixels and to projected text. A
+flag that asks for anything else is refused by name, since its weights would fit as well and give
+other pictures.
 """
 
 import math
@@ -12,7 +14,8 @@ from typing import Any
 from stunet import configs
 from stunet.diffusion.schedules import IDDPM_ANGLE
 from stunet.errors import UserError
-from stunet.train.state import input_shape, make_network
+from stunet.nn.stunet import STUNet
+from stunet.train.parts import Parts
 
 CLASS = "UNet2DConditionModel"
 # Blocks of levels that do not attend, and of those that do.
@@ -110,8 +113,8 @@ def to_stunet(
     place: str,
     frames: int | None = None,
     temporal_factors: Sequence[int] | None = None,
-) -> configs.Config:
-    """The config of a network of which such a U-Net is the spatial half, which is frozen.
+) -> configs.Experiment:
+    """Returns the config of a network of which such a U-Net is the spatial half, which is frozen.
 
     Stage I of IF gives a text-to-video network. What is given a low-resolution picture and is told
     its noise level (`class_embed_type` "timestep": stages II and III) gives a super-resolution
@@ -163,7 +166,10 @@ def to_stunet(
             prediction="eps",
         ),
         "upscale": dict(factor=UPSCALE if upscales else 1),
-        "data": dict(channels=channels, height=height, width=width, frames=frames or 1),
+        # The U-Net says nothing of data: `stunet train` asks for the path of records.
+        "data": dict(
+            source="clips", channels=channels, height=height, width=width, frames=frames or 1
+        ),
     }
     for key, ours in _SAME.items():
         group, name = ours.split(".")
@@ -174,38 +180,43 @@ def to_stunet(
         raise UserError(f"{place} cannot be inflated so: {error}") from error
 
 
-def to_diffusers(config: configs.Config) -> dict[str, Any]:
-    """The config.json with which diffusers makes the spatial network of a config.
+def to_diffusers(parts: Parts) -> dict[str, Any]:
+    """Returns the config.json with which diffusers makes the spatial network of a run.
 
     Raises:
         UserError: diffusers' class has no such network.
     """
-    model, values = config.model, configs.flatten(config)
-    _check_expressible(config)
-    layers, attends = configs.level_layers(model), model.attention_levels
-    size = [config.data.height, config.data.width]
+    network, clip = parts.denoiser.network, parts.denoiser.clip
+    _check_expressible(network)
+    values = configs.flatten(parts.config)
+    layers, attends = network.layers_per_level, network.attention_levels
+    size = [clip.height, clip.width]
     return {
         "_class_name": CLASS,
         **{key: choices[0] for key, choices in _FIXED.items()},
         **{key: values[ours] for key, ours in _SAME.items()},
-        "addition_embed_type": "text" if model.text_pooling_heads else None,
-        "addition_embed_type_num_heads": model.text_pooling_heads or 64,
-        "block_out_channels": list(configs.level_channels(model)),
-        "class_embed_type": "timestep" if model.level_embedding else None,
+        "addition_embed_type": "text" if network.text_pooling_heads else None,
+        "addition_embed_type_num_heads": network.text_pooling_heads or 64,
+        "block_out_channels": list(network.channels),
+        "class_embed_type": "timestep" if network.level_embedding else None,
         "down_block_types": [DOWN[attend] for attend in attends],
-        "in_channels": input_shape(config, 1)[-1],
+        "in_channels": parts.denoiser.input_shape(1)[-1],
         "layers_per_block": layers[0] if len(set(layers)) == 1 else list(layers),
-        "mid_block_only_cross_attention": model.text_only_attention,
-        "mid_block_scale_factor": model.residual_divisor,
-        "out_channels": make_network(config).out_channels,
+        "mid_block_only_cross_attention": network.text_only_attention,
+        "mid_block_scale_factor": network.residual_divisor,
+        "out_channels": network.out_channels,
         "sample_size": size[0] if len(set(size)) == 1 else size,
-        "time_embedding_dim": model.time_features or None,
+        "time_embedding_dim": network.time_features or None,
         "up_block_types": [UP[attend] for attend in reversed(attends)],
     }
 
 
 def _check_family(found: Mapping[str, Any], place: str) -> None:
-    """Raises: UserError, unless config.json is of this family and has what a network needs."""
+    """Checks that config.json belongs to this family and has what a network needs.
+
+    Raises:
+        UserError: it does not.
+    """
     name = found.get("_class_name", CLASS)
     if name != CLASS:
         raise UserError(f"{place} is of a {name}; a {CLASS} of DeepFloyd IF's family is needed")
@@ -231,9 +242,10 @@ def _check_family(found: Mapping[str, Any], place: str) -> None:
 
 
 def _check_values(found: dict[str, Any], place: str) -> None:
-    """Makes entries that are the same for all levels one.
+    """Checks flags, and replaces lists with the same entry for all levels by that entry.
 
-    Raises: UserError, if a flag asks for a network that is not this family's.
+    Raises:
+        UserError: a flag asks for a network of another family.
     """
     for key in ("attention_head_dim", "cross_attention_dim", "only_cross_attention"):
         if isinstance(found[key], list):
@@ -293,13 +305,12 @@ def _expect(condition: Any, key: str, found: Mapping[str, Any], place: str, righ
         raise UserError(f"{place} has {key!r} {found[key]!r}: {right}")
 
 
-def _check_expressible(config: configs.Config) -> None:
-    model = config.model
+def _check_expressible(network: STUNet) -> None:
     problems = {
-        f"model.patch_size is {model.patch_size}": model.patch_size != 1,
-        "model.text_features is 0": not model.text_features,
-        f"model.text_groups is {model.text_groups}": model.text_groups != 32,
-        "the coarsest level does not attend": not model.attention_levels[-1],
+        f"model.patch_size is {network.patch_size}": network.patch_size != 1,
+        "model.text_features is 0": not network.text_features,
+        f"model.text_groups is {network.text_groups}": network.text_groups != 32,
+        "the coarsest level does not attend": not network.attention_levels[-1],
     }
     for problem, is_so in problems.items():
         if is_so:

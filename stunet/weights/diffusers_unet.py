@@ -1,7 +1,7 @@
-"""The spatial network's weights and those of diffusers' U-Net: one table of names, both ways.
+"""Converts the spatial network's weights to and from diffusers' U-Net, by one table of names.
 
-Each of our weights is one tensor of diffusers', with its axes in another order, or several: the
-same of each layer that `model.scan_layers` stacks.
+One weight of ours is one tensor of diffusers, with its axes in another order. A weight that
+`model.scan_layers` stacks is several tensors, one for each layer.
 """
 
 import json
@@ -13,19 +13,21 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from stunet import configs, tensorfiles
+from stunet import tensorfiles
 from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.denoiser import Denoiser
+from stunet.train.parts import read_parts
 from stunet.train.state import TrainState, abstract_state
 from stunet.weights import diffusers_config
 
-# As diffusers' `save_pretrained` calls them.
+# Names that diffusers' `save_pretrained` gives to its files.
 CONFIG, STEM = "config.json", "diffusion_pytorch_model"
 
-# Our modules and weights within a block -> theirs; those that are not here are called the same.
+# Names of our modules and weights within a block -> names in diffusers; others are the same.
 _INNER = {
     "to_out": "to_out.0",
     "norm1/norm": "norm1",
@@ -35,22 +37,22 @@ _INNER = {
     "scale": "weight",
 }
 
-# Our axes of a kernel, in the order of theirs: [i, o] of [o, i], and [h, w, i, o] of [o, i, h, w],
-# which has no frames.
+# Axes of our kernels in the order of diffusers: [i, o] for [o, i], and [h, w, i, o] for
+# [o, i, h, w], which has no axis of frames.
 _KERNELS = {2: (1, 0), 5: (2, 3, 1, 0)}
 
 Path = tuple[str, ...]
 
 
 class Tensor(NamedTuple):
-    """Where a weight of ours is in diffusers' U-Net.
+    """The place of one of our weights in diffusers' U-Net.
 
     Attributes:
-        names: theirs; more than one: of layers that are stacked.
-        stacked: whether our first axis is that of the layers.
-        order: axis i of ours is their axis `order[i]`.
-        frames: whether ours has a further axis, of one frame, before these.
-        shape: of each of theirs.
+        names: names of the tensors in diffusers; one for each layer if layers are stacked.
+        stacked: True if the first axis of our weight is that of the layers.
+        order: axis i of our weight is axis `order[i]` of the tensor.
+        frames: True if our weight has one more axis, of one frame, before these.
+        shape: shape of each tensor in diffusers.
     """
 
     names: tuple[str, ...]
@@ -60,30 +62,30 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
     def to_ours(self, value: np.ndarray) -> np.ndarray:
-        """One of theirs -> ours, or one layer of ours."""
+        """Converts a tensor of diffusers to our weight, or to one layer of it."""
         value = value.transpose(self.order)
         return value[None] if self.frames else value
 
     def to_theirs(self, value: np.ndarray) -> np.ndarray:
-        """The inverse of `to_ours`."""
+        """Converts our weight, or one layer of it, to a tensor of diffusers; inverts `to_ours`."""
         return (value[0] if self.frames else value).transpose(np.argsort(self.order))
 
     def theirs(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
-        """Which of theirs, and which part of each, a part of ours is made of."""
+        """Returns the tensors that a part of our weight is made of: their names, and the part."""
         names = self.names[index[0]] if self.stacked else self.names
         index = index[self.stacked + self.frames :]
         return names, tuple(index[axis] for axis in np.argsort(self.order))
 
 
-def table(config: configs.Config, state: TrainState) -> dict[Path, Tensor]:
-    """Each weight of the spatial network, and where it is in diffusers' U-Net.
+def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
+    """Returns the place of each weight of the spatial network in diffusers' U-Net.
 
     Args:
-        config: of the run.
-        state: its arrays, or their shapes.
+        denoiser: the network.
+        state: state of the run, arrays or shapes.
     """
-    leaves = flatten_dict(jax.eval_shape(lambda state: state.averaged, state))
-    modules = _modules(configs.level_layers(config.model))
+    leaves = flatten_dict(jax.eval_shape(lambda state: state.ema_params, state))
+    modules = _modules(denoiser.network.layers_per_level)
     return {
         path: _tensor(path, leaf.shape, modules)
         for path, leaf in leaves.items()
@@ -92,7 +94,7 @@ def table(config: configs.Config, state: TrainState) -> dict[Path, Tensor]:
 
 
 def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Header]:
-    """What files hold that have all these tensors."""
+    """Returns the headers of files that hold all these tensors."""
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
@@ -132,10 +134,11 @@ class Directory:
     """A diffusers U-Net in a directory, whose weights are read part by part."""
 
     def __init__(self, directory: pathlib.Path, tensors: Mapping[Path, Tensor]):
-        """
+        """Finds the files, and checks that they hold the network's weights.
+
         Args:
-            directory: with the safetensors, in one file or in shards with an index.
-            tensors: `table` of the network that they are to belong to.
+            directory: directory with the safetensors, in one file or in shards with an index.
+            tensors: `table` of the network that they must belong to.
 
         Raises:
             UserError: a file is missing or damaged, or they hold other weights.
@@ -148,7 +151,7 @@ class Directory:
         check(tensors, {k: stored[k] for k in self._files if k in stored}, str(directory))
 
     def read(self, path: Path, index: tuple[slice, ...] = (), dtype: Any = None) -> np.ndarray:
-        """A weight of ours, or the part of it at `index`, which has a slice for each axis.
+        """Reads one of our weights, or the part of it at `index`, which has a slice for each axis.
 
         Raises:
             UserError: the file is damaged.
@@ -171,28 +174,26 @@ class Directory:
 def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
     """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
 
-    They are the averaged ones of the newest checkpoint, in float32.
+    They are the averaged weights of the newest checkpoint, in float32.
 
     Args:
-        directory: that is there.
-        workdir: of the run.
+        directory: directory to write into; it exists.
+        workdir: working directory of the run.
 
     Returns:
-        The updates that they have had.
+        The number of updates that the weights have had.
 
     Raises:
         UserError: `workdir` holds no run or no checkpoint, or diffusers has no such network.
     """
-    if not (workdir / "config.json").is_file():
-        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
-    config = configs.read(workdir / "config.json")
-    described = diffusers_config.to_diffusers(config)
-    mesh = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
-    state = abstract_state(config, mesh)
-    tensors = table(config, state)
+    parts = read_parts(workdir)
+    described = diffusers_config.to_diffusers(parts)
+    mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
+    state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    tensors = table(parts.denoiser, state)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest()
-        params = flatten_dict(checkpoints.restore_averaged(state))
+        params = flatten_dict(checkpoints.restore_ema_params(state))
     (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     with tensorfiles.Writer(directory / f"{STEM}.safetensors", headers(tensors)) as writer:
         for path, tensor in tensors.items():
@@ -202,14 +203,14 @@ def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
 
 
 def _theirs(tensor: Tensor, leaf: jax.Array) -> Iterator[tuple[str, np.ndarray]]:
-    """Each of theirs that one of ours holds."""
+    """Yields the name and value of each tensor of diffusers that one of our weights holds."""
     value = np.asarray(leaf)
     for name, layer in zip(tensor.names, value if tensor.stacked else [value], strict=True):
         yield name, tensor.to_theirs(layer)
 
 
 def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> Tensor:
-    """Of a weight of our network, of this path and shape."""
+    """Returns the place of the weight of our network at `path`, whose shape is `shape`."""
     # Layers are stacked from the second on; the first has another width.
     stacked = path[0].endswith("_layers")
     layers = [f"{path[0].removesuffix('s')}_{i + 1}" for i in range(shape[0])] if stacked else []
@@ -224,7 +225,7 @@ def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> T
 
 
 def _name(path: Path, modules: Mapping[str, str]) -> str:
-    """Theirs, of one of our weights that is not stacked."""
+    """Returns diffusers' name of one of our weights that is not stacked."""
     depth = 1 if path[0] in modules else 2
     inner = "/".join(path[depth:-1])
     parts = modules["/".join(path[:depth])], *(_INNER.get(p, p) for p in (inner, path[-1]))
@@ -232,10 +233,12 @@ def _name(path: Path, modules: Mapping[str, str]) -> str:
 
 
 def _modules(layers: tuple[int, ...]) -> dict[str, str]:
-    """Our modules -> theirs. They number the way up from the coarsest level, we from the finest.
+    """Maps the names of our modules to diffusers' names.
+
+    On the way up diffusers counts levels from the coarsest, and we from the finest.
 
     Args:
-        layers: of each level on the way down, finest first.
+        layers: number of layers of each level on the way down, finest first.
     """
     names = {
         "conv_in": "conv_in",

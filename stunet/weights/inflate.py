@@ -1,5 +1,7 @@
-"""Inflation: a text-to-image U-Net becomes the frozen spatial half of a Space-Time U-Net (Lumiere,
-arXiv 2401.12945, section 3.1), as a run of no updates yet."""
+"""Inflates a text-to-image U-Net: it becomes the frozen spatial half of a Space-Time U-Net.
+
+The method is Lumiere's (arXiv 2401.12945, section 3.1). The result is a run without any updates.
+"""
 
 import functools
 import pathlib
@@ -18,18 +20,13 @@ from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import read_json
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.state import (
-    TrainState,
-    abstract_state,
-    count_parameters,
-    init_params,
-    quick_to_compile,
-)
+from stunet.train.parts import Parts, make_parts
+from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
 from stunet.weights import diffusers_config, diffusers_unet
 
-# Bytes of weights that are drawn at a time, and of each tree that are packed for the disk.
+# Bytes of weights that are drawn at a time, and bytes of each tree that are packed for the disk.
 AT_ONCE = 32 * 2**20
-# Weights that one program draws.
+# Number of weights that one program draws.
 DRAWN_AT_ONCE = 64
 
 Path = tuple[str, ...]
@@ -58,10 +55,11 @@ def inflate(
         out: directory to create.
         frames: of a clip.
         temporal_factors: of each level; None: 1 for the finest and 2 for the others.
-        overrides: `--config.a.b=value` flags, for all that the U-Net does not say.
+        overrides: `--config.a.b=value` flags, for all that the U-Net does not say. Without one
+            that names the data, the config names none, and training asks for it.
 
     Returns:
-        What was written, in a line.
+        What was written, and whether training still needs to be told where the data is.
 
     Raises:
         UserError: `t2i` holds no such U-Net, or not all of it, or the network that `overrides` ask
@@ -71,29 +69,40 @@ def inflate(
     file = t2i / diffusers_unet.CONFIG
     config = diffusers_config.to_stunet(read_json(file), str(file), frames, temporal_factors)
     config = _overridden(config, overrides, str(file))
-    mesh = meshes.make_mesh(config.mesh)
-    abstract = abstract_state(config, mesh)
-    source = diffusers_unet.Directory(t2i, diffusers_unet.table(config, abstract))
-    with atomic_directory(out) as partial, meshes.use(mesh, config.mesh.context_axis):
+    parts = make_parts(config)
+    mesh = meshes.make_mesh(parts.layout)
+    abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    source = diffusers_unet.Directory(t2i, diffusers_unet.table(parts.denoiser, abstract))
+    with atomic_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         with Checkpoints(partial, keep=1, at_once=AT_ONCE) as checkpoints:
-            checkpoints.save(_state(config, abstract, source), {"global_next_index": 0})
+            checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
         configs.write(config, partial / "config.json")
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
-    return (
+    summary = (
         f"{out}: {trained + frozen:,} parameters, {trained:,} to be trained and {frozen:,} frozen"
     )
+    if parts.dataset.is_stored and not parts.dataset.options["path"]:
+        summary += "\nno data is named yet; train with --config.data.path=RECORDS"
+    return summary
 
 
-def _overridden(config: configs.Config, overrides: Sequence[str], place: str) -> configs.Config:
-    """Raises: UserError, if what is asked for is not the network of the U-Net at `place`."""
+def _overridden(
+    config: configs.Experiment, overrides: Sequence[str], place: str
+) -> configs.Experiment:
+    """Returns the config with overrides, which must leave the network of the U-Net as it is.
+
+    Raises:
+        UserError: they ask for another network than that of the U-Net at `place`.
+    """
     asked = configs.override(config, overrides)
-    if asked.lora.rank:
+    described, wanted = make_parts(config), make_parts(asked)
+    if rank := wanted.denoiser.trainable.lora_rank:
         raise UserError(
-            f"lora.rank is {asked.lora.rank}, and adapters are no part of {place}; leave them to a "
+            f"lora.rank is {rank}, and adapters are no part of {place}; leave them to a "
             "run that begins with this one (train.init_from)"
         )
-    described, wanted = map(diffusers_config.to_diffusers, (config, asked))
+    described, wanted = map(diffusers_config.to_diffusers, (described, wanted))
     for key, value in described.items():
         # The size of pictures is in no weight.
         if wanted[key] != value and key != "sample_size":
@@ -104,15 +113,15 @@ def _overridden(config: configs.Config, overrides: Sequence[str], place: str) ->
     return asked
 
 
-def _state(
-    config: configs.Config, abstract: TrainState, source: diffusers_unet.Directory
-) -> TrainState:
-    """The state before the first update, laid out as `abstract` is, to be written and not updated:
-    equal arrays are one."""
+def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory) -> TrainState:
+    """Returns the state before the first update, laid out as `abstract` is.
+
+    It is to be written and not updated: equal arrays are the same array.
+    """
     flat = flatten_dict(abstract.params)
     drawn = {path: leaf for path, leaf in flat.items() if is_temporal(path)}
     given = {path: leaf for path, leaf in flat.items() if not is_temporal(path)}
-    params = unflatten_dict(_draw(config, drawn) | _read(given, source))
+    params = unflatten_dict(_draw(parts, drawn) | _read(given, source))
     frozen = unflatten_dict(_read(flatten_dict(abstract.frozen), source))
     zeros = functools.cache(_zeros)
     return abstract.replace(
@@ -120,13 +129,13 @@ def _state(
         params=params,
         frozen=frozen,
         ema=params,
-        # The moments before the first gradient, and how many there were.
+        # Moments start at zero, and so does their count of updates.
         opt_state=jax.tree.map(zeros, abstract.opt_state),
     )
 
 
 def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Array]:
-    """The U-Net's weights, each shard read for itself."""
+    """Reads the U-Net's weights, each shard by itself."""
     return {
         path: jax.make_array_from_callback(
             leaf.shape,
@@ -137,18 +146,18 @@ def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Ar
     }
 
 
-def _draw(config: configs.Config, leaves: Leaves) -> dict[Path, jax.Array]:
-    """Fresh weights, as a run that begins with none would have them.
+def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
+    """Draws fresh weights, the same that a run without given weights begins with.
 
     They are drawn some at a time: a program's random bits, and what is made of them, take as much
     memory as what it returns, and compiling it takes more the longer it is.
     """
 
     def fresh() -> list[jax.Array]:
-        params = flatten_dict(meshes.unbox(init_params(config)))
+        params = flatten_dict(meshes.unbox(parts.denoiser.init_params(parts.seed)))
         return [params[path] for path in leaves]
 
-    # The network is traced once. A program is what a part of its weights needs of that.
+    # The network is traced once. Each program is the part of that trace that its weights need.
     whole = jax.make_jaxpr(fresh)()
     drawn: dict[Path, jax.Array] = {}
     for part in _parts(leaves):
@@ -162,7 +171,7 @@ def _draw(config: configs.Config, leaves: Leaves) -> dict[Path, jax.Array]:
 
 
 def _parts(leaves: Leaves) -> Iterator[Leaves]:
-    """In order, as many at a time as `AT_ONCE` and `DRAWN_AT_ONCE` allow, but one at least."""
+    """Yields the leaves in order, as many at a time as the limits above allow, and at least one."""
     part, size = {}, 0
     for path, leaf in leaves.items():
         extent = leaf.size * leaf.dtype.itemsize

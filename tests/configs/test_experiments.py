@@ -80,3 +80,71 @@ def test_the_listing_has_a_line_for_each():
         f"sweeps/{path.stem}" for path in sorted((ROOT / "sweeps").glob("*.py"))
     ]
     assert all(line.split("  ", 1)[1].strip() for line in lines)
+
+
+@pytest.fixture
+def folder(empty_folder):
+    """A folder of a user's, with files that may be taken for configs."""
+    config = "from stunet import configs\nget_config = configs.default\n"
+    member = "type('Member', (), {'name': f'seed={i}', 'config': None})()"
+    sweep = f"def get_sweep(count='5'): return [{member} for i in range(int(count))]\n"
+    files = {
+        "mine.py": config,
+        "mine.yaml": "train:\n",
+        "notes.txt": "",
+        "sweep.py": sweep,
+        "broken_sweep.py": "def get_sweep(): return 1 / 0\n",
+        "protocol.py": "def get_protocol(): pass\n",
+        "helper.py": "x = 1\n",
+        "exits.py": "raise SystemExit(2)\n",
+        "none.py": "def get_config(): pass\n",
+        "evaluation.json": '{"metrics": {"fvd": 1.0}}',
+        "list.json": "[1]",
+        "broken.json": "{",
+    }
+    for name, text in files.items():
+        (empty_folder / name).write_text(text)
+    configs.write(configs.Config(), empty_folder / "run" / "config.json")
+    return empty_folder
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("mine", "--config: no file 'mine'; did you mean 'mine.py'?"),
+        ("mine.yaml", "--config: 'mine.yaml' is not a Python file; did you mean 'mine.py'?"),
+        (
+            "notes.txt",
+            "--config: 'notes.txt' is not a Python file; give a Python file with get_",
+        ),
+        ("run", "--config: 'run' is a directory; did you mean 'run/config.json'?"),
+        (".", "--config: '.' is a directory; give a Python file with get_config()"),
+        ("", "--config: '.' is a directory; give a Python file with get_config()"),
+        ("sweep.py", "--config: sweep.py is a sweep, not an experiment; `stunet train --config "),
+        (
+            "sweep.py",
+            "--member NAME` trains one of its members ('seed=0', 'seed=1', 'seed=2' and 2",
+        ),
+        ("sweep.py:9", "('seed=0', 'seed=1', 'seed=2' and 6 more), `stunet sweep --config sweep.p"),
+        ("broken_sweep.py", "members (which cannot be listed: ZeroDivisionError)"),
+        ("protocol.py", "is a protocol, not an experiment; `stunet evaluate --protocol protocol.p"),
+        ("helper.py", "helper.py does not define get_config(), as the file of an experiment does"),
+        ("exits.py", "exits.py: SystemExit: 2"),
+        ("none.py", "none.py: get_config() returns None; it must return what `configs.default()`"),
+        ("evaluation.json", "--config: evaluation.json is not a config of this version of stunet"),
+        ("evaluation.json", "(unknown key 'metrics.fvd'; "),
+        ("list.json", "(a config is a group of keys, not [1]); the config of a run is its config."),
+        ("broken.json", "--config: broken.json is not a config of this version of stunet"),
+    ],
+)
+def test_what_is_no_config_gets_one_sentence_with_what_to_do(folder, path, sentence):
+    with pytest.raises(UserError) as raised:
+        configs.load(path)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_is_no_sweep(folder):
+    sentence = r"mine.py is an experiment, not a sweep; `stunet train --config mine.py` trains it"
+    with pytest.raises(UserError, match=sentence):
+        members.load("mine.py")

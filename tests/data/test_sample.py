@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from from_config import make_mesh, make_preview, make_source, make_validation
 
 from stunet import configs
-from stunet.data import media, sources
+from stunet.data import media
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.prepare.writing import ClipWriter
 from stunet.report import pictures
-from stunet.train import loop
+from stunet.train import preview, validation
+from stunet.train.parts import make_parts
 
 CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # As in the tiny config.
 CLIPS = {"train": 36, "val": 8}  # Of each class.
@@ -49,7 +51,7 @@ def config(tmp_path):
 
 def test_captions_and_reference_clips_include_all_classes(config):
     for num in (5, 10, 17, 40):
-        against = comparison.own(config, num)
+        against = comparison.own(make_parts(config).dataset, num)
         references = [against.reference[i]["caption"] for i in range(against.references)]
         assert len(against.captions) == len(references) == num
         for captions in (against.captions, references):
@@ -60,7 +62,7 @@ def test_captions_and_reference_clips_include_all_classes(config):
 
 
 def test_captions_repeat_when_there_are_too_few_clips(config):
-    against = comparison.own(config, 90)
+    against = comparison.own(make_parts(config).dataset, 90)
     assert list(against.captions[:40]) == list(against.captions[40:80])
     assert against.captions[:40].count("C") == CLIPS["val"]
     assert len(against.reference) == against.references == 90
@@ -68,11 +70,13 @@ def test_captions_repeat_when_there_are_too_few_clips(config):
 
 def test_validation_includes_all_classes(config, monkeypatch):
     monkeypatch.setattr(
-        loop, "make_validation_step", lambda _: lambda params, batch: {"x": batch["video"].mean()}
+        validation,
+        "make_validation_step",
+        lambda *_: lambda params, batch: {"x": batch["video"].mean()},
     )
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh, config.mesh.context_axis):
-        measured = loop.make_validation(config)(None, mesh)
+        measured = make_validation(config, mesh)(None)
     assert measured["val/loss"] == pytest.approx(2)  # The mean of 0, 1, 2, 3, 4.
 
 
@@ -84,9 +88,8 @@ def test_samples_and_the_real_clips_beside_them_include_all_classes(config, tmp_
         write_gif(path, clips, fps, captions)
 
     monkeypatch.setattr(media, "write_gif", note)
-    monkeypatch.setattr(loop, "make_sampler", lambda _: lambda *_: (jnp.zeros((5, *SHAPE)),))
-    preview = loop.make_preview(config, tmp_path, meshes.make_mesh(config.mesh))
-    preview(None, 1, mock.Mock())
+    monkeypatch.setattr(preview, "make_sampler", lambda *_: lambda *_: (jnp.zeros((5, *SHAPE)),))
+    make_preview(config, tmp_path, make_mesh(config))(None, 1, mock.Mock())
     configs.write(config, tmp_path / "config.json")
     assert pictures.real_clips(tmp_path / "config.json")
     assert shown == [list(CLASSES)] * 2
@@ -96,12 +99,12 @@ def test_samples_of_a_network_without_text_show_no_captions(config, tmp_path, mo
     shown = []
     for write in ("write_gif", "write_xt"):
         monkeypatch.setattr(media, write, lambda *given: shown.append(given[-1]))
-    monkeypatch.setattr(loop, "make_sampler", lambda _: lambda *_: (jnp.zeros((5, *SHAPE)),))
+    monkeypatch.setattr(preview, "make_sampler", lambda *_: lambda *_: (jnp.zeros((5, *SHAPE)),))
     for features, captions in ((16, list(CLASSES)), (0, None)):
         model = dataclasses.replace(config.model, text_features=features)
         blind = dataclasses.replace(config, model=model)
-        mesh = meshes.make_mesh(config.mesh)
-        loop.make_preview(blind, tmp_path, mesh)(None, 1, mock.Mock())
+        mesh = make_mesh(config)
+        make_preview(blind, tmp_path, mesh)(None, 1, mock.Mock())
         assert shown == [captions] * 2
         shown.clear()
 
@@ -109,8 +112,8 @@ def test_samples_of_a_network_without_text_show_no_captions(config, tmp_path, mo
 @pytest.mark.parametrize("source", ["moving_digits", "motions"])
 def test_drawn_sources_give_their_first_clips(source):
     config = tiny.config(data=dict(source=source))
-    made = {split: sources.make_source(config, split) for split in ("train", "val")}
-    against = comparison.own(config, 6)
+    made = {split: make_source(config, split) for split in ("train", "val")}
+    against = comparison.own(make_parts(config).dataset, 6)
     for i in range(6):
         assert against.captions[i] == made["val"][i]["caption"]
         for given, split in ((against.reference, "train"), (against.real, "val")):

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tiny
+from from_config import make_source
 
-from stunet.data import sources
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
 from stunet.prepare.writing import ClipWriter
@@ -15,7 +15,7 @@ TEXT_SHAPE = (24, 16)  # As in the tiny config.
 
 
 def source(split="train", **data):
-    return sources.make_source(tiny.config(data=data), split)
+    return make_source(tiny.config(data=data), split)
 
 
 @pytest.fixture

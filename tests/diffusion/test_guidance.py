@@ -1,3 +1,5 @@
+"""Classifier-free guidance equals its formula; thresholding equals Imagen's."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ T = jnp.float32(0.6)
 
 
 def network(x_t, time, text, mask):
-    """Looks at everything it is given, clip by clip, like a network would."""
+    """Stands in for a network: its output depends on all of its inputs, clip by clip."""
     pooled = jnp.sum(text * mask[..., None], axis=(1, 2))
     shift = jnp.sin(pooled + 3 * time).reshape(-1, 1, 1, 1, 1)
     return jnp.tanh(x_t + shift) * (1 + time.reshape(-1, 1, 1, 1, 1))
@@ -57,7 +59,7 @@ def test_one_batch_of_both_halves_equals_two_separate_calls(prediction):
 
 
 @pytest.mark.parametrize(("scale", "mask"), [(1.0, MASK), (0.0, jnp.zeros_like(MASK))])
-def test_scales_one_and_zero_run_one_half_alone(scale, mask):
+def test_scales_one_and_zero_run_only_one_half(scale, mask):
     batches = []
 
     def predict(x_t, *rest):
@@ -69,7 +71,7 @@ def test_scales_one_and_zero_run_one_half_alone(scale, mask):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.0])
-def test_guide_agrees_with_the_short_cuts(scale):
+def test_guide_at_scales_one_and_zero_returns_one_estimate(scale):
     cond, uncond = X_T, IN_RANGE
     np.testing.assert_allclose(guide(cond, uncond, scale), [uncond, cond][int(scale)], atol=1e-6)
 
@@ -83,7 +85,10 @@ def test_guiding_x0_is_guiding_eps():
 
 
 def test_guided_estimate_has_the_extrapolated_score_of_two_gaussians(gaussian):
-    """By Tweedie, x0 = (x_t + sigma^2 score) / alpha; the scores come from autodiff of log q."""
+    """By Tweedie's formula, x0 = (x_t + sigma^2 score) / alpha.
+
+    The scores come from automatic differentiation of log q.
+    """
     scale = 3.0
     cond, uncond = gaussian(0.4, 0.3, SCHEDULE), gaussian(-0.1, 0.8, SCHEDULE)
     alpha, sigma = alpha_sigma(SCHEDULE(T))
@@ -100,7 +105,7 @@ def test_guided_estimate_has_the_extrapolated_score_of_two_gaussians(gaussian):
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_sampling_with_guidance_extrapolates_the_mean_of_the_data(gaussian, prediction):
-    """Two Gaussians of one width: guidance by w samples N(m_u + w (m_c - m_u), std^2) exactly."""
+    """Guidance by w between two Gaussians of one width samples N(m_u + w (m_c - m_u), std^2)."""
     scale, std = 2.5, 0.3
 
     def predict(x_t, time, text, mask):
@@ -171,7 +176,7 @@ def test_guided_estimates_are_thresholded_after_guidance():
     np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
-def test_mistakes_are_named():
+def test_errors_name_the_mistake():
     with pytest.raises(UserError, match="unknown threshold 'dynamical'; did you mean 'dynamic'"):
         denoiser(2.0, threshold_mode="dynamical")
     with pytest.raises(UserError, match="unknown prediction"):

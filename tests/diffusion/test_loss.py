@@ -1,3 +1,5 @@
+"""Losses are the same for every parametrisation; times cover 0..1 evenly and are uniform."""
+
 import functools
 
 import jax
@@ -19,7 +21,7 @@ T = jnp.array([0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
 
 
 def network(prediction, x_t, t):
-    """One and the same denoiser, x0_hat = tanh(x_t), written in each parametrisation."""
+    """Returns the output of the denoiser x0_hat = tanh(x_t) in a parametrisation."""
     log_snr = SCHEDULE(t)
     alpha, sigma = (a.reshape(-1, 1, 1, 1, 1) for a in alpha_sigma(log_snr))
     x0 = jnp.tanh(x_t)
@@ -33,13 +35,13 @@ def loss(prediction, weighting, **kwargs):
 
 
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
-def test_min_snr_is_one_loss_whatever_the_network_predicts(gamma):
+def test_min_snr_is_the_same_loss_for_every_prediction(gamma):
     losses = [loss(p, "min_snr", min_snr_gamma=gamma) for p in PREDICTIONS]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
     np.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
 
 
-def test_min_snr_weighs_the_error_of_x0_by_snr_but_no_more_than_gamma():
+def test_min_snr_weighs_the_error_of_x0_by_the_snr_up_to_gamma():
     log_snr = jnp.log(jnp.array([0.1, 1.0, 4.9, 5.1, 1000.0]))
     np.testing.assert_allclose(min_snr(log_snr, "x0"), [0.1, 1.0, 4.9, 5.0, 5.0], rtol=1e-5)
     assert np.all(min_snr(log_snr, "eps") <= 1.0)
@@ -60,7 +62,7 @@ def test_a_perfect_network_has_no_loss(prediction, weighting):
     np.testing.assert_array_equal(losses, 0.0)
 
 
-def test_a_zero_network_on_eps_loses_the_variance_of_the_noise_of_each_clip():
+def test_the_eps_loss_of_a_zero_network_is_the_mean_square_of_the_noise():
     losses = clip_loss(
         lambda x_t, t: jnp.zeros(x_t.shape, jnp.bfloat16),
         *(X0, T, NOISE),
@@ -72,7 +74,7 @@ def test_a_zero_network_on_eps_loses_the_variance_of_the_noise_of_each_clip():
     np.testing.assert_allclose(losses, np.mean(np.square(NOISE), axis=(1, 2, 3, 4)), rtol=1e-5)
 
 
-def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch():
+def test_the_loss_of_a_clip_does_not_depend_on_other_clips():
     alone = clip_loss(
         functools.partial(network, "v"),
         *(X0[2:3], T[2:3], NOISE[2:3]),
@@ -84,7 +86,7 @@ def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch():
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
-def test_stratified_times_put_one_time_into_every_share(batch):
+def test_stratified_times_are_evenly_spaced(batch):
     t = stratified_times(jax.random.key(3), batch)
     assert np.all((t >= 0) & (t < 1))
     gaps = np.diff(np.sort(t), append=np.min(t) + 1)
@@ -100,7 +102,7 @@ def test_each_stratified_time_is_uniform_by_itself():
     )
 
 
-def test_unknown_choices_are_named():
+def test_errors_name_unknown_choices():
     with pytest.raises(UserError, match="unknown loss weighting 'minsnr'; did you mean 'min_snr'"):
         loss("v", "minsnr")
     with pytest.raises(UserError, match="unknown prediction 'x'"):

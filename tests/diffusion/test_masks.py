@@ -1,4 +1,4 @@
-"""What the masks say is given, is."""
+"""Masks have the shapes of their tasks, and say truly which part of the clip is given."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from stunet.diffusion import masks
 CLIPS = jax.random.uniform(jax.random.key(1), (64, 4, 16, 12, 3), minval=-1, maxval=1)
 
 
-def drawn(**shares):
-    shares = dict.fromkeys(masks.MASKS, 0.0) | shares
-    clips, mask = masks.draw(jax.random.key(0), CLIPS, shares)
+def drawn(**probabilities):
+    probabilities = dict.fromkeys(masks.MASKS, 0.0) | probabilities
+    clips, mask = masks.draw(jax.random.key(0), CLIPS, probabilities)
     return np.asarray(clips), np.asarray(mask)
 
 
@@ -26,7 +26,7 @@ def test_text_gives_nothing_and_image_the_first_frame():
 
 
 @pytest.mark.parametrize("kind", ["inpaint", "outpaint"])
-def test_painting_masks_are_rectangles_that_stand_still(kind):
+def test_painting_masks_are_rectangles_that_do_not_move(kind):
     clips, mask = drawn(**{kind: 1.0})
     np.testing.assert_array_equal(clips, CLIPS)
     assert (mask == mask[:, :1]).all()
@@ -35,7 +35,7 @@ def test_painting_masks_are_rectangles_that_stand_still(kind):
     assert (box == rows[:, :, None] & columns[:, None, :]).all()
     for side, extent in ((rows, 16), (columns, 12)):
         count = side.sum(1)
-        # A quarter to three quarters, to a pixel.
+        # A quarter to three quarters of the extent, to within a pixel.
         assert (count >= extent / 4 - 1).all()
         assert (count <= 3 * extent / 4 + 1).all()
         assert (np.abs(np.diff(np.pad(side, ((0, 0), (1, 1))).astype(int))).sum(1) == 2).all()
@@ -51,10 +51,10 @@ def test_cinemagraphs_stand_still_where_they_are_given():
     np.testing.assert_array_equal(clips[~given], np.asarray(CLIPS)[~given])
 
 
-def test_shares_are_kept():
+def test_kinds_are_drawn_with_their_probabilities():
     clips = jnp.zeros((4000, 2, 4, 4, 1))
-    shares = dict.fromkeys(masks.MASKS, 0.0) | dict(text=0.25, image=0.75)
-    _, mask = masks.draw(jax.random.key(3), clips, shares)
+    probabilities = dict.fromkeys(masks.MASKS, 0.0) | dict(text=0.25, image=0.75)
+    _, mask = masks.draw(jax.random.key(3), clips, probabilities)
     assert abs(float(mask[:, 0].mean()) - 0.75) < 0.03
 
 

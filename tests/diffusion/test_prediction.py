@@ -1,3 +1,5 @@
+"""Predictions of eps, v and x0 are consistent with one another and with x_t."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ LOG_SNR = jnp.array([-8.0, -2.0, 0.0, 2.0, 8.0])
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_target_gives_back_the_clip_and_the_noise(prediction):
+def test_the_target_implies_the_clip_and_the_noise(prediction):
     x_t = add_noise(X0, NOISE, LOG_SNR)
     output = target(prediction, X0, NOISE, LOG_SNR)
     np.testing.assert_allclose(to_x0(prediction, output, x_t, LOG_SNR), X0, atol=2e-5)
@@ -36,7 +38,7 @@ def test_noise_keeps_unit_variance_data_at_unit_variance():
 
 
 def test_v_is_the_derivative_of_x_t_along_the_angle():
-    """With alpha = cos(phi), sigma = sin(phi): v = d x_t / d phi (Salimans and Ho, appendix D)."""
+    """For alpha = cos(phi), sigma = sin(phi): v = d x_t / d phi (Salimans and Ho, appendix D)."""
 
     def x_t(phi):
         log_snr = -2 * jnp.log(jnp.tan(phi))
@@ -70,6 +72,6 @@ def test_a_low_precision_output_is_handled_in_float32():
     assert to_x0("v", output, add_noise(X0, NOISE, LOG_SNR), LOG_SNR).dtype == jnp.float32
 
 
-def test_an_unknown_prediction_is_named():
+def test_the_error_for_an_unknown_prediction_lists_the_choices():
     with pytest.raises(UserError, match=r"unknown prediction 'epsilon'.*eps, v, x0"):
         target("epsilon", X0, NOISE, LOG_SNR)

@@ -1,3 +1,5 @@
+"""Samplers follow the exact flow of Gaussian data, at their order of convergence."""
+
 import functools
 
 import jax
@@ -19,7 +21,7 @@ DATA = pytest.mark.parametrize(
 
 
 def errors(data, sampler, step_counts, t_start=1.0):
-    """Largest distance from the exact solution of the ODE, for each number of steps."""
+    """Returns the largest distance from the exact solution of the ODE for each number of steps."""
     exact = data.flow(X_T, jnp.float32(t_start))
     run = functools.partial(sample, data.denoise, X_T, KEY, schedule=data.schedule)
     return np.array(
@@ -58,17 +60,17 @@ def test_ancestral_reproduces_the_distribution_of_the_data(gaussian):
     n = 20_000
     x_T = jax.random.normal(jax.random.key(1), (n,))
     x0 = sample(data.denoise, x_T, KEY, schedule=data.schedule, sampler="ancestral", steps=400)
-    # Four standard errors, and for the deviation what 400 steps leave of the bias.
+    # Four standard errors, and for the deviation also the bias that is left after 400 steps.
     np.testing.assert_allclose(np.mean(x0), 0.3, atol=4 * 0.4 / np.sqrt(n))
     np.testing.assert_allclose(np.std(x0), 0.4, atol=4 * 0.4 / np.sqrt(2 * n) + 0.004)
-    # Normal, not only in its first two moments; and forgetful of where it started.
+    # The fourth moment is a normal's too, and the sample does not depend on its start.
     z = (np.asarray(x0) - 0.3) / 0.4
     np.testing.assert_allclose(np.mean(z**4), 3.0, atol=4 * np.sqrt(96 / n) + 0.06)
     assert abs(np.corrcoef(x0, x_T)[0, 1]) < 4 / np.sqrt(n)
 
 
 def test_ancestral_keeps_the_marginals_when_the_clip_is_known():
-    """With x0 given exactly, every x_s is a draw from q(x_s | x0), however it is reached."""
+    """If the denoiser knows x0 exactly, every x_s is a draw from q(x_s | x0)."""
     schedule, n = NoiseSchedule(), 20_000
     x0 = jnp.full((n,), 0.7)
     step = make_step(lambda x_t, t: x0, KEY, schedule=schedule, sampler="ancestral", steps=4)
@@ -123,9 +125,9 @@ def test_sampling_sits_inside_one_jit_and_traces_the_denoiser_once(gaussian, sam
 def test_a_host_loop_over_the_steps_gives_the_same_sample(gaussian, sampler):
     data = gaussian(0.3, 0.4, NoiseSchedule())
     settings = {"schedule": data.schedule, "sampler": sampler, "steps": 6, "t_start": 0.8}
-    # As users compile it: the tests' own emitter rounds the two of the last line differently.
-    as_used = {"xla_cpu_use_fusion_emitters": True}
-    step = jax.jit(make_step(data.denoise, KEY, **settings), compiler_options=as_used)
+    # Compiled as users do: the tests' emitter (tests/conftest.py) rounds x and x0 differently.
+    options = {"xla_cpu_use_fusion_emitters": True}
+    step = jax.jit(make_step(data.denoise, KEY, **settings), compiler_options=options)
     state = init(X_T)
     for i in range(6):
         state = step(state, i)
@@ -171,7 +173,7 @@ def test_dpmpp_2m_steps_are_even_in_log_snr_and_the_others_in_time():
         ({"t_start": 1.5}, "t_start is 1.5"),
     ],
 )
-def test_mistakes_are_named(change, message):
+def test_errors_name_the_mistake(change, message):
     settings = {"schedule": NoiseSchedule(), "sampler": "ddim", "steps": 4, **change}
     with pytest.raises(UserError, match=message):
         sample(lambda x_t, t: x_t, X_T, KEY, **settings)

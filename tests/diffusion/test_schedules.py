@@ -1,3 +1,5 @@
+"""Noise schedules equal their published formulas, reach their bounds and have inverses."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def test_wide_cosine_is_cosine_in_alpha():
     np.testing.assert_allclose(sigma, np.sin(np.pi / 2 * np.asarray(TIMES)), atol=1e-6)
 
 
-def test_cosine_is_the_published_formula_in_float64():
+def test_cosine_equals_the_published_formula_in_float64():
     t = np.asarray(TIMES, np.float64)
     t_min, t_max = np.arctan(np.exp(-7.5)), np.arctan(np.exp(7.5))
     expected = -2 * np.log(np.tan(t_min + t * (t_max - t_min)))
@@ -84,6 +86,6 @@ def test_schedule_is_hashable_and_so_may_be_static_under_jit():
         ({"log_snr_min": 5.0, "log_snr_max": 5.0}, "below the maximum"),
     ],
 )
-def test_mistakes_are_named(kwargs, message):
+def test_errors_name_the_mistake(kwargs, message):
     with pytest.raises(UserError, match=message):
         NoiseSchedule(**kwargs)

@@ -1,4 +1,4 @@
-"""The low-resolution clip of super-resolution: what survives in it, and how it is corrupted."""
+"""Low-resolution clips of super-resolution: resizing, augmentation and the network's input."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_enlarging_is_bilinear_interpolation(factor):
 
 
 @pytest.mark.parametrize("factor", [1, 8])
-def test_constant_frames_come_back_and_linear_ones_but_for_their_border(factor):
+def test_constant_frames_survive_and_linear_ones_except_at_the_border(factor):
     rows, columns = np.arange(24)[:, None, None], np.arange(16)[:, None]
     ramp = np.broadcast_to(0.03 * rows - 0.02 * columns, CLIPS.shape[1:])
     constant = np.broadcast_to(CLIPS[:1, :, :1, :1], CLIPS[:1].shape)
@@ -50,31 +50,32 @@ def test_shrinking_averages_blocks_of_pixels():
 def test_augmentation_level_0_gives_exactly_the_enlarged_low_resolution_clip():
     low, level = drawn(CLIPS, 4, 0.0)
     assert not level.any()
-    given = network_input(np.zeros_like(CLIPS), low, level)[..., 3:6]
-    np.testing.assert_array_equal(given, enlarge(shrink(CLIPS, 4), 4))
+    conditioning = network_input(np.zeros_like(CLIPS), low, level)[..., 3:6]
+    np.testing.assert_array_equal(conditioning, enlarge(shrink(CLIPS, 4), 4))
 
 
 def test_corruption_keeps_the_variance_and_level_1_is_noise_alone():
     low, noise = np.random.default_rng(1).normal(size=(2, 5, 4, 64, 64, 3)).astype(np.float32)
     level = np.linspace(0, 1, 5, dtype=np.float32)
-    given = np.asarray(jax.jit(augmentation.corrupt)(low, level, noise))
-    np.testing.assert_array_equal(given[0], low[0])
-    np.testing.assert_allclose(given[-1], noise[-1], atol=1e-5)
-    # The covariance with the noise is what of it is in there.
+    corrupted = np.asarray(jax.jit(augmentation.corrupt)(low, level, noise))
+    np.testing.assert_array_equal(corrupted[0], low[0])
+    np.testing.assert_allclose(corrupted[-1], noise[-1], atol=1e-5)
+    # The covariance with the noise is the noise's factor.
     axes = (1, 2, 3, 4)
-    np.testing.assert_allclose((given * noise).mean(axes), np.sin(math.pi / 2 * level), atol=0.03)
-    np.testing.assert_allclose(given.var(axes), 1, atol=0.03)
+    factor = (corrupted * noise).mean(axes)
+    np.testing.assert_allclose(factor, np.sin(math.pi / 2 * level), atol=0.03)
+    np.testing.assert_allclose(corrupted.var(axes), 1, atol=0.03)
 
 
-def test_levels_are_uniform_up_to_the_largest_and_as_strong_as_they_say():
-    # Of clips of zeros, only the noise is left.
+def test_levels_are_uniform_up_to_the_largest_and_set_the_noise():
+    # The clips are zero, so only the noise remains.
     low, level = drawn(np.zeros((1000, 1, 16, 16, 1), np.float32), 2, 0.6)
     assert level.min() >= 0
     assert level.max() <= 0.6
     np.testing.assert_allclose(np.quantile(level, [0.25, 0.5, 0.75]), [0.15, 0.3, 0.45], atol=0.04)
     expected = np.sin(math.pi / 2 * level) ** 2
-    for some in (level > 0.3, level <= 0.3):
-        assert low[some].var() == pytest.approx(expected[some].mean(), rel=0.05)
+    for half in (level > 0.3, level <= 0.3):
+        assert low[half].var() == pytest.approx(expected[half].mean(), rel=0.05)
 
 
 def test_network_input_is_noisy_clip_low_resolution_clip_and_level():

@@ -52,4 +52,5 @@ def test_links_out_of_docs_are_mended_for_the_site():
     assert mended("[a config](../../experiments/quickstart.py)", page) == "a config"
     assert mended("[Plan](plan.md#memory)", page) == "[Plan](plan.md#memory)"
     assert mended(f"```\n{module}\n```", page) == f"```\n{module}\n```"
+    assert mended("[two\nlines](docs/a.md)", "index.md") == "[two\nlines](a.md)"
     assert mended("[Train](docs/how-to/training.md)", "index.md") == "[Train](how-to/training.md)"

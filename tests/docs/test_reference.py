@@ -38,7 +38,7 @@ def test_every_key_is_there_with_its_default_and_meaning(reference):
 
 def test_the_help_of_each_command_is_there(reference):
     page = reference.commands_page()
-    environment = {**os.environ, "COLUMNS": "90", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "stunet.cli", "sweep", "--help"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert printed.stdout.strip() in page

@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import stand_in
 import tiny
+from from_config import make_source, sampling_flops, train
 from scenes import scaled
 
 from stunet import configs
-from stunet.data import media
-from stunet.data.sources import First, make_source
+from stunet.data import media, sources
+from stunet.data.sources import First
 from stunet.errors import UserError
 from stunet.evaluate import comparison, groups, metrics, run
 from stunet.evaluate.evaluator import read_clips
 from stunet.evaluate.generator import make_generator
 from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import cascade
-from stunet.train.flops import sampling_flops
-from stunet.train.loop import train
 
 
 def config(**data) -> configs.Config:
@@ -59,6 +58,7 @@ def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir, t
     np.testing.assert_allclose(one.generated["frame_error"], error, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_bound_memory_and_change_no_seed(workdir, tmp_path):
     seen = []
     first = run.evaluate(
@@ -149,8 +149,8 @@ def few_held_out(monkeypatch):
     """`few_held_out(count)`: the source has no more held-out clips than that."""
 
     def limit(count):
-        def make(config, split):
-            source = make_source(config, split)
+        def make(dataset, split):
+            source = sources.make_source(dataset, split)
             return First(source, count) if split == "val" else source
 
         monkeypatch.setattr(comparison, "make_source", make)
@@ -290,6 +290,7 @@ def cascaded(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_a_cascade_is_judged_as_whole_clips_with_its_own_windows(cascaded):
     workdir, tsr = cascaded / "keyframes", cascaded / "tsr"
     found = run.evaluate(workdir, tsr=tsr, out=cascaded / "judged", num=3, batch_size=2)
@@ -303,6 +304,7 @@ def test_a_cascade_is_judged_as_whole_clips_with_its_own_windows(cascaded):
     assert list((cascaded / "judged" / "samples").glob("*.gif"))
 
 
+@pytest.mark.slow
 def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
     given = []
     fill = cascade.fill
@@ -324,6 +326,7 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
 
 
 @pytest.mark.parametrize("cut_from", [9, 10])
+@pytest.mark.slow
 def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
     cascaded, tmp_path, monkeypatch, cut_from
 ):
@@ -342,10 +345,10 @@ def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
     monkeypatch.setattr(cascade, "fill", noting)
     for runs in (dict(workdir=cascaded / "keyframes", tsr=tmp_path), dict(workdir=tmp_path)):
         generator = make_generator(**runs)
-        real = read_clips(make_source(generator.whole, "val"), range(2))
+        real = read_clips(sources.make_source(generator.dataset, "val"), range(2))
         np.testing.assert_array_equal(real, whole[:, ::2])
         clips = generator.make(0, ["", ""], real, lambda *step: None)
         assert clips.shape == real.shape
         assert generator.borders == (2,)
-        assert configs.frame_rate(generator.whole.data) == generator.config.data.fps / 2
+        assert generator.dataset.clip.frame_rate == generator.parts.denoiser.clip.fps / 2
     np.testing.assert_array_equal(given[1], whole[:, ::4])

@@ -18,10 +18,11 @@ from stunet.data.sources import make_encoder
 from stunet.export.programs import make_programs
 from stunet.generate import text
 from stunet.train import weights_file
+from stunet.train.parts import make_parts
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 PROMPTS = ["a 3 moving left", "a 7", "a 5"]
-# One level that sees all frames and, in its time embedding, the caption; compiles fast.
+# One level, which compiles fast. It sees all frames, and the caption in its time embedding.
 CONFIG = tiny.config(
     model=dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,)),
     sample=dict(steps=3, threshold="static"),
@@ -42,7 +43,10 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(workdir, tmp_path_factory):
-    """The directory, and what was said. TensorFlow stays out of this process."""
+    """Exports a run, and returns the directory and the finished process.
+
+    It is another process, so that this one does not load TensorFlow.
+    """
     out = tmp_path_factory.mktemp("place") / "runs" / "savedmodel"
     prompts = (word for p in PROMPTS[:2] for word in ("--prompt", p))
     own = ["--format", "savedmodel", "--guidance", 3, *prompts]
@@ -53,19 +57,18 @@ def exported(workdir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def inputs():
-    """Of the denoiser, for five clips."""
-    states, mask = make_encoder(CONFIG.text)([*PROMPTS, *PROMPTS[:2]])
+    """Returns the denoiser's inputs for five clips."""
+    states, mask = make_encoder(make_parts(CONFIG).denoiser.text)([*PROMPTS, *PROMPTS[:2]])
     x_t = np.random.default_rng(0).standard_normal((5, 4, 8, 8, 1), np.float32)
     return dict(x_t=x_t, time=np.linspace(0.1, 1, 5, dtype=np.float32), text=states, text_mask=mask)
 
 
 @pytest.fixture(scope="module")
 def found(exported, inputs):
-    """What a process that has neither JAX nor this package makes: the lines of the documentation,
-    and some more."""
+    """Runs the example of the documentation, and more, without JAX and this package."""
     place = exported[0].parents[1]
     np.savez(place / "inputs.npz", **inputs)
-    # With 2 clips and the states of the prompts.
+    # The example makes 2 clips from the states of the prompts.
     (lines,) = re.findall(r"```python\n(import tensorflow.*?)```", DOCS.read_text(), re.DOTALL)
     code = f"""
 import sys
@@ -85,7 +88,7 @@ np.savez(
     "found.npz", clips=clips, later=later["clips"], few=few["output"], many=many["output"]
 )
 """
-    # With the options of the tests' XLA, which TensorFlow's knows as well.
+    # The tests' XLA options apply, which TensorFlow's XLA knows too.
     run = subprocess.run(
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=place
     )
@@ -93,25 +96,30 @@ np.savez(
     return np.load(place / "found.npz")
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_it_samples_the_clips_of_stunet_sample(workdir, found):
     expected = text.text_to_video(workdir, PROMPTS, seed=5, guidance_scale=3.0)[0]
     assert found["clips"].dtype == np.float32
-    # Two versions of XLA round differently.
+    # Tolerant, because two versions of XLA round differently.
     np.testing.assert_allclose(found["clips"], expected[:2], atol=2e-5)
-    # Clips 1 and 2 of three, and one more, in a call of their own.
+    # Clips 1 and 2 of three, and one more, made in a separate call.
     np.testing.assert_allclose(found["later"][:2], expected[1:], atol=2e-5)
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_its_denoiser_is_the_network(workdir, found, inputs):
     run = text.load(workdir)
-    denoise = jax.jit(make_programs(run.config, run.params)["denoiser"].function)
+    denoise = jax.jit(
+        make_programs(run.parts.denoiser, run.parts.sampling, run.params)["denoiser"].function
+    )
     expected = denoise(weights_file.cast(run.params, None), *inputs.values())
     np.testing.assert_allclose(found["many"], expected, atol=2e-5)
     np.testing.assert_allclose(found["few"], expected[:1], atol=2e-5)
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_the_card_and_the_files(exported):
     directory, run = exported
@@ -124,14 +132,15 @@ def test_the_card_and_the_files(exported):
     files = {str(f.relative_to(directory)) for f in directory.rglob("*") if f.is_file()}
     assert {"card.json", "prompts.safetensors", "saved_model.pb"} < files
     assert all(name in run.stdout for name in files)
-    # Nothing of TensorFlow's own, unless something is wrong.
+    # TensorFlow prints nothing unless something is wrong.
     assert run.stderr == ""
-    # It may be given to others: nothing in it tells whose machine wrote it.
+    # The files may be given to others, so they hold no paths of this machine.
     assert str(pathlib.Path(cli.__file__).parents[1]).encode() not in (
         (directory / "saved_model.pb").read_bytes()
     )
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_a_disk_that_is_full(workdir, small_disk):
     disk = small_disk(100)
@@ -155,6 +164,7 @@ def test_without_tensorflow_it_says_what_to_install(workdir, tmp_path, capsys, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_nothing_else_imports_tensorflow():
     rooms = "data.sources, train.loop, generate.tasks, evaluate.run, export.stablehlo, cli"

@@ -1,4 +1,4 @@
-"""An exported run makes the clips of `stunet sample`, without any code of ours."""
+"""An exported run makes the clips of `stunet sample` without this package."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import stand_in
 import tiny
+from from_config import make_sampler
 from jax import export
 from safetensors.numpy import load_file
 
@@ -23,10 +24,11 @@ from stunet.export.card import X0
 from stunet.generate import masked
 from stunet.generate.text import text_to_video
 from stunet.train import sampling
+from stunet.train.parts import make_parts
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "sample_exported.py"
 PROMPTS = ["a 3 moving left", "a 7"]
-# One level that sees all frames and, in its time embedding, the caption; compiles fast.
+# One level, which compiles fast. It sees all frames, and the caption in its time embedding.
 CONFIG = tiny.config(
     model=dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,)),
     sample=dict(steps=3, threshold="static"),
@@ -42,7 +44,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(workdir, tmp_path_factory):
-    """The directory, and its card."""
+    """Exports a run, and returns the directory and its card."""
     out = tmp_path_factory.mktemp("exported") / "out"
     arguments = ["export", "--workdir", workdir, "--out", out, "--format", "stablehlo"]
     arguments += ["--guidance", 3, *(word for p in PROMPTS for word in ("--prompt", p))]
@@ -52,7 +54,7 @@ def exported(workdir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(workdir):
-    """What `stunet sample text --guidance 3 --seed 5` makes."""
+    """Returns the clips of `stunet sample text --guidance 3 --seed 5`."""
     return text_to_video(workdir, PROMPTS, seed=5, guidance_scale=3.0)[0]
 
 
@@ -63,7 +65,7 @@ def program(exported, name):
 
 
 def test_the_example_makes_the_clips_of_sample_text_without_this_package(exported, clips, tmp_path):
-    # Whoever imports it, or what it stands on, fails.
+    # Importing this package or its dependencies fails.
     absent = ("stunet", "flax", "optax", "orbax", "ml_collections", "absl", "jaxtyping")
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({absent}))\n"
@@ -85,7 +87,7 @@ def test_the_example_makes_the_clips_of_sample_text_without_this_package(exporte
 
 
 def test_a_loop_written_from_the_card_makes_them_too(exported, clips):
-    """DDIM, guided and clipped, in numpy; four clips a call, where the example has two."""
+    """Writes guided and clipped DDIM in NumPy, with four clips a call; the example has two."""
     denoiser, params = program(exported, "denoiser")
     card = exported[1]
     prompts = load_file(exported[0] / card["prompts"]["file"])
@@ -131,7 +133,7 @@ def test_one_file_of_a_program_is_for_all_platforms_and_any_number_of_clips(expo
             list(map(str, d["shape"])) for d in described
         ]
         assert [str(a.dtype) for a in rest] == [d["dtype"] for d in described]
-        # It may be given to others: nothing in it tells whose machine wrote it.
+        # The files may be given to others, so they hold no paths of this machine.
         places = re.findall(r'loc\("([^"]*\.py)"', loaded.mlir_module())
         assert "stunet.py" in places
         assert not any("/" in place for place in places)
@@ -163,8 +165,9 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(sample=dict(sampler="ancestral", steps=4, threshold="dynamic"))
     text, mask = np.zeros((3, 2, 16), np.float32), np.zeros((3, 2), bool)
-    *_, expected = sampling.make_sampler(config)({}, text, mask, 9, first_row=5)
-    loop = jax.jit(sampling.make_loop(config))
+    *_, expected = make_sampler(config)({}, text, mask, 9, first_row=5)
+    parts = make_parts(config)
+    loop = jax.jit(sampling.make_loop(parts.denoiser, parts.sampling))
     found = loop({}, text, mask, np.uint32(9), first_row=np.int32(5))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(found - loop({}, text, mask, np.uint32(9))).max() > 0.1
@@ -173,11 +176,12 @@ def test_later_noise_and_later_batches_are_those_of_the_host_loop(monkeypatch):
 def test_what_is_given_of_a_clip_comes_back_as_stunet_sample_puts_it_back(monkeypatch):
     stand_in.replace_network(monkeypatch, linear)
     config = stand_in.config(masks=stand_in.SHARES)
-    sampler = programs.make_programs(config, {})["sampler"]
+    parts = make_parts(config)
+    sampler = programs.make_programs(parts.denoiser, parts.sampling, {})["sampler"]
     loaded = export.deserialize(programs.export_program(sampler, {}).serialize())
     picture = np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 1)).astype(np.float32)
     run = stand_in.run(config)
-    text, mask = make_encoder(config.text)(PROMPTS)
+    text, mask = make_encoder(parts.denoiser.text)(PROMPTS)
     given = np.zeros((2, 4, 8, 8, 1), bool)
     given[:, 0] = True
     clips = np.broadcast_to(picture[:, None], given.shape)

@@ -1,19 +1,17 @@
-"""Runs of a network that is a formula: nothing to train, and little to compile."""
-
-import types
+"""Runs whose network is a formula, so that there is nothing to train and little to compile."""
 
 import jax
 import numpy as np
 import test_step
 import tiny
+from from_config import make_mesh, make_sampler
 from PIL import Image
 
 from stunet import configs
 from stunet.generate.text import Run
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling
-from stunet.train import step as train_step
+from stunet.nn.stunet import STUNet
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 MODEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
@@ -22,7 +20,7 @@ SHARES = dict(text=0.2, image=0.4, inpaint=0.2, cinemagraph=0.2)
 
 
 def config(**groups):
-    """Of a network that predicts x0, sampled as it is."""
+    """Returns the config of a network that predicts x0, without guidance and thresholding."""
     groups = {
         "model": MODEL,
         "diffusion": dict(prediction="x0"),
@@ -32,28 +30,27 @@ def config(**groups):
 
 
 def replace_network(monkeypatch, network) -> None:
-    """Samplers made from now on call `network(inputs, time)` instead of the real one."""
-    stand_in = types.SimpleNamespace(
-        apply=lambda params, inputs, time, text, text_mask: network(inputs, time)
+    """Makes new samplers call `network(inputs, time)` in place of the real network."""
+    monkeypatch.setattr(
+        STUNet, "apply", lambda self, params, inputs, time, *text: network(inputs, time)
     )
-    monkeypatch.setattr(train_step, "make_network", lambda config: stand_in)
 
 
 def save(config, workdir, step=0) -> None:
-    """Makes `workdir` that of a run whose weights are random."""
+    """Writes a run with random weights to `workdir`."""
     configs.write(config, workdir / "config.json")
-    state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+    state = test_step.random_state(config, make_mesh(config))
     with Checkpoints(workdir) as checkpoints:
         checkpoints.save(state.replace(step=state.step + step), {"global_next_index": 0})
         checkpoints.wait()
 
 
 def run(config) -> Run:
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-    return Run(config, {}, mesh, sampling.make_sampler(config))
+    mesh = make_mesh(config, jax.devices()[:1])
+    return Run(make_parts(config), {}, mesh, make_sampler(config))
 
 
 def write_gif(path, frames: np.ndarray, fps: int = 10) -> None:
-    """Grey frames [t, h, w], pixel by pixel; 100 must be divisible by `fps`."""
+    """Writes grey frames [t, h, w] without loss; `fps` divides 100, as GIFs need."""
     images = [Image.fromarray(frame) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=1000 // fps)

@@ -1,13 +1,11 @@
-"""The cascade: which keyframes a window sees, how windows make up clips, and which runs go
-together.
+"""The keyframe cascade: what each window sees, how windows form clips, which runs fit together.
 
-A stand-in for the network, which is told everything that the real one is, shows what it was given.
+A formula stands in for the network. It has the same inputs, so that its output shows them.
 """
 
 import dataclasses
 import json
 import pathlib
-import types
 
 import av
 import jax
@@ -16,23 +14,24 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling, step
+from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
-# One level, which compiles fast; the window sees all of itself by its attention over time.
+# One level, which compiles fast; attention over time connects all frames of a window.
 MODEL = dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,))
 SAMPLE = dict(threshold="none", guidance_scale=1.0)
 
 
 def tsr(frames, **groups):
-    """A run that fills in windows of so many frames, keyframes 3 apart."""
+    """Returns a run that fills in windows of `frames` frames, with keyframes 3 frames apart."""
     groups = {
         "model": MODEL,
         "data": dict(frames=frames),
@@ -50,7 +49,7 @@ GIVEN = RNG.uniform(-1, 1, (2, 4, 8, 8, 1)).astype(np.float32)
 
 
 def interpolating(inputs):
-    """x0 of clips that change linearly between keyframes."""
+    """Returns x0 of clips that change linearly between keyframes."""
     given, stride = inputs[..., 1:2][:, ::3], 3
     weight = jnp.arange(stride).reshape(-1, 1, 1, 1) / stride
     between = given[:, :-1, None] * (1 - weight) + given[:, 1:, None] * weight
@@ -59,22 +58,23 @@ def interpolating(inputs):
 
 
 def averaging(inputs):
-    """Every frame the mean of what is given."""
+    """Returns the mean of the keyframes for every frame."""
     mean = inputs[..., 1:2].sum(1, keepdims=True) / inputs[..., 2:3].sum(1, keepdims=True)
     return jnp.broadcast_to(mean, inputs[..., :1].shape)
 
 
+def check_pair(keyframes, tsr):
+    cascade.check_pair(make_parts(keyframes), make_parts(tsr))
+
+
 @pytest.fixture
-def fill(monkeypatch):
-    """`fill(config, network)`, of GIVEN unless it is told otherwise."""
+def fill():
+    """Returns `fill(config, network)`, which fills in the keyframes GIVEN, or others."""
 
     def fill(config, network, given=GIVEN, prompts=("a", "b"), **options):
-        stand_in = types.SimpleNamespace(
-            apply=lambda params, inputs, time, text, text_mask: network(inputs)
-        )
-        monkeypatch.setattr(step, "make_network", lambda config: stand_in)
-        mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-        run = Run(config, {}, mesh, sampling.make_sampler(config))
+        parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
+        mesh = make_mesh(config, jax.devices()[:1])
+        run = Run(parts, {}, mesh, sampling.make_sampler(parts.denoiser, parts.sampling))
         return cascade.fill(run, given, prompts, **options)
 
     return fill
@@ -125,7 +125,7 @@ def test_the_network_is_told_the_augmentation_that_its_keyframes_have(fill):
     zeros = np.zeros((40, 4, 8, 8, 1), np.float32)
     config = dataclasses.replace(GLOBAL, sample=dataclasses.replace(GLOBAL.sample, steps=1))
     seen = fill(config, averaging, zeros, ["a"] * 40, augmentation=0.4)
-    # The mean of 4 keyframes of zeros, hidden by noise of sin(0.2 pi).
+    # The mean of 4 keyframes of zeros, with noise of standard deviation sin(0.2 pi).
     assert seen.clips[:, 1].std() == pytest.approx(np.sin(0.2 * np.pi) / 2, rel=0.1)
 
 
@@ -162,11 +162,11 @@ def test_keyframes_that_do_not_suit_the_run(fill, given, options, sentence):
     ],
 )
 def test_runs_that_do_not_go_together(keyframes, run, sentence):
-    cascade.check_pair(KEYFRAMES, WINDOWED)
-    cascade.check_pair(KEYFRAMES, GLOBAL)
+    check_pair(KEYFRAMES, WINDOWED)
+    check_pair(KEYFRAMES, GLOBAL)
     ours = {k: dataclasses.replace(getattr(KEYFRAMES, k), **v) for k, v in keyframes.items()}
     with pytest.raises(UserError, match=sentence):
-        cascade.check_pair(dataclasses.replace(KEYFRAMES, **ours), run)
+        check_pair(dataclasses.replace(KEYFRAMES, **ours), run)
 
 
 def test_runs_whose_text_encoder_lies_elsewhere_go_together():
@@ -175,21 +175,21 @@ def test_runs_whose_text_encoder_lies_elsewhere_go_together():
         return dataclasses.replace(config, text=there)
 
     here = text(WINDOWED, "t5:/here")
-    cascade.check_pair(text(KEYFRAMES, "t5:/there"), here)
+    check_pair(text(KEYFRAMES, "t5:/there"), here)
     with pytest.raises(UserError, match="text encoder is"):
-        cascade.check_pair(text(KEYFRAMES, "t5:/there", "34cd"), here)
+        check_pair(text(KEYFRAMES, "t5:/there", "34cd"), here)
     with pytest.raises(UserError, match="text encoder is"):
-        cascade.check_pair(text(KEYFRAMES, "t5:/there", ""), text(WINDOWED, "t5:/here", ""))
+        check_pair(text(KEYFRAMES, "t5:/there", ""), text(WINDOWED, "t5:/here", ""))
 
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory, quickly_compiled_convolutions):
-    """Of untrained runs, with a checkpoint each: keyframes, windowed and of another stride."""
+    """Makes untrained runs with a checkpoint each: keyframes, windowed, and with another stride."""
     made = {}
     for name, config in (("keyframes", KEYFRAMES), ("tsr", WINDOWED)):
         made[name] = tmp_path_factory.mktemp(name)
         configs.write(config, made[name] / "config.json")
-        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        state = test_step.random_state(config, make_mesh(config))
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(state, {"global_next_index": 0})
             checkpoints.wait()
@@ -234,7 +234,7 @@ def test_an_augmentation_that_was_not_learnt_is_told_before_keyframes_are_sample
     pair = workdirs["keyframes"], workdirs["tsr"]
     with pytest.raises(UserError, match=r"augmentation is 0.6; .* 0 to 0.5"):
         cascade.cascade(*pair, ["a"], augmentation=0.6, on_step=stop)
-    # And so in an evaluation.
+    # An evaluation does the same.
     with pytest.raises(UserError, match=r"augmentation is 0.6; .* 0 to 0.5"):
         evaluate(pair[0], tsr=pair[1], augmentation=0.6, metrics="pixels", num=1, on_step=stop)
 
@@ -244,7 +244,7 @@ def test_mistaken_directories(workdirs, capsys):
     assert cli.main(["sample", "text", *both]) == 1
     assert "fills in the frames between keyframes" in capsys.readouterr().err
     assert cli.main(["sample", "text", *both, "--augmentation", "0.1"]) == 1
-    assert "give its --tsr too" in capsys.readouterr().err
+    assert "give --tsr too" in capsys.readouterr().err
     both = ["--tsr", str(workdirs["keyframes"]), "--workdir", str(workdirs["keyframes"])]
     assert cli.main(["sample", "text", "--prompt", "a", *both]) == 1
     assert "holds no temporal super-resolution network" in capsys.readouterr().err

@@ -1,16 +1,18 @@
-"""Files of a user's, as arrays that fit a run, or a sentence that says what would."""
+"""Files of the user become arrays that fit the run, or an error says which files would."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import stand_in
 from PIL import Image
 
-from stunet import configs
 from stunet.data.media import to_uint8
+from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
 from stunet.generate import inputs
 
-DATA = configs.Data(frames=4, height=8, width=6, channels=1, fps=10.0)
+DATA = ClipSpec(frames=4, height=8, width=6, channels=1, fps=10.0)
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 8, 6), np.uint8)
 
@@ -21,7 +23,7 @@ def test_a_picture_pixel_by_pixel(tmp_path):
     np.testing.assert_array_equal(to_uint8(picture)[..., 0], FRAMES[0])
     assert picture.min() >= -1
     assert picture.max() <= 1
-    colours = configs.Data(frames=4, height=8, width=6, channels=3)
+    colours = dataclasses.replace(DATA, channels=3)
     np.testing.assert_allclose(
         inputs.read_picture(tmp_path / "grey.png", colours), np.repeat(picture, 3, -1)
     )
@@ -68,7 +70,7 @@ def test_a_mask_is_white_where_to_paint(tmp_path):
     ],
 )
 def test_masks_of_another_video(tmp_path, frames, fps, sentence):
-    # No two frames alike, which a GIF would hold as one.
+    # All frames differ: a GIF would store equal neighbours as one.
     frames[:, 0, 0] = np.arange(len(frames))
     stand_in.write_gif(tmp_path / "v.gif", FRAMES)
     stand_in.write_gif(tmp_path / "m.gif", frames, fps)

@@ -1,4 +1,4 @@
-"""What is given comes back, what is not is made, and the network is told which is which."""
+"""The given part of a clip is kept exactly, the rest is made, and the network sees the mask."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ BOX = np.zeros((8, 8), bool)
 BOX[2:5, 1:7] = True
 PROMPTS = ["a", "b"]
 
-# Task -> (run, options) -> clips; what is given, and what is known of the clips there.
+# For each task, (run, options) -> clips, the mask of the given part, and the clips' content there.
 TASKS = {
     "image": (
         lambda run, **options: masked.image_to_video(run, PROMPTS, IMAGES, **options),
@@ -51,7 +51,7 @@ def test_what_is_given_comes_back_bit_by_bit_and_the_rest_is_made(run, name):
     made = task(run(lambda inputs: 0.1 * inputs[..., :1]))
     np.testing.assert_array_equal(made[:, given], known[:, given])
     assert (made[:, ~given] != known[:, ~given]).all()
-    # Each clip's and each frame's own.
+    # The generated part differs between clips and between frames.
     assert (made[0][~given] != made[1][~given]).all()
 
 

@@ -1,4 +1,4 @@
-"""`stunet.load`: the clips of `stunet sample text`, from Python."""
+"""`stunet.load` gives the clips of `stunet sample text` to Python."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture
 def model(workdir, monkeypatch):
-    # What it makes of a clip depends on how often it is called, and so on `steps`.
+    # The clip depends on the number of calls of the network, and so on `steps`.
     stand_in.replace_network(monkeypatch, lambda inputs, time: 0.9 * inputs[..., :1])
     return stunet.load(str(workdir))
 
@@ -46,7 +46,7 @@ def test_settings_replace_the_runs_own(model, workdir):
     expected, _ = text_to_video(workdir, PROMPTS, steps=5)
     np.testing.assert_array_equal(longer, expected)
     assert np.abs(longer - model.sample(PROMPTS, progress=False)).max() > 0.01
-    assert stunet.load(workdir, steps=5).run.config.sample.steps == 5
+    assert stunet.load(workdir, steps=5).run.parts.sampling.steps == 5
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 2**63])
@@ -56,7 +56,7 @@ def test_a_seed_is_one_that_a_config_could_have(model, capsys, seed):
     with pytest.raises(UserError, match=f"the seed is {seed}; it must be 0 to 2147483647"):
         model.sample("a 3", seed=seed)
     for command in (["sample", "text", "--prompt", "a"], ["evaluate"]):
-        # Before it is looked whether there is such a directory.
+        # The seed is checked before the directory.
         assert cli.main([*command, "--workdir", "nowhere", "--seed", str(seed)]) == 1
         said = capsys.readouterr().err
         assert said.endswith(f" the seed is {seed}; it must be 0 to 2147483647\n")

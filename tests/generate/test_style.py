@@ -1,4 +1,4 @@
-"""Clips between two networks: the run's own at one end, the same noise all along."""
+"""Clips of interpolated networks: alpha 0 is the run itself, and all alphas share the noise."""
 
 import dataclasses
 import json
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh
 from PIL import Image
 
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.generate import style, text
-from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 # One level without text, which compiles fast.
 CONFIG = tiny.config(
@@ -27,12 +28,12 @@ CONFIG = tiny.config(
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory, quickly_compiled_convolutions):
-    """Of untrained runs, with a checkpoint each, whose weights all differ."""
+    """Makes untrained runs with a checkpoint each, in which all weights differ."""
     made = {}
     for name, factor in {"base": 1.0, "style": 0.5}.items():
         made[name] = tmp_path_factory.mktemp(name)
         configs.write(CONFIG, made[name] / "config.json")
-        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        state = test_step.random_state(CONFIG, make_mesh(CONFIG))
         params = jax.tree.map(lambda leaf, factor=factor: factor * leaf, state.params)
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(dataclasses.replace(state, ema=params), {"global_next_index": 0})
@@ -54,6 +55,7 @@ def test_alpha_0_is_the_run_itself_and_others_are_not(workdirs):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
     arguments = ["sample", "style", "--workdir", workdirs["base"], "--prompt", "a 3"]
     arguments += ["--style-workdir", workdirs["style"], "--out", tmp_path]
@@ -61,7 +63,7 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
     assert cli.main([str(a) for a in [*arguments, *alphas]]) == 0
     written = {file.suffix: file for file in tmp_path.glob("a_3_seed0_style_*")}
     assert written.keys() == {".gif", ".mp4", ".png", ".json"}
-    # A row for each alpha: one prompt makes a column.
+    # There is a row for each alpha, and a column for each prompt, here one.
     for sheet in (".gif", ".png"):
         with Image.open(written[sheet]) as image:
             assert image.height > (1.9 if sheet == ".gif" else 0.9) * image.width
@@ -74,14 +76,15 @@ def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
 
 def test_another_text_encoder_is_refused(workdirs):
     def of(**changed):
-        return dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, **changed))
+        changed = dataclasses.replace(CONFIG.text, **changed)
+        return make_parts(dataclasses.replace(CONFIG, text=changed))
 
     run = text.load(workdirs["base"])
     with pytest.raises(UserError, match=r"text encoder is .*'dim': 16.* style's .*'dim': 32"):
-        style.stylise(run, dataclasses.replace(run, config=of(dim=32)), ["a"], [0.5])
-    # The same one, elsewhere, is not refused: what is wrong is told next.
+        style.stylise(run, dataclasses.replace(run, parts=of(dim=32)), ["a"], [0.5])
+    # The same encoder in another directory is accepted; the error is the next mistake.
     here, there = (
-        dataclasses.replace(run, config=of(encoder=f"t5:/{place}", fingerprint="12ab"))
+        dataclasses.replace(run, parts=of(encoder=f"t5:/{place}", fingerprint="12ab"))
         for place in ("here", "there")
     )
     with pytest.raises(UserError, match="alpha is 2"):

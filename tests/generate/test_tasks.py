@@ -1,4 +1,4 @@
-"""`stunet sample TASK`: what each task writes, and what it notes of how that was made."""
+"""`stunet sample TASK` writes clips, and a JSON file of all settings that they depend on."""
 
 import json
 import pathlib
@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import stand_in
 import test_step
+from from_config import make_mesh
 from PIL import Image
 
 from stunet import cli, configs
 from stunet.commands.sample import TASKS
 from stunet.generate import tasks
 from stunet.generate.request import Sampled
-from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 CONFIG = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
 
-# Task -> its own arguments, and the end of its files' names.
+# For each task, the arguments that it alone takes, and the end of its files' names.
 OWN = {
     "text": (["--prompt", "a 3"], "a_3_seed2"),
     "image": (["--image", "{dir}/first.png"], "no_prompt_seed2_image_first"),
@@ -45,7 +46,7 @@ def workdir(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("masked")
     configs.write(CONFIG, workdir / "config.json")
     with Checkpoints(workdir) as checkpoints:
-        state = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+        state = test_step.random_state(CONFIG, make_mesh(CONFIG))
         checkpoints.save(state.replace(step=state.step + 7), {"global_next_index": 0})
         checkpoints.wait()
     Image.fromarray(FRAMES[0]).save(workdir / "first.png")
@@ -115,7 +116,7 @@ def test_samples_made_otherwise_are_kept_and_the_same_command_takes_its_own_name
     assert (sample(), sample("--guidance", "2")) == (plain, others[0])
     assert set(tmp_path.iterdir()) == before
     assert plain.stat().st_size > 0
-    # Clips of which nobody knows how they were made.
+    # A file without a JSON file of settings beside it.
     tmp_path.joinpath("a_3_seed4_xt.png").write_bytes(b"evaluation's")
     assert sample("--seed", "4").stem.startswith("a_3_seed4_")
     assert tmp_path.joinpath("a_3_seed4_xt.png").read_bytes() == b"evaluation's"
@@ -143,7 +144,9 @@ def test_names_keep_the_letters_of_all_alphabets(workdir, tmp_path, monkeypatch,
 
 
 def test_a_name_of_many_labels_is_none_that_a_disk_refuses(workdir, tmp_path, monkeypatch):
-    made = Sampled(np.zeros((1, 4, 8, 8, 1), np.float32), CONFIG, 7, labels=("狗" * 40,) * 9)
+    made = Sampled(
+        np.zeros((1, 4, 8, 8, 1), np.float32), make_parts(CONFIG), 7, labels=("狗" * 40,) * 9
+    )
     monkeypatch.setattr(tasks, "text_to_video", lambda *arguments: made)
     shared = ["--workdir", str(workdir), "--out", str(tmp_path), "--prompt", "a 3"]
     for seed in ("0", "1"):

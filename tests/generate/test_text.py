@@ -1,28 +1,28 @@
-"""Text-to-video from a working directory."""
+"""Text-to-video from the work directory of a run."""
 
 import shutil
 
 import numpy as np
 import pytest
 import tiny
+from from_config import train
 
 from stunet.errors import UserError
 from stunet.generate.text import text_to_video
-from stunet.train.loop import train
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, quickly_compiled_convolutions):
     workdir = tmp_path_factory.mktemp("runs") / "two_updates"
     train(tiny.config(train=dict(steps=2)), workdir)
     return workdir
 
 
-def test_a_clip_depends_on_its_prompt_and_place_not_on_its_company(workdir):
+def test_a_clip_depends_on_its_prompt_and_place_not_on_other_prompts(workdir):
     prompts = ["a 3 moving left", "a 7 moving up"]
-    both, config = text_to_video(workdir, prompts, seed=5)
-    data = config.data
-    assert both.shape == (2, data.frames, data.height, data.width, data.channels)
+    both, parts = text_to_video(workdir, prompts, seed=5)
+    clip = parts.denoiser.clip
+    assert both.shape == (2, *clip.shape)
     assert np.abs(both).max() <= 1
     alone, _ = text_to_video(workdir, prompts[:1], seed=5)
     np.testing.assert_allclose(alone[0], both[0], atol=1e-4)

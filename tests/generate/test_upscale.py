@@ -1,6 +1,6 @@
-"""Super-resolution of clips of any length: what segments see, how they agree, what is held.
+"""Super-resolution of clips of any length: what segments see, how they agree, memory.
 
-A stand-in for the network, which is told everything that the real one is, shows what it was given.
+A formula stands in for the network. It has the same inputs, so that its output shows them.
 """
 
 import dataclasses
@@ -8,8 +8,6 @@ import functools
 import gc
 import json
 import tracemalloc
-import types
-from unittest import mock
 
 import av
 import jax
@@ -18,15 +16,16 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet import cli, configs
 from stunet.data import media
 from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.generate import text, upscale
-from stunet.parallel import mesh as meshes
-from stunet.train import sampling, step
+from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.parts import make_parts
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
 CONFIG = tiny.config(
@@ -46,19 +45,22 @@ LONG = low_clip(30)
 
 
 def given(inputs):
-    """x0: the low-resolution clip as the network sees it, enlarged."""
+    """Returns the enlarged low-resolution clip, as the network sees it, for x0."""
     return inputs[..., 1:2]
 
 
 def blending(inputs):
-    """Of all that the network sees, and of the other frames of its segment: segments disagree."""
+    """Returns an x0 that depends on all inputs and all frames of a segment.
+
+    So overlapping segments disagree.
+    """
     noise = inputs[..., :1]
     around = 0.4 * noise.mean(1, keepdims=True) + 0.2 * jnp.roll(noise, 1, axis=1)
     return jnp.tanh(around + given(inputs) * (1 + inputs[..., 2:]))
 
 
 def brightness(inputs):
-    """Of every frame of a segment: the mean of the segment's own noise."""
+    """Returns the mean of a segment's noise for each of its frames."""
     return 0 * inputs[..., :1] + inputs[..., :1].mean((1, 2, 3, 4), keepdims=True)
 
 
@@ -68,22 +70,25 @@ def level(inputs):
 
 @functools.cache  # Compiled once, for clips of any length.
 def upscaler_of(network, **sample):
-    stand_in = types.SimpleNamespace(apply=lambda params, inputs, *others: network(inputs))
     config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:1])
-    with mock.patch.object(step, "make_network", return_value=stand_in):
-        return upscale.make_upscaler(config, {}, mesh), sampling.make_sampler(config)
+    mesh = make_mesh(config, jax.devices()[:1])
+    parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
+    sample = sampling.make_sampler(parts.denoiser, parts.sampling)
+    return upscale.make_upscaler(parts, {}, mesh), sample
 
 
 @pytest.mark.parametrize(
     ("sampler", "segments"), [("ddim", 1), ("dpmpp_2m", 1), ("ancestral", 1), ("ddim", 3)]
 )
 def test_segments_without_overlap_are_what_plain_sampling_gives(sampler, segments):
-    """To float rounding: one is the whole clip, several are the rows of a batch."""
+    """Holds to float rounding.
+
+    One segment is the clip itself; several segments are the rows of a batch in plain sampling.
+    """
     upscaler, sample = upscaler_of(blending, sampler=sampler)
     low = low_clip(segments * FRAMES)
     found = upscale.upscale(upscaler, low, "a", overlap=0, augmentation=0.3, seed=5).clip
-    text, mask = make_encoder(CONFIG.text)(["a"] * segments)
+    text, mask = make_encoder(make_parts(CONFIG).denoiser.text)(["a"] * segments)
     rows = low.reshape(segments, FRAMES, *low.shape[1:])
     *_, expected = sample({}, text, mask, 5, rows, 0.3)
     np.testing.assert_allclose(found, np.concatenate(np.clip(expected, -1, 1)), atol=1e-5)
@@ -99,7 +104,7 @@ def test_clips_of_any_length_are_enlarged_frame_by_frame(frames):
 
 
 def test_overlapping_segments_agree_where_separate_ones_jump():
-    """Each segment's frames take the brightness of its own noise (Lumiere, fig. 14)."""
+    """All frames of a segment get the brightness of its own noise (cf. Lumiere, fig. 14)."""
     upscaler, _ = upscaler_of(brightness)
     low = np.zeros((40, 4, 4, 1), np.float32)
     largest = {}
@@ -145,17 +150,20 @@ def test_weights_of_the_average_are_used():
     assert np.abs(uniform - ramp).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
-    """What devices hold, and the programs, are those of 40 frames; the host's memory grows by three
-    clips, and the low-resolution one."""
+    """With 640 frames, devices hold as much as with 40, and run the same programs.
+
+    The memory of the host grows by three clips and the low-resolution clip.
+    """
     (upscaler, _), held, traced = upscaler_of(blending, steps=1), {}, {}
 
     def on_step(done, total):
-        # What has been let go of, and lies in cycles, is collected now and then only.
+        # Objects in reference cycles are collected only now and then.
         gc.collect()
         held[frames] = max(held.get(frames, 0), sum(array.nbytes for array in jax.live_arrays()))
 
-    for frames in (12, 40, 640):  # The first compiles.
+    for frames in (12, 40, 640):  # The first clip compiles the programs.
         low = low_clip(frames)
         gc.collect()
         tracemalloc.start()
@@ -164,8 +172,8 @@ def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
         tracemalloc.stop()
     assert len(found.clip) == 640
     assert held[40] == held[640]
-    assert {program._cache_size() for program in upscaler.parts} == {1}
-    # And a few batches of segments that have not been let go of.
+    assert {program._cache_size() for program in upscaler.functions} == {1}
+    # The rest are a few batches of segments that are not yet freed.
     assert traced[640] - traced[40] < 3.5 * found.clip[40:].nbytes
 
 
@@ -201,7 +209,7 @@ def test_videos_of_the_low_resolution_and_of_multiples_of_it_are_read(tmp_path, 
     ramp = np.linspace(-0.8, 0.8, 16 * 24).reshape(1, 1, 16, 24, 1)
     clips = (ramp * np.linspace(1, -1, 9).reshape(1, 9, 1, 1, 1)).astype(np.float32)
     media.write_mp4(tmp_path / "a.mp4", clips, config.data.fps, upscale=times, crf=4)
-    low = upscale.read_low(tmp_path / "a.mp4", config)
+    low = upscale.read_low(tmp_path / "a.mp4", make_parts(config))
     assert low.dtype == np.float32
     np.testing.assert_allclose(low, clips[0], atol=0.05)
 
@@ -210,9 +218,9 @@ def test_a_video_of_another_size_is_answered_in_a_sentence(tmp_path):
     clips = np.zeros((1, 2, 16, 24, 1), np.float32)
     media.write_mp4(tmp_path / "a.mp4", clips, 8, upscale=1)
     with pytest.raises(UserError, match=r"16x24 pixels .* enlarges 4x4 to 16x16; .*4x4, or of a"):
-        upscale.read_low(tmp_path / "a.mp4", CONFIG)
+        upscale.read_low(tmp_path / "a.mp4", make_parts(CONFIG))
     with pytest.raises(UserError, match="there is no file"):
-        upscale.read_low(tmp_path / "b.mp4", CONFIG)
+        upscale.read_low(tmp_path / "b.mp4", make_parts(CONFIG))
 
 
 # One level without text, which compiles fast.
@@ -224,7 +232,7 @@ SAMPLE = dict(steps=1, guidance_scale=1.0)
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory, quickly_compiled_convolutions):
-    """Of untrained runs, with a checkpoint each: one that enlarges 4x4 to 8x8, and its base."""
+    """Makes untrained runs with a checkpoint each: one enlarges 4x4 to 8x8, one is its base."""
     made = {}
     for name, groups in {
         "ssr": dict(upscale=dict(factor=2)),
@@ -233,7 +241,7 @@ def workdirs(tmp_path_factory, quickly_compiled_convolutions):
         made[name] = tmp_path_factory.mktemp(name)
         config = tiny.config(model=MODEL, sample=SAMPLE, **groups)
         configs.write(config, made[name] / "config.json")
-        state = test_step.random_state(config, meshes.make_mesh(config.mesh))
+        state = test_step.random_state(config, make_mesh(config))
         with Checkpoints(made[name]) as checkpoints:
             checkpoints.save(state, {"global_next_index": 0})
             checkpoints.wait()
@@ -256,7 +264,7 @@ def test_the_command_enlarges_a_video_of_any_length(workdirs, tmp_path, capsys):
     settings = json.loads(tmp_path.joinpath(f"{stem.name}.json").read_text())
     assert settings["segments"] == [0, 3, 6, 7]
     assert (settings["overlap"], settings["augmentation"]) == (1, 0.1)
-    assert settings["sample"]["guidance_scale"] == 0  # of the caption, which there is not
+    assert settings["sample"]["guidance_scale"] == 0  # There is no caption to guide by.
     assert all(tmp_path.joinpath(f"{stem.name}{end}").stat().st_size for end in (".gif", "_xt.png"))
 
 

@@ -1,15 +1,15 @@
-"""SDEdit: between the clip itself and none of it."""
+"""SDEdit: strength 0 returns the clip itself, and strength 1 nothing of it."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import stand_in
+from from_config import noise_schedule
 
 from stunet.diffusion.schedules import alpha_sigma
 from stunet.errors import UserError
 from stunet.generate import video
 from stunet.generate.text import sample_clips
-from stunet.train.step import noise_schedule
 
 CONFIG = stand_in.config(sample=dict(threshold="none", guidance_scale=1.0, steps=8))
 CLIPS = np.random.default_rng(0).normal(0, 0.3, (2, 4, 8, 8, 1)).astype(np.float32)
@@ -17,8 +17,8 @@ PROMPTS = ["a", "b"]
 
 
 def of_gaussians(inputs, time):
-    """E[x0 | x_t] of pixels that are independent and normal, of standard deviation 0.3."""
-    alpha, sigma = alpha_sigma(noise_schedule(CONFIG.diffusion)(time))
+    """Returns E[x0 | x_t] for independent normal pixels with standard deviation 0.3."""
+    alpha, sigma = alpha_sigma(noise_schedule(CONFIG)(time))
     gain = alpha * 0.3**2 / (alpha**2 * 0.3**2 + sigma**2)
     return gain[:, None, None, None, None] * inputs
 
@@ -54,7 +54,7 @@ def test_it_begins_with_the_clip_noised_to_that_time(monkeypatch):
     stand_in.replace_network(monkeypatch, lambda inputs, time: inputs)
     config = stand_in.config(sample=dict(threshold="none", guidance_scale=1.0, steps=1))
     made = video.edit(stand_in.run(config), PROMPTS, CLIPS, 0.2)
-    alpha, sigma = alpha_sigma(noise_schedule(config.diffusion)(jnp.float32(0.2)))
+    alpha, sigma = alpha_sigma(noise_schedule(config)(jnp.float32(0.2)))
     noise = (made - alpha * CLIPS) / sigma
     assert noise.std() == pytest.approx(1, rel=0.1)
     assert abs(np.corrcoef(noise.ravel(), CLIPS.ravel())[0, 1]) < 0.15

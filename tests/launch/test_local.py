@@ -1,6 +1,6 @@
-"""launch/local.py: one command as several processes, which start, end and fail together.
+"""launch/local.py runs one command as several processes, which start, end and fail together.
 
-What they train together is tested in tests/train/test_elastic.py.
+tests/train/test_elastic.py tests that the processes train one network.
 """
 
 import os
@@ -14,7 +14,7 @@ import tiny
 
 
 def python(code: str) -> list[str]:
-    """A command that runs `code` with `me`, the number of the process."""
+    """Returns a command that runs `code`, in which `me` is the number of the process."""
     return [sys.executable, "-c", f"import os, signal, sys, time\nme = sys.argv[-1][-1]\n{code}"]
 
 
@@ -37,7 +37,7 @@ def test_output_of_the_first_process_goes_through_and_the_flags_are_passed():
          "process 1 exited with status 1; stopped the others"),
         ("if me == '0': os.kill(os.getpid(), 9)\ntime.sleep(60)", 137,
          "process 0 was killed by SIGKILL; stopped the others"),
-        # Even those that do not listen.
+        # A process that ignores SIGTERM is killed.
         ("signal.signal(15, signal.SIG_IGN)\nif me == '1': raise OSError\ntime.sleep(60)", 1,
          "process 1 exited with status 1; stopped the others"),
     ],
@@ -72,13 +72,13 @@ def test_processes_do_not_outlive_a_launcher_that_is_killed(tmp_path):
         begun = time.monotonic()
         job.kill()
         job.communicate(timeout=20)
-        # The end of the pipe comes when nobody has it open any more.
+        # Reading ends when no process has the pipe open any more.
         assert file.read() == ""
     assert time.monotonic() - begun < 20
 
 
 def test_a_job_that_fails_is_started_again_as_often_as_allowed(tmp_path):
-    """Each attempt of process 1 leaves a line, and the third is the first that ends well."""
+    """Each attempt of process 1 writes a dot; the third attempt is the first that succeeds."""
     lines = tmp_path / "lines"
     code = (
         f"if me == '1':\n    open({str(lines)!r}, 'a').write('.')\n"
@@ -120,7 +120,7 @@ def test_command_that_does_not_exist():
 
 
 def test_mistake_of_one_process_ends_all_and_is_told_by_all(tmp_path):
-    """Only the second is given another config than the first has noted."""
+    """Only process 1 gets a config that differs from the one that process 0 has written."""
     command = tiny.command("train", f"--config={tiny.experiment(tmp_path)}")
     code = (
         f"command = {[*command, f'--workdir={tmp_path}']} + sys.argv[1:]\n"

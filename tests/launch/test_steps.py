@@ -1,4 +1,4 @@
-"""launch/steps.py: the Dockerfile's steps as a script do what Docker would."""
+"""launch/steps.py writes a script that does what Docker does with the Dockerfile."""
 
 import pathlib
 import shutil
@@ -18,14 +18,14 @@ def said(steps: pathlib.Path, *arguments) -> subprocess.CompletedProcess:
 
 
 def with_dockerfile(directory: pathlib.Path, text: str) -> pathlib.Path:
-    """A launch/steps.py beside another Dockerfile."""
+    """Returns a copy of launch/steps.py beside another Dockerfile."""
     (directory / "launch").mkdir()
     (directory / "launch" / "Dockerfile").write_text(text)
     return pathlib.Path(shutil.copy(STEPS, directory / "launch"))
 
 
 def test_the_script_makes_what_the_image_would_hold(tmp_path):
-    """Of a Dockerfile of all instructions that are known, by a real virtual environment."""
+    """The Dockerfile has every known instruction, and the virtual environment is a real one."""
     context = tmp_path / "it's here"
     (context / "package" / "inner").mkdir(parents=True)
     (context / "package" / "inner" / "module.py").write_text("x = 1\n")

@@ -1,7 +1,7 @@
-"""launch/submit.py: what would be run is what the services take, and what is run.
+"""launch/submit.py prints scripts that the services accept, and runs what it prints.
 
-Manifests are read by the models of Kubernetes' and JobSet's own schemas, scripts by bash,
-shellcheck and sbatch where these are; and each script is run, with `gcloud`, `kubectl`, `xpk` and
+Models of Kubernetes' and JobSet's schemas read the manifests. Bash, and shellcheck and sbatch where
+they are installed, read the scripts. Each script also runs, with `gcloud`, `kubectl`, `xpk` and
 `sbatch` that only note what they are given.
 """
 
@@ -38,7 +38,7 @@ SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init
 
 
 def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
-    """What launch/submit.py says to the target's own arguments and these."""
+    """Runs launch/submit.py with the arguments that the target needs, and with `arguments`."""
     workdir = "runs/base" if target == "slurm" else "gs://bucket/runs/base"
     command = command or (*RUN, f"--workdir={workdir}")
     words = [sys.executable, SUBMIT, target, "--name=base", *TARGETS[target], *arguments, "--"]
@@ -59,7 +59,7 @@ def script(target: str, *arguments, **keywords) -> str:
 
 
 def documents(text: str) -> list[str]:
-    """The here-documents of a script."""
+    """Returns the here-documents of a script."""
     return re.findall(r"<<'EOF'\n(.*?\n)EOF\n", text, re.DOTALL)
 
 
@@ -70,8 +70,10 @@ def job_set(*arguments, **keywords) -> dict:
 
 @pytest.fixture
 def recorded(tmp_path):
-    """Runs `submit` for real, with stand-ins for the services' commands. Returns the arguments and
-    the input of each that ran."""
+    """Returns a function that submits for real, with stand-ins for the services' commands.
+
+    The function returns the result, and the arguments and the input of each command that ran.
+    """
     stand_in = (
         f"#!{sys.executable}\nimport json, os, pathlib, sys\n"
         "words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]\n"
@@ -101,7 +103,7 @@ def recorded(tmp_path):
 
 
 def flags(words: list[str]) -> dict[str, str]:
-    """--flag VALUE pairs."""
+    """Returns the value of each --flag."""
     return {a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("--")}
 
 
@@ -109,12 +111,12 @@ def test_job_set_is_one_by_the_schemas_of_jobset_and_kubernetes():
     for arguments in ((), ("--spot", "--queue=queue", "--service-account=trainer")):
         manifest = job_set(*arguments)
         model = models.JobsetV1alpha2JobSet.from_dict(manifest)
-        # A key that no schema has would be dropped, and a value of another type refused.
+        # The models drop unknown keys and refuse values of another type.
         assert model.to_dict() == manifest
 
 
 def test_schemas_refuse_what_they_do_not_have():
-    """The test above could otherwise not fail."""
+    """Without this, the test above could not fail."""
     manifest = job_set()
     job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
     job["template"]["spec"]["containers"][0]["volumeMount"] = []
@@ -161,7 +163,7 @@ def test_bash_and_shellcheck_read_the_scripts(target):
 
 @pytest.mark.parametrize("target", ["tpu", "gke", "xpk", "slurm"])
 def test_every_service_runs_the_command_that_was_given(target, recorded):
-    """Word for word, buckets where they are mounted, and with a status that says "begin again"."""
+    """Every word arrives, with mounted buckets and the status that asks for a restart."""
     workdir = "runs/base" if target == "slurm" else "/gcs/bucket/runs/base"
     expected = ["stunet", "train", "--config", BASE, "--config.data.path=/gcs/videos/it's here"]
     expected += [f"--workdir={workdir}", "--stop-status", "75"]
@@ -233,8 +235,14 @@ def test_a_pod_that_is_always_taken_away_is_given_up(recorded, tmp_path):
 def run_startup(
     directory: pathlib.Path, *, fails: int, restarts: int, broken: str = ""
 ) -> list[str]:
-    """What the startup script of a TPU VM runs, where the container fails so many times, and a
-    command always."""
+    """Returns the commands that the startup script of a TPU VM runs.
+
+    Args:
+        directory: directory for the stand-ins of the commands.
+        fails: number of times that the container fails first.
+        restarts: number of restarts that are allowed.
+        broken: a command that always fails.
+    """
     startup, *_ = documents(script("tpu", f"--restarts={restarts}"))
     startup = startup.replace("/gcs", str(directory / "gcs"))
     noted = directory / "noted"
@@ -281,7 +289,7 @@ def test_a_host_that_cannot_mount_tries_again_and_the_pod_is_given_back(tmp_path
 
 
 def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
-    """Run as it stands, its members beside each other; one that is refused ends no other."""
+    """The printed script runs all members at once; a refused one does not end the others."""
     sweep = ("--config", "experiments/sweeps/temporal_resize_init.py", "--workdir", "runs/resize")
     printed = script("slurm", "--gpus=1", "--nodes=1", command=("stunet", "sweep", *sweep))
     for refused in ("none", "base-1"):
@@ -300,7 +308,7 @@ def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
 
 
 def run_batch(directory: pathlib.Path, status: int, restarted: int, restarts: int) -> tuple:
-    """The status of a SLURM job whose processes end with `status`, and whether it is requeued."""
+    """Runs a SLURM job whose processes exit with `status`. Returns its status and requeueing."""
     (batch,) = documents(script("slurm", f"--restarts={restarts}"))
     noted = directory / "noted"
     (directory / "srun").write_text(f"#!/bin/bash\nexit {status}\n")
@@ -327,7 +335,7 @@ def test_slurm_jobs_that_end_badly_are_requeued_so_often(tmp_path, status, resta
 
 @pytest.mark.skipif(not shutil.which("sbatch"), reason="no sbatch")
 def test_sbatch_knows_every_option(tmp_path):
-    """It reads them before it looks for the cluster, of which there is none."""
+    """sbatch reads its options before it looks for the cluster, and there is no cluster here."""
     cluster = tmp_path / "slurm.conf"
     cluster.write_text(
         "ClusterName=none\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=1\n"
@@ -357,7 +365,7 @@ def test_sbatch_knows_every_option(tmp_path):
 
 
 def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
-    """Each of which trains that member as `stunet sweep` would."""
+    """Each job trains its member as `stunet sweep` would."""
     sweep = "experiments/sweeps/temporal_resize_init.py"
     flags = ("--config", sweep, "--workdir", "gs://bucket/runs/resize", "--config.train.steps=9")
     done, ran = recorded("gke", "--topology=v6e:1x1", command=("stunet", "sweep", *flags))
@@ -383,11 +391,13 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
     [
         ("gke", ["--name=Base"], RUN, "--name makes 'Base'; it must be lower-case"),
         ("gke", ["--topology=v5p:4x4"], RUN, "a v5p has a shape such as v5p:4x4x4"),
-        ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which are no whole hosts of 4"),
+        ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which do not fill hosts of 4"),
+        ("gke", ["--topology=v5p-100"], RUN, "the number counts TensorCores: 8, 16, 32, 64"),
         ("gke", ["--topology=v9:4x4"], RUN, "unknown generation of TPUs 'v9'"),
         ("gke", ["--topology=v5p:2x2x1"], RUN, "does not fit 4 devices"),
         ("gke", ["--slices=2"], (*RUN, "--config.mesh.data=2"), "the devices are 2 slices"),
         ("gke", [], (*RUN, "--config.model.chanels=3"), "did you mean 'model.channels'?"),
+        ("gke", [], (*RUN, "--config.data.path="), "data.path is empty; name the directory"),
         ("gke", [], (*RUN, "--workdir=runs/base"), "which is gone with the hosts"),
         ("gke", [], (*RUN, "--workdir=gs:///runs"), "'--workdir=gs:///runs' names no bucket"),
         ("gke", [], RUN[:4], "the command has no --workdir"),
@@ -402,13 +412,14 @@ def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, comma
         command = (*command, "--workdir=gs://bucket/a")
     done = submit(target, *arguments, command=command)
     assert done.returncode == 1
-    assert done.stderr.startswith("launch/submit.py: ")
+    assert done.stderr.startswith(f"launch/submit.py {target}: ")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
-    """`stunet train --member`, which the jobs of a sweep run."""
+    """The jobs of a sweep run `stunet train --member`."""
     sweep = tmp_path / "sweep.py"
     sweep.write_text(
         "import runpy\nfrom stunet.sweep.members import product\n"

@@ -1,4 +1,4 @@
-"""What the Space-Time U-Net is at initialisation, exactly."""
+"""At initialisation, the Space-Time U-Net equals the spatial network on held frames, exactly."""
 
 import functools
 import re
@@ -19,18 +19,21 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 FRAMES = 16
 
 
-def held(levels: int, factors) -> np.ndarray:
-    """For each level, the frame that stands for frame k: `f * (k // f)`, f accumulated so far."""
+def held_frames(levels: int, factors) -> np.ndarray:
+    """Returns the frame that each level sees in place of each frame k, `[levels, FRAMES]`.
+
+    It is `f * (k // f)`, with f the product of the factors down to the level.
+    """
     accumulated = np.cumprod(factors or (1,) * levels)[:, None]
     return accumulated * (np.arange(FRAMES) // accumulated)
 
 
 @functools.cache
 def spatial_network():
-    """Random parameters of the spatial network, and it with each level given the frames it holds.
+    """Returns random parameters of the spatial network, and `apply(params, indices, *args)`.
 
-    The latter is the claim of stunet.py's docstring, said with no temporal layer: all frames of a
-    level are computed, and each is then replaced by the one that stands for it.
+    `apply` computes all frames of a level, then replaces frame k by frame `indices[level, k]`. So
+    it states the claim of stunet.py's docstring without any temporal layer.
     """
     net = deep_network(None)
     params = randomised(shapes(net, *inputs(frames=1)[:3]))
@@ -54,15 +57,16 @@ def deep_network(factors) -> STUNet:
         attention_levels=(False, False, True),
         temporal_factors=factors,
         text_pooling_heads=0,
-        groups=1,  # single pixels are normalised: with few channels a group, rounding would show
+        groups=1,  # the coarsest level is one pixel: small groups would magnify rounding
     )
 
 
 @pytest.fixture(scope="module", params=[(1, 1, 1), (1, 2, 1), (1, 2, 2), (1, 2, 4)], ids=str)
 def at_init(request):
-    """(factors, clips, what the temporal network makes of them at initialisation, text inputs).
+    """Returns (factors, clips, the temporal network's output at initialisation, other inputs).
 
-    Clips: any; static; constant over N frames; and the first, FRAMES times, with another frame j.
+    Clip 0 is random, clip 1 static, clip 2 constant over N frames. Clip 3 + j is clip 0 with frame
+    j changed.
     """
     factors = request.param
     spatial, _ = spatial_network()
@@ -87,10 +91,10 @@ def at_init(request):
 
 
 def spatial_outputs(at_init, factors):
-    """What the spatial network makes of the first three clips, with levels held for `factors`."""
+    """Returns the spatial network's output for clips 0 to 2, with the held frames of `factors`."""
     _, clips, _, rest = at_init
     params, apply = spatial_network()
-    return apply(params, held(3, factors), clips[:3], *(a[:3] for a in rest))
+    return apply(params, held_frames(3, factors), clips[:3], *(a[:3] for a in rest))
 
 
 def test_at_init_output_is_the_spatial_networks_for_the_frames_each_level_holds(at_init):
@@ -103,7 +107,7 @@ def test_at_init_every_nth_frame_is_the_spatial_networks(at_init):
     n = np.prod(factors)
     spatial = spatial_outputs(at_init, None)
     assert_close(outputs[0, ::n], spatial[0, ::n], 1e-5)
-    if n > 1:  # and the others are not: resizing does something
+    if n > 1:  # The other frames differ, so the temporal resizing has an effect.
         assert np.abs(outputs[0] - spatial[0]).max(axis=(1, 2, 3))[1] > 1e-2
 
 
@@ -119,7 +123,7 @@ def test_at_init_frame_k_depends_on_exactly_the_frames_that_levels_hold_for_it(a
     factors, _, outputs, _ = at_init
     difference = np.abs(outputs[3:] - outputs[0]).max(axis=(2, 3, 4))  # [changed frame, frame]
     depends = np.zeros((FRAMES, FRAMES), bool)
-    for frames in held(3, factors):
+    for frames in held_frames(3, factors):
         depends[frames, np.arange(FRAMES)] = True
     assert np.all(difference[depends] > 1e-3)
     assert np.all(difference[~depends] < 1e-6)

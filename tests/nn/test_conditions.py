@@ -1,4 +1,4 @@
-"""What else than the noisy clip the network sees: time, text, and frames given."""
+"""The network depends on time, text and conditioning channels, and on masked tokens in no way."""
 
 import functools
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
 
 def test_zero_widening_to_condition_channels_changes_nothing():
-    """[J, C, M] of Lumiere: 7 channels into the first convolution, the last 4 weighed by zero."""
+    """Lumiere's input [J, C, M] has 7 channels; the weights of the last 4 start at zero."""
     net, args = network(), inputs()
     params = randomised(shapes(net, *args))
     first = params["params"]["conv_in"]
@@ -46,15 +46,16 @@ def test_text_its_mask_and_the_time_all_matter():
         apply(time + 0.1, text, mask),
     ):
         assert np.all(np.abs(other - want).max(axis=(1, 2, 3, 4)) > 1e-3)
-    # Padding counts in the pooled text, as it did when the open weights were trained.
+    # Padding takes part in the pooled text, as it did when the open weights were trained.
     padded = jnp.where(mask[..., None], text, 0.0)
     assert np.abs(apply(time, padded, mask) - want).max() > 1e-3
 
 
 def test_attention_does_not_see_masked_tokens():
-    """They matter only through the statistics of `norm_cross`, over tokens and groups of channels.
+    """Masked tokens have no effect except on the statistics of `norm_cross`.
 
-    So they are changed here by permuting channels within groups, which keeps the statistics.
+    These go over all tokens and a group of channels. So the test permutes the channels of masked
+    tokens within groups, which keeps the statistics.
     """
     block = TextAttention(head_channels=4, groups=2, text_groups=4)
     x, _, text, mask = inputs(channels=8)
@@ -66,5 +67,5 @@ def test_attention_does_not_see_masked_tokens():
     assert_close(apply(changed, mask), want, 1e-6)
     assert np.abs(apply(changed, None) - apply(text, None)).max() > 1e-2  # unless unmasked
     assert_close(apply(text, jnp.ones_like(mask)), apply(text, None), 1e-6)
-    # With all tokens masked it is self-attention, as if there were no text.
+    # With all tokens masked, it is self-attention, as without text.
     assert_close(apply(text, jnp.zeros_like(mask)), apply(None, None), 1e-6)

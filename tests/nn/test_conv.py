@@ -1,4 +1,4 @@
-"""Each platform's form of a convolution is the textbook's: forward and both gradients."""
+"""Each platform's form of a convolution equals XLA's plain one: forward and both gradients."""
 
 import functools
 import re
@@ -21,13 +21,13 @@ def reference(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=axes)
 
 
-# These tests take as long as XLA compiles; what it compiles runs in no time.
+# These tests spend their time compiling, so the compiler does not optimise.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @jit
 def results(x, kernel, dy):
-    """(output, dx, dkernel) of ours and, in float32, of XLA's."""
+    """Returns (output, dx, dkernel) of `conv`, and of the reference in float32."""
     y, vjp = jax.vjp(conv, x, kernel)
     exact = [a.astype(jnp.float32) for a in (x, kernel, dy)]
     want, want_vjp = jax.vjp(reference, *exact[:2])
@@ -35,14 +35,14 @@ def results(x, kernel, dy):
 
 
 def arrays(batch, size, dtype):
-    # NumPy's: compiling JAX's generator would take longer than the tests.
+    # By NumPy: compiling JAX's generator would take longer than the tests.
     rng = np.random.default_rng(0)
     shapes = (batch, 6, 5, 4, 3), (*size, 3, 7), (batch, 6, 5, 4, 7)
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 
 def assert_close(got, want, tolerance):
-    """Within `tolerance` of the largest value."""
+    """Asserts that errors are at most `tolerance` times the largest value."""
     want = np.asarray(want)
     error = np.abs(np.asarray(got, np.float32) - want).max()
     assert error <= tolerance * np.abs(want).max()
@@ -50,7 +50,7 @@ def assert_close(got, want, tolerance):
 
 @pytest.fixture(params=["one_group", "many_groups"])
 def grouping(request, monkeypatch):
-    """Patches of all clips at once, or of as few as can be."""
+    """Gathers the patches of all clips at once, or of as few as possible."""
     if request.param == "many_groups":
         monkeypatch.setattr(conv_module, "_PATCH_BYTES", 1)
     results.clear_cache()
@@ -71,7 +71,7 @@ def test_equals_xla_forward_and_both_gradients(size, dtype, tolerance):
 
 @pytest.mark.parametrize("form", ["_conv_rank_5", "_conv_rank_4"])
 @pytest.mark.parametrize("size", KERNELS)
-def test_forms_for_other_platforms_are_the_same(size, form):
+def test_forms_for_other_platforms_equal_the_reference(size, form):
     x, kernel, dy = arrays(3, size, jnp.float32)
     y, vjp = jax.vjp(getattr(conv_module, form), x, kernel)
     want, want_vjp = jax.vjp(reference, x, kernel)
@@ -83,7 +83,7 @@ def test_forms_for_other_platforms_are_the_same(size, form):
     ("frames", "size", "split", "forms"),
     [
         (16, (1, 3, 3), False, ("rank_4", "rank_5")),
-        # Too few for a batch of frames: clips and frames make one.
+        # Too few frames for XLA's batch: clips and frames are merged.
         (4, (1, 3, 3), False, ("rank_4", "rank_4")),
         (4, (3, 1, 1), False, ("rank_4", "rank_5")),
         # Frames on several chips cannot be merged with clips.
@@ -96,7 +96,7 @@ def test_which_form_gpus_and_tpus_take(frames, size, split, forms, monkeypatch):
     kernel = jax.ShapeDtypeStruct((*size, 4, 4), jnp.float32)
 
     def axes(convolve, platform):
-        # Of a function that is new each time: traced anew.
+        # A new function each time, so that JAX traces it again.
         lowered = export.export(jax.jit(lambda *a: convolve(*a)), platforms=[platform])
         return re.findall(r"dim_numbers = (.*?), window", lowered(x, kernel).mlir_module())
 
@@ -107,7 +107,7 @@ def test_which_form_gpus_and_tpus_take(frames, size, split, forms, monkeypatch):
 
 
 def test_bfloat16_weight_gradient_sums_many_groups_in_float32(monkeypatch):
-    """1,024 equal terms add up to 1,024: a bfloat16 sum, group by group, would stop at 256."""
+    """1,024 ones add up to 1,024; a bfloat16 sum over the groups would stop at 256."""
     monkeypatch.setattr(conv_module, "_PATCH_BYTES", 1)
     ones = jnp.ones((1024, 1, 1, 1, 1), jnp.bfloat16)
     kernel = jnp.ones((3, 1, 1, 1, 1), jnp.bfloat16)
@@ -130,7 +130,7 @@ def test_strided_temporal_conv_is_conv_then_slicing(stride):
         assert_close(a, b, 2e-6)
 
 
-def test_frames_do_not_mix_in_a_spatial_kernel_nor_pixels_in_a_temporal_one():
+def test_spatial_kernels_mix_no_frames_and_temporal_kernels_no_pixels():
     x, _, _ = arrays(1, (1, 1, 1), jnp.float32)
     changed = x.at[0, 2, 1, 1].add(1.0)
     for size, where in [((1, 3, 3), np.s_[:, 2, 0:3, 0:3]), ((3, 1, 1), np.s_[:, 1:4, 1, 1])]:

@@ -1,4 +1,4 @@
-"""Every weight learns; remat, scanned layers and bfloat16 compute the same."""
+"""Every weight learns. Rematerialisation, scanned layers and bfloat16 change no result."""
 
 import functools
 import re
@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
 
 def test_every_parameter_learns_from_the_second_step_on():
-    """One step from initialisation every weight has a gradient, but one that cannot have any.
+    """After one step every weight has a gradient, except one that never can.
 
-    At initialisation itself what lies behind a zero projection has none. A bias that all keys
-    share, as in text pooling, moves all logits alike.
+    At initialisation, weights behind a zero projection have no gradient. The bias of the keys in
+    text pooling never has one: it moves all logits alike.
     """
     net = network()
     args = inputs(frames=8)
@@ -39,7 +39,7 @@ def test_every_parameter_learns_from_the_second_step_on():
     def gradient(params):
         return jax.grad(lambda p: jnp.mean((net.apply(p, *args) - target) ** 2))(params)
 
-    # A spatial network that has learnt something, and temporal projections at their initial zero.
+    # The spatial network is trained, and the temporal projections are at their initial zero.
     params = randomised(shapes(net, *args))
     projections = re.compile(r"temporal/proj/kernel|temporal_0/to_out/kernel")
     flat = flax.traverse_util.flatten_dict(params, sep="/")
@@ -58,7 +58,7 @@ def test_every_parameter_learns_from_the_second_step_on():
 
 @functools.cache
 def unrolled_gradients(layers):
-    """(net, params, loss, gradients) of a network of one level, with neither remat nor scan."""
+    """Returns (network, params, loss, gradients) for one level, without remat and scan."""
     net = network(
         channels=(8,),
         attention_levels=(False,),
@@ -91,8 +91,8 @@ def test_remat_changes_no_gradient(policy):
     assert_same_gradients(got, want)
 
 
-def test_scanned_layers_are_the_unrolled_ones():
-    """With remat, too, as a deep network would use them."""
+def test_scanned_layers_equal_unrolled_ones():
+    """Holds together with remat, as deep networks use both."""
     net, params, loss, want = unrolled_gradients(3)
     scanned = net.clone(scan_layers=True, remat="full")
     stacked = {"params": stack_layers(params["params"])}
@@ -111,6 +111,6 @@ def test_bfloat16_compute_is_close_and_keeps_float32_outside():
     assert {a.dtype for a in jax.tree.leaves(shapes(half, *args))} == {jnp.dtype("float32")}
     want, got = compiled(net)(params, *args), compiled(half)(params, *args)
     assert got.dtype == want.dtype == jnp.float32
-    # bfloat16 rounds by 2^-9, here through some forty layers one after another.
+    # bfloat16 rounds by a relative 2^-9, here through some forty layers in sequence.
     assert_close(got, want, 0.06)
     assert np.abs(got - want).mean() < 0.01 * np.abs(want).max()

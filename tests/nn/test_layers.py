@@ -1,4 +1,4 @@
-"""Layers against their formulas."""
+"""Layers equal their formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from stunet.nn.resizing import fold_patches, unfold_patches
 
 
 @pytest.mark.parametrize(("mean", "tolerance"), [(0.0, 1e-5), (10.0, 1e-4), (100.0, 1e-2)])
-def test_group_norm_is_the_textbooks_frame_by_frame(mean, tolerance):
-    """Its one-pass variance loses digits as (mean / deviation)^2: at 100, two remain for sure."""
+def test_group_norm_equals_its_formula_frame_by_frame(mean, tolerance):
+    """The one-pass variance loses digits as (mean / deviation)^2; at 100, two digits remain."""
     rng = np.random.default_rng(0)
     x = mean + rng.normal(size=(2, 3, 4, 5, 12))
     norm = GroupNorm(groups=4)
@@ -21,7 +21,7 @@ def test_group_norm_is_the_textbooks_frame_by_frame(mean, tolerance):
     apply = jit(norm.apply)
 
     x = x.astype(np.float32)
-    grouped = x.astype(np.float64).reshape(2, 3, 4, 5, 4, 3)  # each frame and group of 3 alone
+    grouped = x.astype(np.float64).reshape(2, 3, 4, 5, 4, 3)  # four groups of three channels
     axes = (2, 3, 5)
     grouped = grouped - grouped.mean(axes, keepdims=True)
     grouped /= np.sqrt(np.square(grouped).mean(axes, keepdims=True) + 1e-5)
@@ -42,8 +42,8 @@ def test_folding_patches_moves_each_square_into_channels_and_back():
     np.testing.assert_array_equal(unfold_patches(folded, 2), x)
 
 
-def test_a_biass_gradient_is_summed_in_float32():
-    # 2^16 + 1 ones: a sum in bfloat16 stops growing at 256, and its result has eight bits.
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+    # A sum of ones in bfloat16 stops growing at 256, and 2^16 + 1 needs more than its eight bits.
     y = jnp.zeros((2**16 + 1, 1), jnp.bfloat16)
     gradient = jax.grad(lambda bias: add_bias(y, bias).astype(jnp.float32).sum())(jnp.zeros(1))
     assert gradient.dtype == jnp.float32

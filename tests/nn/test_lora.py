@@ -1,4 +1,4 @@
-"""Adapters of kernels: nothing at first, then W + scale A B, which has at most their rank."""
+"""Low-rank adapters: no change at first, then W + scale A B, a change of at most their rank."""
 
 import jax
 import jax.numpy as jnp
@@ -6,41 +6,41 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict, unflatten_dict
+from from_config import abstract_state
 from jax.sharding import AbstractMesh
 
 from stunet.nn import lora
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.train.state import abstract_state
 
 RANK, SCALE = 2, 0.75
 MESH = AbstractMesh((1, 1, 2, 1, 2), meshes.AXES)
-# Layers apart, and two equal ones on the way down, in one array.
+# Has layers with arrays of their own and, on the way down, two equal layers in one array.
 CONFIG = tiny.config(model=dict(layers_per_level=3, scan_layers=True))
 
 
 def normal(tree, seed):
-    """Random leaves of these shapes."""
+    """Returns a tree of normal leaves with the shapes of `tree`."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), tree)
 
 
 @pytest.fixture(scope="module")
 def abstract():
-    """Of the network's parameters, on a mesh that splits weights both ways."""
+    """Returns the network's abstract parameters, on a mesh that splits both axes of weights."""
     return abstract_state(CONFIG, MESH).params
 
 
 @pytest.fixture(scope="module")
 def trees(abstract):
-    """The network's parameters, its first adapters, and random adapters."""
+    """Returns the network's parameters, its initial adapters, and random adapters."""
     params = normal(abstract, 0)
     first = lora.init(jax.random.key(0), params, RANK)
     return params, first, normal(first, 1)
 
 
 def split_over(leaf):
-    """The mesh axis of each axis."""
+    """Returns the mesh axis that splits each axis of a leaf, or None."""
     spec = leaf.sharding.spec
     return (*spec, *[None] * (leaf.ndim - len(spec)))
 
@@ -54,16 +54,16 @@ def beside(params, adapters):
 
 
 def matrices(kernel, stacked):
-    """[n, inputs, outputs]: of a kernel, or of each layer's."""
+    """Reshapes a kernel to `[layers, inputs, outputs]`; layers is 1 unless it is stacked."""
     return np.asarray(kernel).reshape(len(kernel) if stacked else 1, -1, kernel.shape[-1])
 
 
-def test_at_first_the_network_is_what_it_was_bit_for_bit(trees):
+def test_initial_adapters_change_no_bit_of_the_network(trees):
     params, first, _ = trees
     jax.tree.map(np.testing.assert_array_equal, lora.merge(beside(params, first), SCALE), params)
     factors = flatten_dict(first)
     assert all(np.any(leaf) == (path[-1] == lora.A) for path, leaf in factors.items())
-    # Of variance 1 / inputs, so that what B sees is of the size of what W sees.
+    # The variance is 1 / inputs, so that the inputs of B are as large as those of W.
     for path, a in factors.items():
         if path[-1] == lora.A and a.size > 500:
             stacked = is_stacked(path)
@@ -77,12 +77,12 @@ def test_spatial_kernels_and_no_others_have_adapters(trees):
     kernels = {path[:-1] for path in flatten_dict(params) if path[-1] == "kernel"}
     assert adapted == {path for path in kernels if not is_temporal(path)}
     assert kernels - adapted
-    # Of convolutions, attention and the text's projection alike.
+    # These include convolutions, attention and the text projection.
     ends = {path[-1] for path in adapted}
     assert {"conv1", "conv_in", "to_q", "add_v_proj", "to_out", "text_proj"} <= ends
 
 
-def test_a_merged_kernel_is_the_formula_and_has_no_more_than_its_rank(trees):
+def test_a_merged_kernel_equals_the_formula_and_its_change_has_the_rank(trees):
     params, _, adapters = trees
     merged = flatten_dict(lora.merge(beside(params, adapters), SCALE))
     before, factors = flatten_dict(params), flatten_dict(adapters)

@@ -1,31 +1,30 @@
-"""Names of parameters in files: they stay, however the network is compiled."""
+"""Names of parameters in files do not depend on `scan_layers`."""
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from from_config import abstract_state, make_mesh
 
 from stunet.nn import parameters
 from stunet.nn.parameters import stack_layers
-from stunet.parallel import mesh as meshes
-from stunet.train.state import abstract_state
 
 DEEP = dict(layers_per_level=3)
 
 
 def abstract(**model):
     config = tiny.config(model=DEEP | model)
-    return abstract_state(config, meshes.make_mesh(config.mesh)).params
+    return abstract_state(config, make_mesh(config)).params
 
 
 @pytest.fixture(scope="module")
 def params():
-    """Of a network without scanned layers, all of them different."""
+    """Returns random parameters of a network without scanned layers."""
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), abstract())
 
 
-def test_scanned_layers_have_the_names_and_values_of_layers_by_themselves(params):
+def test_scanned_layers_have_the_names_and_values_of_unrolled_layers(params):
     stacked = jax.tree.map(np.asarray, stack_layers(params))
     assert len(jax.tree.leaves(stacked)) < len(jax.tree.leaves(params))
     expected, found = parameters.flatten(params), parameters.flatten(stacked)

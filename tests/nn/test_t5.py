@@ -1,4 +1,4 @@
-"""Our T5 is transformers' `T5EncoderModel`, weight for weight, however the weights are stored."""
+"""The T5 encoder equals transformers' `T5EncoderModel`, however the weights are stored."""
 
 import json
 import shutil
@@ -19,22 +19,24 @@ tiny_t5 = pytest.importorskip("tiny_t5")
 
 
 def read(directory):
-    """The jitted encoder of (parameters, ids, mask), and the parameters."""
+    """Returns the jitted encoder, which takes (parameters, ids, mask), and the parameters."""
     architecture = t5(read_json(directory / "config.json"), str(directory))
     return jax.jit(architecture.module.apply), Checkpoint(directory, architecture).read()
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A directory, and the model that was saved there."""
-    directory = tmp_path_factory.mktemp("t5") / "whole"
+    """Returns a directory, and the model that is saved there."""
+    directory = tmp_path_factory.mktemp("t5") / "saved"
     return directory, tiny_t5.save(directory)
 
 
 @pytest.fixture(scope="module")
 def encoded(saved):
-    """The encoder and its parameters, ids and mask `[4, 150]` of captions of 150, 20, 1 and 150
-    tokens, and their states."""
+    """Returns (encoder, parameters, ids, mask, states) for captions of 150, 20, 1 and 150 tokens.
+
+    ids and mask are `[4, 150]`.
+    """
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 64, (4, 150))
     mask = np.arange(150) < np.array([150, 20, 1, 150])[:, None]
@@ -42,7 +44,7 @@ def encoded(saved):
     return apply, params, ids, mask, np.asarray(apply(params, ids, mask))
 
 
-def test_states_are_those_of_pytorch(saved, encoded):
+def test_states_equal_those_of_pytorch(saved, encoded):
     *_, ids, mask, ours = encoded
     theirs = tiny_t5.reference(saved[1], ids, mask)
     assert np.abs(theirs).max() > 1
@@ -51,22 +53,22 @@ def test_states_are_those_of_pytorch(saved, encoded):
 
 def test_padding_changes_nothing(encoded):
     apply, params, ids, mask, together = encoded
-    # Another length and no neighbours.
+    # Another padded length, and a batch of its own.
     alone = apply(params, ids[1:2, :20], mask[1:2, :20])
     np.testing.assert_allclose(alone[0], together[1, :20], atol=1e-5)
-    # Other numbers where there is no token.
+    # Other ids in the padding.
     other = np.where(mask, ids, 63 - ids)
     np.testing.assert_array_equal(apply(params, other, mask)[mask], together[mask])
 
 
-def test_shards_and_their_index_are_the_same_weights(saved, tmp_path):
+def test_shards_hold_the_same_weights_as_a_single_file(saved, tmp_path):
     saved[1].save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert not (tmp_path / "model.safetensors").exists()
     jax.tree.map(np.testing.assert_array_equal, read(saved[0])[1], read(tmp_path)[1])
 
 
-def test_half_precision_weights_are_computed_with_in_float32(encoded, tmp_path):
+def test_half_precision_weights_are_used_in_float32(encoded, tmp_path):
     half = tiny_t5.model().to(torch.bfloat16)
     half.save_pretrained(tmp_path)
     apply, params = read(tmp_path)
@@ -78,7 +80,7 @@ def test_half_precision_weights_are_computed_with_in_float32(encoded, tmp_path):
 
 
 @pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (16, 40)])
-def test_buckets_of_distances_are_those_of_pytorch(buckets, max_distance):
+def test_buckets_of_distances_equal_those_of_pytorch(buckets, max_distance):
     from transformers.models.t5.modeling_t5 import T5Attention
 
     distance = np.arange(-300, 301)
@@ -90,7 +92,7 @@ def test_buckets_of_distances_are_those_of_pytorch(buckets, max_distance):
 
 
 def config(**keys):
-    """Changes keys of config.json."""
+    """Returns a function that changes keys of the config.json in a directory."""
 
     def change(directory):
         file = directory / "config.json"
@@ -100,11 +102,12 @@ def config(**keys):
 
 
 def without(name):
+    """Returns a function that deletes a file from a directory."""
     return lambda directory: (directory / name).unlink()
 
 
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    ("damage", "message"),
     [
         (shutil.rmtree, "there is no folder"),
         (without("config.json"), r"config\.json cannot be read"),
@@ -121,14 +124,14 @@ def without(name):
         (config(vocab_size=8), "token ids up to 14 and .* 8 tokens"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_named(saved, tmp_path, damage, sentence):
+def test_errors_say_why_a_checkpoint_does_not_fit(saved, tmp_path, damage, message):
     shutil.copytree(saved[0], tmp_path / "copy")
     damage(tmp_path / "copy")
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match=message):
         text_encoder(f"t5:{tmp_path / 'copy'}", 8)(["a dog"])
 
 
-def test_a_shard_that_is_missing_is_named(tmp_path):
+def test_the_error_for_a_missing_shard_names_it(tmp_path):
     tiny_t5.save(tmp_path, max_shard_size="20KB")
     shard = sorted(tmp_path.glob("*.safetensors"))[0]
     shard.unlink()

@@ -1,3 +1,5 @@
+"""The encoder "bytes": its states never change, and they tell words and their order apart."""
+
 import itertools
 import zlib
 
@@ -18,24 +20,24 @@ def pooled(captions, dim=64):
 
 def test_states_never_change():
     states, _ = text_encoder("bytes", 32, 64)(["a 3 moving left, fast"])
-    # A checkpoint samples with the states it was trained with: this number may never change.
+    # Checkpoints were trained on these states, so this number must never change.
     assert zlib.crc32(states.astype("<f4").tobytes()) == 0x769B708C
 
 
-def test_states_do_not_depend_on_the_company_or_on_what_came_before():
+def test_states_do_not_depend_on_other_or_earlier_captions():
     captions = ["a 3 moving left", "", "eine 7", "a 3 moving left"]
     together, mask = text_encoder("bytes", 24, 32)(captions)
     for caption, states in zip(captions, together, strict=True):
         alone, _ = text_encoder("bytes", 24, 32)([caption])
         np.testing.assert_array_equal(alone[0], states)
-    # Callers may write on what they were given.
+    # Callers may overwrite the arrays that they get.
     encode = text_encoder("bytes", 24, 32)
     encode(captions)[0][:] = 0
     np.testing.assert_array_equal(encode(captions)[0], together)
     assert mask.sum(1).tolist() == [4, 0, 2, 4]
 
 
-def test_tokens_weigh_alike_and_padding_is_zero():
+def test_tokens_have_equal_norm_and_padding_is_zero():
     states, mask = text_encoder("bytes", 40, 48)(["a 5 moving up", "a 7 moving right, slowly"])
     assert states.shape == (2, 40, 48)
     np.testing.assert_allclose(np.sqrt((states[mask] ** 2).mean(-1)), 1, rtol=0.1)
@@ -73,7 +75,7 @@ def test_a_linear_probe_reads_digit_direction_and_speed():
     for labels in np.array(combinations).T:
         targets = np.eye(labels.max() + 1)[labels]
         seen = features[~held_out]
-        # The ridge keeps the probe off directions in which the captions hardly vary.
+        # Ridge regression, so that the probe ignores directions in which captions hardly vary.
         gram = seen.T @ seen + 0.01 * np.eye(seen.shape[1])
         weights = np.linalg.solve(gram, seen.T @ targets[~held_out])
         assert (np.argmax(features @ weights, 1) == labels).all()
@@ -94,15 +96,15 @@ def test_any_unicode_is_encoded():
     assert np.isfinite(states).all()
 
 
-def test_wide_states_do_not_repeat_themselves():
-    # Signs come in words of 64.
+def test_wide_states_do_not_repeat_in_blocks_of_64():
+    # Signs are generated in words of 64 bits.
     states = text_encoder("bytes", 64, 256)(["the quick brown fox jumps over the lazy dog"])[0][0]
     blocks = states[:9].reshape(9, 4, 64)
     for one, other in itertools.combinations(range(4), 2):
         assert abs((blocks[:, one] * blocks[:, other]).mean()) < 0.15
 
 
-def test_mistakes_are_named():
+def test_errors_name_the_mistake():
     with pytest.raises(UserError, match=r"'t6'.*bytes"):
         text_encoder("t6", 8, 16)
     with pytest.raises(UserError, match="dim"):

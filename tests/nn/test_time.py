@@ -1,4 +1,4 @@
-"""What the network knows of time, whatever it has learnt: distances, not positions."""
+"""With any weights, the network knows distances in time, but no absolute positions."""
 
 import functools
 
@@ -23,16 +23,16 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
 
 def test_shifting_time_by_n_frames_shifts_the_output_away_from_the_borders():
-    """With trained convolutions; temporal attention sees the borders from anywhere."""
+    """Holds for any convolutions. Temporal attention would see the borders from anywhere."""
     n, frames = 4, 48
-    # How far each temporal convolution sees: one frame, times the level's factor.
+    # Each temporal convolution sees one frame further, times the level's factor.
     reach = sum(
         [
             1 + 1,  # level 0 on the way down: inflation, down-sampling to level 1
             2 + 2,  # level 1 on the way down: inflation, down-sampling to level 2
             2 + 2 * 2,  # level 1 on the way up: up-sampling to it, two inflations
             1 + 2 * 1,  # level 0 on the way up
-            n - 1,  # a frame is computed from those that stand for it
+            n - 1,  # levels see an earlier frame in place of each frame
         ]
     )
     net = network(
@@ -69,7 +69,7 @@ def test_temporal_attention_knows_distances_in_time_but_no_absolute_position():
     for shifted, own in zip(attend(23, query, key), attend(0, query, key), strict=True):
         assert_close(shifted, own, 1e-5)
 
-    # Equal content at all times: logits tell distances, and before from after.
+    # With equal content in all frames, logits tell distances, and before from after.
     query, key = (jnp.broadcast_to(a[:, :1], a.shape) for a in (query, key))
     logits, _ = map(np.asarray, attend(0, query, key))
     for distance in range(-5, 6):

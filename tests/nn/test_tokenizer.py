@@ -1,4 +1,4 @@
-"""A tokenizer's file means what the library that wrote it takes it to mean."""
+"""Tokenizers give the ids of the library that wrote their file."""
 
 import pytest
 
@@ -19,7 +19,7 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module")
 def spiece(tmp_path_factory):
-    """A unigram model with T5's special tokens, as `tokenizer/` beside `text_encoder/`."""
+    """Writes a unigram model with T5's special tokens to `tokenizer/`, beside `text_encoder/`."""
     root = tmp_path_factory.mktemp("pipeline")
     for name in ("tokenizer", "text_encoder"):
         (root / name).mkdir()
@@ -35,7 +35,7 @@ def spiece(tmp_path_factory):
     return root
 
 
-def test_ids_are_those_of_sentencepiece(spiece):
+def test_ids_equal_those_of_sentencepiece(spiece):
     file = tokenizer.find(spiece / "text_encoder")
     assert file == spiece / "tokenizer" / "spiece.model"
     loaded = tokenizer.load(file, 64, 40)
@@ -45,7 +45,7 @@ def test_ids_are_those_of_sentencepiece(spiece):
     assert tokenizer.load(file, 4, 40).encode(CAPTIONS[0]).ids[-1] == 1
 
 
-def test_other_files_are_refused(spiece, tmp_path):
+def test_damaged_and_foreign_files_are_refused(spiece, tmp_path):
     (tmp_path / "spiece.model").write_bytes(b"\xff" * 20)
     with pytest.raises(UserError, match="is damaged: it is no SentencePiece model"):
         tokenizer.load(tokenizer.find(tmp_path), 8, 40)

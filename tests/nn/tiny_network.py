@@ -12,12 +12,12 @@ from stunet.nn.stunet import STUNet
 
 TEXT = (5, 12)  # tokens, features
 
-# These tests take as long as XLA compiles; what it compiles runs in no time.
+# These tests spend their time compiling, so the compiler does not optimise.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def network(**changes) -> STUNet:
-    """A tiny network of two levels."""
+    """Returns a tiny network of two levels, with these fields changed."""
     return STUNet(
         **{
             "channels": (8, 8),
@@ -37,17 +37,20 @@ def network(**changes) -> STUNet:
 
 @functools.cache
 def compiled(net: STUNet):
+    """Returns the jitted `net.apply`, the same for equal networks."""
     return jit(net.apply)
 
 
 def shapes(module, *args):
+    """Returns the abstract parameters of a module."""
     return nn.unbox(jax.eval_shape(module.init, jax.random.key(0), *args))
 
 
 def randomised(params, seed=0):
-    """Values unlike those at initialisation: no projection, bias or scale is left at 0 or 1.
+    """Returns random values for all parameters: no projection, bias or scale is left at 0 or 1.
 
-    NumPy's, here and below: compiling JAX's generator would take longer than the tests.
+    Random numbers here and below are NumPy's: compiling JAX's generator would take longer than the
+    tests.
     """
     rng = np.random.default_rng(seed)
     flat = flax.traverse_util.flatten_dict(params)
@@ -59,11 +62,12 @@ def randomised(params, seed=0):
 
 
 def normal(shape) -> jax.Array:
+    """Returns a standard normal array, always the same for a shape."""
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
 def inputs(batch=2, frames=4, pixels=4, channels=3, seed=0):
-    """Clip, noise time, text states and a text mask."""
+    """Returns (clips, noise times, text states, text mask); captions have 2, 3, ... tokens."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(batch, frames, pixels, pixels, channels))
     text = rng.normal(size=(batch, *TEXT))
@@ -73,7 +77,7 @@ def inputs(batch=2, frames=4, pixels=4, channels=3, seed=0):
 
 
 def assert_close(got, want, tolerance):
-    """Within `tolerance` of the largest value."""
+    """Asserts that errors are at most `tolerance` times the largest value."""
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape
     assert np.abs(want).max() > 0.05

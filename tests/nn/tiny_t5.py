@@ -1,4 +1,4 @@
-"""A T5-v1.1 checkpoint of random weights, as transformers writes it, with a small tokenizer."""
+"""Writes a tiny T5-v1.1 checkpoint of random weights with transformers, and a tokenizer."""
 
 import pathlib
 
@@ -13,7 +13,7 @@ DIM = 32
 
 
 def model(seed: int = 0) -> transformers.T5EncoderModel:
-    """Of 3 layers; no weight is at a value at which it might as well be missing."""
+    """Returns a T5 of 3 layers, in which no weight is zero or one, as a missing one might be."""
     torch.manual_seed(seed)
     config = transformers.T5Config(
         vocab_size=64,
@@ -25,28 +25,34 @@ def model(seed: int = 0) -> transformers.T5EncoderModel:
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
     )
-    made = transformers.T5EncoderModel(config).eval()
+    t5 = transformers.T5EncoderModel(config).eval()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in t5.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return made
+    return t5
 
 
 def save(directory: pathlib.Path, seed: int = 0, **kwargs) -> transformers.T5EncoderModel:
-    """Writes a checkpoint, with `kwargs` of `save_pretrained`, and returns the model."""
-    made = model(seed)
-    made.save_pretrained(directory, **kwargs)
+    """Writes a checkpoint and its tokenizer, and returns the model.
+
+    Args:
+        directory: directory of the checkpoint.
+        seed: seed of the weights.
+        **kwargs: arguments of `save_pretrained`.
+    """
+    t5 = model(seed)
+    t5.save_pretrained(directory, **kwargs)
     tokenizer = Tokenizer(models.Unigram([(p, -float(i)) for i, p in enumerate(PIECES)], 2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
     tokenizer.save(str(directory / "tokenizer.json"))
-    return made
+    return t5
 
 
-def reference(made, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The states by PyTorch, `[b, l, d]`."""
+def reference(model, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Returns the states that PyTorch computes, `[b, l, d]`."""
     with torch.no_grad():
-        given = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask).long()}
-        return made(**given).last_hidden_state.numpy()
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask).long()}
+        return model(**inputs).last_hidden_state.numpy()

@@ -1,4 +1,8 @@
-"""Run by test_mesh.py in a process of its own: one update on a mesh of virtual devices, saved."""
+"""Saves what test_mesh.py compares, from a process of its own with virtual devices.
+
+`one_update.py OUT layers` saves the errors of layers that are split over devices, and
+`one_update.py OUT MESH ...` saves the results of one update on each mesh.
+"""
 
 import json
 import pathlib
@@ -11,22 +15,20 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "train"))
 import test_step
 import tiny
+from from_config import abstract_state, create_state, jit_train_step, make_mesh
 
-from stunet import configs
 from stunet.diffusion import upscaling
 from stunet.nn.attention import flash_attention, frame_attention
 from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
-from stunet.train.state import abstract_state, create_state
-from stunet.train.step import jit_train_step
 
-# Large enough for `clip` 4 to leave a row, or a frame, to each device at both levels.
+# Large enough for a mesh with `context` 4 to give each device a row or a frame at both levels.
 SIZE = dict(frames=8, height=16, width=16)
 
 
 def one_update(first, asked: dict) -> dict[str, np.ndarray]:
-    """Updates the state `first` once; `asked` holds keys of `mesh`, and optionally `dtype`."""
+    """Updates the state `first` once; `asked` has keys of `config.mesh`, optionally `dtype` too."""
     extents = {k: v for k, v in asked.items() if k != "dtype"}
     config = tiny.config(
         mesh=dict(data=1) | extents,
@@ -35,9 +37,10 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
         train=dict(batch_size=8),
     )
     count = int(np.prod([extents.get(axis, 1) for axis in meshes.AXES]))
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:count])
+    mesh = make_mesh(config, jax.devices()[:count])
     with meshes.use(mesh, config.mesh.context_axis):
-        # Made once, on one device: compiling that for every mesh would take half of the time.
+        # The state was made once, on one device. Compiling that for every mesh would take half of
+        # the time.
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
         state = jax.device_put(first, shardings)
         values = meshes.shard_batch(test_step.batch(config), mesh)
@@ -61,11 +64,11 @@ def one_update(first, asked: dict) -> dict[str, np.ndarray]:
 
 
 def convolution_error() -> float:
-    """Of a convolution whose clip is split in two and whose kernel is split by features.
+    """Returns the error of a convolution whose clip is split in two and whose kernel by features.
 
-    XLA returns a multiple of it if the clip's features, here 3, are not split as well.
+    XLA returns a multiple of the right result unless the clip's features, here 3, are split too.
     """
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     network = Conv(features=8, kernel_size=(1, 3, 3))
     clip = jax.random.normal(jax.random.key(0), (4, 2, 8, 8, 3))
     params = nn.meta.unbox(network.init(jax.random.key(1), clip))
@@ -77,10 +80,10 @@ def convolution_error() -> float:
 
 
 def attention_error() -> float:
-    """Of `flash_attention` on a mesh that splits clips, rows and heads, from the same unsplit."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=2, tensor=2))
+    """Returns the error of `flash_attention` on a mesh that splits clips, rows and heads."""
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
-    lengths = (16, 24, 24)  # of queries, and of keys and values: eight are of the text
+    lengths = (16, 24, 24)  # Of queries, keys and values; eight of the keys are the text's.
     arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
     allowed = np.arange(24)[None] >= np.array([[0], [5]])
     with meshes.use(mesh):
@@ -89,8 +92,8 @@ def attention_error() -> float:
 
 
 def upscaling_split() -> dict[str, float]:
-    """The input of a super-resolution network whose rows are split: its error, the collectives."""
-    mesh = meshes.make_mesh(configs.Mesh(data=2, context=4))
+    """Makes the input of super-resolution with split rows; returns its error and collectives."""
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=4))
     clip = np.random.default_rng(0).normal(size=(2, 2, 32, 8, 3)).astype(np.float32)
     level = np.zeros(2, np.float32)
 
@@ -112,11 +115,13 @@ def _named(kind, tree):
 
 
 if __name__ == "__main__":
-    out, *meshes_asked = sys.argv[1:]
-    alone = meshes.make_mesh(configs.Mesh(data=1), jax.devices()[:1])
-    first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
-    np.savez(f"{out}/convolution.npz", error=convolution_error())
-    np.savez(f"{out}/attention.npz", error=attention_error())
-    np.savez(f"{out}/upscaling.npz", **upscaling_split())
-    for i, asked in enumerate(meshes_asked):
-        np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(asked)))
+    out, *asked = sys.argv[1:]
+    if asked == ["layers"]:
+        np.savez(f"{out}/convolution.npz", error=convolution_error())
+        np.savez(f"{out}/attention.npz", error=attention_error())
+        np.savez(f"{out}/upscaling.npz", **upscaling_split())
+    else:
+        alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
+        first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
+        for i, mesh in enumerate(asked):
+            np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(mesh)))

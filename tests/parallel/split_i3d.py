@@ -1,5 +1,8 @@
-"""Run by test_i3d.py in a process of its own: what I3D's features are of seven clips on three
-devices. Prints a device's part of a call, the largest difference from NumPy's, and the progress."""
+"""Computes I3D's features of seven clips on three devices; test_i3d.py runs it.
+
+It prints the shape of a device's part of a call. Then it prints the largest difference from NumPy's
+result, and the progress.
+"""
 
 from unittest import mock
 
@@ -12,8 +15,8 @@ WEIGHTS = np.linspace(0.5, 2, 400, dtype=np.float32)
 
 
 def logits(weights, clips):
-    """In place of the network, which takes seconds to compile."""
-    # As the program is partitioned, each device is told its own part.
+    """Stands in for the network, which takes seconds to compile."""
+    # Prints the shape of each device's part when the program is partitioned.
     jax.debug.inspect_array_sharding(clips, callback=lambda s: print(s.shard_shape(clips.shape)))
     return clips.mean((1, 2, 3, 4))[:, None] * weights
 

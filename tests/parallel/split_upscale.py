@@ -1,10 +1,10 @@
-"""Run by test_upscale.py in a process of its own: a clip enlarged on four devices and on one, of
-which the largest difference is printed, and on how many devices the segments lay."""
+"""Enlarges a clip on four devices and on one; test_upscale.py runs it.
+
+It prints the largest difference, and on how many devices the segments were.
+"""
 
 import pathlib
 import sys
-import types
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "train"))
 import tiny
+from from_config import make_mesh, parts_with_network
 
 from stunet.generate import upscale
-from stunet.parallel import mesh as meshes
-from stunet.train import step
 
 SAMPLE = dict(steps=2, threshold="none", guidance_scale=2.0)
 
@@ -28,9 +27,8 @@ def network(params, inputs, time, text, text_mask):
 
 def enlarged(devices: int, low: np.ndarray, on_step) -> np.ndarray:
     config = tiny.config(mesh=dict(data=devices), upscale=dict(factor=2), sample=SAMPLE)
-    mesh = meshes.make_mesh(config.mesh, jax.devices()[:devices])
-    with mock.patch.object(step, "make_network", return_value=types.SimpleNamespace(apply=network)):
-        upscaler = upscale.make_upscaler(config, {}, mesh)
+    mesh = make_mesh(config, jax.devices()[:devices])
+    upscaler = upscale.make_upscaler(parts_with_network(config, network), {}, mesh)
     return upscale.upscale(upscaler, low, "a 3", overlap=1, batch_size=3, on_step=on_step).clip
 
 

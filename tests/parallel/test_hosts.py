@@ -1,6 +1,6 @@
-"""What one process knows of the others before there are any: flags, schedulers, shares.
+"""Settings of several processes, tested in one: flags, schedulers, and the rows each one reads.
 
-What real processes do together is tested in tests/launch and tests/train/test_elastic.py.
+Real processes are tested in tests/launch and tests/train/test_elastic.py.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def test_schedulers_are_joined_where_they_started_several(monkeypatch, environme
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
     hosts.join()
-    # JAX finds out the rest.
+    # No argument is given, because JAX reads them from the scheduler.
     assert asked == ([(None, None, None)] if several else [])
     hosts.join(processes=1)
     assert len(asked) == several
@@ -69,7 +69,7 @@ class Chip:
 
 
 def rows(shape: dict[str, int], of_process, batch_size: int) -> list[tuple[int, ...]]:
-    """What each process reads on a mesh whose device i belongs to `of_process(i)`."""
+    """Returns the rows that each process reads, if device i belongs to process `of_process(i)`."""
     extents = tuple(shape.values())
     devices = [Chip(i, of_process(i)) for i in range(int(np.prod(extents)))]
     mesh = Mesh(np.array(devices, object).reshape(extents), tuple(shape))
@@ -83,10 +83,10 @@ def test_every_process_reads_its_rows():
 
 
 def test_processes_that_hold_parts_of_the_same_clips_read_the_same_rows():
-    # Two chips of every process, eight chips: the four of a clip belong to two processes.
+    # Each process has two of the eight chips, so the four chips of a clip belong to two processes.
     split = rows({"data": 2, "context": 4}, lambda i: i // 2, 4)
     assert split == [(0, 1), (0, 1), (2, 3), (2, 3)]
-    # All have a part of all clips.
+    # All processes have a part of all clips.
     assert rows({"data": 1, "context": 4}, lambda i: i // 2, 2) == [(0, 1), (0, 1)]
 
 

@@ -1,4 +1,4 @@
-"""I3D's features are of the same clips, in the same order, on however many devices."""
+"""I3D gives the features of all clips, in order, on any number of devices."""
 
 import pathlib
 import subprocess
@@ -18,7 +18,7 @@ def test_clips_are_split_over_devices_and_come_back_in_order():
     )
     assert done.returncode == 0, done.stderr
     shard, last = done.stdout.splitlines()
-    # A clip for each, in two calls of three and one that is filled up.
+    # Each device has one clip: two calls of three clips, and a third that is filled up.
     assert shard == "(1, 9, 4, 4, 1)"
     difference, *seen = last.split()
     assert float(difference) < 1e-6

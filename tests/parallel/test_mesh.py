@@ -1,4 +1,4 @@
-"""Meshes: what fits, and that the same update comes out of every one."""
+"""Every mesh gives the same update, and extents that do not fit are refused."""
 
 import json
 import pathlib
@@ -12,7 +12,6 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.sharding import partition_spec
 from stunet.parallel import mesh as meshes
@@ -28,18 +27,23 @@ ONE, *OTHERS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    out = tmp_path_factory.mktemp("updates")
-    script = pathlib.Path(__file__).with_name("one_update.py")
-    command = [sys.executable, script, out, *(json.dumps(m) for m in (ONE, *OTHERS))]
+def on_eight_devices(out: pathlib.Path, *asked: str) -> pathlib.Path:
+    """Runs one_update.py, which writes its files into `out`."""
+    command = [sys.executable, pathlib.Path(__file__).with_name("one_update.py"), out, *asked]
     subprocess.run(command, env=tiny.environment(devices=8), check=True, timeout=900)
     return out
 
 
 @pytest.fixture(scope="module")
-def updates(directory):
-    return [dict(np.load(directory / f"{i}.npz")) for i in range(1 + len(OTHERS))]
+def directory(tmp_path_factory):
+    return on_eight_devices(tmp_path_factory.mktemp("layers"), "layers")
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory):
+    out = tmp_path_factory.mktemp("updates")
+    on_eight_devices(out, *(json.dumps(m) for m in (ONE, *OTHERS)))
+    return [dict(np.load(out / f"{i}.npz")) for i in range(1 + len(OTHERS))]
 
 
 def test_convolutions_are_right_where_clip_and_features_are_split(directory):
@@ -57,11 +61,12 @@ def test_a_low_resolution_clip_is_enlarged_where_it_lies_but_for_one_row_each_wa
 
 
 @pytest.mark.parametrize("index", range(len(OTHERS)), ids=[str(m) for m in OTHERS])
+@pytest.mark.slow
 def test_every_mesh_computes_the_same_update(updates, index):
     one, other = updates[0], updates[1 + index]
     exact = "dtype" not in OTHERS[index]
     np.testing.assert_allclose(other["loss"], one["loss"], rtol=1e-5 if exact else 1e-2)
-    # The first moment after one update is a multiple of the clipped gradient.
+    # Compare first moments, which after one update are a multiple of the clipped gradient.
     gradients = {k: v for k, v in one.items() if k.startswith("gradient")}
     largest = max(np.abs(v).max() for v in gradients.values())
     for key, gradient in gradients.items():
@@ -70,7 +75,7 @@ def test_every_mesh_computes_the_same_update(updates, index):
         )
         np.testing.assert_allclose(other[key], gradient, err_msg=key, **near)
         if exact:
-            # The first update of AdamW is the gradient's sign, which rounding decides near zero.
+            # AdamW's first update is the gradient's sign, which near zero depends on rounding.
             decided = np.abs(gradient) > 1e-4 * largest
             param = key.replace("gradient", "param", 1)
             np.testing.assert_allclose(
@@ -78,6 +83,7 @@ def test_every_mesh_computes_the_same_update(updates, index):
             )
 
 
+@pytest.mark.slow
 def test_weights_are_split_where_the_mesh_says_so(updates):
     split = dict(
         zip((str(m) for m in (ONE, *OTHERS)), (int(u["sharded"]) for u in updates), strict=True)
@@ -88,8 +94,9 @@ def test_weights_are_split_where_the_mesh_says_so(updates):
         assert count == 0 if asked in replicated else count > 50, asked
 
 
+@pytest.mark.slow
 def test_collectives_of_the_step(updates):
-    """Goldens: they change for a reason only."""
+    """Compares the counts with those in collectives.json, which may change only for a reason."""
     counted = {
         str(m): {k.removeprefix("count "): int(v) for k, v in u.items() if k.startswith("count ")}
         for m, u in zip((ONE, *OTHERS), updates, strict=True)
@@ -99,22 +106,23 @@ def test_collectives_of_the_step(updates):
     assert counted == json.loads(golden.read_text())
 
 
+@pytest.mark.slow
 def test_splitting_rows_exchanges_borders_and_gathers_no_clips(updates):
     rows = updates[1 + OTHERS.index({"context": 4, "data": 2})]
     assert rows["count collective-permute"] > 0
-    # Keys and values of attention within frames, each once, in four layers.
+    # Attention within frames gathers its keys and its values once, in each of four layers.
     assert rows["count all-gather"] == 2 * 4
     assert "count all-to-all" not in rows
 
 
 def test_extents_must_fit_the_devices():
-    assert meshes.make_mesh(configs.Mesh(), jax.devices()[:1]).shape["data"] == 1
+    assert meshes.make_mesh(meshes.Layout(), jax.devices()[:1]).shape["data"] == 1
     with pytest.raises(UserError, match=r"data 3 .* does not fit 1 devices"):
-        meshes.make_mesh(configs.Mesh(data=3), jax.devices()[:1])
+        meshes.make_mesh(meshes.Layout(data=3), jax.devices()[:1])
 
 
 def tpus(slices: int) -> list[jax.Device]:
-    """Stand-ins for the chips of so many slices of 2x2, each slice's side by side."""
+    """Returns stand-ins for the chips of `slices` slices of 2x2, one slice after the other."""
     return [
         mock.Mock(
             spec=jax.Device,
@@ -135,10 +143,10 @@ def tpus(slices: int) -> list[jax.Device]:
     "extents", [dict(slice=2, fsdp=4, data=1), dict(slice=4, context=-1, data=2)]
 )
 def test_only_the_axis_slice_crosses_between_slices(extents):
-    mesh = meshes.make_mesh(configs.Mesh(**extents), tpus(2))
+    mesh = meshes.make_mesh(meshes.Layout(**extents), tpus(2))
     found = np.vectorize(lambda device: device.slice_index)(mesh.devices)
     assert mesh.size == 8
-    # Along every other axis the slice stays the same.
+    # Along every other axis, all chips belong to one slice.
     for part in found:
         assert len(set(part.flat)) == 1
     assert set(found.flat) == {0, 1}
@@ -146,15 +154,15 @@ def test_only_the_axis_slice_crosses_between_slices(extents):
 
 def test_an_axis_other_than_slice_may_not_cross_between_slices():
     with pytest.raises(UserError, match=r"mesh.slice is 1 and the devices are 2 slices; set .* 2"):
-        meshes.make_mesh(configs.Mesh(), tpus(2))
-    assert meshes.make_mesh(configs.Mesh(), tpus(1)).shape["data"] == 4
+        meshes.make_mesh(meshes.Layout(), tpus(2))
+    assert meshes.make_mesh(meshes.Layout(), tpus(1)).shape["data"] == 4
 
 
 def test_batch_must_split_over_mesh_and_parts():
     mesh = jax.sharding.AbstractMesh((1, 4, 2, 1, 1), meshes.AXES)
-    meshes.check_batch(configs.Train(batch_size=16), mesh)
+    meshes.check_batch(16, 1, mesh)
     with pytest.raises(UserError, match="make it a multiple of 16"):
-        meshes.check_batch(configs.Train(batch_size=24, accumulate=2), mesh)
+        meshes.check_batch(24, 2, mesh)
 
 
 def test_axes_that_do_not_divide_stay_whole():

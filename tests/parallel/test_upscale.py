@@ -1,14 +1,16 @@
-"""Super-resolution whose segments are split over devices."""
+"""Super-resolution gives the same clip if its segments are split over devices."""
 
 import pathlib
 import subprocess
 import sys
 
+import pytest
 import tiny
 
 
+@pytest.mark.slow
 def test_segments_split_over_devices_make_the_same_clip():
-    """Five of them in batches of three, which are rounded up to the four devices."""
+    """There are five segments, in batches of three, which are rounded up to four devices."""
     script = pathlib.Path(__file__).with_name("split_upscale.py")
     done = subprocess.run(
         [sys.executable, script], env=tiny.environment(devices=4), capture_output=True, text=True

@@ -4,10 +4,10 @@ import concurrent.futures
 
 import pytest
 import tiny
+from from_config import find_pieces, model_flops
 
 from stunet.plan import costs
-from stunet.train import flops, pieces
-from stunet.train.flops import model_flops
+from stunet.train import flops
 
 
 @pytest.mark.parametrize("model", [{}, dict(layers_per_level=3, remat="full", scan_layers=True)])
@@ -15,7 +15,7 @@ def test_pieces_have_the_operations_of_the_network(model):
     config = tiny.config(model=model)
     batch = config.train.batch_size
 
-    found = pieces.find(config, batch)
+    found = find_pieces(config, batch)
     operations = sum(len(piece.calls) * flops.of_piece(piece) for piece in found)
     assert 3 * operations == model_flops(config)
     # Equal layers are one piece, and none is called twice.
@@ -24,16 +24,17 @@ def test_pieces_have_the_operations_of_the_network(model):
 
 
 def test_pieces_differ_by_what_they_compute_and_not_by_their_place():
-    found = pieces.find(tiny.config(model=dict(layers_per_level=3)), 2)
+    found = find_pieces(tiny.config(model=dict(layers_per_level=3)), 2)
     names = [piece.name for piece in found]
     assert len(names) == len(set(names)), names
     (again,) = [piece for piece in found if "down_0_layer_1/resnet" in piece.calls]
     assert "down_0_layer_2/resnet" in again.calls
 
 
+@pytest.mark.slow
 def test_the_narrowest_represents_pieces_that_differ_in_the_width_of_their_input():
     config = tiny.config(model=dict(layers_per_level=3))
-    found = pieces.find(config, 2)
+    found = find_pieces(config, 2)
     places = costs.representatives(found)
     scaled = [(a, found[i]) for a, i in zip(found, places, strict=True) if a is not found[i]]
     assert scaled
@@ -42,14 +43,15 @@ def test_the_narrowest_represents_pieces_that_differ_in_the_width_of_their_input
         assert x.shape[-1] > y.shape[-1]
         assert (x.shape[:-1], others) == (y.shape[:-1], same)
         assert piece.module == narrower.module
-    # A piece that is compiled represents itself.
+    # Each piece that is compiled represents itself.
     assert all(places[i] == i for i in places)
 
 
+@pytest.mark.slow
 def test_time_scales_with_operations(monkeypatch):
     config = tiny.config(model=dict(layers_per_level=3), train=dict(accumulate=2))
     batch = config.train.batch_size // 2
-    found = pieces.find(config, batch)
+    found = find_pieces(config, batch)
 
     class RunsAtOnce:
         def __init__(self, *_):
@@ -57,7 +59,7 @@ def test_time_scales_with_operations(monkeypatch):
 
         def submit(self, _, *arguments):
             future = concurrent.futures.Future()
-            # A chip that computes every piece at the same rate.
+            # This chip computes every piece at the same rate.
             future.set_result(flops.of_piece(found[arguments[-1]]) / 1e9)
             return future
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny
+from from_config import model_flops
 
 from stunet.errors import UserError
 from stunet.nn import layers
@@ -14,7 +15,7 @@ from stunet.nn.platforms import assume_platform
 from stunet.parallel.mesh import AXES
 from stunet.plan import chips, report, search
 from stunet.train import pieces
-from stunet.train.flops import model_flops
+from stunet.train.parts import make_parts
 
 CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 
@@ -26,7 +27,7 @@ def topology(count, chip=CHIP):
 @pytest.fixture(scope="module")
 def traced():
     config = tiny.config()
-    return config, search.trace(config, "tpu")
+    return config, search.trace(make_parts(config).denoiser, "tpu")
 
 
 def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
@@ -35,9 +36,9 @@ def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
         config, mesh=dataclasses.replace(config.mesh, context_axis=context_axis)
     )
     extents = dict.fromkeys(AXES, 1) | mesh
-    return search.estimate(
-        config, blocks, search.StateBytes(4_000_000, 0), CHIP, extents, remat, accumulate
-    )
+    state = search.StateBytes(4_000_000, 0)
+    parts = make_parts(config)
+    return search.estimate(parts, blocks, state, CHIP, extents, remat, accumulate)
 
 
 def test_a_step_takes_at_least_its_operations_at_the_peak(traced):
@@ -46,9 +47,9 @@ def test_a_step_takes_at_least_its_operations_at_the_peak(traced):
     got = estimated(traced).seconds
     # Gradients of the clip and of the text, which a step does not need, are in the pieces.
     assert least <= got < 1.5 * least
-    # Half of the clips, on each of two devices; gradients are summed besides.
+    # Each of two devices has half of the clips; gradients are summed as well.
     assert estimated(traced, data=2).seconds == pytest.approx(got / 2 + 4e6 / CHIP.ici)
-    # A policy that keeps less computes more again.
+    # A policy that stores less computes more twice.
     policies = [estimated(traced, remat).seconds for remat in ("none", "dots", "projections")]
     assert policies == sorted(policies)
     assert estimated(traced, "full").seconds > 1.1 * policies[0]
@@ -60,7 +61,7 @@ def test_policies_and_microbatches_save_memory(traced):
     state = 5 * 4e6
     activations = held[0] - state
     assert activations > 1.5 * (held[-1] - state)
-    # A sum of gradients beside the gradient, and half of the clips.
+    # There is a sum of gradients beside the gradient, and half of the clips at a time.
     halved = estimated(traced, accumulate=2).bytes
     assert halved == pytest.approx(state * 6 / 5 + activations / 2)
     # `fsdp` splits the state and the clips, `data` only the clips.
@@ -79,7 +80,7 @@ def test_an_axis_that_does_not_divide_saves_nothing_there(traced):
 
 def test_ranked_layouts_fit_and_the_fastest_is_first(traced):
     config, _ = traced
-    found = search.rank(config, topology(4))
+    found = search.rank(make_parts(config), topology(4))
     fastest = min(c.seconds for c in found)
     assert found[0].seconds <= 1.02 * fastest
     near = [c for c in found if c.seconds < 1.019 * fastest]
@@ -92,33 +93,38 @@ def test_ranked_layouts_fit_and_the_fastest_is_first(traced):
     applied = first.apply_to(config)
     assert applied.model.remat == first.remat
     assert applied.mesh.fsdp == first.mesh["fsdp"]
-    assert first.overrides(applied, first.mesh) == []
+    assert first.overrides(make_parts(applied), first.mesh) == []
     assert f"{len(found)} layouts" in report.ranking(found, topology(4))
 
 
 def test_a_config_that_does_not_fit_gets_the_fewest_changes_that_help(traced):
     config, _ = traced
-    ranked = search.rank(config, topology(1))
+    ranked = search.rank(make_parts(config), topology(1))
     held = {(c.remat, c.accumulate): c.bytes for c in ranked}
     # The step in one part, with everything kept, is a little too large for this chip.
     small = dataclasses.replace(CHIP, hbm=0.99 * held["none", 1])
-    (change,) = search.suggest_overrides(config, dict.fromkeys(AXES, 1), topology(1, small))
+    (change,) = search.suggest_overrides(
+        make_parts(config), dict.fromkeys(AXES, 1), topology(1, small)
+    )
     assert change.startswith(("--config.model.remat=", "--config.train.accumulate="))
     tiniest = dataclasses.replace(CHIP, hbm=1000)
-    assert search.suggest_overrides(config, dict.fromkeys(AXES, 1), topology(1, tiniest)) is None
+    assert (
+        search.suggest_overrides(make_parts(config), dict.fromkeys(AXES, 1), topology(1, tiniest))
+        is None
+    )
     with pytest.raises(UserError, match=r"no layout fits 1 x some .* the smallest needs about"):
-        search.rank(config, topology(1, tiniest))
+        search.rank(make_parts(config), topology(1, tiniest))
 
 
 def test_a_chip_must_be_known():
     with pytest.raises(UserError, match="memory, peak and links"):
-        search.rank(tiny.config(), topology(1, chips.Chip("other")))
+        search.rank(make_parts(tiny.config()), topology(1, chips.Chip("other")))
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_a_trace_keeps_the_output_of_a_convolution_once(platform):
     # Without a platform, a trace keeps the output of each platform's form of the convolution.
-    module = nn.Sequential([layers.Conv(32, (1, 3, 3)), jnp.tanh])
+    module = nn.Sequential([layers.Conv(features=32, kernel_size=(1, 3, 3)), jnp.tanh])
     x = jax.ShapeDtypeStruct((1, 8, 16, 16, 4), jnp.float32)
     with assume_platform(platform):
         block = search._trace_piece(pieces.Piece("conv and tanh", module, (x,), ("conv",), True))

@@ -10,16 +10,18 @@ import av
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from from_config import make_source
 
 from stunet import configs, files
-from stunet.data import sources
 from stunet.data.clips import ClipRecords
+from stunet.data.spec import TextSpec, make_encoder
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
 from stunet.prepare import cutting, run, writing
 from stunet.prepare.captions import find_videos
 from stunet.prepare.decode import decode_clips
 from stunet.prepare.run import prepare
+from stunet.train.parts import make_parts, with_fingerprint
 
 SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
 QUIET = {"progress": False, "workers": 2}
@@ -119,17 +121,17 @@ def test_stored_states_are_those_of_the_encoder_and_another_encoder_is_refused(f
 
     # The encoder may have moved. While states are read from records, it need not exist at all.
     for place in (there, tmp_path / "nowhere"):
-        noted = sources.with_fingerprint(config(place))
+        noted = with_fingerprint(config(place))
         assert noted.text.fingerprint == encoder.fingerprint
-        example = sources.make_source(noted, "val")[0]
-    states, mask = sources.make_encoder(sources.with_fingerprint(config(there)).text)(
+        example = make_source(noted, "val")[0]
+    states, mask = make_encoder(make_parts(with_fingerprint(config(there))).denoiser.text)(
         [example["caption"]]
     )
     np.testing.assert_allclose(example["text"], states[0], atol=1e-5)
     np.testing.assert_array_equal(example["text_mask"], mask[0])
     text = noted.text
     with pytest.raises(UserError, match="not the one used in training"):
-        sources.make_encoder(configs.Text(f"t5:{other}", 16, text.dim, text.fingerprint))
+        make_encoder(TextSpec(f"t5:{other}", 16, text.dim, text.fingerprint))
     with pytest.raises(UserError, match="other weights or another tokenizer"):
         ClipRecords(tmp_path / "out", "val", text_encoder="t5:x", text_fingerprint="12ab")
     with pytest.raises(UserError, match="not 'minilm'"):

@@ -1,4 +1,4 @@
-"""What a sweep may be: names, products, arms, and what is refused before anything runs."""
+"""Tests the parts of a sweep: names, products, arms, and what is refused before anything runs."""
 
 import dataclasses
 import json
@@ -6,12 +6,12 @@ import pathlib
 
 import pytest
 import tiny
+from from_config import model_flops
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.members import Member, Step, arms, load, product, question
-from stunet.train.flops import model_flops
+from stunet.sweep.members import Member, Step, arms, find, load, product, question
 
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
 HEAD = """
@@ -91,13 +91,22 @@ def test_overrides_are_every_members(tmp_path):
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ("x = 1", "has no get_sweep"),
-        ("def get_sweep(): return []", "returns no member"),
+        ("x = 1", r"sweep.py does not define get_sweep\(\), as the file of a sweep does"),
+        (
+            "def get_sweep(): return []",
+            "must return a list with at least one Member",
+        ),
         ("def get_sweep(): return 1 / 0", "ZeroDivisionError: division by zero"),
-        ("def get_sweep(): return [Member('a', tiny.config()), 3]", "the sweep holds 3"),
-        ("def get_sweep(): return [Member('a', tiny.config())] * 2", "two of the sweep .* 'a'"),
-        ("def get_sweep(): return [Member('a/b', tiny.config())]", "cannot be called 'a/b'"),
-        ("def get_sweep(): return [Member('..', tiny.config())]", "cannot be called '..'"),
+        (
+            "def get_sweep(): return [Member('a', tiny.config()), 3]",
+            "a list with 3; it may",
+        ),
+        (
+            "def get_sweep(): return [Member('a', tiny.config())] * 2",
+            "two entries .* 'a'",
+        ),
+        ("def get_sweep(): return [Member('a/b', tiny.config())]", "cannot have the name 'a/b'"),
+        ("def get_sweep(): return [Member('..', tiny.config())]", "cannot have the name '..'"),
         (
             "def get_sweep(): return product(tiny.config(), {'data.frames': (4, 5)})",
             "member 'frames=5': data.frames is 5",
@@ -107,8 +116,12 @@ def test_overrides_are_every_members(tmp_path):
             "member 'chanels=4': unknown key 'modl.chanels'; did you mean 'model.channels'?",
         ),
         (
+            "def get_sweep(): return [Member('a', tiny.config(data=dict(source='clips')))]",
+            "member 'a': data.source is 'clips', and data.path is empty",
+        ),
+        (
             "def get_sweep(): return [Member('a', tiny.config()), Step('s', (), ('b',), 'x')]",
-            "step 's' is to run after 'b'",
+            "step 's' needs 'b', which is not before it",
         ),
         (
             "def get_sweep():\n"
@@ -147,6 +160,16 @@ def test_the_question_and_the_labels_are_noted(tmp_path):
     assert workdirs.read_manifest(tmp_path / "sweep").question == ""
 
 
+def test_a_member_that_does_not_exist_suggests_the_nearest(tmp_path):
+    body = "def get_sweep():\n    return product(tiny.config(), {'seed': range(5)})\n"
+    file = sweep_file(tmp_path, body)
+    assert find(file, "seed=3").config.seed == 3
+    with pytest.raises(UserError, match=r"has no member 'seed=44'; did you mean 'seed=4'"):
+        find(file, "seed=44")
+    with pytest.raises(UserError, match=r"has no member 'x'; its members are .*'seed=2' and 2 mo"):
+        find(file, "x")
+
+
 def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
     directory = tmp_path / "sweep"
     two = loaded(tmp_path, {"seed": (0, 1)})
@@ -155,9 +178,9 @@ def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
     before = (directory / "sweep.json").read_text()
     other = [Member(m.name, dataclasses.replace(m.config, seed=7)) for m in two]
     for entries, sentence in (
-        ([*other, step], "of seed=0, seed is 0 there and 7 here"),
+        ([*other, step], "in member seed=0, seed is 0 there and 7 here"),
         ([two[0], step], "seed=1 is there and not here"),
-        ([*two, dataclasses.replace(step, command=("plan",))], "the command of s is another"),
+        ([*two, dataclasses.replace(step, command=("plan",))], "step s has another command there"),
     ):
         with pytest.raises(UserError, match=sentence):
             workdirs.claim(directory, entries, ["sweep"])
@@ -210,7 +233,15 @@ def test_resolved_config_loads_as_an_experiment_does(tmp_path):
         configs.load(file)
 
 
-@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        # Counts the operations of eight networks.
+        pytest.param(file, marks=[pytest.mark.slow] * (file.stem == "single_pass_vs_cascade"))
+        for file in sorted(SWEEPS.glob("*.py"))
+    ],
+    ids=lambda file: file.stem,
+)
 def test_shipped_sweeps_are_sweeps(file):
     entries = load(str(file))
     assert len(set(arms(entries).values())) > 1

@@ -1,4 +1,4 @@
-"""A sweep from the outside: run, failed, continued, stopped, handed to a scheduler."""
+"""Runs a sweep from the command line: to its end, with a failure, stopped, by a scheduler."""
 
 import os
 import pathlib
@@ -57,6 +57,7 @@ def test_failed_member_stops_no_other_and_what_is_done_is_skipped(file, tmp_path
     first = sweep(file, workdir, "--jobs=2")
     assert first.returncode == 1
     assert "Traceback" not in first.stderr
+    assert "good: starts" in first.stderr
     assert "good: done in" in first.stderr
     assert "after_good: done in" in first.stderr
     assert "after_bad: not run, since bad failed" in first.stderr
@@ -73,7 +74,7 @@ def test_failed_member_stops_no_other_and_what_is_done_is_skipped(file, tmp_path
     again = sweep(file, workdir)
     assert again.returncode == 1
     assert "2 of 4 were done already" in again.stderr
-    assert "good: begins" not in again.stderr
+    assert "good: starts" not in again.stderr
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert (workdir / "good" / "log.txt").read_text() == log
 
@@ -85,6 +86,7 @@ def test_failed_member_stops_no_other_and_what_is_done_is_skipped(file, tmp_path
     assert step.endswith("  # after bad")
 
 
+@pytest.mark.slow
 def test_printed_commands_run_as_printed(file, tmp_path):
     workdir = tmp_path / "it's one"
     printed = sweep(file, workdir, "--dry-run", "--config.mesh.data=1", "--config.train.steps=2")
@@ -106,6 +108,7 @@ def test_printed_commands_run_as_printed(file, tmp_path):
     assert left.stdout.splitlines() == [lines[0], *lines[2:]]
 
 
+@pytest.mark.slow
 def test_sigterm_stops_the_members_which_save(file, tmp_path):
     workdir = tmp_path / "stopped"
     flags = ["--config.train.steps=100000", "--config.checkpoint.every=100000"]

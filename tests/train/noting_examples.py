@@ -1,7 +1,7 @@
-"""`noting_examples.py DIRECTORY ARGUMENTS...` is `stunet ARGUMENTS...`, and notes the examples.
+"""`noting_examples.py DIRECTORY ARGUMENTS...` runs `stunet ARGUMENTS...` and notes its examples.
 
-For each update process I appends to DIRECTORY/I.jsonl the digests of the examples that it has put
-on its devices, by their row in the global batch.
+For each update, process I appends a line to DIRECTORY/I.jsonl: the digests of the examples on its
+devices, by their row in the global batch.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from stunet.parallel import mesh as meshes
 
 
 def rows(batch: dict[str, jax.Array]) -> dict[int, str]:
-    """Row -> digest of all that the example holds, for the rows on this process's devices."""
+    """Returns the digest of each example on this process's devices, by row of the global batch."""
     digests = {}
     for key in sorted(batch):
-        # A part is on several devices where the mesh splits more than the batch.
+        # Where the mesh splits more than the batch, several devices hold the same rows.
         parts = {s.index[0].start or 0: s.data for s in batch[key].addressable_shards}
         for start, part in parts.items():
             for i, value in enumerate(np.asarray(part)):

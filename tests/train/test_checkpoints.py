@@ -1,4 +1,4 @@
-"""What saving a state holds beside it, and what is said when saving or reading fails."""
+"""The memory that saving a state takes, and the errors when saving or reading fails."""
 
 import asyncio
 import shutil
@@ -35,7 +35,7 @@ def state(step, mib):
 
 at_once = int(sys.argv[2]) * MIB or None
 with Checkpoints(pathlib.Path(sys.argv[1]), keep=1, at_once=at_once) as checkpoints:
-    # The first save also loads what saving needs.
+    # The first save also loads libraries, so the second one is measured.
     for step, mib in enumerate([8, 200]):
         saved = state(step, mib)
         before = held("VmRSS")
@@ -46,7 +46,7 @@ print(held("VmHWM") - before)
 
 
 def beside(tmp_path, at_once: int) -> int:
-    """MiB that saving 200 MiB of random numbers takes beside them."""
+    """Returns the MiB of extra memory that saving 200 MiB of random numbers takes."""
     arguments = [sys.executable, "-c", SAVE, str(tmp_path / str(at_once)), str(at_once)]
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -55,7 +55,7 @@ def beside(tmp_path, at_once: int) -> int:
 
 def test_arrays_that_are_written_in_turn_are_not_held_twice(tmp_path):
     assert beside(tmp_path, at_once=8) < 100
-    # What the limit is for; without it they are packed before any is written.
+    # Without the limit, all arrays are packed before any is written.
     assert beside(tmp_path, at_once=0) > 180
 
 
@@ -66,7 +66,7 @@ def test_a_write_that_fails_after_the_first_is_not_said_again(tmp_path, monkeypa
 
     class Write:
         def __del__(self):
-            # As TensorStore does it, where nothing can be raised.
+            # TensorStore does this in a destructor, where nothing can be raised.
             loop.call_soon_threadsafe(print) if closed else 1 / 0
 
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(unraisable.exc_type))
@@ -89,7 +89,7 @@ def read(workdir, state):
 
 @pytest.fixture
 def saved(tmp_path):
-    """The files of a checkpoint of 9000 numbers, `a`."""
+    """Saves a checkpoint of one array of 9000 numbers, `a`, and returns its files."""
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(small(a=9000), {"global_next_index": 0})
         checkpoints.wait()
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_network_is_told_as_one(saved, other):
         MemoryError("no memory"),
         PermissionError(13, "Permission denied"),
         OSError(5, "Input/output error"),
-        # As TensorStore says it.
+        # These are worded as TensorStore words them.
         ValueError("PERMISSION_DENIED: Error reading a"),
         ValueError("UNAVAILABLE: Error reading a"),
         ValueError("RESOURCE_EXHAUSTED: Error reading a"),
@@ -166,7 +166,7 @@ def test_nobody_is_told_to_remove_a_checkpoint_that_may_be_whole(saved, monkeypa
 
 
 def test_a_link_that_cannot_be_followed_is_no_damage(saved):
-    # The only failure of a file system's that can be made by all, root too.
+    # The only failure of a file system that any user, including root, can cause.
     for file in saved.glob("ema/*/d/*"):
         file.unlink()
         file.symlink_to(file)

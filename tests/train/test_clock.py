@@ -1,4 +1,4 @@
-"""What the wall time of a run went into, by a clock that is made up and by the real one."""
+"""The account of a run's wall time, with a simulated clock and with the real one."""
 
 import json
 import time
@@ -6,20 +6,20 @@ import time
 import numpy as np
 import pytest
 import tiny
+from from_config import model_flops, train
 
 from stunet.data import pipeline
 from stunet.train import clock as clock_module
 from stunet.train import loop
 from stunet.train.clock import Clock
-from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics
 
-# Seconds that are added to a run, each many times what its updates take.
+# Seconds that are added to a run. Each is many times the time of an update.
 DATA, VALIDATION, COMPILING = 0.1, 0.8, 1.0
 
 
 class Time:
-    """A made-up one: each process's own clock begins anywhere."""
+    """Simulated time; the clock of each process starts at an arbitrary value."""
 
     def __init__(self):
         self.now = 1e4
@@ -30,11 +30,13 @@ class Time:
 
 
 def process(rng, workdir, clock, now, kept, number):
-    """Trains from the last checkpoint until a kill, which may come before the first update; returns
-    the step of the checkpoint it leaves. `kept` holds `(process, seconds)` of each update."""
+    """Trains from the last checkpoint until a kill, which may come before the first update.
+
+    `kept` holds `(process, seconds)` of each update. Returns the step of the last checkpoint.
+    """
     saved = step = max(kept, default=0)
     clock.note(workdir)
-    now.now += rng.uniform(0, 50)  # restoring
+    now.now += rng.uniform(0, 50)  # Restoring the checkpoint takes time.
     with Metrics(workdir, step, write=True) as metrics:
         clock.resume(metrics.last)
         clock.begin()
@@ -55,11 +57,14 @@ def process(rng, workdir, clock, now, kept, number):
                     now.now += rng.uniform(0, 20)
     for lost in range(saved + 1, step + 1):
         del kept[lost]
-    now.now += rng.uniform(0, 1000)  # dead
+    now.now += rng.uniform(0, 1000)  # No process runs for a time.
 
 
 def productive(kept) -> float:
-    """Seconds of all updates kept; a process's first counts as its others do on average."""
+    """Returns the seconds of all updates that were kept.
+
+    The first update of a process counts as much as its other updates do on average.
+    """
     total = 0.0
     for number in {number for number, *_ in kept.values()}:
         _, *others = (seconds for n, seconds, _ in kept.values() if n == number)
@@ -78,7 +83,8 @@ def test_goodput_is_the_share_of_kept_updates_in_all_the_time_since_the_first_st
             metrics.scalars(step, values)
             assert values["productive_seconds"] == pytest.approx(productive(kept))
             assert values["goodput"] == pytest.approx(productive(kept) / (now.now - begun))
-            # Since the last line, or in this process; without the first, unless it is alone.
+            # The updates since the last line, or in this process. The first one is left out unless
+            # it is the only one.
             mine = [kept[s] for s in range(last_line + 1, step + 1)]
             if last_line == 0 or kept[last_line][0] != number:
                 mine = mine[1:] or mine
@@ -89,7 +95,7 @@ def test_goodput_is_the_share_of_kept_updates_in_all_the_time_since_the_first_st
             last_line, seen = step, seen + 1
     assert seen > 4
     assert len({number for number, *_ in kept.values()}) > 1
-    # The working directory is all that a process has of those before it.
+    # A process knows earlier ones only by the work directory.
     assert json.loads((tmp_path / "clock.json").read_text()) == {"began": begun}
 
 
@@ -112,9 +118,11 @@ class Crash(Exception):
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory):
-    """(config, metrics, whether it was before) of a run with slow data, a slow validation between
-    two lines of metrics and a slow first update in each process, which crashes in update 8 and goes
-    on from 6."""
+    """Returns (config, metrics, True for a line before the crash) of a run that crashes.
+
+    Its data is slow, a slow validation falls between two lines of metrics, and the first update of
+    each process is slow. It crashes in update 8 and continues from update 6.
+    """
     workdir = tmp_path_factory.mktemp("runs") / "crashed"
     config = tiny.config(
         model=tiny.ONE_LEVEL_KEYS,
@@ -128,8 +136,8 @@ def crashed(tmp_path_factory):
         time.sleep(DATA)
         return next_batch(self)
 
-    def slow_first(*arguments):
-        update, calls = jit_train_step(*arguments), []
+    def slow_first(*arguments, **options):
+        update, calls = jit_train_step(*arguments, **options), []
 
         def run(state, batch):
             calls.append(1)
@@ -148,14 +156,14 @@ def crashed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.TrainBatches, "__next__", slow_batch)
         patch.setattr(loop, "jit_train_step", slow_first)
-        patch.setattr(loop, "make_validation", lambda _: validate)
+        patch.setattr(loop, "make_validation", lambda *_, **__: validate)
         patch.setitem(clock_module.BFLOAT16, "cpu", 1e12)
         begun = time.time()
         with pytest.raises(Crash):
-            loop.train(config, workdir)
+            train(config, workdir)
         before, began = tiny.metrics(workdir), (workdir / "clock.json").read_text()
         crashes.clear()
-        loop.train(config, workdir)
+        train(config, workdir)
     return dict(
         config=config,
         before=before,
@@ -185,7 +193,7 @@ def test_updates_lost_in_a_crash_are_not_productive(crashed):
     assert crashed["began"][0] == crashed["began"][1]
     seconds = [line["productive_seconds"] for line in lines]
     assert seconds == sorted(seconds)
-    # Each of the twelve once, the first of either process too.
+    # Each of the twelve updates counts once, also the first one of each process.
     assert last["productive_seconds"] == pytest.approx(
         sum(2 * line["seconds_per_step"] for line in lines), rel=0.2
     )

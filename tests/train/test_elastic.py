@@ -1,7 +1,7 @@
-"""One training, whatever it runs on: several processes, other meshes, fewer devices.
+"""Training gives the same result on several processes, other meshes and fewer devices.
 
-Real processes, with gloo between them, are interrupted in turn and continued elsewhere, and
-compared with one process of as many devices that nothing has disturbed.
+Real processes, connected by gloo, are interrupted and continued on other devices. Their results are
+compared with those of one process with as many devices that is never interrupted.
 """
 
 import dataclasses
@@ -20,19 +20,21 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from from_config import abstract_state
 from orbax.checkpoint import v1 as ocp
 from PIL import Image, ImageSequence
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
 from stunet.train import checkpoints
-from stunet.train.state import abstract_state
+
+pytestmark = pytest.mark.slow
 
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
 
-# One level is enough: what crosses between processes is the same, and `tests/parallel` has the
-# update of more on every mesh. Every update's checkpoint is kept, to compare at whichever the
-# interruptions fall.
+# One level is enough: it exchanges the same data between processes, and `tests/parallel` tests the
+# update of more levels on every mesh. The checkpoint of every update is kept, because the tests
+# compare runs at the updates where interruptions happen to fall.
 STEPS, BATCH = 20, 8
 SETTINGS = (
     *tiny.ONE_LEVEL,
@@ -43,14 +45,14 @@ SETTINGS = (
 )
 PREVIEW = "--config.log.sample_every=2"
 
-# As many as there are devices.
+# `fsdp` is the number of devices.
 FSDP = ("--config.mesh.data=1", "--config.mesh.fsdp=-1")
 DATA_2_CLIP_4 = ("--config.mesh.data=2", "--config.mesh.context=4")
 HALF = STEPS // 2
 
 
 def noting(workdir: pathlib.Path, name: str, *arguments: str) -> list:
-    """The command that trains in `workdir`, and notes its examples in `name`, beside it."""
+    """Returns the command that trains in `workdir` and notes its examples in `name` beside it."""
     experiment = workdir.parent / "tiny.py"
     where = ["train", f"--config={experiment}", f"--workdir={workdir}"]
     return [sys.executable, NOTING_EXAMPLES, workdir.parent / name, *where, *SETTINGS, *arguments]
@@ -58,7 +60,7 @@ def noting(workdir: pathlib.Path, name: str, *arguments: str) -> list:
 
 @dataclasses.dataclass
 class Ended:
-    """How a job ended: its status, what it said, seconds after the signal, and its last update."""
+    """The end of a job: status, standard error, seconds since the signal, and last update."""
 
     status: int
     errors: str
@@ -67,8 +69,10 @@ class Ended:
 
 
 def interrupted(command: list, workdir: pathlib.Path, number: int, restarts: int = 0) -> Ended:
-    """Trains with two processes of four devices for three updates more, then sends a signal to the
-    second process alone, as a host that is taken away gets it."""
+    """Trains three more updates with two processes of four devices, then interrupts one of them.
+
+    Only the second process gets the signal, as when its host is taken away.
+    """
     enough, log = len(losses(workdir)) + 3, workdir.parent / f"{workdir.name}_{number}.txt"
     with log.open("w") as errors:
         job = tiny.launch(*command, devices=4, restarts=restarts, errors=errors)
@@ -81,14 +85,14 @@ def interrupted(command: list, workdir: pathlib.Path, number: int, restarts: int
             job.communicate(timeout=60 if not restarts else 300)
             seconds = time.monotonic() - begun
         finally:
-            # The second one kills its processes.
+            # The second SIGTERM makes the launcher kill its processes.
             job.terminate()
             job.terminate()
     return Ended(job.returncode, log.read_text(), seconds, max(losses(workdir)))
 
 
 def finished(command: list, devices: int) -> str:
-    """What a process of so many devices said, which has trained to the end."""
+    """Trains to the end in one process with `devices` devices, and returns its standard error."""
     done = subprocess.run(
         command, capture_output=True, text=True, env=tiny.environment(devices), timeout=300
     )
@@ -97,8 +101,8 @@ def finished(command: list, devices: int) -> str:
 
 
 def begun(errors: str) -> int:
-    """The update that a run went on from."""
-    (step,) = set(re.findall(r"from update (\d+) on", errors))  # which each process says
+    """Returns the update that a run continued from."""
+    (step,) = set(re.findall(r"from update (\d+) on", errors))  # Each process says the same.
     return int(step)
 
 
@@ -116,8 +120,10 @@ def assert_same_losses(part, whole, updates: range) -> None:
 
 
 def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
-    """Update -> digests of the global batch's examples, row by row, of a run from update `first`
-    on; of the updates that every process has begun."""
+    """Returns the digests of the examples in each global batch, row by row, by update.
+
+    The run starts at update `first`. Only updates that every process has begun are included.
+    """
     batches = {}
     lines = [file.read_text().splitlines() for file in notes.iterdir()]
     for step, shares in enumerate(zip(*lines, strict=False), first + 1):
@@ -128,9 +134,9 @@ def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
 
 
 def parameters(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """Those of a checkpoint, by path, on one device whatever saved them."""
+    """Reads the parameters of a checkpoint, by path, onto one device."""
     config = configs.read(workdir / "config.json")
-    state = abstract_state(config, meshes.make_mesh(configs.Mesh(data=1)))
+    state = abstract_state(config, meshes.make_mesh(meshes.Layout(data=1)))
     asked = {"train": checkpoints.items(state)["train"]}
     loaded = ocp.load_checkpointables(workdir / "checkpoints" / str(step), asked)
     leaves = jax.tree_util.tree_leaves_with_path(loaded["train"]["params"])
@@ -144,9 +150,13 @@ def frames(gif: pathlib.Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same training three times. `whole`: by one process of eight devices, over which the
-    weights are split. `parts`: by two processes of four, stopped by SIGTERM, run again, killed, and
-    finished by one process of four. `other`: as `whole`, from its middle on by another mesh."""
+    """Runs the same training three times.
+
+    `whole`: by one process with eight devices, over which the weights are split.
+    `parts`: by two processes with four devices each, which are stopped by SIGTERM, run again and
+    killed; then by one process with four devices.
+    `other`: as `whole`, but on another mesh from the middle on.
+    """
     directory = tmp_path_factory.mktemp("runs")
     tiny.experiment(directory)
     parts, whole, other = (directory / name for name in ("parts", "whole", "other"))
@@ -155,7 +165,7 @@ def runs(tmp_path_factory):
     killed = interrupted(noting(parts, "killed", *FSDP), parts, signal.SIGKILL)
     alone = finished(noting(parts, "alone", *FSDP), devices=4)
     undisturbed = finished(noting(whole, "undisturbed", *FSDP, PREVIEW), devices=8)
-    # What is left of a run that was killed then.
+    # Make the state of a run that was killed in the middle.
     shutil.copytree(whole, other)
     for step in range(HALF + 1, STEPS + 1):
         shutil.rmtree(other / "checkpoints" / str(step))
@@ -180,7 +190,7 @@ def runs(tmp_path_factory):
 
 
 def test_examples_can_be_told_apart(runs):
-    """The other tests would not see a row skipped, or two exchanged, if they were the same."""
+    """If examples were equal, the other tests could not see a skipped or exchanged row."""
     batches = runs.examples["undisturbed"]
     assert list(batches) == list(range(1, STEPS + 1))
     assert len({digest for batch in batches.values() for digest in batch}) == STEPS * BATCH
@@ -200,8 +210,8 @@ def test_two_processes_train_as_one_does(runs):
     assert_same_losses(runs.parts, runs.whole, range(1, runs.begun["alone"] + 1))
     a, b = (parameters(w, runs.stopped.step) for w in (runs.parts, runs.whole))
     assert a.keys() == b.keys()
-    # The gradient of this one is zero but for rounding, which Adam makes steps of: a softmax does
-    # not change with a bias of its keys.
+    # The gradient of this bias is zero except for rounding, which Adam turns into steps: a bias of
+    # all keys does not change a softmax.
     for key in a.keys() - {"['text_pooling']['k_proj']['bias']"}:
         np.testing.assert_allclose(a[key], b[key], rtol=1e-5, atol=1e-6, err_msg=key)
 
@@ -220,7 +230,7 @@ def test_clips_split_continue_what_weights_split_have_saved(runs):
 
 def test_preview_is_that_of_one_process(runs):
     name = "samples/step_00000002.gif"
-    # Rounding may fall to either side.
+    # Pixels may be rounded up in one run and down in the other.
     assert np.abs(frames(runs.parts / name) - frames(runs.whole / name)).max() <= 2
 
 
@@ -228,7 +238,7 @@ def test_sigterm_of_one_process_saves_and_ends_all_cleanly(runs):
     assert runs.stopped.status == 75, runs.stopped.errors
     assert "Traceback" not in runs.stopped.errors
     sentence = f"stopped after update {runs.stopped.step}; the same command continues from there"
-    # The launcher takes a status for a failure, and shows what the other process said.
+    # The launcher takes the exit status for a failure, and shows the other process's output too.
     first = [line for line in runs.stopped.errors.splitlines() if line[:8] != "[process"]
     assert "\n".join(first).count(sentence) == 1
     assert runs.begun["killed"] == runs.stopped.step
@@ -246,9 +256,9 @@ def test_a_job_that_begins_again_after_a_kill_ends_as_if_nothing_had_been(runs):
     ended = interrupted(noting(again, "began_again", *FSDP), again, signal.SIGKILL, restarts=1)
     assert (ended.status, ended.step) == (0, STEPS), ended.errors
     assert "process 1 was killed by SIGKILL" in ended.errors
-    # Each process says it, of those that are heard.
+    # Every process whose output is shown says it.
     first, second = sorted(set(map(int, re.findall(r"from update (\d+) on", ended.errors))))
-    # The checkpoint of the update before the kill may not have been complete.
+    # The checkpoint of the last update before the kill may be incomplete.
     assert first == 0 < second < STEPS
     assert_same_losses(again, runs.whole, range(1, STEPS + 1))
     a, b = (parameters(w, STEPS) for w in (again, runs.whole))

@@ -1,11 +1,11 @@
-"""Operations counted against formulas."""
+"""Counted operations equal formulas."""
 
 import jax
 import jax.numpy as jnp
 import tiny
+from from_config import model_flops, sampling_flops
 
 from stunet.train import flops
-from stunet.train.flops import model_flops, sampling_flops
 
 
 def test_products_and_convolutions_are_counted():
@@ -31,10 +31,12 @@ def test_model_flops_follow_batch_and_frames_and_not_remat_or_scan():
     once = model_flops(tiny.config())
     assert model_flops(tiny.config(train=dict(batch_size=8))) == 2 * once
     longer = model_flops(tiny.config(data=dict(frames=32))) / 32
-    # Per frame the same, but for text and attention over time, which are little here.
+    # The operations per frame are equal, except for text and attention over time, which are few.
     assert abs(longer / (model_flops(tiny.config(data=dict(frames=16))) / 16) - 1) < 0.1
-    assert model_flops(tiny.config(model=dict(remat="full", layers_per_level=3))) == model_flops(
-        tiny.config(model=dict(scan_layers=True, layers_per_level=3))
+    deep = dict(channel_multipliers=(1,), attention_levels=(True,), temporal_factors=(1,))
+    deep["layers_per_level"] = 3
+    assert model_flops(tiny.config(model=deep | dict(remat="full"))) == model_flops(
+        tiny.config(model=deep | dict(scan_layers=True))
     )
 
 

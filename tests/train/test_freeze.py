@@ -1,4 +1,4 @@
-"""Frozen parameters: they stay, nothing is kept for them, and the others learn as they would."""
+"""Frozen parameters never change and take no optimiser state; the others learn as without them."""
 
 import dataclasses
 import shutil
@@ -11,20 +11,21 @@ import pytest
 import test_step
 import tiny
 from flax.traverse_util import flatten_dict
+from from_config import (
+    abstract_state,
+    create_state,
+    is_trained,
+    make_mesh,
+    make_train_step,
+    model_flops,
+    split,
+)
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.train.flops import model_flops
-from stunet.train.state import (
-    abstract_state,
-    count_parameters,
-    create_state,
-    is_trained,
-    join,
-    split,
-)
-from stunet.train.step import make_train_step
+from stunet.train.state import count_parameters
+from stunet.train.trainable import join
 
 ALL = tiny.config(train=dict(clip_norm=1e9))
 SPATIAL = dataclasses.replace(ALL, freeze="spatial")
@@ -36,9 +37,12 @@ def paths(tree) -> set[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def updated(quickly_compiled_convolutions):
-    """One update of the same weights, all trained and the temporal ones alone: `freeze` -> (state
-    before, after, metrics)."""
-    mesh = meshes.make_mesh(ALL.mesh)
+    """Updates the same weights once with each value of `freeze`.
+
+    Returns (state before, state after, metrics) by `freeze`: with "none" all weights are trained,
+    with "spatial" only the temporal ones.
+    """
+    mesh = make_mesh(ALL)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     states = {}
     with meshes.use(mesh):
@@ -61,7 +65,7 @@ def test_frozen_parameters_stay_bit_for_bit_and_the_others_move(updated):
 
 
 def test_the_others_get_the_gradient_that_they_would(updated):
-    """The first moment after one update is a multiple of the gradient."""
+    """Compares the first moments, which after one update are a multiple of the gradient."""
     (_, whole, metrics), (_, part, same) = updated["none"], updated["spatial"]
     np.testing.assert_allclose(metrics["loss"], same["loss"], rtol=1e-6)
     moments = flatten_dict(optax.tree.get(whole.opt_state, "mu"))
@@ -78,8 +82,8 @@ def test_nothing_is_kept_for_frozen_parameters(updated):
     assert not any(any("temporal" in n for n in p) for p in paths(after.frozen))
     for tree in (after.ema, *(optax.tree.get(after.opt_state, key) for key in ("mu", "nu"))):
         assert paths(tree) == temporal
-    # Together they are the network's.
-    assert paths(after.averaged) == paths(updated["none"][1].params)
+    # Trained and frozen parameters together are all parameters of the network.
+    assert paths(after.ema_params) == paths(updated["none"][1].params)
 
 
 def test_a_convolution_that_takes_a_mask_is_trained():
@@ -89,8 +93,8 @@ def test_a_convolution_that_takes_a_mask_is_trained():
 
 
 def test_frozen_kernels_are_stored_as_they_are_used():
-    """In bfloat16, with the same loss: every use would cast them."""
-    mesh = meshes.make_mesh(ALL.mesh)
+    """They are stored in bfloat16, to which every use would cast them; the loss is the same."""
+    mesh = make_mesh(ALL)
     half = dataclasses.replace(SPATIAL, model=dataclasses.replace(SPATIAL.model, dtype="bfloat16"))
     state = abstract_state(half, mesh)
     for path, leaf in flatten_dict(state.frozen).items():
@@ -107,8 +111,8 @@ def test_split_and_join_are_inverse():
 
 def test_a_step_asks_for_fewer_operations():
     assert 2 / 3 * model_flops(ALL) < model_flops(SPATIAL) < model_flops(ALL)
-    state = abstract_state(SPATIAL, meshes.make_mesh(ALL.mesh))
-    whole = abstract_state(ALL, meshes.make_mesh(ALL.mesh))
+    state = abstract_state(SPATIAL, make_mesh(ALL))
+    whole = abstract_state(ALL, make_mesh(ALL))
     both = count_parameters(state.params) + count_parameters(state.frozen)
     assert both == count_parameters(whole.params)
 
@@ -120,13 +124,14 @@ def test_freezing_all_is_refused():
         configs.resolve(asked)
 
 
+@pytest.mark.slow
 def test_a_frozen_run_continues_and_samples(tmp_path):
     flags = ["--config", tiny.experiment(tmp_path), "--workdir", tmp_path / "run"]
     flags += [*tiny.ONE_LEVEL[:3], "--config.freeze=spatial", "--config.train.steps=5"]
     done = tiny.run("train", *flags)
     assert done.returncode == 0, done.stderr
     assert "of them frozen" in done.stderr
-    # The last checkpoint goes, and the run continues from the one before.
+    # Remove the last checkpoint, so that the run continues from the one before.
     whole = tiny.metrics(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "5")
     again = tiny.run("train", *flags)

@@ -1,4 +1,4 @@
-"""A disk that is really full: one sentence, nothing lost, and the same command goes on later."""
+"""On a full disk, training ends with one sentence, loses nothing, and can continue later."""
 
 import errno
 import os
@@ -9,10 +9,11 @@ import tiny
 from stunet.train.metrics import Metrics
 
 
+@pytest.mark.slow
 def test_disk_that_fills_during_a_checkpoint(small_disk, tmp_path):
     disk = small_disk(8_000)
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(4_000_000))  # leaves room for three checkpoints and some
+    ballast.write_bytes(bytes(4_000_000))  # leaves room for a little more than three checkpoints
     workdir = disk / "run"
     command = (
         "train",
@@ -28,7 +29,7 @@ def test_disk_that_fills_during_a_checkpoint(small_disk, tmp_path):
     sentence = full.stderr.splitlines()[-1]
     assert sentence.startswith(f"stunet train: the disk that holds {workdir} is full; ")
     assert "run the same command again" in sentence
-    # Half a checkpoint is neither there nor in the way.
+    # No incomplete checkpoint is listed, and none blocks the next save.
     complete = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert complete == [1, 2, 3]
 
@@ -51,7 +52,7 @@ def test_disk_that_fills_with_metrics(small_disk):
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         write(1, 1000)
-    # The run that continues drops the line that was cut short, if one was.
+    # The run that continues drops an incomplete last line.
     whole = (disk / "metrics.jsonl").read_text().count("\n")
     assert 0 < whole < 1000
     ballast.unlink()

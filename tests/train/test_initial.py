@@ -1,4 +1,4 @@
-"""A run that begins with another's weights: the widened network is the old one."""
+"""A run that begins with another run's weights: the widened network equals the old one."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import first_state, make_mesh, make_network, train
 from safetensors.numpy import load_file, save_file
 
 from stunet import configs
@@ -16,10 +17,9 @@ from stunet.nn.parameters import stack_layers
 from stunet.parallel import mesh as meshes
 from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.conditioning import conditioning
-from stunet.train.state import make_network
+from stunet.train.parts import make_parts
 
-# One level of frames by themselves, which compiles fast; patches of 2 x 2 pixels.
+# One level that treats each frame separately, which compiles fast; patches of 2 x 2 pixels.
 MODEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
 )
@@ -29,10 +29,10 @@ MASKS = dict(text=0.5, image=0.5)
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Of a text-to-video run, whose averaged weights are not its weights."""
+    """Makes the work directory of a text-to-video run whose EMA weights differ from its weights."""
     workdir = tmp_path_factory.mktemp("base")
     configs.write(BASE, workdir / "config.json")
-    state = test_step.random_state(BASE, meshes.make_mesh(BASE.mesh))
+    state = test_step.random_state(BASE, make_mesh(BASE))
     state = dataclasses.replace(state, ema=jax.tree.map(lambda p: 2.0 * p, state.params))
     with Checkpoints(workdir, keep=1) as checkpoints:
         checkpoints.save(state, {"global_next_index": 0})
@@ -42,10 +42,10 @@ def workdir(tmp_path_factory):
 
 def begun(workdir, **groups):
     config = tiny.config(**{"model": MODEL, "train": dict(init_from=str(workdir))} | groups)
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh):
-        initial.check(config, mesh)
-        return config, initial.first_state(config, mesh)
+        initial.check(make_parts(config), mesh)
+        return config, first_state(config, mesh)
 
 
 def output(config, params, inputs):
@@ -62,7 +62,7 @@ def test_at_first_it_makes_the_same_of_the_noisy_clip_whatever_else_it_is_given(
     mask = (clips[..., :1] > 0).astype(jnp.float32)
     expected = output(BASE, state.ema, noisy)
     assert np.abs(expected).max() > 0.05
-    network_input = conditioning(config).network_input
+    network_input = make_parts(config).denoiser.conditioning.network_input
     for given in ((clips, mask), (0 * clips, 0 * mask)):
         found = output(config, first.params, network_input(noisy, *given))
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -100,7 +100,6 @@ def test_a_network_that_is_given_something_else(workdir, tmp_path):
 
 
 def test_nothing_is_written_where_the_weights_do_not_fit(tmp_path):
-    from stunet.train.loop import train
 
     config = tiny.config(model=MODEL, train=dict(init_from=str(tmp_path)))
     with pytest.raises(UserError, match="holds no training run"):
@@ -110,7 +109,7 @@ def test_nothing_is_written_where_the_weights_do_not_fit(tmp_path):
 
 @pytest.fixture(scope="module")
 def file(workdir):
-    """What `stunet export --format safetensors` writes of it."""
+    """Writes the run's weights as `stunet export --format safetensors` does."""
     directory, state = workdir
     file = directory / "params.safetensors"
     weights_file.write(file, weights_file.cast(state.ema, None), BASE, 7)
@@ -146,7 +145,7 @@ def test_a_file_that_says_nothing_of_its_network(workdir, file, tmp_path, groups
 def test_layers_are_scanned_or_not_as_the_new_run_wants(tmp_path):
     model = MODEL | dict(layers_per_level=3)
     config = tiny.config(model=model)
-    ema = test_step.random_state(config, meshes.make_mesh(config.mesh)).ema
+    ema = test_step.random_state(config, make_mesh(config)).ema
     weights_file.write(tmp_path / "a.safetensors", weights_file.cast(ema, None), config, 0)
     _, first = begun(tmp_path / "a.safetensors", model=model | dict(scan_layers=True))
     jax.tree.map(np.testing.assert_array_equal, first.params, stack_layers(ema))
@@ -186,7 +185,6 @@ def test_a_file_of_another_network_says_which_keys_differ(file):
 
 
 def test_a_file_that_is_cut_off_or_not_there_begins_nothing(file, tmp_path):
-    from stunet.train.loop import train
 
     cut = tmp_path / "cut.safetensors"
     for content in (file.read_bytes()[:-100], file.read_bytes()[:50], b"", None):

@@ -1,4 +1,4 @@
-"""Adapters trained alone: what moves, by which gradient, and what a run makes of them."""
+"""Training of low-rank adapters alone: what changes, by which gradient, and resuming."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ import pytest
 import test_step
 import tiny
 from flax.traverse_util import flatten_dict
+from from_config import abstract_state, init_state, make_mesh, make_train_step, model_flops, train
 
 from stunet import configs
 from stunet.errors import UserError
@@ -19,13 +20,10 @@ from stunet.nn import lora
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.flops import model_flops
-from stunet.train.loop import train
-from stunet.train.state import abstract_state, begin, count_parameters
-from stunet.train.step import make_train_step
+from stunet.train.state import count_parameters
 
 RANK, ALPHA = 2, 3.0
-# One level, which compiles fast, with all kinds of layers but resizing.
+# One level, which compiles fast, with all kinds of layers except resizing.
 ALL = tiny.config(
     model=dict(
         channel_multipliers=(1,), attention_levels=(True,), temporal_factors=(1,), text_features=0
@@ -37,13 +35,15 @@ ADAPTED = tiny.with_lora(ALL, rank=RANK, alpha=ALPHA)
 
 @pytest.fixture(scope="module")
 def updated(quickly_compiled_convolutions):
-    """One update of the same weights, all trained and adapters alone: name -> (state before,
-    after)."""
-    mesh = meshes.make_mesh(ALL.mesh)
+    """Updates the same weights once: with all weights trained, and with adapters alone.
+
+    Returns (state before, state after) by name.
+    """
+    mesh = make_mesh(ALL)
     values = meshes.shard_batch(test_step.batch(ALL), mesh)
     with meshes.use(mesh):
         base = test_step.random_state(ALL, mesh)
-        states = {"all": (ALL, base), "adapters": (ADAPTED, begin(ADAPTED, base.params))}
+        states = {"all": (ALL, base), "adapters": (ADAPTED, init_state(ADAPTED, base.params))}
         return {
             name: (state, jax.jit(make_train_step(config))(state, values)[0])
             for name, (config, state) in states.items()
@@ -62,13 +62,15 @@ def test_the_network_stays_bit_for_bit_and_nothing_else_is_kept_of_it(updated):
         *(optax.tree.get(after.opt_state, k) for k in ("mu", "nu")),
     ):
         assert {path: leaf.shape for path, leaf in flatten_dict(tree).items()} == small
-    jax.tree.map(np.testing.assert_array_equal, before.averaged, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, before.ema_params, whole.params)
     assert jax.tree.structure(after) == jax.tree.structure(before)
 
 
 def test_the_gradient_is_the_kernels_through_the_other_factor(updated):
-    """With W + s A B: dB = s A^T dW, and dA = s dW B^T, which is 0 as B is. The first moment after
-    one update is a multiple of the gradient."""
+    """For W + s A B, dB = s A^T dW and dA = s dW B^T, which is 0 because B is.
+
+    The test compares first moments, which after one update are a multiple of the gradient.
+    """
     (_, whole), (before, after) = updated["all"], updated["adapters"]
     of_kernels = flatten_dict(optax.tree.get(whole.opt_state, "mu"))
     moments = flatten_dict(optax.tree.get(after.opt_state, "mu"))
@@ -88,7 +90,7 @@ def test_an_update_changes_spatial_kernels_alone(updated):
     before, after = updated["adapters"]
     moved = {
         path
-        for path, leaf in flatten_dict(after.whole(after.params)).items()
+        for path, leaf in flatten_dict(after.network_params(after.params)).items()
         if np.any(leaf != flatten_dict(before.frozen)[path])
     }
     assert moved == {(*path[:-1], "kernel") for path in flatten_dict(before.params)}
@@ -96,21 +98,21 @@ def test_an_update_changes_spatial_kernels_alone(updated):
 
 
 def test_a_plan_counts_them():
-    """As many as a row and a column for each rank; the network is frozen."""
-    mesh = meshes.make_mesh(ALL.mesh)
+    """An adapter has one row and one column of its matrix for each rank; the network is frozen."""
+    mesh = make_mesh(ALL)
     state, base = abstract_state(ADAPTED, mesh), abstract_state(ALL, mesh)
     kernels = [k for path, k in flatten_dict(base.params).items() if lora.is_adapted(path)]
     sides = sum(k.size // k.shape[-1] + k.shape[-1] for k in kernels)
     assert count_parameters(state.params) == RANK * sides
     assert count_parameters(state.frozen) == count_parameters(base.params)
-    # Temporal weights get no gradient, spatial ones as before.
+    # Temporal weights have no gradient, spatial ones have it as before.
     operations = model_flops(ALL)
     assert 2 / 3 * operations < model_flops(ADAPTED) < operations
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, quickly_compiled_convolutions):
-    """A base run and one of adapters that began with it: (directory, config) of each."""
+    """Returns (directory, config) of a base run, and of a run of adapters that begins with it."""
     config = tiny.config(
         model=dict(
             channel_multipliers=(1,),
@@ -144,7 +146,7 @@ def test_a_run_of_adapters_continues_bit_for_bit(runs):
 def test_it_is_sampled_from_with_its_adapters_merged_into_the_base(runs):
     (base, _), (directory, config) = runs
     with Checkpoints(directory) as checkpoints:
-        state, _ = checkpoints.restore(abstract_state(config, meshes.make_mesh(config.mesh)))
+        state, _ = checkpoints.restore(abstract_state(config, make_mesh(config)))
     original = flatten_dict(text.load(base).params)
     factors = flatten_dict(state.ema)
     for path, leaf in flatten_dict(text.load(directory).params).items():
@@ -156,7 +158,7 @@ def test_it_is_sampled_from_with_its_adapters_merged_into_the_base(runs):
             np.testing.assert_allclose(leaf, expected + change, atol=1e-6, err_msg=str(path))
         else:
             np.testing.assert_array_equal(leaf, expected, err_msg=str(path))
-    # It begins another run as any other network does.
+    # Another run can begin with it, as with any other network.
     assert json.loads((directory / "config.json").read_text())["lora"]["rank"] == RANK
 
 

@@ -1,38 +1,35 @@
-"""What the network is given and what is taken of its output, by networks that are formulas."""
-
-import types
+"""The network's inputs, and the use of its outputs, tested with formulas in place of networks."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from from_config import make_network, noise_schedule, parts_with_network
 
 from stunet.diffusion.augmentation import corrupt
-from stunet.train import step
-from stunet.train.state import abstract_arguments, make_network
-from stunet.train.step import make_predict, noise_schedule
 
 CLIPS = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)), jnp.float32)
 REST = jnp.array([0.2, 0.7]), None, None
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """The arguments of each call of the network, which gives its input twice."""
+def calls():
+    """Returns (denoiser_of, calls): a denoiser whose network returns its input twice, and a list of
+    the arguments of each call of that network."""
     calls = []
 
     def apply(params, inputs, *rest):
         calls.append((inputs, *rest))
         return jnp.concatenate([inputs, inputs + 100], axis=-1)
 
-    monkeypatch.setattr(step, "make_network", lambda config: types.SimpleNamespace(apply=apply))
-    return calls
+    return lambda config: parts_with_network(config, apply).denoiser, calls
 
 
 def test_a_learned_variance_is_not_looked_at(calls):
     config = tiny.config(model=dict(learned_variance=True))
     assert make_network(config).out_channels == 2
-    np.testing.assert_array_equal(make_predict(config)({}, CLIPS, *REST), CLIPS)
+    denoiser = calls[0](config)
+    np.testing.assert_array_equal(denoiser.predict({}, CLIPS, *REST), CLIPS)
 
 
 def test_a_level_that_is_embedded_is_the_time_of_as_much_noise_and_no_plane(calls):
@@ -42,15 +39,16 @@ def test_a_level_that_is_embedded_is_the_time_of_as_much_noise_and_no_plane(call
         diffusion=dict(schedule="iddpm", log_snr_min=-20.0, log_snr_max=10.0),
     )
     low, level = CLIPS[:, :, :4, :4], jnp.array([0.3, 0.9])
-    make_predict(config)({}, CLIPS, *REST, low, level)
-    ((inputs, *_, time),) = calls
-    # The clip and the enlarged one.
-    assert inputs.shape[-1] == 2 == abstract_arguments(config, 2)[0].shape[-1]
+    denoiser = calls[0](config)
+    denoiser.predict({}, CLIPS, *REST, low, level)
+    ((inputs, *_, time),) = calls[1]
+    # The channels are the noisy clip and the enlarged clip.
+    assert inputs.shape[-1] == 2 == denoiser.abstract_arguments(2)[0].shape[-1]
     np.testing.assert_array_equal(inputs[..., :1], CLIPS)
-    # What is left of a clip, and how much noise there is.
+    # The factors of the clip and of the noise.
     ones, zeros = jnp.ones((2, 1, 1, 1, 1)), jnp.zeros((2, 1, 1, 1, 1))
     signal, noise = (
         corrupt(*pair[:1], level, *pair[1:]) for pair in ((ones, zeros), (zeros, ones))
     )
     log_snr = 2 * jnp.log(signal / noise).ravel()
-    np.testing.assert_allclose(noise_schedule(config.diffusion)(time), log_snr, atol=1e-3)
+    np.testing.assert_allclose(noise_schedule(config)(time), log_snr, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Traces of chosen updates, read back, and the exit status of a run that was stopped."""
+"""Traces contain the chosen updates, and a stopped run ends with the chosen exit status."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ import tiny
 
 
 def traced(workdir: pathlib.Path) -> dict[str, list[tuple[int, int]]]:
-    """By name of the trace: number and nanoseconds of each update in it, in order of time."""
+    """Returns (number, nanoseconds) of each update in each trace, in order, by the trace's name."""
     found = {}
     for file in (workdir / "profile").rglob("*.xplane.pb"):
         events = [
@@ -41,7 +41,7 @@ def command(tmp_path_factory) -> list:
 
 
 def test_trace_holds_the_updates_asked_for_and_no_other(command, tmp_path):
-    # As a process leaves it that was killed while it traced.
+    # A process that is killed while it traces leaves such a directory.
     (tmp_path / "run" / ".profile.partial" / "plugins" / "profile" / "of_another").mkdir(
         parents=True
     )
@@ -51,12 +51,13 @@ def test_trace_holds_the_updates_asked_for_and_no_other(command, tmp_path):
     (events,) = traced(tmp_path / "run").values()
     assert [update for update, _ in events] == [3, 4, 5, 6]
     assert all(duration > 0 for _, duration in events)
-    # Where the line says that it lies.
+    # The trace lies where the output says.
     (said,) = re.findall(r"updates 3 to 6 are traced; .* xprof --logdir (\S+)", done.stderr)
     assert list(pathlib.Path(said).glob("plugins/profile/updates_3_to_6/*.xplane.pb"))
     assert not partial(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_run_stopped_while_traced_leaves_what_it_has_and_tells_by_its_status(command, tmp_path):
     workdir = tmp_path / "run"
     long = ["--config.train.steps=100000", "--config.checkpoint.every=100000"]
@@ -77,7 +78,7 @@ def test_run_stopped_while_traced_leaves_what_it_has_and_tells_by_its_status(com
     assert f"updates 2 to {last} are traced; " in stderr
     assert updates(workdir) == {f"updates_2_to_{last}": list(range(2, last + 1))}
 
-    # `profile` may change; the update in which it begins is the process's first.
+    # The `profile` config may change. Here tracing begins with the process's first update.
     again = subprocess.Popen(
         tiny.command(*arguments, f"--config.profile.start={last + 1}", "--config.profile.steps=2"),
         env=tiny.environment(),
@@ -100,6 +101,7 @@ def test_statuses_that_do_not_exist_are_refused(command, tmp_path, status):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_disk_that_fills_with_a_trace_and_a_run_that_is_past_it(command, small_disk):
     disk = small_disk(4_000)
     workdir = disk / "run"
@@ -111,7 +113,7 @@ def test_disk_that_fills_with_a_trace_and_a_run_that_is_past_it(command, small_d
     assert sentence.startswith(f"stunet train: the disk that holds {workdir} is full; ")
     assert not partial(workdir)
     assert not list(workdir.rglob("*.xplane.pb"))
-    # That of update 6 may have been in the making.
+    # The checkpoint of update 6 may be incomplete.
     last = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert last >= 4
     late = ["--config.profile.start=2", "--config.profile.steps=3", "--stop-status=75"]

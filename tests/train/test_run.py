@@ -1,4 +1,4 @@
-"""Training from the outside: the command line, killed, stopped, continued, refused."""
+"""`stunet train` and `stunet sample` as commands: killed, stopped, continued, refused."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def experiment(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def finished(experiment, tmp_path_factory) -> pathlib.Path:
-    """A run of 8 updates that nothing disturbed, with validation and samples."""
+    """Trains 8 updates without interruption, with validation and samples."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
     done = tiny.run(
         "train",
@@ -37,7 +37,7 @@ def finished(experiment, tmp_path_factory) -> pathlib.Path:
 
 
 def parameters(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, by path."""
+    """Reads every array of a checkpoint, by path."""
     import jax
 
     items = ocp.load_checkpointables(workdir / "checkpoints" / str(step))
@@ -109,6 +109,7 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
         assert (line["step"], line["loss"]) == (same["step"], same["loss"])
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     workdir = tmp_path / "stopped"
     arguments = ("train", f"--config={experiment}", f"--workdir={workdir}", *tiny.ONE_LEVEL)
@@ -122,7 +123,7 @@ def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     while not (metrics.exists() and metrics.read_text().count("\n") > 3):
         assert process.poll() is None
         time.sleep(0.05)
-    # Another, which would remove a checkpoint that the first one is writing, is refused.
+    # A second run is refused, because it would remove a checkpoint that the first one is writing.
     second = tiny.run(*arguments, "--config.train.steps=100000")
     assert second.returncode == 1
     assert f"a training is running in {workdir}" in second.stderr.splitlines()[-1]
@@ -160,7 +161,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoin
         f"--config={experiment}",
         f"--workdir={workdir}",
         *tiny.ONE_LEVEL,
-        # Moves every weight so far that activations overflow some updates later.
+        # Moves the weights so far that activations overflow after some updates.
         "--config.train.learning_rate=1e30",
         "--config.train.warmup_steps=100",
         "--config.train.steps=50",
@@ -204,7 +205,7 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
     assert settings | asked == settings
     assert settings["prompts"] == ["a 3 moving left"] * 2
     assert settings["sample"]["steps"] == 2
-    # The same seed gives the same clips, another seed others.
+    # The same seed gives the same clips, and another seed gives other clips.
     tiny.run(*arguments, "--out", tmp_path / "b")
     tiny.run(*arguments, "--out", tmp_path / "c", "--seed", 1)
     gif = lambda d, s: (tmp_path / d / f"a_3_moving_left_seed{s}.gif").read_bytes()  # noqa: E731
@@ -219,13 +220,13 @@ def test_sample_writes_gif_mp4_and_xt(finished, tmp_path):
         (["train", "--config={experiment}", "--workdir=w", "--config.model.chanels=3"],
          "unknown key 'model.chanels'; did you mean 'model.channels'?"),
         (["train", "--config={experiment}", "--workdir=w", "--config.data.frames=5"],
-         "data.frames is 5, which 2 does not divide"),
+         "data.frames is 5; it must be a multiple of 2"),
         (["train", "--config={experiment}", "--workdir=w", "--config.mesh.data=3"],
          "does not fit 1 devices"),
         (["train", "--config={experiment}", "--workdir=w", "--config.data.source=clips",
           "--config.data.path=nowhere"], "nowhere"),
         (["sample", "text", "--workdir=nowhere", "--prompt=x"], "nowhere holds no training run"),
-        (["sample", "--workdir=nowhere", "--prompt=x"], "stunet sample text --workdir DIR"),
+        (["sample", "--workdir=nowhere", "--prompt=x"], "stunet sample text --workdir"),
         (["sample", "txt", "--workdir=nowhere"], "did you mean 'text'? choose one of "),
         (["prepare", "{empty}", "records"], "{empty}"),
     ],
@@ -252,7 +253,7 @@ def test_mistakes_get_one_sentence(experiment, tmp_path, arguments, sentence):
 def test_workdir_that_may_not_be_written_gets_one_sentence(experiment, tmp_path):
     as_anyone = []
     if os.geteuid() == 0:
-        # Root may write anywhere, by a capability that it can do without.
+        # Root may write anywhere by a capability, which `setpriv` can drop.
         if not shutil.which("setpriv"):
             pytest.skip("root cannot be kept from writing without setpriv")
         as_anyone = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]

@@ -1,4 +1,4 @@
-"""The update as a function: accumulation, seeds, the average of the weights."""
+"""The update as a function: gradient accumulation, seeds, EMA of the weights."""
 
 import dataclasses
 import functools
@@ -10,16 +10,18 @@ import optax
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict
-
-from stunet.parallel import mesh as meshes
-from stunet.train.state import (
-    TrainState,
+from from_config import (
     abstract_state,
     create_state,
     learning_rate,
-    make_optimizer,
+    make_mesh,
+    make_train_step,
+    optimizer,
 )
-from stunet.train.step import drop_text, make_train_step, to_float
+
+from stunet.parallel import mesh as meshes
+from stunet.train.objective import drop_text, to_float
+from stunet.train.state import TrainState
 
 
 def batch(config, seed=0):
@@ -35,9 +37,9 @@ def batch(config, seed=0):
 
 
 @pytest.fixture(scope="module")
-def start():
+def start(quickly_compiled_convolutions):
     config = tiny.config()
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh):
         return create_state(config, mesh)
 
@@ -48,7 +50,7 @@ def step_of(config):
 
 
 def update(config, state, values):
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh):
         return step_of(config)(state, meshes.shard_batch(values, mesh))
 
@@ -59,7 +61,8 @@ def test_parts_of_a_batch_make_the_same_update_as_the_whole(start):
     parts, same = update(tiny.config(train=dict(accumulate=2)), start, values)
     np.testing.assert_allclose(metrics["loss"], same["loss"], rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], same["grad_norm"], rtol=1e-4)
-    # AdamW's first update is the sign of the gradient: compare its moments, which are the gradient.
+    # AdamW's first update is the sign of the gradient. So compare its moments, which are multiples
+    # of the gradient.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
         whole.opt_state,
@@ -81,7 +84,7 @@ def test_update_depends_on_seed_and_step_alone(start):
 
 
 def test_average_follows_the_weights(start):
-    """From update n on with decay d: ema <- d ema + (1 - d) params, where d grows from 1/10."""
+    """Each update sets ema <- d ema + (1 - d) params, with a decay d that grows from 1/10."""
     config, values = tiny.config(), batch(tiny.config())
     first, _ = update(config, start, values)
     expected = jax.tree.map(lambda e, p: 0.1 * e + 0.9 * p, start.ema, first.params)
@@ -98,10 +101,11 @@ def test_average_follows_the_weights(start):
 
 
 def test_learning_rate_warms_up_and_decays():
-    train = tiny.config(
-        train=dict(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=0.1)
-    ).train
-    rate = learning_rate(train)
+    rate = learning_rate(
+        tiny.config(
+            train=dict(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=0.1)
+        )
+    )
     assert 0 < rate(0) < 2e-5
     assert rate(100) == pytest.approx(1e-3)
     assert rate(550) == pytest.approx(1e-3 * (0.1 + 0.9 / 2), rel=1e-3)
@@ -125,7 +129,7 @@ def test_dropped_captions_leave_no_trace():
     assert float(jnp.abs(text[1]).max()) == 0
 
 
-# One level, which compiles fast, with enough layers to scan both on the way down and up.
+# One level, which compiles fast, with enough layers for scans on the way down and up.
 LEAN = dict(
     layers_per_level=3,
     channel_multipliers=(1,),
@@ -139,22 +143,26 @@ LEAN = dict(
 
 
 def random_state(config, mesh) -> TrainState:
-    """With nothing at the initial zero that stops gradients, and no program to compile for it."""
+    """Returns a state of random weights, without compiling a program.
+
+    No projection is at its initial zero, which would stop gradients.
+    """
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype),
         abstract_state(config, mesh).params,
     )
-    return TrainState(jnp.int32(0), params, {}, params, make_optimizer(config.train).init(params))
+    return TrainState(jnp.int32(0), params, {}, params, optimizer(config).init(params))
 
 
+@pytest.mark.slow
 def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolutions):
     config = tiny.config(model=LEAN, train=dict(batch_size=8, steps=1000, learning_rate=3e-3))
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     state, losses = random_state(config, mesh), []
     with meshes.use(mesh):
         values = batch(config)
-        values["video"][:] = 255  # soon learnt
+        values["video"][:] = 255  # White clips are learned quickly.
         step, values = jax.jit(make_train_step(config)), meshes.shard_batch(values, mesh)
         for _ in range(20):
             state, metrics = step(state, values)
@@ -169,10 +177,10 @@ def test_weight_decay_shrinks_kernels_alone_also_of_scanned_layers():
     config = tiny.config(
         model=dict(scan_layers=True, layers_per_level=3), train=dict(weight_decay=0.1)
     )
-    state = random_state(config, meshes.make_mesh(config.mesh))
-    optimizer = make_optimizer(config.train)
+    state = random_state(config, make_mesh(config))
+    transformation = optimizer(config)
     still = jax.tree.map(jnp.zeros_like, state.params)
-    updates, _ = optimizer.update(still, state.opt_state, state.params)
+    updates, _ = transformation.update(still, state.opt_state, state.params)
     moved = {path[-1]: set() for path in flatten_dict(updates)}
     for path, change in flatten_dict(updates).items():
         moved[path[-1]].add(bool(np.any(change)))

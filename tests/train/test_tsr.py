@@ -1,19 +1,20 @@
-"""Training of temporal super-resolution: it learns from the keyframes it is given."""
+"""Temporal super-resolution learns to use its keyframes."""
 
 import jax
 import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import input_shape, make_mesh, make_sampler, make_train_step, make_validation_step
 
 from stunet.diffusion import keyframes
 from stunet.parallel import mesh as meshes
-from stunet.train.sampling import make_sampler
-from stunet.train.state import input_shape
-from stunet.train.step import make_train_step, make_validation_step, to_float
+from stunet.train.objective import to_float
+
+pytestmark = pytest.mark.slow
 
 CONFIG = tiny.config(
-    # One level without text, whose attention over time alone joins frames: compiles fast.
+    # One level without text, in which only attention over time connects frames: compiles fast.
     model=dict(
         channel_multipliers=(1,),
         attention_levels=(False,),
@@ -30,7 +31,7 @@ CONFIG = tiny.config(
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
-    """Clips of one colour throughout: the keyframes tell all of them."""
+    """Returns clips of a single colour each, which their keyframes determine."""
     values = test_step.batch(CONFIG, seed)
     values["video"][:] = values["video"][:, :1, :1, :1]
     return values
@@ -38,8 +39,8 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(quickly_compiled_convolutions):
-    """The state after 60 updates, and the loss of each."""
-    mesh, losses = meshes.make_mesh(CONFIG.mesh), []
+    """Returns the state after 60 updates, and the loss of each update."""
+    mesh, losses = make_mesh(CONFIG), []
     state = test_step.random_state(CONFIG, mesh)
     with meshes.use(mesh):
         step = jax.jit(make_train_step(CONFIG))
@@ -52,7 +53,7 @@ def trained(quickly_compiled_convolutions):
 def test_updates_lower_the_loss(trained):
     _, losses = trained
     assert input_shape(CONFIG, 8) == (8, 4, 8, 8, 4)
-    # Nothing but the keyframes tells the colour under much noise.
+    # Under much noise, only the keyframes tell the colour.
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
@@ -70,7 +71,7 @@ def test_samples_follow_the_keyframes_they_are_given(trained):
 def test_validation_sees_what_was_learnt_and_repeats(trained):
     state, _ = trained
     validate = jax.jit(make_validation_step(CONFIG))
-    start = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+    start = test_step.random_state(CONFIG, make_mesh(CONFIG))
     (before,), (after,), (again,) = (
         validate(params, batch(101)).values() for params in (start.ema, state.ema, state.ema)
     )

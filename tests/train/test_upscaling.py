@@ -1,4 +1,4 @@
-"""Training of a super-resolution network: what it is given, and that it uses it."""
+"""Spatial super-resolution learns to use its low-resolution clip."""
 
 import pathlib
 from types import SimpleNamespace
@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 import test_step
 import tiny
+from from_config import (
+    input_shape,
+    make_mesh,
+    make_preview,
+    make_sampler,
+    make_source,
+    make_train_step,
+    make_validation_step,
+)
 
 from stunet import configs
-from stunet.data import sources
 from stunet.diffusion import upscaling
 from stunet.errors import UserError
 from stunet.generate.text import text_to_video
 from stunet.parallel import mesh as meshes
-from stunet.train import loop
-from stunet.train.sampling import make_sampler
-from stunet.train.state import input_shape
-from stunet.train.step import make_train_step, make_validation_step, to_float
+from stunet.train import preview
+from stunet.train.objective import to_float
 
 FACTOR = 4
 CONFIG = tiny.config(
@@ -42,7 +48,10 @@ SAMPLE = make_sampler(CONFIG)  # compiled once
 
 
 def batch(seed: int) -> dict[str, np.ndarray]:
-    """Clips of random squares as large as a low-resolution pixel: that clip tells all of them."""
+    """Returns clips of random squares, each as large as a low-resolution pixel.
+
+    So the low-resolution clip determines them.
+    """
     values = test_step.batch(CONFIG, seed)
     corners = values["video"][:, :, ::FACTOR, ::FACTOR]
     values["video"] = np.repeat(np.repeat(corners, FACTOR, axis=2), FACTOR, axis=3)
@@ -51,8 +60,8 @@ def batch(seed: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def trained(quickly_compiled_convolutions):
-    """The state after 30 updates, and the loss of each."""
-    mesh, losses = meshes.make_mesh(CONFIG.mesh), []
+    """Returns the state after 30 updates, and the loss of each update."""
+    mesh, losses = make_mesh(CONFIG), []
     state = test_step.random_state(CONFIG, mesh)
     with meshes.use(mesh):
         step = jax.jit(make_train_step(CONFIG))
@@ -83,7 +92,7 @@ def test_samples_follow_the_low_resolution_clip_they_are_given(trained):
 def test_validation_sees_what_was_learnt_and_repeats(trained):
     state, _ = trained
     validate = jax.jit(make_validation_step(CONFIG))
-    start = test_step.random_state(CONFIG, meshes.make_mesh(CONFIG.mesh))
+    start = test_step.random_state(CONFIG, make_mesh(CONFIG))
     (before,), (after,), (again,) = (
         validate(params, batch(101)).values() for params in (start.ema, state.ema, state.ema)
     )
@@ -95,14 +104,14 @@ def test_samples_while_training_are_held_out_clips_enlarged(trained, tmp_path, m
     state, _ = trained
     pictures, given = [], []
     monkeypatch.setattr(
-        loop, "make_sampler", lambda config: lambda *a: given.append(a[-1]) or SAMPLE(*a)
+        preview, "make_sampler", lambda *_: lambda *a: given.append(a[-1]) or SAMPLE(*a)
     )
-    loop.make_preview(CONFIG, tmp_path, meshes.make_mesh(CONFIG.mesh))(
+    make_preview(CONFIG, tmp_path, make_mesh(CONFIG))(
         state.ema, 30, SimpleNamespace(picture=lambda *p: pictures.append(p))
     )
     assert [name for _, name, _ in pictures] == ["samples/clips", "samples/xt"]
     assert all(pathlib.Path(file).stat().st_size for *_, file in pictures)
-    source = sources.make_source(CONFIG, "val")
+    source = make_source(CONFIG, "val")
     held_out = np.stack([source[i]["video"] for i in range(2)]) / 127.5 - 1
     blocks = held_out.reshape(2, 2, 2, FACTOR, 2, FACTOR, 1).mean((3, 5))
     np.testing.assert_allclose(given[0], blocks, atol=1e-5)

@@ -1,4 +1,4 @@
-"""A config that trains in seconds, and the command line run as a user runs it."""
+"""A config that trains in seconds, and functions that run commands as a user does."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ import sys
 
 from stunet import configs
 
-# For what does not depend on the network: one level of one frame at a time, which compiles in a
-# third of the time.
+# For tests that do not depend on the network: one level that sees frames separately. It compiles in
+# a third of the time.
 ONE_LEVEL_KEYS = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
 )
@@ -64,7 +64,7 @@ def experiment(directory: pathlib.Path) -> pathlib.Path:
 
 
 def config(**groups) -> configs.Config:
-    """The tiny config, with `group=dict(key=value)` replaced."""
+    """Returns the tiny config with changes, written `group=dict(key=value)`."""
     namespace = {}
     exec(EXPERIMENT, namespace)
     tiny = configs.resolve(namespace["get_config"]())
@@ -73,7 +73,7 @@ def config(**groups) -> configs.Config:
 
 
 def with_lora(config: configs.Config, **keys) -> configs.Config:
-    """The config with `config.lora` changed."""
+    """Returns the config with `config.lora` changed."""
     return dataclasses.replace(config, lora=configs.Lora(**keys))
 
 
@@ -82,7 +82,7 @@ def command(*arguments) -> list[str]:
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """On the CPU, with so many virtual devices, in a process of its own."""
+    """Returns environment variables for a process with `devices` virtual devices on the CPU."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
@@ -96,7 +96,7 @@ def run(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
 def launch(
     *command, processes: int = 2, devices: int = 1, restarts: int = 0, errors=subprocess.PIPE
 ):
-    """A command as so many processes of launch/local.py's, each with so many devices."""
+    """Starts a command by launch/local.py, in `processes` processes with `devices` devices each."""
     sizes = ["--processes", processes, "--devices-per-process", devices, "--restarts", restarts]
     arguments = [sys.executable, LAUNCHER, *sizes, "--", *command]
     return subprocess.Popen(
@@ -109,7 +109,7 @@ def launch(
 
 
 def pids(errors: str) -> list[int]:
-    """Of the processes of a launch/local.py that has said `errors`."""
+    """Returns the process ids in the standard error of launch/local.py."""
     return [int(pid) for pid in re.findall(r"process \d+ is (\d+)", errors)]
 
 

@@ -1,4 +1,4 @@
-"""Which networks a diffusers config.json may ask for, and at which noise they were trained."""
+"""A diffusers config.json maps to a config and back, or is refused; its noise levels are kept."""
 
 import json
 
@@ -12,10 +12,11 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_unet
 import torch
+from from_config import noise_schedule
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.train.step import noise_schedule
+from stunet.train.parts import make_parts
 from stunet.weights.diffusers_config import to_diffusers, to_stunet
 
 STAGE_I = json.loads(json.dumps(tiny_unet.flags((8, 16))))
@@ -29,7 +30,7 @@ STAGE_II = STAGE_I | dict(
     time_embedding_act_fn="gelu",
     class_embed_type="timestep",
 )
-# Of what `runwayml/stable-diffusion-v1-5` and its like have.
+# Some keys of `runwayml/stable-diffusion-v1-5` and similar networks.
 STABLE_DIFFUSION = {
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
@@ -46,11 +47,11 @@ STABLE_DIFFUSION = {
 
 
 def test_each_step_is_told_the_noise_that_it_was_trained_with():
-    """By diffusers' own schedule; within a twentieth of a step."""
+    """Compares with diffusers' own schedule, to within a twentieth of a step."""
     scheduler = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     signal = scheduler.alphas_cumprod.double().numpy()
     config = to_stunet(STAGE_I, "config.json")
-    time = noise_schedule(config.diffusion).time(jnp.asarray(np.log(signal / (1 - signal))))
+    time = noise_schedule(config).time(jnp.asarray(np.log(signal / (1 - signal))))
     steps = config.model.time_scale * np.asarray(time)
     np.testing.assert_allclose(steps, np.arange(1000), atol=0.05)
 
@@ -60,7 +61,7 @@ def test_each_step_is_told_the_noise_that_it_was_trained_with():
 )
 def test_diffusers_makes_the_same_network_of_what_is_written(found):
     config = to_stunet(found, "config.json")
-    written = to_diffusers(config)
+    written = to_diffusers(make_parts(config))
     assert to_stunet(json.loads(json.dumps(written)), "config.json") == config
     flags = {k: v for k, v in written.items() if not k.startswith("_")}
     with torch.device("meta"):
@@ -105,7 +106,7 @@ def test_the_inflated_network_adds_time_and_freezes_the_rest():
         ({"out_channels": 4}, "'out_channels' 4: a picture of 3 channels is needed, or twice"),
         ({"in_channels": "3"}, "'in_channels' '3': it must be a whole number"),
         ({"up_block_types": ["ResnetUpsampleBlock2D"] * 2}, "'up_block_types' .* DeepFloyd IF's"),
-        ({"attention_head_dim": 5}, "cannot be inflated so: .*which 5 does not divide"),
+        ({"attention_head_dim": 5}, "cannot be inflated so: .*it must be a multiple of 5"),
         ({"frobnicate": 2}, "'frobnicate' 2: which is not known here, and may change the network"),
     ],
 )
@@ -132,4 +133,4 @@ def test_a_key_that_is_missing_is_named():
 def test_a_network_that_diffusers_does_not_have(change, sentence):
     config = configs.override(to_stunet(STAGE_I, "config.json"), [f"--config.{change}"])
     with pytest.raises(UserError, match=sentence):
-        to_diffusers(config)
+        to_diffusers(make_parts(config))

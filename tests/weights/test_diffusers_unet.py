@@ -1,4 +1,4 @@
-"""The spatial network is diffusers' `UNet2DConditionModel` of DeepFloyd IF, weight for weight."""
+"""The spatial network equals diffusers' `UNet2DConditionModel` of DeepFloyd IF."""
 
 import functools
 import json
@@ -18,19 +18,21 @@ pytest.importorskip("diffusers")
 import diffusers
 import tiny_unet
 import torch
+from from_config import abstract_state, make_network
 from safetensors.numpy import load_file
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header, Writer, read_json
-from stunet.train.state import abstract_state, count_parameters, make_network
+from stunet.train.parts import make_parts
+from stunet.train.state import count_parameters
 from stunet.weights import diffusers_unet
 from stunet.weights.diffusers_config import TIME_SCALE, to_stunet
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-# Widths that are not multiples of the first, one channel of pixels, three levels.
+# Three levels, one channel of pixels, and widths that are not multiples of the first.
 ODD = tiny_unet.flags((12, 20, 28), in_channels=1, out_channels=2, attention_head_dim=4)
 WIDE = tiny_unet.flags(
     (16, 32), layers_per_block=2, attention_head_dim=16, norm_num_groups=8, act_fn="silu"
@@ -44,8 +46,8 @@ UNPOOLED = tiny_unet.flags(
     freq_shift=1,
     attention_head_dim=4,
 )
-# Stage II: other depths, no self-attention, residuals divided, time activated once for all blocks,
-# and the noise level of the low-resolution picture.
+# Stage II has other depths and no self-attention, and divides residuals. It activates the time
+# embedding once for all blocks, and takes the noise level of the low-resolution picture.
 STAGE_II = tiny_unet.flags(
     (8, 16),
     in_channels=6,
@@ -61,16 +63,16 @@ STAGE_II = tiny_unet.flags(
 
 
 def read(directory: pathlib.Path, **model):
-    """(config, its network's parameters) of a U-Net, with keys of `configs.Model` changed."""
+    """Reads (config, parameters) of a U-Net, with keys of `configs.Model` changed."""
     config = to_stunet(read_json(directory / "config.json"), "config.json")
     config = configs.override(config, [f"--config.model.{k}={v}" for k, v in model.items()])
-    tensors = diffusers_unet.table(config, abstract(config))
+    tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     source = diffusers_unet.Directory(directory, tensors)
     return config, unflatten_dict({path: jnp.asarray(source.read(path)) for path in tensors})
 
 
 def abstract(config):
-    return abstract_state(config, meshes.make_mesh(configs.Mesh(), jax.devices()[:1]))
+    return abstract_state(config, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
 
 
 @pytest.mark.usefixtures("quickly_compiled_convolutions")
@@ -93,13 +95,13 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
     x = rng.normal(size=(b, frames, 8, 8, flags["in_channels"])).astype(np.float32)
     time, level = np.array([[0.003, 0.87], [0.25, 0.6]], np.float32)
     text = rng.normal(size=(b, length, 16)).astype(np.float32)
-    # With attention to the text alone, diffusers pads a mask to keys that are not there.
+    # With attention to the text alone, diffusers pads the mask for keys that do not exist.
     masked = not flags.get("only_cross_attention")
     mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool) if masked else None
     apply = jit(make_network(config).apply)
     got = apply({"params": params}, x, time, text, mask, *([level] if upscales else []))
 
-    def each(a):  # frame is an image of its own, with its clip's time and text
+    def each(a):  # Each frame is an image of its own, with the time and text of its clip.
         return torch.from_numpy(a.repeat(frames, axis=0))
 
     with torch.no_grad():
@@ -117,15 +119,15 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
 
 @pytest.mark.parametrize("name", tiny_unet.IF)
 def test_a_full_size_stage_one_has_a_place_for_every_tensor(name):
-    """By shape alone, here and there."""
+    """Compares shapes alone, without values in either framework."""
     flags = tiny_unet.full_size(name)
     with torch.device("meta"):
         theirs = diffusers.UNet2DConditionModel(**flags).state_dict()
     config = to_stunet(json.loads(json.dumps(flags)), name)
-    # Equal layers as one: traced in a third of the time, and tensors that share a weight of ours.
+    # Scanned layers are traced in a third of the time, and several tensors then share a weight.
     config = configs.override(config, ["--config.model.scan_layers=True"])
     state = abstract(config)
-    tensors = diffusers_unet.table(config, state)
+    tensors = diffusers_unet.table(make_parts(config).denoiser, state)
     diffusers_unet.check(
         tensors, {name: Header("F32", tuple(t.shape)) for name, t in theirs.items()}, name
     )
@@ -139,7 +141,7 @@ def test_a_part_of_a_weight_is_that_part(shards, tmp_path):
     tiny_unet.save(tmp_path, UNPOOLED, **shards)
     config = to_stunet(read_json(tmp_path / "config.json"), "config.json")
     config = configs.override(config, ["--config.model.scan_layers=True"])
-    tensors = diffusers_unet.table(config, abstract(config))
+    tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     source = diffusers_unet.Directory(tmp_path, tensors)
     stacked = ("down_1_layers", "attention", "to_q", "kernel")
     part = slice(0, 1), slice(3, 7), slice(2, 4)
@@ -155,7 +157,7 @@ def test_a_part_of_a_weight_is_that_part(shards, tmp_path):
 def test_ours_and_theirs_are_inverse_and_every_name_is_taken_once():
     config = to_stunet(json.loads(json.dumps(STAGE_II)), "config.json")
     state = abstract(config)
-    tensors = diffusers_unet.table(config, state)
+    tensors = diffusers_unet.table(make_parts(config).denoiser, state)
     names = [name for tensor in tensors.values() for name in tensor.names]
     assert len(names) == len(set(names))
     shapes = jax.tree.map(lambda leaf: leaf.shape, state.params)
@@ -183,7 +185,7 @@ def test_ours_and_theirs_are_inverse_and_every_name_is_taken_once():
 )
 def test_tensors_that_do_not_fit_are_named(change, sentence):
     config = to_stunet(json.loads(json.dumps(WIDE)), "config.json")
-    tensors = diffusers_unet.table(config, abstract(config))
+    tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     found = diffusers_unet.headers(tensors)
     diffusers_unet.check(tensors, found, "DIR")
     change(found)

@@ -1,5 +1,8 @@
-"""From a text-to-image U-Net to a run: at first it makes the U-Net's pictures, then its temporal
-layers learn, and its spatial weights come back as they were."""
+"""`stunet inflate` makes a run of a text-to-image U-Net.
+
+At first the run makes the U-Net's pictures. In training only its temporal layers learn. Its spatial
+weights are exported as they were.
+"""
 
 import dataclasses
 import json
@@ -17,28 +20,36 @@ pytest.importorskip("diffusers")
 
 import diffusers
 import tiny_unet
+from from_config import (
+    abstract_state,
+    create_state,
+    init_state,
+    make_mesh,
+    make_network,
+    make_source,
+    make_validation_step,
+)
 from safetensors.numpy import load_file, save_file
 from test_diffusers_config import STABLE_DIFFUSION
 from test_diffusers_unet import abstract, jit, read
 
 from stunet import cli, configs
-from stunet.data import sources
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.state import abstract_state, begin, create_state, make_network
-from stunet.train.step import make_validation_step
+from stunet.train.parts import make_parts
 from stunet.weights import diffusers_unet
 from stunet.weights import inflate as inflating
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
 FRAMES = 4
-# Groups of one channel would have nothing to normalise where there is but one position.
+# Not one group per channel: a group of one channel and one position has nothing to normalise.
 UNET = tiny_unet.flags((8, 16), norm_num_groups=2)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# What is trained: a clip over and over, the caption with it.
+# Trains on one clip again and again, always with its caption.
 TRAINING = {
+    "data.source": "moving_digits",
     "data.num_clips": 1,
     "train.batch_size": 4,
     "train.steps": 20,
@@ -67,11 +78,11 @@ def inflate(directory, out, *more) -> int:
 
 
 def checkpoint(workdir):
-    """(config, weights by path) of a run's newest checkpoint."""
+    """Reads (config, weights by path) from a run's newest checkpoint."""
     config = configs.read(workdir / "config.json")
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        return config, checkpoints.restore_averaged(abstract_state(config, mesh))
+        return config, checkpoints.restore_ema_params(abstract_state(config, mesh))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +94,7 @@ def inflated(t2i, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(t2i):
-    """Random clips, the second of which stands still; what the U-Net makes of each frame."""
+    """Returns random clips, the second one static, and the U-Net's output for each frame."""
     config, params = read(t2i[0])
     rng = np.random.default_rng(0)
     clips = rng.normal(size=(2, FRAMES, 8, 8, 3)).astype(np.float32)
@@ -108,7 +119,7 @@ def test_at_first_every_nth_frame_and_all_of_a_static_clip_are_the_u_nets(
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found[1], expected[1], **tolerance)
     np.testing.assert_allclose(found[0, ::factor], expected[0, ::factor], **tolerance)
-    # The others are not: time is resized.
+    # The other frames differ, because time is resized.
     assert np.abs(found[0] - expected[0]).max(axis=(1, 2, 3))[1] > 1e-2
 
 
@@ -121,6 +132,24 @@ def trained(inflated, tmp_path_factory):
     return workdir
 
 
+def test_training_asks_for_data_until_some_is_named(t2i, inflated, tmp_path, capsys):
+    """Nobody who inflates a U-Net wants it trained on moving digits."""
+    data = configs.read(inflated / "config.json").data
+    assert (data.source, data.path) == ("clips", "")
+    train = "train", "--config", inflated / "config.json", "--workdir", tmp_path / "run"
+    assert run(*train) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "data.path is empty; name the directory of the records" in sentence
+    assert not (tmp_path / "run").exists()
+    assert run(*train, f"--config.data.path={tmp_path / 'nowhere'}") == 1
+    assert "nowhere" in capsys.readouterr().err
+    for name, told in (("later", ()), ("now", ["--config.data.path=clips"])):
+        assert inflate(t2i[0], tmp_path / name, *told) == 0
+        assert ("no data is named yet" in capsys.readouterr().out) == (name == "later")
+    assert configs.read(tmp_path / "now" / "config.json").data.path == "clips"
+
+
+@pytest.mark.slow
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
     (_, before), (config, after) = map(checkpoint, (inflated, trained))
     assert config.freeze == "spatial"
@@ -132,10 +161,11 @@ def test_training_moves_the_temporal_weights_alone(inflated, trained):
         assert leaf.dtype == before[path].dtype
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(inflated, trained):
-    """Of one batch, at the same noise: that of an update has another for each."""
+    """Compares the loss of one batch at the same noise, which differs from update to update."""
     config = configs.read(trained / "config.json")
-    source = sources.make_source(config, "train")
+    source = make_source(config, "train")
     examples = [source[i % len(source)] for i in range(config.train.batch_size)]
     batch = {k: np.stack([e[k] for e in examples]) for k in ("video", "text", "text_mask")}
     validate = jit(make_validation_step(config))
@@ -146,6 +176,7 @@ def test_training_lowers_the_loss(inflated, trained):
     assert after < 0.9 * before
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_the_spatial_weights(trained):
     config = configs.read(trained / "config.json")
     state = abstract(config)
@@ -174,7 +205,7 @@ def test_what_was_imported_is_exported_tensor_by_tensor(t2i, of, tmp_path, reque
 
 
 def test_half_precision_files_and_stacked_layers_come_back_too(tmp_path):
-    """A super-resolution network, whose first convolution is trained as well."""
+    """Uses a super-resolution network, whose first convolution is trained too."""
     flags = UNET | dict(layers_per_block=[1, 3], in_channels=6, class_embed_type="timestep")
     model = tiny_unet.make(flags).half()
     model.save_pretrained(tmp_path / "t2i", max_shard_size="50KB")
@@ -194,9 +225,9 @@ def test_half_precision_files_and_stacked_layers_come_back_too(tmp_path):
 def test_adapters_are_exported_as_part_of_the_kernels(inflated, tmp_path):
     whole, params = checkpoint(inflated)
     config = tiny.with_lora(dataclasses.replace(whole, freeze="none"), rank=2)
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     with meshes.use(mesh), Checkpoints(tmp_path) as checkpoints:
-        first = begin(config, params)
+        first = init_state(config, params)
         ema = jax.tree.map(jnp.ones_like, first.ema)
         checkpoints.save(first.replace(ema=ema), {"global_next_index": 0})
         checkpoints.wait()
@@ -289,7 +320,7 @@ def test_what_was_there_stays(t2i, tmp_path, capsys):
             "freeze=none; lora.rank=2",
             "leave them to a run that begins with this one (train.init_from)",
         ),
-        ("model.temporal_factors=(1, 3)", "data.frames is 4, which 3 does not divide"),
+        ("model.temporal_factors=(1, 3)", "data.frames is 4; it must be a multiple of 3"),
     ],
 )
 def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence):
@@ -299,27 +330,29 @@ def test_another_network_than_the_u_nets(t2i, tmp_path, capsys, asked, sentence)
 
 @pytest.mark.parametrize("kilobytes", [64, 256, 384])
 def test_a_disk_that_is_full(t2i, small_disk, capsys, monkeypatch, kilobytes):
-    """Whichever of many batches of weights fills it."""
+    """Holds whichever of many batches of weights fills the disk."""
     monkeypatch.setattr(inflating, "AT_ONCE", 4096)
     disk = small_disk(kilobytes)
-    refused(t2i[0], disk / "run", capsys, "is full; nothing is left there: free some space and run")
+    refused(t2i[0], disk / "run", capsys, "is full; no unfinished files are left: free some")
 
 
 def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
     t2i, tmp_path, monkeypatch
 ):
-    """Its averages and moments too, which are not made one by one."""
+    """Also compares EMA weights and moments, which are not written in parts."""
     monkeypatch.setattr(inflating, "AT_ONCE", 2**16)
     monkeypatch.setattr(inflating, "DRAWN_AT_ONCE", 32)
     workdir = tmp_path / "run"
     assert inflate(t2i[0], workdir, "--config.freeze=none") == 0
     config = configs.read(workdir / "config.json")
-    mesh = meshes.make_mesh(config.mesh)
+    mesh = make_mesh(config)
     shapes = abstract_state(config, mesh)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
         state, _ = checkpoints.restore(shapes)
-        fresh = flatten_dict(create_state(config, mesh).averaged)
-    u_net = diffusers_unet.Directory(t2i[0], diffusers_unet.table(config, shapes))
+        fresh = flatten_dict(create_state(config, mesh).ema_params)
+    u_net = diffusers_unet.Directory(
+        t2i[0], diffusers_unet.table(make_parts(config).denoiser, shapes)
+    )
     given = {path: u_net.read(path) for path in fresh if not is_temporal(path)}
-    expected = begin(config, unflatten_dict(fresh | given))
+    expected = init_state(config, unflatten_dict(fresh | given))
     jax.tree.map(np.testing.assert_array_equal, state, expected)

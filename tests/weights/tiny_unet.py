@@ -1,4 +1,4 @@
-"""diffusers' U-Nets of DeepFloyd IF's family: small ones with random weights, and their configs."""
+"""diffusers' U-Nets of the family of DeepFloyd IF: configs, and small ones with random weights."""
 
 import math
 import pathlib
@@ -6,12 +6,12 @@ import pathlib
 import diffusers
 import torch
 
-# Of stage I's published sizes: widths and parameters, in millions for two of them.
+# First width and number of parameters of stage I's published sizes, rounded for M and L.
 IF = {"M": (192, 372e6), "L": (320, 935e6), "XL": (704, 4_304_695_110)}
 
 
 def flags(widths: tuple[int, ...], **changes) -> dict:
-    """What makes a U-Net of stage I, attending at every level but the finest."""
+    """Returns arguments of a U-Net of stage I with attention at all levels except the finest."""
     coarser = len(widths) - 1
     return {
         "sample_size": 8,
@@ -37,7 +37,7 @@ def flags(widths: tuple[int, ...], **changes) -> dict:
 
 
 def full_size(name: str) -> dict:
-    """The flags of a stage I of IF, as published."""
+    """Returns the arguments of a published size of IF's stage I."""
     widths = tuple(IF[name][0] * multiple for multiple in (1, 2, 3, 4))
     return flags(
         widths,
@@ -52,7 +52,7 @@ def full_size(name: str) -> dict:
 
 
 def make(flags: dict, seed: int = 0) -> diffusers.UNet2DConditionModel:
-    """Every weight matters: none is left at zero or one, as initialisation would."""
+    """Makes a U-Net in which no weight is zero or one, as some are at initialisation."""
     torch.manual_seed(seed)
     model = diffusers.UNet2DConditionModel(**flags).eval()
     for name, p in model.named_parameters():
@@ -64,7 +64,7 @@ def make(flags: dict, seed: int = 0) -> diffusers.UNet2DConditionModel:
 
 
 def save(directory: pathlib.Path, flags: dict, **kwargs) -> diffusers.UNet2DConditionModel:
-    """Writes such a U-Net, with `kwargs` of `save_pretrained`, and returns it."""
+    """Makes a U-Net, writes it with `kwargs` of `save_pretrained`, and returns it."""
     model = make(flags)
     model.save_pretrained(directory, **kwargs)
     return model

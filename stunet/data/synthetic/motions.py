@@ -399,7 +399,7 @@ def _mover(stage, shape, direction, axis, phase, across, speed_word) -> Mover:
 
 
 def _across(stage: Stage, axis: int, word: int) -> float:
-    """Draws the row or column to move along: a whole pixel, so that the object is sharp."""
+    """Chooses the row or column to move along: a whole pixel, so that the object is sharp."""
     if stage.motion == "bounce" and len(stage.axes) == 2:
         least, largest = (math.ceil(stage.walls(1 - axis)[0]), math.floor(stage.walls(1 - axis)[1]))
         return float(least + word % (largest - least + 1))

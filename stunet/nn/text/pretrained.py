@@ -31,8 +31,8 @@ _CACHE_BYTES = 64 * 2**20
 class PretrainedEncoder:
     """Encodes captions by a checkpoint in the format of Hugging Face, in float32.
 
-    Every token of a caption has a state, also special tokens (`[CLS]` and `[SEP]`, or `</s>`). A
-    caption of nothing but spaces has no token, which stands for "no text" in guidance.
+    Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
+    A caption of nothing but spaces has no token, which stands for "no text" in guidance.
 
     Captions that are not in the cache are encoded in batches of up to 64. Each device of this
     process holds all weights, in the dtype of their files, and encodes its share of the batch.

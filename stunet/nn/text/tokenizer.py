@@ -72,7 +72,7 @@ def _from_json(file: Path) -> Tokenizer:
 
 
 def _from_sentencepiece(file: Path) -> Tokenizer:
-    """Reads a SentencePiece unigram model, such as T5's; each caption ends with `</s>`."""
+    """Reads a SentencePiece unigram model, such as T5's, and ends each caption with `</s>`."""
     model = _model_class()()
     try:
         model.ParseFromString(file.read_bytes())

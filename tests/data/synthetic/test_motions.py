@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from from_config import make_source
 
 from stunet import configs
-from stunet.data.sources import make_source
 from stunet.data.synthetic.motions import (
     DIRECTIONS,
     MOTIONS,

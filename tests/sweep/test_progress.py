@@ -1,4 +1,4 @@
-"""What a sweep says on a terminal and elsewhere."""
+"""Tests how the progress of a sweep is shown, on a terminal and elsewhere."""
 
 import dataclasses
 import io
@@ -8,7 +8,7 @@ import sys
 import pytest
 import tiny
 
-from stunet.sweep import show
+from stunet.sweep import progress
 from stunet.sweep.members import Member
 
 
@@ -18,43 +18,43 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def board(tmp_path, monkeypatch):
-    """`board(stream)` shows three members on it, of which one is half done."""
+def table(tmp_path, monkeypatch):
+    """Returns `table(stream)`, a progress table of three members, of which one is half done."""
     members = [Member(name, tiny.config()) for name in ("a", "b", "c")]
     (tmp_path / "b").mkdir()
     line = {"step": 4, "loss": 0.25, "clips_per_second": 0.5}
     # The last line is being written.
     (tmp_path / "b" / "metrics.jsonl").write_text(json.dumps(line) + '\n{"step": 5, "lo')
 
-    def make(stream) -> show.Board:
+    def make(stream) -> progress.ProgressTable:
         monkeypatch.setattr(sys, "stderr", stream)
-        return show.Board(tmp_path, members)
+        return progress.ProgressTable(tmp_path, members)
 
     return make
 
 
-def test_terminal_has_one_table_that_is_drawn_over(board):
+def test_terminal_has_one_table_that_is_drawn_over(table):
     stream = Terminal()
-    with board(stream) as shown:
-        shown.say("a: begins")
-        shown.show({"a": None, "b": None}, done=0, failed=0)
-        shown.say("a: done")
+    with table(stream) as shown:
+        shown.log("a: starts")
+        shown.draw(["a", "b"], done=0, failed=0)
+        shown.log("a: done")
     text = stream.getvalue()
     assert "|##########          | 4/8 b  loss 0.2500, 32 s left" in text
     assert "0 done, 2 running, 1 waiting, 0 failed" in text
-    # Three lines went before the next that stays.
+    # The three lines of the table were erased before the event was printed.
     assert text.endswith("\033[3A\033[Ja: done\n")
 
 
-def test_elsewhere_only_lines_and_a_table_a_minute(board):
+def test_elsewhere_only_events_and_a_table_every_minute(table):
     stream = io.StringIO()
-    with board(stream) as shown:
-        shown.show({"b": None}, done=1, failed=1)
+    with table(stream) as shown:
+        shown.draw(["b"], done=1, failed=1)
         assert stream.getvalue() == ""
-        shown.say("b: begins")
+        shown.log("b: starts")
         shown._next = 0  # A minute has passed.
-        shown.show({"b": None}, done=1, failed=1)
-        shown.show({"b": None}, done=1, failed=1)
+        shown.draw(["b"], done=1, failed=1)
+        shown.draw(["b"], done=1, failed=1)
     assert "\033" not in stream.getvalue()
     assert len(stream.getvalue().splitlines()) == 3
 
@@ -62,4 +62,4 @@ def test_elsewhere_only_lines_and_a_table_a_minute(board):
 def test_steps_of_members_are_their_own(tmp_path):
     train = dataclasses.replace(tiny.config().train, steps=100)
     member = Member("m", dataclasses.replace(tiny.config(), train=train))
-    assert "0/100 m" in show._progress(tmp_path, member)
+    assert "0/100 m" in progress._line(tmp_path, member)

@@ -1,0 +1,111 @@
+"""The network with all that is needed to call it: what it is given, its noise schedule, and the
+shapes of its inputs."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from stunet.data.spec import ClipSpec, TextSpec
+from stunet.diffusion import augmentation
+from stunet.diffusion.schedules import NoiseSchedule
+from stunet.nn.stunet import STUNet
+from stunet.train.conditioning import Conditioning
+from stunet.train.trainable import Trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser:
+    """A network and how it is called on noisy clips.
+
+    Attributes:
+        network: the Flax module.
+        conditioning: what the network sees beside the noisy clip.
+        schedule: noise schedule of the clips.
+        prediction: what the network predicts: "eps", "v" or "x0".
+        clip: shape and rate of the clips.
+        text: encoder of the captions, and the shape of its token states.
+        trainable: which parameters of the network are trained.
+    """
+
+    network: STUNet
+    conditioning: Conditioning
+    schedule: NoiseSchedule
+    prediction: str
+    clip: ClipSpec
+    text: TextSpec
+    trainable: Trainable
+
+    def clip_shape(self, batch: int) -> tuple[int, ...]:
+        """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
+        return (batch, *self.clip.shape)
+
+    def input_shape(self, batch: int) -> tuple[int, ...]:
+        """Returns the shape `[b, t, h, w, c']` of the network's input."""
+        # An augmentation level that is embedded has no plane among the channels.
+        channels = self.conditioning.channels(self.clip.channels) - self.network.level_embedding
+        return (batch, *self.clip.shape[:-1], channels)
+
+    def abstract_arguments(self, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Returns shapes and dtypes of the network's arguments for `batch` clips.
+
+        They are the input, the noise time, the text states and their mask, and, where it is
+        embedded, the augmentation level.
+        """
+        text = self.text
+        shapes = [self.input_shape(batch), (batch,), (batch, text.max_length, text.dim)]
+        arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        arguments += [jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_)]
+        if self.network.level_embedding:
+            arguments += [jax.ShapeDtypeStruct((batch,), jnp.float32)]
+        return tuple(arguments)
+
+    def init_params(self, seed: int) -> Any:
+        """Returns fresh parameters of the network, each boxed with the names of its axes."""
+        # One clip, as small as the network takes: parameters do not depend on its size.
+        network = self.network
+        side = network.patch_size * 2 ** (len(network.channels) - 1)
+        frames = 1
+        for factor in network.temporal_factors or ():
+            frames *= factor
+        shape = (1, frames, side, side, self.input_shape(1)[-1])
+        rest = [jnp.zeros((1, 1, self.text.dim)), jnp.ones((1, 1), bool)]
+        rest += [jnp.zeros(1)] if network.level_embedding else []
+        # Without rules, flax does not constrain each parameter by its names while it makes it: the
+        # shardings of the whole state are given to jit, and they know about extents that do not
+        # divide.
+        with nn.logical_axis_rules(()):
+            return network.init(jax.random.key(seed), jnp.zeros(shape), jnp.zeros(1), *rest)[
+                "params"
+            ]
+
+    def predict(
+        self,
+        params: Any,
+        x_t: Float[Array, "b t h w c"],
+        time: Float[Array, "b"],
+        text: Float[Array, "b l d"] | None,
+        text_mask: Array | None,
+        *given: Array,
+    ) -> Float[Array, "b t h w c"]:
+        """Returns the network's prediction for noisy clips.
+
+        Args:
+            params: parameters of the network.
+            x_t: noisy clips.
+            time: noise time of each clip, 0..1.
+            text: token states.
+            text_mask: bool `[b, l]`, True at tokens.
+            given: what the network sees beside the noisy clips (`Conditioning`).
+        """
+        inputs, embedded = self.conditioning.network_input(x_t, *given), ()
+        if self.network.level_embedding:
+            # The level is told as the time at which the clip would be as noisy, not by a plane.
+            inputs = inputs[..., :-1]
+            embedded = (self.schedule.time(augmentation.log_snr(given[-1])),)
+        output = self.network.apply({"params": params}, inputs, time, text, text_mask, *embedded)
+        # A learned variance comes after the prediction.
+        return output[..., : self.clip.channels]

@@ -1,0 +1,73 @@
+"""The optimiser: AdamW with a clipped gradient, linear warm-up and cosine decay, and the running
+average of the weights (EMA)."""
+
+import dataclasses
+from typing import Any
+
+import optax
+from flax.traverse_util import path_aware_map
+
+from stunet.nn import lora
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """How gradients become updates.
+
+    Attributes:
+        transformation: maps gradients to updates, and holds the moments.
+        learning_rate: maps an update's number, from 0, to its learning rate.
+        ema_decay: decay of the running average of the weights, 0..1.
+    """
+
+    transformation: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    ema_decay: float
+
+
+def adamw(
+    *,
+    steps: int,
+    learning_rate: float,
+    warmup_steps: int,
+    final_learning_rate: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    clip_norm: float,
+    ema_decay: float,
+) -> Optimizer:
+    """Makes AdamW (Loshchilov and Hutter, arXiv 1711.05101).
+
+    Args:
+        steps: number of updates.
+        learning_rate: learning rate at the end of the warm-up.
+        warmup_steps: updates of linear warm-up.
+        final_learning_rate: share of `learning_rate` that is left at the end of the cosine decay.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        weight_decay: decay of matrices and kernels, which vectors are spared.
+        clip_norm: largest norm of the whole gradient.
+        ema_decay: decay of the running average of the weights.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=learning_rate / (warmup_steps + 1),
+        peak_value=learning_rate,
+        warmup_steps=warmup_steps,
+        decay_steps=max(steps, warmup_steps + 1),
+        end_value=learning_rate * final_learning_rate,
+    )
+    transformation = optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(schedule, b1=beta1, b2=beta2, weight_decay=weight_decay, mask=_has_decay),
+    )
+    return Optimizer(transformation, schedule, ema_decay)
+
+
+def _has_decay(params: Any) -> Any:
+    """Tells by name which parameters weight decay applies to.
+
+    The number of axes does not tell: vectors of scanned layers are stacked, and so have as many
+    axes as a matrix.
+    """
+    return path_aware_map(lambda path, _: path[-1] in ("kernel", lora.A, lora.B), params)

@@ -1,0 +1,278 @@
+"""The one door for the config: turns it into the parts that training and sampling are made of.
+
+Other rooms take these parts. They never read a key of the config, which they may hold as a whole to
+compare it or to write it (`Parts.config`).
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+
+from stunet import configs
+from stunet.configs.schema import Config, Data, Mesh, Sample, level_channels, level_layers
+from stunet.data.clips import read_metadata
+from stunet.data.sources import Dataset
+from stunet.data.spec import ClipSpec, TextSpec, make_encoder
+from stunet.diffusion.schedules import NoiseSchedule
+from stunet.errors import UserError
+from stunet.nn.stunet import STUNet
+from stunet.parallel.mesh import Layout
+from stunet.train import conditioning
+from stunet.train.conditioning import Conditioning
+from stunet.train.denoiser import Denoiser
+from stunet.train.events import Events
+from stunet.train.objective import Objective
+from stunet.train.optimizer import Optimizer, adamw
+from stunet.train.sampling import SamplerSettings
+from stunet.train.trainable import Trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What one config asks for.
+
+    Attributes:
+        denoiser: network, conditioning, noise schedule, and shapes of clips and text.
+        objective: training loss.
+        optimizer: AdamW, its learning rate, and the running average of the weights.
+        dataset: where clips come from.
+        layout: how devices are arranged.
+        events: when the run reports, saves, validates, samples and traces.
+        sampling: how clips are sampled.
+        seed: seed of everything random.
+        init_from: what the run begins with: a working directory, a weights file, or "" for fresh
+            weights.
+        batch_size: clips in an update, over all hosts.
+        accumulate: parts that a batch is computed in.
+        num_threads: threads that read ahead, in each process.
+        keep_checkpoints: number of the latest checkpoints that stay.
+        validation_times: noise times, 0..1, at which held-out clips are denoised.
+        validation_clips: held-out clips in a validation.
+        preview_clips: clips sampled while training.
+        config: the config itself, to be compared or written as a whole.
+    """
+
+    denoiser: Denoiser
+    objective: Objective
+    optimizer: Optimizer
+    dataset: Dataset
+    layout: Layout
+    events: Events
+    sampling: SamplerSettings
+    seed: int
+    init_from: str
+    batch_size: int
+    accumulate: int
+    num_threads: int
+    keep_checkpoints: int
+    validation_times: tuple[float, ...]
+    validation_clips: int
+    preview_clips: int
+    config: configs.Experiment
+
+
+@functools.lru_cache(maxsize=16)
+def make_parts(config: Config) -> Parts:
+    """Turns a config into its parts. Reads no file and computes nothing.
+
+    Equal configs give the same object, so that what was compiled for one is found again.
+    """
+    denoiser = _denoiser(config)
+    return Parts(
+        denoiser=denoiser,
+        objective=Objective(
+            denoiser,
+            weighting=config.diffusion.weighting,
+            min_snr_gamma=config.diffusion.min_snr_gamma,
+            caption_dropout=config.diffusion.caption_dropout,
+        ),
+        optimizer=_optimizer(config),
+        dataset=Dataset(
+            source=config.data.source,
+            clip=denoiser.clip,
+            text=denoiser.text,
+            seed=config.seed,
+            options=_SOURCE_OPTIONS[config.data.source](config.data),
+            cut_from=config.data.cut_from,
+            num_clips=config.data.num_clips,
+        ),
+        layout=Layout(**_fields(config.mesh)),
+        events=Events(
+            steps=config.train.steps,
+            report_every=config.log.every,
+            save_every=config.checkpoint.every,
+            validate_every=config.log.validate_every,
+            preview_every=config.log.sample_every,
+            trace=range(config.profile.start, config.profile.start + config.profile.steps),
+        ),
+        sampling=_sampling(config.sample),
+        seed=config.seed,
+        init_from=config.train.init_from,
+        batch_size=config.train.batch_size,
+        accumulate=config.train.accumulate,
+        num_threads=config.data.num_threads,
+        keep_checkpoints=config.checkpoint.keep,
+        validation_times=config.log.validate_times,
+        validation_clips=config.log.validate_clips,
+        preview_clips=config.sample.num,
+        config=config,
+    )
+
+
+def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
+    """Returns the parts of the training run in `workdir`, to sample from it.
+
+    Args:
+        workdir: working directory of the run.
+        sample: settings of the config's `sample` that replace the run's own.
+
+    Raises:
+        UserError: `workdir` holds no training run, or a setting is out of range.
+    """
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
+    # On one device, whatever the run was trained on: a few clips do not split over many.
+    config = dataclasses.replace(configs.read(file), mesh=Mesh(data=1))
+    config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+    return make_parts(configs.resolve(dataclasses.asdict(config)))
+
+
+def with_fingerprint(config: Config) -> Config:
+    """Returns the config with the fingerprint of its text encoder in it.
+
+    With it, nothing goes on with other weights than it began with. The fingerprint is that of the
+    records, if they hold text states, and that of the encoder otherwise.
+
+    Raises:
+        UserError: the encoder is needed and cannot be made.
+    """
+    text = config.text
+    if text.fingerprint:
+        return config
+    configs.check_data(config)
+    stored = {}
+    if config.data.source == "clips":
+        stored = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
+    fingerprint = stored.get("fingerprint", "") or make_encoder(_text(config)).fingerprint
+    return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
+
+
+def _denoiser(config: Config) -> Denoiser:
+    given = _conditioning(config)
+    return Denoiser(
+        network=_network(config),
+        conditioning=given,
+        schedule=NoiseSchedule(
+            config.diffusion.schedule,
+            config.diffusion.shift,
+            config.diffusion.log_snr_min,
+            config.diffusion.log_snr_max,
+        ),
+        prediction=config.diffusion.prediction,
+        clip=_clip(config.data),
+        text=_text(config),
+        trainable=Trainable(
+            freeze_spatial=config.freeze == "spatial",
+            lora_rank=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            train_input=given.name != "none",
+            frozen_dtype=config.model.dtype,
+        ),
+    )
+
+
+def _network(config: Config) -> STUNet:
+    """Makes the network. Keys of `model` that are fields of `STUNet` are passed as they are."""
+    model = config.model
+    fields = {field.name for field in dataclasses.fields(STUNet)}
+    same = {key: value for key, value in _fields(model).items() if key in fields}
+    variance = 2 if model.learned_variance else 1
+    different = dict(
+        channels=level_channels(model),
+        layers_per_level=level_layers(model),
+        temporal_factors=model.temporal_factors if model.temporal else None,
+        out_channels=config.data.channels * variance,
+        dtype=jnp.dtype(model.dtype),
+    )
+    return STUNet(**same | different)
+
+
+def _conditioning(config: Config) -> Conditioning:
+    """Returns the conditioning that the config asks for; it asks for one at most."""
+    if config.upscale.factor > 1:
+        return conditioning.on_low_resolution(
+            config.upscale.factor, config.upscale.max_augmentation
+        )
+    if config.tsr.stride > 1:
+        return conditioning.on_keyframes(config.tsr.stride, config.tsr.max_augmentation)
+    if any((shares := _fields(config.masks)).values()):
+        return conditioning.on_masks(shares)
+    return conditioning.captions_only()
+
+
+def _optimizer(config: Config) -> Optimizer:
+    train = config.train
+    return adamw(
+        steps=train.steps,
+        learning_rate=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        final_learning_rate=train.final_learning_rate,
+        beta1=train.beta1,
+        beta2=train.beta2,
+        weight_decay=train.weight_decay,
+        clip_norm=train.clip_norm,
+        ema_decay=train.ema_decay,
+    )
+
+
+def _sampling(sample: Sample) -> SamplerSettings:
+    return SamplerSettings(
+        sampler=sample.sampler,
+        steps=sample.steps,
+        guidance_scale=sample.guidance_scale,
+        threshold=sample.threshold,
+        threshold_percentile=sample.threshold_percentile,
+    )
+
+
+def _clip(data: Data) -> ClipSpec:
+    return ClipSpec(
+        frames=data.frames,
+        height=data.height,
+        width=data.width,
+        channels=data.channels,
+        fps=data.fps,
+        stride=data.stride,
+    )
+
+
+def _text(config: Config) -> TextSpec:
+    return TextSpec(**_fields(config.text))
+
+
+def _fields(group: Any) -> dict[str, Any]:
+    """Returns the keys and values of a group of the config."""
+    return {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
+
+
+# Kind of source -> its options, which `stunet.data.sources.SOURCES` takes.
+_SOURCE_OPTIONS = {
+    "moving_digits": lambda data: dict(
+        digit_size=data.digit_size,
+        num_digits=data.num_digits,
+        styles=data.digit_styles,
+        speed_factor=data.speed,
+    ),
+    "motions": lambda data: dict(
+        motion=data.motion,
+        size=data.object_size,
+        speed=data.speed,
+        period=data.period,
+        spread=data.speed_spread,
+    ),
+    "clips": lambda data: dict(path=data.path),
+}

@@ -1,0 +1,69 @@
+"""Clips that are sampled while training, for a person to look at."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from stunet.data import media
+from stunet.data.sources import Dataset, make_source, representatives
+from stunet.parallel import hosts
+from stunet.parallel import mesh as meshes
+from stunet.train.denoiser import Denoiser
+from stunet.train.metrics import Metrics
+from stunet.train.objective import to_float
+from stunet.train.sampling import SamplerSettings, make_sampler
+
+
+def make_preview(
+    denoiser: Denoiser,
+    settings: SamplerSettings,
+    dataset: Dataset,
+    workdir: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    *,
+    num: int,
+    seed: int,
+) -> Callable[[Any, int, Metrics], None]:
+    """Returns `preview(params, step, metrics)`, which samples clips into `workdir/samples/`.
+
+    The clips have the captions of held-out clips. A super-resolution network enlarges the held-out
+    clips themselves, made small, or fills in the frames between their keyframes.
+
+    Args:
+        denoiser: the network.
+        settings: how clips are sampled.
+        dataset: where held-out clips come from.
+        workdir: working directory of the run.
+        mesh: the devices.
+        num: number of clips; fewer if there are no more held-out clips.
+        seed: seed of the noise, the same at every step.
+    """
+    source = representatives(make_source(dataset, "val"), num, dataset)
+    examples = [source[i] for i in range(min(num, len(source)))]
+    text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
+    # A network without text saw no captions, and its samples show none.
+    captions = [e["caption"] for e in examples] if denoiser.network.text_features else None
+    sample, given = make_sampler(denoiser, settings), None
+    if clean := denoiser.conditioning.clean:
+        given = clean(to_float(np.stack([e["video"] for e in examples])))
+    # Filled up, so that they split over the mesh: otherwise every chip would compute all of them.
+    ways = meshes.batch_ways(mesh)
+    rows = np.resize(np.arange(len(examples)), -(-len(examples) // ways) * ways)
+    first = jax.jit(lambda clips: clips[: len(examples)])
+
+    def preview(params: Any, step: int, metrics: Metrics) -> None:
+        inputs = jax.tree.map(lambda x: meshes.split_rows(x, rows, mesh), (text, mask, given))
+        *_, clips = sample(params, *inputs[:2], seed, inputs[2])
+        clips = hosts.gather(first(clips))
+        if hosts.is_first():
+            stem = workdir / "samples" / f"step_{step:08d}"
+            stem.parent.mkdir(exist_ok=True)
+            media.write_gif(f"{stem}.gif", clips, denoiser.clip.frame_rate, captions)
+            media.write_xt(f"{stem}_xt.png", clips, captions)
+            metrics.picture(step, "samples/clips", f"{stem}.gif")
+            metrics.picture(step, "samples/xt", f"{stem}_xt.png")
+
+    return preview

@@ -1,0 +1,117 @@
+"""Collects what updates measure, and turns it into lines of metrics."""
+
+import concurrent.futures
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from stunet.errors import UserError
+from stunet.train.checkpoints import Checkpoints
+from stunet.train.clock import Clock, utilisation
+from stunet.train.metrics import Metrics, Progress
+
+# Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
+# memory.
+IN_FLIGHT = 2
+
+
+class Reporter:
+    """Holds the metrics of updates until they are reported, and keeps the host near the devices.
+
+    A context manager, at whose end the count of operations is given up.
+
+    Args:
+        metrics: writer of the lines.
+        progress: the bar.
+        clock: account of time.
+        checkpoints: checkpoints of the run, of which an error names the last.
+        batch_size: clips in an update.
+        count_flops: counts the operations of an update, which takes seconds.
+        devices: the devices of the mesh.
+        write: True in the process that writes.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        progress: Progress,
+        clock: Clock,
+        checkpoints: Checkpoints,
+        *,
+        batch_size: int,
+        count_flops: Callable[[], int],
+        devices: np.ndarray,
+        write: bool,
+    ):
+        self._metrics, self._progress, self._clock = metrics, progress, clock
+        self._checkpoints, self._batch_size = checkpoints, batch_size
+        self._count_flops, self._devices, self._write = count_flops, devices, write
+        self._pending: deque[tuple[int, Any]] = deque()
+        # Counting takes seconds, which the host has while the devices compute.
+        self._counting = concurrent.futures.ThreadPoolExecutor(1)
+        self._flops: concurrent.futures.Future | None = None
+        self._updates = 0
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._counting.shutdown()
+
+    def compiling(self) -> contextlib.AbstractContextManager:
+        """Context manager that shows that the first update of this process compiles."""
+        return contextlib.nullcontext() if self._updates else self._progress.compiling()
+
+    def add(self, step: int, measured: dict[str, jax.Array]) -> None:
+        """Takes what update `step` measures, and waits for updates that lie too far back."""
+        self._pending.append((step, measured))
+        if self._clock.is_compiling:
+            jax.block_until_ready(measured)
+            if self._write:
+                self._flops = self._counting.submit(self._count_flops)
+        elif len(self._pending) > IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - IN_FLIGHT][1])
+        self._clock.updated()
+        self._progress.update(step)
+        self._updates += 1
+
+    def report(self, step: int) -> None:
+        """Writes the means since the last report as a line of metrics.
+
+        Raises:
+            UserError: a value is not finite; the message names the update and the last checkpoint.
+        """
+        values = self._means() | self._clock.measure()
+        seconds = values["seconds_per_step"]
+        values["clips_per_second"] = self._batch_size / seconds
+        if self._write:
+            share = self._flops.result() / self._devices.size
+            values |= utilisation(share, seconds, self._devices.flat[0].device_kind)
+        self._metrics.scalars(step, values)
+        # The first update compiles: its rate says nothing of the others.
+        rate = values["clips_per_second"] if self._updates > 1 else None
+        self._progress.report(values["loss"], rate)
+
+    def _means(self) -> dict[str, float]:
+        """Returns the mean of each metric over the pending updates, which are pending no more."""
+        fetched = [(step, jax.device_get(values)) for step, values in self._pending]
+        self._pending.clear()
+        for step, values in fetched:
+            broken = [k for k, v in values.items() if not np.isfinite(v)]
+            if broken:
+                good = self._checkpoints.latest()
+                kept = (
+                    "there is no checkpoint yet"
+                    if good is None
+                    else f"the last good checkpoint is {self._checkpoints.directory / str(good)}"
+                )
+                raise UserError(
+                    f"update {step}: {' and '.join(broken)} is not finite; {kept}; try a lower "
+                    "train.learning_rate, more train.warmup_steps, or float32"
+                )
+        means = {k: float(np.mean([v[k] for _, v in fetched])) for k in fetched[0][1]}
+        return means | {"learning_rate": float(fetched[-1][1]["learning_rate"])}

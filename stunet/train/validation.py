@@ -1,0 +1,94 @@
+"""Validation while training: the loss on held-out clips at fixed noise times."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stunet.data import pipeline
+from stunet.data.sources import Dataset, make_source, representatives
+from stunet.errors import UserError
+from stunet.parallel import hosts
+from stunet.parallel import mesh as meshes
+from stunet.train.objective import Batch, Objective, to_float
+from stunet.train.step import Metrics
+
+
+def make_validation(
+    objective: Objective,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+    *,
+    times: Sequence[float],
+    clips: int,
+    batch_size: int,
+    seed: int,
+    num_threads: int,
+) -> Callable[[Any], dict[str, float]]:
+    """Returns `validate(params) -> {"val/loss": ..., "val/loss_t=0.1": ..., ...}`.
+
+    Args:
+        objective: the loss.
+        dataset: where held-out clips come from.
+        mesh: the devices.
+        times: noise times, 0..1.
+        clips: number of held-out clips; fewer if there are no more, and whole batches of them.
+        batch_size: clips in a batch: that of training, which is known to fit and to split.
+        seed: seed of the noise.
+        num_threads: threads that read ahead.
+
+    Raises:
+        UserError: there is not one batch of held-out clips.
+    """
+    held_out = make_source(dataset, "val")
+    count = max(1, min(clips, len(held_out)) // batch_size)
+    if count * batch_size > len(held_out):
+        raise UserError(
+            f"there are {len(held_out)} held-out clips, fewer than one batch of {batch_size}; "
+            "set log.validate_every to 0, or prepare more clips"
+        )
+    source = representatives(held_out, count * batch_size, dataset)
+    step = jax.jit(make_validation_step(objective, times, seed))
+
+    def validate(params: Any) -> dict[str, float]:
+        batches = pipeline.eval_batches(
+            source,
+            batch_size,
+            count,
+            rows=hosts.batch_rows(meshes.batch_sharding(mesh), batch_size),
+            num_threads=num_threads,
+        )
+        losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]
+        means = {f"val/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
+        return means | {"val/loss": float(np.mean(list(means.values())))}
+
+    return validate
+
+
+def make_validation_step(
+    objective: Objective, times: Sequence[float], seed: int
+) -> Callable[[Any, Batch], Metrics]:
+    """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`: the loss at each noise time.
+
+    Noise and what is given depend on the seed alone, and captions are all kept, so that losses of
+    different steps can be compared.
+    """
+
+    def validate(params: Any, batch: Batch) -> Metrics:
+        noise_key, given_key = jax.random.split(jax.random.key(seed))
+        clips = to_float(batch["video"])
+        x0, given = objective.denoiser.conditioning.draw(given_key, clips)
+        noise = jax.random.normal(noise_key, x0.shape)
+        text = batch["text"], batch["text_mask"]
+
+        def at(time):
+            t = jnp.full(x0.shape[:1], time)
+            return objective.loss(params, x0, given, t, noise, *text).mean()
+
+        # One after the other: compiled once, and in the memory of one.
+        losses = jax.lax.map(at, jnp.asarray(times, jnp.float32))
+        return {f"loss_t={time:g}": loss for time, loss in zip(times, losses, strict=True)}
+
+    return validate
