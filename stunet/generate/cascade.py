@@ -325,7 +325,7 @@ def _check_tsr(parts: Parts, which: str) -> int:
     if stride < 2:
         raise UserError(
             f"{which} holds no temporal super-resolution network (tsr.stride is 1); give one that "
-            "was trained with a tsr.stride, as experiments/cascade_tsr_windowed.py"
+            "was trained with a tsr.stride, as the experiment cascade_tsr_windowed"
         )
     return stride
 

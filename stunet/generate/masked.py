@@ -32,7 +32,7 @@ def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
         raise UserError(
             f"{workdir} holds a network that cannot be given a part of the clip; train one with "
             "masks.image, masks.inpaint or masks.cinemagraph set (shares, which sum to 1 with "
-            "masks.text and masks.outpaint), as experiments/masked_digits.py"
+            "masks.text and masks.outpaint), as the experiment masked_digits"
         )
     return load(workdir, **sample)
 

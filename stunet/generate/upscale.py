@@ -90,7 +90,7 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
         raise UserError(
             f"{workdir} holds no super-resolution network (upscale.factor is "
             f"{given.upscale_factor}); give the directory of one that was trained with an "
-            "upscale.factor, as experiments/lumiere_ssr.py"
+            "upscale.factor, as the experiment lumiere_ssr"
         )
     devices = jax.local_devices()
     mesh = meshes.make_mesh(meshes.Layout(data=len(devices)), devices)

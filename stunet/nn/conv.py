@@ -38,8 +38,8 @@ def _forward(x, kernel):
 
 
 def _conv_fwd(x, kernel):
-    # Not `conv`: so that a policy of rematerialisation sees XLA's convolution and can store its
-    # result.
+    # Calls `_forward` instead of `conv`, so that a policy of rematerialisation sees XLA's
+    # convolution and can store its result.
     return _forward(x, kernel), (x, kernel)
 
 
@@ -64,13 +64,14 @@ _TPU_BATCH = 8
 def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
     """Applies the function for the platform to x, kernel and, in the backward pass, dy."""
     x, kernel, *_ = arrays
-    # Frames that a mesh splits cannot be merged with clips, as rank 4 does. This is decided out
-    # here because JAX may reuse a trace of the inner functions on other meshes.
+    # Frames that a mesh splits cannot be merged with clips, as rank 4 does. The form is chosen here
+    # and not inside the functions, because JAX may reuse their traces on other meshes.
     if is_split("frames", x.shape[1]):
         gpu = tpu
     elif kernel.shape[0] == 1 and x.shape[1] < _TPU_BATCH:
         tpu = gpu
-    # The CPU's backward pass scans over the batch axis, which a mesh shards: only for a lone CPU.
+    # The CPU's backward pass scans over the batch axis. A mesh would shard that axis, so only a CPU
+    # without a mesh takes this form.
     if jax.sharding.get_abstract_mesh().size > 1:
         cpu = tpu
     return platform_dependent(*arrays, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)

@@ -25,8 +25,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,
 }
 
-# The name of group norms' statistics in policies of rematerialisation (`nn/remat.py`). They are few
-# numbers, but computing them takes a pass over the whole clip.
+# The name of group norms' statistics in policies of rematerialisation (`nn/remat.py`). Statistics
+# are few numbers, but computing them takes a pass over the whole clip.
 STATISTICS = "statistics"
 
 # Logical names of the axes of a clip's activations, `[b, t, h, w, c]`.

@@ -22,7 +22,9 @@ COLLECTIVES = (
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPCODE = re.compile(r"^\s*(?:ROOT )?%[\w.\-]+ = (.*?)[\])}] ([a-z][\w\-]*)\(")
-_CALLED = re.compile(r"(calls|body|condition|to_apply|branch_computations)=\{?(%[\w.\-, %]+)\}?")
+_CALLED = re.compile(
+    r"(calls|body|condition|to_apply|branch_computations)=\{?(%[\w.\-]+(?:, *%[\w.\-]+)*)"
+)
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')

@@ -58,6 +58,7 @@ def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir, t
     np.testing.assert_allclose(one.generated["frame_error"], error, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_bound_memory_and_change_no_seed(workdir, tmp_path):
     seen = []
     first = run.evaluate(
@@ -289,6 +290,7 @@ def cascaded(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_a_cascade_is_judged_as_whole_clips_with_its_own_windows(cascaded):
     workdir, tsr = cascaded / "keyframes", cascaded / "tsr"
     found = run.evaluate(workdir, tsr=tsr, out=cascaded / "judged", num=3, batch_size=2)
@@ -302,6 +304,7 @@ def test_a_cascade_is_judged_as_whole_clips_with_its_own_windows(cascaded):
     assert list((cascaded / "judged" / "samples").glob("*.gif"))
 
 
+@pytest.mark.slow
 def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
     given = []
     fill = cascade.fill
@@ -323,6 +326,7 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
 
 
 @pytest.mark.parametrize("cut_from", [9, 10])
+@pytest.mark.slow
 def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
     cascaded, tmp_path, monkeypatch, cut_from
 ):

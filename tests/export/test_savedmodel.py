@@ -96,6 +96,7 @@ np.savez(
     return np.load(place / "found.npz")
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_it_samples_the_clips_of_stunet_sample(workdir, found):
     expected = text.text_to_video(workdir, PROMPTS, seed=5, guidance_scale=3.0)[0]
@@ -106,6 +107,7 @@ def test_it_samples_the_clips_of_stunet_sample(workdir, found):
     np.testing.assert_allclose(found["later"][:2], expected[1:], atol=2e-5)
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_its_denoiser_is_the_network(workdir, found, inputs):
     run = text.load(workdir)
@@ -117,6 +119,7 @@ def test_its_denoiser_is_the_network(workdir, found, inputs):
     np.testing.assert_allclose(found["few"], expected[:1], atol=2e-5)
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_the_card_and_the_files(exported):
     directory, run = exported
@@ -137,6 +140,7 @@ def test_the_card_and_the_files(exported):
     )
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_a_disk_that_is_full(workdir, small_disk):
     disk = small_disk(100)
@@ -160,6 +164,7 @@ def test_without_tensorflow_it_says_what_to_install(workdir, tmp_path, capsys, m
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @with_tensorflow
 def test_nothing_else_imports_tensorflow():
     rooms = "data.sources, train.loop, generate.tasks, evaluate.run, export.stablehlo, cli"

@@ -55,6 +55,7 @@ def test_alpha_0_is_the_run_itself_and_others_are_not(workdirs):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_the_command_lays_out_a_sheet_over_alpha(workdirs, tmp_path, capsys):
     arguments = ["sample", "style", "--workdir", workdirs["base"], "--prompt", "a 3"]
     arguments += ["--style-workdir", workdirs["style"], "--out", tmp_path]

@@ -12,7 +12,7 @@ from stunet.generate.text import text_to_video
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, quickly_compiled_convolutions):
     workdir = tmp_path_factory.mktemp("runs") / "two_updates"
     train(tiny.config(train=dict(steps=2)), workdir)
     return workdir

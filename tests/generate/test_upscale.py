@@ -150,6 +150,7 @@ def test_weights_of_the_average_are_used():
     assert np.abs(uniform - ramp).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     """With 640 frames, devices hold as much as with 40, and run the same programs.
 

@@ -417,6 +417,7 @@ def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, comma
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
     """The jobs of a sweep run `stunet train --member`."""
     sweep = tmp_path / "sweep.py"

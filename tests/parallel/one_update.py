@@ -1,4 +1,8 @@
-"""Saves the results of one update on each mesh of virtual devices; test_mesh.py runs it."""
+"""Saves what test_mesh.py compares, from a process of its own with virtual devices.
+
+`one_update.py OUT layers` saves the errors of layers that are split over devices, and
+`one_update.py OUT MESH ...` saves the results of one update on each mesh.
+"""
 
 import json
 import pathlib
@@ -111,11 +115,13 @@ def _named(kind, tree):
 
 
 if __name__ == "__main__":
-    out, *meshes_asked = sys.argv[1:]
-    alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
-    first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
-    np.savez(f"{out}/convolution.npz", error=convolution_error())
-    np.savez(f"{out}/attention.npz", error=attention_error())
-    np.savez(f"{out}/upscaling.npz", **upscaling_split())
-    for i, asked in enumerate(meshes_asked):
-        np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(asked)))
+    out, *asked = sys.argv[1:]
+    if asked == ["layers"]:
+        np.savez(f"{out}/convolution.npz", error=convolution_error())
+        np.savez(f"{out}/attention.npz", error=attention_error())
+        np.savez(f"{out}/upscaling.npz", **upscaling_split())
+    else:
+        alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
+        first = jax.device_get(create_state(tiny.config(data=SIZE), alone))
+        for i, mesh in enumerate(asked):
+            np.savez(f"{out}/{i}.npz", **one_update(first, json.loads(mesh)))

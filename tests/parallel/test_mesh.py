@@ -27,18 +27,23 @@ ONE, *OTHERS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    out = tmp_path_factory.mktemp("updates")
-    script = pathlib.Path(__file__).with_name("one_update.py")
-    command = [sys.executable, script, out, *(json.dumps(m) for m in (ONE, *OTHERS))]
+def on_eight_devices(out: pathlib.Path, *asked: str) -> pathlib.Path:
+    """Runs one_update.py, which writes its files into `out`."""
+    command = [sys.executable, pathlib.Path(__file__).with_name("one_update.py"), out, *asked]
     subprocess.run(command, env=tiny.environment(devices=8), check=True, timeout=900)
     return out
 
 
 @pytest.fixture(scope="module")
-def updates(directory):
-    return [dict(np.load(directory / f"{i}.npz")) for i in range(1 + len(OTHERS))]
+def directory(tmp_path_factory):
+    return on_eight_devices(tmp_path_factory.mktemp("layers"), "layers")
+
+
+@pytest.fixture(scope="module")
+def updates(tmp_path_factory):
+    out = tmp_path_factory.mktemp("updates")
+    on_eight_devices(out, *(json.dumps(m) for m in (ONE, *OTHERS)))
+    return [dict(np.load(out / f"{i}.npz")) for i in range(1 + len(OTHERS))]
 
 
 def test_convolutions_are_right_where_clip_and_features_are_split(directory):
@@ -56,6 +61,7 @@ def test_a_low_resolution_clip_is_enlarged_where_it_lies_but_for_one_row_each_wa
 
 
 @pytest.mark.parametrize("index", range(len(OTHERS)), ids=[str(m) for m in OTHERS])
+@pytest.mark.slow
 def test_every_mesh_computes_the_same_update(updates, index):
     one, other = updates[0], updates[1 + index]
     exact = "dtype" not in OTHERS[index]
@@ -77,6 +83,7 @@ def test_every_mesh_computes_the_same_update(updates, index):
             )
 
 
+@pytest.mark.slow
 def test_weights_are_split_where_the_mesh_says_so(updates):
     split = dict(
         zip((str(m) for m in (ONE, *OTHERS)), (int(u["sharded"]) for u in updates), strict=True)
@@ -87,6 +94,7 @@ def test_weights_are_split_where_the_mesh_says_so(updates):
         assert count == 0 if asked in replicated else count > 50, asked
 
 
+@pytest.mark.slow
 def test_collectives_of_the_step(updates):
     """Compares the counts with those in collectives.json, which may change only for a reason."""
     counted = {
@@ -98,6 +106,7 @@ def test_collectives_of_the_step(updates):
     assert counted == json.loads(golden.read_text())
 
 
+@pytest.mark.slow
 def test_splitting_rows_exchanges_borders_and_gathers_no_clips(updates):
     rows = updates[1 + OTHERS.index({"context": 4, "data": 2})]
     assert rows["count collective-permute"] > 0

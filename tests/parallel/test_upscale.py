@@ -4,9 +4,11 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 import tiny
 
 
+@pytest.mark.slow
 def test_segments_split_over_devices_make_the_same_clip():
     """There are five segments, in batches of three, which are rounded up to four devices."""
     script = pathlib.Path(__file__).with_name("split_upscale.py")

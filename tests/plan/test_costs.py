@@ -31,6 +31,7 @@ def test_pieces_differ_by_what_they_compute_and_not_by_their_place():
     assert "down_0_layer_2/resnet" in again.calls
 
 
+@pytest.mark.slow
 def test_the_narrowest_represents_pieces_that_differ_in_the_width_of_their_input():
     config = tiny.config(model=dict(layers_per_level=3))
     found = find_pieces(config, 2)
@@ -46,6 +47,7 @@ def test_the_narrowest_represents_pieces_that_differ_in_the_width_of_their_input
     assert all(places[i] == i for i in places)
 
 
+@pytest.mark.slow
 def test_time_scales_with_operations(monkeypatch):
     config = tiny.config(model=dict(layers_per_level=3), train=dict(accumulate=2))
     batch = config.train.batch_size // 2

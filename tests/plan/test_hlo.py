@@ -9,19 +9,19 @@ TEXT = """HloModule step
   ROOT %r = f32[8]{0} add(%p, %p), backend_config={"window_config":{"estimated_cycles":"7"}}
 }
 
-%body (b: (s32[], f32[8])) -> (s32[], f32[8]) {
+%region_0.sunk (b: (s32[], f32[8])) -> (s32[], f32[8]) {
   %f = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={op_name="heavy"}, backend_config={"window_config":{"estimated_cycles":"100"}}
   %g = f32[16]{0} all-gather(%f), channel_id=1
   ROOT %t = (s32[]{:T(128)}, f32[8]{0}) tuple(%i, %f)
 }
 
-%condition (c: (s32[], f32[8])) -> pred[] {
+%region_1.clone (c: (s32[], f32[8])) -> pred[] {
   %limit = s32[]{:T(128)} constant(5)
   ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT
 }
 
 ENTRY %main (a: f32[8]) -> f32[8] {
-  %w = (s32[], f32[8]{0}) while(%t0), condition=%condition, body=%body, metadata={op_name="loop"}
+  %w = (s32[], f32[8]{0}) while(%t0), condition=%region_1.clone, body=%region_0.sunk, metadata={op_name="loop"}
   %s = (bf16[4,2]{1,0}, bf16[4,2]{1,0}, u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
   %d = bf16[4,2]{1,0} collective-permute-done(%s)
   %r = (f32[4]{0}, f32[6]{0}) all-reduce(%a, %b), to_apply=%sum
@@ -50,7 +50,7 @@ def test_a_collective_that_runs_beside_kernels_counts_once():
 
 """
     entry = "  %u = f32[8]{0} fusion(%x), kind=kLoop, calls=%kernel\n  %w = "
-    text = TEXT.replace("%body (b", beside + "%body (b").replace("  %w = ", entry)
+    text = TEXT.replace("%region_0.sunk (b", beside + "%region_0.sunk (b").replace("  %w = ", entry)
     assert hlo.read(text).collectives == hlo.read(TEXT).collectives
 
 

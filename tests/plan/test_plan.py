@@ -107,6 +107,7 @@ def test_a_plan_says_by_how_much_a_device_is_too_small():
     assert plan.bytes["ema"] + plan.bytes["optimizer"] == pytest.approx(12 * plan.params, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_plan_for_this_machine(tmp_path):
     mesh = ["--config.mesh.data=2", "--config.mesh.fsdp=2"]
     flags = ["--config", tiny.experiment(tmp_path), "--topology", "local", "--json"]

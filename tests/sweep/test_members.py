@@ -233,7 +233,15 @@ def test_resolved_config_loads_as_an_experiment_does(tmp_path):
         configs.load(file)
 
 
-@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        # Counts the operations of eight networks.
+        pytest.param(file, marks=[pytest.mark.slow] * (file.stem == "single_pass_vs_cascade"))
+        for file in sorted(SWEEPS.glob("*.py"))
+    ],
+    ids=lambda file: file.stem,
+)
 def test_shipped_sweeps_are_sweeps(file):
     entries = load(str(file))
     assert len(set(arms(entries).values())) > 1

@@ -86,6 +86,7 @@ def test_failed_member_stops_no_other_and_what_is_done_is_skipped(file, tmp_path
     assert step.endswith("  # after bad")
 
 
+@pytest.mark.slow
 def test_printed_commands_run_as_printed(file, tmp_path):
     workdir = tmp_path / "it's one"
     printed = sweep(file, workdir, "--dry-run", "--config.mesh.data=1", "--config.train.steps=2")
@@ -107,6 +108,7 @@ def test_printed_commands_run_as_printed(file, tmp_path):
     assert left.stdout.splitlines() == [lines[0], *lines[2:]]
 
 
+@pytest.mark.slow
 def test_sigterm_stops_the_members_which_save(file, tmp_path):
     workdir = tmp_path / "stopped"
     flags = ["--config.train.steps=100000", "--config.checkpoint.every=100000"]

@@ -28,6 +28,8 @@ from stunet import configs
 from stunet.parallel import mesh as meshes
 from stunet.train import checkpoints
 
+pytestmark = pytest.mark.slow
+
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
 
 # One level is enough: it exchanges the same data between processes, and `tests/parallel` tests the

@@ -33,8 +33,10 @@ def test_model_flops_follow_batch_and_frames_and_not_remat_or_scan():
     longer = model_flops(tiny.config(data=dict(frames=32))) / 32
     # The operations per frame are equal, except for text and attention over time, which are few.
     assert abs(longer / (model_flops(tiny.config(data=dict(frames=16))) / 16) - 1) < 0.1
-    assert model_flops(tiny.config(model=dict(remat="full", layers_per_level=3))) == model_flops(
-        tiny.config(model=dict(scan_layers=True, layers_per_level=3))
+    deep = dict(channel_multipliers=(1,), attention_levels=(True,), temporal_factors=(1,))
+    deep["layers_per_level"] = 3
+    assert model_flops(tiny.config(model=deep | dict(remat="full"))) == model_flops(
+        tiny.config(model=deep | dict(scan_layers=True))
     )
 
 

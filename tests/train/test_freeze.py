@@ -124,6 +124,7 @@ def test_freezing_all_is_refused():
         configs.resolve(asked)
 
 
+@pytest.mark.slow
 def test_a_frozen_run_continues_and_samples(tmp_path):
     flags = ["--config", tiny.experiment(tmp_path), "--workdir", tmp_path / "run"]
     flags += [*tiny.ONE_LEVEL[:3], "--config.freeze=spatial", "--config.train.steps=5"]

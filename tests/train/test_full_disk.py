@@ -9,6 +9,7 @@ import tiny
 from stunet.train.metrics import Metrics
 
 
+@pytest.mark.slow
 def test_disk_that_fills_during_a_checkpoint(small_disk, tmp_path):
     disk = small_disk(8_000)
     ballast = disk / "ballast"

@@ -57,6 +57,7 @@ def test_trace_holds_the_updates_asked_for_and_no_other(command, tmp_path):
     assert not partial(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_run_stopped_while_traced_leaves_what_it_has_and_tells_by_its_status(command, tmp_path):
     workdir = tmp_path / "run"
     long = ["--config.train.steps=100000", "--config.checkpoint.every=100000"]
@@ -100,6 +101,7 @@ def test_statuses_that_do_not_exist_are_refused(command, tmp_path, status):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_disk_that_fills_with_a_trace_and_a_run_that_is_past_it(command, small_disk):
     disk = small_disk(4_000)
     workdir = disk / "run"

@@ -109,6 +109,7 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
         assert (line["step"], line["loss"]) == (same["step"], same["loss"])
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     workdir = tmp_path / "stopped"
     arguments = ("train", f"--config={experiment}", f"--workdir={workdir}", *tiny.ONE_LEVEL)

@@ -37,7 +37,7 @@ def batch(config, seed=0):
 
 
 @pytest.fixture(scope="module")
-def start():
+def start(quickly_compiled_convolutions):
     config = tiny.config()
     mesh = make_mesh(config)
     with meshes.use(mesh):
@@ -155,6 +155,7 @@ def random_state(config, mesh) -> TrainState:
     return TrainState(jnp.int32(0), params, {}, params, optimizer(config).init(params))
 
 
+@pytest.mark.slow
 def test_bfloat16_with_remat_and_scanned_layers_learns(quickly_compiled_convolutions):
     config = tiny.config(model=LEAN, train=dict(batch_size=8, steps=1000, learning_rate=3e-3))
     mesh = make_mesh(config)

