@@ -76,8 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
         on_clips=metrics_bar(),
         **shared.sampling_settings(arguments),
     )
-    print(metrics.table(evaluation.columns, titles=evaluation.words))
-    print(f"\n{evaluation.said()}  {evaluation.file}")
+    print(metrics.table(evaluation.columns, titles=evaluation.titles))
+    print(f"\n{evaluation.summary()}\nwritten to {evaluation.file}")
 
 
 COMMAND = Command(

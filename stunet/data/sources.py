@@ -1,4 +1,4 @@
-"""Opens the examples that a run asks for; one table holds the kinds of sources."""
+"""Opens the clips and captions of a run, from one table of all kinds of sources."""
 
 import dataclasses
 import functools
@@ -21,16 +21,16 @@ Source = grain.sources.RandomAccessDataSource
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Where the clips of a run come from.
+    """Says where the clips of a run come from.
 
     Attributes:
         source: kind of source, a key of `SOURCES`.
         clip: shape and rate of the clips.
-        text: encoder of their captions.
-        seed: seed of sources that draw their clips.
-        options: settings of this kind of source alone, such as `path` of stored clips.
-        cut_from: frames in each clip of the source, which is cut into as many clips as it holds;
-            0 reads as many frames as one clip spans.
+        text: encoder of the captions.
+        seed: seed for sources that draw their clips.
+        options: settings that only this kind of source has, such as the `path` of stored clips.
+        cut_from: number of frames in each clip of the source. Each is cut into as many clips as it
+            holds. 0 reads as many frames as one clip spans.
         num_clips: number of training clips to use, the first ones; 0 uses all.
     """
 
@@ -44,7 +44,7 @@ class Dataset:
 
     @property
     def is_stored(self) -> bool:
-        """Tells whether clips are read from files, and not drawn."""
+        """Tells whether clips are read from files. Other sources draw their clips."""
         return self.source == "clips"
 
 
@@ -61,7 +61,7 @@ class First:
         return self._source[index]
 
     def truth(self, index: int) -> Any:
-        """Returns what is known of the motion in clip `index`, as the source says it."""
+        """Returns the source's description of the motion in clip `index`."""
         return self._source.truth(index)
 
 
@@ -81,18 +81,23 @@ class Spread:
 
 
 class Cut:
-    """Cuts each clip of a source into as many clips of `frames` frames as it holds.
+    """Cuts each clip of a source into as many pieces of `frames` frames as it holds.
 
-    Each begins with the last frame of the one before, as the windows of a cascade do. Clip
-    i * pieces + j is piece j of the source's clip i, and has that clip's caption.
+    Each piece begins with the last frame of the piece before, like the windows of a cascade. Clip
+    i * pieces + j is piece j of the source's clip i and has the caption of that clip.
+
+    Attributes:
+        source: source of the longer clips.
+        pieces: number of pieces in each clip of the source.
     """
 
     def __init__(self, source: Source, length: int, frames: int):
-        """
+        """Counts the pieces in each clip.
+
         Args:
             source: source of clips with `length` frames each.
-            length: frames in each clip of the source.
-            frames: frames in each clip that is cut, at most `length`.
+            length: number of frames in each clip of the source.
+            frames: number of frames in each piece, at most `length`.
         """
         self.source, self._frames = source, frames
         self._hop = max(1, frames - 1)
@@ -123,9 +128,10 @@ class Strided:
         return example | {"video": np.ascontiguousarray(example["video"][:: self._stride])}
 
     def truth(self, index: int) -> Any:
-        """Returns what is known of the motion in clip `index`.
+        """Returns the source's description of the motion in clip `index`.
 
-        Velocities are per frame of the source, `stride` of which lie between two frames here.
+        Velocities are per frame of the source. Two frames of this clip are `stride` frames of the
+        source apart.
         """
         return self._source.truth(index)
 
@@ -133,11 +139,12 @@ class Strided:
 def make_source(dataset: Dataset, split: str) -> Source:
     """Opens the examples of a split, "train" or "val", in the shape of the run's clips and text.
 
-    The source is asked for as many frames as a clip spans, or for `cut_from`, and knows nothing of
-    strides. All networks of a cascade see the same `num_clips` clips of the source.
+    The source gives clips of `cut_from` frames, or of as many frames as a clip spans, without
+    stride. Cutting and strides are applied afterwards, so that all networks of a cascade see the
+    same `num_clips` clips of the source.
 
     Raises:
-        UserError: there are no such data, or they have another shape.
+        UserError: the data do not exist or have another shape.
     """
     check_data_path(dataset.source, dataset.options.get("path", ""))
     clip = dataset.clip
@@ -151,8 +158,8 @@ def make_source(dataset: Dataset, split: str) -> Source:
             raise
         raise UserError(
             f"{error}; data.frames is {clip.frames}, which at data.stride {clip.stride} spans "
-            f"{clip.span} frames of the source, and data.cut_from, the frames of its clips, is "
-            f"{dataset.cut_from}"
+            f"{clip.span} frames of the source, and data.cut_from, the number of frames in each "
+            f"clip of the source, is {dataset.cut_from}"
         ) from error
     if split == "train" and dataset.num_clips:
         source = First(source, dataset.num_clips)
@@ -162,10 +169,11 @@ def make_source(dataset: Dataset, split: str) -> Source:
 
 
 def representatives(source: Source, num: int, dataset: Dataset) -> Source:
-    """Returns a source whose first `num` clips stand for all of `source`, which may have fewer.
+    """Returns a source whose first `num` clips represent all clips of `source`.
 
-    Stored clips lie in the order of their videos, so that the first ones may show one class alone:
-    evenly spaced ones are taken. Clips that are drawn are independent, and the first ones do.
+    Stored clips lie in the order of their videos, so the first ones may all show one class. The
+    result therefore takes evenly spaced clips, or all if there are fewer than `num`. Drawn clips
+    are independent, and the result is `source` itself.
     """
     return Spread(source, num) if dataset.is_stored else source
 
@@ -203,14 +211,14 @@ def _clips(split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str) 
 
 
 def _encode(text: TextSpec, captions: Sequence[str]) -> Encoded:
-    """Encodes captions with an encoder that is made when it is first needed.
+    """Encodes captions with an encoder that is made at the first call.
 
-    Records that hold states need no encoder, and there may be none where they are trained on.
+    Records that hold text states need no encoder, and a machine that trains on them may have none.
     """
     return make_encoder(text)(captions)
 
 
-# Kind of source -> `make(split, clip, text, seed, **options)`.
+# Functions `make(split, clip, text, seed, **options)` that open a source, by the kind of source.
 SOURCES: dict[str, Callable[..., Source]] = {
     "moving_digits": _moving_digits,
     "motions": _motions,

@@ -1,4 +1,7 @@
-"""What sampled clips are compared with: the run's own data, or those of a protocol."""
+"""Chooses captions to sample clips for, and real clips to compare with.
+
+Both come from the run's own data or from a protocol.
+"""
 
 import dataclasses
 import itertools
@@ -17,41 +20,41 @@ from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Captions to sample clips for, and real clips.
+    """Holds captions to sample clips for, and real clips to compare with.
 
     Attributes:
-      captions: one for each clip.
-      reference: real clips, as uint8 `video`, that sets of clips are compared with.
-      references: how many of them.
-      frames: of a clip that are judged, the first ones.
-      metrics: those asked for unless the user says otherwise.
-      real: clips that the captions were written for; None: there are none.
-      chosen: which of them, for each caption.
+        captions: one caption for each clip to be sampled.
+        reference: real clips with which sets of clips are compared; examples with uint8 `video`.
+        num_reference: number of reference clips to use.
+        frames: number of frames of each clip that are judged, the first ones.
+        default_metrics: metric groups to measure unless the user chooses, separated by commas.
+        real: real clips that the captions describe; None if there are none.
+        real_indices: number of the clip in `real` that each caption describes.
     """
 
     captions: Sequence[str]
     reference: Source
-    references: int
+    num_reference: int
     frames: int
-    metrics: str
+    default_metrics: str
     real: Source | None = None
-    chosen: Sequence[int] = ()
+    real_indices: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Sampling by the classes of a data set that the network was not trained on.
+    """Describes an evaluation by the classes of a data set that the network was not trained on.
 
     Attributes:
-      name: of the data set.
-      videos: a folder that holds a folder of videos for each class.
-      classes: how many there are.
-      clips: how many videos they hold together.
-      samples: clips to sample, shared out among the classes as the videos are.
-      frames: of a clip that are judged: the first of each video, and of each sample.
-      fps: frames per second of the videos.
-      prompt: name of a class -> what its clips are sampled for.
-      source: where the videos are to be had, in words.
+        name: name of the data set.
+        videos: a folder that holds a folder of videos for each class.
+        classes: number of classes.
+        clips: number of videos in all classes.
+        samples: number of clips to sample. Each class gets a share in proportion to its videos.
+        frames: number of frames that are judged: the first ones of each video and of each sample.
+        fps: frames per second of the videos.
+        prompt: maps the name of a class to the prompt that its clips are sampled for.
+        source: where to get the videos, as a phrase for messages.
     """
 
     name: str
@@ -66,7 +69,7 @@ class Protocol:
 
 
 class FirstFrames:
-    """The first clip of each of some videos, in the shape of a run's clips; a source."""
+    """A source that gives the first clip of each video, in the size of a run's clips."""
 
     def __init__(self, videos: Sequence[pathlib.Path], frames: int, fps: float, clip: ClipSpec):
         self._videos = videos
@@ -82,45 +85,45 @@ class FirstFrames:
         return {"video": clip}
 
 
-def own(dataset: Dataset, num: int) -> Comparison:
-    """With some of the run's held-out clips, whose captions are sampled for, and training clips.
+def from_dataset(dataset: Dataset, num: int) -> Comparison:
+    """Chooses captions of the run's held-out clips, and training clips as reference.
 
     Args:
-      dataset: where the run's clips come from.
-      num: clips to sample; captions are taken again where there are fewer.
+        dataset: the run's data set.
+        num: number of clips to sample. Captions repeat if there are fewer held-out clips.
 
     Raises:
-      UserError: there are no held-out clips.
+        UserError: there are no held-out clips.
     """
     held_out, training = (
         representatives(make_source(dataset, split), num, dataset) for split in ("val", "train")
     )
     if not len(held_out):
         raise UserError("the source has no held-out clips to compare with")
-    chosen = [i % len(held_out) for i in range(num)]
-    written = [held_out[i]["caption"] for i in range(min(num, len(held_out)))]
+    indices = [i % len(held_out) for i in range(num)]
+    captions = [held_out[i]["caption"] for i in range(min(num, len(held_out)))]
     return Comparison(
-        captions=[written[i] for i in chosen],
+        captions=[captions[i] for i in indices],
         reference=training,
-        references=min(num, len(training)),
+        num_reference=min(num, len(training)),
         frames=dataset.clip.frames,
-        metrics=groups.DEFAULT,
+        default_metrics=groups.DEFAULT,
         real=held_out,
-        chosen=chosen,
+        real_indices=indices,
     )
 
 
-def by_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Comparison:
-    """With the videos of a protocol.
+def from_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Comparison:
+    """Chooses the prompts of a protocol's classes, and its videos as reference.
 
     Args:
-      file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
-      clip: the run's clips, whose size the videos are brought to.
-      num: clips to sample, and to compare them with, to try a protocol out; None: as it says, and
-        all videos.
+        file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
+        clip: the run's clips, to whose size the videos are resized.
+        num: number of clips to sample and of videos to compare with, to try a protocol out. None
+            samples the protocol's number of clips and compares with all videos.
 
     Raises:
-      UserError: no such file; videos are missing, or the clips are too short for it.
+        UserError: the file does not exist, videos are missing, or the run's clips are too short.
     """
     protocol = _read(file)
     if clip.frames < protocol.frames:
@@ -137,17 +140,17 @@ def by_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Comparis
     return Comparison(
         captions=[protocol.prompt(name) for name, count in shares.items() for _ in range(count)],
         reference=FirstFrames(flat, protocol.frames, protocol.fps, clip),
-        references=len(flat),
+        num_reference=len(flat),
         frames=protocol.frames,
-        metrics="fvd",
+        default_metrics="fvd",
     )
 
 
 def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
-    """The files of each class, in the order of their names.
+    """Returns the video files of each class, sorted by name.
 
     Raises:
-      UserError: the folder is not there, or lacks classes or videos.
+        UserError: the folder does not exist, or classes or videos are missing from it.
     """
     folder = pathlib.Path(protocol.videos)
     remedy = f"put {protocol.source} there"
@@ -168,12 +171,14 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
 
 
 def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
-    """`num` shared out in proportion to `sizes`: each share is right to less than one, and they add
-    up (largest remainders)."""
+    """Divides `num` in proportion to `sizes`, by the method of largest remainders.
+
+    Each share is off by less than one, and the shares add up to `num`.
+    """
     total = sum(sizes.values())
     shares = {name: num * size // total for name, size in sizes.items()}
-    left = sorted(sizes, key=lambda name: -(num * sizes[name] % total))
-    for name in left[: num - sum(shares.values())]:
+    by_remainder = sorted(sizes, key=lambda name: -(num * sizes[name] % total))
+    for name in by_remainder[: num - sum(shares.values())]:
         shares[name] += 1
     return shares
 

@@ -56,9 +56,10 @@ class Evaluator:
         for number, (rows, padded_rows) in enumerate(batches):
             captions, real, scene = [comparison.captions[i] for i in padded_rows], None, Scene()
             if comparison.real is not None:
-                scene = self._scene(comparison.real, [comparison.chosen[i] for i in rows])
+                indices = [comparison.real_indices[i] for i in padded_rows]
+                scene = self._scene(comparison.real, indices[: len(rows)])
                 if generator.given:
-                    real = read_clips(comparison.real, [comparison.chosen[i] for i in padded_rows])
+                    real = read_clips(comparison.real, indices)
 
             def generate(number=number, rows=rows, captions=captions, real=real):
                 def count_steps(step, steps):

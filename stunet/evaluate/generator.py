@@ -1,5 +1,4 @@
-"""Makes the clips that are judged, a batch at a time: with one network, with a cascade, or between
-true keyframes."""
+"""Generates the clips to be judged with one network, with a cascade, or between true keyframes."""
 
 import dataclasses
 import functools
@@ -24,17 +23,18 @@ Make = Callable[[int, Sequence[str], np.ndarray | None, OnStep], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Generator:
-    """A way to make the clips that are judged.
+    """Generates the clips to be judged.
 
     Attributes:
         parts: parts of the run.
-        dataset: the real clips that correspond to those that it makes in the end.
+        dataset: data set of real clips with the shape and rate of the generated clips.
         borders: frames in which two windows of a cascade meet.
-        operations: operations of sampling one clip.
-        given: what it is given of the real clips, such as "true keyframes"; "" for nothing.
-        identity: what the clips depend on beside their captions and what they are given: JSON.
+        operations: floating-point operations of sampling one clip.
+        given: the part of the real clips that the network is given, such as "true keyframes"; ""
+            for nothing.
+        identity: JSON value of everything that the clips depend on beside captions and real clips.
         make: maps (number of the first clip, captions, real clips of these captions, on_step) to
-            clips in -1..1. Weights are read when it is first called.
+            clips in -1..1. The first call loads the weights.
     """
 
     parts: Parts
@@ -54,8 +54,7 @@ def make_generator(
     seed: int = 0,
     **sample: object,
 ) -> Generator:
-    """Makes a generator with the averaged weights of the newest checkpoint, on all devices of this
-    machine.
+    """Returns a generator with the newest checkpoint's EMA weights, on all devices of this machine.
 
     Arguments and errors are those of `run.evaluate`.
     """
@@ -97,7 +96,7 @@ def _cascaded(
     settings: dict[str, Any],
     identity: Any,
 ) -> Generator:
-    """Makes clips through both networks of a cascade."""
+    """Returns a generator that runs both networks of a cascade."""
     cascade.check_pair(parts, tsr)
     count = parts.denoiser.clip.frames
     windows = cascade.count_windows(tsr, count)
@@ -121,7 +120,7 @@ def _cascaded(
 def _filled(
     parts: Parts, load: Callable[[], text.Run], settings: dict[str, Any], identity: Any
 ) -> Generator:
-    """Fills in the frames between the true keyframes of real clips."""
+    """Returns a generator that fills in frames between true keyframes of real clips."""
     stride, clip = parts.denoiser.conditioning.keyframe_stride, parts.denoiser.clip
     source_frames = parts.dataset.cut_from or clip.span
     count = len(range(0, source_frames, stride * clip.stride))
@@ -145,7 +144,7 @@ def _filled(
 
 
 def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
-    """Returns what a run's clips depend on: its config, and when its checkpoint was made."""
+    """Returns a run's config, its newest step, and when that checkpoint was made, as JSON."""
     with Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest()
         if step is None:
@@ -155,9 +154,9 @@ def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
 
 
 def _dense(dataset: Dataset, tsr: Parts, keyframes: int) -> Dataset:
-    """Returns the data set of the clips that the `tsr` network makes of `keyframes` keyframes.
+    """Returns the data set of clips that the `tsr` network makes from `keyframes` keyframes.
 
-    They have every `data.stride`-th frame of the source, as its windows have.
+    The clips have every n-th frame of the source, where n is the stride of the network's windows.
     """
     frames = (keyframes - 1) * tsr.denoiser.conditioning.keyframe_stride + 1
     clip = dataclasses.replace(dataset.clip, frames=frames, stride=tsr.denoiser.clip.stride)

@@ -1,4 +1,4 @@
-"""A trained run, judged: clips for held-out captions beside the real clips that these describe."""
+"""Judges a trained run: samples clips for held-out captions and measures them and real clips."""
 
 import dataclasses
 import json
@@ -22,38 +22,41 @@ FILE, CACHE = "evaluation.json", "evaluation"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Figures by clip of each set of clips, and where they were written.
+    """Holds the metrics of each set of clips.
 
     Attributes:
-        columns: by name of the set: "generated"; "real", the clips that the captions were written
-            for; "shuffled", the same with their frames in a random order, beside an FVD alone.
-        clips: how many there are of each, and of "reference", which sets are compared with.
-        words: for figures whose meaning depends on the clips.
-        file: where they are.
+        columns: metrics of each clip, by the name of the set. "generated" holds the sampled clips,
+            and "real" the clips that the captions were written for. "shuffled" holds the real clips
+            with their frames in a random order; it is there only beside an FVD.
+        clips: number of clips in each set, and in "reference", with which sets are compared.
+        titles: titles of metrics whose name depends on the clips, by the name of the metric.
+        file: path of the file to which the metrics were written.
     """
 
     columns: Mapping[str, MetricValues]
     clips: Mapping[str, int]
-    words: Mapping[str, str]
+    titles: Mapping[str, str]
     file: pathlib.Path
 
     @property
     def generated(self) -> MetricValues:
+        """Returns the metrics of the sampled clips."""
         return self.columns["generated"]
 
     @property
     def real(self) -> MetricValues:
+        """Returns the metrics of the clips that the captions were written for."""
         return self.columns["real"]
 
-    def said(self) -> str:
-        """How many clips there are of each kind."""
-        known = {
-            "generated": "{} generated clips",
-            "real": "{} held-out ones",
-            "shuffled": "the frames of these in a random order",
-            "reference": "sets are compared with {} others",
+    def summary(self) -> str:
+        """Says how many clips each set has."""
+        sentences = {
+            "generated": "generated: {} sampled clips",
+            "real": "real: {} held-out clips",
+            "shuffled": "shuffled: the real clips with their frames in a random order",
+            "reference": "distances: to {} reference clips",
         }
-        return "; ".join(known[name].format(count) for name, count in self.clips.items())
+        return "\n".join(sentences[name].format(count) for name, count in self.clips.items())
 
 
 def evaluate(
@@ -72,96 +75,103 @@ def evaluate(
     on_clips: OnClips = lambda what, done, total: None,
     **sample: object,
 ) -> Evaluation:
-    """Samples `num` clips with the newest checkpoint's averaged weights, and compares.
+    """Samples `num` clips with the newest checkpoint's EMA weights, and measures them.
 
-    Each clip has the caption of one of `num` held-out clips, as `sources.sample` takes them; if
-    there are fewer of those, captions are taken again, with other noise. A temporal
-    super-resolution network by itself fills in between the true keyframes of that clip. Sets of
-    clips are compared with `num` training clips, taken likewise, as many of each as there are of
-    the smaller one.
+    Each clip gets the caption of one of `num` held-out clips, which `sources.representatives`
+    chooses. If there are fewer held-out clips, captions repeat with other noise. A temporal
+    super-resolution network without keyframe network fills in the frames between true keyframes of
+    the held-out clip. Sets of clips are compared with `num` training clips, which
+    `sources.representatives` chooses too. Distances use as many clips of each set as the smallest
+    set has.
 
-    Batches are split over all devices, and what was measured of each is kept in `out`: the same
-    call again goes on where this one was stopped.
+    Batches are split over all devices. The measurements of each batch are stored in `out`, so that
+    a repeated call continues where an earlier call was stopped.
 
     Args:
-        workdir: of a training run.
-        metrics: names of `groups.METRIC_GROUPS`, with commas; those of the comparison by default.
-        protocol: file of a protocol, to compare with other data than the run's own.
-        tsr: of the temporal super-resolution run that fills in between that run's keyframes.
-        augmentation: of its keyframes; see `cascade.fill`, and `cascade.cascade` for the default.
-            True keyframes are not augmented unless it is given.
-        out: directory for `evaluation.json`, `samples/` and `evaluation/`; `workdir` by default, or
-            with a protocol one of its name in there.
-        num: clips to sample: 64 by default, or as many as the protocol says.
-        seed: of the noise.
-        batch_size: clips, or windows of clips, sampled at once.
-        window: frames of a window, if what happens at the borders of windows is asked; by default
-            those of a cascade.
-        on_step: called with the steps of sampling done and their number, over all batches.
-        on_clips: called with the name of a set of real clips, those measured and their number.
+        workdir: work directory of a training run.
+        metrics: comma-separated names in `groups.METRIC_GROUPS`; None means the comparison's
+            default.
+        protocol: path or name of a protocol, which compares with other data than the run's own.
+        tsr: work directory of the temporal super-resolution run that fills in frames between the
+            keyframes of `workdir`.
+        augmentation: noise augmentation of the keyframes; see `cascade.fill`. None means the
+            default of `cascade.cascade`, and no augmentation for true keyframes.
+        out: directory for `evaluation.json`, `samples/` and `evaluation/`. None means `workdir`, or
+            a subdirectory of `workdir` with the protocol's name.
+        num: number of clips to sample; None means 64, or the protocol's number.
+        seed: seed of the noise.
+        batch_size: number of clips, or of windows of clips, in each batch.
+        window: frames in each window, to measure the borders of windows apart from the rest; 0
+            means the windows of a cascade.
+        on_step: called with the number of finished sampling steps and the number of all steps.
+        on_clips: called with the name of a set of real clips, the number of clips measured so far,
+            and the number of all.
         sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
-        UserError: a directory holds no training run or no checkpoint, or a spatial super-resolution
-            network; the runs do not go together; a metric cannot see such clips, or so few; or a
-            protocol's data are missing.
+        UserError: a directory holds no training run, no checkpoint, or a spatial super-resolution
+            network; the two runs do not fit together; a metric cannot be computed for clips of this
+            size or number; or the protocol's data are missing.
     """
     generator = make_generator(workdir, tsr=tsr, augmentation=augmentation, seed=seed, **sample)
     clip = generator.dataset.clip
     if protocol:
-        against = comparison.by_protocol(protocol, clip, num)
+        compared = comparison.from_protocol(protocol, clip, num)
     else:
-        against = comparison.own(generator.dataset, num or 64)
-    chosen = parse(metrics or against.metrics)
-    shape = (against.frames, clip.height, clip.width)
-    unique = len(set(against.chosen))
-    sets = {"generated": len(against.captions)} | ({"held-out": unique} if unique else {})
-    # Distances between sets depend on their sizes: columns are of as many clips each.
-    equal = min(sets.values())
-    sets["reference"] = against.references
-    _check(chosen, shape, sets)
+        compared = comparison.from_dataset(generator.dataset, num or 64)
+    groups = parse(metrics or compared.default_metrics)
+    shape = (compared.frames, clip.height, clip.width)
+    num_generated, num_real = len(compared.captions), len(set(compared.real_indices))
+    sets = {"generated": num_generated} | ({"held-out": num_real} if num_real else {})
+    # A distance between sets depends on their sizes, so all columns use equally many clips.
+    smallest = min(sets.values())
+    sets["reference"] = compared.num_reference
+    _check(groups, shape, sets)
     out = out or (workdir / protocol.stem if protocol else workdir)
-    borders = range(window, against.frames, window) if window else generator.borders
+    borders = range(window, compared.frames, window) if window else generator.borders
     evaluator = Evaluator(
         generator=generator,
-        comparison=against,
-        borders=tuple(border for border in borders if border < against.frames),
+        comparison=compared,
+        borders=tuple(border for border in borders if border < compared.frames),
         cache=MeasurementCache(out / CACHE),
         batch_size=batch_size,
     )
-    compared = [name for name in chosen if METRIC_GROUPS[name].compare]
-    generated, shown = evaluator.measure_generated(chosen, on_step)
+    distances = [name for name in groups if METRIC_GROUPS[name].compare]
+    generated, shown = evaluator.measure_generated(groups, on_step)
     measured, reference = {"generated": generated}, {}
-    if unique:
-        held_out = (against.real, unique)
-        measured["real"] = evaluator.measure_source("real", *held_out, chosen, on_clips)
-        if "fvd" in chosen:
+    if num_real:
+        held_out = (compared.real, num_real)
+        measured["real"] = evaluator.measure_source("real", *held_out, groups, on_clips)
+        if "fvd" in groups:
             measured["shuffled"] = evaluator.measure_source(
-                "shuffled", *held_out, compared, on_clips, shuffle_frames
+                "shuffled", *held_out, distances, on_clips, shuffle_frames
             )
-    if compared:
-        references = (against.reference, against.references)
-        reference = evaluator.measure_source("reference", *references, compared, on_clips)
-    rows = {"generated": range(len(against.captions)), "real": against.chosen}
-    clips = {"generated": len(against.captions)}
-    clips |= {name: unique for name in measured if name != "generated"}
-    clips |= {"reference": against.references} if compared else {}
+    if distances:
+        references = (compared.reference, compared.num_reference)
+        reference = evaluator.measure_source("reference", *references, distances, on_clips)
+    rows = {"generated": range(num_generated), "real": compared.real_indices}
+    clips = {"generated": num_generated}
+    clips |= {name: num_real for name in measured if name != "generated"}
+    clips |= {"reference": compared.num_reference} if distances else {}
     evaluation = Evaluation(
         columns={
-            name: _figures(found, reference, shape, rows.get(name, (0,)), (clips[name], equal))
-            for name, found in measured.items()
+            name: _metric_values(
+                measurements, reference, shape, rows.get(name, (0,)), (clips[name], smallest)
+            )
+            for name, measurements in measured.items()
         },
         clips=clips,
-        words=dict(
-            frechet_name(count, against.references, shape) for count in (clips["generated"], equal)
+        titles=dict(
+            frechet_name(count, compared.num_reference, shape)
+            for count in (num_generated, smallest)
         ),
         file=out / FILE,
     )
     # A network without text saw no captions, and its samples show none.
     has_text = generator.parts.denoiser.network.text_features > 0
-    captions = against.captions[: len(shown)] if has_text else [""] * len(shown)
+    captions = compared.captions[: len(shown)] if has_text else [""] * len(shown)
     text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, clip.frame_rate)
-    settings = dict(num=clips["generated"], seed=seed, window=window, augmentation=augmentation)
+    settings = dict(num=num_generated, seed=seed, window=window, augmentation=augmentation)
     settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}
     if protocol:
         settings["protocol"] = protocol.stem
@@ -169,9 +179,9 @@ def evaluate(
     return evaluation
 
 
-def _check(metrics: Sequence[str], shape: tuple[int, int, int], sets: Mapping[str, int]) -> None:
-    """Raises UserError if a metric cannot be computed of such clips, or of so few in each set."""
-    for name in metrics:
+def _check(groups: Sequence[str], shape: tuple[int, int, int], sets: Mapping[str, int]) -> None:
+    """Raises a UserError if the clips' shape or number is too small for a group of metrics."""
+    for name in groups:
         METRIC_GROUPS[name].check(shape)
         min_clips = METRIC_GROUPS[name].min_clips
         if min(sets.values()) < min_clips:
@@ -181,38 +191,41 @@ def _check(metrics: Sequence[str], shape: tuple[int, int, int], sets: Mapping[st
             )
 
 
-def _figures(
+def _metric_values(
     measured: Measurements,
     reference: Measurements,
     shape: tuple[int, int, int],
     rows: Sequence[int],
     counts: Sequence[int],
 ) -> MetricValues:
-    """Those of each clip, at `rows`, and those of the whole set, repeated over them.
+    """Returns the values of all metrics of a set of clips.
 
-    The latter are of the first so many clips. Later counts replace earlier ones, but for an FVD,
-    which is not called that of fewer clips.
+    Metrics of each clip are taken at `rows`. Metrics of the whole set are repeated for each row.
+    They are computed for the first clips, once for each of `counts`. A later count replaces the
+    value of an earlier one, unless their names differ: only a large set has an FVD.
     """
-    found = {}
-    for metric, arrays in measured.items():
-        found |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in METRICS}
-        if compare := METRIC_GROUPS[metric].compare:
+    values = {}
+    for group, arrays in measured.items():
+        values |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in METRICS}
+        if compare := METRIC_GROUPS[group].compare:
             for count in dict.fromkeys(counts):
-                some = {k: v[:count] for k, v in arrays.items()}
-                values = compare(some, reference[metric], shape)
-                found |= {name: np.full(len(rows), value) for name, value in values.items()}
-    return {name: found[name] for name in METRICS if name in found}
+                first = {k: v[:count] for k, v in arrays.items()}
+                distances = compare(first, reference[group], shape)
+                values |= {name: np.full(len(rows), value) for name, value in distances.items()}
+    return {name: values[name] for name in METRICS if name in values}
 
 
 def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
-    def as_json(found: MetricValues) -> dict[str, object]:
+    """Writes the settings and all metrics to the evaluation's file."""
+
+    def as_json(column: MetricValues) -> dict[str, object]:
         return {
             name: {"mean": _number(mean(values)), "clips": [_number(v) for v in values]}
-            for name, values in found.items()
+            for name, values in column.items()
         }
 
     content = settings | {
-        # What the report shows of it.
+        # The report shows these means.
         "metrics": {
             name: number
             for name, values in evaluation.generated.items()
@@ -221,14 +234,14 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
         "better": {
             name: METRICS[name].better for name in evaluation.generated if METRICS[name].better
         },
-        "words": {k: v for k, v in evaluation.words.items() if k in evaluation.generated},
+        "words": {k: v for k, v in evaluation.titles.items() if k in evaluation.generated},
         "sets": evaluation.clips,
-        **{name: as_json(found) for name, found in evaluation.columns.items()},
+        **{name: as_json(column) for name, column in evaluation.columns.items()},
     }
     with atomic(evaluation.file) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Rounds a number for JSON, which has no NaN."""
     return None if np.isnan(value) else round(float(value), 6)

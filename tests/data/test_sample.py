@@ -10,11 +10,12 @@ import pytest
 import tiny
 from from_config import make_mesh, make_preview, make_source, make_validation
 
+from stunet import configs
 from stunet.data import media
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.prepare.writing import ClipWriter
-from stunet.report import report
+from stunet.report import pictures
 from stunet.train import preview, validation
 from stunet.train.parts import make_parts
 
@@ -50,21 +51,21 @@ def config(tmp_path):
 
 def test_captions_and_reference_clips_include_all_classes(config):
     for num in (5, 10, 17, 40):
-        against = comparison.own(make_parts(config).dataset, num)
-        references = [against.reference[i]["caption"] for i in range(against.references)]
-        assert len(against.captions) == len(references) == num
-        for captions in (against.captions, references):
+        compared = comparison.from_dataset(make_parts(config).dataset, num)
+        references = [compared.reference[i]["caption"] for i in range(compared.num_reference)]
+        assert len(compared.captions) == len(references) == num
+        for captions in (compared.captions, references):
             counts = [list(captions).count(name) for name in CLASSES]
             assert max(counts) - min(counts) <= 1
-        real = [against.real[i]["caption"] for i in against.chosen]
-        assert real == list(against.captions)
+        real = [compared.real[i]["caption"] for i in compared.real_indices]
+        assert real == list(compared.captions)
 
 
 def test_captions_repeat_when_there_are_too_few_clips(config):
-    against = comparison.own(make_parts(config).dataset, 90)
-    assert list(against.captions[:40]) == list(against.captions[40:80])
-    assert against.captions[:40].count("C") == CLIPS["val"]
-    assert len(against.reference) == against.references == 90
+    compared = comparison.from_dataset(make_parts(config).dataset, 90)
+    assert list(compared.captions[:40]) == list(compared.captions[40:80])
+    assert compared.captions[:40].count("C") == CLIPS["val"]
+    assert len(compared.reference) == compared.num_reference == 90
 
 
 def test_validation_includes_all_classes(config, monkeypatch):
@@ -89,7 +90,8 @@ def test_samples_and_the_real_clips_beside_them_include_all_classes(config, tmp_
     monkeypatch.setattr(media, "write_gif", note)
     monkeypatch.setattr(preview, "make_sampler", lambda *_: lambda *_: (jnp.zeros((5, *SHAPE)),))
     make_preview(config, tmp_path, make_mesh(config))(None, 1, mock.Mock())
-    assert report._real(config)
+    configs.write(config, tmp_path / "config.json")
+    assert pictures.real_clips(tmp_path / "config.json")
     assert shown == [list(CLASSES)] * 2
 
 
@@ -111,10 +113,10 @@ def test_samples_of_a_network_without_text_show_no_captions(config, tmp_path, mo
 def test_drawn_sources_give_their_first_clips(source):
     config = tiny.config(data=dict(source=source))
     made = {split: make_source(config, split) for split in ("train", "val")}
-    against = comparison.own(make_parts(config).dataset, 6)
+    compared = comparison.from_dataset(make_parts(config).dataset, 6)
     for i in range(6):
-        assert against.captions[i] == made["val"][i]["caption"]
-        for given, split in ((against.reference, "train"), (against.real, "val")):
+        assert compared.captions[i] == made["val"][i]["caption"]
+        for given, split in ((compared.reference, "train"), (compared.real, "val")):
             np.testing.assert_array_equal(given[i]["video"], made[split][i]["video"])
     # The source keeps its type, by which its motion is known.
-    assert isinstance(against.real, type(made["val"]))
+    assert isinstance(compared.real, type(made["val"]))

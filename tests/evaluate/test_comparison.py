@@ -1,4 +1,4 @@
-"""A protocol's data: what is missing is said, and samples are shared out as its classes are."""
+"""A protocol names missing data, and samples in proportion to its classes."""
 
 import dataclasses
 import pathlib
@@ -6,18 +6,19 @@ import runpy
 
 import numpy as np
 import pytest
-import tiny
 
 from stunet.data import media
+from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
 from stunet.evaluate import comparison
 
+CLIP = ClipSpec(frames=16, height=8, width=4, channels=1, fps=10.0)
 UCF101 = pathlib.Path(__file__).parents[2] / "experiments" / "ucf101_zero_shot.py"
 
 
 @pytest.fixture
 def protocol(tmp_path):
-    """Three videos of "HighJump" and one of "YoYo", each brighter than the one before."""
+    """Writes three videos of "HighJump" and one of "YoYo", each brighter than the one before."""
     for number, name in enumerate(("HighJump/a", "HighJump/b", "HighJump/c", "YoYo/a")):
         file = tmp_path / "videos" / f"{name}.mp4"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,12 +32,11 @@ def protocol(tmp_path):
 
 @pytest.fixture
 def found(protocol, monkeypatch):
-    """`found(num)`: what a run of clips of 5 frames is compared with."""
+    """`found(num)` returns the comparison of a run whose clips have 5 frames."""
     monkeypatch.setattr(comparison, "_read", lambda file: protocol)
 
     def find(num=None, frames=5):
-        config = tiny.config(data=dict(frames=frames, height=8, width=4, channels=1))
-        return comparison.by_protocol(UCF101, config, num)
+        return comparison.from_protocol(UCF101, dataclasses.replace(CLIP, frames=frames), num)
 
     return find
 
@@ -52,30 +52,28 @@ def test_shares_are_in_proportion_and_add_up():
     assert comparison.share_out(9, {"a": 3, "b": 1}) == {"a": 7, "b": 2}
 
 
-def test_every_video_is_compared_with_and_prompts_follow_the_classes(found):
-    against = found()
-    assert list(against.captions) == 7 * ["high jump"] + 2 * ["yo yo"]
-    assert against.references == 4
-    assert against.real is None
-    assert against.metrics == "fvd"
-    clips = [against.reference[i]["video"] for i in range(4)]
+def test_all_videos_are_reference_clips_and_prompts_follow_the_classes(found):
+    compared = found()
+    assert list(compared.captions) == 7 * ["high jump"] + 2 * ["yo yo"]
+    assert compared.num_reference == 4
+    assert compared.real is None
+    assert compared.default_metrics == "fvd"
+    clips = [compared.reference[i]["video"] for i in range(4)]
     assert {clip.shape for clip in clips} == {(5, 8, 4, 1)}
     np.testing.assert_allclose([clip.mean() for clip in clips], [0, 60, 120, 180], atol=4)
 
 
-def test_a_trial_is_of_as_many_of_both(found):
-    against = found(num=2)
-    # Of three and one, two are one and a half and a half.
-    assert sorted(against.captions) in (["high jump", "high jump"], ["high jump", "yo yo"])
-    assert len(against.captions) == against.references == len(against.reference) == 2
+def test_a_trial_has_equally_many_samples_and_reference_clips(found):
+    compared = found(num=2)
+    # The shares of 3 and 1 videos are 1.5 and 0.5.
+    assert sorted(compared.captions) in (["high jump", "high jump"], ["high jump", "yo yo"])
+    assert len(compared.captions) == compared.num_reference == len(compared.reference) == 2
 
 
-def test_what_is_missing_is_said(protocol, found, tmp_path, monkeypatch):
+def test_missing_data_and_short_clips_are_named(protocol, found, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="judges 5 frames, and the run makes clips of 4"):
         found(frames=4)
-    short = comparison.FirstFrames(
-        [tmp_path / "videos" / "YoYo" / "a.mp4"], 7, 10.0, tiny.config().data
-    )
+    short = comparison.FirstFrames([tmp_path / "videos" / "YoYo" / "a.mp4"], 7, 10.0, CLIP)
     with pytest.raises(UserError, match=r"a\.mp4 is shorter than 7 frames"):
         short[0]
     (tmp_path / "videos" / "YoYo" / "a.mp4").unlink()
@@ -84,9 +82,9 @@ def test_what_is_missing_is_said(protocol, found, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="UCF-101 needs runs/UCF-101, which is not there; put"):
-        comparison.by_protocol(UCF101, tiny.config(data=dict(frames=16)), None)
+        comparison.from_protocol(UCF101, CLIP, None)
     with pytest.raises(UserError, match=r"--protocol: no file 'none\.py'"):
-        comparison.by_protocol(pathlib.Path("none.py"), tiny.config(), None)
+        comparison.from_protocol(pathlib.Path("none.py"), CLIP, None)
     pathlib.Path("broken.py").write_text("def get_protocol():\n    return 1 / 0\n")
     with pytest.raises(UserError, match=r"broken\.py: ZeroDivisionError"):
-        comparison.by_protocol(pathlib.Path("broken.py"), tiny.config(), None)
+        comparison.from_protocol(pathlib.Path("broken.py"), CLIP, None)

@@ -1,4 +1,4 @@
-"""`stunet evaluate`, as a user runs it, and what is known of the clips of each source."""
+"""`stunet evaluate` as a user runs it, and the scenes of each source."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def workdir(tmp_path_factory):
     return workdir
 
 
-def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir, tmp_path):
+def test_metrics_of_sampled_and_real_clips_are_printed_and_written(workdir, tmp_path):
     sizes = ("--num", 5, "--batch-size", 2, "--window", 4)
     done = tiny.run("evaluate", "--workdir", workdir, *sizes, devices=2)
     assert done.returncode == 0, done.stderr
@@ -52,14 +52,14 @@ def test_figures_of_samples_and_of_real_clips_are_printed_and_written(workdir, t
     assert written["real"]["coherent"]["mean"] == 1
     assert len(written["generated"]["speed"]["clips"]) == written["num"] == 5
     assert written["real"]["speed"]["mean"] == pytest.approx(1, abs=0.02)
-    # Two devices made the clips that one makes.
+    # One device samples the same clips as two.
     one = run.evaluate(workdir, num=5, batch_size=3, window=4, out=tmp_path)
     error = written["generated"]["frame_error"]["clips"]
     np.testing.assert_allclose(one.generated["frame_error"], error, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_batches_bound_memory_and_change_no_seed(workdir, tmp_path):
+def test_the_batch_size_does_not_change_the_noise(workdir, tmp_path):
     seen = []
     first = run.evaluate(
         workdir, num=3, batch_size=2, out=tmp_path / "a", on_step=lambda *s: seen.append(s)
@@ -72,23 +72,23 @@ def test_batches_bound_memory_and_change_no_seed(workdir, tmp_path):
     np.testing.assert_array_equal(error, again.generated["frame_error"])
     np.testing.assert_allclose(error, more.generated["frame_error"][:3], rtol=1e-4)
     assert (error != other.generated["frame_error"]).all()
-    # Three clips have three kinds of noise.
+    # Each of the three clips has its own noise.
     assert len(set(error.round(9))) == 3
 
 
 @pytest.fixture
 def features(monkeypatch):
-    """Instead of I3D: a clip's means over parts of it. Notes how many clips it has seen."""
-    seen = []
+    """Replaces I3D by means over parts of a clip, and lists the sizes of the batches it gets."""
+    batch_sizes = []
 
-    def see(clips):
-        seen.append(len(clips))
+    def measure(clips):
+        batch_sizes.append(len(clips))
         parts = clips.reshape(len(clips), -1, 16)
         return np.concatenate([parts.mean(2), parts.std(2)], axis=1)[:, :400].astype(np.float32)
 
-    monkeypatch.setattr(groups, "_features", lambda: see)
+    monkeypatch.setattr(groups, "_features", lambda: measure)
     monkeypatch.setattr(groups.i3d, "check_clips", lambda frames: None)
-    return seen
+    return batch_sizes
 
 
 def test_an_evaluation_that_was_stopped_loses_one_batch(workdir, tmp_path, features):
@@ -113,19 +113,19 @@ def test_an_evaluation_that_was_stopped_loses_one_batch(workdir, tmp_path, featu
         **options,
     )
     assert seen == [(3, 6), (4, 6), (5, 6), (6, 6)]
-    # Two batches that were sampled, then the real clips, shuffled ones, and the reference.
+    # Two batches are sampled, then the real, the shuffled and the reference clips are measured.
     assert features == [8, 4] + 3 * [8, 8, 4]
     assert measured[:3] == [("real", 8, 20), ("real", 16, 20), ("real", 20, 20)]
-    for column, figures_of_it in whole.columns.items():
-        for name, values in figures_of_it.items():
+    for column, metric_values in whole.columns.items():
+        for name, values in metric_values.items():
             np.testing.assert_array_equal(values, again.columns[column][name])
-    # All of it is kept, the clips to show too.
+    # The cache holds all measurements, and the clips to show.
     features.clear()
     (tmp_path / "cut" / "samples" / "evaluation_seed0.gif").unlink()
     run.evaluate(workdir, out=tmp_path / "cut", on_step=stop, **options)
     assert features == []
     assert (tmp_path / "cut" / "samples" / "evaluation_seed0.gif").exists()
-    # A metric more is measured by itself.
+    # Another group is measured without repeating the first one.
     more = run.evaluate(workdir, out=tmp_path / "cut", **options | {"metrics": "pixels,fvd"})
     assert features == []
     assert "detail" in more.generated
@@ -139,14 +139,14 @@ def test_a_frechet_distance_stands_beside_that_of_shuffled_clips(workdir, tmp_pa
     distances = {name: column["frechet_i3d"][0] for name, column in found.columns.items()}
     assert distances["real"] < distances["shuffled"]
     assert distances["real"] < distances["generated"]
-    words = "Fréchet distance of I3D logits, 20 clips at 2x16 enlarged to 224x224"
-    assert written["words"] == {"frechet_i3d": words}
+    title = "Fréchet distance of I3D logits, 20 clips at 2x16 enlarged to 224x224"
+    assert written["words"] == {"frechet_i3d": title}
     assert written["sets"] == {"generated": 20, "real": 20, "shuffled": 20, "reference": 20}
 
 
 @pytest.fixture
 def few_held_out(monkeypatch):
-    """`few_held_out(count)`: the source has no more held-out clips than that."""
+    """`few_held_out(count)` limits the held-out clips of the source."""
 
     def limit(count):
         def make(dataset, split):
@@ -158,30 +158,30 @@ def few_held_out(monkeypatch):
     return limit
 
 
-def test_sets_that_are_compared_are_as_large_as_each_other(
+def test_distances_use_equally_many_clips_of_each_set(
     workdir, tmp_path, features, few_held_out, monkeypatch
 ):
     few_held_out(17)
     distance = groups.frechet_distance
     compared = []
 
-    def noting(one, other):
+    def record_sizes(one, other):
         compared.append((len(one), len(other)))
         return distance(one, other)
 
-    monkeypatch.setattr(groups, "frechet_distance", noting)
+    monkeypatch.setattr(groups, "frechet_distance", record_sizes)
     options = dict(metrics="fvd", num=20, out=tmp_path)
     found = run.evaluate(workdir, **options)
-    words = "Fréchet distance of I3D logits, 17 clips against 20 at 2x16 enlarged to 224x224"
-    assert found.words == {"frechet_i3d": words}
+    title = "Fréchet distance of I3D logits, 17 clips against 20 at 2x16 enlarged to 224x224"
+    assert found.titles == {"frechet_i3d": title}
     assert found.clips == {"generated": 20, "real": 17, "shuffled": 17, "reference": 20}
-    # All generated ones are compared as well, as an FVD if they are enough.
+    # All generated clips are compared too, since they may be enough for an FVD.
     assert compared == [(20, 20), (17, 20), (17, 20), (17, 20)]
     monkeypatch.setattr(groups, "FVD_CLIPS", 20)
     monkeypatch.setattr(groups, "FVD_FRAMES", 8)
     monkeypatch.setattr(groups, "FVD_SIZE", 2)
     both = run.evaluate(workdir, **options)
-    assert set(both.words) == {"fvd", "frechet_i3d"}
+    assert set(both.titles) == {"fvd", "frechet_i3d"}
     assert both.generated["frechet_i3d"][0] == found.generated["frechet_i3d"][0]
     assert both.generated["fvd"][0] != found.generated["frechet_i3d"][0]
     assert "fvd" not in both.real
@@ -189,7 +189,7 @@ def test_sets_that_are_compared_are_as_large_as_each_other(
 
 def test_too_few_clips_are_found_before_any_is_sampled(workdir, tmp_path, features, few_held_out):
     def stop(done, total):
-        pytest.fail("it samples")
+        pytest.fail("clips were sampled")
 
     options = dict(metrics="fvd", out=tmp_path, on_step=stop)
     sentence = "fvd needs 16 clips in each set, and there are 15 generated, 15 held-out, 15 ref"
@@ -221,9 +221,9 @@ def test_a_protocol_brings_its_own_clips(workdir, tmp_path, features):
     assert features == [16, 8, 16, 4]
 
 
-def test_what_a_metric_cannot_see_is_said_before_anything_is_sampled(workdir, tmp_path):
+def test_clips_that_a_metric_cannot_measure_are_refused_before_sampling(workdir, tmp_path):
     def stop(done, total):
-        pytest.fail("it samples")
+        pytest.fail("clips were sampled")
 
     with pytest.raises(UserError, match="I3D needs clips of 9 frames or more; these have 8"):
         run.evaluate(workdir, metrics="fvd", out=tmp_path, on_step=stop)
@@ -231,7 +231,7 @@ def test_what_a_metric_cannot_see_is_said_before_anything_is_sampled(workdir, tm
         run.evaluate(workdir, metrics="fdv", out=tmp_path, on_step=stop)
 
 
-def test_without_a_run_it_says_so(tmp_path):
+def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no training run"):
         run.evaluate(tmp_path)
 
@@ -256,7 +256,7 @@ def test_the_truth_is_left_out_if_nothing_gives_the_direction():
     assert scene_of(make_source(two, "val"), [0]) == Scene()
 
 
-def test_a_clip_without_its_last_frames_is_the_same_scene():
+def test_a_single_piece_of_a_clip_has_the_scene_of_the_clip():
     cut, whole = (make_source(config(frames=n, cut_from=10), "val") for n in (9, 10))
     assert scene_of(cut, [0, 1]).cut(9).as_json() == scene_of(whole, [0, 1]).cut(9).as_json()
     pieces = make_source(config(frames=5, cut_from=10), "val")
@@ -281,7 +281,7 @@ def test_tables_have_a_row_for_each_metric_that_any_column_has():
 
 @pytest.fixture(scope="module")
 def cascaded(tmp_path_factory):
-    """Runs of two updates: keyframes 4 frames apart, and what fills in between two of them."""
+    """Trains two runs for two updates: keyframes 4 frames apart, and the frames between them."""
     directory = tmp_path_factory.mktemp("cascade")
     data = dict(frames=3, stride=4)
     train(config(**data), directory / "keyframes")
@@ -291,13 +291,13 @@ def cascaded(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_cascade_is_judged_as_whole_clips_with_its_own_windows(cascaded):
+def test_a_cascade_is_measured_at_the_borders_of_its_windows(cascaded):
     workdir, tsr = cascaded / "keyframes", cascaded / "tsr"
     found = run.evaluate(workdir, tsr=tsr, out=cascaded / "judged", num=3, batch_size=2)
     assert found.file == cascaded / "judged" / "evaluation.json"
     written = json.loads(found.file.read_text())
     assert written["real"]["coherent"]["mean"] == 1
-    # Of the border of two windows, which clips of 9 frames have.
+    # Clips of 9 frames have a border between two windows.
     assert "border_jump" in written["metrics"]
     networks = [configs.read(run / "config.json") for run in (workdir, tsr)]
     assert written["sampling_flops"] == sum(map(sampling_flops, networks, (1, 2)))
@@ -309,13 +309,13 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
     given = []
     fill = cascade.fill
 
-    def noting(loaded, keyframes, *args, **kwargs):
+    def record(loaded, keyframes, *args, **kwargs):
         given.append((keyframes, kwargs["augmentation"]))
         return fill(loaded, keyframes, *args, **kwargs)
 
-    monkeypatch.setattr(cascade, "fill", noting)
+    monkeypatch.setattr(cascade, "fill", record)
     found = run.evaluate(cascaded / "tsr", num=2)
-    # True keyframes tell which way things move, as nothing tells a network without captions.
+    # True keyframes give the direction of motion, so the velocity error is measured.
     assert json.loads(found.file.read_text())["given"] == "true keyframes"
     assert "velocity_error" in found.generated
     source = make_source(config(frames=9), "val")
@@ -327,10 +327,10 @@ def test_a_network_that_fills_in_is_given_true_keyframes(cascaded, monkeypatch):
 
 @pytest.mark.parametrize("cut_from", [9, 10])
 @pytest.mark.slow
-def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
+def test_a_strided_tsr_network_is_compared_with_strided_clips(
     cascaded, tmp_path, monkeypatch, cut_from
 ):
-    # Keyframes are 4 frames of the source apart, and one frame between two of them is made.
+    # Keyframes are 4 frames of the source apart. The network adds one frame between two of them.
     strided = config(frames=3, stride=2, cut_from=cut_from)
     stand_in.save(dataclasses.replace(strided, tsr=configs.Tsr(stride=2)), tmp_path)
     source = make_source(config(frames=9), "val")
@@ -338,11 +338,11 @@ def test_a_network_that_fills_in_every_other_frame_is_judged_by_such_clips(
     given = []
     fill = cascade.fill
 
-    def noting(loaded, keyframes, *args, **kwargs):
+    def record(loaded, keyframes, *args, **kwargs):
         given.append(keyframes)
         return fill(loaded, keyframes, *args, **kwargs)
 
-    monkeypatch.setattr(cascade, "fill", noting)
+    monkeypatch.setattr(cascade, "fill", record)
     for runs in (dict(workdir=cascaded / "keyframes", tsr=tmp_path), dict(workdir=tmp_path)):
         generator = make_generator(**runs)
         real = read_clips(sources.make_source(generator.dataset, "val"), range(2))
