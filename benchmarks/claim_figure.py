@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from stunet import configs
 from stunet.data import media, sources
 from stunet.report import results
-from stunet.report.conclusions import by_seed
+from stunet.report.results import by_seed
 from stunet.report.statistics import t_interval
 from stunet.train.parts import make_parts
 

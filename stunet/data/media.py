@@ -5,6 +5,7 @@ steadily draws a straight slanted line. An object that jumps between frames draw
 """
 
 import dataclasses
+import io
 import itertools
 import json
 import math
@@ -207,15 +208,18 @@ def write_xt(
         Image.fromarray(sheet).save(partial, format="PNG", pnginfo=text)
 
 
-def read_slices(path: str | Path) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "h w 3"]]]:
+def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "h w 3"]]]:
     """Reads the slices from a PNG that `write_xt` made, without repeated pixels.
+
+    Args:
+        png: contents of the file.
 
     Returns:
         For each clip, the axis of space that its slice shows, and the slice. Time runs down in an
         X-T slice and right in a Y-T slice. The list is empty for a PNG that does not note where its
         slices are.
     """
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(png)) as image:
         places = [_Place(**place) for place in json.loads(image.info.get(_SLICES, "[]"))]
         sheet = np.asarray(image.convert("RGB"))
     return [(place.axis, place.cut(sheet)) for place in places]

@@ -1,136 +1,221 @@
-"""What the figures say, in words: which arm is best, and from which others it cannot be told."""
+"""Ranks arms by each metric, and says the ranking in sentences."""
 
+import dataclasses
 import html
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from stunet import configs
-from stunet.report import page
-from stunet.report.drawing import number
-from stunet.report.results import TRAINING, VALIDATION, Run
+from stunet.report import formatting
+from stunet.report.formatting import TRAINING, VALIDATION
+from stunet.report.results import Arms, by_seed
 from stunet.report.statistics import Interval, paired_difference, t_interval
 
-# Sentences at the top.
-_MOST_ANSWERS = 4
+# Keys with this beginning change what a loss measures, so that losses cannot be compared.
+_OF_THE_LOSS = ("data.", "diffusion.", "masks.", "upscale.", "log.validate_")
 
-Arms = Mapping[str, Sequence[Run]]
+# Gives the name of an arm as HTML.
+Named = Callable[[str], str]
 
 
-def answers(arms: Arms, order: Sequence[str]) -> list[str]:
-    """The best arm by each figure that has a better side, against all others, in sentences (HTML).
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """Arms in their order by one metric.
 
-    Figures of evaluations come before losses, which are not the question itself. `order` is that of
-    all arms, by which they have their colours.
+    Attributes:
+        metric: name of the metric.
+        better: "lower" or "higher".
+        means: mean and interval of each arm, from the best arm to the worst.
+        leads: by how much the best arm is better than each other arm, on the seeds of both; None
+            if they share no seed.
     """
-    if len(arms) == 1:
-        ((_, runs),) = arms.items()
-        means = {name: t_interval(list(by_seed(runs, name).values())) for name in names(arms)}
-        return [f"{html.escape(n)}: {value_of(i)}" for n, i in means.items()][:_MOST_ANSWERS]
+
+    metric: str
+    better: str
+    means: Mapping[str, Interval]
+    leads: Mapping[str, Interval | None]
+
+    @property
+    def best(self) -> str:
+        return next(iter(self.means))
+
+    @property
+    def clearly_worse(self) -> list[str]:
+        """Arms that the best one beats clearly: the interval of its lead excludes zero."""
+        return [a for a, lead in self._clear() if lead.mean > 0]
+
+    @property
+    def clearly_better(self) -> list[str]:
+        """Arms that beat the best one clearly on the seeds of both.
+
+        With unequal seeds A may beat B, B beat C, and C beat A.
+        """
+        return [a for a, lead in self._clear() if lead.mean < 0]
+
+    @property
+    def unclear(self) -> list[str]:
+        """Arms that several seeds do not tell from the best one."""
+        return [
+            arm
+            for arm, lead in self.leads.items()
+            if lead and lead.half is not None and not lead.excludes_zero()
+        ]
+
+    @property
+    def unranked(self) -> list[str]:
+        """Arms that share one seed or none with the best one."""
+        return [a for a, lead in self.leads.items() if lead is None or lead.half is None]
+
+    def _clear(self) -> list[tuple[str, Interval]]:
+        return [(a, lead) for a, lead in self.leads.items() if lead and lead.excludes_zero()]
+
+
+def rank(arms: Arms) -> list[Ranking]:
+    """Ranks arms by each metric that has a better side and that two arms share.
+
+    Metrics of evaluations come before losses, which are not the question itself. Losses are left
+    out where they do not measure the same. So is the training loss beside a validation loss, which
+    is measured on clips that were not trained on.
+    """
     better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
-    told = [name for name in names(arms) if name in better]
-    lines, seen = [], []
-    for name in told:
+    ranked = [name for name in metric_names(arms) if name in better]
+    found = []
+    for name in ranked:
         values = {arm: by_seed(runs, name) for arm, runs in arms.items()}
         values = {arm: v for arm, v in values.items() if v}
-        # What says the same of every run says nothing more.
-        if values in seen:
+        if len(values) < 2:
             continue
-        seen.append(values)
-        if len(values) < 2 or (name in (TRAINING, VALIDATION) and unlike(arms)):
+        if name in (TRAINING, VALIDATION) and keys_of_the_loss(arms):
             continue
-        # That of clips seen already, which says less.
-        if name == TRAINING and VALIDATION in told:
+        if name == TRAINING and VALIDATION in ranked:
             continue
-        lines.append(_answer(name, better[name], _ranked(values, better[name]), values, order))
-    return lines[:_MOST_ANSWERS] or ["No figure is shared by two arms."]
+        found.append(_rank(name, better[name], values))
+    return found
 
 
-def _ranked(values: Mapping[str, Mapping[int | None, float]], side: str) -> list[str]:
-    """The best arm, and the others from near to far.
+def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float]]) -> Ranking:
+    """Ranks arms by one metric, from the best arm to the one that is furthest from it.
 
-    Two arms are compared on the seeds of both, by which it is also judged whether they differ:
-    means over unequal seeds may say the opposite. Where there is no such seed, the means are left.
+    Two arms are compared on the seeds of both, on which it is also judged whether they differ:
+    means over unequal seeds may say the opposite. Arms that share no seed are compared by means.
     """
+    sign = 1 if better == "lower" else -1
+    means = {arm: t_interval(list(of_seed.values())) for arm, of_seed in values.items()}
 
-    def gap(one: str, other: str) -> float:
-        paired = paired_difference(values[one], values[other])
-        return paired.mean if paired else mean(one) - mean(other)
+    def gap(arm: str, other: str) -> float:
+        paired = paired_difference(values[arm], values[other])
+        return sign * (paired.mean if paired else means[arm].mean - means[other].mean)
 
-    def mean(arm: str) -> float:
-        return t_interval(list(values[arm].values())).mean
-
-    sign = 1 if side == "lower" else -1
     best, *others = values
     for arm in others:
-        if sign * gap(arm, best) < 0:
+        if gap(arm, best) < 0:
             best = arm
-    others = [arm for arm in values if arm != best]
-    return [best, *sorted(others, key=lambda arm: sign * gap(arm, best))]
+    others = sorted((arm for arm in values if arm != best), key=lambda arm: gap(arm, best))
 
+    def lead(arm: str) -> Interval | None:
+        paired = paired_difference(values[arm], values[best])
+        return paired and Interval(sign * paired.mean, paired.half, paired.n)
 
-def _answer(name: str, side: str, ranked: Sequence[str], values, arms: Sequence[str]) -> str:
-    best, *others = ranked
-    means = {arm: t_interval(list(values[arm].values())) for arm in ranked}
-    shown = {arm: f"<b>{page.swatch(arms.index(arm), arm)}</b>" for arm in ranked}
-    head = f"{'Lowest' if side == 'lower' else 'Highest'} {html.escape(name)}: {shown[best]}, "
-    head += f"{value_of(means[best])}. "
-    sign = 1 if side == "lower" else -1
-    told, opposed, untold, single = [], [], [], []
-    for arm in others:
-        gap = paired_difference(values[arm], values[best])
-        if gap is None or gap.half is None:
-            single.append(shown[arm])
-        elif gap.excludes_zero():
-            # With unequal seeds, A may beat B, B beat C, and C beat A.
-            way = told if sign * gap.mean > 0 else opposed
-            way.append(f"{shown[arm]} by {value_of(Interval(abs(gap.mean), gap.half, gap.n))}")
-        else:
-            untold.append(f"{shown[arm]} ({value_of(gap)})")
-    worse = "higher" if side == "lower" else "lower"
-    on_both = f"Clearly {side} on the seeds of both"
-    return head + " ".join(
-        sentence
-        for sentence in (
-            f"Clearly {worse}: {', '.join(told)}." if told else "",
-            f"{on_both}: {', '.join(opposed)}." if opposed else "",
-            f"Not told apart from it: {', '.join(untold)}." if untold else "",
-            f"A single seed cannot rank: {', '.join(single)}." if single else "",
-        )
-        if sentence
+    return Ranking(
+        name, better, {arm: means[arm] for arm in (best, *others)}, {a: lead(a) for a in others}
     )
 
 
-def unlike(arms: Arms) -> list[str]:
-    """The keys whose differences between arms keep losses from being compared."""
-    trained = [configs.flatten(runs[0].config) for runs in arms.values() if runs[0].config]
+def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
+    """Says the first ranking, how sure it is, and which arms are best by the others.
+
+    Args:
+        rankings: rankings of `rank`.
+        marked: gives the name of an arm as HTML, for the first sentence.
+
+    Returns:
+        Sentences as HTML. The first begins with a small letter, to follow a colon.
+    """
+    if not rankings:
+        return ["no metric is shared by two variants."]
+    first, *others = rankings
+    sentences = [_say_order(first, marked), *_say_certainty(first)]
+    best: dict[str, list[str]] = {}
+    for i, ranking in enumerate(others, 1):
+        # A metric with the same values as an earlier one says nothing more.
+        if ranking.means not in [earlier.means for earlier in rankings[:i]]:
+            best.setdefault(ranking.best, []).append(formatting.metric(ranking.metric).title)
+    if best:
+        found = [f"{_the(arm)} ({html.escape(', '.join(titles))})" for arm, titles in best.items()]
+        sentences.append(f"Best by other metrics: {formatting.enumerate_words(found)}.")
+    return sentences
+
+
+def _say_order(ranking: Ranking, marked: Named) -> str:
+    """Says all means: "velocity stays steady in 94% of the global cascade's clips, ..."."""
+    metric = formatting.metric(ranking.metric)
+    shown = {arm: f"<b>{metric.show(mean.mean)}</b>" for arm, mean in ranking.means.items()}
+    if metric.claim:
+        (best, value), *others = shown.items()
+        parts = [f"{value} of {_whose(best, marked, ' clips')}"]
+        parts += [f"{value} of {_whose(arm, marked)}" for arm, value in others]
+        return f"{metric.claim} in {', '.join(parts)}."
+    values = [f"{_the(arm, marked)} ({value})" for arm, value in shown.items()]
+    side = "lowest" if ranking.better == "lower" else "highest"
+    return (
+        f"{html.escape(metric.title)} is {side} with {values[0]}, followed by "
+        f"{formatting.enumerate_words(values[1:])}."
+    )
+
+
+def _say_certainty(ranking: Ranking) -> list[str]:
+    """Says which leads of the best arm are clear, over the seeds that two arms share."""
+    # A difference of two percentages is one of points.
+    times, unit = (100, " points") if formatting.is_percent(ranking.metric) else (1, "")
+
+    def listed(arms: Sequence[str], sign: int = 1) -> str:
+        found = []
+        for arm in arms:
+            lead = ranking.leads[arm]
+            lead = Interval(sign * times * lead.mean, times * lead.half, lead.n)
+            found.append(f"{_the(arm)} (by {formatting.interval(lead)}{unit})")
+        return formatting.enumerate_words(found)
+
+    best = _the(ranking.best)
+    sentences = []
+    if arms := ranking.clearly_worse:
+        sentences.append(f"{formatting.capitalised(best)} is clearly better than {listed(arms)}.")
+    if arms := ranking.clearly_better:
+        sentences.append(f"On the seeds of both, it is clearly worse than {listed(arms, -1)}.")
+    if arms := ranking.unclear:
+        sentences.append(f"The lead of {best} over {listed(arms)} may be chance.")
+    if arms := ranking.unranked:
+        names = formatting.enumerate_words([_the(arm) for arm in arms])
+        sentences.append(f"One seed cannot rank {names}.")
+    return sentences
+
+
+def _the(arm: str, marked: Named = html.escape) -> str:
+    """Names an arm in a sentence; a setting such as "width = 8" goes without "the"."""
+    return marked(arm) if "=" in arm else f"the {marked(arm)}"
+
+
+def _whose(arm: str, marked: Named, what: str = "") -> str:
+    """Says "the global cascade's clips", or "clips with width = 8"."""
+    if "=" in arm:
+        return f"{what or 'those'} with {marked(arm)}".strip()
+    return f"the {marked(arm)}'s{what}"
+
+
+def keys_of_the_loss(arms: Arms) -> list[str]:
+    """Returns the keys by which arms differ and that change what a loss measures."""
+    trained = [runs[0].settings for runs in arms.values() if runs[0].settings]
     return [
         key
         for key in (trained[0] if trained else ())
-        if key.startswith(("data.", "diffusion.", "masks.", "upscale.", "log.validate_"))
-        and any(values[key] != trained[0][key] for values in trained)
+        if key.startswith(_OF_THE_LOSS)
+        and any(settings[key] != trained[0][key] for settings in trained)
         and key != "log.validate_every"
     ]
 
 
-def names(arms: Arms) -> list[str]:
-    """All figures: those of evaluations, those with a better side first, and then losses."""
+def metric_names(arms: Arms) -> list[str]:
+    """Returns the names of all metrics: of evaluations, those with a better side first; losses."""
     runs = [run for group in arms.values() for run in group]
-    found = dict.fromkeys(name for run in runs for name in run.figures)
+    found = dict.fromkeys(name for run in runs for name in run.metrics)
     better = {name for run in runs for name in run.better}
     losses = [name for name in (VALIDATION, TRAINING) if name in found]
     return sorted((n for n in found if n not in losses), key=lambda n: n not in better) + losses
-
-
-def by_seed(runs: Sequence[Run], name: str) -> dict[int | None, float]:
-    """A figure of each run that has it."""
-    return {run.seed: run.figures[name] for run in runs if name in run.figures}
-
-
-def value_of(interval: Interval) -> str:
-    """Mean and half of the interval, to two digits of the latter, as HTML."""
-    if not interval.half:
-        return number(interval.mean)
-    digits = max(0, 1 - math.floor(math.log10(interval.half)))
-    if digits > 8:
-        return f"{interval.mean:.4g} ± {interval.half:.2g}"
-    return f"{interval.mean:.{digits}f} <small>± {interval.half:.{digits}f}</small>"

@@ -1,30 +1,33 @@
-"""Charts as inline SVG: curves with bands, and rows of intervals. Colours come from the page's CSS,
-by the class of an arm (`page.STYLE`)."""
+"""Draws charts as inline SVG: curves with bands, bars, and rows of intervals.
+
+Colours come from the page's CSS, by the class of an arm (`page.STYLE`).
+"""
 
 import dataclasses
 import html
 import math
 from collections.abc import Sequence
 
+from stunet.report.formatting import number
 from stunet.report.page import colour
 from stunet.report.statistics import Interval
 
-# Of a chart, in its own units; the page scales it.
+# Size and margins of a chart, in its own units; the page scales it.
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
-# A curve that falls by more than this is shown on a logarithmic scale.
+# A curve that falls by more than this factor is shown on a logarithmic scale.
 _LOG_RATIO = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """An arm's course.
+    """The course of an arm's values.
 
     Attributes:
-        arm: its number, which is its colour.
-        x: ascending.
+        arm: number of the arm, which gives its colour.
+        x: places on the horizontal axis, ascending.
         y: the mean over seeds and its interval, at each x.
-        seeds: each seed's own values at each x.
+        seeds: the values of each seed, at each x.
     """
 
     arm: int
@@ -34,8 +37,15 @@ class Curve:
 
 
 def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
-    """Means as lines. Three seeds or more have their interval as a band, two a thin line each:
-    the interval of two would fill the chart."""
+    """Draws means as lines, with a band for the interval of three seeds or more.
+
+    Two seeds have a thin line each instead: the interval of two values would fill the chart.
+
+    Args:
+        curves: one curve for each arm, at least one.
+        x_label: name of the horizontal axis.
+        y_label: name of the vertical axis.
+    """
     values = [v for c in curves for seed in c.seeds for v in seed]
     low, high = min(values), max(values)
     is_log = low > 0 and high / low > _LOG_RATIO
@@ -98,13 +108,13 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
 
 
 def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str) -> str:
-    """One row for each arm: mean, interval and seeds on a common scale.
+    """Draws one row for each arm: its mean, its interval and its seeds, on a common scale.
 
     Args:
-        rows: number of the arm, its interval, the values of its seeds.
-        label: what is shown, for those who do not see it.
+        rows: for each arm its number, its interval and the values of its seeds.
+        label: text for readers who do not see the drawing.
     """
-    width, step = 240, 16
+    width, step = 170, 16
     ends = [v for _, i, seeds in rows for v in (i.low, i.high, *seeds)]
     low, high = min(ends), max(ends)
     span = (high - low) or 1.0
@@ -129,9 +139,42 @@ def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str)
     return _svg(width, step * len(rows), html.escape(label), drawn, fixed=True)
 
 
-def number(value: float) -> str:
-    """Short: 0.05, 250, 1.3e+12."""
-    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+", "e")
+def bars(rows: Sequence[tuple[int, str, Interval, str]], label: str, most: float = 0.0) -> str:
+    """Draws one bar for each arm, from zero to its mean, with its interval as a whisker.
+
+    Args:
+        rows: for each arm its number, its name, its interval, and its mean in words.
+        label: text for readers who do not see the drawing.
+        most: end of the axis; by default the largest value.
+    """
+    width, step, height, right = 420, 46, 14, 64
+    most = most or max(max(i.high, i.mean) for _, _, i, _ in rows) or 1.0
+    least = min(0.0, *(i.low if i.mean < 0 else 0.0 for _, _, i, _ in rows))
+
+    def at(value: float) -> float:
+        return (width - right) * (min(max(value, least), most) - least) / (most - least)
+
+    drawn = []
+    for row, (arm, name, interval, words) in enumerate(rows):
+        top, zero, end = step * row + 22, at(0.0), at(interval.mean)
+        middle = top + height / 2
+        drawn += [
+            f'<text class="name" x="0" y="{top - 7}">{html.escape(name)}</text>',
+            f'<rect class="track" x="0" y="{top}" width="{width - right}" height="{height}"/>',
+            f'<rect class="bar {colour(arm)}" x="{min(zero, end):.1f}" y="{top}" '
+            f'width="{abs(end - zero):.1f}" height="{height}"/>',
+        ]
+        if interval.half is not None:
+            low, high = at(interval.low), at(interval.high)
+            drawn.append(
+                f'<path class="range" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8'
+                f'M{high:.1f} {middle - 4}v8"/>'
+            )
+        drawn.append(
+            f'<text class="value" x="{width - right + 8}" y="{middle + 5}">{html.escape(words)}'
+            "</text>"
+        )
+    return _svg(width, step * len(rows), html.escape(label), drawn)
 
 
 def _svg(width: int, height: int, label: str, drawn: Sequence[str], fixed: bool = False) -> str:
@@ -147,7 +190,7 @@ def _both(axis: str, value: float) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers in low..high."""
+    """Returns about five round numbers in low..high."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
@@ -156,6 +199,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
+    """Returns round numbers in low..high, positive, for a logarithmic scale."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = (1, 2, 5) if high / low < 1000 else (1,)
     return [t for p in powers for m in every if low <= (t := float(f"{m}e{p}")) <= high]

@@ -37,7 +37,8 @@ def interval(value: Interval, percent: bool = False) -> str:
     """Writes a mean ± half its interval as HTML, to two digits of the half."""
     times, unit = (100, "%") if percent else (1, "")
     mean, half = times * value.mean, times * (value.half or 0.0)
-    if not half:
+    # Half an interval this small is a rounding error.
+    if half <= 1e-9 * abs(mean):
         return f"{number(mean)}{unit}"
     digits = max(0, 1 - math.floor(math.log10(half)))
     if digits > 8:
@@ -52,8 +53,14 @@ def is_percent(name: str) -> bool:
 
 def flops(value: float) -> str:
     """Writes operations with a prefix: 1.333e12 is "1.333 TFLOPs"."""
+    size, unit = flops_unit(value)
+    return f"{value / size:.4g} {unit}"
+
+
+def flops_unit(value: float) -> tuple[float, str]:
+    """Returns the size and the name of the unit that suits so many operations: (1e12, "TFLOPs")."""
     power = min(int(math.log10(value)) // 3, 7) if value >= 1 else 0
-    return f"{value / 1000**power:.4g} {' kMGTPEZ'[power].strip()}FLOPs"
+    return 1000.0**power, f"{' kMGTPEZ'[power].strip()}FLOPs"
 
 
 def days(dates: Sequence[float]) -> str:

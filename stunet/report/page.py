@@ -1,102 +1,170 @@
-"""The shell of a page that needs nothing but itself: its style, its tables, its pictures."""
+"""The shell of a page that needs nothing but itself: its style, its tables and its pictures."""
 
 import base64
 import html
-import pathlib
 from collections.abc import Sequence
 
-# Okabe and Ito's colours, which people who confuse red and green tell apart; on dark paper those
-# that would sink into it are lighter. An arm that comes round again is dashed.
-_LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b6569a", "#a87400", "#2a8fc4", "#555555")
-_DARK = ("#4aa3df", "#ff8a3d", "#2ec79b", "#e39acb", "#e6b040", "#8fd0f5", "#bbbbbb")
-_COLOURS = len(_LIGHT)
+# Seven hues that people who confuse red and green tell apart, after Okabe and Ito, and a grey. On
+# dark paper they are lighter. From the ninth arm on they repeat, with rings and dashed lines.
+LIGHT = (
+    *("#0072b2", "#d55e00", "#009e73", "#a0499b"),
+    *("#a87400", "#6f7479", "#7a2340", "#3c2f8f"),
+)
+_DARK = (
+    *("#4aa3df", "#ff8a3d", "#2ec79b", "#e08fd9"),
+    *("#e6b040", "#a9afb5", "#e0748f", "#9f94ff"),
+)
+_COLOURS = len(LIGHT)
+# Colours of text, of less important text and of lines, on white paper.
+INK, SOFT, RULE = "#1d1f21", "#62666b", "#dadcdf"
 
 
-def _arms(colours: Sequence[str]) -> str:
+def _arm_colours(colours: Sequence[str]) -> str:
     return "".join(f".arm{i}{{--c:{c}}}" for i, c in enumerate(colours))
 
 
 STYLE = (
     f"""
-:root {{ color-scheme: light dark; --paper: #fff; --ink: #1d1f21; --soft: #62666b; --rule: #dadcdf;
-  --box: #f5f6f7; }}
-{_arms(_LIGHT)}
+:root {{ color-scheme: light dark; --paper: #fff; --ink: {INK}; --soft: {SOFT}; --rule: {RULE};
+  --box: #f4f6f8; --track: #e6e9ec; }}
+{_arm_colours(LIGHT)}
 @media (prefers-color-scheme: dark) {{
-  :root {{ --paper: #17191b; --ink: #e6e7e8; --soft: #9ea3a8; --rule: #3a3d40; --box: #202326; }}
-  {_arms(_DARK)}
+  :root {{ --paper: #17191b; --ink: #e6e7e8; --soft: #a2a7ac; --rule: #3a3d40; --box: #202427;
+    --track: #33373b; }}
+  {_arm_colours(_DARK)}
 }}
 """
     + """
-body { background: var(--paper); color: var(--ink); margin: 2rem auto; max-width: 1120px;
-  padding: 0 1.2rem; font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
-.answer { background: var(--box); border-left: 4px solid var(--rule); padding: .6rem 1rem;
-  margin: 1rem 0; font-size: 1.08rem; }
-.answer p { margin: .25rem 0; }
+* { box-sizing: border-box; }
+body { background: var(--paper); color: var(--ink); margin: 2rem auto; max-width: 1160px;
+  padding: 0 1.2rem; font: 15px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }
+h2 { font-size: 1.25rem; margin: 2.6rem 0 .2rem; border-bottom: 1px solid var(--rule);
+  padding-bottom: .2rem; }
+h3 { font-size: 1.02rem; margin: 1.6rem 0 .5rem; }
+.answer { background: var(--box); border-radius: 8px; padding: .4rem 1.2rem; margin: 1.2rem 0; }
+.answer > div { display: flex; flex-wrap: wrap; gap: .6rem 2.4rem; align-items: center;
+  padding: .8rem 0; }
+.answer > div + div { border-top: 1px solid var(--rule); }
+.words { flex: 1 1 27rem; } .words p { margin: .3rem 0; }
+.words p:first-child { font-size: 1.16rem; line-height: 1.45; }
+.words p + p { color: var(--soft); font-size: .92rem; }
+.answer figure { flex: 0 1 420px; width: 100%; }
 .note, figcaption, caption { color: var(--soft); font-size: .86rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + .scroll { margin-top: 1.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--rule); text-align: left;
-  vertical-align: middle; }
-th { font-weight: 600; } td.pm { white-space: nowrap; } td small { color: var(--soft); }
+  vertical-align: middle; overflow-wrap: break-word; }
+th { font-weight: 600; min-width: 5.5rem; } td { white-space: nowrap; }
+td.text { white-space: normal; min-width: 6rem; }
+td small, th small { color: var(--soft); font-weight: 400; }
+.results td:last-child, .results th:last-child { padding-right: 0; }
+.results th:first-child { min-width: 17rem; } .results small { line-height: 1.35; }
 .best { font-weight: 700; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 50%;
-  background: var(--c); margin-right: .4em; vertical-align: -.05em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1rem; }
+  background: var(--c); margin-right: .35em; vertical-align: -.05em; }
+.dotted { white-space: nowrap; }
+.swatch.again { background: none; border: .22em solid var(--c); }
+.charts { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
 figure { margin: 0; } .charts figure { max-width: 600px; }
 svg { max-width: 100%; display: block; } figure svg { width: 100%; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
+svg .name { font-size: 14px; fill: var(--ink); }
+svg .value { font-size: 16px; font-weight: 600; fill: var(--ink); }
 .end { text-anchor: end; } .middle { text-anchor: middle; }
 .grid { stroke: var(--rule); stroke-width: .6; } .axis { stroke: var(--soft); }
 .mean { fill: none; stroke: var(--c); stroke-width: 2.2; }
 .seed { fill: none; stroke: var(--c); stroke-width: .9; opacity: .6; }
-.band { fill: var(--c); opacity: .17; } .dot { fill: var(--c); }
+.band { fill: var(--c); opacity: .17; } .dot, .bar { fill: var(--c); }
+.track { fill: var(--track); } .range { fill: none; stroke: var(--ink); stroke-width: 1.3; }
 .whisker { stroke: var(--c); stroke-width: 2.2; }
 .one { fill: none; stroke: var(--c); stroke-width: 1; opacity: .8; }
 .again.mean, .again.whisker { stroke-dasharray: 5 3; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; }
-summary { color: var(--soft); cursor: pointer; margin: .5rem 0; }
-.pictures figure { max-width: 340px; }
-.pictures img { max-width: 100%; image-rendering: pixelated; border: 1px solid var(--rule);
-  display: block; margin: .3rem 0; }
-code { font-size: .9em; background: var(--box); padding: .1em .3em; }
+.legend span.key { margin-right: 1.2rem; white-space: nowrap; }
+summary { color: var(--soft); cursor: pointer; margin: .6rem 0; }
+.slices + .clips { margin-top: 1.2rem; }
+.slices, .clips { display: flex; flex-wrap: wrap; gap: 1rem 1.1rem; align-items: flex-start; }
+.slices figure { width: 170px; } .clips figure { width: 264px; }
+.slices figcaption, .clips figcaption { min-height: 2.6em; display: flex;
+  align-items: flex-end; }
+figcaption { line-height: 1.3; margin-bottom: .25rem; }
+img { display: block; image-rendering: pixelated; max-width: 100%; }
+.slice { position: relative; padding: 15px 0 0 17px; margin-bottom: 6px; }
+.slice img { width: 153px; height: 153px; }
+.slice .across, .slice .down { position: absolute; font-size: 11px; line-height: 1;
+  color: var(--soft); }
+.slice .across { left: 17px; top: 1px; }
+.slice .down { left: 2px; top: 15px; writing-mode: vertical-rl; }
+.clips img { width: 100%; border: 1px solid var(--rule); }
+code { font-size: .9em; background: var(--box); padding: .1em .3em; overflow-wrap: anywhere; }
+@media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .8rem; }
+  .answer { padding: .2rem .8rem; } .slices figure { width: 158px; }
+  .slice img { width: 141px; height: 141px; } .clips figure { width: 100%; } }
 """
 )
 
 
 def colour(arm: int) -> str:
-    """The CSS classes of the arm of that number."""
+    """Returns the CSS classes of the arm of that number."""
     return f"arm{arm % _COLOURS}" + (" again" if arm >= _COLOURS else "")
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """A whole document. `title` is text, `parts` are HTML."""
+    """Returns a whole document.
+
+    Args:
+        title: text of the window's title.
+        parts: HTML of the body.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
+        + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table, of cells that are HTML; the first of each row is its name."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", kind: str = ""
+) -> str:
+    """Returns a table of cells that are HTML; the first cell of each row is the row's name.
+
+    Args:
+        head: cells of the first row.
+        rows: cells of the other rows. A row of one cell spans the whole width.
+        caption: HTML below the table.
+        kind: CSS class of the table: "results", or "" for a table of short texts.
+    """
     lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
+    text = "" if kind else " class=text"
     for first, *rest in rows:
-        cells = "".join(f"<td class=pm>{cell}</td>" for cell in rest)
+        if not rest:
+            lines.append(f"<tr><th colspan={len(head)}>{first}</th></tr>")
+            continue
+        cells = "".join(f"<td{text}>{cell}</td>" for cell in rest)
         lines.append(f"<tr><th>{first}</th>{cells}</tr>")
     caption = f"<p class=note>{caption}</p>" if caption else ""
-    return f"<div class=scroll><table>{''.join(lines)}</table></div>{caption}"
+    kind = f" class={kind}" if kind else ""
+    return f"<div class=scroll><table{kind}>{''.join(lines)}</table></div>{caption}"
 
 
-def image(file: pathlib.Path | bytes, kind: str, alt: str) -> str:
-    """A GIF or a PNG, inside the page."""
-    data = file if isinstance(file, bytes) else file.read_bytes()
+def image(data: bytes, kind: str, alt: str) -> str:
+    """Returns a GIF or a PNG that lies inside the page.
+
+    Args:
+        data: contents of the picture's file.
+        kind: "gif" or "png".
+        alt: text for readers who do not see the picture.
+    """
     encoded = base64.b64encode(data).decode()
     return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{encoded}">'
 
 
 def swatch(arm: int, name: str) -> str:
-    """An arm's name, which is text, with its colour."""
-    return f'<span class="swatch {colour(arm)}"></span>{html.escape(name)}'
+    """Returns an arm's name, which is text, with a dot of the arm's colour."""
+    # The dot stays on the line of the first word.
+    first, space, rest = name.partition(" ")
+    dot = f'<span class="swatch {colour(arm)}"></span>{html.escape(first)}'
+    return f"<span class=dotted>{dot}</span>{space}{html.escape(rest)}"

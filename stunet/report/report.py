@@ -1,35 +1,22 @@
-"""The report of a sweep or a run: one page of HTML that needs no network, and says first what a
-reader wants to know. The same directory gives the same page, byte for byte."""
+"""Writes the report of a sweep, or of a run, as one page of HTML that needs no network.
+
+The page says first what a reader wants to know. The same directory gives the same page, byte for
+byte.
+"""
 
 import html
-import itertools
-import math
 import pathlib
 import shlex
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 
-import numpy as np
-
-from stunet import configs
-from stunet.data import media, sources
-from stunet.errors import UserError
-from stunet.evaluate.metrics import METRICS
 from stunet.files import atomic, refusal_explained
-from stunet.report import drawing, page, results
-from stunet.report.conclusions import Arms, answers, by_seed, names, unlike, value_of
-from stunet.report.drawing import Curve
-from stunet.report.results import TRAINING, VALIDATION, Results, Run
-from stunet.report.statistics import t_interval
+from stunet.report import curves, drawing, formatting, page, pictures, results, tables
+from stunet.report.conclusions import Ranking, rank, say
+from stunet.report.results import Arms, Results, Run
 from stunet.sweep.workdir import commit
-from stunet.train.parts import make_parts
 
-# Of the pictures, before base64 makes them a third larger.
-_MOST_BYTES = 3_400_000
-# Points of a training curve: each is a mean over the updates around it.
-_BINS = 60
-# Arms whose training took the same operations but for this share did equal work.
-_EQUAL = 0.05
+# Arms that the first sentence names; of more, it says how many there are.
+_MOST_NAMES = 6
 
 
 def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
@@ -42,299 +29,166 @@ def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
     command = ["stunet", "report", str(workdir)]
     if out != workdir / "report.html":
         command += ["--out", str(out)]
-    text = draw(found, workdir.resolve().name, shlex.join(command))
+    text = draw(found, workdir, shlex.join(command))
     with refusal_explained(out, "choose another --out"), atomic(out) as partial:
         partial.write_text(text)
 
 
-def draw(found: Results, title: str, command: str) -> str:
-    """The page, of what has been read; `command` is the one that asked for it."""
+def draw(found: Results, workdir: pathlib.Path, command: str) -> str:
+    """Returns the page.
+
+    Args:
+        found: what has been read from `workdir`.
+        workdir: directory of the sweep or of the run.
+        command: command that asked for the page.
+    """
+    return _draw_sweep(found, workdir, command) if found.manifest else _draw_run(found, workdir)
+
+
+def _draw_sweep(found: Results, workdir: pathlib.Path, command: str) -> str:
     groups = found.groups()
-    count = f"{_plural(sum(map(len, groups.values())), 'arm')}, {_plural(len(found.runs), 'run')}"
-    said, sections = "", []
+    colours = choose_colours(groups)
+    answers, sections = "", []
     for group, arms in groups.items():
-        # Colours go to what is compared first.
-        whole = _whole(arms)
-        arms = whole | {arm: runs for arm, runs in arms.items() if arm not in whole}
-        said += _answers(arms, group)
-        of = f": {html.escape(group)}" if group else ""
-        budget = _MOST_BYTES // len(groups)
-        sections += [
-            f"<h2>Final figures{of}</h2>" + _figures(_final(arms), list(arms)),
-            f"<h2>Curves{of}</h2>" + _curves(arms),
-            *([f"<h2>Samples{of}</h2>{shown}"] if (shown := _pictures(arms, budget)) else []),
-        ]
-    everything = {runs[0].arm: runs for arms in groups.values() for runs in arms.values()}
+        arms = dict(sorted(arms.items(), key=lambda item: colours[item[0]]))
+        done = results.finished(arms)
+        answers += _answer(results.rivals(done), colours, group)
+        heading = formatting.capitalised(group) or "Results"
+        sections.append(f"<h2>{html.escape(heading)}</h2>")
+        size = pictures.MOST_BYTES // len(groups)
+        for title, text in {
+            "Sample clips": pictures.samples(results.compared(arms), colours, size),
+            "Results in numbers": tables.results(done, colours),
+            "Training": curves.losses(arms, colours),
+        }.items():
+            sections += [f"<h3>{title}</h3>{text}"] if text else []
+    name = workdir.resolve().name
+    title = found.manifest.question or f"Sweep {name}"
     return page.page(
-        f"{title}: report",
+        title,
         [
-            f"<h1>{html.escape(title)}</h1><p class=note>{count}</p>",
+            f"<h1>{html.escape(title)}</h1>",
+            f"<p>{_compared(found)}</p>",
             _unfinished(found),
-            f"<div class=answer>{said}</div>",
+            f"<div class=answer>{answers}</div>",
             *sections,
-            "<h2>What differs</h2>" + _differences(everything),
-            "<h2>How this was made</h2>" + _made_by(found, command),
+            "<h2>What differs</h2>",
+            tables.differences(groups, colours),
+            "<h2>How this was made</h2>",
+            _made_by(found, command),
         ],
     )
 
 
-def _final(arms: Arms) -> Arms:
-    """What is finished, or all if nothing is: the rest would pass for worse than it is."""
-    return {arm: done for arm, runs in arms.items() if (done := _finished(runs))} or arms
-
-
-def _answers(arms: Arms, group: str) -> str:
-    """Which arm is best, of those that were given nothing of the real clips."""
-    rivals = {arm: runs for arm, runs in _whole(_final(arms)).items() if not runs[0].given}
-    lines = answers(rivals, list(arms)) if rivals else []
-    head = f"<p><b>{html.escape(group)}</b></p>" if group else ""
-    return head + "".join(f"<p>{line}</p>" for line in lines)
-
-
-def _whole(arms: Arms) -> Arms:
-    """The arms but those that others are made of and that were not evaluated themselves."""
-    parts = {name for runs in arms.values() for run in runs for name in run.after}
-    losses = {TRAINING, VALIDATION}
-    return {
-        arm: runs
-        for arm, runs in arms.items()
-        if runs[0].name not in parts or set(runs[0].figures) - losses
-    }
-
-
-def _figures(arms: Arms, order: Sequence[str]) -> str:
-    """A column for each arm, a row for each figure, and a sketch of the row's intervals."""
-    # What another arm is made of did but a part of the work.
-    parts = {name for runs in arms.values() for run in runs for name in run.after}
-    arms = _whole(arms)
-    head = ["", *(page.swatch(order.index(arm), arm) for arm in arms), "means, intervals, seeds"]
-    better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
-    rows = []
-    for name in names(arms):
-        values = {arm: list(by_seed(runs, name).values()) for arm, runs in arms.items()}
-        means = {arm: t_interval(v) for arm, v in values.items() if v}
-        best = None
-        if name in better and len(means) > 1:
-            pick = min if better[name] == "lower" else max
-            rivals = [arm for arm in means if not arms[arm][0].given]
-            best = pick(rivals, key=lambda arm: means[arm].mean) if rivals else None
-        cells = [
-            f"<span{' class=best' if arm == best else ''}>{value_of(means[arm])}</span>"
-            if arm in means
-            else "–"
-            for arm in arms
-        ]
-        sketch = [(order.index(arm), means[arm], values[arm]) for arm in means]
-        words = METRICS[name].label if name in METRICS else ""
-        words = f"<br><small class=note>{html.escape(words)}</small>" if words else ""
-        side = f" <small class=note>({better[name]} is better)</small>" if name in better else ""
-        rows.append([html.escape(name) + side + words, *cells, drawing.intervals(sketch, name)])
-    rows.append(["seeds", *(str(len(runs)) for runs in arms.values()), ""])
-    training = {arm: _mean(r.training_flops for r in runs) for arm, runs in arms.items()}
-    rivals = [arm for arm, runs in arms.items() if runs[0].name not in parts and not runs[0].given]
-    spread = _spread([training[arm] for arm in rivals])
-    rows.append(["training FLOPs of a run", *map(_flops, training.values()), spread])
-    sampling = {arm: runs[0].sampling_flops for arm, runs in arms.items()}
-    if any(sampling.values()):
-        shown = [_flops(v) if v else "–" for v in sampling.values()]
-        spread = _spread([sampling[arm] for arm in rivals if sampling[arm]])
-        rows.append(["sampling FLOPs of a clip", *shown, spread])
-    if any(runs[0].given for runs in arms.values()):
-        given = [html.escape(runs[0].given) or "–" for runs in arms.values()]
-        rows.append(["given of the real clips", *given, "not ranked"])
-    return page.table(
-        head,
-        rows,
-        "Means over seeds ± half of the 95% interval by Student's t, not corrected for the number "
-        "of comparisons. Whether two arms differ is judged by their difference on the same seeds. "
-        "Bold: the best mean. The training loss is the mean over the last tenth of the updates. "
-        "FLOPs are counted from the trace of the network: matrix products and convolutions, the "
-        "backward pass as twice the forward pass.",
+def _draw_run(found: Results, workdir: pathlib.Path) -> str:
+    (run,) = found.runs
+    arms, colours = {run.title: [run]}, {run.title: 0}
+    title = f"Training run {workdir.resolve().name}"
+    when = formatting.days([run.date] if run.date else [])
+    state = f"Update {run.step:,} of {run.total_steps:,}" + (f", begun on {when}." if when else ".")
+    means = [
+        f"{formatting.capitalised(formatting.metric(n).title)}: {formatting.metric(n).show(v)}"
+        for n, v in run.metrics.items()
+    ]
+    samples = pictures.samples(arms, colours)
+    train = shlex.join(["stunet", "train", "--config", str(workdir / "config.json")])
+    return page.page(
+        title,
+        [
+            f"<h1>{html.escape(title)}</h1><p>{state}</p>",
+            _unfinished(found),
+            f"<div class=answer><div><div class=words>{_paragraphs(means)}</div></div></div>",
+            f"<h2>Sample clips</h2>{samples}" if samples else "",
+            f"<h2>Training</h2>{curves.losses(arms, colours)}",
+            f"<h2>Results in numbers</h2>{tables.run_results(run)}",
+            "<h2>How to train it again</h2>",
+            f"<p><code>{html.escape(train)} --workdir NEW_FOLDER</code></p>",
+        ],
     )
 
 
-def _curves(arms: Arms) -> str:
-    runs = [run for group in arms.values() for run in group if run.step_flops]
-    if not runs:
-        return "<p class=note>Nothing here was trained by itself.</p>"
-    costs = [run.step_flops for run in runs]
-    # Where an update of one arm costs more than another's, updates are no measure of the effort.
-    by_flops = max(costs) > (1 + _EQUAL) * min(costs)
-    label = "training FLOPs" if by_flops else "updates"
-    figures = []
-    for key, name in (("loss", TRAINING), ("val/loss", VALIDATION)):
-        curves = []
-        for i, group in enumerate(arms.values()):
-            curve = _curve(i, [run for run in group if run.lines], key, by_flops)
-            curves += [curve] if curve else []
-        if curves:
-            figures.append(f"<figure>{drawing.chart(curves, label, name)}</figure>")
-    legend = " &nbsp; ".join(
-        page.swatch(i, arm) for i, (arm, group) in enumerate(arms.items()) if group[0].lines
-    )
-    return (
-        f"<p>{legend}</p><div class=charts>{''.join(figures)}</div><p class=note>Lines are means "
-        "over seeds. Bands are 95% intervals of three seeds or more; of two seeds each has a thin "
-        f"line. A course of more than {_BINS} points is shown by as many means.</p>"
-    )
+def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
+    """Gives each arm one colour in all groups: first arms that are ranked, last parts of others."""
+    found = {}
+    for choose in (results.rivals, results.compared, dict):
+        for arms in groups.values():
+            for arm in choose(arms):
+                found.setdefault(arm, len(found))
+    return found
 
 
-def _curve(arm: int, runs: Sequence[Run], key: str, by_flops: bool) -> Curve | None:
-    """The mean course of the arm's runs, where all of them have a value."""
-    if not runs:
-        return None
-    points = max(sum(key in line for line in run.lines) for run in runs)
-    width = max(run.step for run in runs) / _BINS if points > _BINS else 1
-    courses = []
-    for run in runs:
-        bins = {}
-        for line in run.lines:
-            if key in line and math.isfinite(line[key]):
-                bins.setdefault(math.ceil(line["step"] / width), []).append(line[key])
-        courses.append({b: _mean(values) for b, values in bins.items()})
-    shared = sorted(b for b in courses[0] if all(b in course for course in courses))
-    if not shared:
-        return None
-    unit = runs[0].step_flops if by_flops else 1
-    seeds = [[course[b] for b in shared] for course in courses]
-    y = [t_interval(values) for values in zip(*seeds, strict=True)]
-    return Curve(arm, [b * width * unit for b in shared], y, seeds)
-
-
-def _pictures(arms: Arms, budget: int) -> str:
-    """Samples of the first seeds, then of the next, up to so many bytes; "" if there are none."""
-    runs = [run for group in arms.values() for run in group]
-    cells, left_out = {}, []
-    real = next((r for run in runs if run.config and (r := _real(run.config))), None)
-    if real:
-        budget -= sum(map(len, real))
-    for turn in range(max(map(len, arms.values()))):
-        for i, (arm, group) in enumerate(arms.items()):
-            if turn >= len(group) or not (group[turn].gif or group[turn].xt):
-                continue
-            run = group[turn]
-            files = [(f, k) for f, k in ((run.gif, "gif"), (run.xt, "png")) if f]
-            size = sum(file.stat().st_size for file, _ in files)
-            if size > budget:
-                left_out.append(run.name)
-                continue
-            budget -= size
-            name = arm if run.seed is None else f"{arm}, seed {run.seed}"
-            images = "".join(page.image(f, k, f"samples of {run.name or name}") for f, k in files)
-            cells[i, turn] = (
-                f"<figure><figcaption>{page.swatch(i, name)}</figcaption>{images}</figure>"
-            )
-    if not cells:
+def _answer(arms: Arms, colours: Mapping[str, int], group: str) -> str:
+    """Says which arm is best, with a picture of the metric that says it."""
+    if not arms:
         return ""
-    rows = {}
-    for (_, turn), cell in sorted(cells.items()):
-        rows.setdefault(turn, []).append(cell)
-    if real:
-        shown = page.image(real[0], "gif", "real clips") + page.image(real[1], "png", "real clips")
-        first = f"<figure><figcaption>real, held out</figcaption>{shown}</figure>"
-        rows[min(rows)].insert(0, first)
-    note = (
-        "Above the clips, below their X-T slices: one row of pixels, time running down, in which "
+    rankings = rank(arms)
+    sentences = say(rankings, lambda arm: page.swatch(colours[arm], arm))
+    if group:
+        sentences[0] = f"<b>{html.escape(formatting.capitalised(group))}:</b> {sentences[0]}"
+    else:
+        sentences[0] = formatting.capitalised(sentences[0])
+    picture = _picture(rankings[0], colours) if rankings else ""
+    return f"<div><div class=words>{_paragraphs(sentences)}</div>{picture}</div>"
+
+
+def _picture(ranking: Ranking, colours: Mapping[str, int]) -> str:
+    metric = formatting.metric(ranking.metric)
+    rows = [
+        (colours[arm], arm, mean, metric.show(mean.mean)) for arm, mean in ranking.means.items()
+    ]
+    most = 1.0 if metric.claim else 0.0
+    caption = f"{metric.label}, {ranking.better} is better; lines are 95% intervals over seeds"
+    return (
+        f"<figure>{drawing.bars(rows, metric.label, most)}"
+        f"<figcaption>{html.escape(formatting.capitalised(caption))}</figcaption></figure>"
     )
-    note += "steady motion is a straight slanted line."
-    if left_out:
-        note += f" Left out, to keep the page small: {html.escape(', '.join(left_out))}."
-    order = itertools.chain(["first"], itertools.repeat("next"))
-    body = "".join(
-        f"<details{' open' if which == 'first' else ''}><summary>the {which} seed of each arm"
-        f"</summary><div class=pictures>{''.join(row)}</div></details>"
-        for which, (_, row) in zip(order, sorted(rows.items()), strict=False)
+
+
+def _paragraphs(sentences: list[str]) -> str:
+    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
+
+
+def _compared(found: Results) -> str:
+    """Says what was compared, and when it was trained."""
+    groups = found.groups()
+    names = dict.fromkeys(arm for arms in groups.values() for arm in results.rivals(arms))
+    if len(names) > _MOST_NAMES:
+        words = formatting.plural(len(names), "variant")
+    else:
+        words = formatting.enumerate_words([formatting.with_article(name) for name in names])
+    seeds = {len(runs) for arms in groups.values() for runs in results.rivals(arms).values()}
+    seeds = " to ".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else ""
+    within = formatting.enumerate_words([group for group in groups if group])
+    trained = [run for run in found.runs if run.settings]
+    when = formatting.days([run.date for run in trained if run.date])
+    return html.escape(
+        f"Compared: {words}"
+        + (f", on {within}" if within else "")
+        + (f", with {seeds} seed{'' if seeds == '1' else 's'} each" if seeds else "")
+        + f". {formatting.plural(len(trained), 'training run')}"
+        + (f", begun on {when}." if when else ".")
     )
-    return f"<p class=note>{note}</p>{body}"
-
-
-def _real(config: configs.Experiment) -> tuple[bytes, bytes] | None:
-    """GIF and X-T slices of the held-out clips whose captions the samples were drawn for."""
-    try:
-        parts = make_parts(config)
-        held_out = sources.make_source(parts.dataset, "val")
-        source = sources.representatives(held_out, parts.preview_clips, parts.dataset)
-        examples = [source[i] for i in range(min(parts.preview_clips, len(source)))]
-    except UserError:  # The data need not be where the report is made.
-        return None
-    clips, captions = [e["video"] for e in examples], [e["caption"] for e in examples]
-    with tempfile.TemporaryDirectory() as directory:
-        gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")
-        media.write_gif(gif, np.stack(clips), parts.denoiser.clip.frame_rate, captions)
-        media.write_xt(xt, np.stack(clips), captions)
-        return gif.read_bytes(), xt.read_bytes()
-
-
-def _differences(arms: Arms) -> str:
-    """The keys that differ between arms, and what each arm has."""
-    trained = {arm: runs[0].config for arm, runs in arms.items() if runs[0].config}
-    rows = []
-    if trained:
-        values = {arm: configs.flatten(config) for arm, config in trained.items()}
-        for key in values[next(iter(values))]:
-            column = [values[arm][key] for arm in trained]
-            if key != "seed" and any(value != column[0] for value in column):
-                rows.append([key, *(html.escape(str(value)) for value in column)])
-    order = list(arms)
-    head = ["key", *(page.swatch(order.index(arm), arm) for arm in trained)]
-    text = page.table(head, rows) if rows else "<p>No key differs but the seed.</p>"
-    for arm, runs in arms.items():
-        if runs[0].after:
-            parts = ", ".join(map(html.escape, runs[0].after))
-            text += f"<p>{page.swatch(order.index(arm), arm)} is made of {parts}.</p>"
-    if keys := unlike(arms):
-        text += f"<p>Losses cannot be compared between arms, which differ in {', '.join(keys)}.</p>"
-    return text
 
 
 def _made_by(found: Results, command: str) -> str:
-    lines = []
-    if found.manifest:
-        sweep = html.escape(shlex.join(["stunet", *found.manifest.command]))
-        begun = f", begun at commit {found.manifest.commit}" if found.manifest.commit else ""
-        lines.append(f"<p>The runs: <code>{sweep}</code>{html.escape(begun)}</p>")
+    sweep = html.escape(shlex.join(["stunet", *found.manifest.command]))
+    begun = f", begun at commit {found.manifest.commit}" if found.manifest.commit else ""
     now = commit()
     at = f" at commit {now}" if now else ""
-    lines.append(f"<p>This page: <code>{html.escape(command)}</code>{html.escape(at)}</p>")
-    return "".join(lines)
+    return (
+        f"<p>The runs: <code>{sweep}</code>{html.escape(begun)}</p>"
+        f"<p>This page: <code>{html.escape(command)}</code>{html.escape(at)}</p>"
+    )
 
 
 def _unfinished(found: Results) -> str:
-    """Names what the figures leave out."""
-    parts = [
-        f"{run.name or run.arm} is at update {run.step} of {make_parts(run.config).events.steps}"
-        for run in found.runs
-        if not run.finished
-    ] + [f"{name} has not begun" for name in found.missing]
+    """Names runs that are not finished, which the results leave out."""
+
+    def state(run: Run) -> str:
+        return f"{run.name or run.arm} is at update {run.step:,} of {run.total_steps:,}"
+
+    parts = [state(run) for run in found.runs if not run.is_finished]
+    parts += [f"{name} has not begun" for name in found.missing]
     if not parts:
         return ""
     return f"<p><b>Not finished:</b> {html.escape('; '.join(parts))}.</p>"
-
-
-def _finished(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if run.finished]
-
-
-def _flops(value: float) -> str:
-    """As "1.333 T", for 1.333e12."""
-    power = min(int(math.log10(value)) // 3, 7) if value >= 1 else 0
-    return f"{value / 1000**power:.4g} {' kMGTPEZ'[power]}".rstrip()
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Whether the arms did equal work."""
-    if len(values) < 2:
-        return ""
-    apart = max(values) / min(values) - 1
-    if apart > _EQUAL:
-        return f"they differ by {apart:.1%}"
-    return f"equal within {apart:.1%}" if apart else "equal"
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)

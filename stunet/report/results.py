@@ -1,89 +1,142 @@
-"""What the directory of a sweep, or of a single run, has to show: figures, curves, pictures."""
+"""Reads what the directory of a sweep, or of a single run, has to show."""
 
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stunet import configs
 from stunet.errors import UserError
+from stunet.report.formatting import TRAINING, VALIDATION
 from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
 from stunet.train.flops import model_flops, sampling_flops
 from stunet.train.parts import make_parts
 
-VALIDATION, TRAINING = "validation loss", "training loss"
-# Share of a run whose mean is its final training loss: a single update's is noise.
-_LAST = 0.1
+# The final training loss is the mean over this last share of the updates: the loss of a single
+# update is noise.
+_LAST_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One seed of an arm.
+    """One seed of an arm. An arm is what a sweep compares: runs that differ in the seed alone.
 
     Attributes:
-        name: its directory in the sweep's; "" for a single run.
-        arm: what it is one seed of.
-        seed: which one; None: not of a single seed.
-        config: that it trained by; None for what several members make together.
-        step: updates done.
-        finished: whether these are all.
-        lines: of `metrics.jsonl`.
-        figures: final figures by name, finite.
-        better: "lower" or "higher", for the figures of which that is known.
-        step_flops: operations of an update; None for what several members make.
-        training_flops: of the run, or of all members that it is made of.
-        sampling_flops: of one clip; None if that is not known.
-        gif: its newest samples, if there are any.
-        xt: their X-T slices.
-        after: names of the members that it is made of.
-        group: what it is compared within; "": with all.
-        given: what it was given of the real clips, as "true keyframes", so that it is no rival of
-            those that were given nothing; "": nothing.
+        name: name of the run's directory in the sweep's; "" for a single run.
+        arm: name of the arm in the sweep.
+        seed: seed of the run; None for what is not made of a single seed.
+        directory: directory of the run.
+        settings: value of each config key; empty for what several members make together.
+        step: number of updates done.
+        total_steps: number of updates of a finished run; 0 for what several members make together.
+        lines: lines of `metrics.jsonl`, oldest first.
+        metrics: final value of each metric, finite.
+        better: "lower" or "higher", for each metric that ranks arms.
+        step_flops: operations of one update; None for what several members make together.
+        training_flops: operations of the whole training, or of all members that it is made of.
+        sampling_flops: operations that sample one clip; None if they are not known.
+        gif: file of the newest samples, if there are any.
+        xt: file of their slices through time, if there is one.
+        date: when the training began, in seconds since 1970; None if that is not known.
+        made_of: names of the members that it is made of.
+        group: group within which the arm is compared; "" for a sweep without groups.
+        label: name of the arm for readers; "" if the sweep gives none.
+        given: what the run was given of the real clips, such as "true keyframes", which makes it no
+            rival of runs that were given nothing; "" for nothing.
     """
 
     name: str
     arm: str
     seed: int | None
-    config: configs.Experiment | None
+    directory: pathlib.Path
+    settings: Mapping[str, Any]
     step: int
-    finished: bool
-    lines: tuple[Mapping[str, float], ...]
-    figures: Mapping[str, float]
+    total_steps: int
+    lines: Sequence[Mapping[str, float]]
+    metrics: Mapping[str, float]
     better: Mapping[str, str]
     step_flops: int | None
     training_flops: int
     sampling_flops: int | None
-    gif: pathlib.Path | None
-    xt: pathlib.Path | None
-    after: tuple[str, ...] = ()
+    gif: pathlib.Path | None = None
+    xt: pathlib.Path | None = None
+    date: float | None = None
+    made_of: tuple[str, ...] = ()
     group: str = ""
+    label: str = ""
     given: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        return self.step >= self.total_steps
+
+    @property
+    def title(self) -> str:
+        """The name of the arm for readers, which is the same in all groups."""
+        # An arm "slow,width=8" of the group "slow" is called "width = 8" there.
+        short = self.arm.removeprefix(f"{self.group},") if self.group else self.arm
+        return self.label or short.replace("_", " ").replace("=", " = ").replace(",", ", ")
+
+
+# The runs of each arm, by the arm's title.
+Arms = Mapping[str, Sequence[Run]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All runs of a sweep that have begun, and those that have not, by name."""
+    """What a directory has to show.
+
+    Attributes:
+        runs: runs that have begun, in the sweep's order.
+        missing: names of the members that have not begun.
+        manifest: what is noted of the sweep; None for a single run.
+    """
 
     runs: tuple[Run, ...]
     missing: tuple[str, ...]
     manifest: Manifest | None
 
     def groups(self) -> dict[str, dict[str, list[Run]]]:
-        """Runs by group and arm, in the sweep's order. Within "fast", "fast,whole" is "whole"."""
+        """Returns the arms of each group, in the sweep's order."""
         found = {}
         for run in self.runs:
-            arm = run.arm.removeprefix(f"{run.group},") if run.group else run.arm
-            found.setdefault(run.group, {}).setdefault(arm, []).append(run)
+            found.setdefault(run.group, {}).setdefault(run.title, []).append(run)
         return found
+
+
+def finished(arms: Arms) -> Arms:
+    """Keeps finished runs, which the others would look worse than; all runs if none is finished."""
+    done = {arm: [run for run in runs if run.is_finished] for arm, runs in arms.items()}
+    return {arm: runs for arm, runs in done.items() if runs} or arms
+
+
+def compared(arms: Arms) -> Arms:
+    """Leaves out arms that others are made of and that were not evaluated themselves."""
+    parts = {name for runs in arms.values() for run in runs for name in run.made_of}
+    return {
+        arm: runs
+        for arm, runs in arms.items()
+        if runs[0].name not in parts or set(runs[0].metrics) - {TRAINING, VALIDATION}
+    }
+
+
+def rivals(arms: Arms) -> Arms:
+    """Keeps the compared arms that were given nothing of the real clips."""
+    return {arm: runs for arm, runs in compared(arms).items() if not runs[0].given}
+
+
+def by_seed(runs: Sequence[Run], name: str) -> dict[int | None, float]:
+    """Returns a metric's value of each seed that has one."""
+    return {run.seed: run.metrics[name] for run in runs if name in run.metrics}
 
 
 def read(workdir: pathlib.Path) -> Results:
     """Reads a sweep's directory or a run's.
 
     Raises:
-        UserError: it is neither, or nothing in it has been trained yet.
+        UserError: the directory is neither, or nothing in it has been trained yet.
     """
     manifest = read_manifest(workdir)
     if manifest is None:
@@ -94,9 +147,7 @@ def read(workdir: pathlib.Path) -> Results:
         entries = manifest.entries
     found, missing, counted = {}, [], {}
     for entry in entries:
-        run = (
-            _composed(workdir, entry, found) if entry.command else _member(workdir, entry, counted)
-        )
+        run = _step(workdir, entry, found) if entry.command else _member(workdir, entry, counted)
         if run:
             found[entry.name] = run
         elif not entry.command:
@@ -106,61 +157,65 @@ def read(workdir: pathlib.Path) -> Results:
     return Results(tuple(found.values()), tuple(missing), manifest)
 
 
-def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The finite numbers of a nested dict, by names such as "fast / drift"."""
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the finite numbers of a nested dict, by names such as "fast / drift"."""
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key} / ")
+            yield from flatten(value, f"{prefix}{key} / ")
         elif isinstance(value, (int, float)) and math.isfinite(value):
             yield prefix + key, float(value)
 
 
 def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run | None:
-    """A training run, if it has begun. `counted` keeps the operations of each config."""
+    """Reads a training run, if it has begun. `counted` caches the operations of each config."""
     directory = workdir / entry.name
-    lines = _lines(directory / "metrics.jsonl")
+    lines = _read_lines(directory / "metrics.jsonl")
     if not lines:
         return None
     config = configs.read(directory / "config.json")
     step = max(line["step"] for line in lines)
-    figures = {}
+    metrics = {}
     validated = [line["val/loss"] for line in lines if "val/loss" in line]
     if validated:
-        figures[VALIDATION] = validated[-1]
-    last = [x["loss"] for x in lines if "loss" in x and x["step"] > (1 - _LAST) * step]
+        metrics[VALIDATION] = validated[-1]
+    last = [x["loss"] for x in lines if "loss" in x and x["step"] > (1 - _LAST_SHARE) * step]
     if last:
-        figures[TRAINING] = sum(last) / len(last)
-    parts, key = make_parts(config), dataclasses.replace(config, seed=0)
+        metrics[TRAINING] = sum(last) / len(last)
+    settings, parts = configs.flatten(config), make_parts(config)
+    key = str(settings | {"seed": None})
     if key not in counted:
         counted[key] = (
             model_flops(parts.denoiser, parts.batch_size),
             sampling_flops(parts.denoiser, parts.sampling),
         )
-    of_update, of_clip = counted[key]
-    evaluated = _evaluation(directory)
+    step_flops, clip_flops = counted[key]
+    evaluated = _read_evaluation(directory)
     return Run(
         name=entry.name,
         arm=entry.arm,
         seed=parts.seed,
-        config=config,
+        directory=directory,
+        settings=settings,
         step=step,
-        finished=step >= parts.events.steps,
+        total_steps=parts.events.steps,
         lines=lines,
-        figures=figures | dict(flat(evaluated.get("metrics", {}))),
+        metrics=metrics | dict(flatten(evaluated.get("metrics", {}))),
         better={VALIDATION: "lower", TRAINING: "lower"} | evaluated.get("better", {}),
-        step_flops=of_update,
-        training_flops=evaluated.get("training_flops", of_update * step),
-        sampling_flops=evaluated.get("sampling_flops", of_clip),
+        step_flops=step_flops,
+        training_flops=evaluated.get("training_flops", step_flops * step),
+        sampling_flops=evaluated.get("sampling_flops", clip_flops),
+        date=_read_date(directory),
         group=entry.group,
+        label=entry.label,
         given=evaluated.get("given", ""),
-        **_pictures(directory),
+        **_find_pictures(directory),
     )
 
 
-def _composed(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run]) -> Run | None:
-    """What a step makes of several members, if it left figures or samples of its own."""
+def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run]) -> Run | None:
+    """Reads what a step makes of several members, if it has left metrics or samples of its own."""
     directory = workdir / entry.name
-    evaluated, pictures = _evaluation(directory), _pictures(directory)
+    evaluated, pictures = _read_evaluation(directory), _find_pictures(directory)
     if not evaluated and not any(pictures.values()):
         return None
     parts = [found[name] for name in entry.after if name in found]
@@ -168,33 +223,43 @@ def _composed(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, R
         name=entry.name,
         arm=entry.arm,
         seed=entry.seed,
-        config=None,
+        directory=directory,
+        settings={},
         step=0,
-        finished=True,
+        total_steps=0,
         lines=(),
-        figures=dict(flat(evaluated.get("metrics", {}))),
+        metrics=dict(flatten(evaluated.get("metrics", {}))),
         better=evaluated.get("better", {}),
         step_flops=None,
         training_flops=evaluated.get("training_flops", sum(run.training_flops for run in parts)),
         sampling_flops=evaluated.get("sampling_flops"),
-        after=tuple(run.name for run in parts),
+        made_of=tuple(run.name for run in parts),
         group=entry.group,
+        label=entry.label,
         given=evaluated.get("given", ""),
         **pictures,
     )
 
 
-def _lines(file: pathlib.Path) -> tuple[dict[str, float], ...]:
+def _read_lines(file: pathlib.Path) -> tuple[dict[str, float], ...]:
     found = []
     for line in file.read_text().splitlines() if file.is_file() else ():
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:
-            continue  # The line that a kill cut short.
+            continue  # A run that was killed may leave a line cut short.
     return tuple(found)
 
 
-def _evaluation(directory: pathlib.Path) -> dict[str, Any]:
+def _read_date(directory: pathlib.Path) -> float | None:
+    """Returns when a run first began, as its clock noted it."""
+    try:
+        return float(json.loads((directory / "clock.json").read_text())["began"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_evaluation(directory: pathlib.Path) -> dict[str, Any]:
     file = directory / "evaluation.json"
     if not file.is_file():
         return {}
@@ -207,8 +272,8 @@ def _evaluation(directory: pathlib.Path) -> dict[str, Any]:
     raise UserError(f'{file} is no evaluation; it must hold {{"metrics": {{NAME: NUMBER, ...}}}}')
 
 
-def _pictures(directory: pathlib.Path) -> dict[str, pathlib.Path | None]:
-    """Samples taken last in training, or else the last by name."""
+def _find_pictures(directory: pathlib.Path) -> dict[str, pathlib.Path | None]:
+    """Finds the newest samples of the training, or else the last samples by name."""
     samples = directory / "samples"
     gifs = sorted(samples.glob("step_*.gif")) or sorted(samples.glob("*.gif"))
     slices = sorted(samples.glob("step_*_xt.png")) or sorted(samples.glob("*_xt.png"))

@@ -1,4 +1,4 @@
-"""What a few seeds say of an arm, or a few clips of a share: means and intervals."""
+"""Confidence intervals of means over seeds and of shares of clips."""
 
 import dataclasses
 import math
@@ -9,13 +9,13 @@ from scipy.special import ndtri, stdtrit
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean over seeds, and how far the truth may lie from it.
+    """A mean over seeds and its confidence interval.
 
     Attributes:
-        mean: of the values.
-        half: half the width of the confidence interval around it; None for a single value, of which
-            there is none.
-        n: how many values.
+        mean: mean of the values.
+        half: half the width of the confidence interval around the mean; None for a single value,
+            which has no interval.
+        n: number of values.
     """
 
     mean: float
@@ -31,19 +31,20 @@ class Interval:
         return self.mean + (self.half or 0.0)
 
     def excludes_zero(self) -> bool:
-        """Whether a difference of zero lies outside; never so for a single value."""
+        """Tells whether zero lies outside of the interval; False for a single value."""
         return self.half is not None and not self.low <= 0 <= self.high
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean and two-sided interval by Student's t with n - 1 degrees of freedom.
+    """Returns the mean and its two-sided interval by Student's t with n - 1 degrees of freedom.
 
-    It holds the true mean in `confidence` of all experiments if values are normal and independent;
-    that of two seeds is wide (12.7 standard errors to either side), and rightly so.
+    The interval holds the true mean in a share `confidence` of all experiments, if values are
+    normal and independent. The interval of two values is wide for that reason: 12.7 standard errors
+    to either side.
 
     Args:
-        values: one of each seed, finite, at least one.
-        confidence: in 0..1.
+        values: finite values, one of each seed, at least one.
+        confidence: share of experiments, in 0..1.
     """
     n = len(values)
     mean = math.fsum(values) / n
@@ -55,8 +56,16 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval (1927) of a share: (low, high) of the probability of which `hits` out of
-    `n` are a sample. It stays in 0..1, and is no point where all or none are hits."""
+    """Returns Wilson's interval (1927) of a share, as (low, high).
+
+    The interval is that of the probability of which `hits` out of `n` are a sample. The interval
+    stays in 0..1, and has a width even where all or none are hits.
+
+    Args:
+        hits: number of hits, 0..n.
+        n: number of trials, at least one.
+        confidence: share of experiments whose interval holds the probability, in 0..1.
+    """
     z = float(ndtri((1 + confidence) / 2))
     share = hits / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -67,10 +76,15 @@ def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, 
 def paired_difference(
     a: Mapping[int | None, float], b: Mapping[int | None, float], confidence: float = 0.95
 ) -> Interval | None:
-    """The interval of a - b over the seeds that both have, or None if there is no such seed.
+    """Returns the interval of a - b over the seeds that both have; None if they share no seed.
 
-    Runs of one seed see the same examples and noise, so that much of what differs between seeds
-    cancels in their difference.
+    Runs of one seed see the same examples and the same noise. Much of what differs between seeds
+    therefore cancels in their difference.
+
+    Args:
+        a: value of each seed.
+        b: value of each seed.
+        confidence: share of experiments whose interval holds the true difference, in 0..1.
     """
     shared = [seed for seed in a if seed in b]
     return t_interval([a[s] - b[s] for s in shared], confidence) if shared else None

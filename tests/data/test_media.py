@@ -135,15 +135,17 @@ def test_slices_are_read_back_from_their_picture(tmp_path, columns):
     clips = moving_squares(n=3, frames=7)
     clips[1] = clips[1].swapaxes(1, 2)
     write_xt(tmp_path / "xt.png", clips, ["a caption", "", "of " * 30], columns=columns)
-    (x, first), (y, second), (_, third) = media.read_slices(tmp_path / "xt.png")
+    (x, first), (y, second), (_, third) = media.read_slices((tmp_path / "xt.png").read_bytes())
     assert (x, y) == ("x", "y")
     np.testing.assert_array_equal(first, to_uint8(xt_slice(clips[0])))
     np.testing.assert_array_equal(second, to_uint8(media.yt_slice(clips[1])))
     np.testing.assert_array_equal(third, first)
     write_xt(tmp_path / "one.png", clips[:1])
-    np.testing.assert_array_equal(media.read_slices(tmp_path / "one.png")[0][1], first)
+    np.testing.assert_array_equal(
+        media.read_slices((tmp_path / "one.png").read_bytes())[0][1], first
+    )
     Image.open(tmp_path / "xt.png").convert("L").save(tmp_path / "other.png")
-    assert media.read_slices(tmp_path / "other.png") == []
+    assert media.read_slices((tmp_path / "other.png").read_bytes()) == []
 
 
 def test_failed_writing_leaves_nothing(tmp_path, monkeypatch):

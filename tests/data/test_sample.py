@@ -10,11 +10,12 @@ import pytest
 import tiny
 from from_config import make_mesh, make_preview, make_source, make_validation
 
+from stunet import configs
 from stunet.data import media
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.prepare.writing import ClipWriter
-from stunet.report import report
+from stunet.report import pictures
 from stunet.train import preview, validation
 from stunet.train.parts import make_parts
 
@@ -89,7 +90,8 @@ def test_samples_and_the_real_clips_beside_them_include_all_classes(config, tmp_
     monkeypatch.setattr(media, "write_gif", note)
     monkeypatch.setattr(preview, "make_sampler", lambda *_: lambda *_: (jnp.zeros((5, *SHAPE)),))
     make_preview(config, tmp_path, make_mesh(config))(None, 1, mock.Mock())
-    assert report._real(config)
+    configs.write(config, tmp_path / "config.json")
+    assert pictures.real_clips(tmp_path / "config.json")
     assert shown == [list(CLASSES)] * 2
 
 

@@ -1,28 +1,37 @@
-"""What the report says in words, of arms whose seeds are not the same."""
+"""What the report says in words, of arms whose seeds are the same and of others."""
 
+import pathlib
 import re
 
-from stunet.report.conclusions import answers
+import pytest
+
+from stunet.report.conclusions import rank, say
 from stunet.report.results import Run
 
 
-def said(arms, side="lower"):
-    """The answer of one figure, `{arm: {seed: value}}`, without tags."""
-    runs = {
+def runs(arms, metric="deviation", better="lower"):
+    """Runs of one metric, from `{arm: {seed: value}}`."""
+    common = dict(directory=pathlib.Path(), settings={}, step=1, total_steps=1, lines=())
+    common |= dict(step_flops=None, training_flops=1, sampling_flops=None)
+    return {
         arm: [
             Run(
-                **dict.fromkeys(("config", "step_flops", "sampling_flops", "gif", "xt")),
-                **dict(name=f"{arm},seed={seed}", arm=arm, seed=seed, step=1, finished=True),
-                **dict(lines=(), training_flops=1),
-                figures={"deviation": value},
-                better={"deviation": side},
+                name=f"{arm},seed={seed}",
+                arm=arm,
+                seed=seed,
+                metrics={metric: value},
+                better={metric: better},
+                **common,
             )
             for seed, value in values.items()
         ]
         for arm, values in arms.items()
     }
-    (line,) = answers(runs, list(arms))
-    return re.sub(r"<[^>]*>", "", line)
+
+
+def said(arms, metric="deviation", better="lower"):
+    """The sentences, as text."""
+    return re.sub(r"<[^>]*>", "", " ".join(say(rank(runs(arms, metric, better)))))
 
 
 # B is lower than A by 1.97 on either seed of both, and seeds 2 to 4, which it lacks, are easy.
@@ -32,24 +41,48 @@ UNFINISHED = {0: 7.03, 1: 7.53}
 
 def test_the_best_arm_is_the_one_that_wins_on_the_seeds_of_both():
     for arms in ({"A": EASY, "B": UNFINISHED}, {"B": UNFINISHED, "A": EASY}):
-        assert re.fullmatch(
-            r"Lowest deviation: B, 7\.3 ± 3\.2\. Clearly higher: A by 1\.97.*\.", said(arms)
-        )
-    assert said({"A": EASY, "B": UNFINISHED}, "higher").startswith("Highest deviation: A")
+        found = said(arms)
+        assert "is lowest with the B (7.28), followed by the A (4.36)." in found
+        assert re.search(r"The B is clearly better than the A \(by 1\.97\d*.*\)\.", found)
+    assert "is highest with the A" in said({"A": EASY, "B": UNFINISHED}, better="higher")
+
+
+def test_shares_of_clips_are_said_with_the_names_of_arms():
+    arms = {
+        "single pass": {0: 0.8, 1: 0.84, 2: 0.85},
+        "windowed cascade": {0: 0.17, 1: 0.18, 2: 0.19},
+        "global cascade": {0: 0.93, 1: 0.94, 2: 0.95},
+    }
+    assert said(arms, "coherent", "higher").startswith(
+        "velocity stays steady in 94% of the global cascade's clips, 83% of the single pass's, "
+        "18% of the windowed cascade's."
+    )
+    # The difference of two shares is in points.
+    assert "the windowed cascade (by 76 points)" in said(arms, "coherent", "higher")
+    settings = {"width = 8": {0: 0.5, 1: 0.6}, "width = 16": {0: 0.9, 1: 0.9}}
+    assert said(settings, "coherent", "higher").startswith(
+        "velocity stays steady in 90% of clips with width = 16, 55% of those with width = 8."
+    )
+
+
+def test_what_may_be_chance_is_called_so():
+    found = said({"A": {0: 1.0, 1: 2.0, 2: 3.0}, "B": {0: 1.2, 1: 1.9, 2: 3.3}})
+    assert re.search(r"The lead of the A over the B \(by 0\.13 ± 0\.5\d\) may be chance\.", found)
+    assert "clearly" not in found
 
 
 def test_an_arm_of_one_seed_does_not_decide_between_others():
     # B is lower than A but for seed 0, the only one of all three, and lacks an easy seed.
     b = {seed: EASY[seed] - 0.5 for seed in (1, 2, 3)} | {0: 9.1}
     found = said({"A": EASY, "B": b, "C": {0: 9.3}})
-    assert found.startswith("Lowest deviation: B")
-    assert "A single seed cannot rank: C" in found
+    assert "is lowest with the B" in found
+    assert "One seed cannot rank the C." in found
 
 
 def test_arms_without_a_seed_of_both_are_ranked_by_their_means():
     found = said({"A": {0: 2.0, 1: 2.1}, "B": {2: 1.0, 3: 1.1}})
-    assert found.startswith("Lowest deviation: B")
-    assert "cannot rank: A" in found
+    assert "is lowest with the B" in found
+    assert "cannot rank the A." in found
 
 
 def test_what_is_clear_is_never_said_the_wrong_way_round():
@@ -60,6 +93,26 @@ def test_what_is_clear_is_never_said_the_wrong_way_round():
         "C": {2: 1.0, 3: 1.0, 4: 2.0, 5: 2.0},
     }
     found = said(arms)
-    assert found.startswith("Lowest deviation: C")
-    assert "Clearly higher: A by 1." in found
-    assert "Clearly lower on the seeds of both: B by 1." in found
+    assert "is lowest with the C" in found
+    assert "The C is clearly better than the A (by 1)." in found
+    assert "On the seeds of both, it is clearly worse than the B (by 1)." in found
+
+
+def test_names_are_text():
+    (sentence, *_) = say(rank(runs({"a <b>": {0: 1.0}, "c & d": {0: 2.0}})))
+    assert "a &lt;b&gt;" in sentence
+    assert "c &amp; d" in sentence
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_other_metrics_name_their_best_arm_once(better):
+    arms = runs({"A": {0: 1.0}, "B": {0: 2.0}}, better=better)
+    for group in arms.values():
+        for run in group:
+            # The second metric has the values of the first, the third others.
+            run.metrics.update(same=run.metrics["deviation"], drift=-run.metrics["deviation"])
+            run.better.update(same=better, drift=better)
+    found = " ".join(say(rank(arms)))
+    worst = "B" if better == "lower" else "A"
+    assert f"Best by other metrics: the {worst} (drift)." in found
+    assert "same" not in found

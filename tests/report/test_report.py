@@ -15,16 +15,16 @@ from PIL import Image
 from stunet import configs
 from stunet.data import media
 from stunet.errors import UserError
-from stunet.report import drawing, report
+from stunet.report import drawing, formatting, page, pictures, report, results
 from stunet.report.report import write_report
-from stunet.report.results import flat
+from stunet.report.results import flatten
 from stunet.sweep import workdir as workdirs
 from stunet.sweep.members import Member, Step, product
 
 ONE_LEVEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
 )
-VOID = {"meta", "img", "br", "line", "circle", "polyline", "polygon"}
+VOID = {"meta", "img", "br", "line", "circle", "polyline", "polygon", "rect", "path"}
 
 
 class Page(html.parser.HTMLParser):
@@ -60,6 +60,8 @@ def write_run(directory, losses, samples=False):
     lines = [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]
     lines.append({"step": len(losses), "val/loss": 2 * losses[-1], "val/loss_t=0.5": 1.0})
     directory.mkdir(parents=True, exist_ok=True)
+    # Noon of 2 January 1970, UTC.
+    (directory / "clock.json").write_text(json.dumps({"began": 1.5 * 86400}))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     if samples:
         clips = np.random.default_rng(0).uniform(-1, 1, (2, 4, 8, 8, 1)).astype(np.float32)
@@ -85,14 +87,14 @@ def sweep(tmp_path):
     return directory
 
 
-def drawn(directory) -> tuple[str, Page]:
+def rendered(directory) -> tuple[str, Page]:
     write_report(directory, directory / "report.html")
     source = (directory / "report.html").read_text()
     return source, Page(source)
 
 
 def test_page_needs_nothing_but_itself(sweep):
-    source, page = drawn(sweep)
+    source, page = rendered(sweep)
     assert "http" not in source
     assert "url(" not in source
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
@@ -104,11 +106,11 @@ def test_page_needs_nothing_but_itself(sweep):
 
 
 def test_every_member_is_in_it_and_names_are_text(sweep):
-    source, page = drawn(sweep)
+    source, page = rendered(sweep)
     for init in ("nearest", "he"):
-        assert f"temporal_resize_init={init}" in page.text
-        for seed in (0, 1, 2):
-            assert f"temporal_resize_init={init}, seed {seed}" in page.text
+        assert f"temporal resize init = {init}" in page.text
+    for seed in (0, 1, 2):
+        assert f"Samples of seed {seed}" in page.text
     assert "a <b> & 'c'" in page.text
     assert "<b>:" not in source
     assert "<s>.py" in page.text
@@ -116,15 +118,16 @@ def test_every_member_is_in_it_and_names_are_text(sweep):
 
 
 def test_the_same_directory_gives_the_same_page(sweep):
-    assert drawn(sweep)[0] == drawn(sweep)[0]
+    assert rendered(sweep)[0] == rendered(sweep)[0]
 
 
 def test_answer_is_by_pairs_of_seeds(sweep):
-    _, page = drawn(sweep)
+    _, page = rendered(sweep)
     # Both arms vary as much with the seed as they differ, but the seeds vary alike.
     assert re.search(
-        r"Lowest validation loss: temporal_resize_init=nearest, 0\.27\d? ± 0\.0\d+\. "
-        r"Clearly higher: temporal_resize_init=he by 0\.2",
+        r"Validation loss is lowest with temporal resize init = nearest \(0\.27\), followed by "
+        r"temporal resize init = he \(0\.47\)\."
+        r"Temporal resize init = nearest is clearly better than temporal resize init = he \(by 0",
         page.text,
     )
     assert "equal" in page.text
@@ -141,13 +144,14 @@ def test_evaluations_become_figures_and_composed_arms(sweep):
     (sweep / "both,seed=0" / "evaluation.json").write_text(
         json.dumps({"metrics": {"fast": {"coherent <share>": 0.9}}})
     )
-    _, page = drawn(sweep)
-    assert "Highest fast / coherent <share>: both, 0.9." in page.text
+    _, page = rendered(sweep)
+    assert "Fast / coherent <share> is highest with the both (0.9)" in page.text
     assert "broken" not in page.text
-    made_of = "temporal_resize_init=nearest,seed=0, temporal_resize_init=he,seed=0"
-    assert f"both is made of {made_of}" in page.text
+    made_of = "temporal resize init = nearest and temporal resize init = he"
+    assert f"Both is made of {made_of}." in page.text
     # Its members' operations are its own.
-    row = re.search(r"training FLOPs of a run([\d.]+) M([\d.]+) M([\d.]+) M", page.text)
+    row = re.search(r"Work to train one run" + 3 * r"([\d.]+) MFLOPs", page.text)
+    # The step was ranked with the two others, and so has the third column.
     a, b, both = map(float, row.groups())
     assert both == pytest.approx(a + b, rel=1e-3)
 
@@ -158,22 +162,25 @@ def two_groups(tmp_path):
     entries, evaluated = [], {}
     for group, worse in (("slow", 0.0), ("fast", 0.5)):
         for seed in (0, 1, 2):
-            names = [f"{group},{name},seed={seed}" for name in ("whole", "first", "second")]
+            labels = ("whole", "first", "second")
+            names = [f"{group},{name},seed={seed}" for name in labels]
             for i, name in enumerate(names):
                 # Arms are told apart by their configs.
-                of_arm = dict(data=dict(fps=8.0 + worse), log=dict(every=i + 1))
-                config = tiny.config(model=ONE_LEVEL, **of_arm)
-                entries.append(Member(name, dataclasses.replace(config, seed=seed), group))
-            for name, needs, share in (
-                ("pair", names[1:], 0.9 - worse),
-                ("pair_true", names[2:], 0.99),
+                of_arm = dict(data=dict(fps=8.0 + worse), train=dict(warmup_steps=i + 1))
+                config = tiny.config(model=ONE_LEVEL, log=dict(every=i + 1), **of_arm)
+                config = dataclasses.replace(config, seed=seed)
+                entries.append(Member(name, config, f"{group} motion", f"{labels[i]} network"))
+            for name, label, needs, share in (
+                ("pair", "pair", names[1:], 0.9 - worse),
+                ("pair_true", "true pair", names[2:], 0.99),
             ):
                 name = f"{group},{name},seed={seed}"
-                entries.append(Step(name, ("x",), tuple(needs), f"{name}/x", group))
+                makes, title = f"{name}/x", f"{group} motion"
+                entries.append(Step(name, ("x",), tuple(needs), makes, title, label))
                 given = "true keyframes" if "true" in name else ""
                 evaluated[name] = dict(share=share + 0.01 * seed, given=given)
             evaluated[names[0]] = dict(share=0.8 + 0.01 * seed, given="")
-    workdirs.claim(tmp_path, entries, ["sweep"])
+    workdirs.claim(tmp_path, entries, ["sweep"], "Is one network enough?")
     for entry in entries:
         if isinstance(entry, Member):
             write_run(tmp_path / entry.name, [1.0] * entry.config.train.steps)
@@ -186,28 +193,70 @@ def two_groups(tmp_path):
 
 
 def test_groups_are_answered_by_themselves(two_groups):
-    _, page = drawn(two_groups)
+    _, page = rendered(two_groups)
     # What was given true keyframes is shown, and is no rival.
-    assert re.search(r"slow\s*Highest coherent: pair, 0\.91", page.text)
-    assert re.search(r"fast\s*Highest coherent: whole, 0\.81", page.text)
-    assert "Clearly lower: pair by 0.4" in page.text
-    assert "pair_true" not in page.text[: page.text.index("Final figures")]
-    for group in ("slow", "fast"):
-        table = page.text[page.text.index(f"Final figures: {group}") :]
-        table = table[: table.index("Curves")]
-        assert "pair_true" in table
+    assert re.search(
+        r"Slow motion: velocity stays steady in 91% of the pair's clips, "
+        r"81% of the whole network's\.",
+        page.text,
+    )
+    assert re.search(
+        r"Fast motion: velocity stays steady in 81% of the whole network's clips, "
+        r"41% of the pair's\.",
+        page.text,
+    )
+    assert "The whole network is clearly better than the pair (by 40 points)." in page.text
+    assert "true pair" not in page.text[: page.text.index("Results in numbers")]
+    for group in ("Slow", "Fast"):
+        table = page.text[page.text.rindex(f"{group} motion") :]
+        table = table[table.index("Results in numbers") : table.index("Training")]
+        assert "true pair" in table
         assert "true keyframes" in table
-        # Shown in the curves, and parts of pairs here.
-        assert "first" not in table
+        # Parts of pairs are shown in the curves alone.
+        assert "first network" not in table
+
+
+def test_the_head_says_what_was_compared_and_when(two_groups):
+    _, page = rendered(two_groups)
+    title, rest = page.text.split("Compared: ")
+    assert title.split() == ["Is", "one", "network", "enough?", "Is", "one", "network", "enough?"]
+    assert rest.startswith(
+        "the whole network and the pair, on slow motion and fast motion, with 3 seeds each. "
+        "18 training runs, begun on 2 January 1970."
+    )
+
+
+def test_an_arm_has_one_colour_and_name_in_all_groups(two_groups):
+    source, _ = rendered(two_groups)
+    swatch = r'swatch (arm\d+(?: again)?)"></span>([^<]*)</span>([^<]*)'
+    found = {}
+    for colour, first, rest in re.findall(swatch, source):
+        name = (first + rest).strip().lower()
+        for arm in ("whole network", "true pair", "pair", "first network", "second network"):
+            if name.startswith(arm):
+                found.setdefault(arm, set()).add(colour)
+                break
+    assert len(found) == 5
+    assert all(len(colours) == 1 for colours in found.values())
+    assert len(set.union(*found.values())) == 5
+
+
+def test_settings_of_groups_and_of_arms_have_tables_of_their_own(two_groups):
+    _, page = rendered(two_groups)
+    text = page.text[page.text.index("What differs") :]
+    assert "slow motionfast motiondata.fps8.08.5" in text
+    assert "whole networkfirst networksecond networktrain.warmup_steps123" in text
+    assert "Also different, without an effect on any update: log.every." in text
 
 
 def test_unfinished_members_are_named_and_left_out_of_the_figures(sweep):
     write_run(sweep / "temporal_resize_init=he,seed=2", [9.0, 9.0])
     (sweep / "temporal_resize_init=he,seed=1" / "metrics.jsonl").unlink()
-    _, page = drawn(sweep)
+    _, page = rendered(sweep)
     assert "temporal_resize_init=he,seed=2 is at update 2 of 8" in page.text
     assert "temporal_resize_init=he,seed=1 has not begun" in page.text
-    row = re.search(r"validation loss \(lower is better\)(.*?)training loss", page.text)
+    row = re.search(r"Validation loss lower is better(.*?)Training loss", page.text)
+    assert "0.27" in row[1]
     assert "18" not in row[1]
 
 
@@ -218,36 +267,62 @@ def test_losses_of_other_objectives_are_not_ranked(tmp_path):
     workdirs.claim(tmp_path, entries, ["sweep"])
     for entry in entries:
         write_run(tmp_path / entry.name, [1.0, 0.5] * 4)
-    _, page = drawn(tmp_path)
-    assert "Lowest" not in page.text
-    assert "which differ in diffusion.prediction" in page.text
+    _, page = rendered(tmp_path)
+    assert "lowest" not in page.text
+    assert "variants that differ in diffusion.prediction" in page.text
 
 
-def test_single_run(tmp_path):
+def test_a_single_run_shows_its_command_and_no_words_of_a_sweep(tmp_path):
     directory = tmp_path / "alone"
     configs.write(tiny.config(model=ONE_LEVEL), directory / "config.json")
-    write_run(directory, [0.8, 0.4, 0.2])
-    _, page = drawn(directory)
-    assert "validation loss: 0.4" in page.text
-    assert "alone is at update 3 of 8" in page.text
+    write_run(directory, [0.8, 0.4, 0.2], samples=True)
+    _, page = rendered(directory)
+    assert "Training run alone" in page.text
+    assert "Validation loss: 0.4" in page.text
+    assert "Update 3 of 8, begun on 2 January 1970." in page.text
+    assert f"stunet train --config {directory}/config.json --workdir NEW_FOLDER" in page.text
+    for word in ("seed", "arm", "variant", "interval", "Compared"):
+        assert word not in page.text, word
 
 
 def test_pictures_beyond_the_budget_are_left_out_and_named(sweep):
     for init in ("nearest", "he"):
         gif = sweep / f"temporal_resize_init={init},seed=2" / "samples" / "step_00000008.gif"
         gif.write_bytes(gif.read_bytes() + bytes(4_000_000))
-    source, page = drawn(sweep)
+    source, page = rendered(sweep)
     assert len(source) < 5_000_000
-    left_out = "temporal_resize_init=nearest,seed=2, temporal_resize_init=he,seed=2"
+    left_out = "temporal resize init = nearest, seed 2, temporal resize init = he, seed 2"
     assert f"Left out, to keep the page small: {left_out}" in page.text
 
 
-def test_real_clips_play_as_fast_as_their_source():
+def real_clips(directory, **groups):
+    """Real clips beside a run of the tiny config with these changes."""
+    configs.write(tiny.config(**groups), directory / "config.json")
+    return pictures.real_clips(directory / "config.json")
+
+
+def test_real_clips_play_as_fast_as_their_source(tmp_path):
     # Frames every 5 of the source's, at 8 a second.
-    gif, _ = report._real(tiny.config(data=dict(frames=4, stride=5)))
+    gif, _ = real_clips(tmp_path, data=dict(frames=4, stride=5))
     with Image.open(io.BytesIO(gif)) as image:
         lasts = [image.seek(i) or image.info["duration"] for i in range(image.n_frames)]
     assert sum(lasts) == 4 * 1000 * 5 / 8
+
+
+def test_captions_stand_under_clips_of_networks_that_saw_captions(tmp_path):
+    heights = []
+    for features in (16, 0):
+        gif, _ = real_clips(tmp_path / str(features), model=dict(text_features=features))
+        with Image.open(io.BytesIO(gif)) as image:
+            heights.append(image.height)
+    assert heights[0] > heights[1]
+
+
+def test_slices_of_all_arms_stand_side_by_side_with_their_axes(sweep):
+    source, page = rendered(sweep)
+    # Of two arms with three seeds, and of the real clips, two clips each.
+    assert source.count("<div class=slice>") == 2 * (2 * 3 + 1)
+    assert page.text.count("time →") == 2 * (2 * 3 + 1)
 
 
 def test_mistakes_get_one_sentence(tmp_path, sweep):
@@ -264,7 +339,7 @@ def test_mistakes_get_one_sentence(tmp_path, sweep):
 
 def test_nested_figures_by_name():
     nested = {"a": 1, "b": {"c": 0.5, "d": {"e": 2}}, "f": "text", "g": float("inf")}
-    assert dict(flat(nested)) == {"a": 1, "b / c": 0.5, "b / d / e": 2}
+    assert dict(flatten(nested)) == {"a": 1, "b / c": 0.5, "b / d / e": 2}
 
 
 def test_ticks_are_round_and_inside():
@@ -275,3 +350,25 @@ def test_ticks_are_round_and_inside():
         steps = np.diff(ticks)
         np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
     assert drawing._log_ticks(0.04, 1.1) == [0.05, 0.1, 0.2, 0.5, 1.0]
+
+
+def test_numbers_are_written_for_people():
+    assert formatting.flops(1.333e12) == "1.333 TFLOPs"
+    assert formatting.flops(12) == "12 FLOPs"
+    assert formatting.days([]) == ""
+    assert formatting.days([0.0, 86399.0]) == "1 January 1970"
+    assert formatting.days([5e8, 0.0]) == "1 January 1970 to 5 November 1985"
+    assert formatting.enumerate_words(["a", "b", "c"]) == "a, b and c"
+    assert formatting.metric("fast / fvd").title == "fast / FVD"
+
+
+def test_colours_repeat_as_rings_and_dashes():
+    assert len({page.colour(i) for i in range(2 * len(page.LIGHT))}) == 2 * len(page.LIGHT)
+    assert page.colour(len(page.LIGHT)) == "arm0 again"
+
+
+def test_arms_that_are_ranked_have_the_first_colours(two_groups):
+    colours = report.choose_colours(results.read(two_groups).groups())
+    ranked, given, parts = ["whole network", "pair"], ["true pair"], ["first network"]
+    assert list(colours) == [*ranked, *given, *parts, "second network"]
+    assert list(colours.values()) == [0, 1, 2, 3, 4]

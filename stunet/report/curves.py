@@ -1,0 +1,73 @@
+"""The training curves of a report."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from stunet.report import drawing, formatting, page
+from stunet.report.drawing import Curve
+from stunet.report.formatting import TRAINING, VALIDATION
+from stunet.report.results import Arms, Run
+from stunet.report.statistics import t_interval
+from stunet.report.tables import EQUAL_WORK
+
+# Points of a training curve: each is a mean over the updates around it.
+_POINTS = 60
+
+
+def losses(arms: Arms, colours: Mapping[str, int]) -> str:
+    """Draws the training loss and the validation loss of each arm; "" if none was trained."""
+    trained = {arm: [run for run in runs if run.lines] for arm, runs in arms.items()}
+    trained = {arm: runs for arm, runs in trained.items() if runs}
+    costs = [run.step_flops for runs in trained.values() for run in runs]
+    if not costs:
+        return ""
+    # Where an update of one arm costs more than another's, updates do not measure the effort.
+    by_flops = max(costs) > (1 + EQUAL_WORK) * min(costs)
+    most = max(run.step_flops * run.step for runs in trained.values() for run in runs)
+    size, unit = formatting.flops_unit(most)
+    label = f"training work, {unit}" if by_flops else "updates"
+    figures = ""
+    for key, name in (("loss", TRAINING), ("val/loss", VALIDATION)):
+        curves = [
+            _curve(colours[arm], runs, key, runs[0].step_flops / size if by_flops else 1)
+            for arm, runs in trained.items()
+        ]
+        if curves := [curve for curve in curves if curve]:
+            figures += f"<figure>{drawing.chart(curves, label, name)}</figure>"
+    several = len(trained) > 1 or any(len(runs) > 1 for runs in trained.values())
+    legend = note = ""
+    if several:
+        keys = (f"<span class=key>{page.swatch(colours[arm], arm)}</span>" for arm in trained)
+        legend = f"<p class=legend>{''.join(keys)}</p>"
+        note = (
+            "Lower is better. Lines are means over seeds; bands are 95% intervals of three seeds "
+            "or more; two seeds have a thin line each. "
+        )
+    note += f"A course of more than {_POINTS} points is shown by as many means."
+    return f"{legend}<div class=charts>{figures}</div><p class=note>{note}</p>"
+
+
+def _curve(colour: int, runs: Sequence[Run], key: str, unit: float) -> Curve | None:
+    """Returns the mean course of an arm's runs, at the places where all of them have a value.
+
+    Args:
+        colour: number of the arm.
+        runs: runs of the arm.
+        key: name of the values in the lines of `metrics.jsonl`.
+        unit: length of one update on the horizontal axis.
+    """
+    points = max(sum(key in line for line in run.lines) for run in runs)
+    width = max(run.step for run in runs) / _POINTS if points > _POINTS else 1
+    courses = []
+    for run in runs:
+        bins = {}
+        for line in run.lines:
+            if key in line and math.isfinite(line[key]):
+                bins.setdefault(math.ceil(line["step"] / width), []).append(line[key])
+        courses.append({b: math.fsum(values) / len(values) for b, values in bins.items()})
+    shared = sorted(b for b in courses[0] if all(b in course for course in courses))
+    if not shared:
+        return None
+    seeds = [[course[b] for b in shared] for course in courses]
+    y = [t_interval(values) for values in zip(*seeds, strict=True)]
+    return Curve(colour, [b * width * unit for b in shared], y, seeds)

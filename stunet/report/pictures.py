@@ -1,0 +1,132 @@
+"""The sample clips of a report: slices through time side by side, and clips that play."""
+
+import io
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from stunet import configs
+from stunet.data import media, sources
+from stunet.errors import UserError
+from stunet.report import page
+from stunet.report.results import Arms, Run
+from stunet.train.parts import make_parts
+
+# Bytes of all pictures, before base64 makes them a third larger.
+MOST_BYTES = 3_400_000
+# Clips of each run whose slices are shown.
+_SLICES = 3
+
+
+def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES) -> str:
+    """Shows samples of the first seed of each arm, then of the next, beside real clips.
+
+    Args:
+        arms: runs of each arm.
+        colours: number of each arm's colour.
+        most_bytes: size of all pictures; runs whose samples would exceed it are left out and named.
+
+    Returns:
+        HTML; "" if no run has samples.
+    """
+    runs = [run for group in arms.values() for run in group]
+    trained = next((run for run in runs if run.settings), None)
+    shown, seeds, left_out = [], [], []
+    for turn in range(max(map(len, arms.values()))):
+        found = []
+        for arm, group in arms.items():
+            if turn >= len(group) or not (group[turn].gif or group[turn].xt):
+                continue
+            run = group[turn]
+            gif, xt = (file.read_bytes() if file else b"" for file in (run.gif, run.xt))
+            size = len(gif) + len(xt)
+            if size > most_bytes:
+                left_out.append(run)
+                continue
+            most_bytes -= size
+            found.append((page.swatch(colours[arm], arm), gif, xt))
+            seed = run.seed
+        if found:
+            shown.append(found)
+            seeds.append("another seed" if seed is None else f"seed {seed}")
+    if not shown:
+        return ""
+    if trained and (real := real_clips(trained.directory / "config.json")):
+        shown[0].insert(0, ("real clips, held out", *real))
+    blocks = [_block(found) for found in shown]
+    several = max(map(len, arms.values())) > 1
+    html = blocks[0] + "".join(
+        f"<details><summary>Samples of {seed}</summary>{block}</details>"
+        for seed, block in zip(seeds[1:], blocks[1:], strict=True)
+    )
+    if left_out:
+        names = ", ".join(page.swatch(colours[run.title], _called(run)) for run in left_out)
+        html += f"<p class=note>Left out, to keep the page small: {names}.</p>"
+    first = f" of {seeds[0]}" if several else ""
+    return (
+        f"<p class=note>Samples{first}. A slice shows one line of pixels over time: steady motion "
+        "draws a straight slanted line, a change of velocity bends or breaks it.</p>" + html
+    )
+
+
+def _called(run: Run) -> str:
+    return run.title if run.seed is None else f"{run.title}, seed {run.seed}"
+
+
+def _block(found: Sequence[tuple[str, bytes, bytes]]) -> str:
+    """Shows slices of several runs, then their clips. `found` has names (HTML), GIFs and PNGs."""
+    slices, clips = "", ""
+    for name, gif, xt in found:
+        cut = media.read_slices(xt) if xt else []
+        if cut:
+            drawn = "".join(_slice(axis, pixels) for axis, pixels in cut[:_SLICES])
+            slices += f"<figure><figcaption><span>{name}</span></figcaption>{drawn}</figure>"
+        pictures = [(gif, "gif"), (b"" if cut else xt, "png")]
+        drawn = "".join(page.image(data, kind, "sample clips") for data, kind in pictures if data)
+        if drawn:
+            clips += f"<figure><figcaption><span>{name}</span></figcaption>{drawn}</figure>"
+    slices = f"<div class=slices>{slices}</div>" if slices else ""
+    return slices + (f"<div class=clips>{clips}</div>" if clips else "")
+
+
+def _slice(axis: str, pixels: np.ndarray) -> str:
+    """Shows a slice, with names at its axes."""
+    across, down = ("x", "time") if axis == "x" else ("time", "y")
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="PNG")
+    return (
+        f"<div class=slice><span class=across>{across} →</span><span class=down>{down} →</span>"
+        f"{page.image(data.getvalue(), 'png', f'slice through {axis} and time')}</div>"
+    )
+
+
+def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
+    """Returns a GIF and slices of the held-out clips that samples of a run stand beside.
+
+    The clips carry captions if the network saw captions.
+
+    Args:
+        config_file: `config.json` of the run.
+
+    Returns:
+        Contents of the GIF and of the PNG; None if the data are not there, as they need not be
+        where the report is made.
+    """
+    try:
+        parts = make_parts(configs.read(config_file))
+        held_out = sources.make_source(parts.dataset, "val")
+        source = sources.representatives(held_out, parts.preview_clips, parts.dataset)
+        examples = [source[i] for i in range(min(parts.preview_clips, len(source)))]
+    except UserError:
+        return None
+    clips = np.stack([example["video"] for example in examples])
+    has_text = parts.denoiser.network.text_features
+    captions = [example["caption"] for example in examples] if has_text else None
+    with tempfile.TemporaryDirectory() as directory:
+        gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")
+        media.write_gif(gif, clips, parts.denoiser.clip.frame_rate, captions)
+        media.write_xt(xt, clips, captions)
+        return gif.read_bytes(), xt.read_bytes()
