@@ -7,8 +7,8 @@
     stunet sample text --workdir runs/one_gpu --num 4 --prompt "WORDS LIKE YOUR CAPTIONS"
 
 The network has 134,760,707 parameters. `stunet plan --config experiments/one_gpu.py --topology
-rtx4090:1` estimates 13.2 GiB of the 16.8 GiB that JAX may use by default, and at least 0.33 s a
-step: 1.9 hours for all 20,000 steps at the GPU's peak, and about three times that at a third of it.
+rtx4090:1` finds 9.7 GiB of the 16.8 GiB that JAX may use by default, and at least 0.26 s a step:
+1.4 hours for all 20,000 steps at the GPU's peak, and three times that at a third of it.
 Nothing was trained on a GPU. docs/start/choose.md has a larger version for 80 GB.
 """
 
