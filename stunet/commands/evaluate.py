@@ -14,8 +14,9 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--metrics",
         metavar="NAME,...",
-        help="metrics to compute, of coherence, pixels, flow and fvd (default: all but fvd, or "
-        "those of the protocol)",
+        help="metrics to compute, any of: coherence (do objects keep their velocity and shape), "
+        "pixels (differences between frames), flow (optical flow) and fvd (default: all but fvd, "
+        "or those of the protocol)",
     )
     parser.options.add_argument(
         "--protocol",
@@ -45,8 +46,8 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=0,
         metavar="N",
-        help="also report metrics at every N-th frame, where windows of a cascade meet, apart "
-        "from the rest (default: the cascade's own windows)",
+        help="also report some metrics separately for every N-th frame (default with --tsr: the "
+        "frames in which two windows meet, the stretches that it fills in one at a time)",
     )
     parser.options.add_argument(
         "--out",

@@ -1,4 +1,4 @@
-"""`stunet plan`: predicts whether a run fits TPUs or GPUs, and how fast it is."""
+"""`stunet plan`: predicts whether a run fits on TPUs or GPUs, and how fast it is."""
 
 import argparse
 import os
@@ -23,8 +23,8 @@ def add_arguments(parser: Parser) -> None:
         required=True,
         metavar="NAME",
         help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
-        "shape (v5p:4x4x4); or GPUs by their number in each host (rtx4090:1, a100-80gb:1, h100:8); "
-        "or local, for this machine's devices",
+        "shape (v5p:4x4x4); or GPUs by name and number in each host (rtx4090:1, a100-80gb:1, "
+        "h100:8); or local, for this machine's devices",
     )
     parser.options.add_argument(
         "--slices",
@@ -47,8 +47,8 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--every-block",
         action="store_true",
-        help="compile every block; otherwise the time of wide blocks is scaled from narrower ones, "
-        "and is a few percent off",
+        help="compile every block; otherwise the run time of blocks with many features follows "
+        "from that of narrower ones, with an error of a few percent",
     )
     parser.options.add_argument(
         "--search",
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "predict whether a run fits TPUs or GPUs, and how fast it trains",
+    "predict whether a run fits on TPUs or GPUs, and how fast it trains",
     add_arguments,
     run,
     (

@@ -10,7 +10,11 @@ from stunet.commands.setup import set_up_jax
 
 def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
-        "input", type=pathlib.Path, metavar="VIDEOS", help="folder of videos"
+        "input",
+        type=pathlib.Path,
+        metavar="VIDEOS",
+        help="folder of videos; captions are read from captions.csv or captions.jsonl in it, or "
+        "from a .txt file beside each video",
     )
     parser.required.add_argument(
         "output", type=pathlib.Path, metavar="RECORDS", help="directory to create"
@@ -55,14 +59,14 @@ def add_arguments(parser: Parser) -> None:
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="share of each video's clips held out for validation, 0 to below 1 "
+        help="share of each video's clips held out for validation, at least 0 and below 1 "
         "(default %(default)s)",
     )
     parser.options.add_argument(
         "--text-encoder",
         default="bytes",
         metavar="NAME",
-        help="encoder of the captions: bytes, minilm, or t5:DIR, where DIR holds a T5-v1.1 "
+        help="text encoder of the captions: bytes, minilm, or t5:DIR, where DIR holds a T5-v1.1 "
         "checkpoint (default %(default)s)",
     )
     parser.options.add_argument(

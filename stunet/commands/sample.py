@@ -114,7 +114,7 @@ def _add_video(parser: Parser) -> None:
         required=True,
         type=pathlib.Path,
         metavar="FILE",
-        help="video file; only its beginning is used, as long as the run's clips",
+        help="video file; only its first frames are used, as many as the run's clips have",
     )
 
 
@@ -125,7 +125,8 @@ def _add_inpaint(parser: Parser) -> None:
         "--mask",
         type=pathlib.Path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where to paint; or give "
+        help="video of the same size, length and rate as --video, white where the video is to be "
+        "painted; or give "
         "--box",
     )
     hole.add_argument(
@@ -147,7 +148,8 @@ def _add_cinemagraph(parser: Parser) -> None:
         "--box",
         required=True,
         metavar=_BOX,
-        help="rectangle that moves, in pixels of the run's clips, such as 2,4,8,8",
+        help="rectangle inside which the picture moves, in pixels of the run's clips, such as "
+        "2,4,8,8",
     )
 
 
@@ -188,28 +190,33 @@ def _add_upscale(parser: Parser) -> None:
         "--base",
         type=pathlib.Path,
         metavar="DIR",
-        help="working directory of a run that makes low-resolution clips of the prompts first",
+        help="working directory of a base run; it first makes low-resolution clips from the "
+        "prompts, "
+        "which are then enlarged",
     )
     parser.options.add_argument(
         "--overlap",
         type=int,
         default=2,
         metavar="N",
-        help="frames that neighbouring segments of the clip share (default %(default)s)",
+        help="the clip is enlarged in segments; number of frames that neighbours share (default "
+        "%(default)s)",
     )
     parser.options.add_argument(
         "--weights",
         default="uniform",
         metavar="NAME",
-        help="weight of each segment's frames in the average: uniform, or ramp, which falls over "
-        "the overlap (default %(default)s)",
+        help="how the frames that two segments share are averaged: uniform, or ramp, where the "
+        "weight "
+        "of a segment falls towards its end (default %(default)s)",
     )
     parser.options.add_argument(
         "--augmentation",
         type=float,
         metavar="LEVEL",
-        help="noise level of the low-resolution clip, 0 to 1 (default 0; with --base 0.27, or the "
-        "highest level trained if that is lower)",
+        help="noise level of the low-resolution clip, 0 to 1 (default: 0 with --video; with "
+        "--base, "
+        "0.27 or the highest trained level, whichever is lower)",
     )
     parser.options.add_argument(
         "--batch-size",
@@ -239,7 +246,8 @@ def _add_style(parser: Parser) -> None:
         required=True,
         type=pathlib.Path,
         metavar="DIR",
-        help="working directory of the run that has the spatial weights of the style",
+        help="working directory of a run whose spatial (text-to-image) weights were trained on "
+        "the style",
     )
     parser.required.add_argument(
         "--alpha",
@@ -301,7 +309,7 @@ TASKS = {
         ),
     ),
     "video": Task(
-        "make a video again after another prompt (SDEdit)",
+        "change a video to follow another prompt (SDEdit)",
         _add_edit,
         _edit,
         (

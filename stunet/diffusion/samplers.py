@@ -129,10 +129,11 @@ def time_grid(
     """Returns the times at which the denoiser is called, falling from `t_start`.
 
     ddim and ancestral: uniform in t, t_i = t_start (1 - i / steps), as is usual for them.
-    dpmpp_2m: uniform in log-SNR from schedule(t_start) to schedule(0). On Gaussian data this shows
-    clean second order at every scale of the data and every shift. Steps that are uniform in t on
-    the cosine schedule would jump over the ends. With 32 such steps, data of standard deviation
-    0.02 comes out 50 times less accurate, and data of standard deviation 0.4 twice as accurate.
+    dpmpp_2m: uniform in log-SNR, which schedule(t) gives, from schedule(t_start) to schedule(0). On
+    Gaussian data the error then falls as 1 / steps^2, for every standard deviation of the data and
+    every shift of the schedule. Steps that are uniform in t on the cosine schedule would cover both
+    ends of the log-SNR range in very few steps. With 32 steps uniform in t, the error is 50 times
+    larger than here for data of standard deviation 0.02, though half as large for 0.4.
 
     Args:
         sampler: a key of `SAMPLERS`.

@@ -106,10 +106,12 @@ _PROGRAMS = ("dtype", "prompt", "steps", "sampler", "guidance_scale")
 
 FORMATS = {
     "stablehlo": Format(
-        "programs that sample with JAX alone, weights and a card", _stablehlo, _PROGRAMS
+        "the weights, a card that describes them, and programs that need only JAX to sample",
+        _stablehlo,
+        _PROGRAMS,
     ),
     "savedmodel": Format(
-        "the same as a SavedModel, for TensorFlow alone",
+        "the same in TensorFlow's SavedModel format, which needs only TensorFlow",
         _savedmodel,
         _PROGRAMS,
         _check_tensorflow,

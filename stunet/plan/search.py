@@ -279,7 +279,7 @@ def estimate(
 
 
 def state_bytes(parts: Parts) -> StateBytes:
-    """Returns the bytes of the network's parameters, of all chips together."""
+    """Returns the size in bytes of one copy of the network's parameters."""
     one_chip = jax.sharding.AbstractMesh((1,) * len(AXES), AXES)
     state = abstract_state(parts.denoiser, parts.optimizer, one_chip)
     return StateBytes(_bytes(state.params), _bytes(state.frozen))

@@ -64,8 +64,10 @@ def flops_unit(value: float) -> tuple[float, str]:
 
 
 def days(dates: Sequence[float]) -> str:
-    """Writes the days (UTC) of dates in seconds since 1970: "25 November 2026", or the first and
-    the last of several; "" if there are none."""
+    """Formats timestamps (seconds since 1970) as a day in UTC, such as "25 November 2026".
+
+    Timestamps of several days give the first and the last day; no timestamps give "".
+    """
     found = sorted(datetime.datetime.fromtimestamp(d, datetime.UTC).date() for d in dates)
     ends = dict.fromkeys(f"{day.day} {day:%B %Y}" for day in (*found[:1], *found[-1:]))
     return " to ".join(ends)

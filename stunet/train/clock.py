@@ -57,7 +57,7 @@ class Clock:
                 partial.write_text(json.dumps({"began": self._began}) + "\n")
 
     def resume(self, last: Mapping[str, float]) -> None:
-        """Continues the account from the newest value of each metric."""
+        """Continues the account of productive seconds from the last logged value of each metric."""
         self._productive = last.get(_PRODUCTIVE, 0.0)
 
     def begin(self) -> None:

@@ -168,7 +168,7 @@ class Progress:
             self.bar.start_t = self.bar.last_print_t = time.time()
 
     def report(self, loss: float, clips_per_second: float | None) -> None:
-        """Shows the loss, and the rate where one is known."""
+        """Shows the loss, and the clips per second if they are known."""
         rate = "" if clips_per_second is None else f", {clips_per_second:.1f} clips/s"
         self.bar.set_postfix_str(f"loss {loss:.4f}{rate}", refresh=False)
 

@@ -184,7 +184,7 @@ def to_diffusers(parts: Parts) -> dict[str, Any]:
     """Returns the config.json with which diffusers makes the spatial network of a run.
 
     Raises:
-        UserError: diffusers' class has no such network.
+        UserError: diffusers' UNet2DConditionModel cannot represent this network.
     """
     network, clip = parts.denoiser.network, parts.denoiser.clip
     _check_expressible(network)

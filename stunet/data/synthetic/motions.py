@@ -182,7 +182,7 @@ class Truth:
         movers: the objects, in the order of the caption.
         positions: (y, x) of each object in pixels; for an arm, of its middle.
         velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. An
-            object that bounces between two frames has another velocity after than before.
+            object that bounces off a wall between two frames has another velocity in the second.
         periods: period of each object in frames.
         phases: phase of each object in the first frame as a share of the period, 0..1.
     """
@@ -236,7 +236,7 @@ def render(
 
 
 class Motions:
-    """Gives random access to drawn clips. Clip `i` depends on (seed, split, i) alone.
+    """Gives random access to clips that are rendered when they are read. Clip `i` depends on (seed, split, i) alone.
 
     Indexing returns an example: `video` uint8 [frames, height, width, channels], `caption` str, and
     with `encode_text` also `text` float32 [l, d] and `text_mask` bool [l].
