@@ -12,6 +12,7 @@ import stunet
 from stunet.configs import schema
 
 PACKAGE = pathlib.Path(stunet.__file__).parent
+README = pathlib.Path(__file__).parents[1] / "README.md"
 # From the bottom up: a room imports only rooms that come before it. README.md has the same order.
 ROOMS = (
     *("errors", "formatting", "progress", "files", "tensorfiles"),
@@ -56,6 +57,11 @@ def room(module: str) -> str:
 
 def test_every_room_has_its_place():
     assert {room(name) for name in MODULES} <= {*ROOMS, FRONT}
+
+
+def test_the_readme_lists_the_rooms_in_this_order():
+    listed = re.findall(r"^  (\w+)/ ", README.read_text(), re.MULTILINE)
+    assert listed == [name for name in ROOMS if (PACKAGE / name).is_dir()]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) != FRONT])

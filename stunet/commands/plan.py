@@ -23,8 +23,8 @@ def add_arguments(parser: Parser) -> None:
         required=True,
         metavar="NAME",
         help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
-        "shape (v5p:4x4x4); or GPUs by their number in each host (rtx4090:1, a100-80gb:1, h100:8), "
-        "whose plan is an estimate; or local, for this machine's devices",
+        "shape (v5p:4x4x4); or GPUs by their number in each host (rtx4090:1, a100-80gb:1, h100:8); "
+        "or local, for this machine's devices",
     )
     parser.options.add_argument(
         "--slices",
@@ -32,6 +32,12 @@ def add_arguments(parser: Parser) -> None:
         default=1,
         metavar="N",
         help="TPU slices of that topology, or hosts with such GPUs (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--estimate",
+        action="store_true",
+        help="compile nothing: add up memory and a lower bound of time from traces, in half a "
+        "minute; done for GPUs, too, where JAX's CUDA plugin is not installed",
     )
     parser.options.add_argument(
         "--memory-only",
@@ -69,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, arguments.overrides)
-    topology = chips.find(arguments.topology, arguments.slices)
+    topology = chips.find(arguments.topology, arguments.slices, arguments.estimate)
     target = f"{topology.count} x {topology.chip.name}"
     if arguments.search:
         with elapsed(f"searching layouts for {target}"):

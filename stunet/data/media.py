@@ -40,7 +40,7 @@ _TARGET_HEIGHT = 192
 _TARGET_WIDTH = 384
 # Viewers slow down a GIF whose frames last less than 20 ms.
 _MAX_GIF_FPS = 50
-# Text of a PNG that says where its slices are.
+# Name of the PNG text field that notes where the slices are.
 _SLICES = "stunet slices"
 
 

@@ -124,7 +124,7 @@ def _filled(
     stride, clip = parts.denoiser.conditioning.keyframe_stride, parts.denoiser.clip
     source_frames = parts.dataset.cut_from or clip.span
     count = len(range(0, source_frames, stride * clip.stride))
-    # True keyframes are augmented only if that is asked for.
+    # True keyframes are augmented only on request.
     settings = settings | {"augmentation": settings["augmentation"] or 0.0}
 
     def make(number, captions, real, on_step):

@@ -26,8 +26,8 @@ class Metric:
         format: format string for the mean over clips.
         better: "higher" or "lower" for a metric by which reports rank; None for all others. A clip
             that stands still, for example, has the lowest velocity change but is not the best.
-        claim: what is true of the clips that a share counts, as in "velocity stays steady in 94% of
-            the clips"; "" for metrics that are no share of clips.
+        claim: for a share of clips, the clause that holds for the counted clips, as in "velocity
+            stays steady in 94% of the clips"; "" for all other metrics.
     """
 
     title: str

@@ -193,7 +193,11 @@ def through(
     Args:
         pair: the run that makes keyframes, and the temporal super-resolution run.
         number: number of the first clip among those of the seed.
-        prompts, augmentation, seed, batch_size, on_step: see `cascade`.
+        prompts: see `cascade`.
+        augmentation: see `cascade`.
+        seed: see `cascade`.
+        batch_size: see `cascade`.
+        on_step: see `cascade`.
     """
     first, run = pair
     if augmentation is None:

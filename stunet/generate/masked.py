@@ -56,7 +56,9 @@ def complete(
         clips: clips in -1..1; pixels that are not given do not matter.
         given: mask M, True where a pixel is given; broadcast against the clips.
         put_back: True puts the given pixels back in place of what the network makes of them.
-        seed, batch_size, on_step: see `text.text_to_video`.
+        seed: see `text.text_to_video`.
+        batch_size: see `text.text_to_video`.
+        on_step: see `text.text_to_video`.
 
     Returns:
         Clips in -1..1.
@@ -91,7 +93,9 @@ def image_to_video(
     C is the picture followed by blanks, and M is 1 in the first frame.
 
     Args:
-        run, prompts, options: see `complete`.
+        run: see `complete`.
+        prompts: see `complete`.
+        options: see `complete`.
         images: pictures in -1..1, one for each prompt, or one for all.
     """
     everywhere = np.ones(images.shape[1:3], bool)
@@ -111,7 +115,9 @@ def cinemagraph(
     the others.
 
     Args:
-        run, prompts, options: see `complete`.
+        run: see `complete`.
+        prompts: see `complete`.
+        options: see `complete`.
         images: pictures in -1..1, one for each prompt, or one for all.
         moving: True inside the region.
     """
@@ -128,7 +134,9 @@ def inpaint(
     """Paints a part of clips again. C and M are the user's.
 
     Args:
-        run, prompts, options: see `complete`.
+        run: see `complete`.
+        prompts: see `complete`.
+        options: see `complete`.
         clips: clips in -1..1, one for each prompt, or one for all.
         hole: True where to paint: `[h, w]`, the same in all frames, or `[t, h, w]`.
     """

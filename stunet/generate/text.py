@@ -159,7 +159,9 @@ def sample_clips(
         clean: what a conditioned network is given for each clip (`make_sampler`).
         level: augmentation level of `clean`, 0..1.
         start: clips that `run.sample` begins with; None begins with noise.
-        seed, batch_size, on_step: see `text_to_video`.
+        seed: see `text_to_video`.
+        batch_size: see `text_to_video`.
+        on_step: see `text_to_video`.
         number: number of the first clip, which has the noise of that clip among many.
 
     Returns:

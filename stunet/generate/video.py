@@ -35,7 +35,9 @@ def edit(
         strength: noise time, 0..1, that the clips are noised to. At 0 they come back bit for bit.
             At 1 nothing is left of them, and the result is what `text.text_to_video` makes of the
             prompts and the seed. All `sample.steps` steps are taken from there on.
-        seed, batch_size, on_step: see `text.text_to_video`.
+        seed: see `text.text_to_video`.
+        batch_size: see `text.text_to_video`.
+        on_step: see `text.text_to_video`.
 
     Returns:
         Clips in -1..1.

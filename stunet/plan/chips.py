@@ -4,12 +4,14 @@ Three kinds of topology are told apart by what there is to compile with:
 
 * `v5p:4x4x4`: TPUs that are not here. The TPU compiler (libtpu) compiles for them all the same.
 * `local`: the devices of this machine, for which JAX's own backend compiles.
-* `h100:8`: GPUs that are not here. XLA's compiler for GPUs runs only where there is one, so their
-  plan is an estimate from traces (`stunet.plan.search`).
+* `h100:8`: GPUs that are not here. JAX's CUDA plugin compiles for them, where it is installed
+  (`stunet.plan.gpu_compiler`). Without it the plan is an estimate from traces
+  (`stunet.plan.search`).
 """
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 import sys
@@ -20,6 +22,7 @@ import jax
 from stunet.errors import UserError
 from stunet.parallel.mesh import count_slices
 from stunet.parallel.peaks import BFLOAT16
+from stunet.plan import gpu_compiler
 from stunet.plan.topology_names import FORMS, to_shape
 
 
@@ -71,13 +74,16 @@ class Topology:
 
     Attributes:
         name: name on the command line, such as `v5p:4x4x4`, `h100:8` or `local`.
+        platform: JAX's name of the chips' platform: tpu, or cuda for GPUs that are not here; for
+            local devices tpu, gpu or cpu.
         chip: one of the chips, all of which are equal.
         count: number of chips, over all slices.
         slices: number of TPU slices, or of hosts with GPUs, that the data-centre network joins.
-        devices: devices that programs are compiled for; empty where there is no compiler for them.
+        devices: devices that programs are compiled for; empty for an estimate.
     """
 
     name: str
+    platform: str
     chip: Chip
     count: int
     slices: int = 1
@@ -88,13 +94,8 @@ class Topology:
         """Returns whether the devices are this machine's own."""
         return self.name == "local"
 
-    @property
-    def platform(self) -> str:
-        """Returns JAX's name of the platform that the chips belong to: tpu, cuda, rocm or cpu."""
-        return self.devices[0].platform if self.devices else "cuda"
 
-
-def find(name: str, slices: int = 1) -> Topology:
+def find(name: str, slices: int = 1, estimate: bool = False) -> Topology:
     """Returns the topology of that name.
 
     Args:
@@ -102,6 +103,7 @@ def find(name: str, slices: int = 1) -> Topology:
             (`v5p:4x4x4`); kind and number of GPUs (`h100:8`); or `local` for this machine's
             devices.
         slices: number of such slices, or of such hosts with GPUs.
+        estimate: leave out the devices, so that no compiler is needed.
 
     Raises:
         UserError: there is no such chip or shape; the TPU compiler is not installed; JAX finds no
@@ -109,19 +111,21 @@ def find(name: str, slices: int = 1) -> Topology:
     """
     name = to_shape(name)
     if name == "local":
-        return _local(slices)
+        return _local(slices, estimate)
     kind, _, shape = name.partition(":")
     if kind in GPUS:
-        return _gpus(name, kind, shape, slices)
+        return _gpus(name, kind, shape, slices, estimate)
     if kind in TPUS and re.fullmatch(r"\d+(x\d+)+", shape):
-        return _tpus(name, kind, slices)
+        return _tpus(name, kind, shape, slices, estimate)
     raise UserError(
         f"--topology is {name!r}; write {FORMS}, the GPUs in each host, such as h100:8 "
         f"({', '.join(GPUS)}), or local"
     )
 
 
-def _local(slices: int) -> Topology:
+def _local(slices: int, estimate: bool) -> Topology:
+    if estimate:
+        raise UserError("--topology local is always compiled for; leave out --estimate")
     if slices > 1:
         raise UserError(f"--slices is {slices}, but --topology local has no slices; leave it out")
     try:
@@ -129,21 +133,28 @@ def _local(slices: int) -> Topology:
     except (RuntimeError, AssertionError) as error:  # JAX raises either.
         asked = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(f"JAX finds no device here; JAX_PLATFORMS is {asked!r}") from error
-    return Topology("local", describe(devices[0]), len(devices), count_slices(devices), devices)
+    platform, chip = devices[0].platform, describe(devices[0])
+    return Topology("local", platform, chip, len(devices), count_slices(devices), devices)
 
 
-def _gpus(name: str, kind: str, shape: str, hosts: int) -> Topology:
+def _gpus(name: str, kind: str, shape: str, hosts: int, estimate: bool) -> Topology:
     if not re.fullmatch(r"\d+", shape) or not 1 <= int(shape) <= GPUS_IN_A_HOST:
         raise UserError(
             f"--topology is {name!r}; write how many GPUs each host has, 1 to {GPUS_IN_A_HOST}, "
             f"such as {kind}:8; --slices 2 plans for two such hosts"
         )
-    chip = GPUS[kind]
-    chip = dataclasses.replace(chip, hbm=chip.hbm * memory_fraction())
-    return Topology(name, chip, int(shape) * hosts, hosts)
+    chip = dataclasses.replace(GPUS[kind], hbm=GPUS[kind].hbm * memory_fraction())
+    devices: Sequence[jax.Device] = ()
+    if gpu_compiler.is_installed() and not estimate:
+        with silence_stderr():
+            devices = gpu_compiler.devices(kind, int(shape), hosts)
+    return Topology(name, "cuda", chip, int(shape) * hosts, hosts, devices)
 
 
-def _tpus(name: str, kind: str, slices: int) -> Topology:
+def _tpus(name: str, kind: str, shape: str, slices: int, estimate: bool) -> Topology:
+    if estimate:
+        count = math.prod(map(int, shape.split("x"))) * slices
+        return Topology(name, "tpu", TPUS[kind], count, slices)
     from jax.experimental import topologies
 
     with silence_stderr():
@@ -156,9 +167,10 @@ def _tpus(name: str, kind: str, slices: int) -> Topology:
         except Exception as error:  # The plugin has no type of its own for its errors.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             if "not installed" in reason:
-                reason = "the TPU compiler is not installed; pip install 'stunet[tpu]'"
+                reason = "the TPU compiler is not installed; pip install 'stunet[tpu]', or plan "
+                reason += "with --estimate"
             raise UserError(f"--topology {name}: {reason}") from error
-    return Topology(name, TPUS[kind], len(found.devices), slices, found.devices)
+    return Topology(name, "tpu", TPUS[kind], len(found.devices), slices, found.devices)
 
 
 def memory_fraction() -> float:

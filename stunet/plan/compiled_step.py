@@ -1,6 +1,6 @@
 """The compiled train step: the memory that one device needs, and the collectives between devices.
 
-For TPUs that are not here, the compiler is stopped as soon as it has placed every buffer. Writing
+For chips that are not here, the compiler is stopped as soon as it has placed every buffer. Writing
 the machine code comes after that and takes by far the longest: a network of the paper's size takes
 minutes instead of an hour. The compiler runs in a process of its own, which can be stopped; the
 files that it dumps show how far it is.
@@ -65,7 +65,7 @@ def compile_step(config: configs.Experiment, topology: chips.Topology) -> Compil
     """
     if topology.is_local:
         return _compile_local(make_parts(config), topology.devices)
-    return _compile_for_tpus(config, topology)
+    return _compile_elsewhere(config, topology)
 
 
 def abstract_batch(
@@ -95,7 +95,7 @@ def _compile_local(parts: Parts, devices: Sequence[jax.Device]) -> CompiledStep:
     )
 
 
-def _compile_for_tpus(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
+def _compile_elsewhere(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
     """Compiles in a process of its own, until the buffers are placed."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -114,7 +114,7 @@ def _compile_for_tpus(config: configs.Experiment, topology: chips.Topology) -> C
         except EOFError as error:
             process.join()
             raise UserError(
-                f"the TPU compiler's process ended with status {process.exitcode}"
+                f"the compiler's process ended with status {process.exitcode}"
             ) from error
         finally:
             process.kill()
@@ -138,12 +138,17 @@ def _lower(parts: Parts, devices: Sequence[jax.Device]):
 def _compiler_process(
     config: configs.Experiment, topology: str, slices: int, directory: str, sender
 ) -> None:
-    """Compiles for TPUs and sends the outcome, unless the process is stopped before that."""
+    """Compiles the step and sends the outcome, unless the process is stopped before that."""
     # The parent process reports an interruption; this one stays silent.
     with contextlib.suppress(KeyboardInterrupt), chips.silence_stderr():
-        lowered = _lower(make_parts(config), chips.find(topology, slices).devices)
+        found = chips.find(topology, slices)
+        options = {"xla_dump_to": directory, "xla_dump_hlo_as_text": True}
+        if found.platform == "cuda":
+            # Autotuning would run kernels.
+            options["xla_gpu_autotune_level"] = "0"
+        lowered = _lower(make_parts(config), found.devices)
         try:
-            compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
+            compiled = lowered.compile(options)
         except jax.errors.JaxRuntimeError as error:
             sender.send({"error": str(error)})
         else:

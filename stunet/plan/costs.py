@@ -18,7 +18,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,7 @@ def _seconds(
     return cycles / found.chip.hertz
 
 
-def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh):
+def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """Lowers the piece's forward and backward pass for the mesh in use.
 
     Returns:
@@ -176,7 +176,7 @@ def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh):
     ).lower(params, inputs, others, y)
 
 
-def differentiable(piece: pieces.Piece, remat: str):
+def differentiable(piece: pieces.Piece, remat: str) -> tuple[Callable, dict, dict]:
     """Returns a piece as a function to differentiate, and the shapes of its arguments.
 
     Args:

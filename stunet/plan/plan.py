@@ -1,8 +1,8 @@
 """The plan of a run: does its train step fit the chips, and how fast is it?
 
-The chips need not be here. Where there is a compiler for them, the train step is compiled: as a
-whole for its memory, and in pieces for its time. For GPUs that are not here there is none, and the
-plan is an estimate from traces (`stunet.plan.search`).
+The chips need not be here. The train step is compiled for them: as a whole for its memory, and for
+TPUs in pieces for its time. Where there is no compiler, or none is asked for, the plan is an
+estimate from traces (`stunet.plan.search`).
 """
 
 import contextlib
@@ -30,6 +30,7 @@ class Plan:
 
     Attributes:
         chip: name of the chip, or what JAX calls a local device.
+        platform: JAX's name of the chips' platform (`chips.Topology`).
         chips: number of chips, in all slices.
         estimated: True if the plan is an estimate from traces, False if it is of a compiled step.
         mesh: extent of each mesh axis.
@@ -60,6 +61,7 @@ class Plan:
     """
 
     chip: str
+    platform: str
     chips: int
     estimated: bool
     mesh: dict[str, int]
@@ -113,7 +115,9 @@ def make_plan(
     """
     begun = time.monotonic()
     parts = make_parts(config)
-    mesh = meshes.abstract_mesh(parts.layout, topology.count, topology.slices)
+    # Any mesh axis may cross between hosts with GPUs, but only `slice` between slices of TPUs.
+    slices = topology.slices if topology.platform == "tpu" else 1
+    mesh = meshes.abstract_mesh(parts.layout, topology.count, slices)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
     state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     sizes = {
@@ -141,6 +145,7 @@ def make_plan(
         excess, least_seconds = _excess(sizes, chip), layout.seconds
     return Plan(
         chip=chip.name,
+        platform=topology.platform,
         chips=topology.count,
         estimated=step is None,
         mesh=dict(mesh.shape),
@@ -195,7 +200,7 @@ def _pieces(
     config: configs.Experiment, topology: chips.Topology, predict_time: bool, every_piece: bool
 ) -> contextlib.AbstractContextManager[Costs | None]:
     """Starts to compile the network's pieces, if their time is asked for and can be predicted."""
-    if topology.is_local or not predict_time:
+    if topology.platform != "tpu" or topology.is_local or not predict_time:
         return contextlib.nullcontext()
     return Costs(config, topology.name, topology.slices, scale=not every_piece)
 
@@ -242,8 +247,11 @@ def _unknown(
         (chip.hbm is None, "how much memory a device has for the program"),
         (
             step is None,
-            "how far XLA's program for GPUs lies from this estimate: its temporaries, its "
-            "collectives, the workspace of its convolutions",
+            "how far the compiled program's memory lies from this estimate, and its collectives",
+        ),
+        (
+            topology.platform == "cuda",
+            "the workspace of convolutions, which autotuning on the GPU chooses",
         ),
         (
             step is not None and step.code is None,

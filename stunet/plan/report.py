@@ -13,17 +13,21 @@ _GIB = 2**30
 _PIECES_SHOWN = 12
 
 _ESTIMATE = """\
-This is an estimate from traces of the network, not a compiled program: XLA's compiler for GPUs
-needs a GPU. For TPUs, the same estimate of the memory lay 19% to 40% above the compiled program's.
-JAX may use three quarters of a GPU's memory; XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 in the environment
-lets it use 90%, here and in training."""
+This is an estimate from traces of the network, not a compiled program. For TPUs, the estimated
+memory lay 6% to 40% above the compiled program's."""
+
+_INSTALL = "With JAX's CUDA plugin (pip install 'stunet[cuda]'), stunet plan compiles for GPUs too."
+
+_GPU_MEMORY = """\
+JAX may use three quarters of a GPU's memory. With XLA_PYTHON_CLIENT_MEM_FRACTION=0.9 in the
+environment it may use 90%, here and in training."""
 
 
 def as_text(plan: Plan) -> str:
     """Returns the plan as text, for people."""
     paragraphs = [
         _run(plan),
-        [_ESTIMATE] if plan.estimated else [],
+        _notes(plan),
         _memory(plan),
         _time(plan),
         _pieces(plan),
@@ -46,6 +50,16 @@ def _run(plan: Plan) -> list[str]:
         f"{plan.params + plan.frozen:,} parameters, "
         + (f"{plan.params:,} trained and {plan.frozen:,} frozen" if plan.frozen else "all trained"),
     ]
+
+
+def _notes(plan: Plan) -> list[str]:
+    on_gpu = plan.platform in ("cuda", "gpu")
+    notes = (
+        (plan.estimated, _ESTIMATE),
+        (plan.estimated and on_gpu, _INSTALL),
+        (on_gpu, _GPU_MEMORY),
+    )
+    return [note for applies, note in notes if applies]
 
 
 def _memory(plan: Plan) -> list[str]:

@@ -3,7 +3,7 @@
 Nothing is compiled here. The memory and operations of a layout are added up from the traces of the
 network's distinct pieces, so that hundreds of layouts are ranked in the time of those few traces.
 
-The memory is an estimate. It lay 19% to 40% above what programs compiled for TPUs hold
+The memory is an estimate. It lay 6% to 40% above what programs compiled for TPUs hold
 (docs/how-to/plan.md), and was never compared with a GPU's. The time is a lower bound: every
 multiplication at the chip's peak, and weights gathered and gradients summed at the links' full
 speed.

@@ -126,7 +126,8 @@ def write_videos(
 ) -> WrittenVideos:
     """Writes the clips of each video and holds out the last ones for validation.
 
-    Fractions of clips carry over from one video to the next. The files of raw clips are deleted.
+    Fractions of clips carry over from one video to the next. Each file of raw clips is deleted
+    after it was read.
 
     Args:
         videos: path, clips or error, caption, and encoded caption of each video.
@@ -134,8 +135,8 @@ def write_videos(
         val_fraction: share of the clips that is held out, in [0, 1).
     """
     result = WrittenVideos()
-    # Clips still to be held out. Starting above 0 makes the first video with clips to spare give
-    # one.
+    # Clips still to be held out. Starting at 1 - val_fraction holds out a clip of the first video
+    # that has clips to spare.
     val_due = 1 - val_fraction if val_fraction else 0.0
     for path, cut, caption, encoded in videos:
         name = escape_surrogates(path)
@@ -148,7 +149,7 @@ def write_videos(
             cut.file.unlink()
             continue
         val_due += val_fraction * cut.num_clips
-        # One clip at least is trained on. The sum of fractions may miss a whole number by a
+        # At least one clip is trained on. The sum of fractions may be below a whole number by a
         # rounding error.
         num_val = min(math.floor(val_due + 1e-9), cut.num_clips - (not result.written))
         val_due -= num_val

@@ -6,13 +6,15 @@ compare it or to write it (`Parts.config`).
 
 import dataclasses
 import functools
+import inspect
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from stunet import configs
-from stunet.configs.schema import Config, Data, Mesh, Sample, level_channels, level_layers
+from stunet.configs.schema import Config, Mesh, level_channels, level_layers
 from stunet.data.clips import read_metadata
 from stunet.data.sources import Dataset
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
@@ -83,13 +85,8 @@ def make_parts(config: Config) -> Parts:
     denoiser = _denoiser(config)
     return Parts(
         denoiser=denoiser,
-        objective=Objective(
-            denoiser,
-            weighting=config.diffusion.weighting,
-            min_snr_gamma=config.diffusion.min_snr_gamma,
-            caption_dropout=config.diffusion.caption_dropout,
-        ),
-        optimizer=_optimizer(config),
+        objective=Objective(denoiser, **_shared(config.diffusion, Objective)),
+        optimizer=adamw(**_shared(config.train, adamw)),
         dataset=Dataset(
             source=config.data.source,
             clip=denoiser.clip,
@@ -99,7 +96,7 @@ def make_parts(config: Config) -> Parts:
             cut_from=config.data.cut_from,
             num_clips=config.data.num_clips,
         ),
-        layout=Layout(**_fields(config.mesh)),
+        layout=Layout(**_shared(config.mesh, Layout)),
         events=Events(
             steps=config.train.steps,
             report_every=config.log.every,
@@ -108,7 +105,7 @@ def make_parts(config: Config) -> Parts:
             preview_every=config.log.sample_every,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
         ),
-        sampling=_sampling(config.sample),
+        sampling=SamplerSettings(**_shared(config.sample, SamplerSettings)),
         seed=config.seed,
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
@@ -157,7 +154,9 @@ def with_fingerprint(config: Config) -> Config:
     stored = {}
     if config.data.source == "clips":
         stored = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
-    fingerprint = stored.get("fingerprint", "") or make_encoder(_text(config)).fingerprint
+    fingerprint = (
+        stored.get("fingerprint", "") or make_encoder(make_parts(config).denoiser.text).fingerprint
+    )
     return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
 
 
@@ -173,8 +172,8 @@ def _denoiser(config: Config) -> Denoiser:
             config.diffusion.log_snr_max,
         ),
         prediction=config.diffusion.prediction,
-        clip=_clip(config.data),
-        text=_text(config),
+        clip=ClipSpec(**_shared(config.data, ClipSpec)),
+        text=TextSpec(**_shared(config.text, TextSpec)),
         trainable=Trainable(
             freeze_spatial=config.freeze == "spatial",
             lora_rank=config.lora.rank,
@@ -188,8 +187,6 @@ def _denoiser(config: Config) -> Denoiser:
 def _network(config: Config) -> STUNet:
     """Makes the network. Keys of `model` that are fields of `STUNet` are passed as they are."""
     model = config.model
-    fields = {field.name for field in dataclasses.fields(STUNet)}
-    same = {key: value for key, value in _fields(model).items() if key in fields}
     variance = 2 if model.learned_variance else 1
     different = dict(
         channels=level_channels(model),
@@ -198,65 +195,26 @@ def _network(config: Config) -> STUNet:
         out_channels=config.data.channels * variance,
         dtype=jnp.dtype(model.dtype),
     )
-    return STUNet(**same | different)
+    return STUNet(**_shared(model, STUNet) | different)
 
 
 def _conditioning(config: Config) -> Conditioning:
     """Returns the conditioning that the config asks for; it asks for one at most."""
-    if config.upscale.factor > 1:
-        return conditioning.on_low_resolution(
-            config.upscale.factor, config.upscale.max_augmentation
-        )
-    if config.tsr.stride > 1:
-        return conditioning.on_keyframes(config.tsr.stride, config.tsr.max_augmentation)
-    if any((shares := _fields(config.masks)).values()):
+    upscale, tsr, shares = config.upscale, config.tsr, dataclasses.asdict(config.masks)
+    if upscale.factor > 1:
+        return conditioning.on_low_resolution(upscale.factor, upscale.max_augmentation)
+    if tsr.stride > 1:
+        return conditioning.on_keyframes(tsr.stride, tsr.max_augmentation)
+    if any(shares.values()):
         return conditioning.on_masks(shares)
     return conditioning.captions_only()
 
 
-def _optimizer(config: Config) -> Optimizer:
-    train = config.train
-    return adamw(
-        steps=train.steps,
-        learning_rate=train.learning_rate,
-        warmup_steps=train.warmup_steps,
-        final_learning_rate=train.final_learning_rate,
-        beta1=train.beta1,
-        beta2=train.beta2,
-        weight_decay=train.weight_decay,
-        clip_norm=train.clip_norm,
-        ema_decay=train.ema_decay,
-    )
-
-
-def _sampling(sample: Sample) -> SamplerSettings:
-    return SamplerSettings(
-        sampler=sample.sampler,
-        steps=sample.steps,
-        guidance_scale=sample.guidance_scale,
-        threshold=sample.threshold,
-        threshold_percentile=sample.threshold_percentile,
-    )
-
-
-def _clip(data: Data) -> ClipSpec:
-    return ClipSpec(
-        frames=data.frames,
-        height=data.height,
-        width=data.width,
-        channels=data.channels,
-        fps=data.fps,
-        stride=data.stride,
-    )
-
-
-def _text(config: Config) -> TextSpec:
-    return TextSpec(**_fields(config.text))
-
-
-def _fields(group: Any) -> dict[str, Any]:
-    """Returns the keys and values of a group of the config."""
-    return {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
+def _shared(group: Any, taker: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the keys of a group that `taker` takes by the same name, and their values."""
+    names = inspect.signature(taker).parameters
+    fields = (field.name for field in dataclasses.fields(group))
+    return {name: getattr(group, name) for name in fields if name in names}
 
 
 # Kind of source -> its options, which `stunet.data.sources.SOURCES` takes.

@@ -79,7 +79,10 @@ def jit_train_step(
     """Returns `make_train_step`'s function, jitted for the mesh on which `state` lies.
 
     Args:
-        objective, optimizer, seed, accumulate: as `make_train_step`'s.
+        objective: see `make_train_step`.
+        optimizer: see `make_train_step`.
+        seed: see `make_train_step`.
+        accumulate: see `make_train_step`.
         state: arrays, or their shapes, with shardings. The state that the function is called with
             is donated.
     """

@@ -403,7 +403,7 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("gke", [], RUN[:4], "the command has no --workdir"),
         ("gke", [], ("python", "train.py"), "give the command after --"),
         ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
-        ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "unknown member of"),
+        ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "has no member 'none'; "),
         ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
     ],
 )  # fmt: skip
@@ -437,8 +437,8 @@ def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
     assert here == there
     done = tiny.run("train", *where, "--member=seed=5", steps)
     assert done.returncode == 1
-    assert "unknown member of" in done.stderr
-    assert "choose one of seed=3, seed=4" in done.stderr
+    assert "has no member " in done.stderr
+    assert "its members are 'seed=3', 'seed=4'" in done.stderr
 
 
 def test_the_page_shows_what_is_printed():

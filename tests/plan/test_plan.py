@@ -15,13 +15,14 @@ from from_config import make_source, model_flops
 
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, costs, hlo, report
+from stunet.plan import chips, costs, gpu_compiler, hlo, report
 from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan, unsplit_levels
 from stunet.train.parts import make_parts
 
 PLAN = Plan(
     chip="v5p",
+    platform="tpu",
     chips=64,
     estimated=False,
     mesh={"slice": 1, "data": 1, "fsdp": 64, "context": 1, "tensor": 1},
@@ -99,7 +100,7 @@ def test_a_plan_says_by_how_much_a_device_is_too_small():
     config = tiny.config(model=tiny.ONE_LEVEL_KEYS)
     small = chips.Chip("small", hbm=100_000, flops=1e12)
     devices = jax.devices()[:1]
-    plan = make_plan(config, chips.Topology("local", small, 1, 1, devices))
+    plan = make_plan(config, chips.Topology("local", "cpu", small, 1, 1, devices))
     assert plan.excess == sum(plan.bytes.values()) - 100_000 > 0
     assert "DOES NOT FIT" in report.as_text(plan)
     # Two moments and the average: twelve bytes a parameter beside its own four.
@@ -166,19 +167,30 @@ def test_topologies_are_checked(topology, message):
 
 def test_gpus_have_the_memory_that_jax_may_allocate(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-    whole = chips.find("h100:8", slices=2)
-    assert (whole.count, whole.slices, whole.platform) == (16, 2, "cuda")
-    assert whole.chip.hbm == 0.75 * 80e9
+    found = chips.find("h100:8", slices=2, estimate=True)
+    assert (found.count, found.slices, found.platform) == (16, 2, "cuda")
+    assert found.chip.hbm == 0.75 * 80e9
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
-    assert chips.find("h100:1").chip.hbm == pytest.approx(72e9)
+    assert chips.find("h100:1", estimate=True).chip.hbm == pytest.approx(72e9)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "90%")
     with pytest.raises(UserError, match="XLA_PYTHON_CLIENT_MEM_FRACTION is '90%'"):
-        chips.find("h100:1")
+        chips.find("h100:1", estimate=True)
 
 
-def test_a_plan_for_gpus_is_an_estimate():
+def test_without_their_compiler_gpus_get_an_estimate(monkeypatch):
+    assert chips.find("h100:8", estimate=True).devices == ()
+    monkeypatch.setattr(gpu_compiler, "is_installed", lambda: False)
+    assert chips.find("h100:8") == chips.find("h100:8", estimate=True)
+
+
+def test_an_estimate_for_tpus_needs_no_compiler():
+    found = chips.find("v5p:2x4x4", slices=2, estimate=True)
+    assert (found.count, found.platform, found.devices) == (64, "tpu", ())
+
+
+def test_an_estimate_says_that_it_is_one():
     config = tiny.config(model=tiny.ONE_LEVEL_KEYS)
-    plan = make_plan(config, chips.find("a100-80gb:1"))
+    plan = make_plan(config, chips.find("a100-80gb:1", estimate=True))
     state = {key: plan.bytes[key] for key in ("params", "optimizer", "ema")}
     assert plan.estimated
     assert plan.bytes["params"] == 4 * plan.params
@@ -198,7 +210,7 @@ def test_estimates_fall_with_fsdp_and_with_remat():
             mesh=dict(data=-1, fsdp=fsdp),
             model=dict(tiny.ONE_LEVEL_KEYS, remat=remat),
         )
-        return make_plan(config, chips.find("h100:8"))
+        return make_plan(config, chips.find("h100:8", estimate=True))
 
     replicated, sharded = planned(1, "none"), planned(8, "none")
     for kind in ("params", "optimizer", "ema"):
@@ -212,7 +224,8 @@ def test_an_estimate_that_does_not_fit_names_layouts_that_do(tmp_path):
     clips = [
         f"--config.data.{key}={n}" for key, n in dict(frames=64, height=256, width=256).items()
     ]
-    flags = ["--topology", "rtx4090:1", "--config.train.batch_size=64", *tiny.ONE_LEVEL]
+    flags = ["--topology", "rtx4090:1", "--estimate", *tiny.ONE_LEVEL]
+    flags += ["--config.train.batch_size=64"]
     done = tiny.run("plan", "--config", tiny.experiment(tmp_path), *flags, *clips)
     assert done.returncode == 1
     assert "by this estimate, it DOES NOT FIT" in done.stdout
@@ -251,3 +264,15 @@ def test_sums_of_gradients_alone_cross_between_slices(tmp_path):
     assert set(plan["between_slices"]) == {"all-reduce"}
     # At least every gradient crosses once, sharded; small gradients are padded to tiles.
     assert plan["between_slices"]["all-reduce"]["bytes"] >= plan["bytes"]["params"]
+
+
+@pytest.mark.skipif(not gpu_compiler.is_installed(), reason="needs the extra [cuda]")
+def test_a_plan_for_gpus_is_compiled(tmp_path):
+    flags = ["--topology", "a100-80gb:2", "--config.mesh.data=1", "--config.mesh.fsdp=2", "--json"]
+    done = tiny.run("plan", "--config", tiny.experiment(tmp_path), *flags, *tiny.ONE_LEVEL)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["fits"], plan["estimated"], plan["chips"]) == (True, False, 2)
+    assert plan["bytes"]["temporaries"] > 0
+    assert "all-gather" in plan["collectives"]
+    assert plan["step_seconds"] is None

@@ -21,7 +21,7 @@ CHIP = chips.Chip("some", hbm=2**30, flops=1e12, hertz=1e9, ici=1e9)
 
 
 def topology(count, chip=CHIP):
-    return chips.Topology("some:1", chip, count)
+    return chips.Topology("some:1", "tpu", chip, count)
 
 
 @pytest.fixture(scope="module")

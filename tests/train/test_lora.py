@@ -168,5 +168,5 @@ def test_adapters_of_no_network_or_beside_other_weights_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     asked = configs.default()
     asked.freeze, asked.lora.rank = "spatial", 2
-    with pytest.raises(UserError, match=r"lora.rank is 2 and freeze is 'spatial'; .* leave"):
+    with pytest.raises(UserError, match=r"lora.rank is 2 and freeze is 'spatial'; .* set free"):
         configs.resolve(asked)
