@@ -1,18 +1,19 @@
-"""Do sampled clips show what their captions say? Which digit, which way, how fast.
+"""Measures whether sampled clips show what their captions say: which digit, which way, how fast.
 
     stunet train --config experiments/text_digits.py --workdir runs/text_digits
     python benchmarks/caption_following.py --workdir runs/text_digits --out following.png
 
-Prompts are captions of held-out clips, one of each combination of digit, direction and speed after
-the other. What a clip shows is read off it without its caption (`stunet.evaluate.following`): the
-digit by a support vector machine that has seen the training handwriting alone, direction and speed
-by tracking. The table has the share of clips that agree with their captions, with 95% intervals
-(Wilson's, over clips), at each guidance scale, beside the real clips of the same captions, which is
-as well as the reading goes, and beside chance. Scale 0 leaves the caption out; 1 is no guidance.
+Prompts are captions of held-out clips that take turns among all combinations of digit, direction
+and speed. `digit_reader.py` reads what a clip shows without its caption. A support vector machine
+that has seen the training handwriting alone reads the digit; tracking reads direction and speed.
 
-All scales begin with the same noise. The clips of each are kept in WORKDIR/caption_following/, so
-that the same command goes on where it was stopped. The figure has the table, and clips of six
-captions at each scale, read from left to right.
+The table has the share of clips that agree with their captions at each guidance scale, with
+Wilson's 95% intervals over clips. Real clips of the same captions stand beside them, which bound
+how well the reading goes, and chance. Scale 0 leaves the caption out; scale 1 is no guidance.
+
+All scales begin with the same noise. The clips of each scale stay in WORKDIR/caption_following/, so
+that the same command continues where it stopped. The figure has the shares, and four frames from
+left to right of clips of six captions at each scale.
 """
 
 import argparse
@@ -41,13 +42,15 @@ from stunet.report.statistics import share_interval
 from stunet.train.parts import read_parts
 
 REAL = "real clips"
-SHOWN = 6  # captions in the figure
+# Captions in the figure.
+SHOWN = 6
 
+# By what a caption says: whether each clip shows it, `[n]`.
 Hits = Mapping[str, np.ndarray]
 
 
 def sampled(arguments: argparse.Namespace, scale: float, prompts: Sequence[str]) -> np.ndarray:
-    """The clips of a scale, -1..1: made, or found where an earlier call has left them."""
+    """Returns the clips of a guidance scale, in -1..1, sampled now or by an earlier call."""
     given = {"guidance_scale": scale}
     if arguments.steps:
         given["steps"] = arguments.steps
@@ -68,13 +71,18 @@ def sampled(arguments: argparse.Namespace, scale: float, prompts: Sequence[str])
 
 
 def table(rows: Mapping[str, Hits], num: int) -> str:
-    """Shares in percent, with the ends of their intervals."""
-    lines = [f"{'':12}" + "".join(f"{said:>22}" for said in digit_reader.CHANCE)]
+    """Lays out shares in percent, with the ends of their intervals.
+
+    Args:
+        rows: hits of each set of clips, by the name of the set.
+        num: clips in each set.
+    """
+    lines = [f"{'':12}" + "".join(f"{part:>22}" for part in digit_reader.CHANCE)]
     for name, hits in rows.items():
         cells = []
-        for said in digit_reader.CHANCE:
-            low, high = share_interval(int(hits[said].sum()), num)
-            cells.append(f"{hits[said].mean():.1%} ({low:.0%} to {high:.0%})")
+        for part in digit_reader.CHANCE:
+            low, high = share_interval(int(hits[part].sum()), num)
+            cells.append(f"{hits[part].mean():.1%} ({low:.0%} to {high:.0%})")
         lines.append(f"{name:12}" + "".join(f"{cell:>22}" for cell in cells))
     chance = "".join(f"{chance:>22.1%}" for chance in digit_reader.CHANCE.values())
     return "\n".join([*lines, f"{'chance':12}{chance}"])
@@ -86,17 +94,17 @@ def draw(
     rows: Mapping[str, Hits],
     clips: Sequence[np.ndarray],
     prompts: Sequence[str],
-    said: str,
+    note: str,
 ) -> None:
-    """The figure.
+    """Draws the shares over the guidance scale, and frames of some clips below.
 
     Args:
-        file: PNG.
+        file: PNG to write.
         scales: guidance scales, ascending.
-        rows: hits of each, and of real clips, as `table`'s.
-        clips: `[n, t, h, w, c]` of each scale, and real ones.
-        prompts: of the first `SHOWN` clips.
-        said: below the title.
+        rows: hits at each scale and of real clips, as for `table`.
+        clips: clips `[n, t, h, w, c]` at each scale, and real clips, which come last.
+        prompts: captions of the first `SHOWN` clips.
+        note: line below the title.
     """
     side, frames = clips[0].shape[2:4], np.linspace(0, clips[0].shape[1] - 1, 4).round().astype(int)
     times = max(1, round(40 / side[0]))
@@ -104,8 +112,9 @@ def draw(
     row = side[0] * times + 12
     width = 110 + SHOWN * strip
     sheet = plot.Sheet(width, 400 + (len(clips)) * row + 20)
-    sheet.text(20, 14, "Clips that show what their caption says", 19)
-    sheet.text(20, 40, said, 13, plot.SOFT)
+    sheet.title("With guidance, clips show what their captions say", note)
+    colours = {"sampled clips": plot.COLOURS[0], REAL: plot.COLOURS[2], "chance": plot.SOFT}
+    sheet.legend(width - 330, 24, colours)
     shown = ("digit", "direction", "speed")
     panel_width = (width - 40) // len(shown) - 60
     for number, name in enumerate(shown):
@@ -114,21 +123,21 @@ def draw(
         real = rows[REAL][name]
         low, high = share_interval(int(real.sum()), len(real))
         panel = plot.Panel(
-            name,
+            f"{name} as asked",
             "guidance scale",
             dict(enumerate(f"{scale:g}" for scale in scales)),
             {y / 100: f"{y}%" for y in range(0, 101, 25)},
             [
                 plot.Curve(
-                    plot.COLOURS[0],
+                    colours["sampled clips"],
                     range(len(scales)),
                     [h.mean() for h in hits],
                     *zip(*ends, strict=True),
                 )
             ],
             [
-                plot.Level(plot.COLOURS[2], real.mean(), REAL, low, high),
-                plot.Level(plot.SOFT, digit_reader.CHANCE[name], "chance"),
+                plot.Level(colours[REAL], real.mean(), low, high),
+                plot.Level(colours["chance"], digit_reader.CHANCE[name]),
             ],
         )
         sheet.panel(60 + number * (panel_width + 60), 100, panel_width, 190, panel)
@@ -151,13 +160,14 @@ def _name(scale: float) -> str:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    """Samples clips at each scale, reads them, prints the table and draws the figure."""
     source = make_source(read_parts(arguments.workdir).dataset, "val")
     reader = digit_reader.train_reader(source)
     chosen = digit_reader.balanced(source, arguments.num)
     truths = [source.truth(i)[0] for i in chosen]
     prompts = [caption([truth]) for truth in truths]
     accuracy = _accuracy(reader, source)
-    said = f"{arguments.num} clips at each scale, {arguments.workdir}; bands are 95% intervals"
+    note = f"{arguments.num} clips at each guidance scale; bands are 95% intervals over clips"
     print(
         f"the digit of {accuracy:.1%} of {len(source)} real clips is read right, of handwriting "
         "that the classifier has not seen"
@@ -170,12 +180,12 @@ def measure(arguments: argparse.Namespace) -> None:
     print(table(rows, arguments.num))
     out = arguments.out or arguments.workdir / "caption_following" / "following.png"
     first = _different(truths)
-    draw(out, scales, rows, [some[first] for some in clips], [prompts[i] for i in first], said)
+    draw(out, scales, rows, [some[first] for some in clips], [prompts[i] for i in first], note)
     print(f"figure      {out}")
 
 
 def _different(truths: Sequence[MovingDigit]) -> list[int]:
-    """The first clips of other digits, with directions and speeds in turn."""
+    """Returns the first clips of different digits, whose directions and speeds take turns."""
     chosen: list[int] = []
     for place in range(SHOWN):
         shown = {truths[i].digit for i in chosen}
@@ -202,15 +212,33 @@ def _real(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="of a training run")
     parser.add_argument(
-        "--guidance", type=float, nargs="+", default=[0, 1, 2, 4, 8], help="scales (0 1 2 4 8)"
+        "--workdir", required=True, type=pathlib.Path, help="training run (required)"
     )
-    parser.add_argument("--num", type=int, default=120, help="clips at each (120: one of a kind)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
-    parser.add_argument("--steps", type=int, help="calls of the network (run's own)")
     parser.add_argument(
-        "--out", type=pathlib.Path, help="PNG (WORKDIR/caption_following/following.png)"
+        "--guidance",
+        type=float,
+        nargs="+",
+        default=[0, 1, 2, 4, 8],
+        metavar="SCALE",
+        help="guidance scales (default 0 1 2 4 8)",
+    )
+    parser.add_argument(
+        "--num",
+        type=int,
+        default=120,
+        metavar="N",
+        help="clips at each scale (default 120, one of each combination)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default 0)")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="sampling steps (default: the run's own)"
+    )
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="PNG (default WORKDIR/caption_following/following.png)",
     )
     arguments = parser.parse_args()
     set_up_jax()

@@ -1,85 +1,91 @@
-"""The figure of docs/how-to/cascade.md: X-T slices of a sweep's arms, side by side.
+"""Draws slices through time of each arm of a sweep, side by side, for docs/how-to/cascade.md.
 
     python benchmarks/claim_figure.py --sweep runs/claim --out experiments/results/claim_xt.png
 
-Of the first seed of `experiments/sweeps/single_pass_vs_cascade.py`, out of the sheets that
-`stunet evaluate` wrote: three clips of each arm, real ones first, with the arm's coherent share.
+The figure shows three clips of the first seed of each arm of
+`experiments/sweeps/single_pass_vs_cascade.py`, real clips first, with the share of clips whose
+velocity stays steady. The slices come from the sheets that `stunet evaluate` wrote.
 """
 
 import argparse
 import pathlib
-import tempfile
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import plot
 
-from stunet import configs
-from stunet.data import media, sources
-from stunet.report import results
-from stunet.report.results import by_seed
+from stunet.data import media
+from stunet.report import pictures, results
+from stunet.report.report import choose_colours
+from stunet.report.results import Arms, by_seed
 from stunet.report.statistics import t_interval
-from stunet.train.parts import make_parts
 
-ARMS = {
-    "single_pass": "single pass",
-    "windowed": "windowed cascade",
-    "global": "global cascade",
-    "windowed_true": "windowed, true keyframes",
-    "global_true": "global, true keyframes",
-}
-CLIPS, CELL, GAP, TOP, LEFT = 3, 176, 8, 44, 52
+CLIPS, CELL, GAP, TOP, HEAD, LEFT = 3, 160, 14, 76, 58, 104
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sweep", type=pathlib.Path, required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--sweep", type=pathlib.Path, required=True, help="directory of the sweep (required)"
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="PNG to write (required)")
     arguments = parser.parse_args()
-    groups = results.read(arguments.sweep).groups()
-    band = TOP + CLIPS * (CELL + GAP) + GAP
-    sheet = Image.new("RGB", (LEFT + 6 * (CELL + GAP), len(groups) * band), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for row, (group, arms) in enumerate(groups.items()):
-        top = row * band
-        draw.text((GAP, top + TOP), group, "black", font)
-        config = next(runs[0].config for runs in arms.values() if runs[0].config)
-        columns = [("real", "", _real(config))]
-        for arm, words in ARMS.items():
-            share = t_interval(list(by_seed(arms[arm], "coherent").values()))
-            said = f"coherent {share.mean:.0%} ± {share.half:.0%}"
-            columns.append((words, said, _slices(arms[arm][0].xt, config)))
-        for column, (words, said, slices) in enumerate(columns):
-            x = LEFT + column * (CELL + GAP)
-            draw.text((x, top + 4), f"{words}\n{said}", "black", font)
-            for i, image in enumerate(slices):
-                image = image.resize((CELL, CELL), Image.Resampling.NEAREST)
-                sheet.paste(image, (x, top + TOP + i * (CELL + GAP)))
-    sheet.save(arguments.out, optimize=True)
+    draw(results.read(arguments.sweep).groups(), arguments.out)
 
 
-def _real(config: configs.Experiment) -> list[Image.Image]:
-    source = sources.make_source(make_parts(config).dataset, "val")
-    with tempfile.TemporaryDirectory() as directory:
-        file = pathlib.Path(directory, "real.png")
-        media.write_xt(file, np.stack([source[i]["video"] for i in range(CLIPS)]))
-        return _slices(file, config)
+def draw(groups: dict[str, Arms], file: pathlib.Path) -> None:
+    """Draws a band of slices for each group, and in it a column for each arm.
+
+    Args:
+        groups: runs of each arm of each group.
+        file: PNG to write.
+    """
+    colours = choose_colours(groups)
+    bands = {group: _columns(arms, colours) for group, arms in groups.items()}
+    slices = [pixels for columns in bands.values() for *_, some in columns for pixels in some]
+    times = max(1, round(CELL / max(pixels.shape[1] for pixels in slices)))
+    height, width = (max(p.shape[axis] for p in slices) * times for axis in (0, 1))
+    band = HEAD + CLIPS * (height + GAP) + 12
+    columns = max(map(len, bands.values()))
+    sheet = plot.Sheet(LEFT + columns * (width + GAP) + 6, TOP + len(bands) * band)
+    sheet.title(
+        "Steady motion draws a straight line",
+        "slices of sampled clips: one row of pixels over time; percentages are clips with steady "
+        "velocity, ± half of the 95% interval over seeds",
+    )
+    for row, (group, found) in enumerate(bands.items()):
+        top = TOP + row * band + HEAD
+        sheet.text(20, top, group.replace(" ", "\n"), 15)
+        for column, (name, share, colour, some) in enumerate(found):
+            x = LEFT + column * (width + GAP)
+            sheet.legend(x, top - 46, {name: colour})
+            sheet.text(x + 15, top - 36, share, plot.TEXT, plot.SOFT)
+            for i, pixels in enumerate(some):
+                sheet.picture(x, top + i * (height + GAP), pixels, times)
+        sheet.axes(LEFT, top, "x", "time")
+    sheet.save(file)
 
 
-def _slices(file: pathlib.Path, config: configs.Experiment) -> list[Image.Image]:
-    """The slices of a sheet of `media.write_xt`: right of the frames, one below the other."""
-    sheet = Image.open(file).convert("RGB")
-    pixels = np.asarray(sheet)
-    # Rows and columns that are paper from end to end lie between what is drawn.
-    drawn = (pixels != pixels[0, 0]).any(-1)
-    columns = _runs(drawn[: sheet.height // 8].any(0))
-    rows = [run for run in _runs(drawn[:, columns[-1][0] :].any(1)) if run[1] - run[0] > 100]
-    return [sheet.crop((columns[-1][0], low, columns[-1][1], high)) for low, high in rows[:CLIPS]]
+def _columns(
+    arms: Arms, colours: dict[str, int]
+) -> list[tuple[str, str, str, Sequence[np.ndarray]]]:
+    """Returns the name, the share of steady clips, the colour and the slices of each column."""
+    config = next(r.directory / "config.json" for runs in arms.values() for r in runs if r.settings)
+    _, real = pictures.real_clips(config)
+    columns = [("real clips", "", plot.INK, _slices(real))]
+    shown = results.compared(arms)
+    for arm in sorted(shown, key=colours.get):
+        mean = t_interval(list(by_seed(shown[arm], "coherent").values()))
+        share = f"{mean.mean:.0%}" + (f" ± {mean.half:.0%}" if mean.half else "")
+        name, _, given = arm.partition(" on ")
+        share = f"{given}: {share}" if given else share
+        xt = shown[arm][0].xt.read_bytes()
+        columns.append((name, share, plot.COLOURS[colours[arm]], _slices(xt)))
+    return columns
 
 
-def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Where consecutive flags are set: [begin, end) of each stretch."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-    return list(zip(edges[::2], edges[1::2], strict=True))
+def _slices(png: bytes) -> list[np.ndarray]:
+    return [pixels for _, pixels in media.read_slices(png)[:CLIPS]]
 
 
 if __name__ == "__main__":

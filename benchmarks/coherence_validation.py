@@ -1,11 +1,12 @@
-"""Do the figures of coherence tell what they should? Clips broken on purpose, each in one way.
+"""Checks that the metrics of coherence see clips that were broken on purpose, each in one way.
 
     python experiments/fetch_real_clips.py runs/videos
     python benchmarks/coherence_validation.py --videos runs/videos
 
-Prints a table for each motion of `stunet.data.synthetic.motions` and one for real videos, and then
-one over all motions: the least and the largest mean. Windows are of 4 frames, as between keyframes.
-A motion has a period of about 8 frames, so that such keyframes cannot tell which way it goes.
+The command prints a table for each motion of `stunet.data.synthetic.motions`, a table of the least
+and the largest mean over all motions, and a table for real videos. Windows have 4 frames, as
+between keyframes. Motions have a period of about 8 frames, so that such keyframes do not tell which
+way an object goes.
 """
 
 import argparse
@@ -34,11 +35,18 @@ STAGES = {
 
 
 def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Clips by what was done to them; windows are drawn anew, with another velocity or phase, or
-    other objects."""
+    """Returns clips by what was done to them.
+
+    Beside what `_broken` does, the windows of a clip get different velocities, phases or objects.
+
+    Args:
+        stage: motion and size of the clips.
+        num: number of clips.
+        rng: source of the random numbers.
+    """
     source = Motions("val", stage, FRAMES)
     window = np.arange(FRAMES) // WINDOW
-    # The step into the first frame of a window is the last of the window before.
+    # The step into the first frame of a window belongs to the window before.
     backwards = np.where((np.arange(1, FRAMES) - 1) // WINDOW % 2, -1, 1)
     to_and_fro = np.concatenate([[0], backwards.cumsum()])
     real = _scaled([source[i]["video"] for i in range(num)])
@@ -58,7 +66,7 @@ def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str,
 
 
 def _other_objects(stage: Stage, source: Motions, i: int) -> np.ndarray:
-    """Clip i, but that its objects look like others in every second window; two change places."""
+    """Returns clip i with other shapes in every second window; two objects swap their shapes."""
     truth = source.truth(i)
     others = dict(zip(SHAPES, [*list(SHAPES)[1:], next(iter(SHAPES))], strict=True)) | {
         "arm": "disc"
@@ -71,7 +79,14 @@ def _other_objects(stage: Stage, source: Motions, i: int) -> np.ndarray:
 
 
 def broken_videos(directory: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Clips of real videos; windows are played backwards, or come from later in the video."""
+    """Returns clips of real videos by what was done to them.
+
+    Beside what `_broken` does, windows play backwards, or come from later in the video.
+
+    Args:
+        directory: folder of the videos.
+        rng: source of the random numbers.
+    """
     long = [
         clip
         for file in sorted(directory.glob("*.mp*"))
@@ -89,6 +104,7 @@ def broken_videos(directory: Path, rng: np.random.Generator) -> dict[str, np.nda
 
 
 def _broken(real: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Returns clips as they are, and broken in ways that suit any clip."""
     shuffled = np.stack([clip[rng.permutation(FRAMES)] for clip in real])
     return {
         "real": real,
@@ -100,16 +116,19 @@ def _broken(real: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]
 
 
 def _draw(stage: Stage, movers, phases) -> np.ndarray:
+    """Draws a clip whose objects have the phases that `phases` gives for each mover."""
     place = MOTIONS[stage.motion].place
     positions = np.stack([place(stage, mover, phases(mover))[0] for mover in movers])
     return render(stage, [mover.shape for mover in movers], positions)[..., None]
 
 
 def _scaled(videos) -> np.ndarray:
+    """Returns uint8 clips as floats in -1..1."""
     return np.stack(videos).astype(np.float32) / 127.5 - 1
 
 
 def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, metrics.MetricValues]:
+    """Returns every metric of each set of broken clips, by the name of the set."""
     source = Motions("val", stage, FRAMES)
     truths = [source.truth(i) for i in range(num)]
     options = dict(
@@ -123,7 +142,7 @@ def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, metr
 
 
 def ranges(tables: list[dict[str, metrics.MetricValues]]) -> str:
-    """The least and the largest mean of each figure over the tables, in Markdown."""
+    """Lays out the least and the largest mean of each metric over the tables, in Markdown."""
     columns = list(tables[0])
     lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, metric in metrics.METRICS.items():
@@ -141,8 +160,12 @@ def ranges(tables: list[dict[str, metrics.MetricValues]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num", type=int, default=64, help="clips of each motion")
-    parser.add_argument("--videos", type=Path, help="folder of fetch_real_clips.py")
+    parser.add_argument(
+        "--num", type=int, default=64, metavar="N", help="clips of each motion (default 64)"
+    )
+    parser.add_argument(
+        "--videos", type=Path, metavar="DIR", help="folder that fetch_real_clips.py made"
+    )
     arguments = parser.parse_args()
     begun, rng, tables = time.monotonic(), np.random.default_rng(0), []
     for name, stage in STAGES.items():

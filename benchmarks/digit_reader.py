@@ -1,8 +1,8 @@
-"""Whether clips of one moving digit show what their captions say: which digit, which way, how fast.
+"""Reads which digit a clip of one moving digit shows, which way it goes and how fast.
 
-What a clip shows is read off it without its caption. The digit is found by its centre of brightness
-in each frame (`tracking.centroids`), cut out around it and recognised by a support vector machine,
-which has seen the training handwriting alone; the way it goes is the median of its steps.
+The reader does not see the clip's caption. It finds the digit by its centre of brightness in each
+frame (`tracking.centroids`) and cuts the digit out. A support vector machine that has seen the
+training handwriting alone recognises the digit. The median of the digit's steps is its velocity.
 """
 
 import dataclasses
@@ -20,16 +20,18 @@ from stunet.evaluate import coherence, tracking
 from stunet.evaluate.scene import scene_of
 from stunet.evaluate.tracking import Clips
 
-# What a caption says, and in how many ways: what a guess gets right is one over that.
+# What a caption says, and the number of ways in which it says that. A guess is right once in as
+# many.
 WAYS = {"digit": 10, "direction": len(DIRECTIONS), "speed": len(SPEEDS)}
 ALL = "all three"
-CHANCE = {said: 1 / ways for said, ways in WAYS.items()} | {ALL: 1 / np.prod([*WAYS.values()])}
+CHANCE = {part: 1 / ways for part, ways in WAYS.items()} | {ALL: 1 / np.prod([*WAYS.values()])}
 
-# Slower than this, in pixels a frame times the source's speed factor, a digit goes nowhere.
+# A digit that is slower than this, in pixels per frame times the source's speed factor, stands
+# still.
 _STANDS_STILL = 0.1
-# Around the digit, which blur and half pixels widen.
+# Pixels around the digit, which blur and half pixels widen.
 _MARGIN = 1
-# To learn digits from: about two of each handwritten image.
+# Clips to learn digits from, and frames in each: about two of each handwritten image.
 _TRAINING_CLIPS, _TRAINING_FRAMES = 3000, 2
 
 
@@ -38,9 +40,9 @@ class Reading:
     """What n clips show.
 
     Attributes:
-        digit: 0..9, `[n]`.
-        direction: a key of `DIRECTIONS` for each clip, or "" where nothing moves.
-        speed: a key of `SPEEDS` for each clip.
+        digit: digit of each clip, 0..9, `[n]`.
+        direction: key of `DIRECTIONS` for each clip, or "" where nothing moves.
+        speed: key of `SPEEDS` for each clip.
     """
 
     digit: np.ndarray
@@ -48,29 +50,38 @@ class Reading:
     speed: Sequence[str]
 
     def agrees(self, digits: Sequence[MovingDigit]) -> dict[str, Bool[np.ndarray, " n"]]:
-        """By what a caption says: whether each clip shows it, and whether it shows all of it."""
-        said = {
+        """Tells whether each clip shows what its caption says, by part of the caption and in all.
+
+        Args:
+            digits: what the caption of each clip says.
+        """
+        hits = {
             name: np.array(
                 [getattr(d, name) == shown for d, shown in zip(digits, read, strict=True)]
             )
             for name, read in vars(self).items()
         }
-        return said | {ALL: np.all([*said.values()], axis=0)}
+        return hits | {ALL: np.all([*hits.values()], axis=0)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Of clips like those of `source`. `classify` gives a score of each class for each row."""
+    """Reads clips like those of a source.
+
+    Attributes:
+        source: source of clips of one moving digit.
+        classify: maps pictures of digits, one in each row, to a score for each digit.
+    """
 
     source: MovingDigits
     classify: Any
 
     def read(self, clips: Clips) -> Reading:
-        """Args: clips, in -1..1, of the source's size."""
+        """Returns what clips in -1..1, of the source's size, show."""
         positions = tracking.centroids(clips)
         crops = cut_out(clips, positions, self.source.digit_size)
         scores = self.classify(crops.reshape(-1, crops[0, 0].size))
-        # A digit that changes on the way is what it is in most of its frames.
+        # A digit that changes on the way counts as what most of its frames show.
         digit = scores.reshape(*crops.shape[:2], -1).sum(1).argmax(-1)
         stage = scene_of(self.source, (), with_truth=False).stage
         velocities = coherence.unroll(positions[:, None], stage).velocity[:, 0]
@@ -80,18 +91,20 @@ class Reader:
 
 
 def train_reader(held_out: Any) -> Reader:
-    """Learns digits from the training handwriting, all of it, moving over such clips as
-    `held_out` has.
+    """Learns digits from all of the training handwriting, in clips like those of `held_out`.
+
+    Args:
+        held_out: source whose clips are to be read.
 
     Raises:
         UserError: `held_out` does not draw clips of one moving digit.
     """
-    # Imported late: it takes a second.
+    # The import takes a second, so it waits until it is needed.
     from sklearn.svm import SVC
 
     if not isinstance(held_out, MovingDigits) or held_out.num_digits != 1:
         raise UserError(
-            "what a clip shows is read off single moving digits: give a run whose data.source is "
+            "only clips of a single moving digit can be read: give a run whose data.source is "
             "'moving_digits', with a data.num_digits and a data.stride of 1"
         )
     training = MovingDigits(
@@ -114,8 +127,15 @@ def train_reader(held_out: Any) -> Reader:
 def cut_out(
     clips: Clips, centres: Float[np.ndarray, "n t 2"], size: int
 ) -> Float[np.ndarray, "n t k k"]:
-    """The brightness 0..1 around a centre (y, x) of each frame, at sub-pixel precision, on a torus;
-    `size` pixels and a margin."""
+    """Cuts the brightness, 0..1, around a point out of each frame, at sub-pixel precision.
+
+    Frames are tori: what leaves at one edge comes back at the other.
+
+    Args:
+        clips: clips in -1..1.
+        centres: point (y, x) of each frame.
+        size: width and height of the cut in pixels, without a margin on each side.
+    """
     light = tracking.brightness(clips)
     extent = min(size + 2 * _MARGIN, *light.shape[2:])
     reach = np.arange(extent) - (extent - 1) / 2
@@ -129,9 +149,17 @@ def cut_out(
 
 
 def balanced(source: MovingDigits, num: int) -> list[int]:
-    """Clips of a source, one of each combination of digit, direction and speed after the other, as
-    often as it takes; any beginning of them is nearly balanced. A combination of which the source
-    has no more clips is passed over.
+    """Chooses clips of a source that take turns among all digits, directions and speeds.
+
+    Each round has one clip of each combination, so that the first clips are nearly balanced, too. A
+    combination of which the source has no more clips is left out.
+
+    Args:
+        source: source of clips of one moving digit.
+        num: number of clips.
+
+    Returns:
+        Indices of the clips in the source.
 
     Raises:
         UserError: the source has fewer clips.
@@ -148,7 +176,7 @@ def balanced(source: MovingDigits, num: int) -> list[int]:
         for digit in range(10)
     ]
     if num > len(source):
-        raise UserError(f"there are {len(source)} held-out clips; ask for no more, not {num}")
+        raise UserError(f"there are only {len(source)} held-out clips; ask for fewer than {num}")
     rounds = itertools.zip_longest(*(found.get(key, []) for key in order))
     taken = (clip for again in rounds for clip in again if clip is not None)
     return list(itertools.islice(taken, num))
@@ -161,6 +189,6 @@ def _direction(velocity: np.ndarray, speed_factor: float) -> str:
 
 
 def _speed(speed: float, speed_factor: float) -> str:
-    """The nearest, by the ratio."""
+    """Returns the key of `SPEEDS` whose ratio to the speed is nearest to 1."""
     ratio = np.log(max(speed, 1e-6) / speed_factor)
     return min(SPEEDS, key=lambda name: abs(np.log(SPEEDS[name]) - ratio))

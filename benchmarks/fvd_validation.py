@@ -1,15 +1,15 @@
-"""Does I3D compute what was published, and what does a Fréchet distance of its logits see?
+"""Compares I3D with published numbers, and measures what a Fréchet distance of its logits sees.
 
     python experiments/fetch_real_clips.py runs/videos
     python benchmarks/fvd_validation.py --videos runs/videos --out runs/fvd_validation
 
-Prints I3D's logits of a black and of a white clip beside those of TF-Hub's network, and then the
-distances of one half of the real clips from the other half: as they are, with their frames
-shuffled, backwards, frozen, blurred, and of noise; by I3D's logits and by the histograms of optical
-flow. These are far too few clips for an FVD.
+The command prints I3D's logits of a black and of a white clip beside those of the network on
+TF-Hub. Then it prints distances of one half of the real clips from the other half, by I3D's logits
+and by histograms of optical flow. The first half is as it is, or its frames are shuffled,
+backwards, frozen, blurred or replaced by noise. There are far too few clips for an FVD.
 
-Halves are of alternate stretches of each video, so that no frame is in both; within a stretch clips
-begin every 2 frames. What was measured of a batch is kept in `--out`.
+Alternate stretches of each video make the two halves, so that no frame is in both. Within a stretch
+a clip begins every 2 frames. `--out` keeps the measurements of each batch.
 """
 
 import argparse
@@ -28,15 +28,17 @@ from stunet.evaluate.scene import Scene
 from stunet.prepare.decode import decode_clips
 
 FRAMES, STRIDE, SIZE = 16, 2, 64
-# Frames of a stretch, which belongs to one half of the clips: short, so that halves show the same.
+# Frames of a stretch, which belongs to one half of the clips. Short stretches make the halves show
+# the same things.
 STRETCH = 20
-# Of TF-Hub's deepmind/i3d-kinetics-400/1: first logits of a black clip of 15 frames, and the
-# squared distance of all logits from a white one's.
+# Numbers of deepmind/i3d-kinetics-400/1 on TF-Hub: the first logits of a black clip of 15 frames,
+# and the squared distance of all its logits from those of a white clip.
 PUBLISHED = (0.7422104, 2.8297274, 0.39993903)
 PUBLISHED_DISTANCE = 133.91
 
 
 def parity() -> str:
+    """Says how I3D's logits of a black and of a white clip compare with the published ones."""
     clips = np.full((2, 15, 224, 224, 3), -1, np.float32)
     clips[1] = 1
     black, white = Features()(clips).astype(np.float64)
@@ -50,7 +52,12 @@ def parity() -> str:
 
 
 def halves(directory: Path, fps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Clips of the odd and of the even stretches of all videos, in -1..1."""
+    """Returns clips of the even and of the odd stretches of all videos, in -1..1.
+
+    Args:
+        directory: folder of the videos.
+        fps: frames per second of the clips.
+    """
     found = ([], [])
     for file in sorted(f for f in directory.iterdir() if f.suffix in (".mp4", ".mpg")):
         for i, stretch in enumerate(decode_clips(file, STRETCH, fps, SIZE, SIZE)):
@@ -61,7 +68,7 @@ def halves(directory: Path, fps: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def changed(real: np.ndarray) -> dict[str, np.ndarray]:
-    """Clips by what was done to them."""
+    """Returns clips by what was done to them."""
     rng = np.random.default_rng(0)
     return {
         "real": real,
@@ -76,7 +83,13 @@ def changed(real: np.ndarray) -> dict[str, np.ndarray]:
 def measured(
     clips: np.ndarray, cache: MeasurementCache, batch: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """By metric, what `stunet evaluate` measures of these clips."""
+    """Returns by the name of a group of metrics what `stunet evaluate` measures of these clips.
+
+    Args:
+        clips: clips in -1..1.
+        cache: keeps the measurements of each batch.
+        batch: clips in a batch.
+    """
     found = {}
     for name in ("flow", "fvd"):
         parts = []
@@ -93,10 +106,14 @@ def measured(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=Path, required=True, help="folder of fetch_real_clips.py")
-    parser.add_argument("--out", type=Path, required=True, help="where logits are kept")
-    parser.add_argument("--fps", type=float, default=25.0, help="of the clips")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips at once")
+    parser.add_argument(
+        "--videos", type=Path, required=True, help="folder that fetch_real_clips.py made (required)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the cache (required)")
+    parser.add_argument("--fps", type=float, default=25.0, help="frames per second (default 25)")
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="clips in a batch (default 8)"
+    )
     arguments = parser.parse_args()
     begun, cache = time.monotonic(), MeasurementCache(arguments.out)
     print(f"{parity()}\n", flush=True)

@@ -86,7 +86,7 @@ def test_chosen_clips_are_balanced(num):
 
 
 def test_what_cannot_be_read_is_refused():
-    with pytest.raises(UserError, match=r"single moving digits: .* data.num_digits"):
+    with pytest.raises(UserError, match=r"single moving digit can be read: .* data.num_digits"):
         digit_reader.train_reader(MovingDigits("val", 4, 16, 16, num_digits=2))
-    with pytest.raises(UserError, match="held-out clips; ask for no more, not 12000"):
+    with pytest.raises(UserError, match="held-out clips; ask for fewer than 12000"):
         digit_reader.balanced(SOURCE, 12_000)
