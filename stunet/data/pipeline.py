@@ -61,8 +61,9 @@ class TrainBatches:
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Returns the position of the next batch as a JSON value. Batches that were read ahead and not used do not
-        count.
+        """Returns the position of the next batch as a JSON value.
+
+        Batches that were read ahead and not used do not count.
 
         The state is the same on every process. It can be restored with any number of processes and
         any batch size.

@@ -88,7 +88,7 @@ def pairs(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]]) -> Positi
 
 
 def angles(positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
-    """Returns the angle of each rotating arm in each frame, in radians, clockwise from the right."""
+    """Returns the angle of each rotating arm in each frame: radians, clockwise from the right."""
     y, x = np.moveaxis(positions - np.array(stage.centre), -1, 0)
     return np.arctan2(y, x)
 

@@ -88,7 +88,9 @@ def render(
 
 
 class MovingDigits:
-    """Gives random access to clips that are rendered when they are read. Clip `i` depends on (seed, split, i) alone.
+    """Gives random access to clips that are rendered when they are read.
+
+    Clip `i` depends on (seed, split, i) alone.
 
     Indexing returns an example: `video` uint8 [frames, height, width, channels], `caption` str, and
     with `encode_text` also `text` float32 [l, d] and `text_mask` bool [l].
