@@ -26,8 +26,8 @@ def text_encoder(
         name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; or "t5:DIR", the T5-v1.1
             checkpoint in the directory DIR.
         max_length: tokens in each caption (l); longer captions are cut.
-        dim: features of each token state (d). For "bytes" any width, and 64 if None. For the other encoders
-            it must be the encoder's own, if not None.
+        dim: features of each token state (d). For "bytes" any width; None means 64. For the other
+            encoders None, or the encoder's own width.
         fingerprint: expected fingerprint of the encoder's weights and tokenizer; "" for any.
 
     Returns:
