@@ -1,5 +1,6 @@
 """The command line: one table, from a name to a command."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the arguments of the command are wrong (status 2), or its help was asked for.
     """
-    return run(STUNET, "stunet", sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return run(STUNET, "stunet", sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has ended. Python would flush once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":
