@@ -39,14 +39,14 @@ def file_with(function: str) -> Callable[[str], str]:
     return name
 
 
-def add_run(parser: Parser) -> None:
-    """Adds the trained run that the command reads."""
+def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
+    """Adds the trained run that the command reads; `run` says which kind, with an example."""
     parser.required.add_argument(
         "--workdir",
         required=True,
         type=pathlib.Path,
         metavar="DIR",
-        help="working directory of a training run, such as runs/quickstart",
+        help=f"working directory of a {run}",
     )
 
 

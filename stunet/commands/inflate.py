@@ -59,7 +59,7 @@ def _factors(text: str) -> tuple[int, ...]:
 
 
 COMMAND = Command(
-    "make a text-to-image U-Net the frozen half of a Space-Time U-Net",
+    "make a Space-Time U-Net from a text-to-image U-Net",
     add_arguments,
     run,
     (

@@ -36,8 +36,8 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--estimate",
         action="store_true",
-        help="compile nothing: add up memory and a lower bound of time from traces, in half a "
-        "minute; done for GPUs, too, where JAX's CUDA plugin is not installed",
+        help="trace the program without compiling it: estimates memory and a lower bound of the "
+        "time, in half a minute; the default for GPUs if JAX's CUDA plugin is not installed",
     )
     parser.options.add_argument(
         "--memory-only",
@@ -47,8 +47,8 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--every-block",
         action="store_true",
-        help="compile every block; otherwise the run time of blocks with many features follows "
-        "from that of narrower ones, with an error of a few percent",
+        help="compile every block; without this option, the run time of wide blocks is "
+        "extrapolated from that of narrower ones, with an error of a few percent",
     )
     parser.options.add_argument(
         "--search",

@@ -27,6 +27,7 @@ class Task:
         sample: makes the clips; the namespace has the arguments that only this task has.
         examples: command lines that work.
         needs_prompt: True if the task cannot do without a prompt.
+        trained: the kind of run that the task needs, with an example.
     """
 
     summary: str
@@ -34,11 +35,12 @@ class Task:
     sample: Callable[[Request, argparse.Namespace], "Sampled"]
     examples: tuple[str, ...]
     needs_prompt: bool = False
+    trained: str = "training run, such as runs/quickstart"
 
 
 def add_arguments(task: Task, parser: Parser) -> None:
     """Adds the arguments of all tasks, and those of `task` between them."""
-    shared.add_run(parser)
+    shared.add_run(parser, task.trained)
     (parser.required if task.needs_prompt else parser.options).add_argument(
         "--prompt",
         required=task.needs_prompt,
@@ -126,8 +128,7 @@ def _add_inpaint(parser: Parser) -> None:
         type=pathlib.Path,
         metavar="FILE",
         help="video of the same size, length and rate as --video, white where the video is to be "
-        "painted; or give "
-        "--box",
+        "painted; or give --box",
     )
     hole.add_argument(
         "--box",
@@ -191,8 +192,7 @@ def _add_upscale(parser: Parser) -> None:
         type=pathlib.Path,
         metavar="DIR",
         help="working directory of a base run; it first makes low-resolution clips from the "
-        "prompts, "
-        "which are then enlarged",
+        "prompts, which are then enlarged",
     )
     parser.options.add_argument(
         "--overlap",
@@ -206,17 +206,16 @@ def _add_upscale(parser: Parser) -> None:
         "--weights",
         default="uniform",
         metavar="NAME",
-        help="how the frames that two segments share are averaged: uniform, or ramp, where the "
-        "weight "
-        "of a segment falls towards its end (default %(default)s)",
+        help="weights of two segments in the frames that they share: uniform (equal), or ramp, "
+        "which goes in a straight line from the earlier segment to the later one "
+        "(default %(default)s)",
     )
     parser.options.add_argument(
         "--augmentation",
         type=float,
         metavar="LEVEL",
         help="noise level of the low-resolution clip, 0 to 1 (default: 0 with --video; with "
-        "--base, "
-        "0.27 or the highest trained level, whichever is lower)",
+        "--base, 0.27 or the highest trained level, whichever is lower)",
     )
     parser.options.add_argument(
         "--batch-size",
@@ -287,6 +286,7 @@ TASKS = {
             'stunet sample image --workdir runs/masked --image first.png --prompt "a 5 moving up" '
             "--num 4",
         ),
+        trained="run trained with masks, such as runs/masked",
     ),
     "inpaint": Task(
         "paint a part of a video anew",
@@ -297,6 +297,7 @@ TASKS = {
             "stunet sample inpaint --workdir runs/masked --video clip.mp4 --mask mask.mp4 "
             '--prompt "a 3"',
         ),
+        trained="run trained with masks, such as runs/masked",
     ),
     "cinemagraph": Task(
         "make a region of a picture move",
@@ -307,6 +308,7 @@ TASKS = {
             "stunet sample cinemagraph --workdir runs/masked --image first.png --box 0,0,16,16 "
             "--seed 1",
         ),
+        trained="run trained with masks, such as runs/masked",
     ),
     "video": Task(
         "change a video to follow another prompt (SDEdit)",
@@ -326,6 +328,7 @@ TASKS = {
             "stunet sample upscale --workdir runs/ssr --video clip.mp4",
             'stunet sample upscale --workdir runs/ssr --base runs/base --prompt "a 9 moving left"',
         ),
+        trained="super-resolution run, such as runs/ssr",
     ),
     "style": Task(
         "make clips from prompts in a style",
@@ -338,6 +341,7 @@ TASKS = {
             '--prompt "a 3 moving up" --alpha 0 --alpha 0.5 --alpha 1',
         ),
         needs_prompt=True,
+        trained="training run, such as runs/base",
     ),
 }
 

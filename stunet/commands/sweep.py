@@ -72,7 +72,7 @@ COMMAND = Command(
     run,
     (
         "stunet sweep --config temporal_downsampling --workdir runs/downsampling --jobs 2",
-        "stunet sweep --config temporal_downsampling "
-        "--workdir runs/downsampling --dry-run --config.train.steps=2000",
+        "stunet sweep --config temporal_downsampling --workdir runs/downsampling --dry-run "
+        "--config.train.steps=2000",
     ),
 )

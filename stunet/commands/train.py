@@ -91,7 +91,7 @@ COMMAND = Command(
     run,
     (
         "stunet train --config quickstart --workdir runs/quickstart",
-        "stunet train --config quickstart --workdir runs/short "
-        "--config.train.steps=100 --config.data.frames=8",
+        "stunet train --config quickstart --workdir runs/short --config.train.steps=100 "
+        "--config.data.frames=8",
     ),
 )

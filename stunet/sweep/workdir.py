@@ -51,8 +51,8 @@ class Manifest:
     Attributes:
         command: arguments of `stunet` that made the sweep.
         commit: commit of this program at which the sweep began, if it is known.
-        entries: members and steps.
-        question: what the sweep asks, in a sentence; "" if its file does not say.
+        entries: members (training runs) and steps (commands that run after them).
+        question: what the sweep asks, in a sentence. "": the sweep's file has no question.
     """
 
     command: tuple[str, ...]

@@ -50,7 +50,7 @@ class Conditioning:
 
 
 def captions_only() -> Conditioning:
-    """Gives the network the noisy clip alone (text-to-video)."""
+    """Returns the conditioning in which the network sees the noisy clip alone (text-to-video)."""
     return Conditioning(
         name="none",
         channels=lambda c: c,
@@ -61,7 +61,9 @@ def captions_only() -> Conditioning:
 
 
 def on_masks(shares: Mapping[str, float]) -> Conditioning:
-    """Gives the network a part of the clip and its mask (`stunet.diffusion.masks`).
+    """Returns the conditioning on a mask and the part of the clean clip that it shows.
+
+    See `stunet.diffusion.masks`.
 
     Args:
         shares: share of training clips for each kind of mask; they sum to 1.
@@ -82,7 +84,9 @@ def on_masks(shares: Mapping[str, float]) -> Conditioning:
 
 
 def on_low_resolution(factor: int, max_augmentation: float) -> Conditioning:
-    """Gives the network a low-resolution clip (`stunet.diffusion.upscaling`).
+    """Returns the conditioning in which the network also sees a low-resolution clip.
+
+    See `stunet.diffusion.upscaling`.
 
     Args:
         factor: pixels of the clip to one pixel of the low-resolution clip, on a side.
@@ -101,7 +105,9 @@ def on_low_resolution(factor: int, max_augmentation: float) -> Conditioning:
 
 
 def on_keyframes(stride: int, max_augmentation: float) -> Conditioning:
-    """Gives the network keyframes, for temporal super-resolution (`stunet.diffusion.keyframes`).
+    """Returns the conditioning on keyframes (temporal super-resolution).
+
+    See `stunet.diffusion.keyframes`.
 
     Args:
         stride: frames from one keyframe to the next.

@@ -15,8 +15,7 @@ from stunet.train.sampling import SamplerSettings
 def model_flops(denoiser: Denoiser, batch_size: int) -> int:
     """Counts the operations of one update.
 
-    The backward pass takes twice those of the forward pass, and as many as it where parameters are
-    frozen.
+    The backward pass counts as twice the forward pass, or as once where parameters are frozen.
     """
     in_frozen = 0
     if denoiser.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.

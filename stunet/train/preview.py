@@ -29,8 +29,9 @@ def make_preview(
 ) -> Callable[[Any, int, Metrics], None]:
     """Returns `preview(params, step, metrics)`, which samples clips into `workdir/samples/`.
 
-    The clips have the captions of held-out clips. A super-resolution network enlarges the held-out
-    clips themselves, made small, or fills in the frames between their keyframes.
+    The clips have the captions of held-out clips. A spatial super-resolution network enlarges
+    held-out clips that were first shrunk. A temporal one fills in the frames between the keyframes
+    of held-out clips.
 
     Args:
         denoiser: the network.

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from stunet import tensorfiles
 from stunet.errors import UserError
-from stunet.nn.parameters import is_temporal
+from stunet.nn.parameters import is_stacked, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
 from stunet.train.checkpoints import Checkpoints
@@ -212,7 +212,7 @@ def _theirs(tensor: Tensor, leaf: jax.Array) -> Iterator[tuple[str, np.ndarray]]
 def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> Tensor:
     """Returns the place of the weight of our network at `path`, whose shape is `shape`."""
     # Layers are stacked from the second on; the first has another width.
-    stacked = path[0].endswith("_layers")
+    stacked = is_stacked(path)
     layers = [f"{path[0].removesuffix('s')}_{i + 1}" for i in range(shape[0])] if stacked else []
     shape = shape[1:] if stacked else shape
     order = _KERNELS[len(shape)] if path[-1] == "kernel" else tuple(range(len(shape)))
