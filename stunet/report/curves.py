@@ -43,7 +43,7 @@ def losses(arms: Arms, colours: Mapping[str, int]) -> str:
             "Lower is better. Lines are means over seeds; bands are 95% intervals of three seeds "
             "or more; two seeds have a thin line each. "
         )
-    note += f"A course of more than {_POINTS} points is shown by as many means."
+    note += f"A curve with more than {_POINTS} points is averaged down to {_POINTS}."
     return f"{legend}<div class=charts>{figures}</div><p class=note>{note}</p>"
 
 

@@ -65,9 +65,9 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
     if left_out:
         names = ", ".join(page.swatch(colours[run.title], _called(run)) for run in left_out)
         html += f"<p class=note>Left out, to keep the page small: {names}.</p>"
-    first = f" of {seeds[0]}" if several else ""
+    first = f"Samples of {seeds[0]}. " if several else ""
     return (
-        f"<p class=note>Samples{first}. A slice shows one line of pixels over time: steady motion "
+        f"<p class=note>{first}A slice shows one line of pixels over time: steady motion "
         "draws a straight slanted line, a change of velocity bends or breaks it.</p>" + html
     )
 
