@@ -147,7 +147,7 @@ def main() -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--config", required=True, help="experiment file, such as experiments/quickstart.py"
+        "--config", required=True, help="name of an experiment, such as one_gpu, or its file"
     )
     parser.add_argument("--steps", type=int, default=20, help="steps to measure, at least 2 (20)")
     parser.add_argument(
