@@ -1,4 +1,4 @@
-"""What a command is, and the parser of its arguments."""
+"""Defines what a command is, and parses its arguments."""
 
 import argparse
 import dataclasses

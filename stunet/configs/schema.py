@@ -597,7 +597,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """What a run measures and shows while it trains."""
+    """Sets what a run measures and shows while it trains."""
 
     every: int = _field(50, "Number of updates from one line of metrics to the next.", least=1)
     validate_every: int = _field(

@@ -1,4 +1,4 @@
-"""What every task of `stunet sample` is asked for, and what every task returns."""
+"""Defines what every task of `stunet sample` is asked for and returns."""
 
 import dataclasses
 import pathlib

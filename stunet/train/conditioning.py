@@ -1,4 +1,4 @@
-"""What a network sees beside the noisy clip: one function for each kind of conditioning."""
+"""Defines what a network sees beside the noisy clip, one function for each kind."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

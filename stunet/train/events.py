@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Due:
-    """What is due after one update.
+    """Says what is due after one update.
 
     Attributes:
         report: write a line of metrics.

@@ -100,7 +100,7 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What the loop works with.
+    """Holds what the loop works with.
 
     Attributes:
         first_step: number of updates that were done before this process began.

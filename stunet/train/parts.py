@@ -34,7 +34,7 @@ from stunet.train.trainable import Trainable
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What one config asks for.
+    """Holds the parts that one config asks for.
 
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
