@@ -86,7 +86,7 @@ Arms = Mapping[str, Sequence[Run]]
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The runs of a directory, and what a report shows of them.
+    """Holds the runs of a directory, and what a report shows of them.
 
     Attributes:
         runs: runs that have begun, in the sweep's order.
