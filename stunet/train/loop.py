@@ -16,6 +16,7 @@ from stunet.files import full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train import initial
+from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock
 from stunet.train.flops import model_flops
@@ -131,6 +132,7 @@ class _Run:
 @contextlib.contextmanager
 def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainState]]:
     """Context manager that gives the loop what it works with, and the state that it begins with."""
+    check_path(workdir)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -158,16 +160,17 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
 
         abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
         if checkpoints.latest() is None:
-            state = initial.first_state(parts, abstract, mesh)
+            state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
-            state, position = checkpoints.restore(abstract)
+            state, position, notes = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
         metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
-        progress.write(_first_line(abstract, mesh, step))
+        for line in (*notes, _first_line(abstract, mesh, step)):
+            progress.write(line)
         if overlooked := profile.overlooked():
             progress.write(overlooked)
         reporter = stack.enter_context(
