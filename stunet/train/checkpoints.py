@@ -1,9 +1,9 @@
-"""Checkpoints of a run: checkpoint N is the state after exactly N updates, with its place in the
-data.
+"""Saves and restores checkpoints. Checkpoint N is the state of a run after exactly N updates.
 
-Layout of `checkpoints/N/`, written by Orbax: `train` (step, parameters, optimiser); `ema` (the
-averaged parameters) and, if there are any, `frozen` (those that are not trained), which are loaded
-without it to sample; `data` (the pipeline's position).
+Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
+the parameters and the optimiser. `ema` holds the averaged parameters, and `frozen` the parameters
+that are not trained, if there are any; sampling loads only these two. `data` holds the position in
+the data.
 """
 
 import contextlib
@@ -36,15 +36,15 @@ _FILE_ERRORS = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITI
 
 
 class Checkpoints:
-    """The checkpoints of one working directory. Saving goes on in the background.
+    """Saves and restores the checkpoints of one working directory. Saves in the background.
 
     Args:
         workdir: working directory of the run.
         keep: number of the latest checkpoints to keep when saving; None opens them for reading.
-        at_once: bytes of each tree of arrays that are packed for the disk at a time, or one array
-            if it is larger. Saving takes that much memory beside the arrays, which must stay until
-            `wait` returns. None copies all arrays before `save` returns, and packs all before any
-            is written.
+        at_once: saving serialises the arrays of each tree in batches of about this many bytes, and
+            takes that much extra memory. A larger array is a batch of its own. The arrays must not
+            be donated before `wait` returns. None copies all arrays before `save` returns, and
+            serialises all of them before it writes any.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
@@ -84,8 +84,7 @@ class Checkpoints:
     def save(self, state: TrainState, data: DataState) -> None:
         """Starts to save checkpoint `state.step`.
 
-        The arrays may be donated as soon as this returns, unless they are written in turn
-        (`at_once`).
+        The arrays may be donated as soon as this returns, unless `at_once` is set.
 
         Args:
             state: the state.
@@ -117,7 +116,7 @@ class Checkpoints:
             The state, and the position in the data.
 
         Raises:
-            UserError: the checkpoint cannot be read, is damaged or is that of another network.
+            UserError: the checkpoint cannot be read, is damaged, or belongs to another network.
         """
         loaded = self._load(items(abstract) | {"data": None})
         data = loaded.pop("data")
@@ -126,7 +125,7 @@ class Checkpoints:
     def restore_ema_params(self, abstract: TrainState) -> Any:
         """Reads all parameters of the network from the newest checkpoint, and nothing else.
 
-        They are averaged where they are trained, and adapters are merged.
+        Trained parameters are running averages (EMA). Adapters are merged into the kernels.
 
         Args:
             abstract: shapes and shardings of the state.
@@ -166,9 +165,9 @@ class Checkpoints:
 
 
 def _is_file_error(error: BaseException) -> bool:
-    """Tells whether an error of reading means that files lack something or hold something else.
+    """Tells whether a reading error means that a file is damaged, incomplete or of another network.
 
-    Memory that runs out, or a disk or bucket that does not answer, is no such error.
+    Too little memory, or a disk or bucket that does not answer, is not such an error.
     """
     if isinstance(error, (KeyError, FileNotFoundError)):
         return True
@@ -202,10 +201,10 @@ def _in_turn(at_once: int) -> ocp.Context:
 
 @contextlib.contextmanager
 def _silence_late_failures() -> Iterator[None]:
-    """Context manager in which writes that fail too late print no traceback.
+    """Context manager in which writes that fail after the first failure print no traceback.
 
-    Of writes that fail together, the first one is raised and ends Orbax's event loop. The others
-    then find that loop closed.
+    If several writes fail, Orbax raises the first error and closes its event loop. Each of the
+    other writes then fails with "Event loop is closed".
     """
     report = sys.unraisablehook
 
@@ -223,8 +222,8 @@ def _silence_late_failures() -> Iterator[None]:
 def _wait_for_writers() -> None:
     """Waits until Orbax's threads have ended.
 
-    `close` raises what one thread raised while others still write, and these would put back
-    directories that are removed meanwhile.
+    If one thread fails, `close` raises its error although other threads still write. They would
+    create the directories of an unfinished checkpoint again after these were removed.
     """
     deadline = time.monotonic() + _WRITERS_SECONDS
     for thread in threading.enumerate():
@@ -234,7 +233,7 @@ def _wait_for_writers() -> None:
 
 
 def items(state: TrainState) -> dict[str, Any]:
-    """Returns what is stored under its own name, except for the position in the data."""
+    """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
     return {"train": train, "ema": state.ema} | frozen
