@@ -46,7 +46,7 @@ def add_arguments(parser: Parser) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="number of processes; 1 trains in this process alone, on a pod too",
+        help="number of processes; with 1, this process trains alone, even on a TPU pod",
     )
     processes.add_argument(
         "--process", type=int, metavar="I", help="number of this process, from 0"
