@@ -11,21 +11,18 @@ import json
 import operator
 import os
 import resource
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source, array_record_module
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from stunet.data.records import METADATA_FILE, find_clip_fields, load_features
+from stunet.data.spec import EncodeText
 from stunet.errors import UserError
-
-EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 class ClipRecords:

@@ -2,9 +2,15 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from stunet.nn.text import TextEncoder, text_encoder
+
+# Encodes n captions to states float32 [n, l, d] and a mask bool [n, l].
+EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)

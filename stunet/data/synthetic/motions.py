@@ -27,6 +27,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stunet.data.spec import EncodeText
+from stunet.data.synthetic import endless
 from stunet.errors import UserError, choose
 
 # Axis (0: y, 1: x) and sign of each direction.
@@ -51,12 +53,8 @@ SHAPES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "ring": lambda r, size: np.exp(-(((r - 0.4 * size) / _RING) ** 2) / 2),
 }
 
-_SPLITS = {"train": 0, "val": 1}
-_LENGTHS = {"train": 1_000_000, "val": 1_000}
 _WORDS = 5
 _FEWEST_ROWS_OF_AN_ARM = 8
-
-EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,17 +266,9 @@ class Motions:
         Raises:
             UserError: the split is unknown, or a value is out of range.
         """
-        if split not in _SPLITS:
-            raise UserError(f"motions have no split {split!r}; choose from {', '.join(_SPLITS)}")
-        length = _LENGTHS[split] if length is None else length
-        for name, value, least in [
-            ("frames", frames, 1),
-            ("channels", channels, 1),
-            ("seed", seed, 0),
-            ("length", length, 1),
-        ]:
-            if value < least:
-                raise UserError(f"motions need {name} of at least {least}, not {value}")
+        length = endless.length_of("motions", split, length)
+        check = {"frames": (frames, 1), "channels": (channels, 1), "seed": (seed, 0)}
+        endless.check_least("motions", check | {"length": (length, 1)})
         self.split = split
         self.stage = stage
         self.frames = frames
@@ -293,14 +283,7 @@ class Motions:
     def __getitem__(self, i: int) -> dict[str, Any]:
         truth = self.truth(i)
         grey = render(self.stage, [mover.shape for mover in truth.movers], truth.positions)
-        example = {
-            "video": np.repeat(grey[..., None], self.channels, axis=-1),
-            "caption": caption(truth.movers),
-        }
-        if self.encode_text is not None:
-            states, mask = self.encode_text([example["caption"]])
-            example["text"], example["text_mask"] = states[0], mask[0]
-        return example
+        return endless.make_example(grey, caption(truth.movers), self.channels, self.encode_text)
 
     def truth(self, i: int) -> Truth:
         """Returns the objects of clip `i` and their positions without drawing the clip.
@@ -324,11 +307,7 @@ class Motions:
         Raises:
             IndexError: `i` is not in 0..length-1.
         """
-        if not 0 <= i < self.length:
-            raise IndexError(f"clip {i} of {self.length}")
-        # Words of a SeedSequence are the same in every version of NumPy (see moving_digits).
-        entropy = np.random.SeedSequence([self.seed, _SPLITS[self.split], int(i)])
-        words = entropy.generate_state(2 * _WORDS, np.uint64).tolist()
+        words = endless.random_words(self.seed, self.split, i, self.length, 2 * _WORDS)
         return MOTIONS[self.stage.motion].draw(self.stage, words)
 
 
