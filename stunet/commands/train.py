@@ -32,7 +32,8 @@ def add_arguments(parser: Parser) -> None:
         type=_status,
         default=0,
         metavar="N",
-        help="exit status if SIGTERM or Ctrl-C ends training early, 0 to 255 (default %(default)s)",
+        help="exit status if SIGTERM, SIGHUP or Ctrl-C ends training early, 0 to 255 "
+        "(default %(default)s)",
     )
     processes = parser.add_argument_group(
         "several processes",

@@ -1,6 +1,7 @@
 """Counts floating-point operations of the network from its trace: what the model asks for, whatever
 the compiler makes of it."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -39,6 +40,7 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
     return clips * settings.steps * runs * forward_flops(denoiser)
 
 
+@functools.lru_cache(maxsize=64)  # The members of a sweep share networks.
 def forward_flops(denoiser: Denoiser) -> int:
     """Counts the operations of one forward pass of the network for one clip."""
     network, arguments = denoiser.network, denoiser.abstract_arguments(1)
