@@ -3,6 +3,7 @@
 These are the operations that the model asks for. The compiler may run more or fewer.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -42,6 +43,7 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
     return clips * settings.steps * runs * forward_flops(denoiser)
 
 
+@functools.lru_cache(maxsize=64)  # The members of a sweep share networks.
 def forward_flops(denoiser: Denoiser) -> int:
     """Counts the operations of one forward pass of the network for one clip."""
     network, arguments = denoiser.network, denoiser.abstract_arguments(1)

@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import pathlib
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
+from stunet import signals
 from stunet.data import pipeline
 from stunet.data.sources import make_source
 from stunet.files import full_disk_explained
@@ -38,9 +37,9 @@ _FULL_DISK = (
 def train(parts: Parts, workdir: pathlib.Path) -> int:
     """Trains until the last update, continuing what `workdir` holds.
 
-    SIGTERM and SIGINT end the run after the update in progress, with a checkpoint. If there are
-    several processes, it is enough that one of them gets the signal: a few updates later, all stop
-    after the same update and save a checkpoint.
+    SIGTERM, SIGINT and SIGHUP end the run after the update in progress, with a checkpoint. Further
+    signals change nothing. If there are several processes, it is enough that one of them gets the
+    signal: a few updates later, all stop after the same update and save a checkpoint.
 
     Args:
         parts: parts of the run. Their config holds the fingerprint of its text encoder
@@ -146,6 +145,8 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         initial.check(parts, mesh)
 
     with contextlib.ExitStack() as stack:
+        # At the end, a second signal must not cut short what the first one asked for.
+        stack.enter_context(signals.handlers_kept())
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         stack.enter_context(claimed(parts.config, workdir))
         if is_first:
@@ -187,7 +188,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
                 write=is_first,
             )
         )
-        stopped = stack.enter_context(_stop_signals())
+        stops = signals.note_stops()
         agreement = hosts.StopAgreement(mesh, lag=IN_FLIGHT)
 
         def next_batch() -> dict[str, jax.Array]:
@@ -207,7 +208,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             batches=batches,
             next_batch=next_batch,
             # A signal that comes after the question is answered after the next update.
-            should_stop=lambda: agreement(stopped.is_set()),
+            should_stop=lambda: agreement(bool(stops)),
             checkpoints=checkpoints,
             metrics=metrics,
             progress=progress,
@@ -256,20 +257,3 @@ def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str
         f"{trained + frozen:,} parameters{frozen_note} on {mesh.size} {kind} device(s); "
         f"from update {step} on"
     )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Context manager in which SIGTERM and SIGINT set the event instead of ending the process."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {
-        s: signal.signal(s, lambda *_: stopped.set()) for s in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
