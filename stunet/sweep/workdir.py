@@ -26,8 +26,8 @@ class ManifestEntry:
 
     Attributes:
         name: name of the member or step, and of its directory.
-        arm: name of the arm, which holds the same entry for every seed.
-        seed: the seed. None: the entry belongs to several seeds.
+        arm: name of the arm, a set of entries that differ only in the seed.
+        seed: the seed. None if the entry needs members of several seeds.
         command: arguments of `stunet`, for a step; empty for a member.
         after: names of the members and steps that a step needs.
         makes: file that a step writes, relative to the sweep's directory.

@@ -238,9 +238,9 @@ def _explained(checkpoint: pathlib.Path) -> Iterator[None]:
 
 
 def _is_file_error(error: BaseException) -> bool:
-    """Tells whether an error of reading means that files lack something or hold something else.
+    """Tells whether a reading error means that a file is damaged, incomplete or of another network.
 
-    Memory that runs out, or a disk or bucket that does not answer, is no such error.
+    Too little memory, or a disk or bucket that does not answer, is not such an error.
     """
     if isinstance(error, (LookupError, TypeError, AttributeError, FileNotFoundError)):
         return True

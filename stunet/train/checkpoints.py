@@ -1,10 +1,10 @@
-"""Checkpoints of a run: checkpoint N is the state after exactly N updates, with its place in the
-data.
+"""Saves and restores checkpoints. Checkpoint N is the state of a run after exactly N updates.
 
-Layout of `checkpoints/N/`, written by Orbax: `train` (step, parameters, optimiser); `ema` (the
-averaged parameters) and, if there are any, `frozen` (those that are not trained), which are loaded
-without it to sample; `data` (the pipeline's position); `digests` (JSON with the digest of each
-array and of the position, which whatever is read is compared with).
+Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
+the parameters and the optimiser. `ema` holds the averaged parameters, and `frozen` the parameters
+that are not trained, if there are any; sampling loads only these two. `data` holds the position in
+the data. `digests` holds a digest of each array and of the position, as JSON. Whatever is read is
+compared with them.
 """
 
 import contextlib
@@ -48,15 +48,15 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one working directory. Saving goes on in the background.
+    """Saves and restores the checkpoints of one working directory. Saves in the background.
 
     Args:
         workdir: working directory of the run.
         keep: number of the latest checkpoints to keep when saving; None opens them for reading.
-        at_once: bytes of each tree of arrays that are packed for the disk at a time, or one array
-            if it is larger. Saving takes that much memory beside the arrays, which must stay until
-            `wait` returns. None copies all arrays before `save` returns, and packs all before any
-            is written.
+        at_once: saving serialises the arrays of each tree in batches of about this many bytes, and
+            takes that much extra memory. A larger array is a batch of its own. The arrays must not
+            be donated before `wait` returns. None copies all arrays before `save` returns, and
+            serialises all of them before it writes any.
 
     Raises:
         UserError: checkpoints under the path of `workdir` could not be read.
@@ -103,8 +103,7 @@ class Checkpoints:
     def save(self, state: TrainState, data: DataState) -> None:
         """Starts to save checkpoint `state.step`.
 
-        The arrays may be donated as soon as this returns, unless they are written in turn
-        (`at_once`).
+        The arrays may be donated as soon as this returns, unless `at_once` is set.
 
         Args:
             state: the state.
@@ -138,7 +137,7 @@ class Checkpoints:
             abstract: shapes and shardings of the state.
 
         Raises:
-            DamagedCheckpoint: none is whole: all are damaged or of another network.
+            DamagedCheckpoint: none is whole: all are damaged or belong to another network.
             UserError: there is none, or one cannot be read for another reason.
         """
         damaged: dict[int, str] = {}
@@ -175,13 +174,13 @@ class Checkpoints:
     def restore_ema_params(self, abstract: TrainState) -> Any:
         """Reads all parameters of the network from the newest checkpoint, and nothing else.
 
-        They are averaged where they are trained, and adapters are merged.
+        Trained parameters are running averages (EMA). Adapters are merged into the kernels.
 
         Args:
             abstract: shapes and shardings of the state.
 
         Raises:
-            DamagedCheckpoint: it is damaged or of another network.
+            DamagedCheckpoint: it is damaged or belongs to another network.
             UserError: there is none, or it cannot be read for another reason.
         """
         step, *_ = self._steps()
@@ -247,10 +246,10 @@ def _saving_context(at_once: int | None) -> ocp.Context:
 
 @contextlib.contextmanager
 def _silence_late_failures() -> Iterator[None]:
-    """Context manager in which writes that fail too late print no traceback.
+    """Context manager in which writes that fail after the first failure print no traceback.
 
-    Of writes that fail together, the first one is raised and ends Orbax's event loop. The others
-    then find that loop closed.
+    If several writes fail, Orbax raises the first error and closes its event loop. Each of the
+    other writes then fails with "Event loop is closed".
     """
     report = sys.unraisablehook
 
@@ -268,8 +267,8 @@ def _silence_late_failures() -> Iterator[None]:
 def _wait_for_writers() -> None:
     """Waits until Orbax's threads have ended.
 
-    `close` raises what one thread raised while others still write, and these would put back
-    directories that are removed meanwhile.
+    If one thread fails, `close` raises its error although other threads still write. They would
+    create the directories of an unfinished checkpoint again after these were removed.
     """
     deadline = time.monotonic() + _WRITERS_SECONDS
     for thread in threading.enumerate():
@@ -279,7 +278,7 @@ def _wait_for_writers() -> None:
 
 
 def items(state: TrainState) -> dict[str, Any]:
-    """Returns what is stored under its own name, except for the position in the data."""
+    """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
     return {"train": train, "ema": state.ema} | frozen
