@@ -33,11 +33,7 @@ def test_killed_run_ends_as_the_undisturbed_one(server, undisturbed, tmp_path, s
         if generator.random() < 0.5:
             process.has_ended(generator.uniform(0, seconds))
         else:
-            pattern = generator.choice(FILES)
-            there = set(workdir.glob(pattern))
-            training.wait_until(
-                process, iter(lambda: bool(set(workdir.glob(pattern)) - there), None)
-            )
+            training.wait_for_change(process, workdir, generator.choice(FILES))
             time.sleep(generator.expovariate(1 / 0.02))
         process.signal(signal.SIGKILL)
         ended = process.wait()

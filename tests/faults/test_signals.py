@@ -37,14 +37,10 @@ def test_signalled_run_ends_as_the_undisturbed_one(server, undisturbed, tmp_path
     stopped = None
     for _ in range(1 + seed % 3):
         process = server.start(*training.words(workdir, f"--stop-status={STOPPED}"))
-        metrics = workdir / "metrics.jsonl"
         process.has_ended(generator.uniform(0, seconds))
         if generator.random() < 0.7:
             # In the loop, where most of a real run's time goes.
-            before = metrics.stat().st_size if metrics.exists() else 0
-            training.wait_until(
-                process, iter(lambda: metrics.exists() and metrics.stat().st_size > before, None)
-            )
+            training.wait_for_change(process, workdir, "metrics.jsonl")
         late = process.has_ended()
         names = disturb(process, generator)
         ended = process.wait()

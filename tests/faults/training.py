@@ -1,9 +1,9 @@
 """A run that trains within seconds, and a comparison with the run that nothing disturbed."""
 
+import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -90,12 +90,22 @@ def finish(server: Server, workdir: pathlib.Path, **how) -> Ended:
     return server.run(*words(workdir), **how)
 
 
-def wait_until(process: Process, happens: Iterator[bool]) -> bool:
-    """Waits until `happens` yields True. Returns False if the process has ended before."""
-    for happened in happens:
-        if happened:
-            return True
-        if process.has_ended():
-            return False
+def wait_for_change(process: Process, workdir: pathlib.Path, pattern: str) -> None:
+    """Waits until a file of the work directory appears or grows, or the process ends.
+
+    Args:
+        process: the process that trains there.
+        workdir: the work directory.
+        pattern: glob of the files, relative to `workdir`.
+    """
+
+    def sizes() -> dict[pathlib.Path, int]:
+        found = {}
+        for path in workdir.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):  # It is renamed once it is complete.
+                found[path] = path.stat().st_size
+        return found
+
+    before = sizes()
+    while sizes().items() <= before.items() and not process.has_ended():
         time.sleep(0.0005)
-    return False
