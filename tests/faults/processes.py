@@ -112,32 +112,58 @@ class Server:
         self._server.wait()
         self._server.stdout.close()
 
-    def start(
-        self,
-        *words: object,
-        network: bool = False,
-        skew: float = 0.0,
-        hangs_at: int | None = None,
-        limits: dict[str, int] | None = None,
-        ignored: Sequence[int] = (),
-    ) -> Process:
-        """Starts `stunet WORDS ...`. For the other arguments see `children._run`."""
-        descriptor, log = tempfile.mkstemp(dir=self._scratch, suffix=".log")
-        os.close(descriptor)
-        answer = self.ask(
-            words=[str(word) for word in words],
-            log=log,
-            network=network,
-            skew=skew,
-            hangs_at=hangs_at,
-            limits=limits or {},
-            ignored=list(ignored),
-        )
-        return Process(self, answer["pid"], pathlib.Path(log))
+    def start(self, *words: object, **how) -> Process:
+        """Starts `stunet WORDS ...`. For the other arguments see `children._child`."""
+        return self._start([words], None, **how)
 
     def run(self, *words: object, **how) -> Ended:
         """Runs `stunet WORDS ...` to its end."""
         return self.start(*words, **how).wait()
+
+    def run_all(self, commands: Sequence[Sequence[object]], **how) -> list[Ended]:
+        """Runs many commands in few processes, and says how each one ended.
+
+        A command that ends its process, or hangs, is the last in that process.
+        """
+        ended: list[Ended] = []
+        while len(ended) < len(commands):
+            descriptor, name = tempfile.mkstemp(dir=self._scratch, suffix=".jsonl")
+            os.close(descriptor)
+            results = pathlib.Path(name)
+            process = self._start(commands[len(ended) :], name, **how)
+            size = -1
+            # It hangs if a single command takes too long.
+            while not process.has_ended(PATIENCE_SECONDS) and results.stat().st_size != size:
+                size = results.stat().st_size
+            whole = process.wait(0)
+            lines = [json.loads(line) for line in results.read_text().splitlines()]
+            ended += [Ended(**line) for line in lines]
+            results.unlink()
+            if len(ended) < len(commands):
+                ended.append(whole)
+        return ended
+
+    def _start(
+        self,
+        commands: Sequence[Sequence[object]],
+        results: str | None,
+        real: bool = False,
+        skew: float = 0.0,
+        hangs_at: int | None = None,
+        limits: dict[str, int] | None = None,
+    ) -> Process:
+        descriptor, log = tempfile.mkstemp(dir=self._scratch, suffix=".log")
+        os.close(descriptor)
+        answer = self.ask(
+            commands=[[str(word) for word in words] for words in commands],
+            log=log,
+            results=results,
+            real=real,
+            skew=skew,
+            hangs_at=hangs_at,
+            limits=limits or {},
+        )
+        return Process(self, answer["pid"], pathlib.Path(log))
 
     def ask(self, **request) -> dict[str, int]:
         """Sends the server a request, and returns its answer."""
