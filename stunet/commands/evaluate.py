@@ -46,8 +46,9 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=0,
         metavar="N",
-        help="also report some metrics separately for every N-th frame (default with --tsr: the "
-        "frames in which two windows meet, the stretches that it fills in one at a time)",
+        help="also report some metrics separately for every N-th frame (default: with --tsr, the "
+        "frames in which two windows meet; a window is a stretch of frames that the --tsr run "
+        "fills in at a time)",
     )
     parser.options.add_argument(
         "--out",

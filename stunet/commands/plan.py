@@ -36,13 +36,13 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--estimate",
         action="store_true",
-        help="trace the program without compiling it: estimates memory and a lower bound of the "
-        "time, in half a minute; the default for GPUs if JAX's CUDA plugin is not installed",
+        help="trace the program without compiling it, to estimate memory and a lower bound of the "
+        "time in half a minute; the default for GPUs if JAX's CUDA plugin is not installed",
     )
     parser.options.add_argument(
         "--memory-only",
         action="store_true",
-        help="report memory only, which takes a fraction of the time",
+        help="report only memory; the report then takes a fraction of the time",
     )
     parser.options.add_argument(
         "--every-block",

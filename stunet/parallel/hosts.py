@@ -146,6 +146,22 @@ def wait_for_all(name: str) -> None:
         client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
 
 
+def first_text(name: str, text: str) -> str:
+    """Returns the first text that is not empty among those of all processes, which all get.
+
+    Args:
+        name: name of this place in the program, the same in every process, and used once.
+        text: what this process has to say; "" for nothing.
+    """
+    if jax.process_count() == 1:
+        return text
+    client = distributed.global_state.client
+    client.key_value_set(f"stunet/{name}/{jax.process_index()}", text)
+    wait_for_all(name)
+    said = [client.key_value_try_get(f"stunet/{name}/{i}") for i in range(jax.process_count())]
+    return next(filter(None, said), "")
+
+
 def gather(array: jax.Array) -> np.ndarray:
     """Copies an array from all devices to the host of every process. All processes must call it."""
     if not array.is_fully_addressable:

@@ -73,7 +73,7 @@ def decode_clips(
     pixels and the rotation that phones note in the file are taken into account.
 
     A file that breaks off is detected if its format states the length. MPEG program streams and
-    GIFs do not, so a truncated one gives the clips that are left.
+    GIFs do not state it, so a truncated file of these formats gives the clips that it still holds.
 
     Args:
         path: a file that FFmpeg reads, such as mp4, webm, mpg, avi or gif.

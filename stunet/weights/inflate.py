@@ -19,6 +19,7 @@ from stunet.files import atomic_directory, check_vacant
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import read_json
+from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
@@ -69,6 +70,7 @@ def inflate(
             network, `out` exists already, or the disk is full.
     """
     check_vacant(out)
+    check_path(out)
     file = t2i / diffusers_unet.CONFIG
     config = diffusers_config.to_stunet(read_json(file), str(file), frames, temporal_factors)
     config = _overridden(config, overrides, str(file))
