@@ -54,7 +54,8 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--search",
         action="store_true",
-        help="rank the meshes, remat policies and microbatches that fit, and plan the first",
+        help="rank all combinations of mesh, remat policy and microbatches that fit, and plan the "
+        "best one",
     )
     parser.options.add_argument("--json", action="store_true", help="print JSON")
     parser.add_keys("--config.mesh.context=4")

@@ -39,7 +39,8 @@ class Form(NamedTuple):
     Attributes:
         name: name of the format.
         params: entries that say where the weights are, and how a program gets them.
-        program: maps (name, program) to entries that say where the program is, and how to call it.
+        program: function that takes a program's name and the program. It returns entries that say
+            where the program is, and how to call it.
         jax: version of JAX's serialization.
         others: versions of the other packages that wrote the files, by name.
     """

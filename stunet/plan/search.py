@@ -73,7 +73,7 @@ class Layout:
         return configs.replace(config, self.settings())
 
     def overrides(self, parts: Parts, mesh: Mapping[str, int]) -> list[str]:
-        """Returns the command-line arguments that change the layout of a run to this one.
+        """Returns the command-line arguments that give a run this layout.
 
         Args:
             parts: the run.
