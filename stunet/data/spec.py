@@ -2,9 +2,15 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from stunet.nn.text import TextEncoder, text_encoder
+
+# Encodes n captions to states float32 [n, l, d] and a mask bool [n, l].
+EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +72,7 @@ class TextSpec:
     fingerprint: str = ""
 
     def matches(self, other: "TextSpec") -> bool:
-        """Tells whether both are the same encoder. Its files may lie in different directories."""
+        """Tells whether both name the same encoder; its files may lie in different directories."""
         if (self.max_length, self.dim) != (other.max_length, other.dim):
             return False
         if self.fingerprint and other.fingerprint:

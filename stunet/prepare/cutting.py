@@ -1,4 +1,4 @@
-"""Cuts many videos into clips at once, each in a thread, through files of raw pixels."""
+"""Cuts videos into clips in parallel threads, and stores the clips in files of raw pixels."""
 
 import collections
 import contextlib
@@ -57,9 +57,9 @@ def cut_videos(
 ) -> Iterator[Iterator[CutVideo | CorruptVideo]]:
     """Context manager that cuts videos in threads and yields the results in the videos' order.
 
-    Clips pass through a file, because only the end of a video tells how many clips it has and
-    whether it is sound. The caller deletes each file when its clips are written. Leaving the
-    context stops the threads.
+    The clips of a video are first stored in a file, because only the end of the video tells how
+    many clips it has and whether it is undamaged. The caller deletes each file when its clips are
+    written. Leaving the context stops the threads.
 
     Args:
         input_dir: folder of the videos.

@@ -109,9 +109,9 @@ def decode_clips(
     transparent pixels show white.
 
     A file that breaks off is detected if its format states the length. MPEG program streams and
-    GIFs do not, so a truncated one gives the clips that are left. Damage is detected as far as the
-    decoder does: mostly in H.264, MPEG-2 and MPEG-4, hardly in VP9, HEVC and GIF, in which nearly
-    all bytes mean some picture.
+    GIFs do not state it, so a truncated file of these formats gives the clips that it still holds.
+    Damage is detected as far as the decoder does: mostly in H.264, MPEG-2 and MPEG-4, hardly in
+    VP9, HEVC and GIF, in which nearly all bytes mean some picture.
 
     Args:
         path: a file that FFmpeg reads, such as mp4, webm, mpg, avi or gif.

@@ -56,7 +56,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
         reason = error.strerror or type(error).__name__
         raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
     except Exception as error:
-        # One odd file of thousands must not cost more than itself.
+        # One broken file among thousands must not end the whole run.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
 

@@ -104,9 +104,9 @@ class WrittenVideos:
     """Records what became of each video.
 
     Attributes:
-        written: for each video in the records, its `file`, its `caption`, and its numbers of clips
-            in the splits `train` and `val`.
-        skipped: why a video could not be decoded, by its name.
+        written: one dict for each video in the records: its `file`, its `caption`, and the number
+            of its clips in each split (`train`, `val`).
+        skipped: name of each video that could not be decoded, and the reason.
         too_short: names of videos that do not fill one clip.
         notes: what a user should know of a video, by its name.
         dropped_frames: frames at the ends of videos that are in no clip.
@@ -128,11 +128,12 @@ def write_videos(
 ) -> WrittenVideos:
     """Writes the clips of each video and holds out the last ones for validation.
 
-    Fractions of clips carry over from one video to the next. Each file of raw clips is deleted
-    after it was read.
+    If the share of a video is not a whole number of clips, the remainder is added to the share of
+    the next video. Each file of raw clips is deleted after it was read.
 
     Args:
-        videos: path, clips or error, caption, and encoded caption of each video.
+        videos: for each video, a tuple of its path, its clips (or the error), its caption and its
+            encoded caption.
         writer: writer of the data set.
         val_fraction: share of the clips that is held out, in [0, 1).
     """

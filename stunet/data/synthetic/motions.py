@@ -10,10 +10,11 @@ period:
 
 On a canvas of few rows, down to one, objects move along x alone.
 
-Frames that are `stride` apart show a path's phase in steps of stride / period. Steps that differ by
-a whole turn look the same. Such keyframes cannot tell forwards from backwards motion if the period
-is twice the stride, or if periods vary (`spread`) and some are shorter than that. On a torus, this
-means that speed * stride may exceed half the canvas.
+From one keyframe to the next, `stride` frames later, the phase of a path grows by stride / period.
+Steps that differ by whole periods look the same. The keyframes therefore cannot tell forwards from
+backwards motion if the period is exactly twice the stride, or if periods vary (`spread`) and some
+are shorter than twice the stride. On a torus, a period is that short if an object moves more than
+half the canvas between two keyframes.
 
 Positions are (y, x) in pixels. Whole numbers are centres of pixels, and rows count downwards. A
 torus wraps at `height` and `width`.
@@ -27,6 +28,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stunet.data.spec import EncodeText
+from stunet.data.synthetic import endless
 from stunet.errors import UserError, choose
 
 # Axis (0: y, 1: x) and sign of each direction.
@@ -51,12 +54,8 @@ SHAPES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "ring": lambda r, size: np.exp(-(((r - 0.4 * size) / _RING) ** 2) / 2),
 }
 
-_SPLITS = {"train": 0, "val": 1}
-_LENGTHS = {"train": 1_000_000, "val": 1_000}
 _WORDS = 5
 _FEWEST_ROWS_OF_AN_ARM = 8
-
-EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Stage:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Returns the axes along which objects move: 0 (y) only if there are enough rows."""
+        """Returns the axes along which objects move: x (1), and y (0) if there are enough rows."""
         return (1, 0) if self.height >= 2 * self.size else (1,)
 
     @property
@@ -142,7 +141,10 @@ class Stage:
         return self.size / 2, self.extent(axis) - 1 - self.size / 2
 
     def path_length(self, axis: int) -> float:
-        """Returns the pixels of one period: one turn, or one trip to the other wall and back."""
+        """Returns the pixels that an object moves in one period.
+
+        A period is one turn, or one trip to the other wall and back.
+        """
         if self.motion == "rotate":
             return 2 * math.pi * self.arm
         if self.motion == "bounce":
@@ -181,8 +183,8 @@ class Truth:
     Attributes:
         movers: the objects, in the order of the caption.
         positions: (y, x) of each object in pixels; for an arm, of its middle.
-        velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. An
-            object that bounces off a wall between two frames has another velocity in the second.
+        velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. If
+            an object bounces off a wall between two frames, its velocity differs between them.
         periods: period of each object in frames.
         phases: phase of each object in the first frame as a share of the period, 0..1.
     """
@@ -268,17 +270,9 @@ class Motions:
         Raises:
             UserError: the split is unknown, or a value is out of range.
         """
-        if split not in _SPLITS:
-            raise UserError(f"motions have no split {split!r}; choose from {', '.join(_SPLITS)}")
-        length = _LENGTHS[split] if length is None else length
-        for name, value, least in [
-            ("frames", frames, 1),
-            ("channels", channels, 1),
-            ("seed", seed, 0),
-            ("length", length, 1),
-        ]:
-            if value < least:
-                raise UserError(f"motions need {name} of at least {least}, not {value}")
+        length = endless.length_of("motions", split, length)
+        check = {"frames": (frames, 1), "channels": (channels, 1), "seed": (seed, 0)}
+        endless.check_least("motions", check | {"length": (length, 1)})
         self.split = split
         self.stage = stage
         self.frames = frames
@@ -293,14 +287,7 @@ class Motions:
     def __getitem__(self, i: int) -> dict[str, Any]:
         truth = self.truth(i)
         grey = render(self.stage, [mover.shape for mover in truth.movers], truth.positions)
-        example = {
-            "video": np.repeat(grey[..., None], self.channels, axis=-1),
-            "caption": caption(truth.movers),
-        }
-        if self.encode_text is not None:
-            states, mask = self.encode_text([example["caption"]])
-            example["text"], example["text_mask"] = states[0], mask[0]
-        return example
+        return endless.make_example(grey, caption(truth.movers), self.channels, self.encode_text)
 
     def truth(self, i: int) -> Truth:
         """Returns the objects of clip `i` and their positions without drawing the clip.
@@ -324,11 +311,7 @@ class Motions:
         Raises:
             IndexError: `i` is not in 0..length-1.
         """
-        if not 0 <= i < self.length:
-            raise IndexError(f"clip {i} of {self.length}")
-        # Words of a SeedSequence are the same in every version of NumPy (see moving_digits).
-        entropy = np.random.SeedSequence([self.seed, _SPLITS[self.split], int(i)])
-        words = entropy.generate_state(2 * _WORDS, np.uint64).tolist()
+        words = endless.random_words(self.seed, self.split, i, self.length, 2 * _WORDS)
         return MOTIONS[self.stage.motion].draw(self.stage, words)
 
 
@@ -425,7 +408,7 @@ def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> n
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
-    """Returns the coverage at a distance from an edge: 1 inside (below 0), 0 outside, softly."""
+    """Maps distances from an edge, negative inside, to brightness: 1 inside, 0 outside, soft."""
     return 0.5 - 0.5 * np.tanh(distance / (2 * _EDGE))
 
 
@@ -449,7 +432,7 @@ class _Motion:
     """Implements one motion.
 
     Attributes:
-        on_torus: objects wrap around the edges of the canvas.
+        on_torus: True if objects wrap around the edges of the canvas.
         draw: draws the objects of a clip from random words.
         place: returns positions and velocities [t, 2] of an object at phases [t].
     """

@@ -7,12 +7,14 @@ therefore true from the first frame to the last, however long the clip.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from stunet.data.spec import EncodeText
+from stunet.data.synthetic import endless
 from stunet.errors import UserError
 
 # (dy, dx) of one pixel in each direction. Rows count downwards.
@@ -22,11 +24,7 @@ DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 SPEEDS = {"slowly": 0.5, "": 1.0, "fast": 2.0}
 
 _NATIVE_SIZE = 8
-_SPLITS = {"train": 0, "val": 1}
-_LENGTHS = {"train": 1_000_000, "val": 1_000}
 _HELD_OUT_EVERY = 10
-
-EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +112,8 @@ class MovingDigits:
         """Checks the arguments. Clips are drawn when they are read.
 
         Args:
-            split: "train", or "val", whose digits are drawn with other handwritten images (a tenth
-                of each class).
+            split: "train" or "val". A tenth of the handwritten images of each class is used for
+                "val" alone.
             frames: frames in each clip.
             height: rows of the canvas in pixels.
             width: columns of the canvas in pixels.
@@ -125,8 +123,8 @@ class MovingDigits:
             digit_size: height and width of a digit in pixels. None means 8; larger digits are
                 smoothly upscaled.
             num_digits: digits in each clip.
-            styles: handwritten images of each class to draw from; 0 means all. Fewer images are
-                learnt sooner.
+            styles: number of handwritten images of each class to draw from; 0 means all. Fewer
+                images are learnt sooner.
             length: clips in the source; None means 1,000,000 for train and 1,000 for val.
             speed_factor: factor for the speeds, which are 0.5, 1 and 2 pixels per frame.
 
@@ -135,22 +133,17 @@ class MovingDigits:
                 of range.
         """
         digit_size = _NATIVE_SIZE if digit_size is None else digit_size
-        if split not in _SPLITS:
-            raise UserError(
-                f"moving digits have no split {split!r}; choose from {', '.join(_SPLITS)}"
-            )
-        length = _LENGTHS[split] if length is None else length
-        for name, value, least in [
-            ("frames", frames, 1),
-            ("channels", channels, 1),
-            ("seed", seed, 0),
-            ("digit_size", digit_size, _NATIVE_SIZE),
-            ("num_digits", num_digits, 1),
-            ("styles", styles, 0),
-            ("length", length, 1),
-        ]:
-            if value < least:
-                raise UserError(f"moving digits need {name} of at least {least}, not {value}")
+        length = endless.length_of("moving digits", split, length)
+        least = {
+            "frames": (frames, 1),
+            "channels": (channels, 1),
+            "seed": (seed, 0),
+            "digit_size": (digit_size, _NATIVE_SIZE),
+            "num_digits": (num_digits, 1),
+            "styles": (styles, 0),
+            "length": (length, 1),
+        }
+        endless.check_least("moving digits", least)
         if not speed_factor > 0:
             raise UserError(f"moving digits need a speed factor above 0, not {speed_factor}")
         if min(height, width) < digit_size:
@@ -177,14 +170,7 @@ class MovingDigits:
     def __getitem__(self, i: int) -> dict[str, Any]:
         digits = self.truth(i)
         grey = render(digits, self.frames, self.height, self.width, self.digit_size)
-        example = {
-            "video": np.repeat(grey[..., None], self.channels, axis=-1),
-            "caption": caption(digits),
-        }
-        if self.encode_text is not None:
-            states, mask = self.encode_text([example["caption"]])
-            example["text"], example["text_mask"] = states[0], mask[0]
-        return example
+        return endless.make_example(grey, caption(digits), self.channels, self.encode_text)
 
     def truth(self, i: int) -> tuple[MovingDigit, ...]:
         """Returns the digits of clip `i`, in the order of the caption, without drawing the clip.
@@ -192,14 +178,11 @@ class MovingDigits:
         Raises:
             IndexError: `i` is not in 0..length-1.
         """
-        if not 0 <= i < self.length:
-            raise IndexError(f"clip {i} of {self.length}")
+        # Five words place one digit.
+        count = 5 * self.num_digits
+        words = endless.random_words(self.seed, self.split, i, self.length, count)
         images = _split_images(self.split, self.styles)
         labels = _load_digits()[1]
-        # NumPy promises that SeedSequence's words stay the same in every version, unlike the
-        # methods of Generator. They also cost a tenth of the time. Five words place one digit.
-        entropy = np.random.SeedSequence([self.seed, _SPLITS[self.split], int(i)])
-        words = entropy.generate_state(5 * self.num_digits, np.uint64).tolist()
         digits = []
         for word in range(0, len(words), 5):
             pick, direction, speed, y, x = words[word : word + 5]
@@ -220,7 +203,7 @@ class MovingDigits:
 def _render_one(
     image: np.ndarray, digit: MovingDigit, frames: int, height: int, width: int
 ) -> np.ndarray:
-    """Draws one digit [t, h, w]: its first frame, shifted around the torus along one axis."""
+    """Draws one digit [t, h, w]: places it once, then shifts that frame around the torus."""
     size = len(image)
     y, x = digit.start
     rows = (np.arange(y, y + size) % height)[:, None]
