@@ -102,7 +102,7 @@ def find(name: str, slices: int = 1, estimate: bool = False) -> Topology:
         name: for TPUs, Google Cloud's name of a slice (`v5p-128`) or its generation and shape
             (`v5p:4x4x4`); for GPUs, their kind and number (`h100:8`); for the devices of this
             machine, `local`.
-        slices: number of slices of TPUs, or of hosts with GPUs.
+        slices: number of slices (TPUs) or of hosts (GPUs).
         estimate: leave out the devices, so that no compiler is needed.
 
     Raises:
