@@ -249,7 +249,7 @@ class _Place:
     times_x: int
 
     def cut(self, sheet: np.ndarray) -> np.ndarray:
-        """Cuts the slice out of `sheet`, without repeated pixels."""
+        """Returns the slice that is in the picture `sheet`, with each repeated pixel once."""
         rows = slice(self.top, self.top + self.height, self.times_y)
         return sheet[rows, self.left : self.left + self.width : self.times_x]
 

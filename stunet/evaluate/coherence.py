@@ -149,9 +149,10 @@ def velocity_error(paths: Paths, truth: Paths) -> PerClip:
 def period_drift(paths: Paths) -> PerClip:
     """Returns the change of frequency between a clip's halves, as a share of the higher one, 0..2.
 
-    The value is 1 if one half stands still and 2 if the halves move in opposite directions. The
-    frequency of a half follows from the slope of the straight line that fits it best. NaN stands
-    for an object that moves less than 0.1 pixels per frame.
+    The value is 1 if one half stands still. It is 2 if the halves move at the same speed in
+    opposite directions. The frequency of a half follows from the slope of the straight line that
+    fits the object's distance over time best. NaN stands for an object that moves less than 0.1
+    pixels per frame.
     """
     middle = paths.distance.shape[2] // 2
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]

@@ -133,7 +133,7 @@ def table(
 
     Args:
         head: HTML of the cells of the first row.
-        rows: HTML of the cells of the other rows. The cell of a row with one cell spans the table.
+        rows: HTML of the cells of the other rows. If a row has only one cell, it spans the table.
         caption: HTML below the table.
         kind: CSS class of the table: "results", or "" for a table of short texts.
     """

@@ -34,7 +34,7 @@ class Run:
         directory: directory of the run.
         settings: value of each config key; empty for a combined run.
         step: number of updates done; 0 for a combined run.
-        total_steps: number of updates of a finished run; 0 for a combined run.
+        total_steps: number of updates after which the run is finished; 0 for a combined run.
         lines: lines of `metrics.jsonl`, oldest first.
         metrics: final value of each metric; all values are finite.
         better: "lower" or "higher", for each metric that ranks arms.

@@ -190,7 +190,7 @@ def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Returns the commit of stunet's source, or None outside a git repository of its own."""
+    """Returns the commit of stunet's source, or None if that is not in its own git repository."""
     package = pathlib.Path(stunet.__file__).parent
 
     def git(*words: str) -> str:

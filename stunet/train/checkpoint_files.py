@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import gc
+import logging
 import math
 import pathlib
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -17,6 +20,8 @@ from stunet.train import digests
 from stunet.train.checkpoint_names import check_path, place
 
 DataState = dict[str, int]
+
+Result = TypeVar("Result")
 
 # Codes of TensorStore for errors in the files themselves, not in the system that stores them.
 _FILE_ERRORS = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
@@ -89,10 +94,9 @@ def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
         DamagedCheckpoint: they are not what was saved.
         UserError: they cannot be read, and nothing says that they are damaged.
     """
-    with _explained(checkpoint):
-        items = _read(checkpoint, abstract)
-        data, noted = items.pop("data"), items.pop("digests", None)
-        found = digests.of_arrays(items)
+    items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
+    data, noted = items.pop("data"), items.pop("digests", None)
+    found = digests.of_arrays(items)
     _compare(checkpoint, found, data, noted)
     note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
     return Loaded(items, data, note)
@@ -113,21 +117,24 @@ def verify(workdir: pathlib.Path, step: int) -> Verdict:
     check_path(workdir)
     checkpoint = place(workdir) / str(step)
     found: dict[str, str] = {}
+
+    def read() -> dict[str, Any]:
+        rest = _read(checkpoint, {})
+        trees = ocp.checkpointables_metadata(checkpoint).metadata
+        for name in trees.keys() - rest.keys():
+            for part in _parts(trees[name]):
+                arrays = _read(checkpoint, {name: part}, rest=())
+                # What was left out has no digest: None is no leaf.
+                arrays = jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, arrays)
+                found.update(digests.of_arrays(arrays))
+        return rest
+
     try:
-        with _explained(checkpoint):
-            rest = _read(checkpoint, {})
-            noted = rest.get("digests")
-            trees = ocp.checkpointables_metadata(checkpoint).metadata
-            for name in trees.keys() - rest.keys():
-                for part in _parts(trees[name]):
-                    read = _read(checkpoint, {name: part}, rest=())
-                    # What was left out has no digest: None is no leaf.
-                    arrays = jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, read)
-                    found |= digests.of_arrays(arrays)
-        _compare(checkpoint, found, rest["data"], noted, whole=True)
+        rest = _explained(checkpoint, read)
+        _compare(checkpoint, found, rest["data"], rest.get("digests"), whole=True)
     except DamagedCheckpoint as error:
         return Verdict(str(error), len(found))
-    return Verdict("", len(found) if noted else 0)
+    return Verdict("", len(found) if "digests" in rest else 0)
 
 
 def _read(
@@ -209,32 +216,50 @@ def _parts(tree: Any) -> Iterator[Any]:
             part, size = [], 0
 
 
-@contextlib.contextmanager
-def _explained(checkpoint: pathlib.Path) -> Iterator[None]:
-    """Context manager that says in one sentence why a checkpoint cannot be read.
+def _explained(checkpoint: pathlib.Path, read: Callable[[], Result]) -> Result:
+    """Calls `read` and returns its result, or says in one sentence why a checkpoint is unreadable.
 
     Raises:
         DamagedCheckpoint: its files lack something or hold something else.
         UserError: it cannot be read for another reason.
     """
+    with _silenced():
+        try:
+            return read()
+        # Orbax passes on whatever its readers raise: there is no narrower type.
+        except Exception as error:
+            problem = _problem(checkpoint, error)
+        # Readers of other arrays complain when they are freed that nobody asked them.
+        gc.collect()
+    raise problem
+
+
+def _problem(checkpoint: pathlib.Path, error: BaseException) -> UserError:
+    """Turns an error of reading into one with a sentence."""
+    # Orbax's own message always says that the handler is incompatible.
+    while error.__cause__:
+        error = error.__cause__
+    # The message may go on for pages, with the shape of every weight or with TensorStore's
+    # settings.
+    reason = (str(error) or repr(error)).split(" [tensorstore_spec=")[0]
+    reason = textwrap.shorten(reason, 400, placeholder=" ...")
+    why = f"cannot read checkpoint {checkpoint} ({reason}); "
+    if _is_file_error(error):
+        return DamagedCheckpoint(f"{why}it is damaged or of another network")
+    return UserError(f"{why}nothing is known to be wrong with it: try again, or with more memory")
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Context manager in which tasks of asyncio that nobody waits for print nothing."""
+    logger = logging.getLogger("asyncio")
+    logger.disabled = True
     try:
-        yield
-    # Orbax passes on whatever its readers raise: there is no narrower type.
-    except Exception as error:
-        cause = error
-        # Orbax's own message always says that the handler is incompatible.
-        while cause.__cause__:
-            cause = cause.__cause__
-        # The message may go on for pages, with the shape of every weight or with TensorStore's
-        # settings.
-        reason = (str(cause) or repr(cause)).split(" [tensorstore_spec=")[0]
-        reason = textwrap.shorten(reason, 400, placeholder=" ...")
-        why = f"cannot read checkpoint {checkpoint} ({reason}); "
-        if _is_file_error(cause):
-            raise DamagedCheckpoint(f"{why}it is damaged or of another network") from error
-        raise UserError(
-            f"{why}nothing is known to be wrong with it: try again, or with more memory"
-        ) from error
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
+    finally:
+        logger.disabled = False
 
 
 def _is_file_error(error: BaseException) -> bool:

@@ -55,11 +55,11 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
 def write(
     file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Experiment, step: int
 ) -> None:
-    """Writes what `cast` returns.
+    """Writes parameters into a weights file.
 
     Args:
         file: file to write. It is visible under this name before it is complete.
-        named: parameters by name.
+        named: parameters by name, from `cast`.
         config: config of the run that the parameters come from.
         step: number of updates after which the parameters were saved.
     """
