@@ -17,7 +17,7 @@ _NASTY = (
     *("[]", "{}", "[[]]", "[null]", '{"a": {}}', '"' + "x" * 100_000 + '"', "2147483648"),
     *("[" * 2_000 + "]" * 2_000, '{"a":' * 2_000 + "1" + "}" * 2_000),
 )
-# Bytes that a reader of text may not expect: among them no UTF-8, a mark of byte order, a surrogate.
+# Bytes that a reader of text may not expect: no UTF-8, a mark of byte order, half a surrogate.
 _WORDS = (
     *(b"\xff", b"\x00", b"\xc3", b"\r", b'"', b"\n\n", b"{"),
     *(b"\xef\xbb\xbf", b"\xed\xa0\x80"),
