@@ -9,7 +9,16 @@ from processes import Server
 
 # Faults of each kind in the short form, which continuous integration runs, and in the long form
 # (`make faults`).
-COUNTS = {"kill": (4, 100), "signal": (6, 120), "mutation": (6, 220)}
+COUNTS = {
+    "kill": (4, 100),
+    "signal": (6, 120),
+    "stop": (1, 20),
+    "full disk": (2, 30),
+    "read-only disk": (1, 20),
+    "file size": (2, 20),
+    "clock": (2, 20),
+    "mutation": (6, 220),
+}
 IS_LONG = os.environ.get("FAULTS") == "long"
 
 
