@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from stunet import jsonfiles
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
 from stunet.configs.schema import MAY_CHANGE_ON_RESUME, Config, fields
@@ -103,8 +104,8 @@ def read(file: pathlib.Path) -> Config:
         UserError: the file holds no config, or the config of another version of stunet.
     """
     try:
-        return resolve(json.loads(file.read_text()))
-    except (ValueError, UserError) as error:
+        return resolve(jsonfiles.read(file, jsonfiles.Object))
+    except UserError as error:
         raise UserError(f"{file} is not a config of this version of stunet ({error})") from error
 
 

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.prepare.decode import VIDEO_SUFFIXES
 
@@ -120,10 +120,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     # `splitlines` would also split at characters that JSON allows inside of texts.
     for line, text in enumerate(_read_utf8(path).split("\n"), 1):
         if text.strip():
-            try:
-                yield line, json.loads(text)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from error
+            yield line, jsonfiles.parse(text, Any, f"{path}, line {line}")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:

@@ -143,8 +143,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
     with contextlib.ExitStack() as stack:
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         stack.enter_context(claimed(parts.config, workdir))
-        if is_first:
-            clock.note(workdir)
+        damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, parts.keep_checkpoints))
         batches = pipeline.train_batches(
@@ -167,6 +166,8 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
+        for sentence in filter(None, [*damage, metrics.damage]):
+            progress.write(sentence)
         progress.write(_first_line(abstract, mesh, step))
         if overlooked := profile.overlooked():
             progress.write(overlooked)
