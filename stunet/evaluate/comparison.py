@@ -160,7 +160,7 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
     found = {
         place.name: files
         for place in sorted(folder.iterdir())
-        if place.is_dir() and (files := sortedfilter(is_video, place.iterdir()))
+        if place.is_dir() and (files := sorted(filter(is_video, place.iterdir())))
     }
     count = sum(map(len, found.values()))
     if (len(found), count) != (protocol.classes, protocol.clips):

@@ -11,7 +11,8 @@ from typing import Any
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import BytesEncoder, Encoded
 
-# An encoder also has the attributes `max_length`, `dim` and `fingerprint` (see `text_encoder`).
+# An encoder also has the attributes `max_length`, `dim` and `fingerprint`, and the method `is_cut`
+# (see `text_encoder`).
 TextEncoder = Callable[[Sequence[str]], Encoded]
 
 _DEFAULT_BYTES_DIM = 64
@@ -32,8 +33,9 @@ def text_encoder(
 
     Returns:
         A function from n captions to states, float32 [n, l, d], and a mask, bool [n, l], with the
-        attributes `max_length`, `dim` and `fingerprint`. An empty caption has no token. Weights are
-        read in the first call.
+        attributes `max_length`, `dim` and `fingerprint`. `is_cut(caption)` tells whether a caption
+        is too long; the first few such captions are also named on stderr. An empty caption has no
+        token. Weights are read in the first call.
 
     Raises:
         UserError: the name is unknown, a package or file is missing, a size does not fit, or the
