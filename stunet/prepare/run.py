@@ -15,6 +15,9 @@ from stunet.prepare.captions import EncodeText, encode_captions, escape_surrogat
 from stunet.prepare.cutting import cut_videos
 from stunet.prepare.writing import VIDEOS_FILE, ClipWriter, write_videos
 
+# Videos of each kind that the summary names. The file of videos names all.
+_MAX_LISTED = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSummary:
@@ -29,8 +32,9 @@ class PrepareSummary:
         skipped: name of each video that could not be decoded, and the reason. The records hold no
             clip of such a video.
         too_short: names of videos that do not fill one clip.
-        dropped_frames: frames at the ends of videos that are in no clip, including those of
-            `too_short`.
+        notes: what a user should know of a video that was used, by its name.
+        dropped_frames: frames at the ends of videos, and before places that no clip may span, that
+            are in no clip, including those of `too_short`.
         num_bytes: size of the record files in bytes.
         seconds: wall time.
     """
@@ -42,6 +46,7 @@ class PrepareSummary:
     captioned: int
     skipped: dict[str, str]
     too_short: list[str]
+    notes: dict[str, str]
     dropped_frames: int
     num_bytes: int
     seconds: float
@@ -52,11 +57,15 @@ class PrepareSummary:
             f" out, from {self.videos} videos ({self.captioned} with a caption),"
             f" {self.num_bytes / 2**20:.1f} MiB, in {self.seconds:.1f} s"
         ]
-        lines += [f"skipped {reason}" for reason in self.skipped.values()]
+        lines += _shortened([f"skipped {reason}" for reason in self.skipped.values()])
+        lines += _shortened(list(self.notes.values()))
         if self.too_short:
-            lines.append(f"too short for one clip: {', '.join(self.too_short)}")
+            lines.append(f"too short for one clip: {', '.join(_shortened(self.too_short))}")
         if self.dropped_frames:
-            lines.append(f"{self.dropped_frames} frames at the ends of videos are in no clip")
+            lines.append(
+                f"{self.dropped_frames} frames at the ends of videos, or of their unbroken parts, "
+                "are in no clip"
+            )
         return escape_surrogates("\n".join(lines))
 
 
@@ -158,6 +167,7 @@ def prepare(
             "videos": result.written,
             "skipped": result.skipped,
             "too_short": result.too_short,
+            "notes": result.notes,
         }
         for file, content in ((METADATA_FILE, metadata), (VIDEOS_FILE, listing)):
             (partial / file).write_text(json.dumps(content, indent=1) + "\n")
@@ -169,7 +179,14 @@ def prepare(
         captioned=sum(bool(video["caption"]) for video in result.written),
         skipped=result.skipped,
         too_short=result.too_short,
+        notes=result.notes,
         dropped_frames=result.dropped_frames,
         num_bytes=num_bytes,
         seconds=time.monotonic() - started,
     )
+
+
+def _shortened(entries: list[str]) -> list[str]:
+    """Returns the first entries, and how many more are in the list of videos."""
+    more = len(entries) - _MAX_LISTED
+    return [*entries[:_MAX_LISTED], *([f"and {more} more (see {VIDEOS_FILE})"] * (more > 0))]
