@@ -1,8 +1,8 @@
 """Text encoders: turn captions into the token states that the network attends to.
 
 `byte_ngrams` needs no files. `t5` and `bert` are transformers in Flax: `checkpoint` reads their
-weights from safetensors files, and `tokenizer` turns captions into their token ids. This is the
-only part of `nn/` that reads files.
+weights from safetensors files, and `tokenizer` turns captions into their token ids. Only this part
+of `nn/` reads files.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ def text_encoder(
         name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; or "t5:DIR", the T5-v1.1
             checkpoint in the directory DIR.
         max_length: tokens in each caption (l); longer captions are cut.
-        dim: features of each token state (d). For "bytes" any width; None means 64. For the other
-            encoders None, or the encoder's own width.
+        dim: features of each token state (d). "bytes" takes any number, and None means 64. Each
+            other encoder takes None or its own number.
         fingerprint: expected fingerprint of the encoder's weights and tokenizer; "" for any.
 
     Returns:

@@ -55,7 +55,7 @@ class BytesEncoder:
         """Encodes n captions.
 
         Words beyond `max_length` are cut off, and a sentence on stderr says so. An empty caption
-        has no token at all. In guidance it means "no text".
+        has no token at all. In guidance, such a caption means "no text".
 
         Args:
             captions: list of captions.
@@ -101,7 +101,7 @@ class BytesEncoder:
 def _ngrams(word: bytes) -> np.ndarray:
     """Returns a code for each n-gram of a word, uint64 [count].
 
-    The bytes 2 and 3 mark the start and the end of the word. They are part of its n-grams.
+    The bytes 2 and 3 mark the start and the end of the word. These bytes are part of the n-grams.
     """
     padded = np.frombuffer(b"\x02" + word + b"\x03", np.uint8).astype(np.uint64)
     codes, code = [], np.zeros(len(padded), np.uint64)
@@ -134,7 +134,7 @@ def _random_signs(rows: int, dim: int) -> np.ndarray:
 def _positions(length: int, dim: int) -> np.ndarray:
     """Returns the position code, float64 [length, dim].
 
-    It consists of sines and cosines with periods of 4 to 1,024 tokens.
+    The code consists of sines and cosines with periods of 4 to 1,024 tokens.
     """
     half = -(-dim // 2)
     period = 4 * 256 ** (np.arange(half) / half)

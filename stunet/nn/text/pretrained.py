@@ -34,7 +34,8 @@ class PretrainedEncoder:
     """Encodes captions by a checkpoint in the format of Hugging Face, in float32.
 
     Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
-    A caption of nothing but spaces has no token at all. In guidance it means "no text".
+    A caption of nothing but spaces has no token at all. In guidance, such a caption means "no
+    text".
 
     Captions that are not in the cache are encoded in batches of up to 64. Each device of this
     process holds all weights, in the dtype of their files, and encodes its share of the batch.
