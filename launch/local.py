@@ -6,10 +6,10 @@
 
 Each process gets `--coordinator HOST:PORT --processes N --process I` after its command, and virtual
 CPU devices. The output of process 0 is shown as it comes; that of the others is shown if the job
-fails. Every process gets SIGTERM and SIGINT (Ctrl-C) too; a second signal kills the processes. On
-Linux they also die if the launcher is killed. If a process fails, the launcher names it and stops
-the others. With `--restarts N` it then starts all of them again, up to N times, so that a run
-continues from its latest checkpoint; it does not do so after a signal.
+fails. Every process gets SIGTERM, SIGINT (Ctrl-C) and SIGHUP too; a second signal kills the
+processes. On Linux they also die if the launcher is killed. If a process fails, the launcher names
+it and stops the others. With `--restarts N` it then starts all of them again, up to N times, so
+that a run continues from its latest checkpoint; it does not do so after a signal.
 """
 
 import argparse
@@ -77,23 +77,34 @@ def main() -> int:
         f"{environment.get('XLA_FLAGS', '')} "
         f"--xla_force_host_platform_device_count={arguments.devices_per_process}"
     )
+    children: list[Child] = []
+    seen = forward_signals(children)
     for restart in range(arguments.restarts + 1):
-        status, final = run(arguments, environment)
-        if status == 0 or final or restart == arguments.restarts:
+        status, final = run(arguments, environment, children, seen)
+        if status == 0 or final or seen or restart == arguments.restarts:
             return status
         say(f"starting again, for time {restart + 1} of {arguments.restarts}")
 
 
-def run(arguments: argparse.Namespace, environment: dict[str, str]) -> tuple[int, bool]:
+def run(
+    arguments: argparse.Namespace,
+    environment: dict[str, str],
+    children: list[Child],
+    seen: list[int],
+) -> tuple[int, bool]:
     """Runs the job once.
 
+    Args:
+        arguments: arguments of the command line.
+        environment: environment variables of the processes.
+        children: list that is filled with the processes.
+        seen: signals received so far.
+
     Returns:
-        The exit status, and True if the job must not restart: a signal has ended it, or it could
-        not start.
+        The exit status, and True if the job must not restart because it could not start.
     """
     coordinator = f"127.0.0.1:{free_port()}"
-    children = []
-    seen = forward_signals(children)
+    children.clear()
     try:
         for index in range(arguments.processes):
             flags = f"--coordinator={coordinator} --processes={arguments.processes}".split()
@@ -105,7 +116,7 @@ def run(arguments: argparse.Namespace, environment: dict[str, str]) -> tuple[int
                 child.process.send_signal(number)
         pids = ", ".join(f"process {c.index} is {c.process.pid}" for c in children)
         say(f"{pids}; they meet at {coordinator}")
-        return watch(children), bool(seen)
+        return watch(children), False
     except OSError as error:
         say(f"cannot run {arguments.command[0]!r}: {error.strerror}")
         return 127, True
@@ -169,7 +180,10 @@ def watch(children: list[Child]) -> int:
 
 
 def forward_signals(children: list[Child]) -> list[int]:
-    """Passes SIGTERM and SIGINT on to the children. Returns a list that collects the signals."""
+    """Passes stop signals on to the children. Returns a list that collects the signals.
+
+    A second signal may come while the handler runs, so the handler waits for no lock.
+    """
     seen = []
 
     def forward(number, _):
@@ -177,8 +191,10 @@ def forward_signals(children: list[Child]) -> list[int]:
         for child in children:
             child.process.send_signal(number if len(seen) == 1 else signal.SIGKILL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # `nohup` starts the launcher with SIGHUP ignored, and it stays so.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, forward)
     return seen
 
 

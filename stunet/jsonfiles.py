@@ -65,7 +65,8 @@ def parse(content: bytes | str, kind: type[T], place: str) -> T:
         UserError: the content is no JSON of this type.
     """
     try:
-        found = json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        found = json.loads(text, object_pairs_hook=_no_key_twice)
     except UnicodeDecodeError as error:
         raise UserError(f"{place} is damaged: byte {error.start} is not UTF-8 text") from error
     except RecursionError as error:
@@ -132,6 +133,14 @@ def parse_lines(content: bytes, kind: type[T], accepts: Callable[[T], bool] | No
         else:
             damaged.append(number)
     return Lines(values, damaged)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} is there twice")
+    return found
 
 
 def _is_deep(value: Any) -> bool:

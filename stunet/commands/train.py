@@ -32,7 +32,8 @@ def add_arguments(parser: Parser) -> None:
         type=_status,
         default=0,
         metavar="N",
-        help="exit status if SIGTERM or Ctrl-C ends training early, 0 to 255 (default %(default)s)",
+        help="exit status if SIGTERM, SIGHUP or Ctrl-C ends training early, 0 to 255 "
+        "(default %(default)s)",
     )
     processes = parser.add_argument_group(
         "several processes",
@@ -46,7 +47,7 @@ def add_arguments(parser: Parser) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="number of processes; 1 trains in this process alone, on a pod too",
+        help="number of processes; with 1, this process trains alone, even on a TPU pod",
     )
     processes.add_argument(
         "--process", type=int, metavar="I", help="number of this process, from 0"

@@ -1,14 +1,13 @@
-"""Conditioning masks: mark the part of a clip that is given, with one rule for each task.
+"""Draws conditioning masks, which mark the part of a clip that is given to the network.
 
-One mechanism serves image-to-video, in- and outpainting and cinemagraphs (Lumiere, arXiv
-2401.12945, section 4.1).
-A conditioned network sees [J, C, M] on the channel axis:
+There is one kind of mask for each task: image-to-video, inpainting, outpainting and cinemagraphs
+(Lumiere, arXiv 2401.12945, section 4.1). A conditioned network sees [J, C, M] on the channel axis:
 
     J   the noisy clip,
     C   the given part of the clean clip, zero elsewhere,
     M   the mask, 1 where the clip is given and 0 elsewhere.
 
-All masks are drawn inside the train step, from its key.
+All masks are drawn inside the train step, from the step's random key.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +30,9 @@ MASKS: dict[str, Callable[[Array, Array], Array]] = {
 def network_input(
     x_t: Float[Array, "b t h w c"], clip: Float[Array, "b t h w c"], mask: Float[Array, "b t h w 1"]
 ) -> Float[Array, "b t h w d"]:
-    """Returns [J, C, M], which has 2 c + 1 channels.
+    """Joins x_t, the given part of the clean clips and the mask along the channels.
+
+    The result is the network's input, [J, C, M] of the module's docstring, with 2 c + 1 channels.
 
     Args:
         x_t: noisy clips.
@@ -49,12 +50,13 @@ def draw(
     Args:
         key: random key.
         clips: clean clips, -1..1.
-        probabilities: probability of each kind of mask, by the keys of `MASKS`; they sum to 1.
+        probabilities: probability of each kind of mask, by the keys of `MASKS`; the sum is 1.
 
     Returns:
-        The clips to train on and their masks. In a cinemagraph the mask marks all pixels outside
-        the box as given, because they stand still: so these pixels are replaced by those of the
-        first frame. All other clips are returned unchanged.
+        The clips to train on and their masks. The mask of a cinemagraph marks as given the first
+        frame and, in all frames, the pixels outside a random box. Outside the box a cinemagraph
+        stands still, so there every frame gets the pixels of the first frame. All other clips are
+        returned unchanged.
     """
     b, t, h, w, _ = clips.shape
     kinds = tuple(MASKS)
@@ -78,7 +80,7 @@ def draw(
 def _box(key: PRNGKeyArray, h: int, w: int) -> Bool[Array, "h w"]:
     """Draws a random rectangle in the frame, and returns True inside it.
 
-    Its sides are a quarter to three quarters as long as the frame's.
+    The rectangle's sides are a quarter to three quarters as long as the frame's sides.
     """
     size_key, place_key = jax.random.split(key)
     extent = jnp.array([h, w])

@@ -1,5 +1,7 @@
-"""Writes what lies beside exported programs: the token states of prompts, and the card, a JSON file
-with all that a user of the programs needs to know."""
+"""Writes the files that accompany exported programs: the card and the token states of prompts.
+
+The card is a JSON file with everything that a user of the programs needs to know.
+"""
 
 import dataclasses
 import json
@@ -32,14 +34,15 @@ X0 = {
 
 
 class Form(NamedTuple):
-    """The part of the card that depends on the format.
+    """The entries of the card (card.json) that depend on the export format.
 
     Attributes:
         name: name of the format.
-        params: where the weights are, and how a program gets them.
-        program: maps (name, program) to where the program is, and how it is called.
-        jax: version of JAX's serialization.
-        others: versions of other packages that took part in writing, by name.
+        params: entries that say where the weights are, and how a program gets them.
+        program: function that takes a program's name and the program. It returns entries that say
+            where the program is, and how to call it.
+        jax: further entries about JAX, such as the version of its serialization.
+        others: entries about the other packages that wrote the files, by the package's name.
     """
 
     name: str
@@ -56,14 +59,14 @@ def write(
     prompts: Sequence[str],
     form: Form,
 ) -> None:
-    """Writes the card, and the token states of prompts if there are any.
+    """Writes the card (card.json), and the token states of prompts if there are any.
 
     Args:
-        directory: directory to write into; it exists.
-        run: the run, whose parts hold the settings that were exported.
+        directory: directory to write into, which exists.
+        run: the run, with the sampling settings that the programs use.
         programs: programs by name.
         prompts: prompts whose token states are written, since text encoders are not exported.
-        form: the part of the card that depends on the format.
+        form: the entries of the card that depend on the export format.
     """
     card = _card(run, programs, form)
     if prompts:

@@ -1,7 +1,8 @@
 """Defines the programs that are exported: functions of arrays alone, for any number of clips.
 
 `jax.export` writes a program as StableHLO, once for all platforms, with a symbolic number of clips.
-Whoever loads it needs JAX and no code of ours. The weights are an argument, a dict by name.
+To run a program, one needs JAX but not this package. Each program takes the weights as its first
+argument, a dict of arrays by name.
 """
 
 import contextlib
@@ -26,10 +27,10 @@ class Argument(NamedTuple):
     """An argument of a program, or its result.
 
     Attributes:
-        name: name on the card; arguments are passed by position.
+        name: name in card.json. `Program.function` takes its arguments by position.
         shape: extent of each axis, where `BATCH` stands for the number of clips.
         dtype: name of the NumPy dtype.
-        meaning: what it is, with its range.
+        meaning: what the array holds, with its range.
     """
 
     name: str
@@ -43,9 +44,9 @@ class Program(NamedTuple):
 
     Attributes:
         meaning: what the program does.
-        function: maps (parameters by name, *arguments) to the result.
-        arguments: the arguments that follow the parameters.
-        result: what the program returns.
+        function: maps the parameters, a dict by name, and the arguments to the result.
+        arguments: descriptions of the arguments that follow the parameters.
+        result: description of the array that the program returns.
     """
 
     meaning: str
@@ -76,12 +77,12 @@ _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
 
 
 def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) -> dict[str, Program]:
-    """Returns the programs of a run that makes clips from captions, by name.
+    """Returns the programs that are exported for a run, by name.
 
     Args:
         denoiser: the network and its conditioning.
         settings: how clips are sampled.
-        params: parameters of the network; may be abstract.
+        params: parameters of the network, as arrays or as their shapes and dtypes.
     """
     # The kernel of flash attention needs to know the number of clips; this computes the same.
     network = denoiser.network.clone(flash_attention=False)
@@ -138,10 +139,10 @@ def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) ->
 
 
 def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
-    """Exports a program for all of PLATFORMS and any number of clips.
+    """Exports a program for all of `PLATFORMS` and any number of clips.
 
     Args:
-        program: one of `make_programs`.
+        program: a program from `make_programs`.
         named: shapes and dtypes of the parameters, by name.
     """
     (batch,) = export.symbolic_shape(BATCH)
@@ -157,7 +158,7 @@ def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
 
 @contextlib.contextmanager
 def bare_file_names() -> Iterator[None]:
-    """Context manager in which programs name the lines that they come from without directories."""
+    """Context manager that leaves directories out of the source locations in exported programs."""
     option = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, option)
     jax.config.update(option, r".*[/\\]")
@@ -168,5 +169,5 @@ def bare_file_names() -> Iterator[None]:
 
 
 def _seen(given: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Returns what the network is given as it sees it: the mask as numbers."""
+    """Converts the conditioning clips and their mask, if there are any, to float32."""
     return tuple(x.astype(jnp.float32) for x in given)

@@ -1,7 +1,7 @@
 """The tasks of `stunet sample TASK`, one function each.
 
-A task loads the runs that it needs, reads the user's files, samples, and returns the clips with
-what the record of the sample says about them.
+A task loads the runs that it needs, reads the user's files, samples, and returns the clips
+together with the settings to record beside them.
 """
 
 import pathlib
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stunet.errors import UserError
-from stunet.generate import cascade, inputs, masked, style, text, upscale, video
+from stunet.generate import cascade, inputs, masked, pictures, style, text, upscale, video
 from stunet.generate.request import Request, Sampled
 from stunet.progress import sampling_bar
 from stunet.train.parts import read_parts
@@ -59,7 +59,7 @@ def text_to_video(
 def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
     """Samples clips that begin with the picture in the file `image`."""
     run = masked.load_masked(request.workdir, **request.sample)
-    picture = inputs.read_picture(image, run.parts.denoiser.clip)[None]
+    picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     clips = masked.image_to_video(run, request.prompts, picture, **request.options)
     return Sampled(clips, run.parts, run.checkpoint, {"image": image}, ("image", image.stem))
 
@@ -70,7 +70,7 @@ def inpaint(
     mask: pathlib.Path | None = None,
     box: str | None = None,
 ) -> Sampled:
-    """Paints a part of the video file `clip` anew, where a mask video is white or inside a box.
+    """Repaints a part of the video file `clip`: where a mask video is white, or inside a box.
 
     Args:
         request: see `Request`.
@@ -90,7 +90,7 @@ def inpaint(
 def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
     """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
     run = masked.load_masked(request.workdir, **request.sample)
-    picture = inputs.read_picture(image, run.parts.denoiser.clip)[None]
+    picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     region = inputs.read_box(box, run.parts.denoiser.clip)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
     settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)
@@ -98,7 +98,7 @@ def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
 
 
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
-    """Samples the video file `clip` again after other prompts (SDEdit, `video.edit`)."""
+    """Changes the video file `clip` to follow other prompts (SDEdit, `video.edit`)."""
     run = text.load_unconditioned(request.workdir, **request.sample)
     frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
@@ -116,14 +116,14 @@ def enlarge(
     augmentation: float | None = None,
     batch_size: int | None = None,
 ) -> Sampled:
-    """Enlarges a video file, or clips of the prompts that a low-resolution run makes first.
+    """Enlarges a video file, or clips that a low-resolution run first makes from the prompts.
 
     Args:
         request: see `Request`.
         clip: video file of any length; not needed if `base` is given.
         base: working directory of the low-resolution run.
         overlap: frames that neighbouring segments share.
-        weights: weights of a segment's frames in the average, "uniform" or "ramp".
+        weights: how frames that segments share are averaged, "uniform" or "ramp".
         augmentation: noise level of the low-resolution clip; None means 0 for a video file. For
             clips of `base`, it means `upscale.AUGMENTATION`, or the highest level trained if that
             is lower.

@@ -33,8 +33,8 @@ _BLOCKS = {
 class I3D(nn.Module):
     """Classifies clips: returns the logits of the 400 classes of Kinetics, averaged over time.
 
-    It is the network at inference: norms use the learned statistics, and there is no dropout.
-    Modules have the names of the original.
+    This is the network for inference only: norms use the learned statistics, and there is no
+    dropout. Modules have the same names as in the original code.
     """
 
     @nn.compact
@@ -45,7 +45,7 @@ class I3D(nn.Module):
             clips: RGB clips in -1..1, of at least 9 frames.
 
         Raises:
-            ValueError: the clips have fewer frames.
+            ValueError: the clips have fewer than 9 frames.
         """
         if clips.shape[1] < FEWEST_FRAMES:
             raise ValueError(f"I3D takes {FEWEST_FRAMES} frames or more, not {clips.shape[1]}")

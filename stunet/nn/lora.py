@@ -1,14 +1,15 @@
 """Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) of the network's spatial kernels.
 
 The adapter of a kernel W is a pair of small parameters beside it, `lora_a` and `lora_b`. The
-network computes with W + scale A B. B starts at zero, so at first this is W, bit for bit.
+network computes with W + scale A B. B starts at zero, so this sum starts as W, bit for bit.
 
-The kernel of a convolution counts as a matrix: from all inputs that one output position sees, to
-its output features. Its A is a kernel of the same extents with `rank` features, and its B is a 1x1
-convolution after A. So the change of each kernel has at most that rank.
+The kernel of a convolution counts as a matrix. Its rows are all inputs that one output position
+sees, and its columns are the output features. A is a kernel of the same extents with `rank`
+features, and B is a 1x1 convolution after A. So the change A B of each kernel has at most rank
+`rank`.
 
-All of this happens to a tree of parameters before the network is applied to it. No module knows
-about adapters.
+The adapters are added to the tree of parameters before the network is applied to that tree. No
+module knows about adapters.
 """
 
 from collections.abc import Sequence
@@ -30,20 +31,22 @@ Path = tuple[str, ...]
 def is_adapted(path: Sequence[str]) -> bool:
     """Returns True if the parameter at `path` gets an adapter.
 
-    These are the kernels of the text-to-image network, of convolutions as well as projections.
+    These are the kernels of all convolutions and projections in the text-to-image network.
     """
     return path[-1] == "kernel" and not is_temporal(path)
 
 
 def init(key: Array, params: Any, rank: int) -> Any:
-    """Returns the initial adapters of a network, as a tree of their own.
+    """Returns the initial adapters A and B of all kernels, in a tree without the kernels.
 
-    A is normal with variance 1 / (number of inputs), B is zero.
+    A is normal with variance 1 / (number of inputs), and B is zero.
 
     Args:
-        key: random key. Each kernel's own key is folded from it, in the order of the paths.
-        params: the network's parameters. If they are in flax's boxes of axis names, so are the
-            adapters: A lies on a mesh as the kernel's inputs do, and B as its outputs do.
+        key: random key. `jax.random.fold_in` derives a key for each kernel, by the kernel's place
+            in the order of paths.
+        params: the network's parameters. If flax's boxes with axis names hold them, such boxes hold
+            the adapters too. A mesh then splits A like the inputs of the kernel, and B like the
+            outputs.
         rank: the largest rank of each kernel's change, at least 1.
     """
     adapters: dict[Path, Any] = {}
@@ -71,7 +74,7 @@ def merge(params: Any, scale: float) -> Any:
 
     Args:
         params: the network's parameters, and A and B beside each adapted kernel.
-        scale: factor of the change.
+        scale: factor of each change A B.
     """
     flat = flatten_dict(params)
     modules = [path[:-1] for path in flat if path[-1] == A]
@@ -93,5 +96,5 @@ def _merge_all(parts: dict[Path, tuple[Array, ...]], scale: Array) -> dict[Path,
 
 
 def product(a: Float[Array, "*inputs r"], b: Float[Array, "r o"]) -> Float[Array, "*inputs o"]:
-    """Returns A B for one kernel, in full float32, which is not the default on TPUs."""
+    """Returns A B for one kernel. The product has full float32 precision on TPUs too."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

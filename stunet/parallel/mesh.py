@@ -1,4 +1,4 @@
-"""The device mesh, the table that maps logical axes to it, and how batches and states lie on it."""
+"""Makes the device mesh, maps logical axes to it, and places batches and training states on it."""
 
 import contextlib
 import dataclasses
@@ -34,15 +34,17 @@ RULES = (
 class Layout:
     """How a run asks for its devices to be arranged: the extent of each mesh axis.
 
-    One extent may be -1, which takes all devices that are left.
+    One extent may be -1: the number of devices divided by the product of the other extents. The
+    batch is split into slice * data * fsdp parts.
 
     Attributes:
-        slice: slices joined by the data-centre network; the axis splits the batch.
-        data: ways to split the batch.
-        fsdp: ways to split the batch, and the weights where they are stored.
-        context: ways to split each clip, along `context_axis`.
-        tensor: ways to split the features of weights and activations.
-        context_axis: "rows" or "frames".
+        slice: number of parts to split the batch into across the data-centre network; a multiple of
+            the number of TPU slices.
+        data: number of parts to split the batch into.
+        fsdp: number of parts to split the batch and the stored weights into.
+        context: number of parts to split each clip into, along `context_axis`.
+        tensor: number of parts to split the features of weights and activations into.
+        context_axis: axis of clips that `context` splits, "rows" or "frames".
     """
 
     slice: int = 1
@@ -61,7 +63,7 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
 
     Args:
         layout: extent of each axis.
-        devices: the devices; None takes all that JAX sees.
+        devices: the devices; None takes all devices of JAX.
 
     Raises:
         UserError: the extents do not multiply to the number of devices, or `slice` is not a
@@ -89,10 +91,10 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def abstract_mesh(layout: Layout, devices: int, slices: int = 1) -> AbstractMesh:
-    """Returns the mesh of `devices` devices that are not here.
+    """Returns a mesh for `devices` devices that this machine need not have.
 
     Raises:
-        UserError: as `make_mesh`.
+        UserError: for the same reasons as in `make_mesh`.
     """
     shape = _shape(layout, devices, slices)
     return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -117,10 +119,10 @@ def _shape(layout: Layout, devices: int, slices: int) -> dict[str, int]:
 
 
 def count_slices(devices: Sequence[jax.Device]) -> int:
-    """Counts the TPU slices that the devices belong to; 1 for devices that are no TPUs.
+    """Counts the TPU slices that the devices belong to; 1 for devices that are not TPUs.
 
-    GPUs have a `slice_index` too, which numbers hosts, but come host by host in `jax.devices()`,
-    and any axis may go over the network between those.
+    GPUs have a `slice_index` too, which is the number of their host. This index is ignored, because
+    `jax.devices()` lists GPUs host by host, and any mesh axis may cross the network between hosts.
     """
     if devices[0].platform != "tpu":
         return 1
@@ -128,20 +130,20 @@ def count_slices(devices: Sequence[jax.Device]) -> int:
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:
-    """Returns the number of parts that a batch is split into."""
+    """Returns the number of parts that `mesh` splits a batch into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
-    """Checks that the parts of a batch split evenly over the mesh.
+    """Checks that the microbatches of a batch split evenly over the mesh.
 
     Args:
         batch_size: clips in a batch, over all devices.
-        accumulate: parts that a batch is computed in.
+        accumulate: number of microbatches in a batch.
         mesh: the devices.
 
     Raises:
-        UserError: they do not.
+        UserError: the microbatches do not split evenly.
     """
     ways = batch_ways(mesh)
     if batch_size % (ways * accumulate):
@@ -154,8 +156,12 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> 
 
 @contextlib.contextmanager
 def use(mesh: Mesh, context_axis: str = "rows") -> Iterator[None]:
-    """Context manager that maps logical axis names to `mesh`, whose axis `context` splits
-    `context_axis` ("rows" or "frames")."""
+    """Context manager that maps logical axis names to `mesh`.
+
+    Args:
+        mesh: the devices.
+        context_axis: axis of clips that the mesh axis `context` splits, "rows" or "frames".
+    """
     with jax.set_mesh(mesh), nn.logical_axis_rules((*RULES, (context_axis, "context"))):
         yield
 
@@ -166,8 +172,8 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
     A leaf without names is replicated.
 
     Args:
-        boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init`
-            gives them.
+        boxed: abstract arrays, as `eval_shape` of a module's `init` returns them. A leaf with axis
+            names is in one of flax's boxes.
         mesh: the devices.
     """
 
@@ -184,7 +190,10 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def unbox(boxed: Any) -> Any:
-    """Returns the tree without flax's boxes; `flax.linen.unbox` would also constrain each leaf."""
+    """Returns the tree without flax's boxes.
+
+    `flax.linen.unbox` does this too, but would also constrain the sharding of each leaf.
+    """
     return jax.tree.map(lambda x: x.value if _is_box(x) else x, boxed, is_leaf=_is_box)
 
 
@@ -198,7 +207,7 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes one global batch of what each process has read, its `hosts.batch_rows`."""
+    """Makes one global batch from the rows that each process has read (`hosts.batch_rows`)."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 

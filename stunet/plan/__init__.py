@@ -1,1 +1,1 @@
-"""Planning: the memory and time that a run needs, on chips that need not be here."""
+"""Plans runs: predicts their memory and time, on chips that this machine need not have."""

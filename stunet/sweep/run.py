@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from stunet import files
+from stunet import files, signals
 from stunet.errors import UserError
 from stunet.formatting import duration
 from stunet.sweep.members import Entry, Member
@@ -61,19 +61,19 @@ def run(
 ) -> None:
     """Runs the members and steps of a sweep that are not done.
 
-    A member that was interrupted continues from its checkpoint. If one fails, only the steps that
-    need it are not run. SIGTERM or SIGINT (Ctrl-C) stops all processes, which save first. A second
-    signal kills them.
+    A member that was interrupted continues from its checkpoint. If a member or step fails, the
+    steps that need it are skipped. SIGTERM, SIGINT (Ctrl-C) or SIGHUP stops all processes, which
+    save first. A second signal kills them.
 
     Args:
         workdir: directory of the sweep, prepared by `workdir.claim`.
         entries: members and steps, from `members.load`.
         jobs: number of processes that run at once.
-        environment: environment variables of the processes. None: those of this process.
+        environment: environment variables of the processes. None means those of this process.
 
     Raises:
-        UserError: some failed, or all were stopped; the sentence names them and their logs. Or the
-            same sweep is running already.
+        UserError: members or steps failed, all were stopped, or the same sweep is running already.
+            After a failure, the sentence names the entries that failed and their logs.
     """
     environment = dict(os.environ if environment is None else environment)
     if jobs > 1:
@@ -83,7 +83,7 @@ def run(
     waiting = [entry for entry in entries if entry.name not in done]
     running: dict[str, _Child] = {}
     failed: dict[str, str] = {}
-    is_announced = False
+    seen = 0
     table = ProgressTable(workdir, entries)
     if done:
         table.log(f"{len(done)} of {len(entries)} were done already")
@@ -93,9 +93,15 @@ def run(
         "or end them"
     )
     # The processes inherit the lock, so that it is held as long as one of them lives.
-    with files.locked(workdir, busy) as lock, _forwarded_signals(running) as signals, table:
-        while running or (waiting and not signals):
-            for entry in [] if signals else list(waiting):
+    with (
+        signals.handlers_kept(),
+        files.locked(workdir, busy) as lock,
+        _killed_at_the_end(running),
+        table,
+    ):
+        stops = signals.note_stops()
+        while running or (waiting and not stops):
+            for entry in [] if stops else list(waiting):
                 needs = getattr(entry, "after", ())
                 broken = [name for name in needs if name in failed]
                 if broken:
@@ -107,12 +113,17 @@ def run(
                     running[entry.name] = _start(workdir, entry, environment, lock)
                     table.log(f"{entry.name}: {_start_message(workdir, entry)}")
             time.sleep(_POLL_SECONDS)
-            if signals and not is_announced:
-                is_announced = True
-                table.log(
-                    f"stopping {len(running)} processes, which save first; a second signal kills "
-                    "them"
-                )
+            # Signals that came since the last look count as one: a closing terminal sends several.
+            if len(stops) > seen:
+                number = signal.SIGKILL if seen else signal.SIGTERM
+                for child in running.values():
+                    child.process.send_signal(number)
+                if not seen:
+                    table.log(
+                        f"stopping {len(running)} processes, which save first; a second signal "
+                        "kills them"
+                    )
+                seen = len(stops)
             for name, child in list(running.items()):
                 if child.process.poll() is None:
                     continue
@@ -123,7 +134,7 @@ def run(
                     loss = last_metrics(workdir, name).get("loss")
                     loss = "" if loss is None else f", training loss {loss:.4g}"
                     table.log(f"{name}: done in {took}{loss} ({len(done)} of {len(entries)})")
-                elif signals:
+                elif stops:
                     waiting.append(child.entry)
                     step = last_metrics(workdir, name).get("step")
                     table.log(f"{name}: stopped" + ("" if step is None else f" at update {step}"))
@@ -131,7 +142,7 @@ def run(
                     failed[name] = child.failure()
                     table.log(f"{name}: FAILED: {failed[name]}; see {child.log}")
             table.draw(running, len(done), len(failed))
-    if signals and waiting:
+    if stops and waiting:
         raise UserError(
             f"stopped with {len(done)} of {len(entries)} done; the same command continues from "
             "what was saved"
@@ -175,30 +186,10 @@ def _start_message(workdir: pathlib.Path, entry: Entry) -> str:
 
 
 @contextlib.contextmanager
-def _forwarded_signals(running: dict[str, _Child]) -> Iterator[list[int]]:
-    """Context manager that forwards SIGTERM and SIGINT to all running processes, as SIGTERM.
-
-    From the second signal on, the processes get SIGKILL. On leaving, those that still run are
-    killed.
-
-    Args:
-        running: processes by name, which may change meanwhile.
-
-    Yields:
-        The list of signals received so far.
-    """
-    received = []
-
-    def forward(number, _) -> None:
-        received.append(number)
-        for child in list(running.values()):
-            child.process.send_signal(signal.SIGTERM if len(received) == 1 else signal.SIGKILL)
-
-    before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+def _killed_at_the_end(running: Mapping[str, _Child]) -> Iterator[None]:
+    """Context manager that kills, at its end, the processes that still run."""
     try:
-        yield received
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for child in running.values():
             child.process.kill()

@@ -1,21 +1,21 @@
-"""The training run: a loop over updates, and what it needs set up before the first one."""
+"""Trains: sets up what a run needs, and loops over its updates."""
 
 import contextlib
 import dataclasses
 import pathlib
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
+from stunet import signals
 from stunet.data import pipeline
 from stunet.data.sources import make_source
 from stunet.files import full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train import initial
+from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock
 from stunet.train.flops import model_flops
@@ -38,11 +38,12 @@ _FULL_DISK = (
 def train(parts: Parts, workdir: pathlib.Path) -> int:
     """Trains until the last update, continuing what `workdir` holds.
 
-    SIGTERM and SIGINT end the run after the update in progress, with a checkpoint of it. With
-    several processes one of them is enough, and all stop after the same update, a few later.
+    SIGTERM, SIGINT and SIGHUP end the run after the update in progress, with a checkpoint. Further
+    signals change nothing. If there are several processes, it is enough that one of them gets the
+    signal: a few updates later, all stop after the same update and save a checkpoint.
 
     Args:
-        parts: what the config asks for, with the fingerprint of its text encoder
+        parts: parts of the run. Their config holds the fingerprint of its text encoder
             (`parts.with_fingerprint`).
         workdir: working directory of the run.
 
@@ -50,9 +51,9 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
         The number of updates done.
 
     Raises:
-        UserError: data or mesh do not fit the config, `workdir` belongs to another config,
-            `train.init_from` holds no weights that fit, the loss is not finite, the disk is full,
-            or `workdir` may not be written.
+        UserError: the data or the devices do not fit the config, `workdir` belongs to another
+            config, `train.init_from` holds no weights that fit, the loss is not finite, the disk is
+            full, or `workdir` may not be written.
     """
     steps = parts.events.steps
     with _set_up(parts, workdir) as (run, state):
@@ -107,8 +108,9 @@ class _Run:
         update: maps (state, batch) to (state, metrics); jitted, and donates the state.
         batches: the training batches of this process.
         next_batch: returns the next batch, laid out on the mesh.
-        should_stop: tells whether all processes stop now. To be called once an update.
-        checkpoints, metrics, progress, profile, reporter, clock: writers of what the run yields.
+        should_stop: tells whether all processes stop now. Call it once after each update.
+        checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
+            measure what the run does.
         validate: maps parameters to losses on held-out clips; None if it never happens.
         preview: samples clips; None if it never happens.
     """
@@ -130,7 +132,11 @@ class _Run:
 
 @contextlib.contextmanager
 def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainState]]:
-    """Context manager that gives the loop what it works with, and the state that it begins with."""
+    """Context manager that sets up a run.
+
+    Yields what the loop works with, and the state that it begins with.
+    """
+    check_path(workdir)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -141,6 +147,8 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         initial.check(parts, mesh)
 
     with contextlib.ExitStack() as stack:
+        # At the end, a second signal must not cut short what the first one asked for.
+        stack.enter_context(signals.handlers_kept())
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         stack.enter_context(claimed(parts.config, workdir))
         damage = [clock.note(workdir)] if is_first else []
@@ -157,18 +165,19 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
 
         abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
         if checkpoints.latest() is None:
-            state = initial.first_state(parts, abstract, mesh)
+            state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
-            state, position = checkpoints.restore(abstract)
+            state, position, notes = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
         metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
-        for sentence in filter(None, [*damage, metrics.damage]):
-            progress.write(sentence)
-        progress.write(_first_line(abstract, mesh, step))
+        for line in filter(
+            None, (*damage, metrics.damage, *notes, _first_line(abstract, mesh, step))
+        ):
+            progress.write(line)
         if overlooked := profile.overlooked():
             progress.write(overlooked)
         reporter = stack.enter_context(
@@ -183,7 +192,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
                 write=is_first,
             )
         )
-        stopped = stack.enter_context(_stop_signals())
+        stops = signals.note_stops()
         agreement = hosts.StopAgreement(mesh, lag=IN_FLIGHT)
 
         def next_batch() -> dict[str, jax.Array]:
@@ -203,7 +212,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             batches=batches,
             next_batch=next_batch,
             # A signal that comes after the question is answered after the next update.
-            should_stop=lambda: agreement(stopped.is_set()),
+            should_stop=lambda: agreement(bool(stops)),
             checkpoints=checkpoints,
             metrics=metrics,
             progress=progress,
@@ -244,7 +253,7 @@ def _preview(
 
 
 def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str:
-    """Returns the line that says what is trained, on what, and from where on."""
+    """Returns a line with the number of parameters, the devices and the first update."""
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
     frozen_note = f" ({frozen:,} of them frozen)" if frozen else ""
     kind = mesh.devices.flat[0].device_kind
@@ -252,20 +261,3 @@ def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str
         f"{trained + frozen:,} parameters{frozen_note} on {mesh.size} {kind} device(s); "
         f"from update {step} on"
     )
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Context manager in which SIGTERM and SIGINT set the event instead of ending the process."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {
-        s: signal.signal(s, lambda *_: stopped.set()) for s in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

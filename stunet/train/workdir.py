@@ -1,4 +1,4 @@
-"""The working directory of a run: it belongs to one config, and to one training at a time."""
+"""Keeps a working directory to one config, and to one training at a time."""
 
 import contextlib
 import pathlib
@@ -12,7 +12,7 @@ from stunet.parallel import hosts
 
 @contextlib.contextmanager
 def claimed(config: configs.Experiment, workdir: pathlib.Path) -> Iterator[None]:
-    """Context manager in which `workdir` is this run's alone.
+    """Context manager in which no other run can use `workdir`.
 
     Raises:
         UserError: the directory belongs to another config, may not be written, or another training
@@ -34,11 +34,11 @@ def claimed(config: configs.Experiment, workdir: pathlib.Path) -> Iterator[None]
 def note_config(config: configs.Experiment, workdir: pathlib.Path) -> None:
     """Writes the config to `workdir`, or checks that it is the one written there.
 
-    The first process does; the others wait, and check that they see the same.
+    Only the first process writes. The others wait for it, and check that they see the same config.
 
     Raises:
-        UserError: the directory belongs to another config, or the processes share neither it nor
-            their config.
+        UserError: the directory belongs to another config, or the processes do not share the same
+            directory or the same config.
     """
     file = workdir / "config.json"
     if hosts.is_first():

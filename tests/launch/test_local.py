@@ -52,7 +52,7 @@ def test_a_process_that_fails_ends_the_job_and_is_named(code, status, sentence):
     assert time.monotonic() - begun < 20
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_reach_every_process(number):
     code = f"signal.signal({int(number)}, lambda *_: sys.exit(0))\nprint('ready', flush=True)\n"
     job = tiny.launch(*python(code + "signal.pause()"), processes=1)

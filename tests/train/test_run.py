@@ -110,7 +110,15 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [signal.SIGTERM],
+        [signal.SIGHUP, signal.SIGTERM],
+        [signal.SIGINT, signal.SIGINT, signal.SIGHUP, signal.SIGTERM],
+    ],
+)
+def test_stop_signals_save_and_exit_cleanly(experiment, tmp_path, numbers):
     workdir = tmp_path / "stopped"
     arguments = ("train", f"--config={experiment}", f"--workdir={workdir}", *tiny.ONE_LEVEL)
     process = subprocess.Popen(
@@ -118,6 +126,7 @@ def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
         env=tiny.environment(),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=tiny.hears_hangups,
     )
     metrics = workdir / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text().count("\n") > 3):
@@ -127,7 +136,8 @@ def test_sigterm_saves_and_exits_cleanly(experiment, tmp_path):
     second = tiny.run(*arguments, "--config.train.steps=100000")
     assert second.returncode == 1
     assert f"a training is running in {workdir}" in second.stderr.splitlines()[-1]
-    process.send_signal(signal.SIGTERM)
+    for number in numbers:
+        process.send_signal(number)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "Traceback" not in stderr

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -93,6 +94,11 @@ def run(*arguments, devices: int = 1) -> subprocess.CompletedProcess:
     )
 
 
+def hears_hangups() -> None:
+    """Lets a new process, as its `preexec_fn`, get SIGHUP even if the tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def launch(
     *command, processes: int = 2, devices: int = 1, restarts: int = 0, errors=subprocess.PIPE
 ):
@@ -105,6 +111,7 @@ def launch(
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
+        preexec_fn=hears_hangups,
     )
 
 

@@ -31,8 +31,8 @@ class Architecture:
 
     Attributes:
         module: module from (ids, mask), both `[b, l]`, to states `[b, l, d]`.
-        weight_names: for each weight of the module, written `layer/weight`, the names that it may
-            have in PyTorch.
+        weight_names: maps each weight's name in the module, such as `layer/weight`, to the names
+            that the weight may have in PyTorch.
         vocab_size: number of token ids; all ids are below it.
         dim: features of each token state (d).
         max_length: the largest l that the module takes; None for any.
@@ -46,7 +46,7 @@ class Architecture:
 
 
 class Checkpoint:
-    """The weights of an architecture in a directory, which are read on demand."""
+    """The weights of a text encoder in a directory, which are read on demand."""
 
     def __init__(self, directory: Path, architecture: Architecture):
         """Finds the file of each weight.
@@ -73,8 +73,9 @@ class Checkpoint:
     def fingerprint(self, *others: Path) -> str:
         """Returns a digest of the weights and of the files `others`, as 16 hexadecimal digits.
 
-        It is equal for copies elsewhere and for other divisions into shards, and different after
-        any training. Only the first row of each matrix is read, not gigabytes.
+        The digest does not depend on where the files are or how they are split into shards. Any
+        training changes it. Only the first row of each matrix is read, which saves gigabytes of
+        reading.
         """
         digest = hashlib.sha256()
         for weight, stored in sorted(self._stored.items()):
