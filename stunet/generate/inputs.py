@@ -43,7 +43,7 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
     or enlarged until it covers the run's rows and columns, and cropped at its centre.
 
     Raises:
-        UserError: it cannot be read, or is shorter than the run's clips.
+        UserError: the video cannot be read, or is shorter than the run's clips.
     """
     return _to_float(_decode(path, clip, clip.channels))
 
@@ -51,11 +51,11 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
 def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
     """Reads a mask video: True where it is white (128 of 255 and above).
 
-    It is treated as `read_clip` treats the video that it belongs to.
+    The mask video is resampled, resized and cropped like its video (see `read_clip`).
 
     Raises:
-        UserError: it cannot be read, has another length, size or rate than the video, or has no
-            white pixel.
+        UserError: the mask video cannot be read, has another length, size or rate than
+            the video, or has no white pixel.
     """
     white = _decode(path, clip, channels=1)[..., 0] >= 128
     ours, theirs = _extent(path), _extent(video)
@@ -73,7 +73,8 @@ def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
     """Reads a rectangle `top,left,height,width` in pixels of the run's clips; True inside.
 
     Raises:
-        UserError: it is not four whole numbers, is empty or leaves the frame.
+        UserError: the text is not four whole numbers, or the rectangle is empty or leaves the
+            frame.
     """
     try:
         top, left, height, width = map(int, text.split(","))

@@ -190,7 +190,7 @@ def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Returns the commit of stunet's source, or None if that is not in its own git repository."""
+    """Returns the git commit of stunet's source, or None if git does not track the source."""
     package = pathlib.Path(stunet.__file__).parent
 
     def git(*words: str) -> str:
@@ -213,5 +213,5 @@ def _refuse(workdir: pathlib.Path, why: str) -> NoReturn:
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    """Returns values that were read from JSON with tuples in the place of lists."""
+    """Returns values from a JSON file, with each list replaced by a tuple."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
