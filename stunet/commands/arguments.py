@@ -1,6 +1,7 @@
 """Argparse types of arguments, and arguments that several commands share."""
 
 import argparse
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -13,6 +14,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def number(text: str) -> float:
+    """Returns the finite number in `text`: neither infinity nor NaN, which pass most checks."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
 
 
 def seed(text: str) -> int:
@@ -74,7 +86,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--guidance",
         dest="guidance_scale",
-        type=float,
+        type=number,
         metavar="SCALE",
         help="classifier-free guidance scale; 0 ignores the prompt, and 1 is no guidance "
         "(default: the run's sample.guidance_scale)",
@@ -98,7 +110,7 @@ def add_cascade(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--augmentation",
-        type=float,
+        type=number,
         metavar="LEVEL",
         help="with --tsr: noise level of the keyframes, 0 to 1 (default 0.27, or the highest "
         "level trained if that is lower)",

@@ -3,9 +3,9 @@
 import ast
 import dataclasses
 import json
-import math
 import operator
 import pathlib
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -202,6 +202,8 @@ def _parsed(text: str, kind: Any) -> Any:
         value = ast.literal_eval(text)
     except (SyntaxError, TypeError, ValueError):
         return text
+    if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+        return text  # ConfigDict could not convert it.
     is_one_item = typing.get_origin(kind) is tuple and not isinstance(value, (tuple, list))
     return (value,) if is_one_item else value
 
@@ -266,7 +268,7 @@ def _converted(key: str, value: Any, kind: Any) -> Any:
         item = typing.get_args(kind)[0]
         return tuple(_converted(f"{key}[{i}]", v, item) for i, v in enumerate(value))
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and is_number and math.isfinite(value):
+    if kind is float and is_number and abs(value) <= sys.float_info.max:
         return float(value)
     if kind is int and is_number and isinstance(value, int):
         return value

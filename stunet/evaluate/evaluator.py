@@ -123,7 +123,7 @@ class Evaluator:
         scene: Scene,
         make_clips: Callable[[], np.ndarray],
     ) -> dict[str, Arrays]:
-        """Returns the measurements of one batch. Makes the clips only if some are not cached.
+        """Returns one batch's measurements. Makes the clips only if a measurement is not cached.
 
         Args:
             set_name: name of the set of clips.

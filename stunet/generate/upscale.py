@@ -29,6 +29,7 @@ from stunet.generate.request import check_seed
 from stunet.generate.text import OnStep
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size
+from stunet.progress import note
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.objective import to_float
 from stunet.train.parts import Parts, read_parts
@@ -151,7 +152,8 @@ def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
     run's full resolution, the video is shrunk by averaging blocks of pixels, as in training.
 
     Raises:
-        UserError: there is no such file, it cannot be decoded, or it has another size.
+        UserError: there is no such file, it cannot be decoded, it has another size, or its
+            timestamps jump.
     """
     clip, factor = parts.denoiser.clip, parts.denoiser.conditioning.upscale_factor
     rows, columns = clip.height // factor, clip.width // factor
@@ -164,7 +166,12 @@ def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
             "or of a whole multiple of that, which is shrunk first"
         )
     frames = decode_clips(file, 1, clip.frame_rate, height, width, clip.channels)
-    return np.concatenate([upscaling.shrink(to_float(frame[None]), times)[0] for frame in frames])
+    low = np.concatenate([upscaling.shrink(to_float(frame[None]), times)[0] for frame in frames])
+    if frames.breaks:
+        raise UserError(f"{file} is not one clip: {'; '.join(frames.breaks)}; cut it there")
+    for sentence in frames.notes():
+        note(f"{file} {sentence}")
+    return low
 
 
 def check_settings(parts: Parts, overlap: int, weights: str, augmentation: float) -> None:

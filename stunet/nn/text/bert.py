@@ -68,7 +68,7 @@ class Bert(nn.Module):
 class _Layer(nn.Module):
     """One layer: self-attention, then a feed-forward network.
 
-    The output of each is added to its input, and the sum is normalised.
+    The output of each part is added to the part's input, and the sum is normalised.
 
     Attributes:
         config: sizes of the network.
@@ -102,8 +102,8 @@ def bert(config: Mapping[str, Any], path: str) -> Architecture:
     """Returns the architecture that a checkpoint's config.json describes.
 
     Args:
-        config: content of the file.
-        path: path of the file, for errors.
+        config: content of config.json.
+        path: path of config.json, for error messages.
 
     Raises:
         UserError: the file describes no BERT or an unsupported variant, or lacks a key.

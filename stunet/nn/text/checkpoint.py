@@ -26,8 +26,8 @@ class Architecture:
 
     Attributes:
         module: module from (ids, mask), both `[b, l]`, to states `[b, l, d]`.
-        weight_names: the names that each weight of the module may have in PyTorch. The keys are the
-            module's own names, such as `layer/weight`.
+        weight_names: maps each weight's name in the module, such as `layer/weight`, to the names
+            that the weight may have in PyTorch.
         vocab_size: number of token ids; all ids are below it.
         dim: features of each token state (d).
         max_length: the largest l that the module takes; None for any.
@@ -46,9 +46,9 @@ def read_fields(cls: type[Fields], config: Mapping[str, Any], path: str) -> Fiel
     Keys for which `cls` has no field are ignored.
 
     Args:
-        cls: a dataclass of numbers.
-        config: content of the file.
-        path: path of the file, for errors.
+        cls: a dataclass whose fields are numbers.
+        config: content of config.json.
+        path: path of config.json, for error messages.
 
     Raises:
         UserError: a key without a default is missing, or a value is not a number.

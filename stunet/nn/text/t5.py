@@ -1,11 +1,11 @@
 """The encoder of T5-v1.1, whose token states Imagen and DeepFloyd IF attend to.
 
 T5 is the transformer of Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
-Text-to-Text Transformer" (arXiv 1910.10683). It differs from others in four ways. Layers normalise
-their input by its root mean square alone. No layer has a bias. Attention scores are not scaled.
-Positions enter as a learned bias, which is added to the scores: one value for each head and each
-bucket of distances. All layers share this bias, and checkpoints store it in the first layer.
-Version 1.1 has gated GELUs (arXiv 2002.05202).
+Text-to-Text Transformer" (arXiv 1910.10683). It differs from other transformers in four ways.
+Layers normalise their input by its root mean square alone. No layer has a bias. Attention scores
+are not scaled. Positions enter as a learned bias, which is added to the scores: one value for each
+head and each bucket of distances. All layers share this bias, and checkpoints store it in the first
+layer. Version 1.1 has gated GELUs (arXiv 2002.05202).
 """
 
 import dataclasses
@@ -84,7 +84,9 @@ def _rms_norm(config: T5Config, name: str) -> nn.RMSNorm:
 
 
 class _Block(nn.Module):
-    """One block: self-attention, then a gated feed-forward network, each added to its input.
+    """One block: self-attention, then a gated feed-forward network.
+
+    The output of each part is added to the part's input.
 
     Attributes:
         config: sizes of the network.
@@ -119,9 +121,9 @@ def relative_position_bucket(
     """Returns the bucket of each distance (section 2.1 of arXiv 1910.10683).
 
     The lower half of the buckets is for keys at or to the left of the query, the upper half for
-    keys to the right. The first half of each of these halves has a bucket for every single
-    distance. The other buckets cover ranges that grow geometrically up to `max_distance`. The last
-    one also holds all larger distances.
+    keys to the right. In each of these halves, the first half of the buckets hold a single distance
+    each. The other buckets hold ranges of distances, which grow geometrically up to `max_distance`.
+    The last bucket also holds all larger distances.
 
     Args:
         distance: position of the key minus that of the query, in tokens.
@@ -143,8 +145,8 @@ def t5(config: Mapping[str, Any], path: str) -> Architecture:
     """Returns the architecture that a checkpoint's config.json describes.
 
     Args:
-        config: content of the file.
-        path: path of the file, for errors.
+        config: content of config.json.
+        path: path of config.json, for error messages.
 
     Raises:
         UserError: the file does not describe a T5-v1.1, or lacks a key.
