@@ -1,8 +1,8 @@
 """Reads and writes tensors in safetensors files.
 
 The files are laid out as Hugging Face's `save_pretrained` does it: one file, or shards with an
-index, beside a config.json. Files are mapped into memory, so that only the parts of a tensor that
-are asked for are read.
+index, beside a config.json. Files are mapped into memory, so reading
+a part of a tensor reads only that part of the file.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             diffusers.
 
     Raises:
-        UserError: neither exists, or the file or index is damaged.
+        UserError: the directory has neither that file nor that index, or what it has is damaged.
     """
     single = directory / f"{stem}.safetensors"
     index = directory / f"{single.name}.index.json"
@@ -121,7 +121,7 @@ def write(
 
 
 class Writer:
-    """Writes a safetensors file tensor by tensor, so that only one needs to be in memory at a time.
+    """Writes a safetensors file tensor by tensor. Only one tensor needs to be in memory at a time.
 
     Args:
         file: file to write. Other processes may see it before it is complete. If that matters, the

@@ -43,6 +43,7 @@ class Sizes:
         (b'{"width": \xff}', "damaged: byte 10 is not UTF-8 text"),
         (b"[" * 100_000, "damaged: its lists or objects are nested too deep"),
         (b"null", "damaged: expected object, got null"),
+        (b'{"width": 1, "width": 2}', "not JSON ('width' is there twice)"),
         (b"{}", "damaged: object missing required field width"),
         (b'{"width": 1.5}', "damaged: expected int, got float at 'width'"),
         (b'{"width": true}', "damaged: expected int, got bool at 'width'"),

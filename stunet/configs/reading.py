@@ -167,12 +167,15 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def _changeable(config: Config) -> ConfigDict:
-    """Returns a copy that accepts any key and value; `resolve` checks them with better messages."""
+    """Returns a copy of the config that accepts any key and value.
+
+    `resolve` checks keys and values later, because its messages are better than ConfigDict's.
+    """
     return ConfigDict(dataclasses.asdict(config), type_safe=False)
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
-    """Applies flags such as `--config.train.steps=100` to a config, and resolves it."""
+    """Applies flags such as `--config.train.steps=100` to a config, and checks the result."""
     known = dict(fields())
     for flag in overrides:
         name, is_set, text = flag.partition("=")
@@ -186,7 +189,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
 
 
 def _parsed(text: str, kind: Any) -> Any:
-    """Returns the value that `text` stands for, or `text` itself if it stands for none.
+    """Returns the Python value that `text` stands for, or `text` itself if it cannot be parsed.
 
     Args:
         text: text from the command line, such as "1,2,4".

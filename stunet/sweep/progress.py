@@ -46,7 +46,7 @@ class ProgressTable:
             self._next = 0  # The next call of `draw` draws the table again.
 
     def draw(self, running: Collection[str], done: int, failed: int) -> None:
-        """Draws the table if the last one is old enough.
+        """Draws the table again if enough time has passed since it was last drawn.
 
         Args:
             running: names of the members and steps that run.

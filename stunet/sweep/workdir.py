@@ -183,7 +183,7 @@ def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, float]:
 
 
 def commit() -> str | None:
-    """Returns the commit of stunet's source, or None if that is not in its own git repository."""
+    """Returns the git commit of stunet's source, or None if git does not track the source."""
     package = pathlib.Path(stunet.__file__).parent
 
     def git(*words: str) -> str:

@@ -174,9 +174,8 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
-        for line in filter(
-            None, (*damage, metrics.damage, *notes, _first_line(abstract, mesh, step))
-        ):
+        notes = (*filter(None, (*damage, metrics.damage)), *notes)
+        for line in (*notes, _first_line(abstract, mesh, step)):
             progress.write(line)
         if overlooked := profile.overlooked():
             progress.write(overlooked)
