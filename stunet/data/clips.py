@@ -235,9 +235,9 @@ class _DatasetInfo(TypedDict):
 
 
 class _TextEncoder(TypedDict, total=False):
-    """The text encoder that `prepare` used."""
+    """The text encoder that `prepare` used. Its name is None if nobody named it."""
 
-    name: str
+    name: str | None
     fingerprint: str
 
 

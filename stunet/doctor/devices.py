@@ -47,9 +47,14 @@ def _unused(platforms: set[str]) -> Iterator[Finding]:
         there = [path for pattern in patterns for path in glob.glob(pattern)]
         if not there or platform in platforms:
             continue
-        if asked := jax.config.jax_platforms:
+        if asked := _asked_platforms():
             yield Finding(platform, f"{there[0]} is there and not used: JAX_PLATFORMS is {asked}")
         else:
             extra = "tpu" if platform == "tpu" else "cuda"
             remedy = f"run: pip install 'stunet[{extra}]', and see `stunet --version`"
             yield wrong(platform, f"{there[0]} is there, and JAX does not use it", remedy)
+
+
+def _asked_platforms() -> str | None:
+    """Returns what JAX_PLATFORMS says."""
+    return jax.config.jax_platforms

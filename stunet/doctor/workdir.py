@@ -35,9 +35,8 @@ def check(workdir: pathlib.Path) -> Iterator[Finding]:
     if manifest is None:
         yield from _run(workdir)
         return
-    trained = [
-        one.name for one in manifest.entries if (workdir / one.name / "config.json").exists()
-    ]
+    names = [entry.name for entry in manifest.entries if not entry.command]
+    trained = [name for name in names if (workdir / name / "config.json").exists()]
     yield Finding("sweep.json", f"{len(trained)} of {len(names)} members have begun")
     for name in trained:
         yield Finding("member", str(workdir / name))

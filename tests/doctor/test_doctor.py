@@ -64,11 +64,11 @@ def test_a_healthy_run_and_this_installation_are_well(place, capsys):
         assert f"ok     {subject} " in printed
 
 
-def _flip_bit(place):
-    (file,) = (place / "run" / "checkpoints" / "2" / "train").rglob("d/*")
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
+def _flip_bits(place):
+    for file in (place / "run" / "checkpoints" / "2" / "train").rglob("d/*"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
 
 
 def _append(name: str, text: str):
@@ -97,7 +97,7 @@ def _cut_records(place):
         (_append("metrics.jsonl", '{"step": 1}\n'), "metrics.jsonl", "not in order"),
         (_write("run/clock.json", '{"began": null}'), "clock.json", "clock.json"),
         (_write("run/clock.json", '{"began": 9e9}'), "clock.json", "still to come"),
-        (_flip_bit, "checkpoint 2", "not what was saved"),
+        (_flip_bits, "checkpoint 2", "damaged"),
         (_cut_records, "data, train", "is damaged or cut short"),
         (lambda p: shutil.rmtree(p / "records"), "data, train", "records"),
         (lambda p: shutil.rmtree(p / "run"), "workdir", "is no directory"),
@@ -117,7 +117,7 @@ def test_nothing_is_changed(place):
         return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
 
     before = content()
-    _flip_bit(place)
+    _flip_bits(place)
     damaged = content()
     assert before != damaged
     list(workdir.check(place / "run"))
@@ -193,7 +193,7 @@ def test_an_accelerator_that_jax_does_not_use_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "_DRIVERS", {"gpu": (str(tmp_path / "nvidia*"),)})
     # The tests ask for the CPU.
     assert any("is there and not used" in finding.said for finding in devices.check())
-    monkeypatch.setattr(devices.jax.config, "jax_platforms", None, raising=False)
+    monkeypatch.setattr(devices, "_asked_platforms", lambda: None)
     assert "pip install 'stunet[cuda]'" in bad(devices.check())["gpu"]
 
 
