@@ -119,7 +119,10 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint cannot be read, is damaged or is that of another network.
         """
-        loaded = self._load(items(abstract) | {"data": None})
+        asked = items(abstract) | {"data": None}
+        if not (self.directory / str(self.latest()) / "guard").is_dir():
+            asked.pop("guard", None)
+        loaded = self._load(asked)
         data = loaded.pop("data")
         return abstract.replace(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
 
@@ -134,7 +137,8 @@ class Checkpoints:
         Raises:
             UserError: as `restore`.
         """
-        loaded = self._load({k: v for k, v in items(abstract).items() if k != "train"})
+        asked = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
+        loaded = self._load(asked)
         return abstract.replace(**({"frozen": {}} | loaded)).ema_params
 
     def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -237,4 +241,5 @@ def items(state: TrainState) -> dict[str, Any]:
     """Returns what is stored under its own name, except for the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
-    return {"train": train, "ema": state.ema} | frozen
+    guard = {"guard": state.guard} if state.guard else {}
+    return {"train": train, "ema": state.ema} | frozen | guard
