@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/quickstart
 
-.PHONY: quickstart test test-all lint docs clean
+.PHONY: quickstart test test-all faults lint docs clean
 
 # Arrays of megabytes are allocated and freed in every step: huge pages save a tenth of the time.
 quickstart: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
@@ -20,6 +20,11 @@ test: .venv/installed-test
 # Every test once: those of `make test`, then the slow ones and those that need TensorFlow.
 test-all: test .venv/installed-test-all
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
+
+# The long form of the fault harness, whose short form is among the slow tests.
+faults: export FAULTS = long
+faults: .venv/installed-test
+	$(BIN)/python -m pytest -n 2 --dist load tests/faults
 
 lint: .venv/installed-test
 	$(BIN)/ruff check

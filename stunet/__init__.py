@@ -10,11 +10,11 @@ __version__ = "0.1.0"
 
 
 def load(workdir: str | os.PathLike, **settings: object) -> "Model":
-    """Loads a trained run, to make clips with: `stunet.load(DIR).sample("a 9 moving left")`.
+    """Loads a trained run, which makes clips: `stunet.load(DIR).sample("a 9 moving left")`.
 
     Args:
-        workdir: of a run that needs nothing but captions.
-        settings: of the config's `sample` that replace the run's own, such as `steps`.
+        workdir: working directory of a run whose network needs only a caption.
+        settings: settings of the config's `sample`, such as `steps`, that replace the run's own.
 
     Raises:
         UserError: `workdir` holds no such run, or no checkpoint.

@@ -1,4 +1,4 @@
-"""The command line: one table, from a name to a command."""
+"""The command line: a table that maps each name to a command."""
 
 import os
 import sys
@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `stunet COMMAND ...`.
 
     Returns:
-        The exit status: 0, or 1 after a mistake of the user's, or what `stunet train
-        --stop-status` says.
+        The exit status: 0, or 1 after a mistake of the user's. If `stunet train` is stopped early,
+        the status is the value of `--stop-status`.
 
     Raises:
         SystemExit: the arguments of the command are wrong (status 2), or its help was asked for.

@@ -37,7 +37,7 @@ def choose(table: Mapping[str, Entry], name: str, what: str) -> Entry:
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """Returns the candidate that is spelt nearly as `word`, or None if there is none."""
+    """Returns the candidate that is spelt almost like `word`, or None if there is none."""
     candidates = list(candidates)
     found = difflib.get_close_matches(word, candidates, n=1, cutoff=_ALIKE)
     # In short words, two letters in the wrong order leave too few in place: "fdv" for "fvd".

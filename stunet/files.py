@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and explains a full or forbidden disk in one sentence."""
+"""Writes files whole or not at all, and explains why a file cannot be written."""
 
 import contextlib
 import errno
@@ -41,8 +41,8 @@ def locked(directory: Path, refusal: str) -> Iterator[int | None]:
         refusal: message of the error if another process holds the lock.
 
     Yields:
-        A file descriptor. A child process that inherits it holds the lock too. None: the file
-        system cannot lock directories, and there is no lock.
+        A file descriptor. A child process that inherits it holds the lock too. Or None if the file
+        system cannot lock directories; there is no lock then.
 
     Raises:
         UserError: another process holds the lock.
@@ -126,9 +126,9 @@ def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
-    """Context manager that turns other errors of the file system into a UserError.
+    """Context manager that turns errors of the file system into a UserError.
 
-    The error of a full disk stays as it is.
+    Only the error of a full disk stays as it is, for `full_disk_explained`.
 
     Args:
         place: file or directory that the block writes.

@@ -62,7 +62,7 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             diffusers.
 
     Raises:
-        UserError: neither is there, or what is there is damaged.
+        UserError: neither exists, or the file or index is damaged.
     """
     single = directory / f"{stem}.safetensors"
     index = directory / f"{single.name}.index.json"
@@ -96,7 +96,7 @@ def tensor(file: Path, name: str) -> Iterator[Any]:
     """Context manager that opens a tensor; `tensor[index]` reads parts of it as NumPy arrays.
 
     Raises:
-        UserError: as `headers`.
+        UserError: as for `headers`.
     """
     with _opened(file) as opened:
         yield opened.get_slice(name)
@@ -122,7 +122,7 @@ def write(
     0600, the permissions of its own temporary file, whatever the umask.
 
     Args:
-        file: path of the file. It may be seen there before it is complete.
+        file: path of the file. Other processes may see the file before it is complete.
         tensors: contiguous arrays by name.
         metadata: text by name, which the file's header holds.
     """
@@ -136,7 +136,8 @@ class Writer:
     """Writes a safetensors file tensor by tensor, so that only one needs to be in memory at a time.
 
     Args:
-        file: file to write. It may be seen before it is complete: the caller sees to that.
+        file: file to write. Other processes may see it before it is complete. If that matters, the
+            caller must prevent it.
         tensors: header of each tensor, in the order in which `add` will be called.
     """
 

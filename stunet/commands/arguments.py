@@ -25,7 +25,7 @@ def seed(text: str) -> int:
 def file_with(function: str) -> Callable[[str], str]:
     """Returns the type of an argument that names a file which defines `function`.
 
-    For "help" it prints the names of the files that come with stunet, and exits.
+    If the user gives "help", the type prints the files that come with stunet, and exits.
     """
 
     def name(text: str) -> str:
@@ -40,7 +40,7 @@ def file_with(function: str) -> Callable[[str], str]:
 
 
 def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
-    """Adds the trained run that the command reads; `run` says which kind, with an example."""
+    """Adds --workdir, the trained run that the command reads; `run` describes it for the help."""
     parser.required.add_argument(
         "--workdir",
         required=True,
@@ -51,7 +51,7 @@ def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") 
 
 
 def add_sampling(parser: Parser) -> None:
-    """Adds the seed, and what `add_settings` adds."""
+    """Adds --seed and the arguments of `add_settings`."""
     parser.options.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="seed of the noise (default %(default)s)"
     )
@@ -59,7 +59,7 @@ def add_sampling(parser: Parser) -> None:
 
 
 def add_settings(group: argparse._ActionsContainer) -> None:
-    """Adds the settings of sampling that `sampling_settings` reads."""
+    """Adds the arguments that `sampling_settings` reads."""
     group.add_argument(
         "--steps",
         type=positive,
@@ -88,7 +88,7 @@ def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def add_cascade(parser: Parser) -> None:
-    """Adds the second network of a keyframe cascade."""
+    """Adds the arguments for the second network of a keyframe cascade."""
     parser.options.add_argument(
         "--tsr",
         type=pathlib.Path,

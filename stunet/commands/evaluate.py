@@ -46,8 +46,9 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=0,
         metavar="N",
-        help="also report some metrics separately for every N-th frame (default with --tsr: the "
-        "frames in which two windows meet, the stretches that it fills in one at a time)",
+        help="treat every N-th frame as a border between two windows, and also report some metrics "
+        "at these borders alone (default with --tsr: the length of the windows that the --tsr run "
+        "fills in one by one)",
     )
     parser.options.add_argument(
         "--out",

@@ -33,8 +33,8 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="precision of the weights (default: float32, or that in which the run stores frozen "
-        "weights)",
+        help="precision of the weights (default: float32, or, if the run has frozen weights, the "
+        "precision in which it stores them)",
     )
     programs = parser.add_argument_group(
         "options of stablehlo and savedmodel",

@@ -1,4 +1,4 @@
-"""`stunet inflate`: makes a text-to-image U-Net the frozen half of a Space-Time U-Net."""
+"""`stunet inflate`: turns a text-to-image U-Net into the frozen half of a Space-Time U-Net."""
 
 import argparse
 import pathlib

@@ -1,4 +1,4 @@
-"""Explains an argument that a command does not take: what it looks like, and how to write that."""
+"""Explains an unknown argument: what the user may have meant, and how to write it."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ def explain(
 
     Args:
         argument: the argument as the user wrote it, such as "--train.steps=20".
-        following: the arguments after it, of which the first may be its value.
+        following: the arguments after it. The first of them may be its value.
         flags: the flags that the command takes.
         takes_keys: True if the command takes `--config.KEY=VALUE`.
     """
@@ -36,7 +36,7 @@ def explain(
 
 
 def _about_key(argument: str, key: str, value: str) -> str:
-    """Returns a sentence about an argument that can only be meant as a key of the config."""
+    """Returns a sentence about an argument that the user meant as a key of the config."""
     from stunet.configs import fields
     from stunet.configs.suggestions import unknown_key
 

@@ -11,7 +11,7 @@ from stunet.errors import UserError, choose
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of one command, which answers a mistake in one sentence.
+    """Parses the arguments of one command, and explains a mistake in one sentence.
 
     Attributes:
         required: group of the arguments that have to be given.
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         self.takes_keys = False
 
     def add_keys(self, example: str) -> None:
-        """Lets the command take `--config.KEY=VALUE` flags, of which the help shows `example`."""
+        """Lets the command take `--config.KEY=VALUE` flags. The help shows `example`."""
         self.takes_keys = True
         self.add_argument_group(
             "keys of the config",
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
         Raises:
             SystemExit: an argument is missing or unknown, or has a wrong value. One sentence about
-                it is printed.
+                the mistake is printed.
         """
         # Before argparse, which would call an argument that is misspelt a missing one.
         for place, argument in enumerate(arguments):
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
 
     def format_usage(self) -> str:
-        """Returns the usage: the required arguments, and that there are options."""
+        """Returns the usage, which lists the required arguments and mentions the options."""
         return f"{self._usage()}\n"
 
     def format_help(self) -> str:
@@ -109,8 +109,8 @@ class Command:
 
     Attributes:
         summary: one line for the list of commands.
-        add_arguments: adds its arguments to a parser.
-        run: does it. Returns the exit status; None means 0.
+        add_arguments: adds the arguments of the command to a parser.
+        run: runs the command and returns the exit status; None means 0.
         examples: command lines that work.
     """
 
@@ -133,14 +133,15 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A table of commands, from which the next word of the command line chooses.
+    """A table of commands. The next word of the command line chooses one of them.
 
     Attributes:
         summary: one line about the group.
-        kind: what the word names, such as "command" or "task".
+        kind: what that word names, such as "command" or "task".
         commands: commands, or groups of them, by name.
         examples: command lines that work.
-        options: flags of the group itself, each with its help and what it prints.
+        options: flags of the group itself. Each has a help text and a function, whose result is
+            printed.
     """
 
     summary: str
@@ -163,10 +164,10 @@ class Group:
         return "\n".join(lines)
 
     def choose(self, words: Sequence[str]) -> tuple[str, "Command | Group"]:
-        """Returns the name that comes first in `words`, and what it names.
+        """Returns the first of `words`, and the command or group of that name.
 
         Raises:
-            UserError: there is no name, or nothing of that name.
+            UserError: the first word is not the name of a command or group.
         """
         names = ", ".join(self.commands)
         if not words or words[0].startswith("-"):
@@ -174,7 +175,7 @@ class Group:
         return words[0], choose(self.commands, words[0], self.kind)
 
     def walk(self, prog: str) -> "Iterator[tuple[str, Command | Group]]":
-        """Yields the group and all that is in it, each after the words that call it."""
+        """Yields the group and all commands in it, each with the words that call it."""
         yield prog, self
         for name, entry in self.commands.items():
             if isinstance(entry, Group):
@@ -184,10 +185,10 @@ class Group:
 
 
 def run(group: Group, prog: str, words: Sequence[str]) -> int:
-    """Runs the command of `group` that `words` name, and answers for help and mistakes.
+    """Runs the command of `group` that `words` name, or prints the help that they ask for.
 
     Returns:
-        The exit status: the command's, or 1 after a mistake that a `UserError` explains.
+        The exit status of the command, or 1 after a `UserError`, which is printed.
 
     Raises:
         SystemExit: the help of the command was asked for, or its arguments are wrong (status 2).
@@ -220,7 +221,7 @@ def _shown_examples(examples: Sequence[str]) -> str:
 
 
 def wrap(example: str) -> list[str]:
-    """Splits a command line before its flags into lines that a shell reads as one."""
+    """Breaks a command line at its flags into several lines, which a shell reads as one."""
     pieces: list[str] = []
     for word in shlex.split(example):
         quoted = word if shlex.quote(word) == word else f'"{word}"'
@@ -232,7 +233,7 @@ def wrap(example: str) -> list[str]:
 
 
 def fold(pieces: Sequence[str], end: str = "", width: int = 78) -> list[str]:
-    """Joins pieces to lines of at most `width` characters, all but the last ending in `end`."""
+    """Joins pieces into lines of at most `width` characters. All lines but the last get `end`."""
     lines = [pieces[0]]
     for piece in pieces[1:]:
         if len(lines[-1]) + 1 + len(piece) + len(end) > width:

@@ -36,13 +36,14 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--estimate",
         action="store_true",
-        help="trace the program without compiling it: estimates memory and a lower bound of the "
-        "time, in half a minute; the default for GPUs if JAX's CUDA plugin is not installed",
+        help="trace the program without compiling it, and estimate memory and a lower bound of "
+        "the step's time (the command takes half a minute); the default for GPUs if JAX's CUDA "
+        "plugin is not installed",
     )
     parser.options.add_argument(
         "--memory-only",
         action="store_true",
-        help="report memory only, which takes a fraction of the time",
+        help="report only memory; the report then takes a fraction of the time",
     )
     parser.options.add_argument(
         "--every-block",
@@ -53,7 +54,8 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--search",
         action="store_true",
-        help="rank the meshes, remat policies and microbatches that fit, and plan the first",
+        help="rank all combinations of mesh, remat policy and microbatches that fit, and plan the "
+        "best one",
     )
     parser.options.add_argument("--json", action="store_true", help="print JSON")
     parser.add_keys("--config.mesh.context=4")

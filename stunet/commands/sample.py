@@ -1,4 +1,4 @@
-"""`stunet sample TASK`: samples clips from a trained run. One table, from a name to a task."""
+"""`stunet sample TASK`: samples clips from a trained run. A table maps each name to a task."""
 
 import argparse
 import dataclasses
@@ -24,10 +24,10 @@ class Task:
     Attributes:
         summary: one line for the list of tasks.
         add_arguments: adds the arguments that only this task has.
-        sample: makes the clips; the namespace has the arguments that only this task has.
+        sample: makes the clips from the request and the parsed arguments.
         examples: command lines that work.
         needs_prompt: True if the task cannot do without a prompt.
-        trained: the kind of run that the task needs, with an example.
+        trained: what kind of run the task needs, with an example, for the help text.
     """
 
     summary: str
@@ -39,7 +39,7 @@ class Task:
 
 
 def add_arguments(task: Task, parser: Parser) -> None:
-    """Adds the arguments of all tasks, and those of `task` between them."""
+    """Adds the arguments that all tasks share, and those that only `task` has."""
     shared.add_run(parser, task.trained)
     (parser.required if task.needs_prompt else parser.options).add_argument(
         "--prompt",
@@ -199,15 +199,15 @@ def _add_upscale(parser: Parser) -> None:
         type=int,
         default=2,
         metavar="N",
-        help="the clip is enlarged in segments; number of frames that neighbours share (default "
-        "%(default)s)",
+        help="the clip is enlarged in segments; number of frames that neighbouring segments share "
+        "(default %(default)s)",
     )
     parser.options.add_argument(
         "--weights",
         default="uniform",
         metavar="NAME",
-        help="weights of two segments in the frames that they share: uniform (equal), or ramp, "
-        "which goes in a straight line from the earlier segment to the later one "
+        help="how two segments are averaged in the frames that they share: uniform (equal weights) "
+        "or ramp (the weight shifts linearly from the earlier segment to the later one) "
         "(default %(default)s)",
     )
     parser.options.add_argument(
@@ -289,7 +289,7 @@ TASKS = {
         trained="run trained with masks, such as runs/masked",
     ),
     "inpaint": Task(
-        "paint a part of a video anew",
+        "repaint a part of a video",
         _add_inpaint,
         _inpaint,
         (

@@ -6,7 +6,7 @@ from stunet.files import user_cache
 def set_up_jax() -> None:
     """Silences the logs of libraries, and keeps compiled programs between runs.
 
-    Programs are kept in the user's cache unless JAX_COMPILATION_CACHE_DIR names another.
+    Programs are kept in the user's cache unless JAX_COMPILATION_CACHE_DIR names another directory.
     """
     import jax
     from absl import logging

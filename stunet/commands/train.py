@@ -6,6 +6,7 @@ import pathlib
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+from stunet.errors import choose
 
 
 def add_arguments(parser: Parser) -> None:
@@ -56,7 +57,7 @@ def add_arguments(parser: Parser) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="number of processes; 1 trains in this process alone, on a pod too",
+        help="number of processes; with 1, this process trains alone, even on a TPU pod",
     )
     processes.add_argument(
         "--process", type=int, metavar="I", help="number of this process, from 0"

@@ -1,4 +1,4 @@
-"""`stunet --version`: the versions that a report of a fault needs."""
+"""`stunet --version`: the versions that a bug report needs."""
 
 import platform
 from importlib import metadata

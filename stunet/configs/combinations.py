@@ -1,4 +1,4 @@
-"""Checks which values go together, such as sizes that must divide and lists of one length.
+"""Checks that values of several keys fit together, for example that one divides another.
 
 Each check is a generator that takes the config and yields a sentence for each mistake: what is
 wrong, and what would be right. To add a check, write one and add it to `_CHECKS`.
@@ -15,10 +15,10 @@ Mistakes = Iterator[str]
 
 
 def check_combinations(config: Config) -> None:
-    """Checks what a single key cannot show.
+    """Checks the keys whose values must fit together.
 
     Raises:
-        UserError: values do not go together. The sentence names the first such mistake and what
+        UserError: values do not fit together. The sentence names the first such mistake and what
             would be right.
     """
     for check in _CHECKS:
@@ -29,8 +29,8 @@ def check_combinations(config: Config) -> None:
 def check_data(config: Config) -> None:
     """Checks that a config names its data.
 
-    What `stunet inflate` writes need not name any yet, and a plan needs none. Training and
-    evaluation do.
+    A config that `stunet inflate` wrote may name no data yet, and `stunet plan` needs none.
+    Training and evaluation need data.
 
     Raises:
         UserError: `data.source` is "clips", and `data.path` is empty.
@@ -52,7 +52,7 @@ def check_data_path(source: str, path: str) -> None:
 
 
 def _levels(config: Config) -> Mistakes:
-    """Every level of the U-Net has an entry in each list, with a value that makes sense."""
+    """Checks that each list has one sensible value for each level of the U-Net."""
     model = config.model
     levels = len(model.channel_multipliers)
     if levels < 1:
@@ -92,7 +92,7 @@ def _level_embedding(config: Config) -> Mistakes:
 
 
 def _frozen_weights(config: Config) -> Mistakes:
-    """Some weights are left to train."""
+    """Checks that frozen weights and adapters leave something to train and do not collide."""
     if config.freeze == "spatial" and not config.model.temporal:
         yield (
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
@@ -106,7 +106,7 @@ def _frozen_weights(config: Config) -> Mistakes:
 
 
 def _frames(config: Config) -> Mistakes:
-    """The network, the keyframes and the source agree with the number of frames."""
+    """Checks that the number of frames suits the network, the keyframes and the source."""
     model, data, stride = config.model, config.data, config.tsr.stride
     if model.temporal:
         total = math.prod(model.temporal_factors)
@@ -127,7 +127,7 @@ def _frames(config: Config) -> Mistakes:
 
 
 def _resolution(config: Config) -> Mistakes:
-    """Height and width shrink to whole numbers at every level."""
+    """Checks that height and width are whole numbers of pixels at every level."""
     total = config.model.patch_size * 2 ** (len(config.model.channel_multipliers) - 1)
     for key in ("height", "width"):
         size, name = getattr(config.data, key), f"data.{key}"
@@ -136,7 +136,7 @@ def _resolution(config: Config) -> Mistakes:
 
 
 def _features(config: Config) -> Mistakes:
-    """Groups and heads take whole shares of the features of each level and of the text."""
+    """Checks that groups and heads divide the features of each level and of the text."""
     model = config.model
     levels = len(model.channel_multipliers)
     for level, (multiple, channels) in enumerate(
@@ -162,9 +162,9 @@ def _features(config: Config) -> Mistakes:
 
 
 def _text_encoder(config: Config) -> Mistakes:
-    """The text encoder, as far as it can be checked without its weights.
+    """Checks the settings of the text encoder, without loading its weights.
 
-    The machine that trains may not have the weights: records can hold the text states.
+    The machine that trains may not have the weights, because records can hold the text states.
     """
     text = config.text
     kind, _, directory = text.encoder.partition(":")
@@ -183,7 +183,7 @@ def _text_encoder(config: Config) -> Mistakes:
 
 
 def _source(config: Config) -> Mistakes:
-    """Digits and objects fit the clip."""
+    """Checks that digits and objects fit into the clip."""
     data = config.data
     pixels = f"{data.height}x{data.width}"
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
@@ -239,7 +239,7 @@ def _batch(config: Config) -> Mistakes:
 
 
 def _conditioning(config: Config) -> Mistakes:
-    """The network is given at most one thing beside the noisy clip."""
+    """Checks that the network is given at most one input beside the noisy clip."""
     shares = sum(dataclasses.asdict(config.masks).values())
     if shares and not math.isclose(shares, 1, rel_tol=1e-6):
         yield f"the shares in masks sum to {shares:g}; they must sum to 1, or all be 0"
@@ -256,7 +256,7 @@ def _conditioning(config: Config) -> Mistakes:
         )
 
 
-# In this order, so that later checks may rely on earlier ones: on one entry for each level.
+# The order matters: later checks rely on `_levels`, that each list has an entry for each level.
 _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _levels,
     _attention,
@@ -277,10 +277,10 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
 
 
 def _keyframe_remedy(config: Config) -> str:
-    """Says which number of frames is the nearest that keyframes and temporal factors allow.
+    """Names the nearest number of frames that keyframes and temporal factors allow.
 
-    It must be one more than a multiple of `tsr.stride`, and a multiple of the product of the
-    temporal factors. There may be none.
+    An allowed number is one more than a multiple of `tsr.stride`, and a multiple of the product of
+    the temporal factors. There may be no such number.
     """
     stride, frames = config.tsr.stride, config.data.frames
     total = math.prod(config.model.temporal_factors) if config.model.temporal else 1
@@ -291,7 +291,7 @@ def _keyframe_remedy(config: Config) -> str:
 
 
 def _divides(value: int, key: str, by: int, why: str) -> Mistakes:
-    """Yields a sentence if `value`, that of `key`, is no multiple of `by`, which `why` names."""
+    """Yields a sentence if the `value` of `key` is no multiple of `by`; `why` explains `by`."""
     if value % by:
         nearest = max(by, round(value / by) * by)
         yield f"{key} is {value}; it must be a multiple of {by} ({why}): try {nearest}"

@@ -17,13 +17,13 @@ from stunet.formatting import first_few
 
 
 class Kind(NamedTuple):
-    """Says what the files are that define one function.
+    """Describes the files that define one function, such as `get_config`.
 
     Attributes:
         flag: option of the command line that takes such a file.
         noun: word for such a file in messages.
-        use: command that takes such a file. "{file}" stands for the file, "{members}" for the
-            names of a sweep's first members.
+        use: clause that says which command takes such a file. "{file}" stands for the file,
+            "{members}" for the names of a sweep's first members.
     """
 
     flag: str
@@ -87,8 +87,8 @@ def find(text: str, function: str = "get_config") -> str:
     A path to a file always wins over a name. The name of a sweep needs no "sweeps/" before it.
 
     Args:
-        text: a path or a name, optionally followed by `:argument`, which is kept.
-        function: the key of `KINDS` that is wanted. It decides what the message suggests.
+        text: a path or a name. It may end in `:argument`, and so does the result then.
+        function: key of `KINDS`. The error message suggests files that define this function.
 
     Raises:
         UserError: there is neither such a file nor such a name, or the file is not in Python.
@@ -119,7 +119,7 @@ def call(text: str, function: str) -> Any:
     """Runs a file and returns what its function `function` returns.
 
     Args:
-        text: a path or a name as for `find`; what follows a colon is given to the function.
+        text: a path or a name, as `find` takes it. The function gets the text after a colon.
         function: a key of `KINDS`.
 
     Raises:
@@ -145,7 +145,7 @@ def call(text: str, function: str) -> Any:
 
 
 def start_from(experiment: str) -> ConfigDict:
-    """Returns the config of an experiment, for the `get_config()` of another to change.
+    """Returns the config of an experiment, which another experiment can change.
 
     Args:
         experiment: name or path of the experiment, as `find` takes it.
@@ -164,7 +164,7 @@ def listing(function: str) -> str:
 
 
 def _beside(path: pathlib.Path, function: str) -> str | None:
-    """Returns the file that was meant by a path which is no Python file, if there is one."""
+    """Returns a file near `path` that the user may have meant, or None if there is none."""
     candidates = [path.parent / f"{path.stem}.py"]
     if function == "get_config":
         candidates.append(path / "config.json")
@@ -172,14 +172,14 @@ def _beside(path: pathlib.Path, function: str) -> str | None:
 
 
 def _what(path: pathlib.Path) -> str:
-    """Says what lies at a path that is no Python file."""
+    """Says what there is at a path that is no Python file."""
     if path.is_dir():
         return f"{str(path)!r} is a directory"
     return f"{str(path)!r} is not a Python file" if path.exists() else f"no file {str(path)!r}"
 
 
 def _members(get_sweep: Any, *arguments: str) -> str:
-    """Returns a list with the names of a sweep's first members."""
+    """Returns the names of a sweep's first members, as text for a message."""
     try:
         # Its steps have names too, and no config.
         names = [repr(entry.name) for entry in get_sweep(*arguments) if hasattr(entry, "config")]
@@ -189,5 +189,5 @@ def _members(get_sweep: Any, *arguments: str) -> str:
 
 
 def _a(noun: str) -> str:
-    """Returns a noun after its article."""
+    """Returns a noun with its article, such as "an experiment"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

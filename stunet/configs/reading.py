@@ -28,7 +28,7 @@ _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": F
 
 
 def default() -> ConfigDict:
-    """Returns the default of every key, for the `get_config()` of an experiment to change."""
+    """Returns a config with all defaults, which the `get_config()` of an experiment changes."""
     return _changeable(Config())
 
 
@@ -36,9 +36,9 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads the config of an experiment or of a run.
 
     Args:
-        path: a Python file with `get_config()`, or the name of an experiment that comes with
-            stunet. Either may be followed by `:argument` for the function. Or a JSON file that
-            `write` wrote, such as the config.json of a run.
+        path: a Python file with `get_config()`, the name of an experiment that comes with stunet,
+            or a JSON file that `write` wrote, such as the config.json of a run. After a Python
+            file or a name, `:argument` may follow, which `get_config()` gets.
         overrides: flags such as `--config.train.steps=100`.
 
     Raises:
@@ -65,7 +65,7 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     """Returns the config with the overrides of the command line applied.
 
     Args:
-        config: the config before.
+        config: the config to change.
         overrides: flags such as `--config.train.steps=100`.
 
     Raises:
@@ -79,7 +79,7 @@ def resolve(config: Mapping[str, Any]) -> Config:
     """Checks every key, type, range and combination of values.
 
     Args:
-        config: a ConfigDict or nested dicts. Keys that are missing have their defaults.
+        config: a ConfigDict or nested dicts. Keys that are missing get their defaults.
 
     Raises:
         UserError: something is wrong. The sentence names the first mistake and what would be right.
@@ -109,7 +109,9 @@ def read(file: pathlib.Path) -> Config:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Returns the changes that a run may not continue with, such as "seed is 0 there and 1 here".
+    """Returns the differences of two configs that keep a run from continuing.
+
+    Each is a clause such as "seed is 0 there and 1 here": 0 in `old`, and 1 in `new`.
 
     Args:
         old: the config of the run.
@@ -159,13 +161,13 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def reset(config: Config, *groups: str) -> Config:
-    """Returns the config with the defaults of some groups, as `reset(config, "lora")`."""
+    """Returns the config with some groups at their defaults, as in `reset(config, "lora")`."""
     defaults = {group: getattr(Config(), group) for group in groups}
     return dataclasses.replace(config, **defaults)
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Returns the value of every key, by its whole name, such as "train.steps"."""
+    """Returns the value of every key, by the full name of the key, such as "train.steps"."""
     return {key: operator.attrgetter(key)(config) for key, _ in fields()}
 
 
@@ -199,11 +201,11 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
 
 
 def _parsed(text: str, kind: Any) -> Any:
-    """Returns the value that a text on the command line stands for, or the text if there is none.
+    """Returns the value that `text` stands for, or `text` itself if it stands for none.
 
     Args:
-        text: the text, such as "1,2,4".
-        kind: type of the key. `_converted` checks that the value has it.
+        text: text from the command line, such as "1,2,4".
+        kind: type of the key. `_converted` checks later that the value has this type.
     """
     if kind is str:
         return text
@@ -218,11 +220,11 @@ def _parsed(text: str, kind: Any) -> Any:
 
 
 def _build(cls: type, raw: Any, prefix: str) -> Any:
-    """Returns an instance of a group of keys from its values, checked one by one.
+    """Returns an instance of `cls` made of the values in `raw`, after checking each of them.
 
     Args:
         cls: `Config`, or the class of a group.
-        raw: values by name; groups are dicts of their own.
+        raw: values by name. The value of a group is a nested dict.
         prefix: what goes before each name in messages, such as "train.".
     """
     if not isinstance(raw, Mapping):
@@ -242,7 +244,7 @@ def _build(cls: type, raw: Any, prefix: str) -> Any:
 
 
 def _first_key(key: str, value: Any) -> str:
-    """Returns the first key of an unknown group, such as "optimizer.lr", or `key` itself."""
+    """Returns the first key inside the group `key`, or `key` itself if it is not a group."""
     while isinstance(value, Mapping) and value:
         name, value = next(iter(value.items()))
         key = f"{key}.{name}"
@@ -250,7 +252,7 @@ def _first_key(key: str, value: Any) -> str:
 
 
 def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
-    """Returns `value` with the type `kind`, if it is one of the choices and in the range."""
+    """Returns `value` with the type `kind`, after checking its choices and its range."""
     value = _converted(key, value, kind)
     if limits["choices"] is not None and value not in limits["choices"]:
         nearest = nearest_choice(key, value, limits["choices"])
@@ -270,7 +272,7 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
 
 
 def _converted(key: str, value: Any, kind: Any) -> Any:
-    """Returns `value` with the type `kind`: ints may stand for floats, and lists for tuples."""
+    """Returns `value` as the type `kind`. Ints may become floats, and lists become tuples."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"{key} is {value!r}; it must be a tuple, such as (1, 2)")

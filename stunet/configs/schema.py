@@ -265,8 +265,8 @@ class Diffusion:
     )
     min_snr_gamma: float = _field(
         5.0,
-        "Gamma of the weighting 'min_snr': signal-to-noise ratio above which the weight of the "
-        "error in x0 stops growing.",
+        "Gamma of the weighting 'min_snr'. The weight of the error in x0 grows with the "
+        "signal-to-noise ratio up to this ratio, and then stays the same.",
         above=0,
     )
     caption_dropout: float = _field(
@@ -288,34 +288,35 @@ class Masks:
 
     text: float = _field(
         0.0,
-        "Share of training clips, from 0 to 1, of which nothing is given except the caption.",
+        "Share of training clips, from 0 to 1, for which the network is given nothing except the "
+        "caption.",
         least=0,
         most=1,
     )
     image: float = _field(
         0.0,
-        "Share of training clips, from 0 to 1, of which the first frame is given.",
+        "Share of training clips, from 0 to 1, for which the network is given the first frame.",
         least=0,
         most=1,
     )
     inpaint: float = _field(
         0.0,
-        "Share of training clips, from 0 to 1, of which everything outside a random rectangle is "
-        "given.",
+        "Share of training clips, from 0 to 1, for which the network is given everything outside "
+        "a random rectangle.",
         least=0,
         most=1,
     )
     outpaint: float = _field(
         0.0,
-        "Share of training clips, from 0 to 1, of which a random rectangle is given.",
+        "Share of training clips, from 0 to 1, for which the network is given a random rectangle.",
         least=0,
         most=1,
     )
     cinemagraph: float = _field(
         0.0,
-        "Share of training clips, from 0 to 1, of which the first frame and everything outside a "
-        "random rectangle are given. Outside the rectangle, every frame of the training clip is "
-        "replaced by its first frame.",
+        "Share of training clips, from 0 to 1, for which the network is given the first frame and "
+        "everything outside a random rectangle. Outside the rectangle, every frame of the "
+        "training clip is replaced by the first frame.",
         least=0,
         most=1,
     )
@@ -366,7 +367,7 @@ class Tsr:
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters of the spatial kernels, trained alone (`stunet.nn.lora`)."""
+    """Low-rank adapters of the spatial kernels; other weights are frozen (`stunet.nn.lora`)."""
 
     rank: int = _field(
         0,
@@ -569,7 +570,8 @@ class Train:
 class Mesh:
     """The mesh of devices: its size along each axis (`stunet.parallel`).
 
-    The product of all sizes is the number of devices. One size may be -1: as many as are left.
+    The product of all sizes is the number of devices. One size may be -1, which makes the product
+    right.
     """
 
     slice: int = _field(

@@ -1,4 +1,4 @@
-"""Finds what a user meant by an unknown key or choice: by its meaning, its words, its spelling."""
+"""Finds the key or choice that a user meant by a wrong one: by meaning, words and spelling."""
 
 from collections.abc import Sequence
 
@@ -79,7 +79,7 @@ def _meant(key: str) -> Synonym | list[str]:
 
 
 def _in_group(groups: Sequence[str]) -> list[str]:
-    """Returns the keys of the group that the user named, even with a typing error."""
+    """Returns the keys of the groups that the user named, even if misspelt."""
     named = [group for name in groups for group in _group_spelt_like(name)]
     return [key for key in _KEYS if key.partition(".")[0] in named]
 
@@ -92,19 +92,19 @@ def _with_words(name: str, keys: Sequence[str]) -> list[str]:
 
 
 def _spelt_like(name: str, keys: Sequence[str]) -> list[str]:
-    """Returns the keys whose last part is spelt nearly as `name`."""
+    """Returns the keys whose last part is spelt almost like `name`."""
     nearest = closest(name, map(_name, keys))
     return [key for key in keys if _name(key) == nearest]
 
 
 def _group_spelt_like(name: str) -> list[str]:
-    """Returns the group of keys that is spelt nearly as `name`: a list of one or of none."""
+    """Returns a list with the group that is spelt almost like `name`, or an empty list."""
     nearest = closest(name, {key.partition(".")[0] for key in _KEYS if "." in key})
     return [nearest] if nearest else []
 
 
 def _all_there_is(group: str) -> str:
-    """Returns a sentence with the keys of a group or, if there is no such group, all groups."""
+    """Returns a sentence that lists the keys of a group, or all groups if it does not exist."""
     if in_group := [_name(key) for key in _KEYS if key.startswith(f"{group}.")]:
         return f"'{group}' has {', '.join(in_group)}"
     groups = dict.fromkeys(key.partition(".")[0] for key in _KEYS if "." in key)
@@ -112,7 +112,7 @@ def _all_there_is(group: str) -> str:
 
 
 def _name(key: str) -> str:
-    """Returns the last part of a key, "steps" for "train.steps"."""
+    """Returns the last part of a key, such as "steps" for "train.steps"."""
     return key.rpartition(".")[-1]
 
 

@@ -1,7 +1,7 @@
 """The names that other programs use for settings, and what they are called here.
 
 The names are those of MaxText, diffusers, big_vision, Lightning and their like. To add one, add it
-to a row below, or add a row. A test holds that every key and every choice on the right exists.
+to a row below, or add a row. A test checks that every key and every choice on the right exists.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,10 @@ class Synonym(NamedTuple):
     Attributes:
         names: the names, separated by spaces. A name may join a group to a key, as "model_width"
             does for `model.width`; such a name is looked up before its last part, "width".
-        keys: keys that do the same here, separated by spaces; empty if there are none.
-        note: for a setting that differs here: a sentence without its full stop. The keys, if there
-            are any, are added at its end. Empty: the keys alone are suggested.
+        keys: our keys for this setting, separated by spaces; empty if there are none.
+        note: hint if the setting works differently here: a sentence without its full stop. The
+            message adds the keys at its end. If the note is empty, the message suggests the keys
+            alone.
     """
 
     names: str

@@ -59,7 +59,8 @@ class ClipRecords:
     ):
         """Opens the split and checks that its clips are as requested.
 
-        The sizes, `fps`, and the text arguments each accept any value if they are None.
+        If a size, `fps`, `text_encoder` or `text_shape` is None, any value in the data set is
+        accepted.
 
         Args:
             directory: a TFDS data set in ArrayRecord files, with its dataset_info.json.
@@ -84,8 +85,8 @@ class ClipRecords:
 
         Raises:
             UserError: the data set, split or feature does not exist, the clips are not as
-                requested, a file is damaged, or this process may not open as many files. The last
-                two are also raised while reading.
+                requested, a file is damaged, or the data set has more files than this process may
+                open. The last two are also raised while reading.
         """
         self.directory, self.split = Path(directory), split
         info = _open_data_set(self.directory)
@@ -157,7 +158,10 @@ class ClipRecords:
         return tuple(s if s is not None else r for s, r in pairs)
 
     def _check_encoder(self, stored, requested):
-        """Raises if stored states come from another encoder; both are (name, fingerprint)."""
+        """Raises if the stored states come from another encoder than the requested one.
+
+        Both arguments are (name, fingerprint) of an encoder.
+        """
         (stored_name, stored_print), (name, fingerprint) = stored, requested
         kinds = [n and n.partition(":")[0] for n in (stored_name, name)]
         if None not in kinds and kinds[0] != kinds[1]:
@@ -173,7 +177,7 @@ class ClipRecords:
             )
 
     def _crop(self, video, index):
-        """Returns the first frames of a clip, or raises if the clip does not have the shape."""
+        """Returns the first frames of a clip, or raises if they do not have the clips' shape."""
         video = video[: self.shape[0]]
         if any(s not in (None, v) for s, v in zip(self.shape, video.shape, strict=True)):
             raise UserError(

@@ -65,8 +65,9 @@ def contact_sheet(
         clips: clips as float in -1..1 or as uint8, grey or RGB.
         captions: one text for each clip, wrapped to the clip's width; four lines at most.
         columns: clips in each row; None gives the sheet an aspect of about 3:2.
-        upscale: how often each pixel is repeated in either direction. None enlarges small clips to
-            a height of about 192 pixels, or clips of few rows to a width of about 384.
+        upscale: how often each pixel is repeated in either direction. None enlarges small clips
+            until they are about 192 pixels high or about 384 pixels wide, whichever is reached
+            first.
 
     Returns:
         The frames of the sheet. A single clip without caption has no margin, so that with
@@ -248,7 +249,7 @@ class _Place:
     times_x: int
 
     def cut(self, sheet: np.ndarray) -> np.ndarray:
-        """Returns the slice without repeated pixels."""
+        """Returns the slice that is in the picture `sheet`, with each repeated pixel once."""
         rows = slice(self.top, self.top + self.height, self.times_y)
         return sheet[rows, self.left : self.left + self.width : self.times_x]
 
@@ -307,7 +308,7 @@ def xt_slice(clip: Clip, row: int | None = None) -> Slice:
     """Returns one row of pixels over all frames: time runs down, x runs across.
 
     Args:
-        clip: a clip of any range.
+        clip: a clip with values of any range.
         row: number of the row, 0 at the top; None takes the row that `most_variable_row` picks.
     """
     return clip[:, most_variable_row(clip) if row is None else row]
@@ -317,7 +318,7 @@ def yt_slice(clip: Clip, column: int | None = None) -> np.ndarray:
     """Returns one column of pixels over all frames, `[h, t, c]`: y runs down, time runs across.
 
     Args:
-        clip: a clip of any range.
+        clip: a clip with values of any range.
         column: number of the column, 0 at the left; None takes the column that
             `most_variable_column` picks.
     """
@@ -338,9 +339,10 @@ def most_variable_column(clip: Clip) -> int:
 def moves_vertically(clip: Clip) -> bool:
     """Tells whether a clip moves up and down rather than left and right.
 
-    Where something moves left or right, pixels change in the same rows all the time, but in other
-    columns from frame to frame. So the share of change in each row and in each column is compared:
-    the direction in which these shares vary more over time wins.
+    When an object moves left or right, pixels change in the same rows at all times, but the columns
+    that change differ from frame to frame. The function therefore computes, for each frame, the
+    share of all change that lies in each row and in each column. The motion is vertical if the
+    shares of the rows vary more over time than those of the columns.
     """
     light = clip.astype(np.float32).mean(axis=-1)
     change = np.abs(np.diff(light, axis=0))
@@ -350,12 +352,12 @@ def moves_vertically(clip: Clip) -> bool:
 
 
 def _scale(height: int, width: int) -> int:
-    """Returns how often each pixel is repeated by default."""
+    """Returns the default of `upscale`: how often each pixel is repeated in either direction."""
     return max(1, round(min(_TARGET_HEIGHT / height, _TARGET_WIDTH / width)))
 
 
 def _rgb(images: np.ndarray) -> np.ndarray:
-    """Converts images of either range, with one or three channels, to uint8 with three."""
+    """Converts float (-1..1) or uint8 images of one or three channels to uint8 RGB."""
     images = to_uint8(images)
     return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
@@ -449,7 +451,7 @@ def _fits(text: str, font: ImageFont.FreeTypeFont, width: int) -> bool:
 
 
 def _palette(frames: np.ndarray) -> Image.Image:
-    """Chooses 256 colours for all frames, from at most 16 of them."""
+    """Chooses a palette of 256 colours for all frames by looking at 16 frames or fewer."""
     chosen = frames[:: math.ceil(len(frames) / 16)]
     # Octree is by far the fastest of Pillow's methods, and gives the truest colours here.
     return Image.fromarray(chosen.reshape(-1, *chosen.shape[2:])).quantize(

@@ -71,7 +71,7 @@ class TrainBatches:
         return {"global_next_index": self._position}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Continues from where `get_state` was called, in this or another run of the source."""
+        """Continues at the position that `get_state` returned, in this process or another."""
         self.close()
         self._position = int(state["global_next_index"])
 
@@ -100,7 +100,7 @@ def train_batches(
         seed: seed of the order, 0 to 2**32-1.
         batch_size: clips in the global batch.
         rows: numbers of the rows of each batch to read, ascending; None reads all.
-        num_threads: number of threads, each of which reads one batch ahead. As many batches wait in
+        num_threads: number of threads that read ahead. At most `num_threads` batches wait in
             memory. 0 reads each batch when it is needed.
 
     Raises:
@@ -147,7 +147,7 @@ def eval_batches(
 
 
 class _Rows(grain.MapDataset):
-    """Keeps the examples at `rows` of every `batch_size` examples."""
+    """Splits the examples into batches of `batch_size` and keeps the given rows of each batch."""
 
     def __init__(self, examples: grain.MapDataset, batch_size: int, rows: Sequence[int]):
         super().__init__(examples)
@@ -168,7 +168,7 @@ class _Rows(grain.MapDataset):
 def _read(
     examples: grain.MapDataset, batch_size: int, rows: Sequence[int] | None, num_threads: int
 ) -> grain.DatasetIterator:
-    """Iterates over the given rows of each batch, which threads read ahead."""
+    """Iterates over the given rows of each batch, and reads ahead in threads."""
     rows = range(batch_size) if rows is None else rows
     batches = _Rows(examples, batch_size, rows).batch(len(rows), drop_remainder=True)
     read_ahead = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)

@@ -28,7 +28,7 @@ METADATA_FILE = "clips.json"
 
 @dataclasses.dataclass(frozen=True)
 class ClipFields:
-    """Says where the parts of an example are in a record, and parses records by it.
+    """Says in which features of a record the parts of an example are, and parses records.
 
     Attributes:
         directory: directory of the data set.

@@ -29,9 +29,9 @@ class Dataset:
         text: encoder of the captions.
         seed: seed for sources that draw their clips.
         options: settings that only this kind of source has, such as the `path` of stored clips.
-        cut_from: number of frames in each clip of the source. Each is cut into as many clips as it
-            holds. 0 reads as many frames as one clip spans.
-        num_clips: number of training clips to use, the first ones; 0 uses all.
+        cut_from: number of frames in each clip of the source, which is then cut into as many clips
+            of the run as fit. 0 reads only the frames that one clip of the run spans.
+        num_clips: use only the first `num_clips` training clips of the source; 0 uses all.
     """
 
     source: str
@@ -139,9 +139,9 @@ class Strided:
 def make_source(dataset: Dataset, split: str) -> Source:
     """Opens the examples of a split, "train" or "val", in the shape of the run's clips and text.
 
-    The source gives clips of `cut_from` frames, or of as many frames as a clip spans, without
-    stride. Cutting and strides are applied afterwards, so that all networks of a cascade see the
-    same `num_clips` clips of the source.
+    The source gives clips without stride. They have `cut_from` frames, or the number of frames that
+    one clip of the run spans. Cutting and strides are applied afterwards, so that all networks of a
+    cascade see the same `num_clips` clips of the source.
 
     Raises:
         UserError: the data do not exist or have another shape.

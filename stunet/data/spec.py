@@ -72,7 +72,7 @@ class TextSpec:
     fingerprint: str = ""
 
     def matches(self, other: "TextSpec") -> bool:
-        """Tells whether both are the same encoder. Its files may lie in different directories."""
+        """Tells whether both name the same encoder; its files may lie in different directories."""
         if (self.max_length, self.dim) != (other.max_length, other.dim):
             return False
         if self.fingerprint and other.fingerprint:

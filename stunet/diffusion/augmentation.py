@@ -1,10 +1,10 @@
 """Noise-conditioning augmentation: corrupts the clips that condition a later network of a cascade.
 
 Such a network trains on clips made from real ones (low-resolution clips, keyframes), and runs on
-clips that another network has generated. Augmentation bridges the two (Ho et al., Cascaded
-Diffusion Models, arXiv 2106.15282, section 4; Saharia et al., Imagen, arXiv 2205.11487, section
-2.4). Gaussian noise of a random level hides the differences between the two, and the level is one
-of the network's inputs. In sampling the user chooses one level.
+clips that another network has generated. Augmentation closes this gap between training and sampling
+(Ho et al., Cascaded Diffusion Models, arXiv 2106.15282, section 4; Saharia et al., Imagen, arXiv
+2205.11487, section 2.4). Gaussian noise of a random level hides how real and generated clips
+differ, and the level is one of the network's inputs. In sampling the user chooses one level.
 """
 
 import math
@@ -19,12 +19,12 @@ def corrupt(
 ) -> Float[Array, "b t h w c"]:
     """Returns cos(pi s / 2) clips + sin(pi s / 2) noise at the augmentation level s.
 
-    This is variance preserving, like Imagen's augmentation, and follows the cosine schedule without
-    its cut ends.
+    This is variance preserving, like Imagen's augmentation. It is the cosine schedule at time s,
+    without the bounds that `schedules.cosine` sets on the log-SNR.
 
     Args:
         clips: clean clips, -1..1.
-        level: 0 (the clip itself) to 1 (noise alone); all frames of a clip share it.
+        level: augmentation level s of each clip, from 0 (the clip itself) to 1 (noise alone).
         noise: standard normal.
     """
     angle = (math.pi / 2 * level)[:, None, None, None, None]
@@ -32,7 +32,10 @@ def corrupt(
 
 
 def log_snr(level: Float[Array, "b"]) -> Float[Array, "b"]:
-    """Returns the log-SNR of the result of `corrupt`: -2 log tan(pi s / 2), finite at both ends."""
+    """Returns the log-SNR of clips that `corrupt` returns at level s: -2 log tan(pi s / 2).
+
+    The angle is clipped, so the result is finite at s = 0 and s = 1 too.
+    """
     angle = jnp.clip(math.pi / 2 * level, 1e-6, math.pi / 2 - 1e-6)
     return -2 * jnp.log(jnp.tan(angle))
 
@@ -56,7 +59,7 @@ def draw(
 
 
 def plane(level: Float[Array, "b"], like: Float[Array, "b t h w c"]) -> Float[Array, "b t h w 1"]:
-    """Returns the channel that tells the network the level: the level at every pixel.
+    """Returns a channel that holds the clip's augmentation level at every pixel.
 
     Args:
         level: augmentation level of each clip.

@@ -1,4 +1,4 @@
-"""Classifier-free guidance and thresholding: turn the network into the `denoise` of samplers."""
+"""Classifier-free guidance and thresholding: make the function `denoise` that samplers call."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ def guide(
     """Returns the guided estimate: uncond_x0 + scale (cond_x0 - uncond_x0).
 
     Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w;
-    Imagen, arXiv 2205.11487, eq. 2, with scale = w). Both papers write it for eps. For a fixed
-    x_t, x0 is affine in eps, and the weights sum to 1, so it is the same formula in x0.
+    Imagen, arXiv 2205.11487, eq. 2, with scale = w). Both papers write the formula for eps. It
+    holds for x0 too, because for a fixed x_t, x0 is affine in eps, and the weights sum to 1.
 
     Args:
         cond_x0: estimate of x0 with the text.
@@ -49,8 +49,8 @@ def threshold(
 
     The modes are those of Imagen (arXiv 2205.11487), section 2.3:
         dynamic: in each clip, s is the larger of 1 and a percentile of |x0|; values are clipped to
-            [-s, s] and divided by s. Large guidance scales then do not saturate the picture. Needs
-            a sort of the whole clip.
+            [-s, s] and divided by s. So large guidance scales do not saturate the picture. This
+            mode has to sort all values of a clip.
         static: values are clipped to [-1, 1].
         none: values stay as they are.
 
@@ -81,21 +81,22 @@ def guided_denoiser(
 ) -> Callable[[Array, Array], Array]:
     """Turns the network into the `denoise(x_t, t) -> x0` that `samplers.sample` takes.
 
-    The unconditional half sees no text: its states are zero and its mask is False throughout, as
-    for a caption that is dropped in training. Both halves run as one batch of 2b. Clip i is in row
-    2i (conditional) and in row 2i + 1 (unconditional), so that a batch that is sharded over chips
-    doubles in place and no clip moves.
+    The network runs once on a batch of 2b, which holds each clip with and without its text. Without
+    text, the token states are zero and the mask is False throughout, as for a caption that is
+    dropped in training. Clip i is in row 2i (with text) and in row 2i + 1 (without). So a batch
+    that is sharded over chips doubles in place, and no clip moves to another chip.
 
     Args:
         predict: (x_t [n, ...], time [n], text [n, l, d], text_mask [n, l], *shared) -> output
             [n, ...], with n = b or 2b.
         text: token states of each clip's prompt.
         text_mask: True on tokens, False on padding.
-        shared: further inputs `[b, ...]`, the same for both halves, such as a masked conditioning
-            clip.
+        shared: further inputs `[b, ...]`, the same with and without text, such as a masked
+            conditioning clip.
         schedule: schedule that the network was trained with.
         prediction: parametrisation of the output of `predict`, a key of `PREDICTIONS`.
-        guidance_scale: see `guide`. 1 runs only the conditional half, 0 only the unconditional.
+        guidance_scale: see `guide`. With 1 or 0 the network runs on a batch of b, only with text
+            (1) or only without text (0).
         threshold_mode: see `threshold`.
         percentile: see `threshold`.
 

@@ -1,9 +1,9 @@
 """Input of a temporal super-resolution network (TSR): corrupted keyframes beside the noisy clip.
 
-The network fills in the frames between keyframes that lie `stride` frames apart. It is conditioned
-as Lumiere conditions on a part of the clip (`stunet.diffusion.masks`). Its keyframes are augmented
-as the low-resolution clips of spatial super-resolution are (`stunet.diffusion.augmentation`). It
-sees [J, C, M, S] on the channel axis:
+The network fills in the frames between keyframes that lie `stride` frames apart. Its input combines
+two methods: a clip and a mask, with which Lumiere conditions on a part of the clip
+(`stunet.diffusion.masks`), and noise-conditioning augmentation of the given frames
+(`stunet.diffusion.augmentation`). The network sees [J, C, M, S] on the channel axis:
 
     J   the noisy clip,
     C   the corrupted keyframes in their places, zero elsewhere,
@@ -14,14 +14,14 @@ Make-A-Video's interpolation network takes zero-padded frames and a mask in the 
 2209.14792, section 3.3). The augmentation is Imagen Video's (arXiv 2210.02303, section 2.5).
 
 The first and the last frame of a clip are keyframes, so a clip of K keyframes has
-(K - 1) * stride + 1 frames. It has no tail after the last keyframe. The network would have to
-extrapolate a tail, and a cascade would be blamed for what is no fault of interpolation. The
-temporal factors must divide the number of frames. With a factor of 2, odd strides and even K do so:
-16 = (4 - 1) * 5 + 1.
+(K - 1) * stride + 1 frames. No frames follow the last keyframe, because the network would have to
+extrapolate them. Their errors would count against a cascade, although interpolation did not cause
+them. The product of the network's temporal factors must divide the number of frames. With a product
+of 2, an odd stride and an even K give a valid number, such as 16 = (4 - 1) * 5 + 1.
 
 A clip of two keyframes is a window: [keyframe, stride - 1 frames, next keyframe]. Neighbouring
-windows share the keyframe between them. A clip of more keyframes lets the same network see them all
-at once. The functions here serve both cases alike.
+windows share the keyframe between them. In a clip of more keyframes, the same network sees all of
+them at once. The functions here serve both cases.
 """
 
 import jax
@@ -84,7 +84,10 @@ def draw(
 def network_input(
     x_t: Float[Array, "b t h w c"], keyframes: Float[Array, "b k h w c"], level: Float[Array, "b"]
 ) -> Float[Array, "b t h w d"]:
-    """Returns [J, C, M, S], which has 2 c + 2 channels.
+    """Joins x_t, the keyframes in their places, their mask and the level along the channels.
+
+    The result is the network's input, [J, C, M, S] of the module's docstring, with 2 c + 2
+    channels.
 
     Args:
         x_t: noisy clips.

@@ -36,14 +36,14 @@ def min_snr(
 ) -> Float32[Array, "*n"]:
     """Returns the weights of Min-SNR-gamma (Hang et al., arXiv 2303.09556, section 3.4).
 
-    The loss is min(SNR, gamma) ||x0_hat - x0||^2, whatever the network predicts. By the change of
-    variables, the weight on the network's own target is
+    The loss is min(SNR, gamma) ||x0_hat - x0||^2, whatever the network predicts. If it is written
+    as an error of the network's own output, which is x0, eps or v, the weight of that error is
         x0: min(SNR, gamma)    eps: min(SNR, gamma) / SNR    v: min(SNR, gamma) / (SNR + 1)
 
     Args:
         log_snr: log-SNR of each clip.
         prediction: parametrisation of the network's output, a key of `PREDICTIONS`.
-        gamma: the weight of ||x0_hat - x0||^2 grows with the SNR up to this value.
+        gamma: largest weight of ||x0_hat - x0||^2; below it the weight is the SNR.
 
     Raises:
         UserError: `prediction` is not a key of `PREDICTIONS`.
@@ -103,8 +103,8 @@ def stratified_times(rng: PRNGKeyArray, batch: int) -> Float32[Array, "{batch}"]
 
     These are the low-discrepancy times of Kingma et al. (VDM, arXiv 2107.00630, appendix). Each t_i
     alone is uniform, so the loss stays unbiased. Together they cover [0, 1] evenly, which lowers
-    the variance of the loss. The order of the times is not random, so the order of the clips in a
-    batch must be.
+    the variance of the loss. The times come in a fixed order, so the clips of a batch must come in
+    a random order.
 
     Args:
         rng: random key.

@@ -1,14 +1,13 @@
-"""Conditioning masks: mark the part of a clip that is given, with one rule for each task.
+"""Conditioning masks: mark the part of a clip that is given to the network.
 
-One mechanism serves image-to-video, in- and outpainting and cinemagraphs (Lumiere, arXiv
-2401.12945, section 4.1).
-A conditioned network sees [J, C, M] on the channel axis:
+There is one kind of mask for each task: image-to-video, inpainting, outpainting and cinemagraphs
+(Lumiere, arXiv 2401.12945, section 4.1). A conditioned network sees [J, C, M] on the channel axis:
 
     J   the noisy clip,
     C   the given part of the clean clip, zero elsewhere,
     M   the mask, 1 where the clip is given and 0 elsewhere.
 
-All masks are drawn inside the train step, from its key.
+All masks are drawn inside the train step, from the step's random key.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +30,9 @@ MASKS: dict[str, Callable[[Array, Array], Array]] = {
 def network_input(
     x_t: Float[Array, "b t h w c"], clip: Float[Array, "b t h w c"], mask: Float[Array, "b t h w 1"]
 ) -> Float[Array, "b t h w d"]:
-    """Returns [J, C, M], which has 2 c + 1 channels.
+    """Joins x_t, the given part of the clean clips and the mask along the channels.
+
+    The result is the network's input, [J, C, M] of the module's docstring, with 2 c + 1 channels.
 
     Args:
         x_t: noisy clips.
@@ -52,9 +53,10 @@ def draw(
         probabilities: probability of each kind of mask, by the keys of `MASKS`; they sum to 1.
 
     Returns:
-        The clips to train on and their masks. In a cinemagraph the mask marks all pixels outside
-        the box as given, because they stand still: so these pixels are replaced by those of the
-        first frame. All other clips are returned unchanged.
+        The clips to train on and their masks. The mask of a cinemagraph marks the first frame and
+        all pixels outside a random box as given. Outside the box a cinemagraph stands still, so
+        there every frame gets the pixels of the first frame. All other clips are returned
+        unchanged.
     """
     b, t, h, w, _ = clips.shape
     kinds = tuple(MASKS)

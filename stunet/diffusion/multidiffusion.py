@@ -1,19 +1,21 @@
-"""Temporal MultiDiffusion: denoises a clip longer than the network's in overlapping segments.
+"""Temporal MultiDiffusion: denoises a clip in overlapping segments of the network's length.
 
 MultiDiffusion (Bar-Tal et al., arXiv 2302.08113) fuses crops of an image; Lumiere applies it along
-time (arXiv 2401.12945, section 3.3). Each step splits the noisy clip J into segments J_i of the
-network's length and denoises each by itself, Phi(J_i). It goes on with the clip J' that minimises
+time (arXiv 2401.12945, section 3.3), for clips with more frames than the network takes. Each step
+splits the noisy clip J into segments J_i of the network's length. It denoises each segment by
+itself, which gives Phi(J_i), and continues with the clip J' that minimises
 
     sum_i sum_k w_i[k] || J'[start_i + k] - Phi(J_i)[k] ||^2
 
-where k runs over the frames of a segment. The solution is, in every frame, the mean of the
-predictions for that frame, weighted by w_i. So segments are pulled together in every step, while
-all of them can still change, instead of being joined after sampling.
+where start_i is the first frame of segment i, k runs over the frames of a segment, and w_i[k] is
+the weight of frame k of segment i. In every frame the solution is the weighted mean of the
+predictions for this frame. So the segments are made to agree in every step, while later steps can
+still change them, and need not be joined after sampling.
 
-What is averaged are estimates of the clean clip, and the sampler's update is done once for the
-whole clip. Averaging the segments after the update would give the same result. The noisy clip and
-the added noise are the same for all segments that share a frame, and every sampler's update is
-affine in the estimate.
+The estimates of the clean clip are averaged, and the sampler's update is done once for the whole
+clip. Averaging the segments after the update would give the same result, for two reasons. Segments
+that share a frame have the same noisy clip and the same added noise there, and every sampler's
+update is affine in the estimate.
 """
 
 import dataclasses
@@ -32,8 +34,8 @@ class Segments:
     Attributes:
         frames: frames in the clip.
         length: frames in each segment.
-        overlap: frames that neighbouring segments share. The last segment ends with the clip, so it
-            may share more with the segment before.
+        overlap: frames that neighbouring segments share. The last segment ends where the clip ends,
+            so it may share more frames with the segment before it.
         starts: first frame of each segment, ascending.
     """
 
@@ -83,7 +85,8 @@ def frame_weights(segments: Segments, name: str) -> Float[np.ndarray, "l"]:
 
     Args:
         segments: the segments of a clip.
-        name: a key of `WEIGHTS`: "uniform", or "ramp", which falls linearly over the overlap.
+        name: a key of `WEIGHTS`: "uniform", or "ramp", which falls linearly towards both ends of
+            a segment.
 
     Raises:
         UserError: `name` is unknown.
@@ -101,7 +104,7 @@ def normalise_weights(
 
     Args:
         segments: n segments of l frames.
-        weights: weights above 0, of each segment or the same for all.
+        weights: weights above 0, `[l]` if all segments have the same, else `[n, l]`.
     """
     weights = np.broadcast_to(weights, (len(segments.starts), segments.length))
     places = np.asarray(segments.starts)[:, None] + np.arange(segments.length)
@@ -118,8 +121,8 @@ def add(
 ) -> None:
     """Adds weighted segments to a running sum over the clip, in place.
 
-    A sum that starts at zero is the average once all segments have been added. Any number of them
-    may be added at a time.
+    If the sum starts at zero, it is the weighted average after all segments have been added. One
+    call may add any number of segments.
 
     Args:
         total: the running sum, over all frames of the clip.

@@ -1,7 +1,7 @@
 """Parametrisations: what the network predicts, and the clip or noise that its output implies.
 
-`log_snr` is a scalar (one noise level for everything) or has the leading axes of the clips, such
-as `[b]` for clips `[b, t, h, w, c]`. Results are float32.
+The argument `log_snr` is a scalar, for one noise level in all clips, or has the leading axes of the
+clips, such as `[b]` for clips `[b, t, h, w, c]`. Results are float32.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def target(
 ) -> Float32[Array, "*shape"]:
     """Returns the output that the network is trained towards, for x_t = alpha x0 + sigma noise.
 
-    eps: noise. x0: x0. v: alpha noise - sigma x0.
+    The target is the noise for "eps", x0 for "x0", and alpha noise - sigma x0 for "v".
 
     Args:
         prediction: a key of `PREDICTIONS`.
@@ -96,10 +96,11 @@ def to_x0(
 ) -> Float32[Array, "*shape"]:
     """Returns the clean clip that the network's output implies.
 
-    eps: (x_t - sigma output) / alpha. v: alpha x_t - sigma output. x0: output.
+    The clip is (x_t - sigma output) / alpha for "eps", alpha x_t - sigma output for "v", and the
+    output itself for "x0".
 
-    With eps, an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2). That is
-    about 1,800 at log-SNR -15, the default end of the schedule, where x_t is almost pure noise: the
+    For "eps", an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2). This
+    factor is about 1,800 at log-SNR -15, the default at t = 1, where x_t is almost pure noise. The
     estimate is finite there, but worthless. Threshold the estimate while sampling
     (`guidance.threshold`), or predict v or x0, whose errors are never magnified.
 
@@ -123,8 +124,9 @@ def to_eps(
 ) -> Float32[Array, "*shape"]:
     """Returns the noise that the network's output implies.
 
-    eps: output. v: sigma x_t + alpha output. x0: (x_t - alpha output) / sigma. With x0, errors are
-    magnified at the clean end, as those of eps are at the noisy end in `to_x0`.
+    The noise is the output itself for "eps", sigma x_t + alpha output for "v", and
+    (x_t - alpha output) / sigma for "x0". For "x0", an error of the network is multiplied by
+    alpha / sigma, which is large near t = 0.
 
     Args:
         prediction: a key of `PREDICTIONS`.

@@ -1,11 +1,11 @@
 """Samplers: from noise to a clip, in a fixed number of calls of the denoiser.
 
-A step goes from noise level t to the cleaner level s, with lambda = log_snr / 2 and
-h = lambda_s - lambda_t > 0. `Step` holds everything that a sampler's update depends on.
+A step goes from time t to the earlier time s, which has less noise. With lambda = log_snr / 2, its
+length is h = lambda_s - lambda_t > 0. `Step` holds everything that a sampler's update depends on.
 
 The denoiser is called at t_start = t_0 > t_1 > ... > t_{steps-1} > 0 (`time_grid`). The last step
-goes to zero noise (log-SNR +inf) instead of the schedule's log_snr_max. So it returns the
-denoiser's estimate of x0.
+does not end at the schedule's log-SNR for t = 0, but at no noise (log-SNR +inf). So the last step
+returns the denoiser's estimate of x0.
 """
 
 from collections.abc import Callable
@@ -33,15 +33,15 @@ class SamplerState(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Inputs of a sampler's update, for one step from level t to level s.
+    """Inputs of a sampler's update, for one step from time t to time s.
 
     Attributes:
-        x: the clip at level t.
+        x: the clip at time t.
         x0: the denoiser's estimate of the clean clip, made from `x`.
-        x0_before: the estimate of the previous step; of no meaning in the first step.
-        log_snr_before: log-SNR of the previous step; -inf in the first step.
-        log_snr_t: log-SNR at level t.
-        log_snr_s: log-SNR at level s; +inf in the last step.
+        x0_before: the estimate that the previous step used; meaningless in the first step.
+        log_snr_before: log-SNR at which the previous step started; -inf in the first step.
+        log_snr_t: log-SNR at time t.
+        log_snr_s: log-SNR at time s; +inf in the last step.
         rng: random key of this step alone.
     """
 
@@ -85,8 +85,8 @@ def dpmpp_2m(step: Step) -> Array:
     x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D (Lu et al., arXiv 2211.01095, algorithm
     2). This is DDIM's step with x0 replaced by its linear extrapolation to the middle of the step,
         D = x0 + h / (2 h_before) (x0 - x0_before)
-    The first step has nothing to extrapolate from, and the last step has infinite h. Both are steps
-    of DDIM.
+    where h_before is the length h of the previous step. The first step has no previous estimate to
+    extrapolate from, and the last step has infinite h. So both are steps of DDIM.
     """
     # Differences of log-SNR are twice those of lambda; only their ratio counts.
     h = step.log_snr_s - step.log_snr_t
@@ -108,8 +108,9 @@ class Sampler(NamedTuple):
     """A sampler: the update of one step, and the times of the steps.
 
     Attributes:
-        update: `Step` -> the clip at level s.
-        grid: (schedule, t_start, fraction of the steps done, 0..1) -> time.
+        update: `Step` -> the clip at time s.
+        grid: (schedule, t_start, fraction) -> time, where `fraction` is the share of the steps that
+            are done, 0..1.
     """
 
     update: Callable
@@ -128,12 +129,13 @@ def time_grid(
 ) -> Float32[Array, "{steps}"]:
     """Returns the times at which the denoiser is called, falling from `t_start`.
 
-    ddim and ancestral: uniform in t, t_i = t_start (1 - i / steps), as is usual for them.
-    dpmpp_2m: uniform in log-SNR, which schedule(t) gives, from schedule(t_start) to schedule(0). On
-    Gaussian data the error then falls as 1 / steps^2, for every standard deviation of the data and
-    every shift of the schedule. Steps that are uniform in t on the cosine schedule would cover both
-    ends of the log-SNR range in very few steps. With 32 steps uniform in t, the error is 50 times
-    larger than here for data of standard deviation 0.02, though half as large for 0.4.
+    For ddim and ancestral the times are uniform in t, as is usual: t_i = t_start (1 - i / steps).
+
+    For dpmpp_2m they are uniform in log-SNR, from schedule(t_start) to schedule(0). On Gaussian
+    data the error then falls as 1 / steps^2, for every standard deviation of the data and every
+    shift of the schedule. Times uniform in t on the cosine schedule would cover both ends of the
+    log-SNR range in very few steps. With 32 such steps, the error is 50 times as large for data of
+    standard deviation 0.02, though half as large for data of standard deviation 0.4.
 
     Args:
         sampler: a key of `SAMPLERS`.
@@ -169,8 +171,8 @@ def make_step(
 ) -> Callable[[SamplerState, Int[Array, ""] | int], SamplerState]:
     """Returns the function `step(state, i) -> state`, to be called for i = 0 .. steps - 1.
 
-    `sample` scans over it. A loop on the host, which can show progress, jits `step` and calls it.
-    Both give the same clip, because the noise of step i depends only on `rng` and i.
+    `sample` calls `step` in a scan. A loop on the host, which can show progress, jits `step` and
+    calls it. Both ways give the same clip, because the noise of step i depends only on `rng` and i.
 
     Args:
         denoise: (x_t, t) -> estimate of x0, see `sample`.
@@ -178,7 +180,7 @@ def make_step(
         schedule: the schedule that the denoiser was trained with.
         sampler: a key of `SAMPLERS`.
         steps: number of calls of `denoise`, at least 1.
-        t_start: time of the first clip, in (0, 1].
+        t_start: time of the clip before the first step, in (0, 1].
 
     Raises:
         UserError: `sampler` is unknown, or `steps` or `t_start` is out of range.
@@ -220,8 +222,9 @@ def sample(
     Args:
         denoise: (x_t, t) -> estimate of x0, already guided and thresholded
             (`guidance.guided_denoiser`); t is a float32 scalar in (0, 1].
-        x_T: the clip at time `t_start`, any shape: standard normal for t_start = 1; for a smaller
-            t_start (SDEdit), a clip noised with `add_noise` at `schedule(t_start)`.
+        x_T: the clip at time `t_start`, of any shape. For t_start = 1 it is standard normal noise.
+            For a smaller t_start (SDEdit) it is a clip noised with `add_noise` at
+            `schedule(t_start)`.
         rng: random key of the noise that `ancestral` adds; the other samplers ignore it.
         schedule: the schedule that the denoiser was trained with.
         sampler: a key of `SAMPLERS`.

@@ -1,4 +1,7 @@
-"""Noise schedules: the log signal-to-noise ratio, falling from t = 0 (clean) to t = 1 (noise)."""
+"""Noise schedules: the log signal-to-noise ratio as a function of time.
+
+It falls from t = 0, which is almost clean, to t = 1, which is almost pure noise.
+"""
 
 import dataclasses
 import math
@@ -29,10 +32,11 @@ def cosine(
 ) -> Float32[Array, "*n"]:
     """Computes the cosine schedule: log_snr(t) = -2 log tan(pi t / 2), so alpha = cos(pi t / 2).
 
-    That is infinite at both ends. So the angle runs over [u_0, pi / 2 - v_0] instead of
-    [0, pi / 2], with u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)), as in
-    Hoogeboom et al., "simple diffusion" (arXiv 2301.11093, appendix). The result is smooth
-    everywhere, and reaches the two bounds at exactly t = 0 and t = 1.
+    This formula is infinite at t = 0 and t = 1. So the angle u = pi t / 2 is replaced by one that
+    runs linearly over [u_0, pi / 2 - v_0] instead of [0, pi / 2], with
+    u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)), as in Hoogeboom et al.,
+    "simple diffusion" (arXiv 2301.11093, appendix). The result is smooth everywhere. It is
+    log_snr_max at exactly t = 0 and log_snr_min at exactly t = 1.
 
     Args:
         t: times in [0, 1].
@@ -57,7 +61,7 @@ def _cosine_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Arra
 
 
 def _cosine_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
-    """Returns the angles cut off at the clean and the noisy end, and the rest of pi / 2."""
+    """Returns u_0, v_0 and pi / 2 - u_0 - v_0, with the angles u_0 and v_0 of `cosine`."""
     u_0 = math.atan(math.exp(-log_snr_max / 2))
     v_0 = math.atan(math.exp(log_snr_min / 2))
     return u_0, v_0, math.pi / 2 - u_0 - v_0
@@ -66,7 +70,7 @@ def _cosine_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float
 def linear(
     t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
 ) -> Float32[Array, "*n"]:
-    """Computes a log-SNR that is linear in t: every octave of noise gets the same share of [0, 1].
+    """Computes a log-SNR that is linear in t: every halving of the SNR takes the same time.
 
     It is the simplest schedule in the log-SNR form of Kingma et al. (VDM, arXiv 2107.00630, section
     3). It is not DDPM's schedule of linear betas.
@@ -98,8 +102,8 @@ def iddpm(
     """Computes Improved DDPM's cosine schedule, with which DeepFloyd IF was trained.
 
     It is eq. 17 of Nichol & Dhariwal (arXiv 2102.09672), "squaredcos_cap_v2" in diffusers:
-    alpha^2 = cos^2 u / cos^2 u_0 at the angle u, which is linear in time; u_0 is `IDDPM_ANGLE`. As
-    in `cosine`, the angle runs between the two angles at which the bounds are reached.
+    alpha^2 = cos^2 u / cos^2 u_0, where u_0 is `IDDPM_ANGLE` and the angle u is linear in time. As
+    in `cosine`, u starts where the log-SNR is log_snr_max and ends where it is log_snr_min.
 
     Args:
         t: times in [0, 1].
@@ -127,7 +131,7 @@ def _iddpm_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array
 
 
 def _iddpm_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
-    """Returns the first and the last angle, and pi / 2 minus the last angle."""
+    """Returns the angle u of `iddpm` at t = 0, its value at t = 1, and pi / 2 minus the latter."""
     cosine, sine = math.cos(IDDPM_ANGLE), math.sin(IDDPM_ANGLE)
 
     def legs(log_snr):
@@ -154,11 +158,11 @@ class NoiseSchedule:
 
     Attributes:
         name: a key of `SCHEDULES`.
-        shift: noise_d / image_d of simple diffusion (arXiv 2301.11093, section 3.1). Averaging
-            neighbouring pixels removes noise but little of the image. So a 128x128 clip needs more
-            noise than a 64x64 clip to be equally destroyed: shift = 64 / 128 gives it the schedule
-            that is right at 64. Adds 2 log(shift) to the log-SNR at every t, bounds included; 1
-            changes nothing.
+        shift: the ratio noise_d / image_d in "simple diffusion" (arXiv 2301.11093, section 3.1).
+            Averaging neighbouring pixels removes noise but little of the image. So a 128x128 clip
+            needs more noise than a 64x64 clip to be equally destroyed. If a schedule suits 64x64
+            clips, shift = 64 / 128 adapts it to 128x128 clips. The shift adds 2 log(shift) to the
+            log-SNR at every t, also to its bounds. 1 changes nothing.
         log_snr_min: log-SNR at t = 1, before the shift.
         log_snr_max: log-SNR at t = 0, before the shift.
 

@@ -1,14 +1,13 @@
 """Input of a spatial super-resolution network (SSR): the noisy clip and a low-resolution clip.
 
 The low-resolution clip is corrupted on purpose (`stunet.diffusion.augmentation`), because in
-sampling another network has generated it. The network sees [J, C, S] on the channel axis, as many
-channels as a mask-conditioned network:
+sampling another network has generated it. The network sees [J, C, S] on the channel axis:
 
     J   the noisy clip,
     C   the corrupted low-resolution clip, enlarged to the size of J,
     S   a plane of the augmentation level.
 
-Everything random is drawn inside the train step, from its key.
+All noise and levels are drawn inside the train step, from the step's random key.
 """
 
 import jax
@@ -22,7 +21,7 @@ from stunet.diffusion import augmentation
 def shrink(
     clips: Float[Array | np.ndarray, "b t h w c"], factor: int
 ) -> Float[Array | np.ndarray, "b t h2 w2 c"]:
-    """Averages squares of factor x factor pixels.
+    """Makes clips smaller: averages each square of factor x factor pixels.
 
     NumPy arrays give NumPy arrays.
 
@@ -37,12 +36,12 @@ def shrink(
 def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t h2 w2 c"]:
     """Interpolates bilinearly between the centres of pixels; the border repeats the last pixel.
 
-    Super-resolution networks are usually given bilinear enlargements: repeated pixels would have
-    edges that no clip has. `shrink` and then `enlarge` leave a clip unchanged that is linear in
-    rows and columns, except for half a low-resolution pixel at the border.
+    Super-resolution networks are usually given bilinear enlargements, because repeated pixels would
+    have edges that no real clip has. If a clip's values are linear in rows and columns, `shrink`
+    and then `enlarge` return it unchanged, except for half a low-resolution pixel at the border.
 
-    The result equals `jax.image.resize(..., "bilinear")`. But that would gather an axis that is
-    split over chips, and here each chip takes one row from each of its neighbours.
+    The result equals `jax.image.resize(..., "bilinear")`. If an axis is split over chips, that
+    function would gather the whole axis. Here each chip takes only one row from each neighbour.
 
     Args:
         clips: any clips.
@@ -73,7 +72,9 @@ def draw(
 def network_input(
     x_t: Float[Array, "b t h w c"], low: Float[Array, "b t h2 w2 c"], level: Float[Array, "b"]
 ) -> Float[Array, "b t h w d"]:
-    """Returns [J, C, S], which has 2 c + 1 channels.
+    """Joins x_t, the enlarged low-resolution clips and the level along the channels.
+
+    The result is the network's input, [J, C, S] of the module's docstring, with 2 c + 1 channels.
 
     Args:
         x_t: noisy clips.
@@ -100,7 +101,10 @@ def _enlarge_axis(x: Array, axis: int, factor: int) -> Array:
 
 
 def _neighbour(x: Array, axis: int, step: int) -> Array:
-    """Returns the next (`step` 1) or previous (-1) pixel; at the border, the pixel itself."""
+    """Returns, for each pixel, the next (`step` 1) or previous (-1) one along `axis`.
+
+    A pixel at the border without such a neighbour stands for itself.
+    """
     # Padding one side and cutting off the other makes XLA's partitioner exchange only borders.
     widths = [(0, 0, 0)] * x.ndim
     widths[axis] = (-step, step, 0)

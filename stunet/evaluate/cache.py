@@ -35,7 +35,7 @@ class MeasurementCache:
             return None
 
     def write(self, arrays: Arrays, name: str, *depends_on: object) -> None:
-        """Stores arrays under a name and a description of JSON values and arrays."""
+        """Stores arrays under a name and a description, which is made of JSON values and arrays."""
         arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         remedy = "finished batches are kept: free some space and run the same command again"
         with (

@@ -1,10 +1,10 @@
 """Measures whether objects in a clip keep one steady motion from the first frame to the last.
 
-The objects' positions are first unrolled to the distance that each object has moved along its
-path: over the edges of the torus, around the centre, or between the walls. In these distances every
-motion of `stunet.data.synthetic.motions` is a straight line over time. Each metric measures how far
-a clip is from a straight line. A clip that stands still is as coherent as can be, so read all
-metrics beside `speed`.
+First, each object's positions are unrolled: converted to the distance that it has moved along its
+path. The path leads over the edges of a torus, around the centre, or to and fro between walls. Over
+time, the distance is a straight line for every motion of `stunet.data.synthetic.motions`. Each
+metric measures how far a clip is from a straight line. A clip that stands still counts as perfectly
+coherent, so read all metrics together with `speed`.
 
 Each metric has one value for each clip, `[n]`. Units are pixels and frames.
 """
@@ -75,8 +75,9 @@ def measure(
         stage: canvas and motion of the clips.
         shapes: shapes of the two objects of each clip; needed for `cross` only.
         truth: true positions of the objects, if captions or keyframes gave the direction of motion.
-            The velocity is compared with the truth's.
-        borders: first frame of each window after the first, to measure borders and the rest apart.
+            The velocity is compared with the true one.
+        borders: first frame of each window except the first window. A window is a stretch of frames
+            that the network makes at a time. Borders are measured separately from the rest.
 
     Returns:
         speed: median speed over the clip in pixels per frame; for two objects, the mean of both.
@@ -90,7 +91,7 @@ def measure(
             share of the higher frequency, 0..2. NaN for a clip without motion.
         phase_drift: largest distance from the straight line that fits best, as a share of the
             period.
-        jump: mean change of velocity from step to step, apart from borders, in pixels per frame.
+        jump: mean change of velocity from step to step, except at borders, in pixels per frame.
         border_jump: the same at borders, if there are any.
         identity_drift: 1 minus the mean correlation of each object with itself in the first frame.
     """
@@ -141,16 +142,17 @@ def speed_error(paths: Paths, stage: Stage) -> PerClip:
 
 
 def velocity_error(paths: Paths, truth: Paths) -> PerClip:
-    """Returns the difference from the true velocity in pixels per frame, the largest of a clip."""
+    """Returns the error of the velocity in pixels per frame; for two objects, the larger error."""
     return np.linalg.norm(paths.velocity - truth.velocity, axis=-1).max(-1)
 
 
 def period_drift(paths: Paths) -> PerClip:
-    """Returns the change of frequency between a clip's halves as a share of the higher, 0..2.
+    """Returns the change of frequency between a clip's halves, as a share of the higher one, 0..2.
 
-    The value is 1 if one half stands still and 2 if the halves move in opposite directions. The
-    velocity of a half is the slope of the straight line that fits it best. NaN stands for an object
-    that moves less than 0.1 pixels per frame.
+    The value is 1 if one half stands still. It is 2 if the halves move at the same speed in
+    opposite directions. The frequency of a half follows from the slope of the straight line that
+    fits the object's distance over time best. NaN stands for an object that moves less than 0.1
+    pixels per frame.
     """
     middle = paths.distance.shape[2] // 2
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]
@@ -190,7 +192,7 @@ def identity_drift(clips: Clips, positions: Positions, stage: Stage) -> PerClip:
 
 
 def at_and_elsewhere(values: Float[np.ndarray, "n s"], at: set[int]) -> tuple[PerClip, PerClip]:
-    """Returns the mean over the columns `at`, and over the others; NaN for a mean over none."""
+    """Returns the mean over the columns `at`, and that over all others. A mean over none is NaN."""
     chosen = np.isin(np.arange(values.shape[1]), sorted(at))
     return _mean(values[:, chosen]), _mean(values[:, ~chosen])
 
@@ -226,8 +228,8 @@ def _around_centre(positions: Positions, stage: Stage) -> Paths:
 def _between_walls(positions: Positions, stage: Stage) -> Paths:
     """Unrolls the path of a bouncing object by mirroring it at the walls.
 
-    A single position does not tell the direction. The steady motion that fits the clip best decides
-    it for each frame.
+    A single position does not tell the direction. In each frame, the object has the direction of
+    the steady motion that fits the clip best.
     """
     distance, turn = np.zeros(positions.shape), np.zeros(positions.shape[:2])
     for i, o in np.ndindex(turn.shape):
@@ -245,7 +247,7 @@ def _between_walls(positions: Positions, stage: Stage) -> Paths:
 
 
 def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
-    """Finds the phases [t], 0..1, of a triangle wave's heights [t], and their growth per frame."""
+    """Finds the phase, 0..1, of a triangle wave at each height [t], and its growth per frame."""
     height = height.astype(np.float32)
     frames = np.arange(len(height), dtype=np.float32)
 

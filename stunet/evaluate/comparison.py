@@ -15,7 +15,8 @@ from stunet.data.sources import Dataset, Source, make_source, representatives
 from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
 from stunet.evaluate import groups
-from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
+from stunet.prepare.decode import decode_clips
+from stunet.prepare.opening import is_video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Comparison:
 
     Attributes:
         captions: one caption for each clip to be sampled.
-        reference: real clips with which sets of clips are compared; examples with uint8 `video`.
+        reference: real clips to compare sets of clips with. Each example holds a uint8 `video`.
         num_reference: number of reference clips to use.
-        frames: number of frames of each clip that are judged, the first ones.
+        frames: number of frames of each clip to judge, from the first frame on.
         default_metrics: metric groups to measure unless the user chooses, separated by commas.
         real: real clips that the captions describe; None if there are none.
-        real_indices: number of the clip in `real` that each caption describes.
+        real_indices: for each caption, the number of the clip in `real` that it describes.
     """
 
     captions: Sequence[str]
@@ -43,15 +44,15 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Describes an evaluation by the classes of a data set that the network was not trained on.
+    """Describes an evaluation on the classes of a data set that the network was not trained on.
 
     Attributes:
         name: name of the data set.
-        videos: a folder that holds a folder of videos for each class.
+        videos: path of a folder, in which each class has a folder of videos.
         classes: number of classes.
-        clips: number of videos in all classes.
+        clips: number of videos in all classes together.
         samples: number of clips to sample. Each class gets a share in proportion to its videos.
-        frames: number of frames that are judged: the first ones of each video and of each sample.
+        frames: number of frames of each video and of each sample to judge, from the first on.
         fps: frames per second of the videos.
         prompt: maps the name of a class to the prompt that its clips are sampled for.
         source: where to get the videos, as a phrase for messages.
@@ -118,9 +119,9 @@ def from_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Compar
 
     Args:
         file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
-        clip: the run's clips, to whose size the videos are resized.
-        num: number of clips to sample and of videos to compare with, to try a protocol out. None
-            samples the protocol's number of clips and compares with all videos.
+        clip: shape of the run's clips. The videos are resized to it.
+        num: number of clips to sample and of videos to compare with. A small number tries a
+            protocol out. None means the protocol's number of clips, and all videos.
 
     Raises:
         UserError: the file does not exist, videos are missing, or the run's clips are too short.
@@ -159,7 +160,7 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
     found = {
         place.name: files
         for place in sorted(folder.iterdir())
-        if (files := sorted(f for f in place.glob("*") if f.suffix.lower() in VIDEO_SUFFIXES))
+        if place.is_dir() and (files := sortedfilter(is_video, place.iterdir()))
     }
     count = sum(map(len, found.values()))
     if (len(found), count) != (protocol.classes, protocol.clips):

@@ -27,7 +27,7 @@ class Evaluator:
     Attributes:
         generator: makes the clips to be judged.
         comparison: captions to generate clips for, and real clips to compare with.
-        borders: first frame of each window after the first.
+        borders: first frame of each window except the first window.
         cache: store of the measurements of each batch.
         batch_size: clips in each batch.
     """
@@ -45,7 +45,7 @@ class Evaluator:
 
         Args:
             groups: names in `METRIC_GROUPS`.
-            on_step: called with the finished sampling steps and the steps of all batches.
+            on_step: called with the number of finished sampling steps and the number of all steps.
 
         Returns:
             The measurements, and the first `sample.num` clips to show.
@@ -122,7 +122,7 @@ class Evaluator:
         scene: Scene,
         make_clips: Callable[[], np.ndarray],
     ) -> dict[str, Arrays]:
-        """Returns the measurements of one batch, and makes the clips only if some are missing.
+        """Returns the measurements of one batch. Makes the clips only if the cache lacks some.
 
         Args:
             set_name: name of the set of clips.
@@ -144,7 +144,7 @@ class Evaluator:
 
 
 def shuffle_frames(clip: np.ndarray, index: int) -> np.ndarray:
-    """Returns a clip with its frames in a random order that depends on its number alone."""
+    """Returns a clip with its frames in a random order that depends on the clip's number alone."""
     return clip[np.random.default_rng(index).permutation(len(clip))]
 
 
@@ -157,7 +157,7 @@ def read_clips(source: Source, indices: Sequence[int]) -> np.ndarray:
 def _batches(count: int, size: int) -> Iterator[tuple[range, np.ndarray]]:
     """Yields the rows of each batch, and the same rows repeated up to the size of a full batch.
 
-    Full batches all have the shape that was compiled, the last one too.
+    With repeated rows the last batch has the same shape, so that no other shape is compiled.
     """
     size = min(size, count)
     for first in range(0, count, size):

@@ -32,7 +32,7 @@ def frechet_distance(one: Samples, other: Float[np.ndarray, "m d"]) -> float:
 
 
 def _moments(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean [d], and R of at most d rows such that R'R is the covariance."""
+    """Returns the mean [d], and a matrix R of at most d rows for which R'R is the covariance."""
     if len(samples) < MIN_SAMPLES:
         raise UserError(
             f"a Fréchet distance needs {MIN_SAMPLES} samples of each set, and one has"

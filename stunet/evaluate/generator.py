@@ -1,4 +1,4 @@
-"""Generates the clips to be judged with one network, with a cascade, or between true keyframes."""
+"""Generates clips for an evaluation: by one network, by a cascade, or between true keyframes."""
 
 import dataclasses
 import functools
@@ -30,8 +30,8 @@ class Generator:
         dataset: data set of real clips with the shape and rate of the generated clips.
         borders: frames in which two windows of a cascade meet.
         operations: floating-point operations of sampling one clip.
-        given: the part of the real clips that the network is given, such as "true keyframes"; ""
-            for nothing.
+        given: what the network is given of the real clips, such as "true keyframes"; "" if it is
+            given nothing.
         identity: JSON value of everything that the clips depend on beside captions and real clips.
         make: maps (number of the first clip, captions, real clips of these captions, on_step) to
             clips in -1..1. The first call loads the weights.
@@ -156,7 +156,7 @@ def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
 def _dense(dataset: Dataset, tsr: Parts, keyframes: int) -> Dataset:
     """Returns the data set of clips that the `tsr` network makes from `keyframes` keyframes.
 
-    The clips have every n-th frame of the source, where n is the stride of the network's windows.
+    The clips have every n-th frame of the source, where n is the `data.stride` of the `tsr` run.
     """
     frames = (keyframes - 1) * tsr.denoiser.conditioning.keyframe_stride + 1
     clip = dataclasses.replace(dataset.clip, frames=frames, stride=tsr.denoiser.clip.stride)

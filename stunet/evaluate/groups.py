@@ -33,14 +33,16 @@ class MetricGroup:
 
     Attributes:
         summary: what the group measures, for the help text.
-        measure: maps clips in -1..1, the scene that they show, and the first frames of windows to
-            arrays. Arrays named in `metrics.METRICS` are metrics of each clip. All other arrays are
-            features that `compare` needs. The result is empty for clips that cannot be measured.
-        compare: maps the features of two sets of clips, and the clips' shape, to metrics of the
-            whole first set. None for a group that compares no sets.
+        measure: function of clips in -1..1, of the scene that they show, and of the first frames of
+            windows. Returns arrays by name. Arrays named in `metrics.METRICS` are metrics of each
+            clip. All other arrays are features that `compare` needs. The result is empty for clips
+            that cannot be measured.
+        compare: function of the features of two sets of clips, and of the clips' shape. Returns
+            metrics of the whole first set. None for a group that compares no sets.
         check: raises a UserError if clips of this shape cannot be measured. It is called before any
             clip is sampled.
-        companions: groups that are always measured with this one, which misleads without them.
+        companions: groups that are always measured with this one. Without them, its metrics would
+            mislead.
         min_clips: smallest number of clips in each set for which the metrics can be computed.
     """
 
@@ -65,10 +67,10 @@ def parse(names: str) -> tuple[str, ...]:
 
 
 def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:
-    """Returns the metric's name and the title for a Fréchet distance of I3D logits.
+    """Returns the name and the title of the metric for a Fréchet distance of I3D logits.
 
-    The distance is called FVD only if both sets and the clips are as large as FVD is usually
-    computed with. It is larger for fewer clips, and clips of other sizes give other values.
+    The distance is called FVD only if both sets and the clips are as large as those that FVD is
+    usually computed for. It is larger for fewer clips, and differs for clips of other sizes.
 
     Args:
         clips: number of clips that were compared.
@@ -116,7 +118,7 @@ def _compare_flow(features: Arrays, reference: Arrays, shape: Shape) -> dict[str
 
 @functools.cache
 def _features() -> i3d.Features:
-    """Returns I3D. It is made for the first clips, because its weights take memory on devices."""
+    """Returns I3D. The first call makes it, because its weights take memory on devices."""
     return i3d.Features()
 
 

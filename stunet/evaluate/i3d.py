@@ -133,8 +133,8 @@ def weights_file() -> Path:
     unpickled.
 
     Raises:
-        UserError: neither the cache nor an installed package has the weights, or the package has
-            another file.
+        UserError: neither the cache nor an installed package has the weights, or the package's file
+            is not the expected one.
     """
     file = files.user_cache("weights") / f"i3d-kinetics-400-{_SHA256[:16]}.safetensors"
     if not file.is_file():

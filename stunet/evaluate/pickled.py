@@ -67,7 +67,7 @@ def read_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _Refused(Exception):
-    """Raised if a pickle holds something that is not read. The message names it."""
+    """Raised if a pickle holds something that this module refuses to read. The message names it."""
 
 
 class _Reader:
@@ -176,7 +176,7 @@ def _flatten(tree: Any, path: tuple[str, ...] = ()):
 
 
 def _push(value: Callable[[], Any] | None = None) -> Callable[[_Reader, Any], None]:
-    """Returns an instruction that pushes a new `value()`, or its own argument without `value`."""
+    """Returns an instruction that pushes `value()`. Without `value` it pushes its argument."""
     return lambda reader, argument: reader.push(value() if value else argument)
 
 

@@ -30,16 +30,16 @@ def measure(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
 
     Args:
         clips: clips in -1..1.
-        borders: first frame of each window after the first, to measure borders and the rest apart.
+        borders: first frame of each window except the first window, as in `coherence.measure`.
 
     Returns:
-        frame_error: mean squared difference of adjacent frames, whose brightness is in 0..1, apart
-            from borders.
+        frame_error: mean squared difference of adjacent frames, except at borders. Brightness is in
+            0..1.
         border_frame_error: the same at borders, if there are any.
-        detail: mean difference of neighbouring pixels, whose brightness is in 0..1. Blur lowers it.
-        flow: mean length of the flow in pixels per frame, which is the amount of motion. Only clips
+        detail: mean difference of neighbouring pixels; brightness is in 0..1. Blur lowers it.
+        flow: mean length of the optical flow in pixels per frame: the amount of motion. Only clips
             of 8 rows and columns or more, and of 3 frames or more, have a flow.
-        flow_change: mean change of the flow from step to step in pixels per frame, apart from
+        flow_change: mean change of the flow from step to step in pixels per frame, except at
             borders.
         border_flow_change: the same at borders, if there are any.
     """
@@ -114,7 +114,7 @@ def _opencv() -> ModuleType:
 
 
 def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[float, float]:
-    """Returns two distances between sets of clips: of flow lengths, and of lengths of flow changes.
+    """Returns two distances between sets of clips: in flow lengths, and in sizes of flow changes.
 
     Each is the earth mover's distance between two histograms: the pixels per frame by which values
     must move, on average, to turn one histogram into the other. The first distance compares the
@@ -126,7 +126,7 @@ def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[flo
 
 
 def flow_histograms(flow: Flow) -> tuple[Histograms, Histograms]:
-    """Returns each clip's quantiles of flow lengths, and of lengths of flow changes.
+    """Returns each clip's quantiles of flow lengths, and of the sizes of flow changes.
 
     The quantiles represent the clip when sets are compared, so that no flow has to be stored.
     """

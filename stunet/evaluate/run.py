@@ -1,4 +1,4 @@
-"""Judges a trained run: samples clips for held-out captions and measures them and real clips."""
+"""Judges a trained run: samples clips for held-out captions, and measures these and real clips."""
 
 import dataclasses
 import json
@@ -27,8 +27,8 @@ class Evaluation:
     Attributes:
         columns: metrics of each clip, by the name of the set. "generated" holds the sampled clips,
             and "real" the clips that the captions were written for. "shuffled" holds the real clips
-            with their frames in a random order; it is there only beside an FVD.
-        clips: number of clips in each set, and in "reference", with which sets are compared.
+            with their frames in a random order; it is there only with FVD.
+        clips: number of clips in each set. "reference" is the set that others are compared with.
         titles: titles of metrics whose name depends on the clips, by the name of the metric.
         file: path of the file to which the metrics were written.
     """
@@ -78,9 +78,9 @@ def evaluate(
     """Samples `num` clips with the newest checkpoint's EMA weights, and measures them.
 
     Each clip gets the caption of one of `num` held-out clips, which `sources.representatives`
-    chooses. If there are fewer held-out clips, captions repeat with other noise. A temporal
-    super-resolution network without keyframe network fills in the frames between true keyframes of
-    the held-out clip. Sets of clips are compared with `num` training clips, which
+    chooses. If there are fewer held-out clips, captions repeat with other noise. If `workdir`
+    holds a temporal super-resolution network, it fills in the frames between true keyframes of the
+    held-out clip. Sets of clips are compared with `num` training clips, which
     `sources.representatives` chooses too. Distances use as many clips of each set as the smallest
     set has.
 
@@ -91,7 +91,7 @@ def evaluate(
         workdir: work directory of a training run.
         metrics: comma-separated names in `groups.METRIC_GROUPS`; None means the comparison's
             default.
-        protocol: path or name of a protocol, which compares with other data than the run's own.
+        protocol: path or name of a protocol. It names data to compare with in place of the run's.
         tsr: work directory of the temporal super-resolution run that fills in frames between the
             keyframes of `workdir`.
         augmentation: noise augmentation of the keyframes; see `cascade.fill`. None means the
@@ -101,8 +101,8 @@ def evaluate(
         num: number of clips to sample; None means 64, or the protocol's number.
         seed: seed of the noise.
         batch_size: number of clips, or of windows of clips, in each batch.
-        window: frames in each window, to measure the borders of windows apart from the rest; 0
-            means the windows of a cascade.
+        window: frames in each window. The borders of windows are measured separately from the rest.
+            0 means the windows of a cascade.
         on_step: called with the number of finished sampling steps and the number of all steps.
         on_clips: called with the name of a set of real clips, the number of clips measured so far,
             and the number of all.
@@ -200,9 +200,9 @@ def _metric_values(
 ) -> MetricValues:
     """Returns the values of all metrics of a set of clips.
 
-    Metrics of each clip are taken at `rows`. Metrics of the whole set are repeated for each row.
-    They are computed for the first clips, once for each of `counts`. A later count replaces the
-    value of an earlier one, unless their names differ: only a large set has an FVD.
+    Metrics of each clip are taken at `rows`. Metrics of the whole set are computed for the first
+    clips, once for each of `counts`, and repeated for each row. If two counts give a metric of the
+    same name, the later value is kept. The name of a Fréchet distance depends on the count.
     """
     values = {}
     for group, arrays in measured.items():

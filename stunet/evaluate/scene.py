@@ -18,8 +18,8 @@ class Scene:
     Attributes:
         stage: canvas and motion of objects that can be tracked; None if nothing is known.
         shapes: shapes of the objects of each clip; None if `stage` does not need them.
-        truth: true positions [n, o, t, 2] of the objects; None if whoever made the clips did not
-            know them.
+        truth: true positions [n, o, t, 2] of the objects; None if they are unknown, or if the
+            network could not know the direction of motion.
     """
 
     stage: Stage | None = None
@@ -43,14 +43,14 @@ class Scene:
 def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True) -> Scene:
     """Returns what is known about the clips of a source at `indices`.
 
-    Nothing is known about videos, clips with several digits, clips sub-sampled in time, and later
-    pieces of a clip.
+    Nothing is known about videos, clips with several digits, clips sub-sampled in time, and clips
+    that are one of several pieces of a source clip.
 
     Args:
         source: source of the clips.
         indices: numbers of the clips.
-        with_truth: include the true positions. Leave them out if neither captions nor keyframes
-            give a network the direction of motion.
+        with_truth: True includes the true positions. Leave them out if neither captions nor
+            keyframes give a network the direction of motion.
     """
     if isinstance(source, Cut) and source.pieces == 1:
         # The only piece is the source's clip without its last frames.

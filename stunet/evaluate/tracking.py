@@ -40,8 +40,8 @@ def track(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]] | None = N
     Args:
         clips: clips in -1..1.
         stage: canvas and motion of the clips.
-        shapes: shapes of the two objects of each clip, in the order of the result; needed for
-            `cross` only.
+        shapes: shapes of the two objects of each clip, in the order of the returned positions;
+            needed for `cross` only.
     """
     if stage.motion == "cross":
         return pairs(clips, stage, shapes)
@@ -73,9 +73,10 @@ def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
 def pairs(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]]) -> Positions:
     """Finds two objects of known shapes on one line, as the pair of templates that fits best.
 
-    The line lies along the axis on which the clip changes most. Each frame is reduced to this axis
-    by the brightest pixel across it. If one object hides the other, the motion in the other frames
-    decides where the hidden one is.
+    The objects move along a row or a column of pixels, whichever shows more change. Each frame is
+    reduced to a line in this direction. Each pixel of a row is the brightest one in its column, and
+    each pixel of a column is the brightest one in its row. If one object hides the other, the
+    hidden object's motion in the other frames decides where it is.
     """
     light = brightness(clips)
     # Both objects and their common centre lie on the same row (or column).
@@ -96,9 +97,9 @@ def angles(positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
 def similarity(clips: Clips, positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
     """Returns the correlation, -1..1, of each object in each frame with itself in the first frame.
 
-    Each object is cut out around its position at sub-pixel precision, and an arm is turned back.
-    The value is NaN in frames where two objects overlap. The frames are compared with the first one
-    in which they do not.
+    Each object is cut out around its position at sub-pixel precision, and an arm is rotated to
+    point right. The value is NaN in frames where two objects overlap. If they overlap in the first
+    frame, the first frame without overlap takes its place.
     """
     light = brightness(clips)
     turned = angles(positions, stage) if stage.motion == "rotate" else np.zeros(positions.shape[:3])
@@ -147,13 +148,19 @@ def _pair_on_line(line: np.ndarray, stage: Stage, axis: int, first: str, second:
 
 
 def _errors(line: np.ndarray, both: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """Returns squared differences [t, spots, spots] from templates, less the line's own square."""
+    """Returns squared differences [t, spots, spots] of a line from the templates of two objects.
+
+    The sum of squares of the line itself is left out, because it is the same for all templates.
+    """
     return power - 2 * np.tensordot(line.astype(np.float32), both, (1, 2))
 
 
 @functools.lru_cache(maxsize=36)
 def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
-    """Draws two objects at any two spots of a line [spots, spots, extent], and sums the squares."""
+    """Draws two objects at each pair of spots on a line: [spots, spots, extent].
+
+    Returns the drawings, and the sum of squares of each.
+    """
     spots = np.arange(_PER_PIXEL * stage.extent(axis)) / _PER_PIXEL
     a, b = (_templates(stage, axis, shape, spots, blur) for shape in (first, second))
     both = np.maximum(a[:, None], b[None]).astype(np.float32)
@@ -161,7 +168,7 @@ def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
 
 
 def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: float) -> np.ndarray:
-    """Draws an object at each spot of a line, [spots, extent]."""
+    """Draws an object at each spot on a line: [spots, extent]."""
     at = np.full((len(spots), 2), float(np.floor(stage.centre[1 - axis])))
     if len(stage.axes) == 1:
         at[:] = stage.centre[1 - axis]

@@ -1,5 +1,7 @@
-"""Writes what lies beside exported programs: the token states of prompts, and the card, a JSON file
-with all that a user of the programs needs to know."""
+"""Writes the files that accompany exported programs: the card and the token states of prompts.
+
+The card is a JSON file with everything that a user of the programs needs to know.
+"""
 
 import dataclasses
 import json
@@ -36,10 +38,11 @@ class Form(NamedTuple):
 
     Attributes:
         name: name of the format.
-        params: where the weights are, and how a program gets them.
-        program: maps (name, program) to where the program is, and how it is called.
+        params: entries that say where the weights are, and how a program gets them.
+        program: function that takes a program's name and the program. It returns entries that say
+            where the program is, and how to call it.
         jax: version of JAX's serialization.
-        others: versions of other packages that took part in writing, by name.
+        others: versions of the other packages that wrote the files, by name.
     """
 
     name: str
@@ -59,8 +62,8 @@ def write(
     """Writes the card, and the token states of prompts if there are any.
 
     Args:
-        directory: directory to write into; it exists.
-        run: the run, whose parts hold the settings that were exported.
+        directory: directory to write into, which exists.
+        run: the run, with the sampling settings that the programs have.
         programs: programs by name.
         prompts: prompts whose token states are written, since text encoders are not exported.
         form: the part of the card that depends on the format.

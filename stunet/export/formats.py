@@ -1,7 +1,7 @@
-"""The formats of `stunet export`: one table, from a name to a function and its options.
+"""Defines the formats of `stunet export`, in a table from name to function and options.
 
-The functions import the modules beside this one when they are called, so that the command line
-starts without JAX.
+The functions import the other modules of `stunet.export` only when they are called, so that the
+command line starts without JAX.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class Request:
 
     Attributes:
         workdir: working directory of the training run.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: keys of the config's section `sample`, with values that replace the run's own.
         prompts: prompts whose token states are written too.
         dtype: precision of the weights; None keeps the run's.
     """
@@ -38,7 +38,7 @@ class Format(NamedTuple):
         summary: what the format holds, for the help.
         write: writes a run into a directory. Returns the number of updates that the weights have
             had.
-        options: names of the options that change what is written.
+        options: names of the command-line options that this format takes.
         check: raises UserError if a package that the format needs is not installed.
     """
 
@@ -138,15 +138,15 @@ def export(
         form: one of `FORMATS`.
         workdir: working directory of the training run.
         out: directory to create.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: keys of the config's section `sample`, with values that replace the run's own.
         prompts: prompts whose token states are written too.
         dtype: precision of the weights; None keeps the run's.
 
     Returns:
-        The number of updates that the weights have had, and the files.
+        The number of updates that the weights have had, and the paths of the files.
 
     Raises:
-        UserError: the run cannot be exported; nothing is written then.
+        UserError: the run cannot be exported. In this case nothing is written.
     """
     check_vacant(out)
     form.check()

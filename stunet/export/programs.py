@@ -1,7 +1,7 @@
 """Defines the programs that are exported: functions of arrays alone, for any number of clips.
 
 `jax.export` writes a program as StableHLO, once for all platforms, with a symbolic number of clips.
-Whoever loads it needs JAX and no code of ours. The weights are an argument, a dict by name.
+To run a program, one needs JAX but not this package. The weights are an argument, a dict by name.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Argument(NamedTuple):
         name: name on the card; arguments are passed by position.
         shape: extent of each axis, where `BATCH` stands for the number of clips.
         dtype: name of the NumPy dtype.
-        meaning: what it is, with its range.
+        meaning: what the array holds, with its range.
     """
 
     name: str
@@ -76,12 +76,12 @@ _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
 
 
 def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) -> dict[str, Program]:
-    """Returns the programs of a run that makes clips from captions, by name.
+    """Returns the programs that are exported for a run, by name.
 
     Args:
         denoiser: the network and its conditioning.
         settings: how clips are sampled.
-        params: parameters of the network; may be abstract.
+        params: parameters of the network, as arrays or as their shapes and dtypes.
     """
     # The kernel of flash attention needs to know the number of clips; this computes the same.
     network = denoiser.network.clone(flash_attention=False)
@@ -157,7 +157,7 @@ def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
 
 @contextlib.contextmanager
 def bare_file_names() -> Iterator[None]:
-    """Context manager in which programs name the lines that they come from without directories."""
+    """Context manager that leaves directories out of the source locations in exported programs."""
     option = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, option)
     jax.config.update(option, r".*[/\\]")
@@ -168,5 +168,5 @@ def bare_file_names() -> Iterator[None]:
 
 
 def _seen(given: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Returns what the network is given as it sees it: the mask as numbers."""
+    """Returns the given clips and their mask as float32, which the network takes."""
     return tuple(x.astype(jnp.float32) for x in given)

@@ -1,7 +1,8 @@
 """Writes `stunet export --format savedmodel`: programs and weights for TensorFlow, and a card.
 
-orbax-export wraps the StableHLO of each program in a TensorFlow function, which TensorFlow's XLA
-compiles, and makes the weights its variables. This module needs TensorFlow when it is imported.
+orbax-export wraps the StableHLO of each program in a TensorFlow function, and stores the weights as
+TensorFlow variables. TensorFlow compiles the function with XLA. Importing this module needs
+TensorFlow.
 """
 
 import pathlib
@@ -31,9 +32,9 @@ def write(
     """Writes a SavedModel with a signature for each program, and the card.
 
     Args:
-        directory: directory to write into; it exists.
-        run: run that needs nothing but captions (`text.load_unconditioned`), with the settings to
-            sample by.
+        directory: directory to write into, which exists.
+        run: run whose network needs only captions (`text.load_unconditioned`), with the sampling
+            settings to export.
         prompts: prompts whose token states are written too.
         dtype: dtype of the weights (`weights_file.cast`).
     """
@@ -69,7 +70,7 @@ def write(
 
 
 def _of_a_dict(program: Program) -> Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]:
-    """Wraps a program as orbax-export wants it: with one argument, and a name for its result."""
+    """Wraps a program for orbax-export: it takes a dict of arguments and returns a dict."""
 
     def function(named, arguments):
         values = (arguments[a.name] for a in program.arguments)

@@ -19,9 +19,9 @@ def write(
     """Writes what an inference system needs to sample from a run.
 
     Args:
-        directory: directory to write into; it exists.
-        run: run that needs nothing but captions (`text.load_unconditioned`), with the settings to
-            sample by.
+        directory: directory to write into, which exists.
+        run: run whose network needs only captions (`text.load_unconditioned`), with the sampling
+            settings to export.
         prompts: prompts whose token states are written too.
         dtype: dtype of the weights (`weights_file.cast`).
     """

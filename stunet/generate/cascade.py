@@ -1,14 +1,15 @@
 """Samples with the keyframe cascade: keyframes from prompts, then the frames between them.
 
-Lumiere's single pass is compared with it. The keyframes come from an ordinary text-to-video
-network trained on clips that are sub-sampled in time (`data.stride`); a temporal super-resolution
-network (`tsr.stride`, `stunet.diffusion.keyframes`) fills in the rest. The clips of the latter say
-how: those of two keyframes are windows, as in Imagen Video (arXiv 2210.02303) and Make-A-Video
-(arXiv 2209.14792); those of all keyframes, the whole clip at once; and any number between.
+The cascade is the baseline for Lumiere's single pass. The keyframes come from an ordinary
+text-to-video network, which was trained on clips that are sub-sampled in time (`data.stride`). A
+temporal super-resolution (TSR) network (`tsr.stride`, `stunet.diffusion.keyframes`) fills in the
+rest. It fills in windows, which are as long as the clips that it was trained on. If a window holds
+two keyframes, this is the cascade of Imagen Video (arXiv 2210.02303) and Make-A-Video (arXiv
+2209.14792). If a window holds all keyframes, it is the whole clip. Any number between works too.
 
 Each window has noise of its own and is sampled by itself, though all windows of all clips are in
-one batch. Windows meet in a keyframe, which both are given; keyframes come out as they went in, so
-the windows fit together whatever each has made of its ends.
+one batch. Two windows meet in a keyframe, which both are given. The given keyframes replace the
+network's output in their frames, so both windows have the same frame there.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ class Cascaded:
         borders: frames in which two windows meet, ascending; none if one window is the whole clip.
         parts: parts of the temporal super-resolution run, with the settings used for sampling.
         augmentation: noise level of the keyframes when the network saw them.
-        checkpoints: number of updates of each network that took part, the first network first.
+        checkpoints: number of updates of each network that was used, the keyframe network first.
     """
 
     clips: Float[np.ndarray, "n t h w c"]
@@ -66,9 +67,9 @@ def keyframes(
     on_step: OnStep = lambda done, total: None,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n k h w c"], Parts]:
-    """Samples keyframes for each prompt: text-to-video, of a run with a `data.stride` above 1.
+    """Samples keyframes for each prompt with a text-to-video run whose `data.stride` is above 1.
 
-    Arguments, results and errors as `text.text_to_video`.
+    Arguments, results and errors are those of `text.text_to_video`.
     """
     return text_to_video(
         workdir, prompts, seed=seed, batch_size=batch_size, on_step=on_step, **sample
@@ -94,10 +95,10 @@ def fill(
         prompts: one prompt for each clip.
         augmentation: noise level of the keyframes when the network sees them, 0 to the run's
             `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
-        seed: seed of the noise; a clip depends on it, on its number and on the settings alone.
-        number: number of the first clip.
+        seed: seed of the noise. A clip depends only on the seed, its number and the settings.
+        number: number of the first clip. The others follow it.
         batch_size: windows sampled at once; None samples all at once.
-        on_step: called with the number of steps done and of all steps.
+        on_step: called with the number of steps done and the number of all steps.
 
     Raises:
         UserError: the run is no temporal super-resolution run, or keyframes or augmentation do
@@ -147,12 +148,14 @@ def cascade(
     Args:
         keyframes_workdir: working directory of a run with a `data.stride` above 1.
         tsr_workdir: working directory of a run with a `tsr.stride` above 1.
-        prompts: captions like those trained on.
-        augmentation: see `fill`; None takes `AUGMENTATION`, or the highest level trained if that is
-            lower.
-        seed: seed of the noise; clip i depends on it, on i and on the settings alone.
-        batch_size: clips of keyframes, and then windows, sampled at once; None samples all at once.
-        on_step: called with the number of steps done and of all steps, of both networks together.
+        prompts: captions like those that the runs were trained on.
+        augmentation: see `fill`; None means `AUGMENTATION`, or the highest level that the run was
+            trained on if that is lower.
+        seed: seed of the noise. Clip i depends only on the seed, on i and on the settings.
+        batch_size: how many clips the first network, and how many windows the second network,
+            samples at once; None samples all at once.
+        on_step: called with the number of steps done and the number of all steps. Both networks
+            count.
         sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
@@ -171,7 +174,7 @@ def load_pair(
     """Loads the two runs of `cascade`, on `devices` devices.
 
     Raises:
-        UserError: as `cascade`.
+        UserError: as for `cascade`.
     """
     check_pair(read_parts(keyframes_workdir), read_parts(tsr_workdir))
     first = load_unconditioned(keyframes_workdir, devices=devices, **sample)
@@ -192,7 +195,7 @@ def through(
 
     Args:
         pair: the run that makes keyframes, and the temporal super-resolution run.
-        number: number of the first clip among those of the seed.
+        number: number of the first clip; see `fill`.
         prompts: see `cascade`.
         augmentation: see `cascade`.
         seed: see `cascade`.
@@ -229,14 +232,14 @@ def through(
 
 
 def check_pair(keyframes: Parts, tsr: Parts) -> None:
-    """Checks that one run makes keyframes that the other fills in between.
+    """Checks that one run makes the keyframes between which the other run fills in frames.
 
     Args:
         keyframes: parts of the run that makes keyframes.
         tsr: parts of the temporal super-resolution run.
 
     Raises:
-        UserError: they were trained for other strides, numbers of frames, sizes, rates or texts.
+        UserError: the runs do not match in stride, number of frames, size, rate or text encoder.
     """
     first, second = keyframes.denoiser, tsr.denoiser
     stride = _check_tsr(tsr, "the run given as --tsr") * second.clip.stride
@@ -276,14 +279,14 @@ def check_augmentation(tsr: Parts, augmentation: float) -> None:
 
 
 def count_windows(tsr: Parts, keyframes: int) -> int:
-    """Counts the windows in a clip, which is how many clips the network samples for it.
+    """Counts the windows in a clip. The network samples each window as a clip of its own.
 
     Args:
         tsr: parts of the temporal super-resolution run.
         keyframes: number of keyframes in the clip.
 
     Raises:
-        UserError: windows of the run's length do not make up such a clip.
+        UserError: the clip is not a whole number of windows.
     """
     frames = tsr.denoiser.clip.frames
     steps = (frames - 1) // tsr.denoiser.conditioning.keyframe_stride
@@ -298,8 +301,10 @@ def count_windows(tsr: Parts, keyframes: int) -> int:
 
 
 def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
-    """Returns the frames in which two windows of a clip meet, ascending; arguments as
-    `count_windows`."""
+    """Returns the frames in which two windows of a clip meet, ascending.
+
+    Arguments and errors are those of `count_windows`.
+    """
     windows = count_windows(tsr, keyframes)
     return tuple(window * (tsr.denoiser.clip.frames - 1) for window in range(1, windows))
 
@@ -307,7 +312,7 @@ def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
 def split(
     keyframes: Float[np.ndarray, "n k h w c"], windows: int
 ) -> Float[np.ndarray, "n*{windows} j h w c"]:
-    """Returns the keyframes of each window, those of the first clip first; neighbours share one."""
+    """Returns the keyframes of each window, clip by clip. Neighbouring windows share a keyframe."""
     steps = (keyframes.shape[1] - 1) // windows
     places = np.arange(windows)[:, None] * steps + np.arange(steps + 1)
     return keyframes[:, places].reshape(-1, steps + 1, *keyframes.shape[2:])

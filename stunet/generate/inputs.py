@@ -1,4 +1,4 @@
-"""Reads what a user gives beside a prompt into arrays that fit a run: picture, video, mask, box."""
+"""Reads the picture, video, mask or box that a user gives beside a prompt, as arrays."""
 
 import pathlib
 from fractions import Fraction
@@ -14,10 +14,11 @@ from stunet.prepare.decode import decode_clips
 
 
 def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c"]:
-    """Reads a picture file, in -1..1, and turns it upright as its camera noted.
+    """Reads a picture file, in -1..1. Turns it upright if the camera noted its orientation.
 
     Raises:
-        UserError: there is no such file, it is no picture, or it has not the run's size.
+        UserError: there is no such file, it is no picture, or it has another size than the run's
+            clips.
     """
     try:
         with Image.open(path) as file:
@@ -53,8 +54,8 @@ def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[n
     It is treated as `read_clip` treats the video that it belongs to.
 
     Raises:
-        UserError: it cannot be read, has another length, size or rate than the video, or nothing in
-            it is white.
+        UserError: it cannot be read, has another length, size or rate than the video, or has no
+            white pixel.
     """
     white = _decode(path, clip, channels=1)[..., 0] >= 128
     ours, theirs = _extent(path), _extent(video)

@@ -1,13 +1,13 @@
-"""Makes clips of which a part is given: image-to-video, inpainting and cinemagraphs.
+"""Completes clips from a given part: image-to-video, inpainting and cinemagraphs.
 
 Lumiere (arXiv 2401.12945, section 4.1) makes all three with one mechanism. The network sees
 [J, C, M]: the noisy clip, the given part of the clean clip, and the mask of that part
 (`stunet.diffusion.masks`).
 
-The network only learns to agree with what is given. It makes every pixel itself, and loses detail
-of the given ones. But M = 1 says that a pixel is known, so it is put back after the last step. In
-the clips of all three tasks the given pixels are there bit for bit, and the outside of a
-cinemagraph does not move at all. `put_back=False` shows what the network itself makes.
+The network makes every pixel itself, and loses some detail of the given ones. Where M = 1 the true
+pixel is known. It replaces the network's pixel after the last step. The clips of all three tasks
+therefore hold the given pixels bit for bit, and the outside of a cinemagraph does not move at all.
+`put_back=False` shows what the network itself makes.
 """
 
 import pathlib
@@ -131,7 +131,7 @@ def inpaint(
     hole: Bool[np.ndarray, "..."],
     **options: object,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Paints a part of clips again. C and M are the user's.
+    """Repaints a part of clips. C is the clip, blank inside the hole, and M is 1 outside the hole.
 
     Args:
         run: see `complete`.
@@ -144,7 +144,7 @@ def inpaint(
 
 
 def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the picture in every frame, and the mask of this kind."""
+    """Returns clips with the picture in every frame, and the mask of the kind `kind`."""
     frames = run.parts.denoiser.clip.frames
     first = (np.arange(frames) == 0)[:, None, None]
     given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))

@@ -16,7 +16,7 @@ from stunet.train.sampling import make_sampler
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained text-to-video network, with its text encoder and the settings to sample at.
+    """A trained text-to-video network, with its text encoder and its settings for sampling.
 
     Attributes:
         run: parts of the training run, its averaged weights, and their checkpoint.
@@ -26,7 +26,7 @@ class Model:
 
     @property
     def fps(self) -> float:
-        """Frames per second at which clips play as fast as those trained on."""
+        """Frames per second of the clips, the same as in training."""
         return self.run.parts.denoiser.clip.frame_rate
 
     def sample(
@@ -38,13 +38,14 @@ class Model:
         progress: bool = True,
         **settings: object,
     ) -> Float[np.ndarray, "t h w c"] | Float[np.ndarray, "b t h w c"]:
-        """Makes the clips of `stunet sample text` with the same prompts, seed and settings.
+        """Makes the same clips as `stunet sample text` with these prompts, seed and settings.
 
-        The first call compiles; later ones with as many clips and the same settings do not.
+        The first call compiles. Later calls with the same number of clips and the same settings do
+        not.
 
         Args:
             prompt: a caption, or a list of them.
-            seed: seed of the noise; clip i of a list depends on it, on i and on the settings alone.
+            seed: seed of the noise. Clip i of a list depends only on the seed, i and the settings.
             batch_size: clips made at once, which bounds memory; None makes all at once.
             progress: True shows a bar.
             settings: settings that replace the run's own, such as `guidance_scale` (see

@@ -1,4 +1,4 @@
-"""Writes the clips of `stunet sample` beside a record of all that they depend on."""
+"""Writes the clips of `stunet sample`, and a record of everything that they depend on."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,7 @@ from stunet.generate.request import Request, Sampled
 
 
 def check_out(out: pathlib.Path) -> None:
-    """Checks that `out` is a directory or does not exist, before sampling, which takes long.
+    """Checks that `out` is a directory or does not exist. Call it before sampling, which is slow.
 
     Raises:
         UserError: `out` is a file.
@@ -25,16 +25,16 @@ def check_out(out: pathlib.Path) -> None:
 def write(
     out: pathlib.Path, task: str, request: Request, sampled: Sampled
 ) -> dict[str, pathlib.Path]:
-    """Writes clips as a GIF, an MP4 and X-T slices, and NAME.json of all that they depend on.
+    """Writes clips as a GIF, an MP4 and X-T slices, and all that they depend on as NAME.json.
 
-    The same request writes the same files again. Files of another request are not overwritten: the
-    name gets a hash of the settings then.
+    The same request writes the same files again. Files of another request are not overwritten: if
+    the name is taken, a hash of the settings is added to it.
 
     Returns:
         The files: "GIF", "MP4", "X-T slice" and "settings".
 
     Raises:
-        UserError: `out` may not be written.
+        UserError: `out` cannot be written.
     """
     name = "_".join(
         [

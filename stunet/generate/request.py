@@ -1,4 +1,4 @@
-"""Defines what every task of `stunet sample` is asked for and returns."""
+"""Defines what every task of `stunet sample` takes and returns."""
 
 import dataclasses
 import pathlib
@@ -34,7 +34,7 @@ class Request:
 
     @property
     def options(self) -> dict[str, object]:
-        """The keyword arguments that every sampling function takes."""
+        """Returns the keyword arguments that every sampling function takes."""
         return {"seed": self.seed, "on_step": self.on_step}
 
 
@@ -46,10 +46,11 @@ class Sampled:
         clips: `[n, t, h, w, c]` in -1..1, one for each prompt, or one for each of `captions`.
         parts: parts of the run that made the clips, with the settings used for sampling.
         checkpoint: number of updates that the weights have had.
-        settings: settings that only this task has, for the record: JSON values, and paths.
-        labels: words in the files' names that tell tasks and their inputs apart.
+        settings: settings that only this task has, for the record. They are JSON values or paths.
+        labels: words to add to the files' names, which tell tasks and their inputs apart.
         captions: one caption for each clip, if the prompts are not captions already.
-        columns: clips in each row of the sheet; None chooses a sheet of about 3:2.
+        columns: clips in each row of the grid that shows all clips; None chooses a grid of about
+            3:2.
     """
 
     clips: "np.ndarray"
@@ -62,7 +63,7 @@ class Sampled:
 
 
 def check_seed(value: int) -> None:
-    """Checks that a seed is one that the config's `seed` could be.
+    """Checks that a seed is in the range of the config's `seed`.
 
     Raises:
         UserError: the seed is out of range.

@@ -1,5 +1,7 @@
-"""Makes clips in a style: with spatial weights between a run's own and those of the style
-(`stunet.weights.style`)."""
+"""Makes clips in a style, by mixing the spatial weights of a run with those of the style.
+
+See `stunet.weights.style`.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,23 +24,24 @@ def stylise(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Samples each prompt at each alpha.
+    """Samples each prompt with each share of the style.
 
     Args:
-        run: run that the temporal layers, and all settings, are taken from.
-        style: run with the same spatial half; only its weights and its text encoder count.
+        run: run that gives the temporal layers and all settings.
+        style: run with spatial layers of the same shapes. Only its weights and its text encoder
+            are used.
         prompts: captions like those that the style was trained on.
-        alphas: shares of the style, for `interpolate`: 0 is the run itself, 1 has the style's
-            spatial weights.
+        alphas: shares of the style, for `interpolate`. 0 keeps the run's spatial weights, and 1
+            takes the style's.
         seed: seed of the noise, which is the same at each alpha.
         batch_size: clips sampled at once; None samples one for each prompt.
-        on_step: called with the number of steps done and of all steps, over all alphas.
+        on_step: called with the number of steps done and the number of all steps, over all alphas.
 
     Returns:
         Clips in -1..1: all prompts at the first alpha, then all at the next.
 
     Raises:
-        UserError: an alpha is not in 0..1, or the two do not go together.
+        UserError: an alpha is not in 0..1, or the two runs do not fit together.
     """
     ours, theirs = run.parts.denoiser.text, style.parts.denoiser.text
     if not ours.matches(theirs):

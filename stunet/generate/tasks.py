@@ -1,7 +1,7 @@
 """The tasks of `stunet sample TASK`, one function each.
 
-A task loads the runs that it needs, reads the user's files, samples, and returns the clips with
-what the record of the sample says about them.
+A task loads the runs that it needs, reads the user's files, samples, and returns the clips
+together with the settings to record beside them.
 """
 
 import pathlib
@@ -70,7 +70,7 @@ def inpaint(
     mask: pathlib.Path | None = None,
     box: str | None = None,
 ) -> Sampled:
-    """Paints a part of the video file `clip` anew, where a mask video is white or inside a box.
+    """Repaints a part of the video file `clip`: where a mask video is white, or inside a box.
 
     Args:
         request: see `Request`.
@@ -98,7 +98,7 @@ def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
 
 
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
-    """Samples the video file `clip` again after other prompts (SDEdit, `video.edit`)."""
+    """Changes the video file `clip` to follow other prompts (SDEdit, `video.edit`)."""
     run = text.load_unconditioned(request.workdir, **request.sample)
     frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
@@ -116,14 +116,14 @@ def enlarge(
     augmentation: float | None = None,
     batch_size: int | None = None,
 ) -> Sampled:
-    """Enlarges a video file, or clips of the prompts that a low-resolution run makes first.
+    """Enlarges a video file, or clips that a low-resolution run first makes from the prompts.
 
     Args:
         request: see `Request`.
         clip: video file of any length; not needed if `base` is given.
         base: working directory of the low-resolution run.
         overlap: frames that neighbouring segments share.
-        weights: weights of a segment's frames in the average, "uniform" or "ramp".
+        weights: how frames that segments share are averaged, "uniform" or "ramp".
         augmentation: noise level of the low-resolution clip; None means 0 for a video file. For
             clips of `base`, it means `upscale.AUGMENTATION`, or the highest level trained if that
             is lower.

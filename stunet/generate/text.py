@@ -23,7 +23,7 @@ from stunet.train.state import abstract_state
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """The files of a sample."""
+    """The paths of the files that show a set of clips."""
 
     gif: pathlib.Path
     mp4: pathlib.Path
@@ -37,13 +37,13 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained run, to be sampled from.
+    """A trained run, ready to sample from.
 
     Attributes:
-        parts: what the run's config asks for, with the settings that clips are sampled by.
+        parts: parts that the run's config describes, with the settings used for sampling.
         params: averaged (EMA) parameters of the newest checkpoint.
         mesh: the devices, over which clips are split.
-        sample: function of `make_sampler`, which compiles when it is first called.
+        sample: function that `make_sampler` returned. It compiles when it is first called.
         checkpoint: number of updates that `params` have had.
     """
 
@@ -121,15 +121,16 @@ def text_to_video(
 
     Args:
         workdir: working directory of the training run.
-        prompts: captions like those trained on.
-        seed: seed of the noise; clip i depends on it, on i and on the settings alone.
+        prompts: captions like those that the run was trained on.
+        seed: seed of the noise. Clip i depends only on the seed, on i and on the settings.
         batch_size: clips sampled at once, which bounds memory; None samples all at once. With the
-            ancestral sampler, clips depend on it too.
-        on_step: called with the number of steps done and of all steps, over all batches.
+            ancestral sampler, clips depend on the batch size too.
+        on_step: called with the number of steps done and the number of all steps, over all
+            batches.
         sample: settings of the config's `sample` that replace the run's own.
 
     Returns:
-        Clips in -1..1, and the run's parts with those settings.
+        Clips in -1..1, and the run's parts with the settings used for sampling.
 
     Raises:
         UserError: as `load_unconditioned`, or the seed is out of range.
@@ -154,15 +155,16 @@ def sample_clips(
     """Samples one clip for each prompt.
 
     Args:
-        run: the run, loaded.
+        run: run that `load` has loaded.
         prompts: one prompt for each clip.
-        clean: what a conditioned network is given for each clip (`make_sampler`).
+        clean: what a conditioned network is given for each clip; see `make_sampler`.
         level: augmentation level of `clean`, 0..1.
         start: clips that `run.sample` begins with; None begins with noise.
         seed: see `text_to_video`.
         batch_size: see `text_to_video`.
         on_step: see `text_to_video`.
-        number: number of the first clip, which has the noise of that clip among many.
+        number: number of the first clip. The noise of a clip depends on the clip's number, so a
+            long list of clips can be sampled in parts.
 
     Returns:
         Clips in -1..1.
@@ -210,7 +212,8 @@ def write(
         clips: clips in -1..1.
         captions: one caption for each clip.
         fps: frames per second.
-        columns: clips in each row of the sheet; None chooses a sheet of about 3:2.
+        columns: clips in each row of the grid that shows all clips; None chooses a grid of about
+            3:2.
     """
     directory.mkdir(parents=True, exist_ok=True)
     written = Written.of(directory, name)

@@ -7,8 +7,8 @@ of the clip. So their memory does not grow with it, and a compiled program enlar
 length.
 
 The noise is drawn in blocks of a segment's length, side by side: block k draws what row k of a
-batch would draw (`make_sampler`). A clip of one segment is therefore what plain sampling gives for
-it, up to float rounding: there a step is one program, and here it is two.
+batch would draw (`make_sampler`). A clip of one segment is therefore the same as with plain
+sampling, up to float rounding: a step is one program in plain sampling, and two here.
 """
 
 import dataclasses
@@ -46,10 +46,11 @@ class Upscaler:
     """A trained super-resolution network, on all devices of this process.
 
     Attributes:
-        parts: what the run's config asks for, with the settings that clips are sampled by.
+        parts: parts that the run's config describes, with the settings used for sampling.
         params: averaged (EMA) parameters, on every device.
         mesh: the devices, over which batches of segments are split.
-        functions: functions of sampling, jitted; `update` takes a key and a state for each row.
+        functions: jitted functions that sampling is made of. `update` takes a key and a state for
+            each row.
         checkpoint: number of updates that `params` have had.
     """
 
@@ -104,7 +105,7 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
 def make_upscaler(
     parts: Parts, params: Any, mesh: jax.sharding.Mesh, checkpoint: int = 0
 ) -> Upscaler:
-    """Makes an upscaler of weights that are loaded; nothing is compiled before it is used."""
+    """Makes an upscaler from loaded weights. Programs are compiled when it is first used."""
     functions = make_functions(parts.denoiser, parts.sampling)
 
     def update(keys, state, x0, i):
@@ -127,7 +128,7 @@ def check_base(base: Parts, parts: Parts) -> None:
         parts: parts of the super-resolution run.
 
     Raises:
-        UserError: their sizes, rates or channels do not go together.
+        UserError: their sizes, rates or channels do not fit together.
     """
     low, clip = base.denoiser.clip, parts.denoiser.clip
     factor = parts.denoiser.conditioning.upscale_factor
@@ -143,10 +144,10 @@ def check_base(base: Parts, parts: Parts) -> None:
 
 
 def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
-    """Reads all frames of a video, at the run's frame rate, as its network is given them: -1..1.
+    """Reads all frames of a video, in -1..1, at the run's frame rate and low resolution.
 
-    A video of the run's low resolution is taken as it is. One of a whole multiple of it, such as
-    the run's full resolution, is shrunk by averaging blocks of pixels, as in training.
+    A video of the low resolution is read as it is. If the size is a whole multiple, such as the
+    run's full resolution, the video is shrunk by averaging blocks of pixels, as in training.
 
     Raises:
         UserError: there is no such file, it cannot be decoded, or it has another size.
@@ -166,10 +167,10 @@ def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
 
 
 def check_settings(parts: Parts, overlap: int, weights: str, augmentation: float) -> None:
-    """Checks the settings of `upscale`, before there is a clip.
+    """Checks the settings of `upscale`. It needs no clip, so mistakes show early.
 
     Raises:
-        UserError: they do not suit the run.
+        UserError: a setting does not suit the run.
     """
     segments = multidiffusion.cover(parts.denoiser.clip.frames, parts.denoiser.clip.frames, overlap)
     multidiffusion.frame_weights(segments, weights)
@@ -196,8 +197,8 @@ def upscale(
 ) -> Upscaled:
     """Enlarges a clip of any length.
 
-    A clip shorter than the network's is denoised with its last frame repeated, which is cut off
-    again.
+    If the clip is shorter than the network's clips, its last frame is repeated. The extra frames
+    are cut off after denoising.
 
     Args:
         upscaler: super-resolution run that `load` has loaded.
@@ -205,14 +206,15 @@ def upscale(
         prompt: what the clip shows; "" stands for a caption that was dropped in training.
         overlap: frames that neighbouring segments share, from 0 (each segment is sampled by itself)
             to the network's frames - 1.
-        weights: weights of a segment's frames in the average, a key of `multidiffusion.WEIGHTS`.
+        weights: how frames that segments share are averaged, a key of `multidiffusion.WEIGHTS`.
         augmentation: noise level of `low` when the network sees it, 0 to the run's
             `upscale.max_augmentation`. 0 suits real clips. All segments see the same noise.
         seed: seed of the noise.
-        number: number of the clip among those of a seed, each of which has noise of its own.
+        number: number of the clip. Clips of the same seed and other numbers have other noise.
         batch_size: segments sampled at once, rounded up to a multiple of the devices; None samples
-            one on each device. It changes memory and speed alone.
-        on_step: called with the number of batches of segments done and of all, over all steps.
+            one on each device. It only changes memory and speed.
+        on_step: called with the number of finished batches of segments and the number of all
+            batches, over all steps.
 
     Raises:
         UserError: the clip, the overlap, the weights or the augmentation do not suit the run, or
@@ -292,9 +294,9 @@ def _check_clip(parts: Parts, low: np.ndarray) -> None:
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the rows of each batch, and how many of them count.
+    """Yields the rows of each batch, and how many of them are not repeated.
 
-    The last batch is filled up with its own rows, so that no other shape is compiled.
+    The last batch is filled up with copies of its rows, so that no other shape is compiled.
     """
     for start in range(0, count, size):
         rows = np.arange(start, min(start + size, count))

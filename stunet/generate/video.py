@@ -26,15 +26,16 @@ def edit(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Makes clips again, after other prompts.
+    """Changes clips to follow other prompts.
 
     Args:
         run: run that `text.load_unconditioned` has loaded.
         prompts: one prompt for each clip to make; "" for none.
         clips: clips in -1..1, one for each prompt, or one for all.
-        strength: noise time, 0..1, that the clips are noised to. At 0 they come back bit for bit.
+        strength: noise time, 0..1, to which noise is added. At 0 the clips come back bit for bit.
             At 1 nothing is left of them, and the result is what `text.text_to_video` makes of the
-            prompts and the seed. All `sample.steps` steps are taken from there on.
+            prompts and the seed. Denoising takes all
+            `sample.steps` steps at any strength above 0.
         seed: see `text.text_to_video`.
         batch_size: see `text.text_to_video`.
         on_step: see `text.text_to_video`.

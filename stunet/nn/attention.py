@@ -12,7 +12,7 @@ from stunet.nn.sharding import constrain, partition_spec
 
 
 class TextAttention(nn.Module):
-    """Residual attention of each frame's positions to one another and to the text.
+    """Residual attention of the positions in each frame to one another and to the text.
 
     As in DeepFloyd IF, the keys and values of the text are added to the frame's own ("added
     key/value"), so one softmax weighs both. Without text it is plain self-attention.
@@ -21,7 +21,7 @@ class TextAttention(nn.Module):
         head_channels: features of one attention head; the channels are a multiple of it.
         groups: number of groups in the group norm of the frame.
         text_groups: number of groups in the group norm of the text states.
-        flash: compute attention by `flash_attention`.
+        flash: compute attention with `flash_attention`.
         text_only: attend to the text alone, not to the frame's own positions.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
@@ -110,11 +110,11 @@ def flash_attention(
     value: Float[Array, "b t s n d"],
     allowed: Bool[Array, "b s"] | None = None,
 ) -> Float[Array, "b t l n d"]:
-    """Computes `frame_attention` by a fused kernel on TPUs, which never stores the scores.
+    """Computes `frame_attention` with a fused kernel on TPUs, which never stores the scores.
 
     The kernel is the Pallas kernel that JAX ships (Dao et al., arXiv 2205.14135). Other platforms
-    take `frame_attention` itself. So do TPUs if the number of queries or keys on a chip, or the
-    features of a head, is not a multiple of the kernel's tile of 128.
+    use `frame_attention` itself. TPUs also use it if the number of queries on a chip, the number of
+    keys on a chip, or the features of a head is not a multiple of the kernel's tile of 128.
 
     Args:
         query: l queries of n heads with d features.
@@ -155,7 +155,7 @@ _FLASH_BLOCKS = (512, 384, 256, 128)
 
 
 def _pallas_attention(query, key, value, allowed):
-    """Computes `frame_attention` by the Pallas kernel for TPUs."""
+    """Computes `frame_attention` with the Pallas kernel for TPUs."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 
     b, t, queries, _, d = query.shape
@@ -186,8 +186,9 @@ class TemporalAttention(nn.Module):
     """Lumiere's attention-based inflation block: residual attention over time at each position.
 
     The output projection starts at zero, so the block starts as a no-op (arXiv 2401.12945, section
-    3.1). Frames know their order by rotary position embeddings, which are relative and so extend to
-    clips longer than those in training. This is a choice: the paper does not say.
+    3.1). Rotary position embeddings encode the order of the frames. They are relative, so they
+    extend to clips longer than those in training. The paper does not name its position embedding,
+    so this one is our choice.
 
     Attributes:
         head_channels: features of one attention head; the channels are a multiple of it.

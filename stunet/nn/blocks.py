@@ -1,4 +1,4 @@
-"""Convolutional blocks: DeepFloyd IF's residual block, and the temporal ones that Lumiere adds."""
+"""Convolutional blocks: DeepFloyd IF's residual block, and Lumiere's temporal blocks."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,9 +31,9 @@ class ResnetBlock(nn.Module):
         features: channels of the output.
         groups: number of groups in each group norm.
         activation: a key of `layers.ACTIVATIONS`.
-        resample: "down" halves and "up" doubles rows and columns inside the block, after the first
-            activation and on the residual path; "none" keeps them.
-        residual_divisor: the sum of both paths is divided by this.
+        resample: "down" halves and "up" doubles the rows and columns. Both the input of the first
+            convolution and the block's input on the skip path are resized. "none" resizes neither.
+        residual_divisor: the sum of the skip path and the convolutions is divided by this.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """
@@ -74,9 +74,9 @@ class ResnetBlock(nn.Module):
 class ConvInflation(nn.Module):
     """Lumiere's convolution-based inflation block (arXiv 2401.12945, section 3.1).
 
-    A spatial and then a temporal convolution, each followed by normalisation and activation, then a
-    linear projection that is added to the input. The projection starts at zero, so the block starts
-    as a no-op.
+    The input passes through a spatial convolution, a temporal convolution and a linear projection.
+    A norm and an activation follow each convolution. The result is added to the input. The
+    projection starts at zero, so the block starts as a no-op.
 
     Attributes:
         groups: number of groups in each group norm.
@@ -111,7 +111,7 @@ class ConvInflation(nn.Module):
 
 
 class TemporalDownsample(nn.Module):
-    """Temporal down-sampling: a temporal convolution, computed for frames 0, factor, ... alone.
+    """Temporal down-sampling: a temporal convolution, computed only for frames 0, factor, ...
 
     With the identity initialisation it starts as nearest-neighbour resizing (Lumiere, arXiv
     2401.12945, appendix B).

@@ -1,14 +1,16 @@
-"""Stride-1 convolutions of clips, in the form that is fast on each platform.
+"""Stride-1 convolutions of clips, in an implementation that is fast on each platform.
 
 Activations are `[b, t, h, w, c]` and kernels `[kt, kh, kw, c_in, c_out]`, with odd extents. Zero
 padding keeps the size.
 
-  - TPUs take XLA's convolution of rank 5. A clip sharded over its frames or rows stays sharded.
-  - GPUs and a lone CPU take XLA's convolution of rank 4, for which they have better kernels.
-  - A lone CPU computes the backward pass as matrix products over patches ("im2col"), a few thousand
-    positions at a time, so that the patches stay in cache.
+  - TPUs use XLA's convolution of arrays with 5 axes. A clip sharded over its frames or rows stays
+    sharded.
+  - GPUs, and a CPU without a mesh, use XLA's convolution of arrays with 4 axes, for which they have
+    better kernels.
+  - A CPU without a mesh computes the backward pass as matrix products over patches ("im2col"), a
+    few thousand positions at a time, so that the patches stay in cache.
 
-`benchmarks/conv_on_cpu.py` prints what the last form gains on a machine.
+`benchmarks/conv_on_cpu.py` measures how much faster this backward pass is on a machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ _PATCH_BYTES = 3 << 19
 def conv(
     x: Float[Array, "b t h w i"], kernel: Float[Array, "kt kh kw i o"]
 ) -> Float[Array, "b t h w o"]:
-    """Correlates `x` with `kernel`: stride 1, zero padding of half the kernel on each side."""
+    """Correlates `x` with `kernel`, with stride 1 and zero padding that keeps the size."""
     return _forward(x, kernel)
 
 
@@ -62,7 +64,7 @@ _TPU_BATCH = 8
 
 
 def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
-    """Applies the function for the platform to x, kernel and, in the backward pass, dy."""
+    """Applies the platform's function to x and kernel, and in the backward pass also to dy."""
     x, kernel, *_ = arrays
     # Frames that a mesh splits cannot be merged with clips, as rank 4 does. The form is chosen here
     # and not inside the functions, because JAX may reuse their traces on other meshes.
@@ -80,8 +82,8 @@ def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
 def _conv_rank_4(x, kernel):
     """Convolves with two axes merged and none transposed, which suits CPUs and GPUs best.
 
-    For a spatial kernel, clips are merged with frames, for a temporal kernel rows with columns. A
-    kernel that extends over time and space takes rank 5.
+    For a spatial kernel, the axes of clips and frames are merged; for a temporal kernel, those of
+    rows and columns. A kernel that extends over time and space is left to `_conv_rank_5`.
     """
     b, t, h, w, c = x.shape
     kt, kh, kw, _, c_out = kernel.shape
@@ -100,9 +102,9 @@ def _conv_rank_4(x, kernel):
 def _conv_rank_5(x, kernel):
     """Convolves with a long axis as XLA's batch: frames, or columns for a temporal kernel.
 
-    Clips are then one more axis to convolve over, along which the kernel has extent 1. With the few
-    clips as the batch, XLA for TPUs would copy columns into it. With merged axes, it would compute
-    norms and activations by themselves, not within the convolution.
+    The axis of clips is then one more axis to convolve over, along which the kernel has extent 1.
+    If the clips, which are few, were the batch, XLA for TPUs would copy columns into the batch
+    axis. If axes were merged, XLA would compute norms and activations apart from the convolution.
     """
     kt, kh, kw = kernel.shape[:3]
     # `spatial` holds the axes of the clips that XLA convolves over, `kernel_axes` the axis of the
@@ -133,10 +135,10 @@ def _patches(x, kernel_size: Sequence[int]):
 
 
 def _chunks(kernel_size: Sequence[int], patch_channels: int, *arrays):
-    """Splits clips into groups whose patches fit the cache: `[groups, n, t, h, w, c]` each.
+    """Splits arrays of clips into groups whose patches fit the cache: `[groups, n, t, h, w, c]`.
 
-    For a spatial kernel the frames of all clips count as clips of one frame. A temporal kernel
-    needs whole clips.
+    For a spatial kernel, each frame counts as a clip of one frame. A temporal kernel needs whole
+    clips.
     """
     kt, kh, kw = kernel_size
     if kt == 1:
@@ -150,8 +152,8 @@ def _chunks(kernel_size: Sequence[int], patch_channels: int, *arrays):
 def _conv_bwd_cpu(x, kernel, dy):
     """Computes both gradients from the patches of `dy`, which are gathered once.
 
-    The gradient of `x` is the patches times the mirrored kernel, that of the kernel is `x` times
-    the patches.
+    The gradient of `x` is the product of the patches and the mirrored kernel. The gradient of the
+    kernel is the product of `x` and the patches.
     """
     *kernel_size, c_in, c_out = kernel.shape
     mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4).reshape(-1, c_in)

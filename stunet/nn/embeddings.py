@@ -18,8 +18,8 @@ def sinusoidal_embedding(
 ) -> Float[Array, "b d"]:
     """Encodes positions as sines and cosines (Vaswani et al., arXiv 1706.03762).
 
-    Angular frequency i is 10000 ** -(i / (features / 2 - frequency_shift)): geometrically spaced
-    from 1 down to about 1/10000.
+    Angular frequency i is 10000 ** -(i / (features / 2 - frequency_shift)). So the frequencies fall
+    geometrically from 1 to about 1/10000.
 
     Args:
         position: any numbers.
@@ -74,8 +74,9 @@ class TimeEmbedding(nn.Module):
 class TextPooling(nn.Module):
     """Pools text states to one vector, which is added to the time embedding.
 
-    Attention pooling as in DeepFloyd IF: the mean state plus a learned vector attends to itself and
-    to all states. Padding takes part in the mean and in the attention, as it does there.
+    The attention pooling is that of DeepFloyd IF. The query is the mean state plus a learned
+    vector, and it attends to itself and to all states. As in DeepFloyd IF, padding takes part in
+    the mean and in the attention.
 
     Attributes:
         features: features of the vector.

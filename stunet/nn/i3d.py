@@ -33,8 +33,8 @@ _BLOCKS = {
 class I3D(nn.Module):
     """Classifies clips: returns the logits of the 400 classes of Kinetics, averaged over time.
 
-    It is the network at inference: norms use the learned statistics, and there is no dropout.
-    Modules have the names of the original.
+    This is the network for inference only: norms use the learned statistics, and there is no
+    dropout. Modules have the same names as in the original code.
     """
 
     @nn.compact

@@ -1,9 +1,9 @@
 """Layers that hold weights: each names the axes of its weights and casts them for use.
 
 Every weight carries logical axis names, which `parallel/` maps to mesh axes: `in_channels` and
-`out_channels` for matrices and convolution kernels, `channels` for vectors. Activations are named
-`batch`, `frames`, `rows`, `columns`, `features`. Weights are stored in `param_dtype` and used in
-`dtype`; normalisation statistics are always float32.
+`out_channels` for matrices and convolution kernels, `channels` for vectors. The axes of activations
+are named `batch`, `frames`, `rows`, `columns`, `features`. Weights are stored in `param_dtype` and
+used in `dtype`; normalisation statistics are always float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ CLIP_AXES = ("batch", "frames", "rows", "columns", "features")
 
 
 def shard_clip(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-    """Constrains a clip's activations to their place on the mesh; without a mesh, does nothing."""
+    """Constrains the sharding of a clip's activations; without a mesh, does nothing."""
     return constrain(x, *CLIP_AXES)
 
 
@@ -46,18 +46,18 @@ def _weight(
     axes: Sequence[str | None],
     out_axis: str | None = "features",
 ) -> Array:
-    """Returns a parameter cast for use, after matrices are gathered from the shards that hold them.
+    """Returns a parameter in the dtype of the computation, gathered along its `in_channels`.
 
-    Without the gather the partitioner may move activations to the weights' shards instead, and
-    activations are far larger.
+    Each chip stores only a shard of a matrix. Without the gather, the partitioner may move
+    activations to the shards instead, and activations are far larger.
 
     Args:
         module: the module that owns the parameter.
         name: name of the parameter.
         init: initialiser of the parameter.
         shape: shape of the parameter.
-        axes: logical name of each axis where the parameter is stored.
-        out_axis: logical name of the `out_channels` axis where the parameter is used.
+        axes: logical name of each axis, which decides how the parameter is stored.
+        out_axis: logical name that replaces `out_channels` when the parameter is used.
     """
     value = module.param(
         name, nn.with_logical_partitioning(init, axes), shape, module.param_dtype
@@ -76,7 +76,7 @@ def _vector(module: nn.Module, name: str, init: Initializer, length: int) -> Arr
 def add_bias(y: Float[Array, "... o"], bias: Float[Array, "o"]) -> Float[Array, "... o"]:
     """Returns `y + bias` in the dtype of `y`.
 
-    The gradient of the bias, a sum over all positions of a clip, is taken in float32.
+    The gradient of the bias is a sum over all positions of a clip, and is computed in float32.
     """
     return y + bias.astype(y.dtype)
 
@@ -169,14 +169,15 @@ def identity_temporal_kernel(
 class GroupNorm(nn.Module):
     """Group normalisation of each frame by itself (Wu & He, arXiv 1803.08494).
 
-    Statistics are taken in float32, over each group of channels and all axes between the leading
-    `batch_axes` and the channels. Each channel is summed first and then the channels of a group, so
-    that the channel axis, which fills a TPU's lanes, is never split.
+    Mean and variance are computed in float32, over each group of channels and all axes between the
+    leading `batch_axes` and the channels. Each channel is summed first, and then the channels of a
+    group. So the channel axis, which fills a TPU's lanes, is never split.
 
     Attributes:
         groups: number of groups of equally many channels.
         epsilon: added to the variance.
-        batch_axes: number of leading axes that are normalised separately; 2 for `[b, t, h, w, c]`.
+        batch_axes: number of leading axes along which each entry has its own statistics; 2 for
+            `[b, t, h, w, c]`.
         dtype: dtype of the output.
         param_dtype: dtype of the parameters.
     """

@@ -1,14 +1,15 @@
 """Low-rank adapters (LoRA, Hu et al., arXiv 2106.09685) of the network's spatial kernels.
 
 The adapter of a kernel W is a pair of small parameters beside it, `lora_a` and `lora_b`. The
-network computes with W + scale A B. B starts at zero, so at first this is W, bit for bit.
+network computes with W + scale A B. B starts at zero, so this sum starts as W, bit for bit.
 
-The kernel of a convolution counts as a matrix: from all inputs that one output position sees, to
-its output features. Its A is a kernel of the same extents with `rank` features, and its B is a 1x1
-convolution after A. So the change of each kernel has at most that rank.
+The kernel of a convolution counts as a matrix. Its rows are all inputs that one output position
+sees, and its columns are the output features. A is a kernel of the same extents with `rank`
+features, and B is a 1x1 convolution after A. So the change A B of each kernel has at most rank
+`rank`.
 
-All of this happens to a tree of parameters before the network is applied to it. No module knows
-about adapters.
+The adapters are added to the tree of parameters before the network is applied to that tree. No
+module knows about adapters.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ Path = tuple[str, ...]
 def is_adapted(path: Sequence[str]) -> bool:
     """Returns True if the parameter at `path` gets an adapter.
 
-    These are the kernels of the text-to-image network, of convolutions as well as projections.
+    All kernels of the text-to-image network get one: those of convolutions and of projections.
     """
     return path[-1] == "kernel" and not is_temporal(path)
 
@@ -38,12 +39,12 @@ def is_adapted(path: Sequence[str]) -> bool:
 def init(key: Array, params: Any, rank: int) -> Any:
     """Returns the initial adapters of a network, as a tree of their own.
 
-    A is normal with variance 1 / (number of inputs), B is zero.
+    A is normal with variance 1 / (number of inputs), and B is zero.
 
     Args:
         key: random key. Each kernel's own key is folded from it, in the order of the paths.
-        params: the network's parameters. If they are in flax's boxes of axis names, so are the
-            adapters: A lies on a mesh as the kernel's inputs do, and B as its outputs do.
+        params: the network's parameters. If they are in flax's boxes of axis names, the adapters
+            are too. Then a mesh splits A like the inputs of the kernel, and B like its outputs.
         rank: the largest rank of each kernel's change, at least 1.
     """
     adapters: dict[Path, Any] = {}

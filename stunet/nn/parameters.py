@@ -1,12 +1,13 @@
 """The tree of a network's parameters: names in files, stacked layers, spatial and temporal parts.
 
-A parameter's path is the tuple of the names of its modules and of itself, such as
+A parameter's path is a tuple of the names of the modules around it and its own name, such as
 `("down_0_layer_1", "resnet", "conv1", "kernel")`. Its name in files joins the path by dots:
 `down_0_layer_1.resnet.conv1.kernel`.
 
-With `scan_layers`, the equal layers of a level share one array per parameter, stacked along its
-first axis: `down_0_layers` holds layers 1, 2, ... of level 0. In files each layer always has its
-own array, under the name that it has in a network without `scan_layers`.
+With `scan_layers`, the layers of a level whose parameters have the same shapes are stacked: each
+parameter is one array, whose first axis runs over these layers. For instance, `down_0_layers` holds
+layers 1, 2, ... of level 0. In files each layer always has its own arrays, under the names that
+they have in a network without `scan_layers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ _LAYER, _STACK = "_layer_", "_layers"
 def is_temporal(path: Sequence[str]) -> bool:
     """Returns True if inflation adds the module or parameter at `path`.
 
-    These are inflation blocks and temporal resizing. All else belongs to the text-to-image network.
+    Inflation adds the inflation blocks and temporal resizing. All other modules and parameters
+    belong to the text-to-image network.
     """
     return any(name.startswith("temporal") or name.endswith("_resize_time") for name in path)
 
@@ -35,12 +37,13 @@ def is_stacked(path: Sequence[str]) -> bool:
 def equal_layers(count: int, has_skips: bool) -> range:
     """Returns the layers of a level that `scan_layers` stacks; empty if there are fewer than two.
 
-    The first layer of a level has an input of another width than the rest. On the way up so has the
-    last one, which takes the skip connection from before the level.
+    Stacked layers must have inputs of the same width. The first layer of a level has an input of
+    another width than the rest. On the way up the last layer has too, because its skip connection
+    comes from before the level.
 
     Args:
-        count: number of layers.
-        has_skips: True for the layers on the way up.
+        count: number of layers in the level.
+        has_skips: True for the layers on the way up, which have skip connections.
     """
     layers = range(1, count - has_skips)
     return layers if len(layers) > 1 else range(0)
@@ -79,7 +82,10 @@ def names(path: Sequence[str], shape: Sequence[int]) -> tuple[str, ...]:
 
 
 def shapes(params: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each named array; `params` may be abstract (`jax.eval_shape`)."""
+    """Returns the shape of each array by its name in files.
+
+    The parameters may be abstract, as `jax.eval_shape` returns them.
+    """
     return {
         name: tuple(leaf.shape[1:] if is_stacked(path) else leaf.shape)
         for path, leaf in flatten_dict(params).items()
@@ -97,11 +103,11 @@ def flatten(params: Any) -> dict[str, Any]:
 
 
 def unflatten(named: Mapping[str, Any], like: Any) -> Any:
-    """Returns the tree of parameters whose arrays have these names; the inverse of `flatten`.
+    """Converts a dict of arrays by their names in files to a tree; the inverse of `flatten`.
 
     Args:
         named: arrays by name. Names that `like` does not have are ignored.
-        like: a tree of the structure and shapes that are wanted; may be abstract.
+        like: a tree with the structure and shapes of the result; may be abstract.
 
     Raises:
         KeyError: `named` lacks an array of `like`.

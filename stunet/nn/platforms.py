@@ -1,4 +1,4 @@
-"""Chooses the form of a function by the platform that a program is compiled for."""
+"""Chooses the implementation of a function by the platform that a program is compiled for."""
 
 import contextlib
 import contextvars
@@ -13,14 +13,14 @@ _ASSUMED: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform"
 def platform_dependent(
     *arguments: Any, default: Callable[..., Any], **forms: Callable[..., Any]
 ) -> Any:
-    """Calls the form of a function for the platform that the program is compiled for.
+    """Calls the implementation of a function for the platform that the program is compiled for.
 
-    It is `jax.lax.platform_dependent`, except within `assume_platform`.
+    It is the same as `jax.lax.platform_dependent`, except within `assume_platform`.
 
     Args:
         *arguments: arguments of the function.
-        default: form for platforms that `forms` does not name.
-        **forms: form for each platform that has its own, such as `tpu`, `cuda` or `cpu`.
+        default: implementation for platforms that `forms` does not name.
+        **forms: implementation for each platform that has its own: `tpu`, `cuda` or `cpu`.
     """
     platform = _ASSUMED.get()
     if platform is None:
@@ -30,11 +30,11 @@ def platform_dependent(
 
 @contextlib.contextmanager
 def assume_platform(platform: str) -> Iterator[None]:
-    """Context manager in which traces contain the forms for one platform alone.
+    """Context manager in which traces contain the implementations for one platform alone.
 
-    JAX decides on a platform only when it compiles. So a trace usually contains the forms for all
-    platforms, and what each of them keeps for the backward pass. An estimate of a step's memory
-    from its trace needs the forms of one platform alone.
+    JAX chooses a platform only when it compiles. So a trace usually contains the implementations
+    for all platforms, and the arrays that each of them keeps for the backward pass. An estimate of
+    a step's memory from a trace must count the arrays for one platform alone.
     """
     token = _ASSUMED.set(platform)
     try:

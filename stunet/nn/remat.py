@@ -1,7 +1,8 @@
-"""Rematerialisation (gradient checkpointing): what the forward pass stores for the backward pass.
+"""Rematerialisation (gradient checkpointing): chooses what is stored for the backward pass.
 
-Each block of the network is rematerialised by itself. Its input is always stored. What else the
-policy does not store is computed again in the backward pass: less memory for more time.
+Each block of the network is rematerialised by itself. Its input is always stored, and a policy says
+which other results are. The backward pass computes all other results again, which takes less memory
+but more time.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,17 @@ from stunet.nn.layers import STATISTICS
 
 
 def _with_statistics(policy: Callable) -> Callable:
-    """Extends a policy that stores activations: it stores their group norms' statistics too."""
+    """Extends a policy so that it also stores the statistics of group norms."""
     return jax.checkpoint_policies.save_from_both_policies(
         policy, jax.checkpoint_policies.save_only_these_names(STATISTICS)
     )
 
 
 def _save_projections(primitive, *_, **params) -> bool:
-    """Stores convolutions and products with a weight, which have no batch dimensions."""
+    """Stores the results of convolutions, and of matrix products without batch dimensions.
+
+    The latter are products with a weight. The products of attention have batch dimensions.
+    """
     if primitive is jax.lax.dot_general_p:
         _, (batch, _) = params["dimension_numbers"]
         return not batch
@@ -45,7 +49,8 @@ def rematerialised(block: Callable, policy: str, prevent_cse: bool = True) -> Ca
         block: a module's class, or a function whose first argument is a module.
         policy: a key of `REMAT_POLICIES`, or "none".
         prevent_cse: keep the compiler from merging the repeated computation with the first one,
-            which would undo the saving. Not needed inside `nn.scan`, where it cannot merge them.
+            which would undo the saving. Inside `nn.scan` this is not needed, because the compiler
+            cannot merge them there.
     """
     if policy == "none":
         return block

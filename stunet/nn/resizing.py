@@ -18,15 +18,15 @@ def downsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h//2 w//
 
 
 def upsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t 2*h 2*w c"]:
-    """Repeats each pixel 2x2 times.
+    """Makes each pixel a square of 2x2 equal pixels.
 
-    `jax.image.resize` would do the same, but gathers an axis that is split over chips.
+    `jax.image.resize` could do this, but would gather an axis that is split over chips.
     """
     return _by_form(_repeat_by_windows, _repeat_by_reshape, x)
 
 
 def _by_form(windows: Callable, reshape: Callable, x: Array) -> Array:
-    """Applies the form of a function that is fast on the platform: `windows` on TPUs."""
+    """Applies the function that is fast on the platform: `windows` on TPUs, else `reshape`."""
     # Windows merge the axes of clips and frames, which is impossible for frames split over chips.
     if is_split("frames", x.shape[1]):
         return reshape(x)

@@ -1,6 +1,6 @@
 """Places arrays on the mesh by logical axis names, which `parallel/` maps to mesh axes.
 
-The mesh is the one set by `jax.set_mesh`, the rules are those of `flax.linen.logical_axis_rules`.
+`jax.set_mesh` sets the mesh, and `flax.linen.logical_axis_rules` sets the rules that map the names.
 """
 
 import math
@@ -14,7 +14,9 @@ from jaxtyping import Array
 def partition_spec(
     names: Sequence[str | None], shape: Sequence[int], mesh_shape: Mapping[str, int]
 ) -> jax.sharding.PartitionSpec:
-    """Returns how the current rules split an array; axes that do not divide evenly stay unsplit.
+    """Returns how the current rules split an array over a mesh.
+
+    An axis that does not split into equal parts stays unsplit.
 
     Args:
         names: logical name of each axis, or None for an axis that is never split.

@@ -1,8 +1,8 @@
 """The Space-Time U-Net (Lumiere, arXiv 2401.12945): a text-to-image U-Net inflated to whole clips.
 
-The spatial network is Imagen's U-Net as published in DeepFloyd IF (diffusers'
-`UNet2DConditionModel` of that family), applied to each frame by itself. The temporal network is
-interleaved with it: an inflation block after each layer, a temporal resize after each spatial one.
+The spatial network is Imagen's U-Net in the version of DeepFloyd IF, which diffusers implements as
+`UNet2DConditionModel`. It is applied to each frame by itself. Temporal parts are interleaved with
+it: each layer ends with an inflation block, and a temporal resize goes with each spatial resize.
 
     conv_in                                                        conv_out
        v                                                              ^
@@ -13,17 +13,18 @@ interleaved with it: an inflation block after each layer, a temporal resize afte
        v  ...                                                         ^  ...
        +----------------->  mid_layer, mid_resnet  -------------------+
 
-Level 0 is the finest. A layer is a residual block, attention to pixels and text at levels that have
-it, and an inflation block: by convolution, or at the coarsest level by attention over time.
+Level 0 is the finest. A layer consists of a residual block, attention to pixels and text (at some
+levels only), and an inflation block. The inflation block is a convolution, except at the coarsest
+level, where it is attention over time.
 
 All temporal parts start as no-ops or as nearest-neighbour resizing. So at initialisation the output
-at frame k is that of the spatial network, except that each level sees the frame f * (k // f) in
-place of frame k, also through its skip connections. Here f is the product of the temporal factors
-down to that level. With N the product of all temporal factors,
-  - at every k divisible by N, all levels see frame k, and the output is exactly the spatial
-    network's for frame k;
-  - a clip that is constant over blocks of N frames, such as a static clip, gives the spatial
-    network's output in every frame.
+at frame k is that of the spatial network, except that each level sees frame f * (k // f) instead of
+frame k, also in its skip connections. Here f is the product of the temporal factors down to that
+level. Let N be the product of all temporal factors. Then
+  - at every k divisible by N, all levels see frame k, and the output is exactly the output of the
+    spatial network for frame k;
+  - for a clip that is constant over blocks of N frames, such as a static clip, the output is that
+    of the spatial network in every frame.
 """
 
 import flax.linen as nn
@@ -145,19 +146,19 @@ class Layer(nn.Module):
 
 
 class STUNet(nn.Module):
-    """Predicts from a noisy clip, its noise time and a text, for every pixel of every frame.
+    """Predicts noise, v or the clean clip from a noisy clip, its noise time and a text.
 
-    The input may have more channels than the clip. Lumiere's conditioned models take seven: the
-    noisy clip, the masked clip and the mask.
+    The input may have more channels than the clip. Lumiere's conditioned models take seven: three
+    of the noisy clip, three of the masked clip, and the mask.
 
     Attributes:
         channels: features of each level, finest first.
         out_channels: channels of the prediction.
-        patch_size: the first convolution sees squares of this many pixels on a side, folded into
-            channels, and the last one's output is unfolded. 1, as Imagen and Lumiere, folds
-            nothing. More is cheaper ("simple diffusion", arXiv 2301.11093, section 3.3).
-        layers_per_level: layers on the way down, of each level or of all levels alike. The way up
-            has one more.
+        patch_size: squares of this many pixels on a side are folded into channels before the first
+            convolution, and unfolded after the last one. 1 folds nothing, as in Imagen and Lumiere.
+            Larger values are cheaper ("simple diffusion", arXiv 2301.11093, section 3.3).
+        layers_per_level: number of layers on the way down, for each level or one for all levels.
+            On the way up each level has one layer more.
         attention_levels: for each level, True if its layers attend to pixels and text.
         temporal_factors: for each level, the factor by which time shrinks on entering it; the first
             is 1. None makes the spatial (text-to-image) network, which sees each frame by itself.
@@ -178,15 +179,16 @@ class STUNet(nn.Module):
         activation: a key of `layers.ACTIVATIONS`.
         residual_divisor: the output of each residual block is divided by this. The square root of 2
             keeps the variance of two equal paths.
-        time_features: features of the conditioning vector; 0 for 4 times those of the finest level.
+        time_features: features of the conditioning vector; 0 means 4 times `channels[0]`.
         time_scale: the noise time is multiplied by this before its sinusoidal code.
         cosine_first: in the sinusoidal code, the cosines come before the sines.
         frequency_shift: shift of the code's frequencies, see `embeddings.sinusoidal_embedding`.
         level_embedding: the network takes `low_res_time`, the noise time of a low-resolution clip
-            among its channels, and embeds it like its own noise time.
+            among its input channels, and embeds it in the same way as `time`.
         remat: a key of `remat.REMAT_POLICIES`, or "none".
-        scan_layers: run a level's equal layers as one scanned layer, which cuts the compile time of
-            deep levels. Their parameters are stacked (`parameters.stack_layers`).
+        scan_layers: run the layers of a level that have the same shapes as one scanned layer, which
+            cuts the compile time of deep levels. Their parameters are stacked
+            (`parameters.stack_layers`).
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """
@@ -227,12 +229,12 @@ class STUNet(nn.Module):
         text_mask: Bool[Array, "b l"] | None = None,
         low_res_time: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w o"]:
-        """Predicts for a whole clip.
+        """Predicts for every pixel of every frame of the clip.
 
         Args:
-            x: noisy clip, -1..1 at no noise, with its conditioning in further channels. h and w are
-                divisible by `patch_size` and by 2 for each level below the first, t is divisible by
-                the product of `temporal_factors`.
+            x: noisy clip, with its conditioning in further channels. A clip without noise lies in
+                -1..1. With n levels, h and w are divisible by `patch_size` * 2 ** (n - 1), and t is
+                divisible by the product of `temporal_factors`.
             time: noise time in 0..1.
             text: token states; needed unless `text_features` is 0.
             text_mask: False on tokens that attention does not see; None shows all of them.
@@ -345,7 +347,7 @@ class STUNet(nn.Module):
             level: index of the level.
             x: activations.
             skips: skip connection of each layer, or None on the way down.
-            conditioning: further arguments of each layer.
+            conditioning: the arguments of each layer after `x` and `skip`.
 
         Returns:
             The output of the last layer, and a list of the outputs of all layers.
@@ -367,7 +369,7 @@ class STUNet(nn.Module):
         return x, outputs
 
     def _layer(self, level, name, repeat=None):
-        """Makes a layer of `level`, or `repeat` of them as one scan."""
+        """Makes one layer of `level`, or a scan over `repeat` such layers."""
         layer = Layer
         if repeat is not None:
             layer = nn.scan(

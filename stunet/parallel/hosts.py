@@ -48,17 +48,18 @@ def join(
 ) -> None:
     """Makes this process one of several. Call it before anything else uses JAX's devices.
 
-    Without arguments JAX's own detection decides: TPU pods, GKE, SLURM, Open MPI, Kubernetes. No
-    other process is contacted where it finds at most one process, or where `processes` is 1.
+    Without arguments, JAX detects the other processes itself: on TPU pods, GKE and Kubernetes, and
+    under SLURM and Open MPI. If it finds at most one process, or if `processes` is 1, this process
+    contacts no other.
 
     Args:
-        coordinator: HOST:PORT at which process 0 listens, and which all can reach.
+        coordinator: HOST:PORT at which process 0 listens, and which all processes can reach.
         processes: number of processes.
         process: number of this process, from 0.
 
     Raises:
-        UserError: the arguments do not fit together, or the scheduler does not say all that is
-            needed. (JAX ends this process if the others do not come within 5 minutes.)
+        UserError: the arguments do not fit together, or the scheduler leaves out something that is
+            needed. (If the other processes do not join within 5 minutes, JAX ends this process.)
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     if all(value is None for value in given.values()):
@@ -101,7 +102,8 @@ def _check(given: dict[str, str | int | None]) -> None:
 def _several_in_environment() -> bool:
     """Tells whether a scheduler has started this process as one of several.
 
-    JAX would also initialise a single process under SLURM, and hide all GPUs but one from it.
+    JAX itself would also initialise a process that runs alone under SLURM, and would hide all GPUs
+    but one from it.
     """
     for cluster in ClusterEnv._cluster_types:
         # A pod that is not part of an indexed job, such as that of a notebook, has no number.
@@ -121,9 +123,9 @@ def batch_rows(
 ) -> tuple[int, ...]:
     """Returns the rows of a batch that this process has to read, ascending.
 
-    They are the rows that its devices hold. They need not be neighbours, since a mesh follows the
-    wires between chips and not the hosts. Where devices of several processes hold parts of the same
-    clips, all these processes read the clips.
+    These are the rows that the process's devices hold. They need not be consecutive, since a mesh
+    is arranged by the links between chips and not by host. If devices of several processes hold
+    parts of the same clip, each of these processes reads that clip.
 
     Args:
         sharding: sharding of an array whose first axis is the batch.
@@ -150,22 +152,38 @@ def wait_for_all(name: str) -> None:
         client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
 
 
+def first_text(name: str, text: str) -> str:
+    """Returns the first text that is not empty among those of all processes, which all get.
+
+    Args:
+        name: name of this place in the program, the same in every process, and used once.
+        text: what this process has to say; "" for nothing.
+    """
+    if jax.process_count() == 1:
+        return text
+    client = distributed.global_state.client
+    client.key_value_set(f"stunet/{name}/{jax.process_index()}", text)
+    wait_for_all(name)
+    said = [client.key_value_try_get(f"stunet/{name}/{i}") for i in range(jax.process_count())]
+    return next(filter(None, said), "")
+
+
 def gather(array: jax.Array) -> np.ndarray:
-    """Copies an array to the host of every process, wherever its parts lie. All must call it."""
+    """Copies an array from all devices to the host of every process. All processes must call it."""
     if not array.is_fully_addressable:
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.asarray(array)
 
 
 class StopAgreement:
-    """Lets all processes agree, once an update, on whether to stop.
+    """Lets all processes agree, once in each update, on whether to stop.
 
     Every process gets the same answer: whether any of them wants to stop.
 
     Args:
         mesh: the devices of all processes.
-        lag: number of calls by which the answer is late, so that no process waits for devices that
-            have as many updates in hand.
+        lag: number of calls by which the answer is late. It should be the number of updates that
+            are queued on the devices, so that no process waits for them.
     """
 
     def __init__(self, mesh: Mesh, lag: int):
@@ -193,12 +211,12 @@ class StopAgreement:
 def failing_together(name: str) -> Iterator[None]:
     """Context manager in which an exception in one process ends them all with status 1.
 
-    All of them say which process it was. Otherwise the others would wait for it in their next
-    collective, and it for them in JAX's shutdown at exit. With a single process, exceptions pass
-    through.
+    Every process prints which process failed. Without this, the other processes would wait for the
+    failed one in their next collective, and the failed one would wait for them in JAX's shutdown at
+    exit. With a single process, exceptions pass through.
 
     Args:
-        name: name of the program, which its messages begin with.
+        name: name of the program, with which messages begin.
     """
     if not jax.distributed.is_initialized():
         yield
@@ -238,8 +256,8 @@ def tell_failure(reason: str) -> None:
     client = distributed.global_state.client
     with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
         client.key_value_set(_FAILURE, f"process {jax.process_index()} failed: {reason}")
-    # The coordinator lives in process 0: the others must have time to read the message.
-    time.sleep(2 * _LOOK_SECONDS)
+        # The coordinator lives in process 0: the others must have time to read the message.
+        time.sleep(2 * _LOOK_SECONDS)
 
 
 def _is_lost_connection(error: BaseException) -> bool:
@@ -264,7 +282,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _end() -> None:
-    """Ends this process without JAX's shutdown, which waits for the others."""
+    """Ends this process without JAX's shutdown, which waits for the other processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""The device mesh, the table that maps logical axes to it, and how batches and states lie on it."""
+"""Makes the device mesh, maps logical axes to it, and places batches and training states on it."""
 
 import contextlib
 import dataclasses
@@ -34,15 +34,16 @@ RULES = (
 class Layout:
     """How a run asks for its devices to be arranged: the extent of each mesh axis.
 
-    One extent may be -1, which takes all devices that are left.
+    One extent may be -1, which stands for all devices that the others leave. The batch is split
+    into slice * data * fsdp parts.
 
     Attributes:
-        slice: slices joined by the data-centre network; the axis splits the batch.
-        data: ways to split the batch.
-        fsdp: ways to split the batch, and the weights where they are stored.
-        context: ways to split each clip, along `context_axis`.
-        tensor: ways to split the features of weights and activations.
-        context_axis: "rows" or "frames".
+        slice: number of slices, which the data-centre network joins; splits the batch between them.
+        data: number of parts to split the batch into.
+        fsdp: number of parts to split the batch and the stored weights into.
+        context: number of parts to split each clip into, along `context_axis`.
+        tensor: number of parts to split the features of weights and activations into.
+        context_axis: axis of clips that `context` splits, "rows" or "frames".
     """
 
     slice: int = 1
@@ -89,10 +90,10 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def abstract_mesh(layout: Layout, devices: int, slices: int = 1) -> AbstractMesh:
-    """Returns the mesh of `devices` devices that are not here.
+    """Returns a mesh for `devices` devices that this machine need not have.
 
     Raises:
-        UserError: as `make_mesh`.
+        UserError: for the same reasons as in `make_mesh`.
     """
     shape = _shape(layout, devices, slices)
     return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -119,8 +120,8 @@ def _shape(layout: Layout, devices: int, slices: int) -> dict[str, int]:
 def count_slices(devices: Sequence[jax.Device]) -> int:
     """Counts the TPU slices that the devices belong to; 1 for devices that are no TPUs.
 
-    GPUs have a `slice_index` too, which numbers hosts, but come host by host in `jax.devices()`,
-    and any axis may go over the network between those.
+    GPUs have a `slice_index` too, which is the number of their host. It is ignored, because
+    `jax.devices()` lists GPUs host by host, and any mesh axis may cross the network between hosts.
     """
     if devices[0].platform != "tpu":
         return 1
@@ -133,15 +134,15 @@ def batch_ways(mesh: Mesh | AbstractMesh) -> int:
 
 
 def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
-    """Checks that the parts of a batch split evenly over the mesh.
+    """Checks that the microbatches of a batch split evenly over the mesh.
 
     Args:
         batch_size: clips in a batch, over all devices.
-        accumulate: parts that a batch is computed in.
+        accumulate: number of microbatches in a batch.
         mesh: the devices.
 
     Raises:
-        UserError: they do not.
+        UserError: the microbatches do not split evenly.
     """
     ways = batch_ways(mesh)
     if batch_size % (ways * accumulate):
@@ -154,8 +155,12 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> 
 
 @contextlib.contextmanager
 def use(mesh: Mesh, context_axis: str = "rows") -> Iterator[None]:
-    """Context manager that maps logical axis names to `mesh`, whose axis `context` splits
-    `context_axis` ("rows" or "frames")."""
+    """Context manager that maps logical axis names to `mesh`.
+
+    Args:
+        mesh: the devices.
+        context_axis: axis of clips that the mesh axis `context` splits, "rows" or "frames".
+    """
     with jax.set_mesh(mesh), nn.logical_axis_rules((*RULES, (context_axis, "context"))):
         yield
 
@@ -166,8 +171,8 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
     A leaf without names is replicated.
 
     Args:
-        boxed: abstract arrays, in flax's boxes where they have names, as `eval_shape` of `init`
-            gives them.
+        boxed: abstract arrays, as `eval_shape` of a module's `init` returns them. Those with axis
+            names are in flax's boxes.
         mesh: the devices.
     """
 
@@ -184,7 +189,10 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def unbox(boxed: Any) -> Any:
-    """Returns the tree without flax's boxes; `flax.linen.unbox` would also constrain each leaf."""
+    """Returns the tree without flax's boxes.
+
+    `flax.linen.unbox` does this too, but would also constrain the sharding of each leaf.
+    """
     return jax.tree.map(lambda x: x.value if _is_box(x) else x, boxed, is_leaf=_is_box)
 
 
@@ -198,7 +206,7 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes one global batch of what each process has read, its `hosts.batch_rows`."""
+    """Makes one global batch from the rows that each process has read (`hosts.batch_rows`)."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 

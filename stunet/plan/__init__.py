@@ -1,1 +1,1 @@
-"""Planning: the memory and time that a run needs, on chips that need not be here."""
+"""Plans runs: the memory and time that they need, on chips that this machine need not have."""

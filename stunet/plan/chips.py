@@ -1,11 +1,11 @@
 """The chips that `stunet plan` can plan for, and the topologies that they form.
 
-Three kinds of topology are told apart by what there is to compile with:
+There are three kinds of topology, with different compilers:
 
-* `v5p:4x4x4`: TPUs that are not here. The TPU compiler (libtpu) compiles for them all the same.
+* `v5p:4x4x4`: TPUs that this machine need not have. The TPU compiler (libtpu) does not need them.
 * `local`: the devices of this machine, for which JAX's own backend compiles.
-* `h100:8`: GPUs that are not here. JAX's CUDA plugin compiles for them, where it is installed
-  (`stunet.plan.gpu_compiler`). Without it the plan is an estimate from traces
+* `h100:8`: GPUs that this machine need not have. If JAX's CUDA plugin is installed, it compiles for
+  them (`stunet.plan.gpu_compiler`). Without it the plan is an estimate from traces
   (`stunet.plan.search`).
 """
 
@@ -33,10 +33,10 @@ class Chip:
     Attributes:
         name: name of the chip, for people.
         hbm: bytes of device memory that a program may use.
-        flops: peak operations a second in bfloat16; a multiplication and an addition are two.
-        hertz: clock, in hertz, in which the TPU compiler counts cycles; None except for TPUs.
-        ici: bytes a second that one chip sends over all its links to the chips of its slice (TPUs)
-            or of its host (GPUs).
+        flops: peak operations a second in bfloat16; a multiplication and an addition count as two.
+        hertz: frequency of the clock whose cycles the TPU compiler counts; None except for TPUs.
+        ici: bytes a second that one chip can send over all its links to the other chips of its
+            slice (TPUs) or of its host (GPUs).
     """
 
     name: str
@@ -74,9 +74,9 @@ class Topology:
 
     Attributes:
         name: name on the command line, such as `v5p:4x4x4`, `h100:8` or `local`.
-        platform: JAX's name of the chips' platform: tpu, or cuda for GPUs that are not here; for
-            local devices tpu, gpu or cpu.
-        chip: one of the chips, all of which are equal.
+        platform: JAX's name of the platform. For local devices it is tpu, gpu or cpu. Otherwise it
+            is tpu for TPUs and cuda for GPUs.
+        chip: properties of one chip, which all chips share.
         count: number of chips, over all slices.
         slices: number of TPU slices, or of hosts with GPUs, that the data-centre network joins.
         devices: devices that programs are compiled for; empty for an estimate.
@@ -96,18 +96,18 @@ class Topology:
 
 
 def find(name: str, slices: int = 1, estimate: bool = False) -> Topology:
-    """Returns the topology of that name.
+    """Returns the topology with this name.
 
     Args:
-        name: Google Cloud's name of a slice of TPUs (`v5p-128`), or its generation and shape
-            (`v5p:4x4x4`); kind and number of GPUs (`h100:8`); or `local` for this machine's
-            devices.
-        slices: number of such slices, or of such hosts with GPUs.
+        name: for TPUs, Google Cloud's name of a slice (`v5p-128`) or its generation and shape
+            (`v5p:4x4x4`); for GPUs, their kind and number (`h100:8`); for the devices of this
+            machine, `local`.
+        slices: number of slices (TPUs) or of hosts (GPUs).
         estimate: leave out the devices, so that no compiler is needed.
 
     Raises:
-        UserError: there is no such chip or shape; the TPU compiler is not installed; JAX finds no
-            local device; or `slices` is above 1 for local devices.
+        UserError: there is no such chip or shape, the TPU compiler is not installed, JAX finds no
+            local device, or `slices` is above 1 for local devices.
     """
     name = to_shape(name)
     if name == "local":

@@ -1,9 +1,9 @@
-"""The compiled train step: the memory that one device needs, and the collectives between devices.
+"""Compiles the train step, to find the memory that a device needs, and the collectives.
 
-For chips that are not here, the compiler is stopped as soon as it has placed every buffer. Writing
-the machine code comes after that and takes by far the longest: a network of the paper's size takes
-minutes instead of an hour. The compiler runs in a process of its own, which can be stopped; the
-files that it dumps show how far it is.
+For chips that this machine does not have, the compiler is stopped as soon as it has placed every
+buffer. Writing the machine code would come next, and takes by far the longest. So compiling a
+network of the paper's size takes minutes instead of an hour. The compiler runs in a separate
+process, which can be stopped. The files that it dumps show how far it is.
 """
 
 import contextlib
@@ -43,11 +43,12 @@ class CompiledStep:
 
     Attributes:
         program: the step's collectives.
-        temporaries: bytes beside the step's arguments; None where the compiler only said that the
-            program is too large.
-        code: bytes of the machine code; None where the compiler was stopped before it.
-        used: bytes that a program which is too large would need, by the compiler; else None.
-        excess: bytes by which that exceeds the device's memory; else None.
+        temporaries: bytes of memory in addition to the step's arguments; None if the compiler
+            refused the program because it is too large.
+        code: bytes of the machine code; None if the compiler was stopped before writing it.
+        used: bytes that the program would need, as the compiler reports them when it refuses the
+            program as too large; otherwise None.
+        excess: bytes by which `used` exceeds the device's memory; None if `used` is.
     """
 
     program: hlo.Program
@@ -58,10 +59,10 @@ class CompiledStep:
 
 
 def compile_step(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
-    """Compiles the train step for a topology that there is a compiler for.
+    """Compiles the train step for a topology, which must have devices to compile for.
 
     Raises:
-        UserError: the compiler refuses the program for another reason than its size.
+        UserError: the compiler refuses the program for a reason other than its size.
     """
     if topology.is_local:
         return _compile_local(make_parts(config), topology.devices)
@@ -96,7 +97,7 @@ def _compile_local(parts: Parts, devices: Sequence[jax.Device]) -> CompiledStep:
 
 
 def _compile_elsewhere(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
-    """Compiles in a process of its own, until the buffers are placed."""
+    """Compiles in a separate process, and stops it as soon as the buffers are placed."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="stunet_plan_", ignore_cleanup_errors=True) as name:

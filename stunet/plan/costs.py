@@ -1,14 +1,14 @@
-"""The time of a train step on TPUs, from its distinct pieces, each of which is compiled once.
+"""Predicts the time of a train step on TPUs from its distinct pieces, each compiled once.
 
 The compiler needs an hour for a whole network, and minutes for its distinct blocks. A piece is one
-block of the network (a residual block, an attention, an inflation, a resizing): its forward pass,
-and its backward pass under the network's remat policy, with the shardings that its arguments have
-in the step. No piece holds what lies between blocks: noise, the loss, and the optimiser's update.
+block of the network: a residual block, an attention, an inflation or a resizing. It includes the
+forward pass, and the backward pass under the network's remat policy, with the shardings that its
+arguments have in the step. The noise, the loss and the optimiser's update are in no piece.
 
-Some pieces differ in the width of their input alone. They are the residual blocks of one level,
-wider where a skip connection joins them. They reach the same share of a chip's peak within a few
-percent, and the widest take the compiler longest. So only the narrowest is compiled, and the time
-of the others is scaled from it by their operations.
+Some pieces differ only in the width of their input. These are residual blocks of one level, whose
+inputs are wider where a skip connection joins them. Such pieces reach the same share of a chip's
+peak within a few percent, and the widest take longest to compile. So only the narrowest of them is
+compiled. Its time is scaled by the number of operations to give the time of the others.
 """
 
 import concurrent.futures
@@ -42,8 +42,8 @@ class Cost:
         name: name of the piece.
         calls: number of calls in a step.
         seconds: time of all calls, forward and backward, without collectives.
-        scaled_from: name of the piece from whose compiled time this time is scaled, by operations;
-            None if this piece was compiled itself.
+        scaled_from: name of the compiled piece whose time was scaled to give this time; None if
+            this piece was compiled itself.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Cost:
 
 
 class Costs:
-    """The times of all pieces, which processes of their own begin to compute at once.
+    """The times of all pieces, which separate processes start to compute immediately.
 
-    There is one process for each core. Each time is stored in the user's cache under what was
-    compiled, so that nothing is compiled twice. As a context manager, it gives up at the end the
-    pieces that no process has begun.
+    There is one process for each core. Each time is stored in the user's cache under a hash of the
+    lowered program, so that nothing is compiled twice. When this context manager ends, pieces that
+    no process has started are dropped.
 
     Args:
         config: config of the run.
         topology: name of a topology of TPUs (`chips.find`).
-        slices: number of such slices.
-        scale: compile a piece for all that differ from it in the width of their input alone
-            (`representatives`); otherwise compile every piece.
+        slices: number of slices of TPUs.
+        scale: True compiles only one of all pieces that differ only in the width of their input
+            (`representatives`). False compiles every piece.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Costs:
 
 
 def representatives(found: Sequence[pieces.Piece]) -> list[int]:
-    """Returns, for each piece, the index of the piece that is compiled for it.
+    """Returns, for each piece, the index of the piece that is compiled in its place.
 
-    That is the narrowest of the pieces that differ from it in the width of their input alone. It
-    may be the piece itself.
+    This is the narrowest of the pieces that differ only in the width of their input. It may be the
+    piece itself.
     """
     narrowest: dict[tuple, int] = {}
     families = []
@@ -152,11 +152,11 @@ def _seconds(
 
 
 def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """Lowers the piece's forward and backward pass for the mesh in use.
+    """Lowers the piece's forward and backward pass for the mesh, within `mesh.use`.
 
     Returns:
-        The lowered function `(params, inputs, others, dy) -> (y, gradients)`, without gradients of
-        frozen parameters.
+        The lowered function `(params, inputs, others, dy) -> (y, gradients)`, with `inputs` and
+        `others` as in `differentiable`. The gradients leave out frozen parameters.
     """
     apply, *shapes = differentiable(piece, remat)
     params = meshes.abstract(pieces.abstract_init(piece.module, piece.arguments), mesh)
@@ -184,8 +184,9 @@ def differentiable(piece: pieces.Piece, remat: str) -> tuple[Callable, dict, dic
         remat: the remat policy to apply to it.
 
     Returns:
-        (apply, inputs, others), where `apply(params, inputs, others)` calls the piece. `inputs` and
-        `others` hold its arguments by position: those to differentiate by, and the masks.
+        (apply, inputs, others), where `apply(params, inputs, others)` calls the piece. Both dicts
+        hold arguments of the piece by position: `inputs` those to differentiate with respect to,
+        and `others` the masks.
     """
 
     def apply(params, inputs, others):
@@ -202,10 +203,10 @@ def differentiable(piece: pieces.Piece, remat: str) -> tuple[Callable, dict, dic
 
 
 def _format(leaf: jax.ShapeDtypeStruct) -> Format:
-    """Returns the sharding of a leaf, with a memory layout that the compiler chooses for clips.
+    """Returns the sharding of a leaf; for clips the compiler may choose the memory layout.
 
-    Between blocks of the whole step the compiler chooses it too. With a fixed layout, a piece would
-    copy each clip at both ends.
+    In the whole step, too, the compiler chooses the layout of clips between blocks. With a fixed
+    layout, a piece would have to copy each clip before and after its computation.
     """
     return Format(Layout.AUTO if leaf.ndim == len(CLIP_AXES) else None, leaf.sharding)
 

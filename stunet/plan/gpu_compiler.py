@@ -1,7 +1,7 @@
-"""XLA's compiler for NVIDIA GPUs that are not here.
+"""Compiles with XLA for NVIDIA GPUs that this machine need not have.
 
-The compiler is part of JAX's CUDA plugin (`pip install 'stunet[cuda]'`). It needs no GPU if it is
-told which GPU to compile for, in XLA's format `stream_executor.GpuTargetConfigProto`
+The compiler is part of JAX's CUDA plugin (`pip install 'stunet[cuda]'`). It needs no GPU if it gets
+a description of the GPU, in XLA's format `stream_executor.GpuTargetConfigProto`
 (github.com/openxla/xla, xla/stream_executor/device_description.proto).
 """
 
@@ -23,8 +23,8 @@ class Gpu:
         capability: compute capability, as (major, minor).
         multiprocessors: number of streaming multiprocessors.
         cores: float32 cores in each multiprocessor.
-        threads: most resident threads of a multiprocessor.
-        shared_kib: shared memory of a multiprocessor, in KiB; a block can use all but 1 KiB.
+        threads: largest number of resident threads of a multiprocessor.
+        shared_kib: shared memory of a multiprocessor, in KiB. A thread block can use 1 KiB less.
         l2_mib: L2 cache, in MiB.
         memory: device memory, in bytes.
         bandwidth: bandwidth of the device memory, in bytes a second.

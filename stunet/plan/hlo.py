@@ -1,8 +1,8 @@
 """Reads cycles and collectives of a step from the text of a compiled TPU program.
 
-The compiler's own totals (`cost_analysis`) count the body of a loop once. Here it counts as often
-as the loop runs. The compiler estimates the cycles of each kernel when it chooses the kernel's
-tiling; these estimates leave out the time of collectives.
+The compiler's own totals (`cost_analysis`) count the body of a loop once. Here each iteration
+counts. The compiler estimates the cycles of each kernel when it chooses the kernel's tiling. These
+estimates leave out the time of collectives.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """All collectives of one kind.
+    """All collectives of one kind in a step.
 
     Attributes:
-        count: how often they run in a step.
-        bytes: bytes of all their results on one chip.
+        count: number of times that a collective of this kind runs.
+        bytes: bytes of the results of all these collectives, on one chip.
     """
 
     count: int
@@ -101,8 +101,11 @@ def read(text: str) -> Program:
 
 
 def bytes_sent(collectives: Mapping[str, Collective]) -> int:
-    """Returns the bytes that a chip sends. An all-reduce sends its result twice: it scatters the
-    sums, and gathers them. The other collectives send it once."""
+    """Returns the bytes that a chip sends in a step.
+
+    An all-reduce sends its result twice: once to sum the parts, and once to gather the sums. Other
+    collectives send their result once.
+    """
     return sum(c.bytes * (2 if kind == "all-reduce" else 1) for kind, c in collectives.items())
 
 
@@ -147,8 +150,10 @@ def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
 
 
 def _trips(line: str, condition) -> int:
-    """Returns how often a loop runs: the compiler's own note, or else the largest constant in the
-    loop's condition."""
+    """Returns how many iterations a loop has.
+
+    This is the compiler's own note. Without a note, it is the largest constant in the condition.
+    """
     if known := _TRIPS.search(line):
         return int(known[1])
     limits = [int(n) for c in condition for n in re.findall(r" constant\((\d+)\)", c)]

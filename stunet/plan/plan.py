@@ -1,8 +1,8 @@
 """The plan of a run: does its train step fit the chips, and how fast is it?
 
-The chips need not be here. The train step is compiled for them: as a whole for its memory, and for
-TPUs in pieces for its time. Where there is no compiler, or none is asked for, the plan is an
-estimate from traces (`stunet.plan.search`).
+This machine need not have the chips. The train step is compiled for them: as a whole to find its
+memory, and for TPUs also in pieces to find its time. If there is no compiler, or an estimate is
+asked for, the plan is an estimate from traces (`stunet.plan.search`).
 """
 
 import contextlib
@@ -26,38 +26,39 @@ from stunet.train.state import abstract_state, count_parameters
 class Plan:
     """One train step on one topology.
 
-    Bytes, operations and seconds are those of one chip, unless the entry says otherwise.
+    Bytes, operations and seconds are for one chip, unless the attribute says otherwise.
 
     Attributes:
         chip: name of the chip, or what JAX calls a local device.
         platform: JAX's name of the chips' platform (`chips.Topology`).
         chips: number of chips, in all slices.
-        estimated: True if the plan is an estimate from traces, False if it is of a compiled step.
+        estimated: True if the plan is an estimate from traces, False if the step was compiled.
         mesh: extent of each mesh axis.
-        settings: other keys of the config that change the answer.
+        settings: the other keys of the config on which memory and time depend most, and their
+            values.
         params: number of trained parameters.
         frozen: number of frozen parameters.
-        bytes: memory by kind: params, frozen, optimizer, ema, batch, temporaries and, where it is
-            known, code (of the program).
-        hbm: bytes that a chip has for a program; None if that is not known.
-        excess: bytes by which the program exceeds `hbm`; 0 if it fits; None if that is not known.
-        flops: operations that the model asks for in a step, on all chips together: three times
-            those of the forward pass, twice where parameters are frozen. What remat computes again
-            is not counted.
-        peak_flops: peak operations a second, in bfloat16; None if that is not known.
-        least_seconds: lower bound of the time of a step; None if the peak is not known.
+        bytes: memory by kind. The kinds are params, frozen, optimizer, ema, batch, temporaries and,
+            if its size is known, the program's code.
+        hbm: bytes that a chip has for a program; None if unknown.
+        excess: bytes by which the program exceeds `hbm`; 0 if it fits; None if unknown.
+        flops: operations of the model in a step, on all chips together. They are three times those
+            of the forward pass, or twice for blocks whose parameters are frozen. Operations that
+            remat repeats are not counted.
+        peak_flops: peak operations a second of one chip, in bfloat16; None if unknown.
+        least_seconds: lower bound of the time of a step; None if the peak is unknown.
         step_seconds: predicted time of a step, the sum of `costs`; None if it was not asked for,
-            or the program does not fit, or nothing was compiled.
-        collective_seconds: time of the collectives within a slice at the links' full speed, if no
-            computation hides them; None where `step_seconds` is.
+            if the program does not fit, or if no compiler estimates it.
+        collective_seconds: time of the collectives within a slice at the links' full speed, if it
+            does not overlap with computation; None if `step_seconds` is None.
         collectives: collectives by kind; on TPUs, those within a slice.
         between_slices: collectives by kind that cross the data-centre network.
         costs: time of each of the network's distinct pieces, the costliest first.
-        unsplit: levels that the mesh does not split as asked.
-        clips: clips in a step.
-        steps: updates of the whole run.
-        unknown: what the plan cannot say.
-        compile_seconds: time that it took to make the plan.
+        unsplit: a line for each level that the mesh should split and cannot (`unsplit_levels`).
+        clips: number of clips in a step.
+        steps: number of updates in the whole run.
+        unknown: descriptions of what the plan cannot predict.
+        compile_seconds: time that it took to make the plan, on this machine.
     """
 
     chip: str
@@ -87,8 +88,11 @@ class Plan:
 
     @property
     def mfu(self) -> float | None:
-        """Returns the model FLOPs utilisation that the predicted time implies, if computation hides
-        all collectives; None where no time is predicted."""
+        """Returns the model FLOPs utilisation that follows from the predicted time.
+
+        It assumes that all collectives overlap with computation. It is None without a predicted
+        time.
+        """
         if self.step_seconds is None or self.peak_flops is None:
             return None
         return self.flops / self.chips / self.peak_flops / self.step_seconds
@@ -103,15 +107,15 @@ def make_plan(
     """Plans a run on a topology.
 
     Args:
-        config: config of the run; its `mesh` says how the run lies on the chips.
+        config: config of the run; its `mesh` says how the run is split over the chips.
         topology: chips to plan for.
-        predict_time: also predict the time of a step, where the compiler estimates the time of its
-            kernels, as the one for TPUs does.
-        every_piece: compile every distinct piece for that, also those whose time follows from that
-            of a narrower one (`costs.representatives`).
+        predict_time: also predict the time of a step. This needs a compiler that estimates the time
+            of kernels, which only the one for TPUs does.
+        every_piece: compile every distinct piece to predict the time. Otherwise the times of some
+            pieces are scaled from that of a narrower piece (`costs.representatives`).
 
     Raises:
-        UserError: mesh, batch and number of chips do not go together.
+        UserError: the mesh, the batch size and the number of chips do not fit together.
     """
     begun = time.monotonic()
     parts = make_parts(config)
@@ -177,8 +181,10 @@ def make_plan(
 
 
 def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> list[str]:
-    """Returns a line for each level that every chip computes whole along an axis that the mesh was
-    to split."""
+    """Returns a line for each level and axis that the mesh should split, but cannot split evenly.
+
+    Every chip then computes the whole axis at this level.
+    """
     clip, network, found = parts.denoiser.clip, parts.denoiser.network, []
     context_axis, frames = parts.layout.context_axis, clip.frames
     for level, channels in enumerate(network.channels):
@@ -220,7 +226,7 @@ def _estimate(
 
 
 def _step_bytes(step: compiled_step.CompiledStep, arguments: float) -> dict[str, float]:
-    """Returns the bytes that a step takes beside its arguments, by kind."""
+    """Returns the bytes that a step takes in addition to its arguments, by kind."""
     if step.temporaries is None:
         return {"temporaries": max(0.0, step.used - arguments)}
     code = {} if step.code is None else {"code": step.code}

@@ -1,4 +1,4 @@
-"""A plan as text for people, and as JSON for programs."""
+"""Writes a plan as text for people, and as JSON for programs."""
 
 import dataclasses
 import json
@@ -141,8 +141,10 @@ def ranking(layouts: Sequence[Layout], topology: Topology, most: int = 10) -> st
 
 
 def as_json(plan: Plan) -> str:
-    """Returns the plan as JSON, for programs: its fields, and `mfu` and `fits`, which are null
-    where they are not known."""
+    """Returns the plan as JSON, for programs.
+
+    It holds the fields of the plan, and `mfu` and `fits`, which are null if they are unknown.
+    """
     fits = None if plan.excess is None else not plan.excess
     return json.dumps(dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": fits})
 

@@ -1,12 +1,12 @@
-"""Estimates of a step's memory and time from traces, and the search for the best layout.
+"""Estimates a step's memory and time from traces, and searches for the best layout.
 
 Nothing is compiled here. The memory and operations of a layout are added up from the traces of the
-network's distinct pieces, so that hundreds of layouts are ranked in the time of those few traces.
+network's distinct pieces. So ranking hundreds of layouts takes little longer than these few traces.
 
-The memory is an estimate. It lay 6% to 40% above what programs compiled for TPUs hold
-(docs/how-to/plan.md), and was never compared with a GPU's. The time is a lower bound: every
-multiplication at the chip's peak, and weights gathered and gradients summed at the links' full
-speed.
+The memory is an estimate. It was 6% to 40% above the memory of programs compiled for TPUs
+(docs/how-to/plan.md), and was not compared with the memory of programs for GPUs. The time is a
+lower bound. It assumes that every multiplication runs at the chip's peak, and that weights are
+gathered and gradients are summed at the links' full speed.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ TIE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One way to lay a run on a topology, and the estimates for it.
+    """One way to run a config on a topology, and the estimates for it.
 
     Attributes:
         mesh: extent of each mesh axis.
@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def bytes(self) -> float:
-        """Returns the bytes that one chip is estimated to hold at most."""
+        """Returns the estimated peak memory of one chip, in bytes."""
         return self.state + self.temporaries
 
     def settings(self) -> dict[str, object]:
@@ -69,12 +69,16 @@ class Layout:
         return extents | {"model.remat": self.remat, "train.accumulate": self.accumulate}
 
     def apply_to(self, config: configs.Experiment) -> configs.Experiment:
-        """Returns the config with this layout."""
+        """Returns the config, changed to this layout."""
         return configs.replace(config, self.settings())
 
     def overrides(self, parts: Parts, mesh: Mapping[str, int]) -> list[str]:
-        """Returns the command-line arguments that give a run, laid out on `mesh`, this layout
-        instead."""
+        """Returns the command-line arguments that give a run this layout.
+
+        Args:
+            parts: the run.
+            mesh: extent of every mesh axis of the run now.
+        """
         remat, accumulate = parts.denoiser.network.remat, parts.accumulate
         now = dataclasses.replace(self, mesh=mesh, remat=remat, accumulate=accumulate).settings()
         new = self.settings()
@@ -86,9 +90,9 @@ class Block:
     """One distinct piece of the network, traced for one clip on one device.
 
     Attributes:
-        calls: how often the network calls the piece.
-        rows: rows of the piece's input or output, whichever has fewer.
-        frames: frames of the piece's input or output, whichever has fewer.
+        calls: number of times that the network calls the piece in a forward pass.
+        rows: number of rows in the piece's input or output, whichever is less.
+        frames: number of frames in the piece's input or output, whichever is less.
         saved: bytes that one call keeps for the backward pass, by remat policy.
         flops: operations of one call, forward and backward, by remat policy.
     """
@@ -102,7 +106,12 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class StateBytes:
-    """Bytes of all trained, and of all frozen, parameters, before any axis splits them."""
+    """Sizes in bytes of one whole copy of the parameters.
+
+    Attributes:
+        trained: bytes of all trained parameters.
+        frozen: bytes of all frozen parameters.
+    """
 
     trained: int
     frozen: int
@@ -113,8 +122,8 @@ def trace(denoiser: Denoiser, platform: str) -> tuple[Block, ...]:
 
     Args:
         denoiser: network of the run.
-        platform: JAX's name of the platform whose forms of convolutions and attention are traced,
-            such as "tpu" or "cuda".
+        platform: JAX's name of a platform, such as "tpu" or "cuda". Its implementations of
+            convolutions and attention are traced.
     """
     # Neither key changes a trace: without them, one trace serves all layouts of a run.
     network = denoiser.network.clone(remat="none", scan_layers=False)
@@ -161,8 +170,10 @@ def _bytes(tree: Any) -> int:
 
 
 def _bytes_of_params(kept: Any, params: Any) -> int:
-    """Returns the bytes of the parameters among what a backward pass keeps. The state holds those
-    already."""
+    """Returns the bytes of the parameters among the arrays that a backward pass keeps.
+
+    The training state holds the parameters already, so they must not count twice.
+    """
     kind = lambda leaf: (leaf.shape, leaf.dtype)  # noqa: E731
     both = Counter(map(kind, jax.tree.leaves(kept))) & Counter(map(kind, jax.tree.leaves(params)))
     return sum(math.prod(shape) * dtype.itemsize * n for (shape, dtype), n in both.items())
@@ -171,11 +182,12 @@ def _bytes_of_params(kept: Any, params: Any) -> int:
 def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
     """Returns all layouts that are estimated to fit, the fastest first.
 
-    Of layouts whose times differ by less than 2%, the one that splits clips and batch the least
-    comes first. The batch, `mesh.tensor` and `mesh.context_axis` stay as in the config.
+    If the times of layouts differ by less than 2%, the layout with the fewest parts of each clip
+    comes first, and then the one with the fewest microbatches. The batch size, `mesh.tensor` and
+    `mesh.context_axis` stay as in the config.
 
     Raises:
-        UserError: no layout fits; or the chip's memory, peak or links are not known.
+        UserError: no layout fits, or the chip's memory, peak or speed of links is unknown.
     """
     chip = topology.chip
     if None in (chip.hbm, chip.flops, chip.ici):
@@ -212,13 +224,15 @@ def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
 def suggest_overrides(
     parts: Parts, mesh: Mapping[str, int], topology: chips.Topology
 ) -> list[str] | None:
-    """Returns the fewest command-line arguments with which a config that does not fit is estimated
-    to fit; of equally many, those of the fastest layout. None if no layout fits.
+    """Returns the shortest list of command-line arguments with which a run is estimated to fit.
+
+    Of lists with equally many arguments, that of the fastest layout is returned. The result is None
+    if no layout fits.
 
     Args:
         parts: the run that does not fit.
-        mesh: extent of every mesh axis in that run's plan.
-        topology: topology of that plan.
+        mesh: extent of every mesh axis in the plan of this run.
+        topology: topology of the plan.
     """
     try:
         found = rank(parts, topology)
@@ -251,7 +265,10 @@ def estimate(
     clips = parts.batch_size / (_extent(mesh, BATCH_AXES) * accumulate)
 
     def clips_of(block: Block) -> float:
-        """Returns how many clips' worth of a block one device computes in a microbatch."""
+        """Returns how many clips of a block one device computes in a microbatch.
+
+        This can be a fraction, because several devices may share a clip.
+        """
         splits = getattr(block, parts.layout.context_axis) % mesh["context"] == 0
         return clips / mesh["tensor"] / (mesh["context"] if splits else 1)
 
@@ -286,8 +303,10 @@ def state_bytes(parts: Parts) -> StateBytes:
 
 
 def _meshes(parts: Parts, topology: chips.Topology) -> list[dict[str, int]]:
-    """Returns all meshes of the topology whose axes `tensor` and `slice` are the config's and the
-    topology's."""
+    """Returns all meshes for the topology.
+
+    The axis `tensor` is always as in the config, and the axis `slice` as in the topology.
+    """
     tensor = max(1, parts.layout.tensor)
     left = topology.count // (topology.slices * tensor)
     divisors = [n for n in range(1, left + 1) if left % n == 0]

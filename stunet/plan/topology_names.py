@@ -1,7 +1,8 @@
 """Translates the names that Google Cloud gives to TPU slices into generation and shape.
 
-`v5p-128` is a `v5p:4x4x4`. The number in a name counts TensorCores for v4 and v5p, of which a chip
-has two, and chips for v5e and v6e (cloud.google.com/tpu/docs/v4, /v5p, /v5e and /v6e).
+For example, `v5p-128` is `v5p:4x4x4`. For v5e and v6e, the number in a name counts chips. For v4
+and v5p, it counts TensorCores, and each chip has two (cloud.google.com/tpu/docs/v4, /v5p, /v5e and
+/v6e).
 """
 
 import itertools
@@ -37,11 +38,11 @@ def to_shape(name: str) -> str:
     """Translates a name such as `v5p-128` into a generation and a shape, such as `v5p:4x4x4`.
 
     Args:
-        name: name of a slice; one of another form, such as `v5p:4x4x4` or `local`, is returned as
-            it is.
+        name: name of a topology. A name in another form, such as `v5p:4x4x4` or `local`, is
+            returned unchanged.
 
     Raises:
-        UserError: there is no slice of so many chips.
+        UserError: there is no slice with this number of chips.
     """
     match = re.fullmatch(r"(v\d+\w*)-(\d+)", name)
     if not match or match[1] not in _GENERATIONS:
@@ -60,8 +61,11 @@ def to_shape(name: str) -> str:
 
 
 def _solid(chips: int) -> str | None:
-    """Returns the shape of a slice of v4 or v5p: the one that is most like a cube, which is what
-    Google Cloud makes of a name without a shape (cloud.google.com/tpu/docs/types-topologies)."""
+    """Returns the shape of a slice of v4 or v5p, or None if there is no such slice.
+
+    Several shapes can have the same number of chips. For a name without a shape, Google Cloud takes
+    the one that is most like a cube (cloud.google.com/tpu/docs/types-topologies).
+    """
     if chips in _BELOW_A_CUBE or chips < _CUBE or chips % _CUBE:
         return _BELOW_A_CUBE.get(chips)
     cubes = chips // _CUBE

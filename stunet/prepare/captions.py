@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stunet.errors import UserError
-from stunet.prepare.decode import VIDEO_SUFFIXES
+from stunet.prepare.opening import VIDEO_SUFFIXES
 
 # Captions in each call of the text encoder.
 _BATCH_SIZE = 64

@@ -15,6 +15,9 @@ from stunet.prepare.captions import EncodeText, encode_captions, escape_surrogat
 from stunet.prepare.cutting import cut_videos
 from stunet.prepare.writing import VIDEOS_FILE, ClipWriter, write_videos
 
+# Videos of each kind that the summary names. The file of videos names all.
+_MAX_LISTED = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSummary:
@@ -24,12 +27,14 @@ class PrepareSummary:
         output_dir: directory of the finished data set.
         train_clips: clips in the split "train".
         val_clips: clips in the split "val".
-        videos: videos that gave at least one clip.
-        captioned: those of `videos` that have a caption.
-        skipped: why a video could not be decoded, by its name. None of its clips is in the records.
+        videos: number of videos that gave at least one clip.
+        captioned: number of those videos that have a caption.
+        skipped: name of each video that could not be decoded, and the reason. The records hold no
+            clip of such a video.
         too_short: names of videos that do not fill one clip.
-        dropped_frames: frames at the ends of videos that are in no clip, including those of
-            `too_short`.
+        notes: what a user should know of a video that was used, by its name.
+        dropped_frames: frames at the ends of videos, and before places that no clip may span, that
+            are in no clip, including those of `too_short`.
         num_bytes: size of the record files in bytes.
         seconds: wall time.
     """
@@ -41,6 +46,7 @@ class PrepareSummary:
     captioned: int
     skipped: dict[str, str]
     too_short: list[str]
+    notes: dict[str, str]
     dropped_frames: int
     num_bytes: int
     seconds: float
@@ -51,11 +57,15 @@ class PrepareSummary:
             f" out, from {self.videos} videos ({self.captioned} with a caption),"
             f" {self.num_bytes / 2**20:.1f} MiB, in {self.seconds:.1f} s"
         ]
-        lines += [f"skipped {reason}" for reason in self.skipped.values()]
+        lines += _shortened([f"skipped {reason}" for reason in self.skipped.values()])
+        lines += _shortened(list(self.notes.values()))
         if self.too_short:
-            lines.append(f"too short for one clip: {', '.join(self.too_short)}")
+            lines.append(f"too short for one clip: {', '.join(_shortened(self.too_short))}")
         if self.dropped_frames:
-            lines.append(f"{self.dropped_frames} frames at the ends of videos are in no clip")
+            lines.append(
+                f"{self.dropped_frames} frames at the ends of videos, or of their unbroken parts, "
+                "are in no clip"
+            )
         return escape_surrogates("\n".join(lines))
 
 
@@ -79,11 +89,14 @@ def prepare(
 ) -> PrepareSummary:
     """Writes the clips of all videos below `input_dir` as a TFDS data set.
 
-    The last `val_fraction` of each video's clips is held out as the split "val". Fractions of clips
-    carry over from one video to the next. Neighbouring clips are nearly the same picture. If the
-    held-out clips were drawn at random, their near-copies would be in the training set; the end of
-    a video touches the training set at one place only. Validation therefore measures later parts of
-    the same scenes. To measure on unseen scenes, prepare other videos by themselves.
+    The last `val_fraction` of each video's clips is held out as the split "val". If that is not a
+    whole number of clips, the remainder is added to the share of the next video.
+
+    The last clips are held out, because neighbouring clips are nearly the same picture. If held-out
+    clips were drawn at random, near-copies of them would be in the training set. Of the clips at
+    the end of a video, only the first has a neighbour in the training set. Validation therefore
+    measures later parts of the same scenes. To measure on unseen scenes, prepare a separate data
+    set from other videos.
 
     The records appear under `output_dir` only when they are complete.
 
@@ -100,8 +113,8 @@ def prepare(
         text_encoder: name of the text encoder, noted beside the records.
         text_fingerprint: fingerprint of the encoder's weights and tokenizer, noted beside the
             records.
-        val_fraction: share of the clips that is held out, in [0, 1). Unless it is 0, at least one
-            of two or more clips is held out.
+        val_fraction: share of the clips that is held out, in [0, 1). If it is above 0 and there are
+            two clips or more, at least one is held out.
         name: name of the data set for TFDS: lower case letters, digits and underscores.
         shard_bytes: size in bytes at which a new record file begins.
         workers: videos decoded at once, each in a thread; None means one for each processor.
@@ -154,6 +167,7 @@ def prepare(
             "videos": result.written,
             "skipped": result.skipped,
             "too_short": result.too_short,
+            "notes": result.notes,
         }
         for file, content in ((METADATA_FILE, metadata), (VIDEOS_FILE, listing)):
             (partial / file).write_text(json.dumps(content, indent=1) + "\n")
@@ -165,7 +179,14 @@ def prepare(
         captioned=sum(bool(video["caption"]) for video in result.written),
         skipped=result.skipped,
         too_short=result.too_short,
+        notes=result.notes,
         dropped_frames=result.dropped_frames,
         num_bytes=num_bytes,
         seconds=time.monotonic() - started,
     )
+
+
+def _shortened(entries: list[str]) -> list[str]:
+    """Returns the first entries, and how many more are in the list of videos."""
+    more = len(entries) - _MAX_LISTED
+    return [*entries[:_MAX_LISTED], *([f"and {more} more (see {VIDEOS_FILE})"] * (more > 0))]

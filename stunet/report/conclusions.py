@@ -1,4 +1,4 @@
-"""Ranks arms by each metric, and says the ranking in sentences."""
+"""Ranks arms by each metric, and writes the ranking in sentences."""
 
 import dataclasses
 import html
@@ -18,14 +18,14 @@ Named = Callable[[str], str]
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Arms in their order by one metric.
+    """Orders arms by one metric, and says by how much the best arm leads.
 
     Attributes:
         metric: name of the metric.
-        better: "lower" or "higher".
+        better: which values are better: "lower" or "higher".
         means: mean and interval of each arm, from the best arm to the worst.
-        leads: by how much the best arm is better than each other arm, on the seeds of both; None
-            if they share no seed.
+        leads: for each other arm, by how much the best arm is better: the mean over the seeds that
+            both arms have, and its interval. None if they share no seed.
     """
 
     metric: str
@@ -39,20 +39,26 @@ class Ranking:
 
     @property
     def clearly_worse(self) -> list[str]:
-        """Arms that the best one beats clearly: the interval of its lead excludes zero."""
+        """Returns the arms that the best arm clearly beats.
+
+        The interval of its lead over them excludes zero.
+        """
         return [a for a, lead in self._clear() if lead.mean > 0]
 
     @property
     def clearly_better(self) -> list[str]:
-        """Arms that beat the best one clearly on the seeds of both.
+        """Returns the arms that clearly beat the best arm on the seeds that both have.
 
-        With unequal seeds A may beat B, B beat C, and C beat A.
+        This can happen if arms have different seeds: A may beat B, B may beat C, and C may beat A.
         """
         return [a for a, lead in self._clear() if lead.mean < 0]
 
     @property
     def unclear(self) -> list[str]:
-        """Arms that several seeds do not tell from the best one."""
+        """Returns the arms over which the lead of the best arm may be chance.
+
+        The interval of its lead over them contains zero, on two or more shared seeds.
+        """
         return [
             arm
             for arm, lead in self.leads.items()
@@ -61,7 +67,7 @@ class Ranking:
 
     @property
     def unranked(self) -> list[str]:
-        """Arms that share one seed or none with the best one."""
+        """Returns the arms that cannot be ranked: they share one seed or none with the best arm."""
         return [a for a, lead in self.leads.items() if lead is None or lead.half is None]
 
     def _clear(self) -> list[tuple[str, Interval]]:
@@ -69,11 +75,12 @@ class Ranking:
 
 
 def rank(arms: Arms) -> list[Ranking]:
-    """Ranks arms by each metric that has a better side and that two arms share.
+    """Ranks arms by each metric that says which arm is better and that two or more arms have.
 
-    Metrics of evaluations come before losses, which are not the question itself. Losses are left
-    out where they do not measure the same. So is the training loss beside a validation loss, which
-    is measured on clips that were not trained on.
+    Metrics of evaluations come first, because losses only hint at the quality of samples. Losses
+    are left out if arms differ in a setting that changes what a loss measures. The training loss is
+    left out if there is a validation loss, which is measured on clips that the network was not
+    trained on.
     """
     better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
     ranked = [name for name in metric_names(arms) if name in better]
@@ -92,10 +99,11 @@ def rank(arms: Arms) -> list[Ranking]:
 
 
 def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float]]) -> Ranking:
-    """Ranks arms by one metric, from the best arm to the one that is furthest from it.
+    """Ranks arms by one metric: the best arm first, then the others by their distance from it.
 
-    Two arms are compared on the seeds of both, on which it is also judged whether they differ:
-    means over unequal seeds may say the opposite. Arms that share no seed are compared by means.
+    Two arms are compared on the seeds that both have, because means over different seeds may say
+    the opposite. The same seeds decide whether the difference is clear. Arms that share no seed are
+    compared by their means over all seeds.
     """
     sign = 1 if better == "lower" else -1
     means = {arm: t_interval(list(of_seed.values())) for arm, of_seed in values.items()}
@@ -120,11 +128,11 @@ def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float
 
 
 def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
-    """Says the first ranking, how sure it is, and which arms are best by the others.
+    """Describes the first ranking and its certainty, then names the best arms of the others.
 
     Args:
-        rankings: rankings of `rank`.
-        marked: gives the name of an arm as HTML, for the first sentence.
+        rankings: what `rank` returns.
+        marked: maps the name of an arm to its HTML in the first sentence.
 
     Returns:
         Sentences as HTML. The first begins with a small letter, to follow a colon.
@@ -145,7 +153,7 @@ def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
 
 
 def _say_order(ranking: Ranking, marked: Named) -> str:
-    """Says all means: "velocity stays steady in 94% of the global cascade's clips, ..."."""
+    """Gives the mean of each arm, as in "velocity stays steady in 94% of the ... clips, ..."."""
     metric = formatting.metric(ranking.metric)
     shown = {arm: f"<b>{metric.show(mean.mean)}</b>" for arm, mean in ranking.means.items()}
     if metric.claim:
@@ -162,7 +170,7 @@ def _say_order(ranking: Ranking, marked: Named) -> str:
 
 
 def _say_certainty(ranking: Ranking) -> list[str]:
-    """Says which leads of the best arm are clear, over the seeds that two arms share."""
+    """Says over which arms the best arm's lead is clear, may be chance, or cannot be judged."""
     # A difference of two percentages is one of points.
     times, unit = (100, " points") if formatting.is_percent(ranking.metric) else (1, "")
 
@@ -194,14 +202,14 @@ def _the(arm: str, marked: Named = html.escape) -> str:
 
 
 def _whose(arm: str, marked: Named, what: str = "") -> str:
-    """Says "the global cascade's clips", or "clips with width = 8"."""
+    """Names what belongs to an arm: "the global cascade's clips", or "clips with width = 8"."""
     if "=" in arm:
         return f"{what or 'those'} with {marked(arm)}".strip()
     return f"the {marked(arm)}'s{what}"
 
 
 def keys_of_the_loss(arms: Arms) -> list[str]:
-    """Returns the keys by which arms differ and that change what a loss measures."""
+    """Returns the config keys that differ between arms and change what a loss measures."""
     trained = [runs[0].settings for runs in arms.values() if runs[0].settings]
     return [
         key
@@ -213,7 +221,10 @@ def keys_of_the_loss(arms: Arms) -> list[str]:
 
 
 def metric_names(arms: Arms) -> list[str]:
-    """Returns the names of all metrics: of evaluations, those with a better side first; losses."""
+    """Returns the names of all metrics: those of evaluations first, then losses.
+
+    Of the evaluations' metrics, those that say which arm is better come first.
+    """
     runs = [run for group in arms.values() for run in group]
     found = dict.fromkeys(name for run in runs for name in run.metrics)
     better = {name for run in runs for name in run.better}

@@ -1,4 +1,4 @@
-"""The training curves of a report."""
+"""Draws the training curves of a report."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -48,13 +48,13 @@ def losses(arms: Arms, colours: Mapping[str, int]) -> str:
 
 
 def _curve(colour: int, runs: Sequence[Run], key: str, unit: float) -> Curve | None:
-    """Returns the mean course of an arm's runs, at the places where all of them have a value.
+    """Returns the mean curve of an arm's runs at the updates for which all runs have a value.
 
     Args:
         colour: number of the arm.
         runs: runs of the arm.
         key: name of the values in the lines of `metrics.jsonl`.
-        unit: length of one update on the horizontal axis.
+        unit: length of one update on the horizontal axis, in the axis's unit.
     """
     points = max(sum(key in line for line in run.lines) for run in runs)
     width = max(run.step for run in runs) / _POINTS if points > _POINTS else 1

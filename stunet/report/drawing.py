@@ -1,6 +1,6 @@
 """Draws charts as inline SVG: curves with bands, bars, and rows of intervals.
 
-Colours come from the page's CSS, by the class of an arm (`page.STYLE`).
+Each arm has a CSS class, to which the page's style sheet gives a colour (`page.STYLE`).
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ _LOG_RATIO = 4
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The course of an arm's values.
+    """Holds the curve of an arm: its values along the horizontal axis.
 
     Attributes:
         arm: number of the arm, which gives its colour.
-        x: places on the horizontal axis, ascending.
+        x: positions on the horizontal axis, ascending.
         y: the mean over seeds and its interval, at each x.
         seeds: the values of each seed, at each x.
     """
@@ -37,9 +37,10 @@ class Curve:
 
 
 def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
-    """Draws means as lines, with a band for the interval of three seeds or more.
+    """Draws means as lines, and the interval of three seeds or more as a band.
 
-    Two seeds have a thin line each instead: the interval of two values would fill the chart.
+    If there are two seeds, each has a thin line instead, because the interval of two values would
+    fill the chart.
 
     Args:
         curves: one curve for each arm, at least one.
@@ -143,9 +144,9 @@ def bars(rows: Sequence[tuple[int, str, Interval, str]], label: str, most: float
     """Draws one bar for each arm, from zero to its mean, with its interval as a whisker.
 
     Args:
-        rows: for each arm its number, its name, its interval, and its mean in words.
+        rows: for each arm its number, its name, its interval, and its mean as text.
         label: text for readers who do not see the drawing.
-        most: end of the axis; by default the largest value.
+        most: value at the end of the axis; 0 takes the largest value.
     """
     width, step, height, right = 420, 46, 14, 64
     most = most or max(max(i.high, i.mean) for _, _, i, _ in rows) or 1.0
@@ -199,7 +200,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Returns round numbers in low..high, positive, for a logarithmic scale."""
+    """Returns round numbers in low..high for a logarithmic scale; `low` must be positive."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = (1, 2, 5) if high / low < 1000 else (1,)
     return [t for p in powers for m in every if low <= (t := float(f"{m}e{p}")) <= high]

@@ -1,4 +1,4 @@
-"""Numbers, names and lists as a page writes them."""
+"""Formats numbers, names and lists for a page."""
 
 import datetime
 import math
@@ -18,7 +18,7 @@ def metric(name: str) -> Metric:
     """Returns how a page names and formats a metric.
 
     Metrics of nested results, such as "fast / coherent", are looked up by their last part. A metric
-    that no table knows is called by its own name.
+    that is in no table keeps its own name as the title.
     """
     prefix, separator, last = name.rpartition(" / ")
     known = (METRICS | _LOSSES).get(last, Metric(last.replace("_", " "), "", format="{:.4g}"))
@@ -29,12 +29,12 @@ def metric(name: str) -> Metric:
 
 
 def number(value: float) -> str:
-    """Writes a number in four digits: 0.05, 250, 1.3e12."""
+    """Writes a number with four digits at most: 0.05, 250, 1.3e12."""
     return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+", "e")
 
 
 def interval(value: Interval, percent: bool = False) -> str:
-    """Writes a mean ± half its interval as HTML, to two digits of the half."""
+    """Writes a mean and its interval as HTML: "mean ± half", where half has two digits."""
     times, unit = (100, "%") if percent else (1, "")
     mean, half = times * value.mean, times * (value.half or 0.0)
     # Half an interval this small is a rounding error.
@@ -58,7 +58,7 @@ def flops(value: float) -> str:
 
 
 def flops_unit(value: float) -> tuple[float, str]:
-    """Returns the size and the name of the unit that suits so many operations: (1e12, "TFLOPs")."""
+    """Returns the size and the name of a unit for `value` operations, such as (1e12, "TFLOPs")."""
     power = min(int(math.log10(value)) // 3, 7) if value >= 1 else 0
     return 1000.0**power, f"{' kMGTPEZ'[power].strip()}FLOPs"
 

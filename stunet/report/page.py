@@ -1,4 +1,4 @@
-"""The shell of a page that needs nothing but itself: its style, its tables and its pictures."""
+"""Builds a self-contained HTML page: its style sheet, tables and embedded pictures."""
 
 import base64
 import html
@@ -106,7 +106,7 @@ code { font-size: .9em; background: var(--box); padding: .1em .3em; overflow-wra
 
 
 def colour(arm: int) -> str:
-    """Returns the CSS classes of the arm of that number."""
+    """Returns the CSS classes for arm number `arm`."""
     return f"arm{arm % _COLOURS}" + (" again" if arm >= _COLOURS else "")
 
 
@@ -114,7 +114,7 @@ def page(title: str, parts: Sequence[str]) -> str:
     """Returns a whole document.
 
     Args:
-        title: text of the window's title.
+        title: title of the browser's window, as plain text.
         parts: HTML of the body.
     """
     return (
@@ -129,11 +129,11 @@ def page(title: str, parts: Sequence[str]) -> str:
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", kind: str = ""
 ) -> str:
-    """Returns a table of cells that are HTML; the first cell of each row is the row's name.
+    """Returns an HTML table. The first cell of each row is the row's name.
 
     Args:
-        head: cells of the first row.
-        rows: cells of the other rows. A row of one cell spans the whole width.
+        head: HTML of the cells of the first row.
+        rows: HTML of the cells of the other rows. If a row has only one cell, it spans the table.
         caption: HTML below the table.
         kind: CSS class of the table: "results", or "" for a table of short texts.
     """
@@ -151,7 +151,7 @@ def table(
 
 
 def image(data: bytes, kind: str, alt: str) -> str:
-    """Returns a GIF or a PNG that lies inside the page.
+    """Returns an HTML image that holds the data of a GIF or a PNG.
 
     Args:
         data: contents of the picture's file.
@@ -163,7 +163,12 @@ def image(data: bytes, kind: str, alt: str) -> str:
 
 
 def swatch(arm: int, name: str) -> str:
-    """Returns an arm's name, which is text, with a dot of the arm's colour."""
+    """Returns the HTML of an arm's name with a dot of the arm's colour.
+
+    Args:
+        arm: number of the arm.
+        name: name of the arm as plain text.
+    """
     # The dot stays on the line of the first word.
     first, space, rest = name.partition(" ")
     dot = f'<span class="swatch {colour(arm)}"></span>{html.escape(first)}'

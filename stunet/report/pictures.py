@@ -1,4 +1,4 @@
-"""The sample clips of a report: slices through time side by side, and clips that play."""
+"""Shows the sample clips of a report: slices through time side by side, and clips that play."""
 
 import io
 import pathlib
@@ -22,12 +22,13 @@ _SLICES = 3
 
 
 def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES) -> str:
-    """Shows samples of the first seed of each arm, then of the next, beside real clips.
+    """Shows real clips and each arm's samples for its first seed, then samples for other seeds.
 
     Args:
         arms: runs of each arm.
         colours: number of each arm's colour.
-        most_bytes: size of all pictures; runs whose samples would exceed it are left out and named.
+        most_bytes: largest total size of the pictures. Runs whose samples do not fit are left out,
+            and the page names them.
 
     Returns:
         HTML; "" if no run has samples.
@@ -77,7 +78,11 @@ def _called(run: Run) -> str:
 
 
 def _block(found: Sequence[tuple[str, bytes, bytes]]) -> str:
-    """Shows slices of several runs, then their clips. `found` has names (HTML), GIFs and PNGs."""
+    """Shows slices of several runs, then their clips.
+
+    Args:
+        found: for each run, its name as HTML, its GIF and its PNG; b"" for a missing picture.
+    """
     slices, clips = "", ""
     for name, gif, xt in found:
         cut = media.read_slices(xt) if xt else []
@@ -93,7 +98,7 @@ def _block(found: Sequence[tuple[str, bytes, bytes]]) -> str:
 
 
 def _slice(axis: str, pixels: np.ndarray) -> str:
-    """Shows a slice, with names at its axes."""
+    """Shows a slice with its axes named."""
     across, down = ("x", "time") if axis == "x" else ("time", "y")
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, format="PNG")
@@ -104,7 +109,7 @@ def _slice(axis: str, pixels: np.ndarray) -> str:
 
 
 def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
-    """Returns a GIF and slices of the held-out clips that samples of a run stand beside.
+    """Draws the held-out clips that a report shows beside a run's samples.
 
     The clips carry captions if the network saw captions.
 
@@ -112,8 +117,8 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
         config_file: `config.json` of the run.
 
     Returns:
-        Contents of the GIF and of the PNG; None if the data are not there, as they need not be
-        where the report is made.
+        The contents of a GIF of the clips and of a PNG of their slices. None if the data cannot
+        be opened: the machine that makes the report may not have them.
     """
     try:
         parts = make_parts(configs.read(config_file))

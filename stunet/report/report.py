@@ -1,7 +1,7 @@
 """Writes the report of a sweep, or of a run, as one page of HTML that needs no network.
 
-The page says first what a reader wants to know. The same directory gives the same page, byte for
-byte.
+The page begins with what a reader wants to know first: which arm is best. The same directory gives
+the same page, byte for byte.
 """
 
 import html
@@ -40,7 +40,7 @@ def draw(found: Results, workdir: pathlib.Path, command: str) -> str:
     Args:
         found: what has been read from `workdir`.
         workdir: directory of the sweep or of the run.
-        command: command that asked for the page.
+        command: command line that makes the page again.
     """
     return _draw_sweep(found, workdir, command) if found.manifest else _draw_run(found, workdir)
 
@@ -108,7 +108,11 @@ def _draw_run(found: Results, workdir: pathlib.Path) -> str:
 
 
 def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
-    """Gives each arm one colour in all groups: first arms that are ranked, last parts of others."""
+    """Gives each arm a colour number, the same in all groups.
+
+    Ranked arms come first, then arms that were given real frames, then arms that are only parts of
+    others.
+    """
     found = {}
     for choose in (results.rivals, results.compared, dict):
         for arms in groups.values():
@@ -118,7 +122,7 @@ def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
 
 
 def _answer(arms: Arms, colours: Mapping[str, int], group: str) -> str:
-    """Says which arm is best, with a picture of the metric that says it."""
+    """Says which arm is best, with a bar chart of the first ranking."""
     if not arms:
         return ""
     rankings = rank(arms)
@@ -149,7 +153,7 @@ def _paragraphs(sentences: list[str]) -> str:
 
 
 def _compared(found: Results) -> str:
-    """Says what was compared, and when it was trained."""
+    """Says which arms were compared, and when their training began."""
     groups = found.groups()
     names = dict.fromkeys(arm for arms in groups.values() for arm in results.rivals(arms))
     if len(names) > _MOST_NAMES:
@@ -182,7 +186,7 @@ def _made_by(found: Results, command: str) -> str:
 
 
 def _unfinished(found: Results) -> str:
-    """Names runs that are not finished, which the results leave out."""
+    """Names the runs that are not finished."""
 
     def state(run: Run) -> str:
         return f"{run.name or run.arm} is at update {run.step:,} of {run.total_steps:,}"

@@ -1,4 +1,4 @@
-"""Reads what the directory of a sweep, or of a single run, has to show."""
+"""Reads the results in the directory of a sweep or of a single run."""
 
 import dataclasses
 import json
@@ -21,30 +21,35 @@ _LAST_SHARE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One seed of an arm. An arm is what a sweep compares: runs that differ in the seed alone.
+    """Holds one run of an arm.
+
+    A sweep compares arms. The runs of an arm differ in the seed alone. A run is either a training
+    run or a combined run, which is made of several training runs, such as the networks of a
+    cascade.
 
     Attributes:
-        name: name of the run's directory in the sweep's; "" for a single run.
+        name: name of the run's directory in the sweep's directory; "" for a single run.
         arm: name of the arm in the sweep.
-        seed: seed of the run; None for what is not made of a single seed.
+        seed: seed of the run; None for a combined run without a single seed.
         directory: directory of the run.
-        settings: value of each config key; empty for what several members make together.
-        step: number of updates done.
-        total_steps: number of updates of a finished run; 0 for what several members make together.
+        settings: value of each config key; empty for a combined run.
+        step: number of updates done; 0 for a combined run.
+        total_steps: number of updates after which the run is finished; 0 for a combined run.
         lines: lines of `metrics.jsonl`, oldest first.
-        metrics: final value of each metric, finite.
+        metrics: final value of each metric; all values are finite.
         better: "lower" or "higher", for each metric that ranks arms.
-        step_flops: operations of one update; None for what several members make together.
-        training_flops: operations of the whole training, or of all members that it is made of.
+        step_flops: operations of one update; None for a combined run.
+        training_flops: operations of the training, or the sum over the runs that a combined run is
+            made of.
         sampling_flops: operations that sample one clip; None if they are not known.
         gif: file of the newest samples, if there are any.
         xt: file of their slices through time, if there is one.
-        date: when the training began, in seconds since 1970; None if that is not known.
-        made_of: names of the members that it is made of.
+        date: when the training began, in seconds since 1970; None if unknown.
+        made_of: names of the runs that a combined run is made of.
         group: group within which the arm is compared; "" for a sweep without groups.
         label: name of the arm for readers; "" if the sweep gives none.
-        given: what the run was given of the real clips, such as "true keyframes", which makes it no
-            rival of runs that were given nothing; "" for nothing.
+        given: the part of the real clips that the run was given, such as "true keyframes"; "" if
+            none. Such a run is not ranked against runs that were given nothing.
     """
 
     name: str
@@ -74,7 +79,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """The name of the arm for readers, which is the same in all groups."""
+        """Returns the name of the arm for readers, which is the same in all groups."""
         # An arm "slow,width=8" of the group "slow" is called "width = 8" there.
         short = self.arm.removeprefix(f"{self.group},") if self.group else self.arm
         return self.label or short.replace("_", " ").replace("=", " = ").replace(",", ", ")
@@ -90,8 +95,8 @@ class Results:
 
     Attributes:
         runs: runs that have begun, in the sweep's order.
-        missing: names of the members that have not begun.
-        manifest: what is noted of the sweep; None for a single run.
+        missing: names of the training runs that have not begun.
+        manifest: the sweep's own list of its runs; None for a single run.
     """
 
     runs: tuple[Run, ...]
@@ -107,13 +112,16 @@ class Results:
 
 
 def finished(arms: Arms) -> Arms:
-    """Keeps finished runs, which the others would look worse than; all runs if none is finished."""
+    """Keeps the finished runs, or all runs if none is finished.
+
+    Unfinished runs would look worse only because they were trained for less time.
+    """
     done = {arm: [run for run in runs if run.is_finished] for arm, runs in arms.items()}
     return {arm: runs for arm, runs in done.items() if runs} or arms
 
 
 def compared(arms: Arms) -> Arms:
-    """Leaves out arms that others are made of and that were not evaluated themselves."""
+    """Leaves out arms that are only parts of other arms: they have no evaluation of their own."""
     parts = {name for runs in arms.values() for run in runs for name in run.made_of}
     return {
         arm: runs
@@ -123,20 +131,21 @@ def compared(arms: Arms) -> Arms:
 
 
 def rivals(arms: Arms) -> Arms:
-    """Keeps the compared arms that were given nothing of the real clips."""
+    """Keeps the arms of `compared` that were given no part of the real clips."""
     return {arm: runs for arm, runs in compared(arms).items() if not runs[0].given}
 
 
 def by_seed(runs: Sequence[Run], name: str) -> dict[int | None, float]:
-    """Returns a metric's value of each seed that has one."""
+    """Returns the value of a metric for each seed whose run has one."""
     return {run.seed: run.metrics[name] for run in runs if name in run.metrics}
 
 
 def read(workdir: pathlib.Path) -> Results:
-    """Reads a sweep's directory or a run's.
+    """Reads the directory of a sweep or of a training run.
 
     Raises:
-        UserError: the directory is neither, or nothing in it has been trained yet.
+        UserError: the directory holds neither a sweep nor a run, or nothing in it has been trained
+            yet.
     """
     manifest = read_manifest(workdir)
     if manifest is None:
@@ -167,7 +176,10 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run | None:
-    """Reads a training run, if it has begun. `counted` caches the operations of each config."""
+    """Reads a training run; None if it has not begun.
+
+    `counted` caches the operations of each config.
+    """
     directory = workdir / entry.name
     lines = _read_lines(directory / "metrics.jsonl")
     if not lines:
@@ -213,7 +225,10 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
 
 
 def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run]) -> Run | None:
-    """Reads what a step makes of several members, if it has left metrics or samples of its own."""
+    """Reads a combined run, which a step of the sweep makes.
+
+    Returns None if the step has left neither metrics nor samples of its own.
+    """
     directory = workdir / entry.name
     evaluated, pictures = _read_evaluation(directory), _find_pictures(directory)
     if not evaluated and not any(pictures.values()):
@@ -252,7 +267,7 @@ def _read_lines(file: pathlib.Path) -> tuple[dict[str, float], ...]:
 
 
 def _read_date(directory: pathlib.Path) -> float | None:
-    """Returns when a run first began, as its clock noted it."""
+    """Returns when a run first began, from its `clock.json`; None if that cannot be read."""
     try:
         return float(json.loads((directory / "clock.json").read_text())["began"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -273,7 +288,10 @@ def _read_evaluation(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _find_pictures(directory: pathlib.Path) -> dict[str, pathlib.Path | None]:
-    """Finds the newest samples of the training, or else the last samples by name."""
+    """Finds the newest samples of the training.
+
+    If there are none, finds the samples whose name is last in alphabetical order.
+    """
     samples = directory / "samples"
     gifs = sorted(samples.glob("step_*.gif")) or sorted(samples.glob("*.gif"))
     slices = sorted(samples.glob("step_*_xt.png")) or sorted(samples.glob("*_xt.png"))

@@ -9,7 +9,7 @@ from scipy.special import ndtri, stdtrit
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A mean over seeds and its confidence interval.
+    """Holds a mean over seeds and its confidence interval.
 
     Attributes:
         mean: mean of the values.
@@ -38,12 +38,12 @@ class Interval:
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     """Returns the mean and its two-sided interval by Student's t with n - 1 degrees of freedom.
 
-    The interval holds the true mean in a share `confidence` of all experiments, if values are
-    normal and independent. The interval of two values is wide for that reason: 12.7 standard errors
-    to either side.
+    If values are normal and independent, the interval contains the true mean in a share
+    `confidence` of all experiments. At 95% the interval of two values is wide: it extends 12.7
+    standard errors to either side.
 
     Args:
-        values: finite values, one of each seed, at least one.
+        values: finite values, one for each seed; there must be at least one.
         confidence: share of experiments, in 0..1.
     """
     n = len(values)
@@ -56,10 +56,10 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 
 def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Returns Wilson's interval (1927) of a share, as (low, high).
+    """Returns Wilson's confidence interval (1927) for a probability, as (low, high).
 
-    The interval is that of the probability of which `hits` out of `n` are a sample. The interval
-    stays in 0..1, and has a width even where all or none are hits.
+    The probability is estimated from `hits` out of `n` independent trials. The interval stays
+    within 0..1, and its width is above zero even if all trials are hits, or none.
 
     Args:
         hits: number of hits, 0..n.
@@ -78,12 +78,12 @@ def paired_difference(
 ) -> Interval | None:
     """Returns the interval of a - b over the seeds that both have; None if they share no seed.
 
-    Runs of one seed see the same examples and the same noise. Much of what differs between seeds
-    therefore cancels in their difference.
+    Runs with the same seed see the same examples and the same noise. Much of the variation between
+    seeds therefore cancels in the difference.
 
     Args:
-        a: value of each seed.
-        b: value of each seed.
+        a: values of the first arm, by seed.
+        b: values of the second arm, by seed.
         confidence: share of experiments whose interval holds the true difference, in 0..1.
     """
     shared = [seed for seed in a if seed in b]

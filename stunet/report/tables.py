@@ -1,4 +1,4 @@
-"""The tables of a report: results of each arm, and settings in which arms differ."""
+"""Draws the tables of a report: results of each arm, and settings in which arms differ."""
 
 import html
 import math
@@ -56,7 +56,7 @@ def results(arms: Arms, colours: Mapping[str, int]) -> str:
 
 
 def _compares(loss: str, arms: Arms) -> bool:
-    """Tells whether a loss compares arms: two have it, and it measures the same."""
+    """Tells whether a loss can compare arms: two have it, and it measures the same for all."""
     return sum(bool(by_seed(r, loss)) for r in arms.values()) > 1 and not keys_of_the_loss(arms)
 
 
@@ -83,7 +83,7 @@ def _metric_row(
 
 
 def _row_name(name: str, better: str | None) -> str:
-    """Names a metric, with its unit, its better side and what it measures."""
+    """Names a metric, with its unit, whether high or low is better, and what it measures."""
     metric = formatting.metric(name)
     notes = [metric.unit] if metric.unit else []
     notes += [f"<b>{better} is better</b>"] if better else []
@@ -145,7 +145,7 @@ def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> str:
 
 
 def _is_free(key: str) -> bool:
-    """Tells whether a key changes no update, such as how often to log."""
+    """Tells whether a key has no effect on updates, such as how often to log."""
     return any(key == free or key.startswith(f"{free}.") for free in configs.MAY_CHANGE_ON_RESUME)
 
 
@@ -162,14 +162,14 @@ def _grid(
     settings: Mapping[tuple[str, str], Mapping[str, Any]],
     place: int,
 ) -> str:
-    """Returns a table of settings, on its side if that makes it narrower.
+    """Returns a table of settings: keys in rows, or in columns if that makes it narrower.
 
     Args:
         keys: keys of the config.
         columns: titles of groups or of arms.
-        named: gives a title as HTML.
+        named: maps a title to its HTML.
         settings: settings of each (group, arm).
-        place: 0 for columns that are groups, 1 for arms.
+        place: 0 if `columns` are groups, 1 if they are arms.
     """
     if not keys:
         return ""
@@ -195,7 +195,7 @@ def _grid(
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Says whether arms did equal work."""
+    """Says by how much the work of arms differs."""
     if len(values) < 2:
         return ""
     apart = max(values) / min(values) - 1

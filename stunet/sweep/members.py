@@ -1,7 +1,7 @@
 """Defines the parts of a sweep: members, which are trained, and steps, which run after them.
 
-The file of a sweep has a function `get_sweep()`, which returns a list of both; examples are in
-`experiments/sweeps/`. A sweep that compares two values on three seeds each is
+The file of a sweep has a function `get_sweep()`, which returns a list of members and steps.
+Examples are in `experiments/sweeps/`. This sweep compares two values, each with three seeds:
 
     def get_sweep():
         grid = {"model.temporal_resize_init": ("nearest", "he"), "seed": (0, 1, 2)}
@@ -36,11 +36,12 @@ class Member:
     Attributes:
         name: name of the run, and of its directory in that of the sweep.
         config: config of the run.
-        group: the report compares members of the same group, such as those with the same data. "":
-            the group of all members without one.
+        group: the report compares members of the same group, such as those with the same data.
+            Members with "" form a group too.
         label: name of the member's arm in the report, such as "global cascade", which reads well
-            after "the". Arms of two groups that share a label share a colour. "": the report makes
-            a name from the member's.
+            after "the". An arm is a set of members that differ only in the seed. Arms of two groups
+            with the same label have the same colour. "": the report uses the member's name
+            without the seed.
     """
 
     name: str
@@ -60,8 +61,8 @@ class Step:
             sweep.
         makes: file that the command writes, relative to the sweep's directory. The step is done
             once this file exists.
-        group: the report compares steps of the same group, as for members.
-        label: name of the step's arm in the report, as for members.
+        group: group of the step in the report; see `Member`.
+        label: name of the step's arm in the report; see `Member`.
     """
 
     name: str
@@ -118,7 +119,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
 
     Args:
         path: a Python file with `get_sweep()`, or the name of a sweep that comes with stunet;
-            either may be followed by `:argument` for it.
+            either may be followed by `:argument`, which `get_sweep` gets.
         overrides: flags such as `--config.train.steps=100`, which apply to every member.
 
     Returns:
@@ -172,11 +173,11 @@ def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
 
 
 def arms(entries: Sequence[Entry]) -> dict[str, str]:
-    """Returns the name of the arm that each member and step belongs to, by its own name.
+    """Returns the arm of each member and step: a dict from its name to the name of the arm.
 
-    Members whose configs differ only in the seed are one arm. It has the name of its members,
-    without the seed. Steps have other commands for every seed. They are one arm if their names
-    differ only in the seed of the members that they need.
+    Members whose configs differ only in the seed are one arm. The arm has the name of its members,
+    without the seed. The commands of steps differ for each seed. Steps are therefore one arm if
+    their names differ only in the seed of the members that they need.
     """
     found, seed_of, same_config = {}, seeds(entries), collections.defaultdict(list)
     for entry in entries:
@@ -233,7 +234,7 @@ def _check_labels(entries: Sequence[Entry]) -> None:
 
 
 def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
-    """Returns a member with its config resolved, or a step; `seen` are the names before it."""
+    """Returns a checked entry; the config of a member is resolved. `seen` has all earlier names."""
     if not isinstance(entry, Entry):
         raise UserError(
             f"get_sweep() returns a list with {entry!r}; it may hold Members and Steps only"
@@ -268,5 +269,5 @@ def _to_dict(config: configs.Experiment | ConfigDict) -> dict[str, Any]:
 
 
 def _as_text(value) -> str:
-    """Returns a value as a part of a name; the items of a tuple are joined by "x"."""
+    """Returns a value as part of a name. An "x" joins the items of a tuple."""
     return "x".join(map(_as_text, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -61,19 +61,19 @@ def run(
 ) -> None:
     """Runs the members and steps of a sweep that are not done.
 
-    A member that was interrupted continues from its checkpoint. If one fails, only the steps that
-    need it are not run. SIGTERM, SIGINT (Ctrl-C) or SIGHUP stops all processes, which save first. A
-    second signal kills them.
+    A member that was interrupted continues from its checkpoint. If a member or step fails, the
+    steps that need it are skipped. SIGTERM, SIGINT (Ctrl-C) or SIGHUP stops all processes, which
+    save first. A second signal kills them.
 
     Args:
         workdir: directory of the sweep, prepared by `workdir.claim`.
         entries: members and steps, from `members.load`.
         jobs: number of processes that run at once.
-        environment: environment variables of the processes. None: those of this process.
+        environment: environment variables of the processes. None means those of this process.
 
     Raises:
-        UserError: some failed, or all were stopped; the sentence names them and their logs. Or the
-            same sweep is running already.
+        UserError: members or steps failed, all were stopped, or the same sweep is running already.
+            After a failure, the sentence names the entries that failed and their logs.
     """
     environment = dict(os.environ if environment is None else environment)
     if jobs > 1:

@@ -17,6 +17,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
 from stunet.sweep.members import Entry, Member, Step, arms, seeds
+from stunet.train.checkpoint_names import check_path, steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,8 @@ class ManifestEntry:
 
     Attributes:
         name: name of the member or step, and of its directory.
-        arm: name of the arm, which holds the same entry for every seed.
-        seed: the seed. None: the entry belongs to several seeds.
+        arm: name of the arm, a set of entries that differ only in the seed.
+        seed: the seed. None if the entry needs members of several seeds.
         command: arguments of `stunet`, for a step; empty for a member.
         after: names of the members and steps that a step needs.
         makes: file that a step writes, relative to the sweep's directory.
@@ -75,8 +76,11 @@ def claim(
         question: what the sweep asks, for the title of the report.
 
     Raises:
-        UserError: the directory belongs to another sweep or to a single run, or cannot be written.
+        UserError: the directory belongs to another sweep or to a single run, or cannot be written,
+            or checkpoints in it could not be read.
     """
+    for entry in entries:
+        check_path(workdir / entry.name)
     old = read_manifest(workdir)
     if old is None and (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a single training run; choose another --workdir")
@@ -162,10 +166,8 @@ def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
     """Returns whether a step has written its file, or a member has saved its last update."""
     if isinstance(entry, Step):
         return (workdir / entry.makes).exists()
-    # Orbax gives a checkpoint this name once it is complete. Orbax itself would load JAX.
-    found = (workdir / entry.name / "checkpoints").glob("*")
-    steps = [int(path.name) for path in found if path.name.isdigit()]
-    return max(steps, default=0) >= configs.flatten(entry.config)["train.steps"]
+    saved = steps(workdir / entry.name)
+    return max(saved, default=0) >= configs.flatten(entry.config)["train.steps"]
 
 
 def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Returns the commit of stunet's source, or None outside a git repository of its own."""
+    """Returns the commit of stunet's source, or None if that is not in its own git repository."""
     package = pathlib.Path(stunet.__file__).parent
 
     def git(*words: str) -> str:

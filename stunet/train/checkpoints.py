@@ -1,62 +1,83 @@
-"""Checkpoints of a run: checkpoint N is the state after exactly N updates, with its place in the
-data.
+"""Saves and restores checkpoints. Checkpoint N is the state of a run after exactly N updates.
 
-Layout of `checkpoints/N/`, written by Orbax: `train` (step, parameters, optimiser); `ema` (the
-averaged parameters) and, if there are any, `frozen` (those that are not trained), which are loaded
-without it to sample; `data` (the pipeline's position).
+Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
+the parameters and the optimiser. `ema` holds the averaged parameters, and `frozen` the parameters
+that are not trained, if there are any; sampling loads only these two. `data` holds the position in
+the data. `digests` holds a digest of each array and of the position, as JSON. Whatever is read is
+compared with them.
 """
 
 import contextlib
 import pathlib
-import re
 import shutil
 import sys
-import textwrap
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 # The type that `serialization_status_callback` returns; Orbax has no public name for it.
 from orbax.checkpoint.experimental.v1._src.serialization.types import TransferPriority
 
 from stunet.errors import UserError
+from stunet.parallel import hosts
+from stunet.train import checkpoint_files
+from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
+from stunet.train.checkpoint_names import check_path, place
 from stunet.train.state import TrainState
-
-DataState = dict[str, int]
 
 # Seconds to wait for writers. Those that take longer are stuck, and what they leave is removed when
 # the run is continued.
 _WRITERS_SECONDS = 10
 
-# Codes of TensorStore for errors in the files themselves, not in the system that stores them.
-_FILE_ERRORS = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
+
+class Restored(NamedTuple):
+    """What a run goes on from.
+
+    Attributes:
+        state: the state.
+        data: position in the data.
+        notes: sentences for the user, on checkpoints that are damaged or have no digests.
+    """
+
+    state: TrainState
+    data: DataState
+    notes: tuple[str, ...]
 
 
 class Checkpoints:
-    """The checkpoints of one working directory. Saving goes on in the background.
+    """Saves and restores the checkpoints of one working directory. Saves in the background.
 
     Args:
         workdir: working directory of the run.
         keep: number of the latest checkpoints to keep when saving; None opens them for reading.
-        at_once: bytes of each tree of arrays that are packed for the disk at a time, or one array
-            if it is larger. Saving takes that much memory beside the arrays, which must stay until
-            `wait` returns. None copies all arrays before `save` returns, and packs all before any
-            is written.
+        at_once: saving serialises the arrays of each tree in batches of about this many bytes, and
+            takes that much extra memory. A larger array is a batch of its own. The arrays must not
+            be donated before `wait` returns. None copies all arrays before `save` returns, and
+            serialises all of them before it writes any.
+
+    Raises:
+        UserError: checkpoints under the path of `workdir` could not be read.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
-        self.directory = (workdir / "checkpoints").absolute()
-        self._writes = keep is not None
+        check_path(workdir)
+        self.directory = place(workdir)
+        self._keep, self._at_once, self._writes = keep, at_once, keep is not None
         self._late = _silence_late_failures()
-        self._orbax = ocp.training.Checkpointer(
+        self._orbax = self._open()
+
+    def _open(self) -> ocp.training.Checkpointer:
+        return ocp.training.Checkpointer(
             self.directory,
-            context=None if at_once is None else _in_turn(at_once),
+            context=_saving_context(self._at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
             # A killed run leaves unfinished checkpoints. A reader must not touch those of a run
             # that goes on.
             cleanup_tmp_directories=self._writes,
@@ -84,8 +105,7 @@ class Checkpoints:
     def save(self, state: TrainState, data: DataState) -> None:
         """Starts to save checkpoint `state.step`.
 
-        The arrays may be donated as soon as this returns, unless they are written in turn
-        (`at_once`).
+        The arrays may be donated as soon as this returns, unless `at_once` is set.
 
         Args:
             state: the state.
@@ -97,7 +117,8 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
-        self._orbax.save_checkpointables_async(step, items(state) | {"data": data}, force=True)
+        content = checkpoint_files.with_digests(items(state), data)
+        self._orbax.save_checkpointables_async(step, content, force=True)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk.
@@ -107,78 +128,100 @@ class Checkpoints:
         """
         self._orbax.wait()
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, DataState]:
-        """Reads the newest checkpoint, whatever mesh it was saved on.
+    def restore(self, abstract: TrainState) -> Restored:
+        """Reads the newest checkpoint that is whole, whatever mesh it was saved on.
+
+        Newer ones, which are damaged, are renamed from N to N.damaged, so that the run can save
+        them again. If no checkpoint is whole, nothing is renamed. With several processes, all must
+        call it, and all read the same checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
 
-        Returns:
-            The state, and the position in the data.
-
         Raises:
-            UserError: the checkpoint cannot be read, is damaged or is that of another network.
+            DamagedCheckpoint: none is whole: all are damaged or belong to another network.
+            UserError: there is none, or one cannot be read for another reason.
         """
-        asked = items(abstract) | {"data": None}
-        if not (self.directory / str(self.latest()) / "guard").is_dir():
-            asked.pop("guard", None)
-        loaded = self._load(asked)
-        data = loaded.pop("data")
-        return abstract.replace(**loaded.pop("train"), **({"frozen": {}} | loaded)), data
+        damaged: dict[int, str] = {}
+        for step in self._steps():
+            problem = ""
+            try:
+                # A run that could skip no update until now has no counts of it.
+                checkpoint, asked = self.directory / str(step), items(abstract)
+                loaded = checkpoint_files.load(checkpoint, asked, optional=("guard",))
+            except DamagedCheckpoint as error:
+                problem = str(error)
+            # Nobody goes on from what another process cannot read.
+            problem = hosts.first_text(f"checkpoint {step}", problem)
+            if not problem:
+                break
+            damaged[step] = problem
+        else:
+            _, *before = damaged
+            others = (
+                f"none of the {len(before)} before it is whole" if before else "it is the only one"
+            )
+            raise DamagedCheckpoint(
+                f"{next(iter(damaged.values()))}, and {others}: remove that directory to go on "
+                "without it"
+            )
+        self._set_aside(damaged)
+        notes = [
+            f"{why}; it is {bad}.damaged now, and the run goes back to update {step}"
+            for bad, why in damaged.items()
+        ]
+        notes += [loaded.note] if loaded.note else []
+        fields = {"frozen": {}, "guard": _zeros(abstract.guard)} | loaded.items
+        state = abstract.replace(**fields.pop("train"), **fields)
+        return Restored(state, loaded.data, tuple(notes))
 
     def restore_ema_params(self, abstract: TrainState) -> Any:
         """Reads all parameters of the network from the newest checkpoint, and nothing else.
 
-        They are averaged where they are trained, and adapters are merged.
+        Trained parameters are running averages (EMA). Adapters are merged into the kernels.
 
         Args:
             abstract: shapes and shardings of the state.
 
         Raises:
-            UserError: as `restore`.
+            DamagedCheckpoint: it is damaged or belongs to another network.
+            UserError: there is none, or it cannot be read for another reason.
         """
-        asked = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
-        loaded = self._load(asked)
-        return abstract.replace(**({"frozen": {}} | loaded)).ema_params
-
-    def _load(self, abstract: dict[str, Any]) -> dict[str, Any]:
-        step = self.latest()
-        if step is None:
-            raise UserError(f"no checkpoint in {self.directory}; train first")
+        step, *_ = self._steps()
+        wanted = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
         try:
-            return self._orbax.load_checkpointables(step, abstract)
-        # Orbax passes on whatever its readers raise: there is no narrower type.
-        except Exception as error:
-            cause = error
-            while (
-                cause.__cause__
-            ):  # Orbax's own message always says that the handler is incompatible.
-                cause = cause.__cause__
-            # The message may go on for pages, with the shape of every weight or with TensorStore's
-            # settings.
-            reason = (str(cause) or repr(cause)).split(" [tensorstore_spec=")[0]
-            reason = textwrap.shorten(reason, 400, placeholder=" ...")
-            advice = (
-                "it is damaged or of another network: remove that directory to go on from the "
-                "checkpoint before it"
-                if _is_file_error(cause)
-                else "nothing is known to be wrong with it: try again, or with more memory"
-            )
-            raise UserError(
-                f"cannot read checkpoint {self.directory / str(step)} ({reason}); {advice}"
+            loaded = checkpoint_files.load(self.directory / str(step), wanted)
+        except DamagedCheckpoint as error:
+            raise DamagedCheckpoint(
+                f"{error}: remove that directory to use the checkpoint before it"
             ) from error
+        if loaded.note and hosts.is_first():
+            print(f"stunet: {loaded.note}", file=sys.stderr)
+        return abstract.replace(**({"frozen": {}} | loaded.items)).ema_params
 
+    def _steps(self) -> list[int]:
+        """Returns the step of each complete checkpoint, newest first.
 
-def _is_file_error(error: BaseException) -> bool:
-    """Tells whether an error of reading means that files lack something or hold something else.
+        Raises:
+            UserError: there is none.
+        """
+        found = [checkpoint.step for checkpoint in reversed(self._orbax.checkpoints)]
+        if not found:
+            raise UserError(f"no checkpoint in {self.directory}; train first")
+        return found
 
-    Memory that runs out, or a disk or bucket that does not answer, is no such error.
-    """
-    if isinstance(error, (KeyError, FileNotFoundError)):
-        return True
-    # Orbax's errors of another structure or shape, and those of JSON, begin with no code.
-    code = re.match(r"([A-Z_]+): ", str(error))
-    return isinstance(error, ValueError) and (code is None or code[1] in _FILE_ERRORS)
+    def _set_aside(self, damaged: Iterable[int]) -> None:
+        """Renames damaged checkpoints. All processes must call it."""
+        if not damaged:
+            return
+        self._orbax.close()
+        for step in damaged if hosts.is_first() else ():
+            checkpoint = self.directory / str(step)
+            aside = checkpoint.with_name(f"{step}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+        hosts.wait_for_all("damaged checkpoints renamed")
+        self._orbax = self._open()
 
 
 class _InTurn:
@@ -197,19 +240,20 @@ class _InTurn:
         pass
 
 
-def _in_turn(at_once: int) -> ocp.Context:
-    context = ocp.Context()
-    context.memory.transfer_concurrent_bytes = at_once
-    context.memory.serialization_status_callback = _InTurn()
+def _saving_context(at_once: int | None) -> ocp.Context:
+    context = checkpoint_files.context()
+    if at_once is not None:
+        context.memory.transfer_concurrent_bytes = at_once
+        context.memory.serialization_status_callback = _InTurn()
     return context
 
 
 @contextlib.contextmanager
 def _silence_late_failures() -> Iterator[None]:
-    """Context manager in which writes that fail too late print no traceback.
+    """Context manager in which writes that fail after the first failure print no traceback.
 
-    Of writes that fail together, the first one is raised and ends Orbax's event loop. The others
-    then find that loop closed.
+    If several writes fail, Orbax raises the first error and closes its event loop. Each of the
+    other writes then fails with "Event loop is closed".
     """
     report = sys.unraisablehook
 
@@ -227,8 +271,8 @@ def _silence_late_failures() -> Iterator[None]:
 def _wait_for_writers() -> None:
     """Waits until Orbax's threads have ended.
 
-    `close` raises what one thread raised while others still write, and these would put back
-    directories that are removed meanwhile.
+    If one thread fails, `close` raises its error although other threads still write. They would
+    create the directories of an unfinished checkpoint again after these were removed.
     """
     deadline = time.monotonic() + _WRITERS_SECONDS
     for thread in threading.enumerate():
@@ -237,8 +281,13 @@ def _wait_for_writers() -> None:
             threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
+def _zeros(abstract: Any) -> Any:
+    """Returns arrays of zeros with the shapes and shardings of a tree."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), abstract)
+
+
 def items(state: TrainState) -> dict[str, Any]:
-    """Returns what is stored under its own name, except for the position in the data."""
+    """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
     guard = {"guard": state.guard} if state.guard else {}

@@ -1,10 +1,10 @@
 """Accounts for the wall time of a run, over restarts.
 
 Time is spent either on updates or on something else: starting, compiling, restoring, validating,
-sampling, saving, standing still. The account is kept in the run's working directory: `clock.json`
-says when the run first began, and each line of `metrics.jsonl` how many seconds the updates up to
-there took. When a run is continued, lines after its checkpoint are dropped, and with them the
-seconds of the updates that are lost and done again.
+sampling, saving, standing still. The account is kept in the run's working directory. `clock.json`
+says when the run first began. Each line of `metrics.jsonl` says how many seconds all updates up to
+its step took. When a run continues from a checkpoint, later lines are dropped. The time of the
+updates that are lost and done again is therefore not counted.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ _PRODUCTIVE = "productive_seconds"
 
 
 class Clock:
-    """The time that this process spends on a run, from now on.
+    """Measures the time that this process spends on a run, from the clock's creation on.
 
-    The first update of a process compiles, so its time says nothing of the others. It is left out
-    of means, unless it is alone in its interval. As productive time it counts for what the
-    process's other updates take on average, or for nothing before there are any.
+    The first update of a process compiles, so it takes much longer than the others. Its time is
+    left out of means, unless it is the only update since the last call of `measure`. To productive
+    time it adds the mean time of the process's other updates, or zero before there are any.
 
     Args:
-        seconds: clock that never goes back.
-        date: clock that gives seconds since 1970.
+        seconds: returns the seconds of a clock that never goes back.
+        date: returns the seconds since 1970.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Clock:
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
     def note(self, workdir: pathlib.Path) -> None:
-        """Writes to the working directory when the run first began, or reads it there."""
+        """Reads the time of the run's beginning from the working directory, or notes it there."""
         file = workdir / "clock.json"
         try:
             self._began = float(json.loads(file.read_text())["began"])
@@ -57,7 +57,11 @@ class Clock:
                 partial.write_text(json.dumps({"began": self._began}) + "\n")
 
     def resume(self, last: Mapping[str, float]) -> None:
-        """Continues the account of productive seconds from the last logged value of each metric."""
+        """Continues the account of productive seconds that earlier processes of the run logged.
+
+        Args:
+            last: last logged value of each metric.
+        """
         self._productive = last.get(_PRODUCTIVE, 0.0)
 
     def begin(self) -> None:
@@ -75,7 +79,7 @@ class Clock:
     def aside(self) -> Iterator[None]:
         """Context manager for time that is not spent on updates.
 
-        The devices must have done all that they were given.
+        Before entering, wait until the devices have finished all updates.
         """
         self._add()
         yield
@@ -83,13 +87,14 @@ class Clock:
 
     @property
     def is_compiling(self) -> bool:
-        """Tells whether the process's first update is the next one to end."""
+        """Tells whether no update of this process has ended yet: the first one compiles."""
         return self._first is None
 
     def updated(self) -> None:
         """Counts an update that was given to the devices.
 
-        The devices must have done the first update of the process.
+        Before the call for the first update of the process, wait until the devices have finished
+        it.
         """
         if self._first is None:
             self._add()
@@ -98,13 +103,14 @@ class Clock:
             self._updates += 1
 
     def measure(self) -> dict[str, float]:
-        """Measures the updates since the last call. To be called within `aside`.
+        """Measures the updates since the last call. Call this within `aside`.
 
         Returns:
             seconds_per_step: mean wall time of an update, in seconds.
-            data_wait: share of that time in which the loop waited for the next batch, 0..1.
-            goodput: share of the time since the run first began that was productive, 0..1.
-            productive_seconds: seconds that all updates took, without those that were lost.
+            data_wait: share of the updates' time in which the loop waited for the next batch, 0..1.
+            goodput: `productive_seconds` as a share of the time since the run first began, 0..1.
+            productive_seconds: seconds that all updates of the run took, over restarts. Updates
+                that were lost at a restart are not counted.
         """
         if self._updates:
             seconds, waited, updates = self._interval, self._waited, self._updates
@@ -122,7 +128,7 @@ class Clock:
         }
 
     def summary(self) -> str:
-        """Returns a line on the time of the run up to here."""
+        """Returns a line of text about how the run has spent its time so far."""
         line = f"goodput {self._goodput():.1%} of {duration(self._wall())} since the run began"
         if self._count:
             each = self._sum / self._count
@@ -150,13 +156,14 @@ def utilisation(operations: float, seconds_per_step: float, device_kind: str) ->
     """Returns how well a device is used.
 
     Args:
-        operations: operations of the model in a step, divided by the number of devices.
-        seconds_per_step: seconds that a step takes.
+        operations: operations of the model in one update, divided by the number of devices.
+        seconds_per_step: seconds that one update takes.
         device_kind: the name that JAX gives the device.
 
     Returns:
         flops_per_second: operations per second of one device.
-        mfu: their share of the device's peak in bfloat16, where that is known.
+        mfu: `flops_per_second` as a share of the device's peak in bfloat16; left out if the peak is
+            unknown.
     """
     rate = operations / seconds_per_step
     peak = BFLOAT16.get(device_kind)

@@ -1,4 +1,4 @@
-"""Defines what a network sees beside the noisy clip, one function for each kind."""
+"""Defines what a network sees beside the noisy clip, in one function for each kind of input."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,24 +15,24 @@ Given = tuple[Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """A way to condition a network on more than the caption.
+    """Says how a network is conditioned on more than the caption.
 
-    What the network is given beside a batch of noisy clips is a tuple of arrays `[b, ...]`, called
-    `given` throughout.
+    The inputs that the network gets beside a batch of noisy clips are a tuple of arrays `[b, ...]`,
+    which is called `given` everywhere.
 
     Attributes:
         name: "none", "masks", "upscale" or "tsr".
-        channels: maps the channels of a clip to those of the network's input.
-        draw: maps (key, clips) to the clips to be learnt and what is given of them.
+        channels: maps the number of channels of a clip to that of the network's input.
+        draw: maps (key, clips) to (clips to train on, `given`).
         network_input: maps (x_t, *given) to the network's input `[b, t, h, w, c']`.
-        nothing: maps x_t to `given` where there is nothing but the caption; None if the network
-            cannot do without.
-        clean: maps real clips to what the network is given of them, before augmentation; None if
-            nothing is given.
-        give: maps (keys `[b]`, clean, level) to `given`, for sampling. `clean` is augmented at
-            `level` with noise from each row's key; with masks it is the user's clips and mask. None
-            if nothing is given.
-        upscale_factor: pixels of the clip to one pixel of the low-resolution clip, on a side.
+        nothing: maps x_t to the `given` that stands for no input but the caption; None if the
+            network cannot work without such an input.
+        clean: maps real clips to the low-resolution clips or keyframes that the network is given,
+            before augmentation; None for other kinds of conditioning.
+        give: maps (keys `[b]`, clean, level) to `given`, for sampling. It adds noise at `level` to
+            `clean`, with noise from each row's key. With masks, `clean` is the user's clips and
+            mask, and nothing is added to it. None if the network gets no such input.
+        upscale_factor: ratio of the clip's height and width to those of the low-resolution clip.
         keyframe_stride: frames from one keyframe to the next.
         max_augmentation: largest augmentation level in training, 0..1.
     """
@@ -61,7 +61,7 @@ def captions_only() -> Conditioning:
 
 
 def on_masks(shares: Mapping[str, float]) -> Conditioning:
-    """Returns the conditioning on a mask and the part of the clean clip that it shows.
+    """Returns the conditioning on a mask and on the part of the clean clip that the mask marks.
 
     See `stunet.diffusion.masks`.
 
@@ -89,7 +89,7 @@ def on_low_resolution(factor: int, max_augmentation: float) -> Conditioning:
     See `stunet.diffusion.upscaling`.
 
     Args:
-        factor: pixels of the clip to one pixel of the low-resolution clip, on a side.
+        factor: ratio of the clip's height and width to those of the low-resolution clip.
         max_augmentation: largest augmentation level in training, 0..1.
     """
     return Conditioning(

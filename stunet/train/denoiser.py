@@ -1,5 +1,4 @@
-"""The network with all that is needed to call it: what it is given, its noise schedule, and the
-shapes of its inputs."""
+"""Holds the network and what is needed to call it: conditioning, noise schedule, input shapes."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +18,7 @@ from stunet.train.trainable import Trainable
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-    """A network and how it is called on noisy clips.
+    """Holds a network and what is needed to call it on noisy clips.
 
     Attributes:
         network: the Flax module.
@@ -52,8 +51,8 @@ class Denoiser:
     def abstract_arguments(self, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Returns shapes and dtypes of the network's arguments for `batch` clips.
 
-        They are the input, the noise time, the text states and their mask, and, where it is
-        embedded, the augmentation level.
+        The arguments are the input, the noise time, the text states, their mask and, if the network
+        embeds it, the augmentation level.
         """
         text = self.text
         shapes = [self.input_shape(batch), (batch,), (batch, text.max_length, text.dim)]

@@ -22,7 +22,7 @@ class Due:
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """How often each event happens, in updates.
+    """Says how often each event happens, in updates.
 
     Attributes:
         steps: number of updates in the run.
@@ -43,8 +43,9 @@ class Events:
     def due(self, step: int, stop: bool) -> Due:
         """Returns what is due after update `step`.
 
-        The last update of a run is reported, saved and validated in any case. So is what a signal
-        ends, except for the validation, which takes long.
+        After the last update of the run, it is always reported, saved and validated. If a signal
+        stops the run earlier, it is reported and saved. It is not validated then, because that
+        takes long.
 
         Args:
             step: number of updates done.

@@ -1,5 +1,7 @@
-"""Counts floating-point operations of the network from its trace: what the model asks for, whatever
-the compiler makes of it."""
+"""Counts the floating-point operations in the network's trace.
+
+These are the operations that the model asks for. The compiler may run more or fewer.
+"""
 
 import functools
 import math
@@ -16,7 +18,8 @@ from stunet.train.sampling import SamplerSettings
 def model_flops(denoiser: Denoiser, batch_size: int) -> int:
     """Counts the operations of one update.
 
-    The backward pass counts as twice the forward pass, or as once where parameters are frozen.
+    The backward pass counts as two forward passes. In blocks with frozen parameters it counts as
+    one, because it computes no gradients of these parameters.
     """
     in_frozen = 0
     if denoiser.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.
@@ -28,13 +31,13 @@ def model_flops(denoiser: Denoiser, batch_size: int) -> int:
 def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1) -> int:
     """Counts the operations of sampling.
 
-    Guidance runs the network twice in a step, with the caption and without.
+    Guidance runs the network twice in each step: with the caption and without.
 
     Args:
         denoiser: the network.
         settings: sampler, steps and guidance.
-        clips: number of clips of the network's own length. A windowed cascade samples
-            `cascade.count_windows` of them for each whole clip.
+        clips: number of clips of the network's own length. For each whole clip, a windowed cascade
+            samples `cascade.count_windows` such clips.
     """
     runs = 1 if settings.guidance_scale in (0, 1) else 2
     return clips * settings.steps * runs * forward_flops(denoiser)
@@ -49,7 +52,7 @@ def forward_flops(denoiser: Denoiser) -> int:
 
 
 def of_piece(piece: pieces.Piece) -> int:
-    """Counts the operations of the forward pass of one call of a block."""
+    """Counts the operations of one call of a block, in the forward pass."""
     params = pieces.abstract_init(piece.module, piece.arguments)
     return count(piece.module.apply, params, *piece.arguments)
 

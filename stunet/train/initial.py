@@ -1,10 +1,12 @@
-"""Where a run begins: with fresh weights, or with another run's (`train.init_from`), from its
-working directory or from a file that `stunet export --format safetensors` wrote.
+"""Makes the weights that a run begins with: fresh ones, or those of another run.
 
-A network that is given more than the noisy clip takes more channels: its first convolution is
-widened with zeros, as Lumiere's is from 3 to 7 channels (arXiv 2401.12945, section 4.1). Before the
-first update it therefore makes what the other run's network makes of the noisy clip, whatever else
-it is given.
+Another run's weights (`train.init_from`) come from its working directory, or from a file that
+`stunet export --format safetensors` wrote.
+
+A network that gets more inputs than the noisy clip needs a first convolution with more input
+channels. The kernels of the added channels start at zero, as in Lumiere, which extends 3 channels
+to 7 (arXiv 2401.12945, section 4.1). Before the first update, the network therefore gives the same
+output as the other run's network, whatever the added inputs are.
 """
 
 import pathlib
@@ -37,11 +39,11 @@ _OF_MEANING = (
 
 
 class _Start(NamedTuple):
-    """Weights to begin with.
+    """Holds the weights that a run begins with.
 
     Attributes:
         parts: parts of the run that the weights come from.
-        read: returns its network's parameters, laid out on the mesh.
+        read: returns the parameters of that run's network, laid out on the mesh.
     """
 
     parts: Parts
@@ -53,7 +55,7 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
 
     Args:
         parts: parts of this run.
-        abstract: shapes and shardings of its state.
+        abstract: shapes and shardings of the run's state.
         mesh: the devices.
 
     Raises:
@@ -72,11 +74,12 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
 
 
 def check(parts: Parts, mesh: jax.sharding.Mesh) -> None:
-    """Checks that `train.init_from`, if it is set, holds what this run can begin with.
+    """Checks that this run can begin with the weights in `train.init_from`, if it is set.
 
     Raises:
-        UserError: it holds no run, no checkpoint or damaged weights, or those of a network that
-            this one does not extend; or it is not set, and only adapters are to be trained.
+        UserError: `train.init_from` holds no run, no checkpoint, damaged weights, or the weights of
+            a network that this run's network does not extend. Also raised if it is not set but only
+            adapters are trained.
     """
     rank = parts.denoiser.trainable.lora_rank
     if parts.init_from:
@@ -127,9 +130,10 @@ def _in_file(parts: Parts, file: pathlib.Path, mesh: jax.sharding.Mesh) -> _Star
 
 
 def _unlabelled(parts: Parts, header: weights_file.Header) -> configs.Experiment:
-    """Returns the config of a file that does not say what its weights are of.
+    """Returns the config for a weights file that does not hold one.
 
-    It is the config of this run, whose network is given as much beside the noisy clip, or nothing.
+    It is this run's config, without its conditioning if the file's first convolution has only the
+    channels of the noisy clip.
     """
     plain = configs.reset(parts.config, "masks", "upscale", "tsr")
     denoiser = make_parts(plain).denoiser
@@ -139,9 +143,9 @@ def _unlabelled(parts: Parts, header: weights_file.Header) -> configs.Experiment
 
 
 def extend(denoiser: Denoiser, params: Any) -> Any:
-    """Widens the first convolution of another network's parameters to what `denoiser` is given.
+    """Widens the first convolution in another network's parameters to the inputs of `denoiser`.
 
-    The other network is given nothing beside the noisy clip, or the same.
+    The other network gets only the noisy clip, or the same inputs as `denoiser`.
     """
     # Parameters that were frozen there may be stored in half precision.
     params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
@@ -158,7 +162,7 @@ def widen(
     Args:
         kernel: kernel whose inputs are the pixels of a patch, each with all of its channels.
         pixels: number of pixels in a patch.
-        channels: channels of each pixel from now on; those that it had come first.
+        channels: number of channels of each pixel in the result. The old channels come first.
     """
     *size, inputs, features = kernel.shape
     kernel = kernel.reshape(*size, pixels, inputs // pixels, features)
@@ -188,7 +192,7 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
 
 
 def _shapes(parts: Parts, mesh: jax.sharding.Mesh) -> dict[tuple[str, ...], Any]:
-    """Returns the shape of each weight, without the inputs of the first convolution."""
+    """Returns the shape of each weight; that of the first convolution lacks the input channels."""
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     params = jax.eval_shape(lambda state: state.ema_params, abstract)
     shapes = {k: v.shape for k, v in flatten_dict(params).items()}

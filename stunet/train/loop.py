@@ -1,4 +1,4 @@
-"""The training run: a loop over updates, and what it needs set up before the first one."""
+"""Trains: sets up what a run needs, and loops over its updates."""
 
 import contextlib
 import dataclasses
@@ -16,6 +16,7 @@ from stunet.files import full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train import initial
+from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock
 from stunet.train.flops import model_flops
@@ -39,12 +40,12 @@ _FULL_DISK = (
 def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -> int:
     """Trains until the last update, continuing what `workdir` holds.
 
-    SIGTERM, SIGINT and SIGHUP end the run after the update in progress, with a checkpoint of it.
-    With several processes one of them is enough, and all stop after the same update, a few later.
-    Further signals change nothing.
+    SIGTERM, SIGINT and SIGHUP end the run after the update in progress, with a checkpoint. Further
+    signals change nothing. If there are several processes, it is enough that one of them gets the
+    signal: a few updates later, all stop after the same update and save a checkpoint.
 
     Args:
-        parts: what the config asks for, with the fingerprint of its text encoder
+        parts: parts of the run. Their config holds the fingerprint of its text encoder
             (`parts.with_fingerprint`).
         workdir: working directory of the run.
         changing: keys of the config that change from the next update on, if `workdir` has others.
@@ -53,9 +54,9 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
         The number of updates done.
 
     Raises:
-        UserError: data or mesh do not fit the config, `workdir` belongs to another config,
-            `train.init_from` holds no weights that fit, the loss is not finite or too many updates
-            were skipped, the disk is full, or `workdir` may not be written.
+        UserError: the data or the devices do not fit the config, `workdir` belongs to another
+            config, `train.init_from` holds no weights that fit, the loss is not finite or too many
+            updates were skipped, the disk is full, or `workdir` may not be written.
     """
     steps = parts.events.steps
     with _set_up(parts, workdir, changing) as (run, state):
@@ -114,8 +115,9 @@ class _Run:
         update: maps (state, batch) to (state, metrics); jitted, and donates the state.
         batches: the training batches of this process.
         next_batch: returns the next batch, laid out on the mesh.
-        should_stop: tells whether all processes stop now. To be called once an update.
-        checkpoints, metrics, progress, profile, reporter, clock: writers of what the run yields.
+        should_stop: tells whether all processes stop now. Call it once after each update.
+        checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
+            measure what the run does.
         watchdog: ends the process if the run makes no progress.
         validate: maps parameters to losses on held-out clips; None if it never happens.
         preview: samples clips; None if it never happens.
@@ -141,7 +143,11 @@ class _Run:
 def _set_up(
     parts: Parts, workdir: pathlib.Path, changing: Collection[str]
 ) -> Iterator[tuple[_Run, TrainState]]:
-    """Context manager that gives the loop what it works with, and the state that it begins with."""
+    """Context manager that sets up a run.
+
+    Yields what the loop works with, and the state that it begins with.
+    """
+    check_path(workdir)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -171,9 +177,9 @@ def _set_up(
 
         abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
         if checkpoints.latest() is None:
-            state = initial.first_state(parts, abstract, mesh)
+            state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
-            state, position = checkpoints.restore(abstract)
+            state, position, notes = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
         if step > events.steps:
@@ -186,8 +192,8 @@ def _set_up(
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
-        progress.write(_first_line(abstract, mesh, step))
-        for line in filter(None, [*changes, profile.overlooked()]):
+        first = _first_line(abstract, mesh, step)
+        for line in filter(None, [*notes, first, *changes, profile.overlooked()]):
             progress.write(line)
         reporter = stack.enter_context(
             Reporter(
@@ -264,7 +270,7 @@ def _preview(
 
 
 def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str:
-    """Returns the line that says what is trained, on what, and from where on."""
+    """Returns a line with the number of parameters, the devices and the first update."""
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
     frozen_note = f" ({frozen:,} of them frozen)" if frozen else ""
     kind = mesh.devices.flat[0].device_kind

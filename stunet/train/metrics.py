@@ -22,8 +22,8 @@ from stunet.formatting import duration
 class Metrics:
     """Writes scalars and pictures to a working directory.
 
-    Lines of `metrics.jsonl` after update `step`, left by a run that was killed, are dropped: this
-    run writes them again.
+    A run that was killed may have left lines of `metrics.jsonl` after update `step`. They are
+    dropped, and this run writes them again.
 
     Args:
         workdir: working directory of the run.
@@ -84,7 +84,7 @@ class Metrics:
 
 
 def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
-    """Drops lines after update `step`. Returns the newest value of each metric in the others."""
+    """Drops lines after update `step`, and returns the newest value of each metric in the rest."""
     kept, last = [], {}
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
@@ -101,7 +101,7 @@ def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
 
 
 class Progress:
-    """A progress bar with the loss, clips per second and the time left.
+    """Shows a progress bar with the loss, clips per second and the time left.
 
     Args:
         total: number of updates in the run.
@@ -140,9 +140,10 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Context manager that says that the update compiles, and for how long.
+        """Context manager that shows that the update compiles, and for how long.
 
-        Afterwards the bar counts from now on, so that the time left does not contain compiling.
+        At the end the bar starts its clock again, so that compiling does not count in the time
+        left.
         """
         begun, done = time.monotonic(), threading.Event()
 

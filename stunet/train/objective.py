@@ -1,4 +1,4 @@
-"""The training objective: what is drawn at random for a batch, and the loss of each clip."""
+"""Defines the training objective: what is drawn at random for a batch, and the loss of a clip."""
 
 import dataclasses
 from typing import Any
@@ -16,13 +16,13 @@ Batch = dict[str, Array]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A single-pass denoising loss over whole clips.
+    """Computes the denoising loss over whole clips, in a single pass of the network.
 
     Attributes:
         denoiser: the network, its conditioning and its noise schedule.
-        weighting: weight of noise levels: "uniform" or "min_snr".
-        min_snr_gamma: gamma of "min_snr" (Hang et al., arXiv 2303.09556).
-        caption_dropout: share of clips trained without their caption, for guidance.
+        weighting: how noise levels are weighted: "uniform" or "min_snr".
+        min_snr_gamma: gamma of the weighting "min_snr" (Hang et al., arXiv 2303.09556).
+        caption_dropout: share of clips that are trained on without their caption, for guidance.
     """
 
     denoiser: Denoiser
@@ -31,15 +31,15 @@ class Objective:
     caption_dropout: float
 
     def draw(self, key: Array, batch: Batch) -> tuple[Any, ...]:
-        """Draws all that is random about an update.
+        """Draws everything that is random in one update.
 
         Args:
             key: random key of the update.
             batch: `video` uint8 `[b, t, h, w, c]`, `text` `[b, l, d]` and `text_mask` `[b, l]`.
 
         Returns:
-            The arguments of `loss` after `params`: clips, what is given, noise times, noise, and
-            text states and their mask, emptied where a caption is dropped.
+            The arguments of `loss` after `params`: clean clips, `given`, noise times, noise, text
+                states and their mask. The text of a clip is empty if its caption is dropped.
         """
         time_key, noise_key, caption_key = jax.random.split(key, 3)
         clips = to_float(batch["video"])
@@ -90,5 +90,5 @@ def to_float(video: UInt8[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
 
 
 def drop_text(text: Array, text_mask: Array, keep: Array) -> tuple[Array, Array]:
-    """Empties text states `[b, l, d]` and their mask `[b, l]` where `keep` `[b]` is False."""
+    """Sets text states `[b, l, d]` and masks `[b, l]` to zero where `keep` `[b]` is False."""
     return text * keep[:, None, None], text_mask & keep[:, None]

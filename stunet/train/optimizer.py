@@ -1,5 +1,4 @@
-"""The optimiser: AdamW with a clipped gradient, linear warm-up and cosine decay, and the running
-average of the weights (EMA)."""
+"""Makes the optimiser: AdamW with gradient clipping, linear warm-up, cosine decay and an EMA."""
 
 import dataclasses
 from typing import Any
@@ -14,11 +13,11 @@ from stunet.train.guard import Guard
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """How gradients become updates.
+    """Says how gradients become updates.
 
     Attributes:
-        transformation: maps gradients to updates, and holds the moments.
-        learning_rate: maps an update's number, from 0, to its learning rate.
+        transformation: maps gradients to updates, and defines the moments.
+        learning_rate: maps the number of an update, counted from 0, to its learning rate.
         ema_decay: decay of the running average of the weights, 0..1.
         guard: says which updates are skipped.
     """
@@ -46,12 +45,12 @@ def adamw(
     Args:
         steps: number of updates.
         learning_rate: learning rate at the end of the warm-up.
-        warmup_steps: updates of linear warm-up.
+        warmup_steps: number of updates of the linear warm-up.
         final_learning_rate: share of `learning_rate` that is left at the end of the cosine decay.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
-        weight_decay: decay of matrices and kernels, which vectors are spared.
-        clip_norm: largest norm of the whole gradient.
+        weight_decay: weight decay of matrices and kernels. Vectors have none.
+        clip_norm: largest global norm of the gradient; a larger gradient is scaled down.
         ema_decay: decay of the running average of the weights.
     """
     schedule = optax.warmup_cosine_decay_schedule(
@@ -85,9 +84,9 @@ def on_schedule(opt_state: Any, step: jax.Array) -> Any:
 
 
 def _has_decay(params: Any) -> Any:
-    """Tells by name which parameters weight decay applies to.
+    """Tells which parameters have weight decay, by their names.
 
-    The number of axes does not tell: vectors of scanned layers are stacked, and so have as many
-    axes as a matrix.
+    The number of axes cannot tell: vectors of scanned layers are stacked, so they have as many axes
+    as a matrix.
     """
     return path_aware_map(lambda path, _: path[-1] in ("kernel", lora.A, lora.B), params)

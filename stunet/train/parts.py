@@ -1,7 +1,7 @@
-"""The one door for the config: turns it into the parts that training and sampling are made of.
+"""Turns the config into the parts that training and sampling are made of.
 
-Other rooms take these parts. They never read a key of the config, which they may hold as a whole to
-compare it or to write it (`Parts.config`).
+Only this module reads the config's keys. Other modules take the parts. They may hold the whole
+config (`Parts.config`), but only to compare it or to write it.
 """
 
 import dataclasses
@@ -50,15 +50,15 @@ class Parts:
         init_from: what the run begins with: a working directory, a weights file, or "" for fresh
             weights.
         batch_size: clips in an update, over all hosts.
-        accumulate: parts that a batch is computed in.
+        accumulate: number of equal parts of a batch that are computed one after the other.
         skip_limit: largest number of updates in a row that may be skipped.
         watchdog_seconds: seconds without progress after which the run ends; 0 for never.
-        num_threads: threads that read ahead, in each process.
-        keep_checkpoints: number of the latest checkpoints that stay.
+        num_threads: number of threads that read ahead in each process.
+        keep_checkpoints: number of the latest checkpoints to keep.
         validation_times: noise times, 0..1, at which held-out clips are denoised.
-        validation_clips: held-out clips in a validation.
-        preview_clips: clips sampled while training.
-        config: the config itself, to be compared or written as a whole.
+        validation_clips: number of held-out clips in a validation.
+        preview_clips: number of clips that are sampled at a time while training.
+        config: the whole config, to compare it or to write it.
     """
 
     denoiser: Denoiser
@@ -86,7 +86,7 @@ class Parts:
 def make_parts(config: Config) -> Parts:
     """Turns a config into its parts. Reads no file and computes nothing.
 
-    Equal configs give the same object, so that what was compiled for one is found again.
+    Equal configs give the same object, so that functions compiled for it are used again.
     """
     denoiser = _denoiser(config)
     return Parts(
@@ -132,7 +132,7 @@ def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
 
     Args:
         workdir: working directory of the run.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: settings that replace those in the `sample` group of the run's config.
 
     Raises:
         UserError: `workdir` holds no training run, or a setting is out of range.
@@ -147,10 +147,11 @@ def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
 
 
 def with_fingerprint(config: Config) -> Config:
-    """Returns the config with the fingerprint of its text encoder in it.
+    """Returns the config with the fingerprint of its text encoder filled in.
 
-    With it, nothing goes on with other weights than it began with. The fingerprint is that of the
-    records, if they hold text states, and that of the encoder otherwise.
+    The fingerprint keeps a run from continuing with another text encoder than it began with. If the
+    records hold text states, it is the fingerprint noted in the records. Otherwise it is computed
+    from the encoder.
 
     Raises:
         UserError: the encoder is needed and cannot be made.
@@ -214,7 +215,7 @@ def _network(config: Config) -> STUNet:
 
 
 def _conditioning(config: Config) -> Conditioning:
-    """Returns the conditioning that the config asks for; it asks for one at most."""
+    """Returns the conditioning that the config asks for. A config asks for one kind at most."""
     upscale, tsr, shares = config.upscale, config.tsr, dataclasses.asdict(config.masks)
     if upscale.factor > 1:
         return conditioning.on_low_resolution(upscale.factor, upscale.max_augmentation)
@@ -226,7 +227,7 @@ def _conditioning(config: Config) -> Conditioning:
 
 
 def _shared(group: Any, taker: Callable[..., Any]) -> dict[str, Any]:
-    """Returns the keys of a group that `taker` takes by the same name, and their values."""
+    """Returns those keys and values of a config group that `taker` has as parameters."""
     names = inspect.signature(taker).parameters
     fields = (field.name for field in dataclasses.fields(group))
     return {name: getattr(group, name) for name in fields if name in names}

@@ -1,5 +1,7 @@
-"""Finds the distinct blocks of a network (residual blocks, attentions, inflations, resizings), each
-once, however often it is called."""
+"""Finds the distinct blocks of a network: residual blocks, attention, inflation, resizing.
+
+Blocks that are equal and have inputs of the same shape are found once.
+"""
 
 import dataclasses
 from typing import Any
@@ -14,13 +16,13 @@ from stunet.train.trainable import Trainable
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One block of the network, as it is called.
+    """Describes one block of the network and how it is called.
 
     Attributes:
-        name: kind and extents of the block, for people.
+        name: kind of the block and shape of its input, for people to read.
         module: the block without its parent.
-        arguments: shapes and dtypes of its arguments; None for those that are left out.
-        calls: names of all blocks of the network that are equal to this one, in order.
+        arguments: shapes and dtypes of its arguments; None for an argument that is left out.
+        calls: names of all blocks of the network that are equal to this one, in the order of calls.
         trained: True if its parameters are trained, False if they are frozen.
     """
 
@@ -32,8 +34,7 @@ class Piece:
 
 
 def find(denoiser: Denoiser, batch: int) -> list[Piece]:
-    """Returns the distinct blocks of the network on a batch of `batch` clips, in order of their
-    first call."""
+    """Returns the distinct blocks of the network for `batch` clips, in the order of their calls."""
     return find_in(denoiser.network, denoiser.trainable, denoiser.abstract_arguments(batch))
 
 
@@ -83,7 +84,7 @@ def identity(module: nn.Module) -> tuple[type, str]:
 
 
 def abstract_init(module: nn.Module, arguments: tuple) -> Any:
-    """Returns shapes of the module's parameters, boxed with the names of their axes."""
+    """Returns the shapes of the module's parameters, boxed with the names of their axes."""
     # With rules, flax would constrain each parameter, also where extents do not divide.
     with nn.logical_axis_rules(()):
         return jax.eval_shape(lambda *args: module.init(jax.random.key(0), *args), *arguments)

@@ -1,4 +1,4 @@
-"""Clips that are sampled while training, for a person to look at."""
+"""Samples clips while training, for a person to look at."""
 
 import pathlib
 from collections.abc import Callable

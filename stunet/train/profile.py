@@ -8,10 +8,10 @@ import jax
 
 
 class Profile:
-    """Traces updates, as far as they are still to come.
+    """Traces the chosen updates that are not done yet.
 
-    The trace lies in `profile/` of the working directory, whole or not at all. Processes other than
-    the first trace nothing, since all do the same.
+    The trace appears in `profile/` of the working directory when it is complete. Only the first
+    process traces, because all processes do the same work.
 
     Args:
         updates: the updates to trace, counted from 1; empty for none.
@@ -38,7 +38,7 @@ class Profile:
                 self.stop()
 
     def overlooked(self) -> str | None:
-        """Returns what to do if the run is past the updates and none was traced; None otherwise."""
+        """Returns advice if the chosen updates are done and none was traced; None otherwise."""
         if self._is_late and not self._directory.exists():
             return f"no update is traced: set profile.start above {self._update}"
         return None
@@ -62,7 +62,7 @@ class Profile:
         return self._is_running
 
     def start(self) -> None:
-        """Begins to trace. The devices must have done all that they were given."""
+        """Begins to trace. Before the call, wait until the devices have finished all updates."""
         # A process that was killed while it traced has left what it had.
         shutil.rmtree(self._partial, ignore_errors=True)
         options = jax.profiler.ProfileOptions()
@@ -72,7 +72,7 @@ class Profile:
         self._is_running = True
 
     def stop(self) -> str:
-        """Writes the trace. The devices must have done all that they were given.
+        """Writes the trace. Before the call, wait until the devices have finished all updates.
 
         Returns:
             A line that says where the trace lies.

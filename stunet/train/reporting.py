@@ -1,4 +1,4 @@
-"""Collects what updates measure, and turns it into lines of metrics."""
+"""Collects the metrics of updates, and writes their means as lines of metrics."""
 
 import concurrent.futures
 import contextlib
@@ -20,18 +20,19 @@ IN_FLIGHT = 2
 
 
 class Reporter:
-    """Holds the metrics of updates until they are reported, and keeps the host near the devices.
+    """Holds the metrics of updates until they are reported.
 
-    A context manager, at whose end the count of operations is given up.
+    Also keeps the host from running more than `IN_FLIGHT` updates ahead of the devices. A thread
+    counts the operations of an update. Leaving the context waits for it.
 
     Args:
         metrics: writer of the lines.
         progress: the bar.
         clock: account of time.
-        checkpoints: checkpoints of the run, of which an error names the last.
+        checkpoints: checkpoints of the run. If a value is not finite, the error names the last one.
         batch_size: clips in an update.
         skip_limit: largest number of updates in a row that may be skipped.
-        count_flops: counts the operations of an update, which takes seconds.
+        count_flops: counts the operations of an update. The call takes seconds.
         devices: the devices of the mesh.
         write: True in the process that writes.
     """
@@ -70,7 +71,10 @@ class Reporter:
         return contextlib.nullcontext() if self._updates else self._progress.compiling()
 
     def add(self, step: int, measured: dict[str, jax.Array]) -> None:
-        """Takes what update `step` measures, and waits for updates that lie too far back."""
+        """Takes the metrics of update `step`.
+
+        Waits if the host is more than `IN_FLIGHT` updates ahead of the devices.
+        """
         self._pending.append((step, measured))
         if self._clock.is_compiling:
             jax.block_until_ready(measured)
@@ -83,7 +87,7 @@ class Reporter:
         self._updates += 1
 
     def report(self, step: int) -> None:
-        """Writes the means since the last report as a line of metrics.
+        """Writes the means over the updates since the last report as a line of metrics.
 
         Updates that were skipped are told one by one, and their values are in no mean.
 
@@ -103,9 +107,9 @@ class Reporter:
         self._progress.report(values.get("loss"), rate, values.get("skipped_updates", 0))
 
     def _means(self) -> dict[str, float]:
-        """Returns the mean of each metric over the pending updates, which are pending no more.
+        """Returns the mean of each metric over the pending updates, and removes these updates.
 
-        What counts up, and the learning rate, is that of the last update.
+        The learning rate and the number of skipped updates are those of the last update.
         """
         fetched = [(step, jax.device_get(values)) for step, values in self._pending]
         self._pending.clear()

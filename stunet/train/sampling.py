@@ -1,5 +1,8 @@
-"""Sampling: one jitted step that a host loop calls, so that it can show progress; or all steps as
-one function, to be exported."""
+"""Samples clips.
+
+`make_sampler` calls one jitted step in a loop on the host, so that it can show progress.
+`make_loop` puts all steps in one function, which can be exported.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -21,13 +24,13 @@ _LATER = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class SamplerSettings:
-    """How clips are sampled.
+    """Says how clips are sampled.
 
     Attributes:
         sampler: name of the sampler: "ddim", "ancestral" or "dpmpp_2m".
         steps: number of denoising steps.
         guidance_scale: scale of classifier-free guidance; 1 is none, 0 ignores the caption.
-        threshold: how estimates are kept in -1..1: "dynamic", "static" or "none".
+        threshold: method that keeps the estimates of x0 in -1..1: "dynamic", "static" or "none".
         threshold_percentile: percentile of the dynamic threshold, 0..100.
     """
 
@@ -39,16 +42,17 @@ class SamplerSettings:
 
 
 class SamplerFunctions(NamedTuple):
-    """The pure functions that sampling is made of, for `jax.jit`.
+    """Holds the pure functions that sampling is made of, for `jax.jit`.
 
     `given` is what the network sees beside the noisy clip (`stunet.train.conditioning`).
 
     Attributes:
-        first: maps (keys `[b]`, clean, level, start) to (the state before the first step, given);
-            each row draws from its own key. `clean`, `level` and `start` are `make_sampler`'s.
-        estimate: maps (params, text, text_mask, given, x, i) to the estimate x0 in step i, guided
-            and thresholded.
-        update: maps (key, state, x0, i) to the state after step i.
+        first: maps (keys `[b]`, clean, level, start) to (the state before the first step, given).
+            Each row draws its noise from its own key. `make_sampler` describes `clean`, `level` and
+            `start`.
+        estimate: maps (params, text, text_mask, given, x, i) to the estimate of x0 in step i, after
+            guidance and thresholding.
+        update: maps (key, state, estimate of x0, i) to the state after step i.
     """
 
     first: Callable[..., tuple[samplers.SamplerState, Any]]
@@ -102,10 +106,10 @@ def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) 
 
 
 def later_key(key: Array) -> Array:
-    """Returns the key of the noise that later steps add, so that a row's first noise never returns.
+    """Returns the key of the noise that later steps add; it differs from that of any first noise.
 
     Args:
-        key: key of the row's first noise.
+        key: key of a row's first noise.
     """
     return jax.random.fold_in(key, _LATER)
 
@@ -117,21 +121,23 @@ def make_sampler(
     start=None)`, which yields the estimate of the clips after each step.
 
     The last estimate, float32 `[b, t, h, w, c]` in about -1..1, is the sample. The first noise of
-    row i depends on the seed and on `first_row` + i alone, not on how many clips are sampled with
-    it. What ancestral sampling adds later depends on that number too.
+    row i depends only on the seed and on `first_row` + i, not on the number of clips in the batch.
+    The noise that ancestral sampling adds in later steps also depends on the number of clips.
 
-    A super-resolution network needs what it is given, `clean`, in -1..1: in space, low-resolution
-    clips `[b, t, h / factor, w / factor, c]`; in time, keyframes
-    `[b, (t - 1) / stride + 1, h, w, c]`. Before the first step they are augmented at `level`,
-    which the network is told. A network that is conditioned on masks may be given a pair: clips
-    `[b, t, h, w, c]` and the mask `[b, t, h, w, 1]`, 1 where they are given.
+    A super-resolution network needs `clean`, in -1..1. For spatial super-resolution, `clean` holds
+    low-resolution clips `[b, t, h / factor, w / factor, c]`. For temporal super-resolution, it
+    holds keyframes `[b, (t - 1) / stride + 1, h, w, c]`. Before the first step, noise is added to
+    `clean` at the augmentation level `level`, which is also an input of the network.
+
+    For a network that is conditioned on masks, `clean` may be a pair: clips `[b, t, h, w, c]` and
+    masks `[b, t, h, w, 1]`, which are 1 where pixels are given.
 
     Args:
         denoiser: the network and its conditioning.
         settings: sampler, steps and guidance.
-        t_start: noise time, in (0, 1], at which sampling begins; all steps are taken from there. At
-            1 it begins with pure noise, below 1 with the clips `start`, -1..1, noised to that level
-            (SDEdit).
+        t_start: noise time, in (0, 1], at which sampling begins. All steps lie between it and 0. At
+            1, sampling begins with pure noise. Below 1, it begins with the clips `start`, in -1..1,
+            to which noise is added up to that time (SDEdit).
     """
     functions = make_functions(denoiser, settings, t_start)
     first = jax.jit(functions.first)
@@ -166,9 +172,11 @@ def make_sampler(
 
 
 def make_loop(denoiser: Denoiser, settings: SamplerSettings) -> Callable[..., Array]:
-    """Returns `loop(params, text, text_mask, seed, clean=None, first_row=0)`, which gives
-    `make_sampler`'s last clips by all steps in one program, for `jax.jit`; the batch may be
-    symbolic."""
+    """Returns `loop(params, text, text_mask, seed, clean=None, first_row=0)`, which samples clips.
+
+    The function is for `jax.jit`. It takes all steps in one program, and returns the last clips
+    that `make_sampler` yields. The batch size may be symbolic.
+    """
     functions = make_functions(denoiser, settings)
 
     def loop(

@@ -1,5 +1,4 @@
-"""The state of training: parameters, trained and frozen, their running average, and the optimiser's
-moments."""
+"""Defines the state of training: parameters, their running average, and the optimiser's moments."""
 
 import math
 from typing import Any
@@ -17,17 +16,17 @@ from stunet.train.trainable import join
 
 @flax.struct.dataclass
 class TrainState:
-    """The state after `step` updates.
+    """Holds the state after `step` updates.
 
     Attributes:
         step: number of updates done, an int32 scalar.
-        params: parameters that are trained, of the network or of its adapters; float32.
+        params: parameters that are trained: those of the network or of its adapters; float32.
         frozen: parameters of the network that are not trained, in their stored dtypes
             (`Trainable.frozen_dtype`).
-        ema: running average of `params`, which clips are sampled from.
+        ema: running average of `params`, with which clips are sampled.
         opt_state: state of the optimiser for `params`.
         guard: what the optimiser's guard has counted; an empty dict if it skips no updates.
-        lora_scale: factor of the product of an adapter's two factors, if there are adapters.
+        lora_scale: scale of the product of an adapter's two matrices; 1 without adapters.
     """
 
     step: jax.Array
@@ -39,12 +38,12 @@ class TrainState:
     lora_scale: float = flax.struct.field(pytree_node=False, default=1.0)
 
     def network_params(self, trained: Any) -> Any:
-        """Returns all parameters of the network, with `trained` in the place of `params`."""
+        """Returns all parameters of the network, with `trained` in place of `params`."""
         return lora.merge(join(trained, self.frozen), self.lora_scale)
 
     @property
     def ema_params(self) -> Any:
-        """All parameters of the network, averaged where they are trained."""
+        """Returns all parameters of the network, with `ema` in place of the trained ones."""
         return self.network_params(self.ema)
 
 
@@ -85,7 +84,7 @@ def abstract_state(
 def create_state(
     denoiser: Denoiser, optimizer: Optimizer, seed: int, mesh: jax.sharding.Mesh
 ) -> TrainState:
-    """Makes a fresh state on the mesh, each shard where it belongs."""
+    """Makes a fresh state on the mesh, each shard directly on its device."""
     abstract = abstract_state(denoiser, optimizer, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
@@ -97,10 +96,10 @@ def create_state(
 
 
 def quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """Returns options of `jit` for a program that runs once.
+    """Returns options of `jax.jit` for a program that runs only once.
 
-    On the CPU, LLVM takes 28 s over the hundreds of random numbers of the quickstart's network,
-    and 10 s if it does not optimise them; elsewhere the option does not exist.
+    On the CPU, LLVM takes 28 s to compile the program that draws the quickstart network's
+    parameters, and 10 s without optimisation. Other platforms do not have the option.
     """
     if mesh.devices.flat[0].platform != "cpu":
         return {}
@@ -108,5 +107,5 @@ def quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:
 
 
 def count_parameters(params: Any) -> int:
-    """Counts the numbers in a tree of arrays."""
+    """Counts all elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,7 +1,7 @@
 """One update, as a pure function of (state, batch) for `jax.jit`.
 
-Randomness is folded from the seed and the step number, so a resumed run draws what an uninterrupted
-one draws, on any mesh.
+The random key of an update depends only on the seed and the step number. A resumed run therefore
+draws the same numbers as an uninterrupted one, on any mesh.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ def make_train_step(
         objective: the loss, and what is drawn at random for it.
         optimizer: how gradients become updates.
         seed: seed of all randomness.
-        accumulate: number of parts that the batch is computed in, one after the other. The gradient
-            is their mean: the same update, in less memory.
-        shardings: shardings of the trained parameters, which become those of their gradients; None
-            leaves the gradients' shardings to the compiler.
+        accumulate: number of equal parts of the batch that are computed one after the other. The
+            gradient is the mean over the parts, so the update is the same but takes less memory.
+        shardings: shardings of the trained parameters. Their gradients get the same shardings; None
+            leaves this to the compiler.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -91,8 +91,8 @@ def jit_train_step(
         optimizer: see `make_train_step`.
         seed: see `make_train_step`.
         accumulate: see `make_train_step`.
-        state: arrays, or their shapes, with shardings. The state that the function is called with
-            is donated.
+        state: arrays with shardings, or their shapes with shardings. The function donates the state
+            that it is called with.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = make_train_step(
@@ -102,7 +102,7 @@ def jit_train_step(
 
 
 def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int):
-    """Returns means of value and gradient over `parts` equal parts of the inputs' leading axis."""
+    """Returns the mean value and gradient over `parts` equal parts of the inputs' leading axis."""
     if parts == 1:
         return value_and_grad(params, inputs)
 

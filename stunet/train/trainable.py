@@ -1,4 +1,4 @@
-"""Which parameters of a network are trained: all, those that inflation adds, or its adapters."""
+"""Chooses the parameters that are trained: all, those that inflation adds, or adapters alone."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,18 +13,19 @@ from stunet.nn.parameters import is_temporal
 
 @dataclasses.dataclass(frozen=True)
 class Trainable:
-    """The choice of parameters that are trained.
+    """Says which parameters of a network are trained.
 
     Attributes:
-        freeze_spatial: True keeps the weights of the text-to-image network as they are.
-        lora_rank: rank of the adapters of the spatial kernels, which are then trained alone; 0 for
-            no adapters.
-        lora_alpha: a kernel changes by `lora_alpha / lora_rank` times the product of its adapter's
-            two factors.
-        train_input: True trains the first convolution in any case. Its added input channels start
-            at zero and would never be looked at if they were frozen.
-        frozen_dtype: dtype in which frozen kernels are stored: that of the computation, to which
-            each use would cast them.
+        freeze_spatial: True freezes the weights of the text-to-image network.
+        lora_rank: rank of the adapters of the spatial kernels; 0 for no adapters. With adapters,
+            nothing else is trained.
+        lora_alpha: an adapter changes its kernel by `lora_alpha / lora_rank` times the product of
+            the adapter's two matrices.
+        train_input: True trains the first convolution even if spatial weights are frozen. The
+            weights of its added input channels start at zero, so without training these channels
+            would have no effect.
+        frozen_dtype: dtype in which frozen kernels are stored. The dtype of the computation saves
+            memory, and loses nothing because each use would cast to it.
     """
 
     freeze_spatial: bool = False
@@ -40,11 +41,11 @@ class Trainable:
 
     @property
     def lora_scale(self) -> float:
-        """Factor of the product of an adapter's two factors; 1 where there are none."""
+        """Returns the scale of the product of an adapter's two matrices; 1 without adapters."""
         return self.lora_alpha / self.lora_rank if self.lora_rank else 1.0
 
     def includes(self, path: Sequence[str]) -> bool:
-        """Tells whether the module or parameter at `path` is trained, itself or by an adapter."""
+        """Tells whether the module or parameter at `path` is trained, directly or by an adapter."""
         if self.lora_rank:
             return not is_temporal(path)
         is_input = self.train_input and path[0] == "conv_in"
@@ -53,7 +54,7 @@ class Trainable:
     def split(self, params: Any) -> tuple[Any, Any]:
         """Splits the network's parameters into those that are trained and those that are frozen.
 
-        With adapters all of them are frozen.
+        With adapters, all of the network's own parameters are frozen.
         """
         trained, frozen = {}, {}
         for path, leaf in flatten_dict(params).items():

@@ -1,4 +1,4 @@
-"""Validation while training: the loss on held-out clips at fixed noise times."""
+"""Validates while training: measures the loss on held-out clips at fixed noise times."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,14 +33,16 @@ def make_validation(
         objective: the loss.
         dataset: where held-out clips come from.
         mesh: the devices.
-        times: noise times, 0..1.
-        clips: number of held-out clips; fewer if there are no more, and whole batches of them.
-        batch_size: clips in a batch: that of training, which is known to fit and to split.
+        times: noise times at which the loss is measured, 0..1.
+        clips: largest number of held-out clips to use. It is rounded down to whole batches, but not
+            below one batch.
+        batch_size: clips in a batch. The batch size of training is known to fit in memory and to
+            divide over the devices.
         seed: seed of the noise.
         num_threads: threads that read ahead.
 
     Raises:
-        UserError: there is not one batch of held-out clips.
+        UserError: there are fewer held-out clips than one batch.
     """
     held_out = make_source(dataset, "val")
     count = max(1, min(clips, len(held_out)) // batch_size)
@@ -72,8 +74,8 @@ def make_validation_step(
 ) -> Callable[[Any, Batch], Metrics]:
     """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`: the loss at each noise time.
 
-    Noise and what is given depend on the seed alone, and captions are all kept, so that losses of
-    different steps can be compared.
+    The noise and the network's other random inputs depend on the seed alone, and no caption is
+    dropped. Losses after different updates can therefore be compared.
     """
 
     def validate(params: Any, batch: Batch) -> Metrics:

@@ -1,8 +1,8 @@
 """Reads and writes a network's parameters as one safetensors file.
 
-Arrays have the names of `stunet.nn.parameters`. The file's metadata tell where the weights come
-from: `config` holds the run's config as JSON, and `training_step` the number of updates that they
-have had. A file without this metadata is read as well.
+Arrays have the names of `stunet.nn.parameters`. The file's metadata says where the weights come
+from: `config` holds the run's config as JSON, and `training_step` the number of updates after which
+the weights were saved. A file without this metadata can also be read.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ SUFFIX = ".safetensors"
 
 
 class Header(NamedTuple):
-    """What a weights file says about its contents.
+    """Holds what a weights file says about its contents.
 
     Attributes:
         shapes: shape of each array, by name.
@@ -55,23 +55,24 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
 def write(
     file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Experiment, step: int
 ) -> None:
-    """Writes what `cast` returns.
+    """Writes parameters into a weights file.
 
     Args:
-        file: file to write; it appears under this name before it is complete.
-        named: parameters by name.
-        config: config of the run that they come from.
-        step: number of updates that they have had.
+        file: file to write. It is visible under this name before it is complete.
+        named: parameters by name, from `cast`.
+        config: config of the run that the parameters come from.
+        step: number of updates after which the parameters were saved.
     """
     metadata = {"config": json.dumps(dataclasses.asdict(config)), "training_step": str(step)}
     tensorfiles.write(file, named, metadata)
 
 
 def read_header(file: pathlib.Path) -> Header:
-    """Reads what a weights file says about its contents, and no weights.
+    """Reads what a weights file says about its contents, without reading weights.
 
     Raises:
-        UserError: the file is missing, damaged or cut off, or of another version of this program.
+        UserError: the file is missing, damaged or cut off, or was written by another version of
+            this program.
     """
     with _opened(file) as stored:
         found = stored.keys()
@@ -86,15 +87,15 @@ def read_header(file: pathlib.Path) -> Header:
 
 
 def check(file: pathlib.Path, header: Header, params: Any) -> None:
-    """Checks that a file has the parameters of a network, and no others.
+    """Checks that a file has exactly the parameters of a network.
 
     Args:
-        file: the file, which messages name.
-        header: its header.
+        file: name of the file, for messages.
+        header: header of the file.
         params: parameters of the network, which may be abstract.
 
     Raises:
-        UserError: one is missing, has another shape, or is not the network's.
+        UserError: a parameter is missing, has another shape, or does not belong to the network.
     """
     wanted = parameters.shapes(params)
     for name, shape in wanted.items():

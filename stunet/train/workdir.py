@@ -1,7 +1,7 @@
-"""The working directory of a run: it belongs to one config, and to one training at a time.
+"""Keeps a working directory to one config, and to one training at a time.
 
 A few keys of the config may change when the run continues, if the user names them. `config.json`
-has the values that hold now, and each line of `changes.jsonl` says what was changed after which
+has the values that hold now. Each line of `changes.jsonl` says what changed, and after which
 update.
 """
 
@@ -20,7 +20,7 @@ from stunet.parallel import hosts
 def claimed(
     config: configs.Experiment, workdir: pathlib.Path, changing: Collection[str] = ()
 ) -> Iterator[None]:
-    """Context manager in which `workdir` is this run's alone.
+    """Context manager in which no other run can use `workdir`.
 
     Args:
         config: config of the run.
@@ -49,16 +49,17 @@ def note_config(
 ) -> None:
     """Writes the config to `workdir`, or checks that it is the one written there.
 
-    The first process does; the others wait, and check that they see the same. Keys that change keep
-    their old values there, until `note_changes`.
+    Only the first process writes. The others wait for it, and check that they see the same config.
+    Keys that change keep their old values in `config.json` until `note_changes`.
 
     Args:
         config: config of the run.
         workdir: working directory of the run.
-        changing: see `claimed`.
+        changing: keys in which the config may differ from that of the run so far.
 
     Raises:
-        UserError: as `claimed`, or the processes share neither the directory nor their config.
+        UserError: the directory belongs to another config or holds no run that could change, or the
+            processes do not share the same directory or the same config.
     """
     file = workdir / "config.json"
     if hosts.is_first():

@@ -1,1 +1,1 @@
-"""Reads and writes weights that come from elsewhere: open text-to-image U-Nets, and styles."""
+"""Exchanges weights with other projects' text-to-image U-Nets, and mixes weights for styles."""

@@ -1,10 +1,9 @@
-"""Converts the config.json of a U-Net of DeepFloyd IF's family, in diffusers' format, to and from a
-config of ours.
+"""Converts between diffusers' config.json of a U-Net of DeepFloyd IF's family and our configs.
 
-diffusers' `UNet2DConditionModel` is many networks, chosen by its flags. Ours is the one that IF
-uses, after Imagen: residual blocks that resize, and attention to pixels and to projected text. A
-flag that asks for anything else is refused by name, since its weights would fit as well and give
-other pictures.
+The flags of diffusers' `UNet2DConditionModel` choose among many networks. Our network is the one
+that IF uses, after Imagen: it has residual blocks that resize, and attention to pixels and to
+projected text. A config.json with a flag for any other network is refused, and the error names the
+flag. Otherwise its weights might fit, but the network would give different pictures.
 """
 
 import math
@@ -114,20 +113,21 @@ def to_stunet(
     frames: int | None = None,
     temporal_factors: Sequence[int] | None = None,
 ) -> configs.Experiment:
-    """Returns the config of a network of which such a U-Net is the spatial half, which is frozen.
+    """Returns the config of a network whose frozen spatial half is the U-Net of a config.json.
 
-    Stage I of IF gives a text-to-video network. What is given a low-resolution picture and is told
-    its noise level (`class_embed_type` "timestep": stages II and III) gives a super-resolution
-    network, with `upscale.factor` 4.
+    Stage I of IF becomes a text-to-video network. Stages II and III become super-resolution
+    networks, with `upscale.factor` 4: their inputs include a low-resolution picture and its noise
+    level (`class_embed_type` "timestep").
 
     Args:
-        found: what config.json holds.
-        place: its name, for errors.
-        frames: of a clip; None makes the U-Net alone, without temporal layers.
-        temporal_factors: of each level, finest first; None: 1 for the finest and 2 for the others.
+        found: content of config.json.
+        place: name of the file, for errors.
+        frames: frames in each clip; None makes the U-Net alone, without temporal layers.
+        temporal_factors: factor of each level, finest first. None means 1 for the finest level and
+            2 for the others.
 
     Raises:
-        UserError: it is of another family, lacks a key, or has one that is not known here.
+        UserError: the U-Net is of another family, or config.json lacks a key or has an unknown one.
     """
     found = {key: value for key, value in found.items() if key != "_diffusers_version"}
     _check_family(found, place)
@@ -181,7 +181,7 @@ def to_stunet(
 
 
 def to_diffusers(parts: Parts) -> dict[str, Any]:
-    """Returns the config.json with which diffusers makes the spatial network of a run.
+    """Returns the content of the config.json with which diffusers makes a run's spatial network.
 
     Raises:
         UserError: diffusers' UNet2DConditionModel cannot represent this network.
@@ -212,10 +212,10 @@ def to_diffusers(parts: Parts) -> dict[str, Any]:
 
 
 def _check_family(found: Mapping[str, Any], place: str) -> None:
-    """Checks that config.json belongs to this family and has what a network needs.
+    """Checks that config.json is of DeepFloyd IF's family and has all keys that a network needs.
 
     Raises:
-        UserError: it does not.
+        UserError: config.json is of another family, lacks a key, or has an unknown one.
     """
     name = found.get("_class_name", CLASS)
     if name != CLASS:
@@ -242,7 +242,9 @@ def _check_family(found: Mapping[str, Any], place: str) -> None:
 
 
 def _check_values(found: dict[str, Any], place: str) -> None:
-    """Checks flags, and replaces lists with the same entry for all levels by that entry.
+    """Checks the flags, and changes some values of `found` to one standard form.
+
+    For instance, a list with the same entry for each level becomes that entry.
 
     Raises:
         UserError: a flag asks for a network of another family.

@@ -1,6 +1,6 @@
-"""Converts the spatial network's weights to and from diffusers' U-Net, by one table of names.
+"""Converts the spatial network's weights to and from diffusers' U-Net, with one table of names.
 
-One weight of ours is one tensor of diffusers, with its axes in another order. A weight that
+Each of our weights is one tensor in diffusers, with its axes in another order. A weight that
 `model.scan_layers` stacks is several tensors, one for each layer.
 """
 
@@ -49,9 +49,10 @@ class Tensor(NamedTuple):
 
     Attributes:
         names: names of the tensors in diffusers; one for each layer if layers are stacked.
-        stacked: True if the first axis of our weight is that of the layers.
-        order: axis i of our weight is axis `order[i]` of the tensor.
-        frames: True if our weight has one more axis, of one frame, before these.
+        stacked: True if the first axis of our weight runs over layers.
+        order: axis i of our weight is axis `order[i]` of the tensor, not counting the axes that
+            only our weight has.
+        frames: True if our weight has an axis of frames, with extent 1, before the axes of `order`.
         shape: shape of each tensor in diffusers.
     """
 
@@ -62,16 +63,23 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
     def to_ours(self, value: np.ndarray) -> np.ndarray:
-        """Converts a tensor of diffusers to our weight, or to one layer of it."""
+        """Converts a tensor of diffusers to our weight, or to one layer of a stacked weight."""
         value = value.transpose(self.order)
         return value[None] if self.frames else value
 
     def to_theirs(self, value: np.ndarray) -> np.ndarray:
-        """Converts our weight, or one layer of it, to a tensor of diffusers; inverts `to_ours`."""
+        """Converts our weight, or one layer of a stacked weight, to a tensor of diffusers."""
         return (value[0] if self.frames else value).transpose(np.argsort(self.order))
 
     def theirs(self, index: tuple[slice, ...]) -> tuple[tuple[str, ...], tuple[slice, ...]]:
-        """Returns the tensors that a part of our weight is made of: their names, and the part."""
+        """Returns where diffusers has a part of our weight.
+
+        Args:
+            index: the part, as a slice for each axis of our weight.
+
+        Returns:
+            The names of the tensors that hold the part, and a slice for each axis of these tensors.
+        """
         names = self.names[index[0]] if self.stacked else self.names
         index = index[self.stacked + self.frames :]
         return names, tuple(index[axis] for axis in np.argsort(self.order))
@@ -82,7 +90,7 @@ def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
 
     Args:
         denoiser: the network.
-        state: state of the run, arrays or shapes.
+        state: state of the run, as arrays or as their shapes.
     """
     leaves = flatten_dict(jax.eval_shape(lambda state: state.ema_params, state))
     modules = _modules(denoiser.network.layers_per_level)
@@ -94,7 +102,7 @@ def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
 
 
 def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Header]:
-    """Returns the headers of files that hold all these tensors."""
+    """Returns the header of each tensor in diffusers, by its name."""
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
@@ -102,8 +110,8 @@ def check(tensors: Mapping[Path, Tensor], found: Mapping[str, Header], place: st
     """Checks that files hold these tensors, and no others.
 
     Raises:
-        UserError: it names the first tensor that is missing, unknown, of another shape, or not of
-            floating-point numbers.
+        UserError: a tensor is missing, unknown, of another shape, or not of floating-point numbers.
+            The message names the first such tensor.
     """
     expected = headers(tensors)
     for name, (dtype, shape) in sorted(found.items()):
@@ -138,10 +146,10 @@ class Directory:
 
         Args:
             directory: directory with the safetensors, in one file or in shards with an index.
-            tensors: `table` of the network that they must belong to.
+            tensors: the `table` of the network.
 
         Raises:
-            UserError: a file is missing or damaged, or they hold other weights.
+            UserError: a file is missing or damaged, or the files hold other weights.
         """
         self._tensors = tensors
         self._files = tensorfiles.locate(directory, STEM)
@@ -151,7 +159,12 @@ class Directory:
         check(tensors, {k: stored[k] for k in self._files if k in stored}, str(directory))
 
     def read(self, path: Path, index: tuple[slice, ...] = (), dtype: Any = None) -> np.ndarray:
-        """Reads one of our weights, or the part of it at `index`, which has a slice for each axis.
+        """Reads one of our weights, or a part of it.
+
+        Args:
+            path: path of the weight among our parameters.
+            index: the part, as a slice for each axis of our weight; empty for the whole weight.
+            dtype: dtype of the result; None keeps the file's.
 
         Raises:
             UserError: the file is damaged.
@@ -174,17 +187,18 @@ class Directory:
 def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
     """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
 
-    They are the averaged weights of the newest checkpoint, in float32.
+    These are the averaged weights of the newest checkpoint, in float32.
 
     Args:
-        directory: directory to write into; it exists.
+        directory: directory to write into, which exists.
         workdir: working directory of the run.
 
     Returns:
         The number of updates that the weights have had.
 
     Raises:
-        UserError: `workdir` holds no run or no checkpoint, or diffusers has no such network.
+        UserError: `workdir` holds no run or no checkpoint, or diffusers cannot represent the
+            network.
     """
     parts = read_parts(workdir)
     described = diffusers_config.to_diffusers(parts)
@@ -203,14 +217,14 @@ def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
 
 
 def _theirs(tensor: Tensor, leaf: jax.Array) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the name and value of each tensor of diffusers that one of our weights holds."""
+    """Yields the name and value of each tensor of diffusers that one of our weights becomes."""
     value = np.asarray(leaf)
     for name, layer in zip(tensor.names, value if tensor.stacked else [value], strict=True):
         yield name, tensor.to_theirs(layer)
 
 
 def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> Tensor:
-    """Returns the place of the weight of our network at `path`, whose shape is `shape`."""
+    """Returns the place in diffusers' U-Net of our weight at `path`, which has shape `shape`."""
     # Layers are stacked from the second on; the first has another width.
     stacked = is_stacked(path)
     layers = [f"{path[0].removesuffix('s')}_{i + 1}" for i in range(shape[0])] if stacked else []
@@ -225,7 +239,7 @@ def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> T
 
 
 def _name(path: Path, modules: Mapping[str, str]) -> str:
-    """Returns diffusers' name of one of our weights that is not stacked."""
+    """Returns diffusers' name for one of our weights, or for one layer of a stacked weight."""
     depth = 1 if path[0] in modules else 2
     inner = "/".join(path[depth:-1])
     parts = modules["/".join(path[:depth])], *(_INNER.get(p, p) for p in (inner, path[-1]))
@@ -238,7 +252,7 @@ def _modules(layers: tuple[int, ...]) -> dict[str, str]:
     On the way up diffusers counts levels from the coarsest, and we from the finest.
 
     Args:
-        layers: number of layers of each level on the way down, finest first.
+        layers: number of layers on the way down for each level, finest first.
     """
     names = {
         "conv_in": "conv_in",

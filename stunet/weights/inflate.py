@@ -1,6 +1,6 @@
 """Inflates a text-to-image U-Net: it becomes the frozen spatial half of a Space-Time U-Net.
 
-The method is Lumiere's (arXiv 2401.12945, section 3.1). The result is a run without any updates.
+The method is Lumiere's (arXiv 2401.12945, section 3.1). The result is a run with no updates yet.
 """
 
 import functools
@@ -19,6 +19,7 @@ from stunet.files import atomic_directory, check_vacant
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import read_json
+from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
@@ -42,30 +43,34 @@ def inflate(
 ) -> str:
     """Writes the working directory of a run that begins with a text-to-image U-Net's weights.
 
-    Its checkpoint 0 has them as they are, and temporal layers that do nothing yet: whatever the
-    run makes is what the U-Net makes of its frames (`stunet.nn.stunet` says which). Other runs
-    begin with it by `train.init_from`.
+    Checkpoint 0 of the run has these weights unchanged, and new temporal layers. The temporal
+    layers start as no-ops or nearest-neighbour resizing, so each output frame is one that the U-Net
+    gives (`stunet.nn.stunet` says for which input). Other runs start from this checkpoint with
+    `train.init_from`.
 
-    One part of a weight is read at a time, and put where the config's mesh has it: the host holds
-    its shards of the weights, once, beside them what is packed for the disk (`AT_ONCE`, or the
-    largest weight), and for averages and moments nothing of their own.
+    Each shard of a weight is read by itself and placed where the config's mesh puts it. So the host
+    holds its shards of the weights only once. It also needs memory for the data that is packed for
+    the disk, which is `AT_ONCE` bytes or the largest weight. Averages and moments take no extra
+    memory.
 
     Args:
         t2i: directory of a diffusers U-Net of DeepFloyd IF's family.
         out: directory to create.
-        frames: of a clip.
-        temporal_factors: of each level; None: 1 for the finest and 2 for the others.
-        overrides: `--config.a.b=value` flags, for all that the U-Net does not say. Without one
-            that names the data, the config names none, and training asks for it.
+        frames: frames in each clip.
+        temporal_factors: factor of each level, finest first. None means 1 for the finest level and
+            2 for the others.
+        overrides: `--config.a.b=value` flags, for all settings that the U-Net does not determine.
+            If no flag names the data, the config has none, and `stunet train` will ask for it.
 
     Returns:
-        What was written, and whether training still needs to be told where the data is.
+        A summary of what was written. If the config names no data, the summary says so.
 
     Raises:
-        UserError: `t2i` holds no such U-Net, or not all of it, or the network that `overrides` ask
-            for is another; `out` is there already; the disk is full.
+        UserError: `t2i` holds no complete U-Net of this family, `overrides` ask for another
+            network, `out` exists already, or the disk is full.
     """
     check_vacant(out)
+    check_path(out)
     file = t2i / diffusers_unet.CONFIG
     config = diffusers_config.to_stunet(read_json(file), str(file), frames, temporal_factors)
     config = _overridden(config, overrides, str(file))
@@ -90,10 +95,10 @@ def inflate(
 def _overridden(
     config: configs.Experiment, overrides: Sequence[str], place: str
 ) -> configs.Experiment:
-    """Returns the config with overrides, which must leave the network of the U-Net as it is.
+    """Returns the config with overrides, which must not change the network of the U-Net.
 
     Raises:
-        UserError: they ask for another network than that of the U-Net at `place`.
+        UserError: the overrides ask for a network other than the U-Net at `place`.
     """
     asked = configs.override(config, overrides)
     described, wanted = make_parts(config), make_parts(asked)
@@ -114,9 +119,9 @@ def _overridden(
 
 
 def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory) -> TrainState:
-    """Returns the state before the first update, laid out as `abstract` is.
+    """Returns the state before the first update, sharded like `abstract`.
 
-    It is to be written and not updated: equal arrays are the same array.
+    The state is for saving, not for training, because leaves with equal values share one array.
     """
     flat = flatten_dict(abstract.params)
     drawn = {path: leaf for path, leaf in flat.items() if is_temporal(path)}
@@ -148,10 +153,11 @@ def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Ar
 
 
 def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
-    """Draws fresh weights, the same that a run without given weights begins with.
+    """Draws initial weights, the same with which a run without given weights starts.
 
-    They are drawn some at a time: a program's random bits, and what is made of them, take as much
-    memory as what it returns, and compiling it takes more the longer it is.
+    Several programs draw some weights each, which takes less memory than one program for all. The
+    random bits of a program and the values made from them take as much memory as its results, and
+    compiling a longer program takes more memory.
     """
 
     def fresh() -> list[jax.Array]:
@@ -172,7 +178,10 @@ def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
 
 
 def _parts(leaves: Leaves) -> Iterator[Leaves]:
-    """Yields the leaves in order, as many at a time as the limits above allow, and at least one."""
+    """Yields the leaves in order, in groups within the limits `AT_ONCE` and `DRAWN_AT_ONCE`.
+
+    A group has at least one leaf, however large that is.
+    """
     part, size = {}, 0
     for path, leaf in leaves.items():
         extent = leaf.size * leaf.dtype.itemsize

@@ -1,9 +1,9 @@
 """Mixes the spatial weights of a network with those of a fine-tuned one (stylised generation).
 
-As in Lumiere (arXiv 2401.12945): W = a W_style + (1 - a) W_orig on the weights of the text-to-image
-network, with a in 0.5..1 chosen by hand for each style. The temporal layers were trained with
-W_orig and stay as they are. Swapping all spatial weights (a = 1) tends to give static or distorted
-video.
+As in Lumiere (arXiv 2401.12945), each weight W of the text-to-image network becomes
+a W_style + (1 - a) W_orig, with a in 0.5..1 chosen by hand for each style. The temporal layers were
+trained with W_orig and stay as they are. Replacing the spatial weights completely (a = 1) tends to
+give static or distorted video.
 """
 
 import dataclasses
@@ -19,15 +19,17 @@ from stunet.train.trainable import Trainable
 def interpolate(trainable: Trainable, original: Any, style: Any, alpha: float) -> Any:
     """Returns the network's parameters, with spatial weights between those of two networks.
 
-    Spatial weights are those that `freeze="spatial"` would keep: all except the layers that
-    inflation adds and, where the network takes more than the noisy clip, the first convolution.
+    The spatial weights are those that `freeze="spatial"` does not train. These are all weights
+    except the layers that inflation adds. If the network's input has more channels than the noisy
+    clip, they do not include the first convolution either.
 
     Args:
         trainable: which parameters of the original network are trained.
         original: parameters of the original network.
-        style: parameters of a network with the same spatial half, such as one fine-tuned from it.
-            Its other parameters are ignored, so a text-to-image network alone will do.
-        alpha: 0 gives the original bit for bit; 1 has the spatial weights of `style`, bit for bit.
+        style: parameters of a network with the same spatial half, such as one fine-tuned from the
+            original. Its other parameters are ignored, so a text-to-image network is enough.
+        alpha: the factor a, 0..1. With 0 the spatial weights are exactly those of `original`, and
+            with 1 exactly those of `style`.
 
     Raises:
         UserError: the spatial halves differ, or alpha is not in 0..1.
@@ -46,7 +48,7 @@ def check_alpha(alpha: float) -> None:
     """Checks that `alpha` lies in 0..1.
 
     Raises:
-        UserError: it does not.
+        UserError: `alpha` is below 0 or above 1.
     """
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha is {alpha:g}; it lies in 0 (the original) to 1 (the style)")
@@ -61,10 +63,10 @@ def _between(original, style, alpha: float):
 
 
 def _check_same(path: tuple[str, ...], original, style) -> None:
-    """Checks that both networks have this weight, in the same shape.
+    """Checks that both networks have the weight at `path`, in the same shape.
 
     Raises:
-        UserError: they have not.
+        UserError: one network lacks the weight, or its shapes differ.
     """
     shapes = [None if leaf is None else tuple(leaf.shape) for leaf in (original, style)]
     if shapes[0] != shapes[1]:

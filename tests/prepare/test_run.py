@@ -17,7 +17,7 @@ from stunet.data.clips import ClipRecords
 from stunet.data.spec import TextSpec, make_encoder
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
-from stunet.prepare import cutting, run, writing
+from stunet.prepare import cutting, geometry, run, writing
 from stunet.prepare.captions import find_videos
 from stunet.prepare.decode import decode_clips
 from stunet.prepare.run import prepare
@@ -27,16 +27,18 @@ SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
 QUIET = {"progress": False, "workers": 2}
 
 
-def make_video(path, frames, seed=0):
+def make_video(path, frames, seed=0, size=32):
     """Writes smooth noise, so that no two frames are the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
-        stream.height = stream.width = 32
+        stream.height = stream.width = size
         stream.pix_fmt = "yuv420p"
         for _ in range(frames):
-            array = np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            array = np.kron(
+                rng.integers(0, 256, (4, 4, 3)), np.ones((size // 4, size // 4, 1))
+            ).astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode())
     return path
@@ -173,6 +175,9 @@ class _FakeClips:
     def __iter__(self):
         return iter([np.zeros((4, 16, 16, 3), np.uint8)] * self.clips)
 
+    def notes(self):
+        return []
+
 
 def test_nothing_is_held_out_on_request_or_from_a_single_clip(tmp_path):
     make_video(tmp_path / "in" / "a.mp4", 4)
@@ -239,25 +244,22 @@ def test_file_names_that_are_not_utf8_are_escaped(folder, tmp_path):
 
 
 def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatch):
-    failure = ValueError("no such\npixel format")
+    failure, make = ValueError("no such\npixel format"), geometry.orientation
 
-    class Failing(_FakeClips):
-        def __iter__(self):
-            yield next(super().__iter__())
+    def failing(frame):
+        if frame.width == 36:
             raise failure
+        return make(frame)
 
-    monkeypatch.setattr(
-        cutting,
-        "decode_clips",
-        lambda path, *cut: Failing(2) if path.name == "a.mp4" else decode_clips(path, *cut),
-    )
+    make_video(folder / "a.mp4", 50, size=36)
+    monkeypatch.setattr(geometry, "orientation", failing)
     summary = prepare(folder, tmp_path / "out", **SIZE, **QUIET)
     assert summary.train_clips + summary.val_clips == 10
     assert "ValueError: no such pixel format" in summary.skipped["a.mp4"]
     assert "a.mp4" in summary.skipped["a.mp4"]
-    for failure in (MemoryError(), UserError("a mistake")):
-        with pytest.raises(type(failure)):
-            prepare(folder, tmp_path / "more", **SIZE, **QUIET)
+    failure = MemoryError()
+    with pytest.raises(MemoryError):
+        prepare(folder, tmp_path / "more", **SIZE, **QUIET)
 
 
 def test_an_input_without_usable_videos_is_refused(tmp_path):

@@ -1,6 +1,8 @@
 """Updates that are skipped leave no trace but their count, and a continued run skips the same."""
 
 import functools
+import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +10,14 @@ import numpy as np
 import optax
 import pytest
 import tiny
-from from_config import make_mesh, parts_with_network, train
+from from_config import make_mesh, parts_with_network
 from test_step import batch
 
-from stunet.data import pipeline
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
+from stunet.train.checkpoints import Checkpoints
 from stunet.train.guard import Guard
+from stunet.train.reporting import Reporter
 from stunet.train.state import TrainState
 from stunet.train.step import make_train_step
 
@@ -142,59 +145,91 @@ def test_the_learning_rate_follows_the_schedule_over_skipped_updates():
     assert [int(each.count) for each in schedules] == [5]
 
 
-@pytest.fixture
-def ninth_batch_is_nan(monkeypatch):
-    """Makes the ninth batch of every training NaN. `fail_at` is a batch that cannot be read."""
-    following, at = pipeline.TrainBatches.__next__, {"fail": None}
+class Shown:
+    """Stands for everything that a reporter writes to, and keeps the lines."""
 
-    def poisoned(self):
-        number = self.get_state()["global_next_index"] // self._batch_size + 1
-        if number == at["fail"]:
-            raise OSError("the disk is gone")
-        values = following(self)
-        return values | {"text": values["text"] * NAN} if number == 9 else values
+    directory, is_compiling = pathlib.Path("run/checkpoints"), False
 
-    monkeypatch.setattr(pipeline.TrainBatches, "__next__", poisoned)
-    return at
+    def __init__(self):
+        self.lines, self.scalars, self.shown = [], lambda _, values: self.lines.append(values), []
+
+    def write(self, line):
+        self.shown.append(line)
+
+    def report(self, loss, rate, skipped):
+        self.shown.append((loss, skipped))
+
+    def measure(self):
+        return {"seconds_per_step": 1.0}
+
+    def latest(self):
+        return 8
+
+    def update(self, step):
+        pass
+
+    def updated(self):
+        pass
 
 
-def run_config(**keys):
-    return tiny.config(
-        model=tiny.ONE_LEVEL_KEYS, train=dict(steps=14) | keys, checkpoint=dict(every=4)
-    )
+def report(limit: int, *updates: dict) -> Shown:
+    """Reports updates with these metrics, of which the first has number 8."""
+    shown, rest = Shown(), dict(count_flops=None, devices=None, write=False)
+    reporter = Reporter(shown, shown, shown, shown, batch_size=1, skip_limit=limit, **rest)
+    for step, values in enumerate(updates, 8):
+        reporter.add(step, {"learning_rate": jnp.float32(0.5)} | values)
+    reporter.report(8 + len(updates))
+    return shown
 
 
-def test_run_whose_ninth_batch_is_nan_goes_on_and_continues_bitwise(
-    ninth_batch_is_nan, tmp_path, capfd
-):
-    from test_run import assert_same_bits, parameters
+def taken(loss: float, skipped: int) -> dict:
+    return {"loss": loss, "grad_norm": 1.0, "skipped_updates": skipped, "in_a_row": 0}
 
-    config = run_config(**SKIP)
-    assert train(config, tmp_path / "whole") == 14
-    assert "update 9 is skipped (1 so far): loss and grad_norm are not finite" in (
-        capfd.readouterr().err
-    )
-    # The other run fails just before the skipped update, and after it.
-    for ninth_batch_is_nan["fail"] in (9, 13):
-        with pytest.raises(OSError, match="the disk is gone"):
-            train(config, tmp_path / "parts")
-    ninth_batch_is_nan["fail"] = None
-    assert train(config, tmp_path / "parts") == 14
-    for step in (12, 14):
-        assert_same_bits(*(parameters(tmp_path / run, step) for run in ("whole", "parts")))
-    whole, parts = (tiny.metrics(tmp_path / run) for run in ("whole", "parts"))
-    keys = ("step", "loss", "grad_norm", "learning_rate", "skipped_updates")
-    assert [[line.get(k) for k in keys] for line in whole] == [
-        [line.get(k) for k in keys] for line in parts
+
+def skipped(loss: float, norm: float, skipped: int, in_a_row: int) -> dict:
+    return {"loss": loss, "grad_norm": norm, "skipped_updates": skipped, "in_a_row": in_a_row}
+
+
+def test_skipped_updates_are_told_and_counted_and_are_in_no_mean():
+    updates = taken(1.0, 0), skipped(NAN, NAN, 1, 1), skipped(2.0, 50.0, 2, 2), taken(3.0, 2)
+    shown = report(2, *updates)
+    assert shown.shown == [
+        "update 9 is skipped (1 so far): grad_norm and loss are not finite",
+        "update 10 is skipped (2 so far): the gradient's norm of 50 is a spike",
+        (2.0, 2),
     ]
-    assert [line["skipped_updates"] for line in whole] == [0] * 8 + [1] * 6
-    assert [line["step"] for line in whole if "loss" not in line] == [9]
+    (line,) = shown.lines
+    assert (line["loss"], line["grad_norm"], line["skipped_updates"]) == (2.0, 1.0, 2)
+    assert "in_a_row" not in line
+    (line,) = report(1, skipped(NAN, NAN, 1, 1)).lines
+    assert "loss" not in line
+    assert line["skipped_updates"] == 1
 
 
-def test_a_run_that_skips_too_much_ends_and_says_how_to_go_on(ninth_batch_is_nan, tmp_path):
-    with pytest.raises(
-        UserError, match=r"update 9: 1 updates in a row were skipped, .*checkpoints/8; "
-    ):
-        train(run_config(skip_limit=0, **SKIP), tmp_path / "run")
-    with pytest.raises(UserError, match="update 9: loss and grad_norm are not finite; .*--change"):
-        train(run_config(), tmp_path / "other")
+def test_too_many_in_a_row_and_a_loss_that_is_not_finite_end_the_run_and_say_how_to_go_on():
+    too_many = r"update 10: 2 updates in a row were skipped, .*/8; .* --change train.learning_rate"
+    with pytest.raises(UserError, match=too_many):
+        report(1, taken(1.0, 0), skipped(NAN, NAN, 1, 1), skipped(NAN, NAN, 2, 2), taken(1.0, 2))
+    stops = r"update 9: loss is not finite; .*/8; .* --change train.on_nonfinite=skip"
+    with pytest.raises(UserError, match=stops):
+        report(1, {"loss": 1.0, "grad_norm": 1.0}, {"loss": NAN, "grad_norm": 1.0})
+
+
+def test_counts_are_saved_and_a_run_without_them_begins_with_none(tmp_path):
+    config = tiny.config(train=SKIP)
+    *_, (state, _) = states(config, batches(config, broken=2))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
+    )
+    for name, saved in {"with": state, "without": state.replace(guard={})}.items():
+        with Checkpoints(tmp_path / name, keep=3) as checkpoints:
+            checkpoints.save(saved, {"global_next_index": 5})
+            checkpoints.wait()
+            counts = checkpoints.restore(abstract).state.guard
+        assert int(counts["skipped"]) == (name == "with")
+        assert int(counts["taken"]) == 4 * (name == "with")
+    # Counts that were saved and are lost are damage.
+    shutil.rmtree(tmp_path / "with" / "checkpoints" / "5" / "guard")
+    with Checkpoints(tmp_path / "with") as checkpoints, pytest.raises(UserError, match="guard"):
+        checkpoints.restore(abstract)

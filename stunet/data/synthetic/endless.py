@@ -1,4 +1,4 @@
-"""Holds what all sources share that draw clip `i` from (seed, split, i) when it is read."""
+"""Holds what the sources of drawn clips share: clip `i` is drawn from (seed, split, i) alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,11 +29,11 @@ def length_of(kind: str, split: str, length: int | None) -> int:
 
 
 def check_least(kind: str, values: Mapping[str, tuple[int, int]]) -> None:
-    """Checks values, each given with its least one.
+    """Checks that no value is below its least allowed value.
 
     Args:
         kind: what the source draws, for messages.
-        values: value and least value, by name.
+        values: (value, least allowed value), by name.
 
     Raises:
         UserError: a value is too small.

@@ -10,10 +10,11 @@ period:
 
 On a canvas of few rows, down to one, objects move along x alone.
 
-Frames that are `stride` apart show a path's phase in steps of stride / period. Steps that differ by
-a whole turn look the same. Such keyframes cannot tell forwards from backwards motion if the period
-is twice the stride, or if periods vary (`spread`) and some are shorter than that. On a torus, this
-means that speed * stride may exceed half the canvas.
+From one keyframe to the next, `stride` frames later, the phase of a path grows by stride / period.
+Steps that differ by whole periods look the same. The keyframes therefore cannot tell forwards from
+backwards motion if the period is exactly twice the stride, or if periods vary (`spread`) and some
+are shorter than twice the stride. On a torus, a period is that short if an object moves more than
+half the canvas between two keyframes.
 
 Positions are (y, x) in pixels. Whole numbers are centres of pixels, and rows count downwards. A
 torus wraps at `height` and `width`.
@@ -110,7 +111,7 @@ class Stage:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Returns the axes along which objects move: 0 (y) only if there are enough rows."""
+        """Returns the axes along which objects move: x (1), and y (0) if there are enough rows."""
         return (1, 0) if self.height >= 2 * self.size else (1,)
 
     @property
@@ -140,7 +141,10 @@ class Stage:
         return self.size / 2, self.extent(axis) - 1 - self.size / 2
 
     def path_length(self, axis: int) -> float:
-        """Returns the pixels of one period: one turn, or one trip to the other wall and back."""
+        """Returns the pixels that an object moves in one period.
+
+        A period is one turn, or one trip to the other wall and back.
+        """
         if self.motion == "rotate":
             return 2 * math.pi * self.arm
         if self.motion == "bounce":
@@ -179,8 +183,8 @@ class Truth:
     Attributes:
         movers: the objects, in the order of the caption.
         positions: (y, x) of each object in pixels; for an arm, of its middle.
-        velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. An
-            object that bounces off a wall between two frames has another velocity in the second.
+        velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. If
+            an object bounces off a wall between two frames, its velocity differs between them.
         periods: period of each object in frames.
         phases: phase of each object in the first frame as a share of the period, 0..1.
     """
@@ -404,7 +408,7 @@ def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> n
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
-    """Returns the coverage at a distance from an edge: 1 inside (below 0), 0 outside, softly."""
+    """Maps distances from an edge, negative inside, to brightness: 1 inside, 0 outside, soft."""
     return 0.5 - 0.5 * np.tanh(distance / (2 * _EDGE))
 
 
@@ -428,7 +432,7 @@ class _Motion:
     """Implements one motion.
 
     Attributes:
-        on_torus: objects wrap around the edges of the canvas.
+        on_torus: True if objects wrap around the edges of the canvas.
         draw: draws the objects of a clip from random words.
         place: returns positions and velocities [t, 2] of an object at phases [t].
     """

@@ -112,8 +112,8 @@ class MovingDigits:
         """Checks the arguments. Clips are drawn when they are read.
 
         Args:
-            split: "train", or "val", whose digits are drawn with other handwritten images (a tenth
-                of each class).
+            split: "train" or "val". A tenth of the handwritten images of each class is used for
+                "val" alone.
             frames: frames in each clip.
             height: rows of the canvas in pixels.
             width: columns of the canvas in pixels.
@@ -123,8 +123,8 @@ class MovingDigits:
             digit_size: height and width of a digit in pixels. None means 8; larger digits are
                 smoothly upscaled.
             num_digits: digits in each clip.
-            styles: handwritten images of each class to draw from; 0 means all. Fewer images are
-                learnt sooner.
+            styles: number of handwritten images of each class to draw from; 0 means all. Fewer
+                images are learnt sooner.
             length: clips in the source; None means 1,000,000 for train and 1,000 for val.
             speed_factor: factor for the speeds, which are 0.5, 1 and 2 pixels per frame.
 
@@ -203,7 +203,7 @@ class MovingDigits:
 def _render_one(
     image: np.ndarray, digit: MovingDigit, frames: int, height: int, width: int
 ) -> np.ndarray:
-    """Draws one digit [t, h, w]: its first frame, shifted around the torus along one axis."""
+    """Draws one digit [t, h, w]: places it once, then shifts that frame around the torus."""
     size = len(image)
     y, x = digit.start
     rows = (np.arange(y, y + size) % height)[:, None]

@@ -106,7 +106,7 @@ def bert(config: Mapping[str, Any], path: str) -> Architecture:
         path: path of the file, for errors.
 
     Raises:
-        UserError: it is not a BERT, or one that computes differently, or it lacks a key.
+        UserError: the file describes no BERT or an unsupported variant, or lacks a key.
     """
     for key, value in (
         ("model_type", "bert"),

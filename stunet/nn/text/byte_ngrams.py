@@ -1,4 +1,4 @@
-"""A text encoder that hashes the bytes of words: no download, no training, no network."""
+"""A text encoder that hashes the bytes of words. It needs no download, training or network."""
 
 import functools
 import re
@@ -28,9 +28,9 @@ class BytesEncoder:
     UTF-8 bytes has a vector of fixed pseudo-random signs. The token's state is the sum of these
     vectors, scaled to unit RMS, plus a small sinusoidal position code.
 
-    Different words are nearly orthogonal directions, and words of one stem are alike. In a mean
-    over tokens every word has the same weight, a digit as much as a long verb. The same caption
-    gives the same bits on every machine. Checkpoints rely on that.
+    The states of different words are nearly orthogonal, and those of words with the same stem are
+    similar. All words have the same weight in a mean over tokens, because their states have the
+    same RMS. The same caption gives the same bits on every machine, on which checkpoints rely.
 
     Attributes:
         max_length: tokens in each caption (l).
@@ -51,8 +51,8 @@ class BytesEncoder:
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
 
-        Words beyond `max_length` are cut off. An empty caption has no token at all, which stands
-        for "no text" in guidance.
+        Words beyond `max_length` are cut off. An empty caption has no token at all. In guidance it
+        means "no text".
 
         Args:
             captions: list of captions.
@@ -91,7 +91,7 @@ class BytesEncoder:
 def _ngrams(word: bytes) -> np.ndarray:
     """Returns a code for each n-gram of a word, uint64 [count].
 
-    The bytes 2 and 3 mark the word's start and end, and take part in its n-grams.
+    The bytes 2 and 3 mark the start and the end of the word. They are part of its n-grams.
     """
     padded = np.frombuffer(b"\x02" + word + b"\x03", np.uint8).astype(np.uint64)
     codes, code = [], np.zeros(len(padded), np.uint64)
@@ -102,7 +102,7 @@ def _ngrams(word: bytes) -> np.ndarray:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Hashes each uint64 by the output function of SplitMix64, which is a permutation."""
+    """Hashes each uint64 with one step of SplitMix64, which is a permutation."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -26,8 +26,8 @@ class Architecture:
 
     Attributes:
         module: module from (ids, mask), both `[b, l]`, to states `[b, l, d]`.
-        weight_names: for each weight of the module, written `layer/weight`, the names that it may
-            have in PyTorch.
+        weight_names: the names that each weight of the module may have in PyTorch. The keys are the
+            module's own names, such as `layer/weight`.
         vocab_size: number of token ids; all ids are below it.
         dim: features of each token state (d).
         max_length: the largest l that the module takes; None for any.
@@ -41,7 +41,9 @@ class Architecture:
 
 
 def read_fields(cls: type[Fields], config: Mapping[str, Any], path: str) -> Fields:
-    """Fills the dataclass `cls` from the keys of a config.json that it has fields for.
+    """Fills the fields of the dataclass `cls` from the keys of a config.json.
+
+    Keys for which `cls` has no field are ignored.
 
     Args:
         cls: a dataclass of numbers.
@@ -62,7 +64,7 @@ def read_fields(cls: type[Fields], config: Mapping[str, Any], path: str) -> Fiel
 
 
 class Checkpoint:
-    """The weights of an architecture in a directory, which are read on demand."""
+    """The weights of a text encoder in a directory, which are read on demand."""
 
     def __init__(self, directory: Path, architecture: Architecture):
         """Finds the file of each weight.
@@ -89,8 +91,9 @@ class Checkpoint:
     def fingerprint(self, *others: Path) -> str:
         """Returns a digest of the weights and of the files `others`, as 16 hexadecimal digits.
 
-        It is equal for copies elsewhere and for other divisions into shards, and different after
-        any training. Only the first row of each matrix is read, not gigabytes.
+        The digest does not depend on where the files are or how they are split into shards. Any
+        training changes it. Only the first row of each matrix is read, which saves gigabytes of
+        reading.
         """
         digest = hashlib.sha256()
         for weight, stored in sorted(self._stored.items()):

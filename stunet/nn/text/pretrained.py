@@ -1,4 +1,4 @@
-"""A text encoder from a transformer and its tokenizer: batches of captions, on all devices."""
+"""A text encoder made of a transformer and its tokenizer, which encodes batches on all devices."""
 
 import collections
 import importlib.util
@@ -32,7 +32,7 @@ class PretrainedEncoder:
     """Encodes captions by a checkpoint in the format of Hugging Face, in float32.
 
     Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
-    A caption of nothing but spaces has no token, which stands for "no text" in guidance.
+    A caption of nothing but spaces has no token at all. In guidance it means "no text".
 
     Captions that are not in the cache are encoded in batches of up to 64. Each device of this
     process holds all weights, in the dtype of their files, and encodes its share of the batch.
@@ -152,7 +152,7 @@ class PretrainedEncoder:
     def _load(self) -> None:
         """Reads the weights and copies them to each device of this process.
 
-        Other processes encode the captions that they read themselves.
+        Each process encodes only the captions that it reads itself.
         """
         mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("captions",))
         replicated = NamedSharding(mesh, PartitionSpec())

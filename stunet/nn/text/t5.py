@@ -3,8 +3,9 @@
 T5 is the transformer of Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
 Text-to-Text Transformer" (arXiv 1910.10683). It differs from others in four ways. Layers normalise
 their input by its root mean square alone. No layer has a bias. Attention scores are not scaled.
-Position is a learned bias of the scores for each bucket of distances, the same in all layers; in
-checkpoints the first layer holds it. Version 1.1 has gated GELUs (arXiv 2002.05202).
+Positions enter as a learned bias, which is added to the scores: one value for each head and each
+bucket of distances. All layers share this bias, and checkpoints store it in the first layer.
+Version 1.1 has gated GELUs (arXiv 2002.05202).
 """
 
 import dataclasses
@@ -117,14 +118,15 @@ def relative_position_bucket(
 ) -> Int[np.ndarray, "..."]:
     """Returns the bucket of each distance (section 2.1 of arXiv 1910.10683).
 
-    The lower half of the buckets is for keys to the left of the query, the upper half for keys to
-    the right. In each half, the first half of the buckets holds one distance each. The ranges of
-    the rest grow logarithmically up to `max_distance`; the last one holds all larger distances too.
+    The lower half of the buckets is for keys at or to the left of the query, the upper half for
+    keys to the right. The first half of each of these halves has a bucket for every single
+    distance. The other buckets cover ranges that grow geometrically up to `max_distance`. The last
+    one also holds all larger distances.
 
     Args:
         distance: position of the key minus that of the query, in tokens.
         buckets: number of buckets.
-        max_distance: distance in tokens from which all distances share a bucket.
+        max_distance: all distances of this many tokens or more share a bucket.
     """
     half = buckets // 2
     exact = half // 2
@@ -145,7 +147,7 @@ def t5(config: Mapping[str, Any], path: str) -> Architecture:
         path: path of the file, for errors.
 
     Raises:
-        UserError: it is not a T5-v1.1, or it lacks a key.
+        UserError: the file does not describe a T5-v1.1, or lacks a key.
     """
     found = config.get("model_type"), config.get("feed_forward_proj")
     if found != ("t5", "gated-gelu"):

@@ -15,8 +15,8 @@ _UNIGRAM, _UNKNOWN = 1, 2
 def find(directory: Path) -> Path:
     """Returns the file of the tokenizer.
 
-    It is in `directory`, or in a directory `tokenizer` beside that, as in the pipelines of
-    diffusers.
+    The file is in `directory`, or in a directory named `tokenizer` beside it, as in the pipelines
+    of diffusers.
 
     Raises:
         UserError: neither directory has a tokenizer.
@@ -33,7 +33,7 @@ def find(directory: Path) -> Path:
 def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
     """Loads a tokenizer that cuts captions to `max_length` tokens and adds no padding.
 
-    It does so whatever the file says about truncation and padding.
+    Settings for truncation and padding in the file are ignored.
 
     Args:
         file: the tokenizer's file (`find`).

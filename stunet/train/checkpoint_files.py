@@ -1,0 +1,281 @@
+"""Reads one checkpoint from its files, and compares what it reads with the digests saved there."""
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import math
+import pathlib
+import re
+import textwrap
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from stunet.errors import UserError
+from stunet.train import digests
+from stunet.train.checkpoint_names import check_path, place
+
+DataState = dict[str, int]
+
+Result = TypeVar("Result")
+
+# Codes of TensorStore for errors in the files themselves, not in the system that stores them.
+_FILE_ERRORS = ("DATA_LOSS", "NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE")
+
+# Bytes of arrays that `verify` reads at a time.
+_AT_ONCE = 2**28
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint does not hold what was saved, or is that of another network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What was read from a checkpoint.
+
+    Attributes:
+        items: trees of arrays, by the name of the item.
+        data: position in the data.
+        note: sentence that says that nothing was verified, because an earlier version saved the
+            checkpoint without digests; "" if all was verified.
+    """
+
+    items: dict[str, Any]
+    data: DataState
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What `verify` found.
+
+    Attributes:
+        problem: sentence that says what is wrong; "" if the checkpoint holds what was saved.
+        arrays: number of arrays that were compared with their digests. 0 without a problem means
+            that an earlier version saved the checkpoint without digests: its arrays can be read,
+            and that is all that is known.
+    """
+
+    problem: str
+    arrays: int
+
+
+def context() -> ocp.Context:
+    """Returns a context in which digests are stored as JSON."""
+    made = ocp.Context()
+    registry = ocp.handlers.local_registry()
+    registry.add(ocp.handlers.JsonHandler, checkpointable_name="digests")
+    made.checkpointables.registry = registry
+    return made
+
+
+def with_digests(items: Mapping[str, Any], data: DataState) -> dict[str, Any]:
+    """Returns all that is stored in a checkpoint: arrays, position in the data, and digests.
+
+    With several processes, all must call it.
+    """
+    noted = digests.of_arrays(items) | {"data": digests.of_json(data)}
+    return {**items, "data": data, "digests": noted}
+
+
+def load(
+    checkpoint: pathlib.Path, abstract: Mapping[str, Any], optional: Collection[str] = ()
+) -> Loaded:
+    """Reads items of a checkpoint and the position in the data, and verifies them.
+
+    Args:
+        checkpoint: directory of the checkpoint.
+        abstract: shapes and shardings of the arrays to read, by the name of the item.
+        optional: names of items that are left out if none of that name was saved.
+
+    Raises:
+        DamagedCheckpoint: they are not what was saved.
+        UserError: they cannot be read, and nothing says that they are damaged.
+    """
+    missing = [name for name in optional if not (checkpoint / name).exists()]
+    abstract = {name: item for name, item in abstract.items() if name not in missing}
+    items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
+    data, noted = items.pop("data"), items.pop("digests", None)
+    found = digests.of_arrays(items)
+    # Its digests tell an item that was lost from one that was never saved.
+    found |= {key: "" for key in noted or () if key.split("/")[0] in missing}
+    _compare(checkpoint, found, data, noted)
+    note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
+    return Loaded(items, data, note)
+
+
+def verify(workdir: pathlib.Path, step: int) -> Verdict:
+    """Reads a whole checkpoint, a part at a time, and compares it with its digests.
+
+    It needs neither the run's config nor its devices, and changes no file.
+
+    Args:
+        workdir: working directory of the run.
+        step: number of updates after which the checkpoint was saved.
+
+    Raises:
+        UserError: the checkpoint cannot be read, and nothing says that it is damaged.
+    """
+    check_path(workdir)
+    checkpoint = place(workdir) / str(step)
+    found: dict[str, str] = {}
+
+    def read() -> dict[str, Any]:
+        rest = _read(checkpoint, {})
+        trees = ocp.checkpointables_metadata(checkpoint).metadata
+        for name in trees.keys() - rest.keys():
+            for part in _parts(trees[name]):
+                arrays = _read(checkpoint, {name: part}, rest=())
+                # What was left out has no digest: None is no leaf.
+                arrays = jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, arrays)
+                found.update(digests.of_arrays(arrays))
+        return rest
+
+    try:
+        rest = _explained(checkpoint, read)
+        _compare(checkpoint, found, rest["data"], rest.get("digests"), whole=True)
+    except DamagedCheckpoint as error:
+        return Verdict(str(error), len(found))
+    return Verdict("", len(found) if "digests" in rest else 0)
+
+
+def _read(
+    checkpoint: pathlib.Path,
+    abstract: Mapping[str, Any],
+    rest: tuple[str, ...] = ("data", "digests"),
+) -> dict[str, Any]:
+    """Reads items of a checkpoint, and verifies nothing.
+
+    Args:
+        checkpoint: directory of the checkpoint.
+        abstract: shapes and shardings of the arrays to read, by the name of the item.
+        rest: items without arrays. Of checkpoints that have no digests, there are none.
+    """
+    reading, process = context(), jax.process_index()
+    # No process waits in Orbax for one that fails. The caller brings them together.
+    reading.multiprocessing.active_processes = {process}
+    reading.multiprocessing.primary_host = process
+    reading.multiprocessing.barrier_sync_key_prefix = f"process_{process}"
+    asked = {**dict.fromkeys(rest), **abstract}
+    if not (checkpoint / "digests").exists():
+        asked.pop("digests", None)
+    with reading:
+        # One at a time: of several, those after one that fails would complain that nobody waits.
+        return {
+            name: ocp.load_checkpointables(checkpoint, {name: item})[name]
+            for name, item in asked.items()
+        }
+
+
+def _compare(
+    checkpoint: pathlib.Path,
+    found: Mapping[str, str],
+    data: Any,
+    noted: Any,
+    whole: bool = False,
+) -> None:
+    """Compares digests with those that were noted when the checkpoint was saved.
+
+    Args:
+        checkpoint: directory of the checkpoint, which the message names.
+        found: digests of the arrays that were read.
+        data: position in the data.
+        noted: digests that were saved; None if there are none.
+        whole: True if all arrays of the checkpoint were read.
+
+    Raises:
+        DamagedCheckpoint: some differ.
+    """
+    bad = []
+    if not isinstance(data, dict) or not all(isinstance(v, int) for v in data.values()):
+        bad = ["data"]
+    elif isinstance(noted, dict):
+        found = {**found, "data": digests.of_json(data)}
+        bad = [name for name, digest in found.items() if noted.get(name) != digest]
+        bad += sorted(noted.keys() - found.keys()) if whole else []
+    elif noted is not None:
+        bad = ["digests"]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise DamagedCheckpoint(
+            f"checkpoint {checkpoint} is damaged ({bad[0]}{more}: not what was saved)"
+        )
+
+
+def _parts(tree: Any) -> Iterator[Any]:
+    """Yields a tree of Orbax's metadata once for each part of its arrays, which it has as abstract
+    arrays on this process's first device. The other arrays are left out."""
+    leaves, structure = jax.tree.flatten(tree)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    part, size = [], 0
+    for i, leaf in enumerate(leaves):
+        part.append(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding))
+        size += leaf.dtype.itemsize * math.prod(leaf.shape)
+        if size >= _AT_ONCE or i + 1 == len(leaves):
+            before, after = i + 1 - len(part), len(leaves) - i - 1
+            left_out = [ocp.PLACEHOLDER]
+            yield jax.tree.unflatten(structure, left_out * before + part + left_out * after)
+            part, size = [], 0
+
+
+def _explained(checkpoint: pathlib.Path, read: Callable[[], Result]) -> Result:
+    """Calls `read` and returns its result, or says in one sentence why a checkpoint is unreadable.
+
+    Raises:
+        DamagedCheckpoint: its files lack something or hold something else.
+        UserError: it cannot be read for another reason.
+    """
+    with _silenced():
+        try:
+            return read()
+        # Orbax passes on whatever its readers raise: there is no narrower type.
+        except Exception as error:
+            problem = _problem(checkpoint, error)
+        # Readers of other arrays complain when they are freed that nobody asked them.
+        gc.collect()
+    raise problem
+
+
+def _problem(checkpoint: pathlib.Path, error: BaseException) -> UserError:
+    """Turns an error of reading into one with a sentence."""
+    # Orbax's own message always says that the handler is incompatible.
+    while error.__cause__:
+        error = error.__cause__
+    # The message may go on for pages, with the shape of every weight or with TensorStore's
+    # settings.
+    reason = (str(error) or repr(error)).split(" [tensorstore_spec=")[0]
+    reason = textwrap.shorten(reason, 400, placeholder=" ...")
+    why = f"cannot read checkpoint {checkpoint} ({reason}); "
+    if _is_file_error(error):
+        return DamagedCheckpoint(f"{why}it is damaged or of another network")
+    return UserError(f"{why}nothing is known to be wrong with it: try again, or with more memory")
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Context manager in which tasks of asyncio that nobody waits for print nothing."""
+    logger = logging.getLogger("asyncio")
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
+    finally:
+        logger.disabled = False
+
+
+def _is_file_error(error: BaseException) -> bool:
+    """Tells whether a reading error means that a file is damaged, incomplete or of another network.
+
+    Too little memory, or a disk or bucket that does not answer, is not such an error.
+    """
+    if isinstance(error, (LookupError, TypeError, AttributeError, FileNotFoundError)):
+        return True
+    # Orbax's errors of another structure or shape, and those of JSON, begin with no code.
+    code = re.match(r"([A-Z_]+): ", str(error))
+    return isinstance(error, ValueError) and (code is None or code[1] in _FILE_ERRORS)

@@ -1,0 +1,42 @@
+"""Names of checkpoints: which paths can hold them, and which are there. Loads neither JAX nor
+Orbax."""
+
+import pathlib
+
+from stunet.errors import UserError
+
+# Orbax takes a path for a pattern when it lists files, and TensorStore takes a backslash for a
+# slash. A path with one of these characters is written to, and not found again.
+_UNSAFE = ("[", "]", "*", "?", "\\")
+
+
+def place(workdir: pathlib.Path) -> pathlib.Path:
+    """Returns the absolute path of the directory that holds the checkpoints of a run."""
+    return (workdir / "checkpoints").absolute()
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    """Returns the step of each complete checkpoint of a run, newest first."""
+    # Orbax gives a checkpoint this name once it is complete.
+    found = [path for path in place(workdir).glob("*") if path.name.isdecimal() and path.is_dir()]
+    return sorted((int(path.name) for path in found), reverse=True)
+
+
+def check_path(workdir: pathlib.Path) -> None:
+    """Checks that checkpoints in a working directory can be found again.
+
+    Raises:
+        UserError: they could be written and not be read.
+    """
+    path = str(workdir.absolute())
+    unsafe = [character for character in _UNSAFE if character in path]
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path, unsafe = ascii(path), ["bytes that are no UTF-8"]
+    if unsafe:
+        raise UserError(
+            f"the path {path} has {' and '.join(unsafe)} in it, and checkpoints under such a name "
+            r"cannot be read; use a directory without any of [ ] * ? \ in its path, or a symbolic "
+            "link to this one"
+        )
