@@ -127,7 +127,7 @@ def _add_inpaint(parser: Parser) -> None:
         "--mask",
         type=pathlib.Path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where the video is to be "
+        help="video of the same size and length as --video, white where the video is to be "
         "painted; or give --box",
     )
     hole.add_argument(

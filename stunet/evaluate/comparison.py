@@ -174,7 +174,8 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
 def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divides `num` in proportion to `sizes`, by the method of largest remainders.
 
-    Each share is off by less than one, and the shares add up to `num`.
+    Each share is a whole number less than one away from the exact proportion. All shares add up to
+    `num`.
     """
     total = sum(sizes.values())
     shares = {name: num * size // total for name, size in sizes.items()}

@@ -20,7 +20,7 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
     has fewer pictures than the run's rate asks for, a sentence on stderr says so.
 
     Raises:
-        UserError: it cannot be read, or is shorter than the run's clips.
+        UserError: the video cannot be read, or is shorter than the run's clips.
     """
     return _to_float(_decode(path, clip, clip.channels))
 
@@ -28,13 +28,13 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
 def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
     """Reads a mask video: True where it is white (128 of 255 and above).
 
-    It is treated as `read_clip` treats the video that it belongs to. Both have the size that
-    players show, and last equally long, to half a frame of the video. The mask may have fewer
-    frames than the video, as GIFs do, which store equal frames once.
+    The mask video is resampled, resized and cropped like its video (see `read_clip`). Both videos
+    must have the same size, as players show it, and the same length to half a frame of the video.
+    The mask video may have fewer frames, because a GIF stores equal frames once.
 
     Raises:
-        UserError: it cannot be read, has another length or size than the video, or has no white
-            pixel.
+        UserError: the mask video cannot be read, has another length or size than the video, or has
+            no white pixel.
     """
     white = _decode(path, clip, channels=1)[..., 0] >= 128
     (_, *size, seconds), (frames, *shown, length) = shown_extent(path), shown_extent(video)
@@ -53,7 +53,8 @@ def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
     """Reads a rectangle `top,left,height,width` in pixels of the run's clips; True inside.
 
     Raises:
-        UserError: it is not four whole numbers, is empty or leaves the frame.
+        UserError: the text is not four whole numbers, or the rectangle is empty or leaves the
+            frame.
     """
     try:
         top, left, height, width = map(int, text.split(","))

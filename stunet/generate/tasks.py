@@ -75,7 +75,7 @@ def inpaint(
     Args:
         request: see `Request`.
         clip: video file.
-        mask: video file of the same size, length and rate as `clip`; not needed if `box` is given.
+        mask: video file of the same size and length as `clip`; not needed if `box` is given.
         box: rectangle, as `inputs.read_box` reads it.
     """
     run = masked.load_masked(request.workdir, **request.sample)

@@ -13,6 +13,7 @@ pieces.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -20,12 +21,14 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Format, Layout
 
-from stunet import configs, files
+from stunet import configs, files, jsonfiles
+from stunet.errors import UserError
 from stunet.nn.layers import CLIP_AXES
 from stunet.nn.remat import REMAT_POLICIES
 from stunet.nn.sharding import partition_spec
@@ -130,6 +133,13 @@ def representatives(found: Sequence[pieces.Piece]) -> list[int]:
     return [narrowest[family] for family in families]
 
 
+class _Compiled(TypedDict):
+    """The content of a file in the cache: what the compiler says of a piece."""
+
+    piece: str
+    cycles: jsonfiles.Finite
+
+
 def _seconds(
     config: configs.Experiment, batch: int, topology: str, slices: int, index: int
 ) -> float:
@@ -143,8 +153,9 @@ def _seconds(
     version = importlib.metadata.version("libtpu"), jax.__version__
     key = f"{version} {topology} {slices} {lowered.as_text()}"
     file = files.user_cache("plan") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    if file.is_file():
-        return json.loads(file.read_text())["cycles"] / found.chip.hertz
+    # A damaged file is made again.
+    with contextlib.suppress(UserError):
+        return jsonfiles.read(file, _Compiled)["cycles"] / found.chip.hertz
     with chips.silence_stderr():
         cycles = hlo.read(lowered.compile().as_text()).cycles
     with files.atomic(file) as temporary:

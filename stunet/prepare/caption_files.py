@@ -4,13 +4,13 @@ import collections
 import csv
 import dataclasses
 import io
-import json
 import posixpath
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 
 NAMES = ("captions.jsonl", "captions.csv")
@@ -167,25 +167,12 @@ def _json_rows(path: Path) -> Iterator[Row]:
     for line, text in enumerate(read_utf8(path).split("\n"), 1):
         if not text.strip():
             continue
-        try:
-            entry = json.loads(text, object_pairs_hook=_no_key_twice)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {line}: not JSON that is read ({error})") from error
+        entry = jsonfiles.parse(text, Any, f"{path}, line {line}")
         fields = [entry.get(key) for key in _COLUMNS] if isinstance(entry, dict) else []
         if not fields or not all(isinstance(field, str) for field in fields):
             keys = f"; its keys are {', '.join(map(str, entry))}" if isinstance(entry, dict) else ""
             raise UserError(f"{path}, line {line}: expected texts 'file' and 'caption'{keys}")
         yield Row(line, *fields)
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in _COLUMNS:
-        if keys.count(key) > 1:
-            raise ValueError(f"{key!r} is there twice")
-    return dict(pairs)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

@@ -18,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from stunet import configs, tensorfiles
+from stunet import configs, jsonfiles, tensorfiles
 from stunet.errors import UserError
 from stunet.nn import parameters
 
@@ -81,8 +81,9 @@ def read_header(file: pathlib.Path) -> Header:
     if said is None:
         return Header(shapes, None)
     try:
-        return Header(shapes, configs.resolve(json.loads(said)))
-    except (ValueError, UserError) as error:
+        found = jsonfiles.parse(said, jsonfiles.Object, "the config in its header")
+        return Header(shapes, configs.resolve(found))
+    except UserError as error:
         raise UserError(f"{file} is of another version of this program ({error})") from error
 
 

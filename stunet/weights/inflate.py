@@ -13,12 +13,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from stunet import configs
+from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.tensorfiles import read_json
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
@@ -72,7 +71,8 @@ def inflate(
     check_vacant(out)
     check_path(out)
     file = t2i / diffusers_unet.CONFIG
-    config = diffusers_config.to_stunet(read_json(file), str(file), frames, temporal_factors)
+    found = jsonfiles.read(file, jsonfiles.Object)
+    config = diffusers_config.to_stunet(found, str(file), frames, temporal_factors)
     config = _overridden(config, overrides, str(file))
     parts = make_parts(config)
     mesh = meshes.make_mesh(parts.layout)

@@ -65,7 +65,7 @@ def test_captions_may_hold_characters_that_end_lines_elsewhere(tmp_path, end):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2: not JSON"),
+        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2 is not JSON"),
         ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
         ("captions.jsonl", "3", "line 1: expected texts"),
         ("captions.csv", "name,caption\na.mp4,x\n", "line 1: the header is 'name,caption'"),

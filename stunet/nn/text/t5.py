@@ -18,23 +18,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from stunet import jsonfiles
 from stunet.errors import UserError
-from stunet.nn.text.checkpoint import Architecture, read_fields
+from stunet.nn.text.checkpoint import Architecture, Epsilon, Layers, Size
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """The keys of a checkpoint's config.json that determine the encoder's computation."""
 
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    vocab_size: Size
+    d_model: Size
+    d_kv: Size
+    d_ff: Size
+    num_layers: Layers
+    num_heads: Size
+    relative_attention_num_buckets: Size = 32
+    relative_attention_max_distance: Size = 128
+    layer_norm_epsilon: Epsilon = 1e-6
 
 
 class T5Encoder(nn.Module):
@@ -157,7 +158,7 @@ def t5(config: Mapping[str, Any], path: str) -> Architecture:
             f"{path} has model_type {found[0]!r} and feed_forward_proj {found[1]!r}; a T5-v1.1 "
             "checkpoint has 't5' and 'gated-gelu'"
         )
-    c = read_fields(T5Config, config, path)
+    c = jsonfiles.convert(config, T5Config, path)
     names = {
         # One weight, which a checkpoint may hold under either name.
         "shared/embedding": ("shared.weight", "encoder.embed_tokens.weight"),
