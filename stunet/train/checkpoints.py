@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from orbax.checkpoint import v1 as ocp
@@ -26,6 +26,7 @@ from stunet.parallel import hosts
 from stunet.train import checkpoint_files
 from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
 from stunet.train.checkpoint_names import check_path, place
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
 # Seconds to wait for writers. Those that take longer are stuck, and what they leave is removed when
@@ -52,7 +53,7 @@ class Checkpoints:
 
     Args:
         workdir: working directory of the run.
-        keep: number of the latest checkpoints to keep when saving; None opens them for reading.
+        keep: which checkpoints stay when saving. None opens them for reading.
         at_once: saving serialises the arrays of each tree in batches of about this many bytes, and
             takes that much extra memory. A larger array is a batch of its own. The arrays must not
             be donated before `wait` returns. None copies all arrays before `save` returns, and
@@ -62,10 +63,16 @@ class Checkpoints:
         UserError: checkpoints under the path of `workdir` could not be read.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: Retention | None = None,
+        at_once: int | None = None,
+    ):
         check_path(workdir)
         self.directory = place(workdir)
-        self._keep, self._at_once, self._writes = keep, at_once, keep is not None
+        self._preservation = _Preservation(keep) if keep else None
+        self._at_once, self._writes = at_once, keep is not None
         self._late = _silence_late_failures()
         self._orbax = self._open()
 
@@ -75,7 +82,7 @@ class Checkpoints:
             context=_saving_context(self._at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+            preservation_policy=self._preservation,
             # A killed run leaves unfinished checkpoints. A reader must not touch those of a run
             # that goes on.
             cleanup_tmp_directories=self._writes,
@@ -100,7 +107,9 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint; None if there is none."""
         return None if self._orbax.latest is None else self._orbax.latest.step
 
-    def save(self, state: TrainState, data: DataState) -> None:
+    def save(
+        self, state: TrainState, data: DataState, values: Mapping[int, float] | None = None
+    ) -> None:
         """Starts to save checkpoint `state.step`.
 
         The arrays may be donated as soon as this returns, unless `at_once` is set.
@@ -108,6 +117,7 @@ class Checkpoints:
         Args:
             state: the state.
             data: position in the data.
+            values: value of the metric by which the best checkpoint stays, by step.
 
         Raises:
             Exception: whatever writing raised, now or in the background since the last call.
@@ -115,6 +125,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
         self._orbax.save_checkpointables_async(step, content, force=True)
 
@@ -218,6 +229,23 @@ class Checkpoints:
             checkpoint.rename(aside)
         hosts.wait_for_all("damaged checkpoints renamed")
         self._orbax = self._open()
+
+
+class _Preservation:
+    """Applies a `Retention` where Orbax asks which checkpoints stay.
+
+    Attributes:
+        values: value of the metric by which the best checkpoint stays, by step.
+    """
+
+    def __init__(self, retention: Retention):
+        self._retention = retention
+        self.values: Mapping[int, float] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tells for each checkpoint whether it stays."""
+        kept = self._retention.kept([c.step for c in checkpoints], self.values)
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
 class _InTurn:

@@ -31,6 +31,7 @@ class Events:
         validate_every: updates between validations; 0 for none.
         preview_every: updates between sampled clips; 0 for none.
         trace: updates that are traced, counted from 1.
+        save_seconds: seconds after which a checkpoint is saved in any case; 0 for never.
     """
 
     steps: int
@@ -39,8 +40,9 @@ class Events:
     validate_every: int
     preview_every: int
     trace: range = range(0)
+    save_seconds: float = 0.0
 
-    def due(self, step: int, stop: bool) -> Due:
+    def due(self, step: int, stop: bool, save: bool = False) -> Due:
         """Returns what is due after update `step`.
 
         After the last update of the run, it is always reported, saved and validated. If a signal
@@ -50,9 +52,10 @@ class Events:
         Args:
             step: number of updates done.
             stop: True if the run stops after this update.
+            save: True if the last checkpoint is too old.
         """
         last = step == self.steps
-        save = stop or last or step % self.save_every == 0
+        save = save or stop or last or step % self.save_every == 0
         return Due(
             report=save or step % self.report_every == 0,
             save=save,

@@ -29,16 +29,19 @@ class Metrics:
         workdir: working directory of the run.
         step: number of updates done.
         write: True in the process that writes; the others write nothing.
+        tracked: name of the metric of which every process knows each value; "" for none.
 
     Attributes:
         last: newest value of each metric up to `step`.
+        values: value of the tracked metric by step.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, write: bool):
-        self._write = write
+    def __init__(self, workdir: pathlib.Path, step: int, write: bool, tracked: str = ""):
+        self._write, self._tracked = write, tracked
+        self._file = workdir / "metrics.jsonl"
         self.last: dict[str, float] = {}
+        self.values = _read_values(self._file, tracked, step) if tracked else {}
         if write:
-            self._file = workdir / "metrics.jsonl"
             self.last = _drop_later_lines(self._file, step)
             # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for
             # its queue.
@@ -55,6 +58,8 @@ class Metrics:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes a line of JSON, and a TensorBoard point for each value, after update `step`."""
+        if self._tracked in values:
+            self.values[step] = values[self._tracked]
         if not self._write:
             return
         # Closed after each line: a mounted bucket has the line only then.
@@ -81,6 +86,17 @@ class Metrics:
             Event(step=step, wall_time=time.time(), summary=Summary(value=values))
         )
         self._events.flush()
+
+
+def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
+    """Reads the values of a metric up to update `step`, by step."""
+    found = {}
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            values = json.loads(line)
+            if values["step"] <= step:
+                found[int(values["step"])] = float(values[name])
+    return found
 
 
 def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
