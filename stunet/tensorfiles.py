@@ -1,8 +1,8 @@
 """Reads and writes tensors in safetensors files.
 
 The files are laid out as Hugging Face's `save_pretrained` does it: one file, or shards with an
-index, beside a config.json. Files are mapped into memory, so that only the parts of a tensor that
-are asked for are read.
+index, beside a config.json. Files are mapped into memory, so reading
+a part of a tensor reads only that part of the file.
 """
 
 import contextlib
@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 
 # Floating-point types, by the name that the format has for them.
@@ -35,21 +36,10 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file.
+class _Index(TypedDict):
+    """What is read of the index of shards: the file of each tensor."""
 
-    Raises:
-        UserError: there is no such file, or it holds no JSON object.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it holds no keys")
-    return found
+    weight_map: dict[str, str]
 
 
 def locate(directory: Path, stem: str) -> dict[str, Path]:
@@ -62,15 +52,13 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             diffusers.
 
     Raises:
-        UserError: neither exists, or the file or index is damaged.
+        UserError: the directory has neither that file nor that index, or what it has is damaged.
     """
     single = directory / f"{stem}.safetensors"
     index = directory / f"{single.name}.index.json"
     if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise UserError(f"{index} is damaged: it has no 'weight_map'")
-        return {name: directory / str(shard) for name, shard in shards.items()}
+        shards = jsonfiles.read(index, _Index)["weight_map"]
+        return {name: directory / shard for name, shard in shards.items()}
     if not single.is_file():
         raise UserError(
             f"{directory} has neither {single.name} nor {index.name}; pickled weights, as in "
@@ -133,7 +121,7 @@ def write(
 
 
 class Writer:
-    """Writes a safetensors file tensor by tensor, so that only one needs to be in memory at a time.
+    """Writes a safetensors file tensor by tensor. Only one tensor needs to be in memory at a time.
 
     Args:
         file: file to write. Other processes may see it before it is complete. If that matters, the

@@ -28,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--fps",
-        type=float,
+        type=shared.number,
         default=8.0,
         metavar="FPS",
         help="frames per second of the clips (default %(default)g)",
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--val-fraction",
-        type=float,
+        type=shared.number,
         default=0.1,
         metavar="SHARE",
         help="share of each video's clips held out for validation, at least 0 and below 1 "

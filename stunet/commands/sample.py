@@ -127,7 +127,7 @@ def _add_inpaint(parser: Parser) -> None:
         "--mask",
         type=pathlib.Path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where the video is to be "
+        help="video of the same size and length as --video, white where the video is to be "
         "painted; or give --box",
     )
     hole.add_argument(
@@ -164,7 +164,7 @@ def _add_edit(parser: Parser) -> None:
     _add_video(parser)
     parser.options.add_argument(
         "--strength",
-        type=float,
+        type=shared.number,
         default=0.6,
         metavar="S",
         help="how much of the video is replaced, from 0 (nothing) to 1 (everything) "
@@ -212,7 +212,7 @@ def _add_upscale(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--augmentation",
-        type=float,
+        type=shared.number,
         metavar="LEVEL",
         help="noise level of the low-resolution clip, 0 to 1 (default: 0 with --video; with "
         "--base, 0.27 or the highest trained level, whichever is lower)",
@@ -252,7 +252,7 @@ def _add_style(parser: Parser) -> None:
         "--alpha",
         required=True,
         action="append",
-        type=float,
+        type=shared.number,
         metavar="SHARE",
         help="share of the style in the spatial weights, from 0 (none) to 1; give --alpha again "
         "to compare several",

@@ -1,7 +1,8 @@
 """Checks that values of several keys fit together, for example that one divides another.
 
-Each check is a generator that takes the config and yields a sentence for each mistake: what is
-wrong, and what would be right. To add a check, write one and add it to `_CHECKS`.
+Each check is a generator that takes the config and yields a sentence for each mistake, which
+says what is wrong and what would be right. To add a check, write a generator and add it to
+`_CHECKS`.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ def check_combinations(config: Config) -> None:
     """Checks the keys whose values must fit together.
 
     Raises:
-        UserError: values do not fit together. The sentence names the first such mistake and what
+        UserError: values do not fit together. The sentence names the first mistake and what
             would be right.
     """
     for check in _CHECKS:
@@ -29,7 +30,7 @@ def check_combinations(config: Config) -> None:
 def check_data(config: Config) -> None:
     """Checks that a config names its data.
 
-    A config that `stunet inflate` wrote may name no data yet, and `stunet plan` needs none.
+    A config that `stunet inflate` wrote may name no data yet, and `stunet plan` needs no data.
     Training and evaluation need data.
 
     Raises:
@@ -92,7 +93,7 @@ def _level_embedding(config: Config) -> Mistakes:
 
 
 def _frozen_weights(config: Config) -> Mistakes:
-    """Checks that frozen weights and adapters leave something to train and do not collide."""
+    """Checks that some weights are trained, and that `freeze` is "none" if there are adapters."""
     if config.freeze == "spatial" and not config.model.temporal:
         yield (
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "

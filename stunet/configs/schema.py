@@ -282,8 +282,9 @@ class Diffusion:
 class Masks:
     """How often each kind of mask is used in training (`stunet.diffusion.masks`).
 
-    Either all shares are 0, the default, and the network sees the noisy clip alone. Or they sum to
-    1, and the network sees the noisy clip, a part of the clean clip ("given") and its mask.
+    By default the shares of all kinds are 0, and the network sees the noisy clip alone. Otherwise
+    the shares sum to 1. The network then sees the noisy clip, the part of the clean clip that it is
+    given, and a mask of this part.
     """
 
     text: float = _field(
@@ -541,8 +542,8 @@ class Train:
 class Mesh:
     """The mesh of devices: its size along each axis (`stunet.parallel`).
 
-    The product of all sizes is the number of devices. One size may be -1, which makes the product
-    right.
+    The product of all sizes is the number of devices. One size may be -1. It is then
+    computed from the number of devices and the other sizes.
     """
 
     slice: int = _field(
@@ -696,7 +697,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One experiment: its seed, what is frozen, and a group of keys for each part."""
+    """The config of an experiment: its seed, which weights are frozen, and groups of keys."""
 
     seed: int = _field(
         0,

@@ -1,7 +1,7 @@
 """The names that other programs use for settings, and what they are called here.
 
-The names are those of MaxText, diffusers, big_vision, Lightning and their like. To add one, add it
-to a row below, or add a row. A test checks that every key and every choice on the right exists.
+The names are those of MaxText, diffusers, big_vision, Lightning and their like. To add a
+name, add it to a row below, or add a row. A test checks that all keys and choices of ours exist.
 """
 
 from typing import NamedTuple

@@ -7,20 +7,21 @@ import bisect
 import contextlib
 import errno
 import itertools
-import json
 import operator
 import os
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Annotated, Any, SupportsIndex, TypedDict
 
+import msgspec
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source, array_record_module
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-from stunet.data.records import METADATA_FILE, find_clip_fields, load_features
+from stunet import jsonfiles
+from stunet.data.features import load_features
+from stunet.data.records import METADATA_FILE, find_clip_fields
 from stunet.data.spec import EncodeText
 from stunet.errors import UserError
 
@@ -119,6 +120,8 @@ class ClipRecords:
             raise UserError(
                 f"{self.directory} has no split {split!r}; it has {', '.join(info.splits)}"
             ) from error
+        if not self._files:
+            raise UserError(f"{self.directory} has no clips in the split {split!r}")
         _raise_open_file_limit()
         _check_files(self._files)
         self._records = array_record_data_source.ArrayRecordDataSource(self._files)
@@ -201,7 +204,7 @@ def _open_data_set(directory: Path):
                 f"{directory} is not a TFDS data set: it has no {name}; `stunet prepare` makes one"
             )
     try:
-        described = json.loads((directory / "dataset_info.json").read_text())
+        described = jsonfiles.read(directory / "dataset_info.json", _DatasetInfo)
         identity = tfds.core.dataset_info.DatasetIdentity(
             name=described["name"],
             version=tfds.core.Version(described["version"]),
@@ -211,18 +214,42 @@ def _open_data_set(directory: Path):
         # Like tfds.builder_from_directory, but with features that do not need TensorFlow.
         info = tfds.core.DatasetInfo(builder=identity, features=load_features(directory))
         info.read_from_directory(directory)
-    except (ValueError, KeyError, TypeError, json_format.ParseError) as error:
+        file_format = info.file_format.value
+    except UserError:
+        raise
+    except Exception as error:  # TFDS and protobuf raise all kinds, also AssertionError.
         raise UserError(f"{directory} cannot be opened as a TFDS data set ({error})") from error
-    if info.file_format.value != "array_record":
+    if file_format != "array_record":
         raise UserError(
-            f"{directory} holds {info.file_format.value} files; prepare it again with"
+            f"{directory} holds {file_format} files; prepare it again with"
             " file_format='array_record'"
         )
     return info
 
 
-def read_metadata(directory: Path) -> dict[str, Any]:
-    """Reads the `fps` and `text_encoder` that `prepare` noted beside the records.
+class _DatasetInfo(TypedDict):
+    """What is read of dataset_info.json beside what TFDS reads there."""
+
+    name: str
+    version: str
+
+
+class _TextEncoder(TypedDict, total=False):
+    """The text encoder that `prepare` used."""
+
+    name: str
+    fingerprint: str
+
+
+class Metadata(TypedDict, total=False):
+    """What `prepare` notes beside the records and is read again."""
+
+    fps: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+    text_encoder: _TextEncoder
+
+
+def read_metadata(directory: Path) -> Metadata:
+    """Reads what `prepare` noted beside the records.
 
     Returns an empty dict for a data set that another program made.
 
@@ -232,12 +259,8 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     path = directory / METADATA_FILE
     if not path.is_file():
         return {}
-    try:
-        noted = json.loads(path.read_text())
-        # Older files list every video too, which would take much memory.
-        return {key: noted[key] for key in ("fps", "text_encoder") if key in noted}
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+    # Older files list every video too, which would take much memory.
+    return jsonfiles.read(path, Metadata)
 
 
 def _check_files(files) -> None:

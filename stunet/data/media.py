@@ -12,15 +12,17 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import av
+import msgspec
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from stunet import jsonfiles
 from stunet.files import atomic
 
 Clips = UInt8[np.ndarray, "n t h w c"] | Float[np.ndarray, "n t h w c"]
@@ -221,7 +223,8 @@ def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "
         slices are.
     """
     with Image.open(io.BytesIO(png)) as image:
-        places = [_Place(**place) for place in json.loads(image.info.get(_SLICES, "[]"))]
+        noted = image.info.get(_SLICES, "[]")
+        places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of a picture")
         sheet = np.asarray(image.convert("RGB"))
     return [(place.axis, place.cut(sheet)) for place in places]
 
@@ -241,12 +244,12 @@ class _Place:
     """
 
     axis: Literal["x", "y"]
-    top: int
-    left: int
-    height: int
-    width: int
-    times_y: int
-    times_x: int
+    top: Annotated[int, msgspec.Meta(ge=0)]
+    left: Annotated[int, msgspec.Meta(ge=0)]
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    times_y: Annotated[int, msgspec.Meta(ge=1)]
+    times_x: Annotated[int, msgspec.Meta(ge=1)]
 
     def cut(self, sheet: np.ndarray) -> np.ndarray:
         """Returns the slice that is in the picture `sheet`, with each repeated pixel once."""

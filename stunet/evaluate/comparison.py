@@ -15,7 +15,8 @@ from stunet.data.sources import Dataset, Source, make_source, representatives
 from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
 from stunet.evaluate import groups
-from stunet.prepare.decode import VIDEO_SUFFIXES, decode_clips
+from stunet.prepare.decode import decode_clips
+from stunet.prepare.opening import is_video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
     found = {
         place.name: files
         for place in sorted(folder.iterdir())
-        if (files := sorted(f for f in place.glob("*") if f.suffix.lower() in VIDEO_SUFFIXES))
+        if place.is_dir() and (files := sorted(filter(is_video, place.iterdir())))
     }
     count = sum(map(len, found.values()))
     if (len(found), count) != (protocol.classes, protocol.clips):
@@ -173,7 +174,8 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
 def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divides `num` in proportion to `sizes`, by the method of largest remainders.
 
-    Each share is off by less than one, and the shares add up to `num`.
+    Each share is a whole number less than one away from the exact proportion. All shares add up to
+    `num`.
     """
     total = sum(sizes.values())
     shares = {name: num * size // total for name, size in sizes.items()}

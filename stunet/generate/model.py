@@ -19,7 +19,7 @@ class Model:
     """A trained text-to-video network, with its text encoder and its settings for sampling.
 
     Attributes:
-        run: parts of the training run, its averaged weights, and their checkpoint.
+        run: the loaded training run, with its averaged weights.
     """
 
     run: Run

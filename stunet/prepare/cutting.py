@@ -6,15 +6,15 @@ import dataclasses
 import math
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from stunet.errors import UserError
-from stunet.prepare.decode import CorruptVideo, decode_clips
+from stunet.prepare.decode import decode_clips
+from stunet.prepare.opening import CorruptVideo
 
 # (frames, height, width, channels)
 ClipShape = tuple[int, int, int, int]
@@ -28,13 +28,15 @@ class CutVideo:
         file: file of the clips, one after the other.
         shape: shape of each clip.
         num_clips: number of clips in the file.
-        dropped_frames: frames after the last clip.
+        dropped_frames: frames that are in no clip.
+        notes: what a user should know of the video, each a sentence without subject.
     """
 
     file: Path
     shape: ClipShape
     num_clips: int
     dropped_frames: int
+    notes: tuple[str, ...] = ()
 
     def clips(self) -> Iterator[UInt8[np.ndarray, "t h w c"]]:
         """Reads the clips one by one."""
@@ -78,14 +80,14 @@ def cut_videos(
         clips = decode_clips(input_dir / video, frames, fps, height, width, channels)
         try:
             with file.open("wb") as opened:
-                for clip in _corrupt_on_any_error(clips, input_dir / video):
+                for clip in clips:
                     opened.write(clip.data)
                     if stop.is_set():
                         break
         except CorruptVideo as error:
             file.unlink()
             return error
-        return CutVideo(file, shape, clips.clips, clips.dropped_frames)
+        return CutVideo(file, shape, clips.clips, clips.dropped_frames, tuple(clips.notes()))
 
     workers = workers or os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -105,17 +107,3 @@ def cut_videos(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-
-
-def _corrupt_on_any_error(clips: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
-    """Yields the clips of a video, and turns an unexpected decoding error into a CorruptVideo.
-
-    One broken file among thousands must not end the whole run.
-    """
-    try:
-        yield from clips
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error

@@ -1,6 +1,6 @@
 """Cuts one video file into clips of fixed length, rate and size, streaming with PyAV."""
 
-import contextlib
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,16 +10,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stunet.errors import UserError
+from stunet.prepare import colour, geometry
+from stunet.prepare.opening import CorruptVideo, opened, pictures
+from stunet.prepare.timing import Break, Picture, resample
 
-VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-
-# A file counts as truncated if its pictures end more than this share before its stated duration.
-# Healthy files miss a frame or two, because containers round durations.
-_MISSING_SHARE = 0.05
-
-
-class CorruptVideo(UserError):
-    """Raised if a file is not a video, holds no picture, or breaks off before its end."""
+# Share of repeated frames from which on it is said that a video has fewer pictures than the clips.
+_MANY_REPEATED = 0.01
 
 
 class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
@@ -27,33 +23,70 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
 
     Attributes:
         clips: number of clips given out so far.
-        dropped_frames: frames after the last whole clip, at the requested rate. They are in no
-            clip. The number is final when the iterator is exhausted.
+        dropped_frames: frames after the last whole clip of each unbroken part, at the requested
+            rate. They are in no clip. The number is final when the iterator is exhausted.
+        breaks: why clips end before the file does, a sentence without subject for each place.
+        frames: frames so far, at the requested rate.
+        repeated: those of `frames` that show the same picture as the frame before.
     """
 
-    def __init__(self, frames: Iterator[UInt8[np.ndarray, "h w c"]], length: int, stride: int):
+    def __init__(
+        self,
+        frames: Iterator[tuple[UInt8[np.ndarray, "h w c"], int] | Break],
+        length: int,
+        stride: int,
+    ):
         self.clips = 0
         self.dropped_frames = 0
-        self._iterator = self._cut(frames, length, stride)
+        self.breaks: list[str] = []
+        self.frames = 0
+        self.repeated = 0
+        self._length, self._stride = length, stride
+        self._iterator = self._cut(frames)
 
     def __next__(self) -> UInt8[np.ndarray, "t h w c"]:
         return next(self._iterator)
 
-    def _cut(self, frames, length, stride):
+    def notes(self) -> list[str]:
+        """Returns what a user should know of the frames so far, each a sentence without subject."""
+        notes = [f"{reason} (no clip spans that place)" for reason in self.breaks]
+        if self.repeated > _MANY_REPEATED * self.frames:
+            notes.append(
+                f"has fewer pictures than the clips: {self.repeated} of {self.frames} frames "
+                "repeat the one before"
+            )
+        return notes
+
+    def _cut(self, frames):
         window: list[np.ndarray] = []
-        skip = 0
-        for frame in frames:
-            if skip:
-                skip -= 1
+        clips = skip = 0  # clips since the last break; frames to leave out before the next clip
+
+        def end() -> None:
+            # Frames that the last clip shares with a next one are not dropped.
+            overlap = max(0, self._length - self._stride) if clips else 0
+            self.dropped_frames += len(window) - overlap
+
+        for entry in frames:
+            if isinstance(entry, Break):
+                self.breaks.append(entry.reason)
+                end()
+                window, clips, skip = [], 0, 0
                 continue
-            window.append(frame)
-            if len(window) == length:
-                self.clips += 1
-                yield np.stack(window)
-                skip = max(0, stride - length)
-                del window[:stride]
-        overlap = max(0, length - stride) if self.clips else 0
-        self.dropped_frames = len(window) - overlap
+            frame, times = entry
+            self.frames += times
+            self.repeated += times - 1
+            for _ in range(times):
+                if skip:
+                    skip -= 1
+                    continue
+                window.append(frame)
+                if len(window) == self._length:
+                    clips += 1
+                    self.clips += 1
+                    yield np.stack(window)
+                    skip = max(0, self._stride - self._length)
+                    del window[: self._stride]
+        end()
 
 
 def decode_clips(
@@ -67,13 +100,18 @@ def decode_clips(
 ) -> ClipDecoder:
     """Decodes a video into clips and holds no more than one clip in memory.
 
-    Time is resampled to `fps`. An output frame is the last source frame whose time rounds to the
-    output frame's time, so frames are dropped or repeated, never blended. Each frame is shrunk by
-    area averaging until it just covers height x width, then cropped at its centre. Non-square
-    pixels and the rotation that phones note in the file are taken into account.
+    Time is resampled to `fps` (`timing.resample`): frames are dropped or repeated, never blended.
+    No clip spans a place where timestamps go back, or a picture that stays for over 10 seconds.
+
+    Each frame is shrunk by area averaging until it just covers height x width, then cropped at its
+    centre. Non-square pixels, and the turn or mirroring that phones note in the file, are taken
+    into account. High dynamic range (HLG, PQ) and wide colours are mapped to ordinary ones, and
+    transparent pixels show white.
 
     A file that breaks off is detected if its format states the length. MPEG program streams and
     GIFs do not state it, so a truncated file of these formats gives the clips that it still holds.
+    Damage is detected as far as the decoder does: mostly in H.264, MPEG-2 and MPEG-4, hardly in
+    VP9, HEVC and GIF, in which nearly all bytes mean some picture.
 
     Args:
         path: a file that FFmpeg reads, such as mp4, webm, mpg, avi or gif.
@@ -89,14 +127,14 @@ def decode_clips(
         An iterator of uint8 arrays [t, h, w, c]; see `ClipDecoder`.
 
     Raises:
-        CorruptVideo: raised while iterating if the file cannot be read to its end. Clips given out
-            before that come from the undamaged part.
+        CorruptVideo: raised while iterating if the file is damaged or cannot be read to its end.
+            Clips given out before that come from the undamaged part.
         UserError: an argument is out of range, or, while iterating, there is no such file.
     """
     stride = frames if stride is None else stride
     for name, value in (("frames", frames), ("fps", fps), ("stride", stride)):
-        if value <= 0:
-            raise UserError(f"{name} must be positive, not {value}")
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be positive and finite, not {value}")
     if height <= 0 or width <= 0:
         raise UserError(f"height and width must be positive, not {height} and {width}")
     if channels not in (1, 3):
@@ -113,88 +151,106 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         CorruptVideo: the file cannot be read, or holds no picture.
         UserError: there is no such file.
     """
-    with _opened(Path(path)) as (container, stream):
-        frame = next(container.decode(stream), None)
-        if frame is None:
-            raise CorruptVideo(f"{path} holds no picture")
-        size = frame.height, round(frame.height * _aspect(stream, frame))
-        return size[::-1] if _quarter_turns(frame) % 2 else size
+    with opened(Path(path)) as (container, stream):
+        frame = next(pictures(Path(path), container, stream))
+        return _shown_size(Path(path), frame, geometry.pixel_aspect(container, stream))
 
 
-def _frames(path, fps, height, width, channels) -> Iterator[np.ndarray]:
-    pixels = "gray" if channels == 1 else "rgb24"
-    with _opened(path) as (container, stream):
-        graph, end = None, None
-        for frame in container.decode(stream):
-            if graph is None:
-                graph = _graph(stream, frame, fps, height, width, pixels)
-            end = _end(frame, stream, end)
-            graph.vpush(frame)
-            yield from _drain(graph, channels)
-        if graph is None:
-            raise CorruptVideo(f"{path} holds no picture")
-        _check_complete(path, container, stream, end)
-        graph.vpush(None)
-        yield from _drain(graph, channels)
+def shown_extent(path: str | Path) -> tuple[int, int, int, Fraction]:
+    """Returns (pictures, rows, columns, seconds) of a whole video, as players show it.
+
+    Raises:
+        CorruptVideo: the file cannot be read to its end, or holds no picture.
+        UserError: there is no such file.
+    """
+    path, count, seconds, size = Path(path), 0, Fraction(0), None
+    with opened(path) as (container, stream):
+        for frame in pictures(path, container, stream):
+            if size is None:
+                size = _shown_size(path, frame, geometry.pixel_aspect(container, stream))
+                first = frame.pts
+            count += 1
+            seconds = (frame.pts + frame.duration - first) * stream.time_base
+    return count, *size, seconds
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple]:
-    """Context manager that opens a file and its video stream, and translates FFmpeg's errors."""
+def _shown_size(path: Path, frame: av.VideoFrame, aspect: float) -> tuple[int, int]:
+    signs = _orientation(path, frame)
+    return geometry.shown_size(frame.height, frame.width, aspect, signs)
+
+
+def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
     try:
-        with av.open(path) as container:
-            if not container.streams.video:
-                raise CorruptVideo(f"{path} has no video stream")
-            stream = container.streams.video[0]
-            # Other threads decode other files, so more threads in one decoder only compete.
-            stream.thread_count = 1
-            yield container, stream
-    except av.error.FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except av.FFmpegError as error:
-        reason = error.strerror or type(error).__name__
-        raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
+        return geometry.orientation(frame)
+    except UserError as error:
+        raise CorruptVideo(f"{path} cannot be used: {error}") from error
 
 
-def _aspect(stream, frame) -> float:
-    """Returns width divided by height of a picture as it is stored, before it is turned."""
-    return frame.width * float(stream.sample_aspect_ratio or 1) / frame.height
+def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, int] | Break]:
+    """Yields each picture that clips show, ready made, and the number of frames that show it."""
+    with opened(path) as (container, stream):
+        aspect, base = geometry.pixel_aspect(container, stream), stream.time_base
+        decoded = (
+            Picture(frame, frame.pts * base, frame.duration * base)
+            for frame in pictures(path, container, stream)
+        )
+        graph = look = None
+        for shown in resample(decoded, fps):
+            if isinstance(shown, Break):
+                yield shown
+                continue
+            frame, signs = _opaque(shown.content), _orientation(path, shown.content)
+            pixels = (
+                "gbrp16le" if colour.is_special(frame) else "gray" if channels == 1 else "rgb24"
+            )
+            now = (frame.width, frame.height, frame.format.name, signs, pixels)
+            if now != look:  # the first picture, or one where the file changes its format
+                graph, look = _graph(frame, signs, aspect, height, width, pixels), now
+            array = _pulled(graph, frame)
+            if pixels == "gbrp16le":
+                array = colour.ordinary(array, frame.color_trc, frame.color_primaries)
+                array = colour.to_grey(array) if channels == 1 else array
+            yield array.reshape(height, width, channels), shown.times
 
 
-def _quarter_turns(frame) -> int:
-    """Returns the noted rotation in quarter turns, 0 to 3, counter-clockwise."""
-    return round(frame.rotation / 90) % 4
+def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
+    """Returns the picture without transparency: the same one if all of its pixels are opaque."""
+    if not colour.has_alpha(frame):
+        return frame
+    graph = _chain(frame, (("format", {"pix_fmts": "rgba"}),))
+    pixels = _pulled(graph, frame)
+    if pixels[..., 3].min() == 255:
+        return frame
+    opaque = av.VideoFrame.from_ndarray(colour.over_background(pixels), format="rgb24")
+    opaque.pts = 0
+    return opaque
 
 
-def _graph(stream, frame, fps, height, width, pixels) -> av.filter.Graph:
-    """Builds the chain of filters: rate, rotation, covering size, centre crop, pixel format."""
-    aspect = _aspect(stream, frame)
-    # Frames are dropped first, so that later filters need not process them. Rounding times to the
-    # nearest frame, not down, keeps every frame of formats with whole milliseconds (webm).
-    rate = str(Fraction(fps).limit_denominator(10**6))
-    chain = [("setpts", {"expr": "PTS-STARTPTS"}), ("fps", {"fps": rate, "round": "near"})]
-    turns = _quarter_turns(frame)
-    if turns % 2:
-        aspect = 1 / aspect
-        chain.append(("transpose", {"dir": "cclock" if turns == 1 else "clock"}))
-    elif turns:
-        chain += [("hflip", {}), ("vflip", {})]
-    # The smallest size of this aspect that covers height x width.
-    scaled_width = max(width, round(height * aspect))
-    scaled_height = max(height, round(width / aspect))
+def _graph(frame, signs, aspect, height, width, pixels) -> av.filter.Graph:
+    """Builds the chain of filters: turn, covering size, centre crop, pixel format."""
+    rows, columns = geometry.covering_size(height, width, frame, aspect, signs)
     # Area averaging shrinks without aliasing, but would show blocks when it enlarges.
-    shrinks = scaled_width * scaled_height <= frame.width * frame.height
+    shrinks = rows * columns <= frame.width * frame.height
     flags = ("area" if shrinks else "bicubic") + "+accurate_rnd+full_chroma_int"
-    chain += [
-        ("scale", {"w": str(scaled_width), "h": str(scaled_height), "flags": flags}),
-        ("crop", {"w": str(width), "h": str(height), "exact": "1"}),
-        ("format", {"pix_fmts": pixels}),
-        ("buffersink", {}),
-    ]
+    return _chain(
+        frame,
+        (
+            *geometry.turn_filters(signs),
+            ("scale", {"w": str(columns), "h": str(rows), "flags": flags}),
+            ("crop", {"w": str(width), "h": str(height), "exact": "1"}),
+            ("format", {"pix_fmts": pixels}),
+        ),
+    )
+
+
+def _chain(frame, filters) -> av.filter.Graph:
+    """Links filters, each with its options, between a source of such pictures and a sink."""
     graph = av.filter.Graph()
     graph.threads = 1
-    node = graph.add_buffer(template=stream)
-    for name, options in chain:
+    node = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    for name, options in (*filters, ("buffersink", {})):
         next_node = graph.add(name, **options)
         node.link_to(next_node)
         node = next_node
@@ -202,37 +258,6 @@ def _graph(stream, frame, fps, height, width, pixels) -> av.filter.Graph:
     return graph
 
 
-def _drain(graph, channels) -> Iterator[np.ndarray]:
-    """Yields the frames that the filters have ready."""
-    while True:
-        try:
-            frame = graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-        array = frame.to_ndarray()
-        yield array[..., None] if channels == 1 else array
-
-
-def _end(frame, stream, previous) -> int | None:
-    """Returns the end of the latest picture in the stream's time base.
-
-    A frame without a timestamp gets the end of the previous one.
-    """
-    if frame.pts is None:
-        frame.pts = previous if previous is not None else (stream.start_time or 0)
-    length = frame.duration or int(1 / ((stream.guessed_rate or 25) * stream.time_base))
-    end = frame.pts + length
-    return end if previous is None else max(previous, end)
-
-
-def _check_complete(path, container, stream, end):
-    """Raises CorruptVideo if the pictures end well before the file's stated duration."""
-    if stream.duration:
-        promised = float(stream.duration * stream.time_base)
-    elif container.duration and len(container.streams) == 1:
-        promised = container.duration / av.time_base
-    else:
-        return
-    seen = float((end - (stream.start_time or 0)) * stream.time_base)
-    if seen < (1 - _MISSING_SHARE) * promised:
-        raise CorruptVideo(f"{path} breaks off after {seen:.1f} s of {promised:.1f} s")
+def _pulled(graph, frame) -> np.ndarray:
+    graph.vpush(frame)
+    return graph.vpull().to_ndarray()

@@ -12,9 +12,9 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from stunet.data.records import METADATA_FILE
-from stunet.prepare.captions import escape_surrogates
+from stunet.prepare.caption_files import escape_surrogates
 from stunet.prepare.cutting import CutVideo
-from stunet.prepare.decode import CorruptVideo
+from stunet.prepare.opening import CorruptVideo
 
 # Lists what became of each video. It is a file of its own, apart from the metadata, because only
 # people read it and it may be large.
@@ -108,6 +108,7 @@ class WrittenVideos:
             of its clips in each split (`train`, `val`).
         skipped: name of each video that could not be decoded, and the reason.
         too_short: names of videos that do not fill one clip.
+        notes: what a user should know of a video, by its name.
         dropped_frames: frames at the ends of videos that are in no clip.
         text_shape: (l, d) of the text states, or None if there are none.
     """
@@ -115,6 +116,7 @@ class WrittenVideos:
     written: list[dict] = dataclasses.field(default_factory=list)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     too_short: list[str] = dataclasses.field(default_factory=list)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
     dropped_frames: int = 0
     text_shape: tuple[int, int] | None = None
 
@@ -145,6 +147,8 @@ def write_videos(
             result.skipped[name] = escape_surrogates(str(cut))
             continue
         result.dropped_frames += cut.dropped_frames
+        if cut.notes:
+            result.notes[name] = f"{name}: {'; '.join(cut.notes)}"
         if not cut.num_clips:
             result.too_short.append(name)
             cut.file.unlink()

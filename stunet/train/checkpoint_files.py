@@ -217,7 +217,7 @@ def _parts(tree: Any) -> Iterator[Any]:
 
 
 def _explained(checkpoint: pathlib.Path, read: Callable[[], Result]) -> Result:
-    """Returns what `read` returns, or says in one sentence why a checkpoint cannot be read.
+    """Calls `read` and returns its result, or says in one sentence why a checkpoint is unreadable.
 
     Raises:
         DamagedCheckpoint: its files lack something or hold something else.

@@ -12,12 +12,36 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, TypedDict
 
+import msgspec
+
+from stunet import jsonfiles
+from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.formatting import duration
 from stunet.parallel.peaks import BFLOAT16
 
 _PRODUCTIVE = "productive_seconds"
+
+
+FILE = "clock.json"
+
+
+class _Account(TypedDict):
+    """The content of `clock.json`: when the run first began, in seconds since 1970."""
+
+    began: Annotated[float, msgspec.Meta(ge=0, lt=2**40)]
+
+
+def read_began(workdir: pathlib.Path) -> float | None:
+    """Reads when a run first began, in seconds since 1970. Returns None if nothing says so.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = workdir / FILE
+    return jsonfiles.read(file, _Account)["began"] if file.exists() else None
 
 
 class Clock:
@@ -47,14 +71,23 @@ class Clock:
         self._interval, self._waited, self._updates = 0.0, 0.0, 0
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
-    def note(self, workdir: pathlib.Path) -> None:
-        """Reads the time of the run's beginning from the working directory, or notes it there."""
-        file = workdir / "clock.json"
+    def note(self, workdir: pathlib.Path) -> str:
+        """Reads the time of the run's beginning from the working directory, or notes it there.
+
+        Returns:
+            A sentence about a damaged file, which is written anew; "" if nothing is wrong.
+        """
+        damage = ""
         try:
-            self._began = float(json.loads(file.read_text())["began"])
-        except (OSError, ValueError, KeyError, TypeError):
-            with atomic(file) as partial:
-                partial.write_text(json.dumps({"began": self._began}) + "\n")
+            began = read_began(workdir)
+            if began is not None:
+                self._began = began
+                return damage
+        except UserError as error:
+            damage = f"{error}; goodput counts from now on"
+        with atomic(workdir / FILE) as partial:
+            partial.write_text(json.dumps({"began": self._began}) + "\n")
+        return damage
 
     def resume(self, last: Mapping[str, float]) -> None:
         """Continues the account of productive seconds that earlier processes of the run logged.
@@ -145,11 +178,12 @@ class Clock:
 
     def _wall(self) -> float:
         since = self._date - self._began + self._seconds() - self._started
-        # The date of another host may be behind.
-        return max(since, self._all_productive())
+        # The date may have been set back, and that of another host may be behind.
+        return max(since, self._seconds() - self._started, self._all_productive())
 
     def _goodput(self) -> float:
-        return self._all_productive() / self._wall()
+        # By a coarse clock, no time at all may have passed.
+        return self._all_productive() / (self._wall() or 1.0)
 
 
 def utilisation(operations: float, seconds_per_step: float, device_kind: str) -> dict[str, float]:

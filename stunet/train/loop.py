@@ -158,8 +158,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         stack.enter_context(signals.handlers_kept())
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         stack.enter_context(claimed(parts.config, workdir))
-        if is_first:
-            clock.note(workdir)
+        damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
         batches = pipeline.train_batches(
@@ -184,6 +183,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
+        notes = (*filter(None, (*damage, metrics.damage)), *notes)
         for line in (*notes, _first_line(abstract, mesh, step)):
             progress.write(line)
         if overlooked := profile.overlooked():

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from stunet.files import atomic
 from stunet.formatting import duration
+from stunet.train import metric_lines
 
 
 class Metrics:
@@ -34,15 +35,17 @@ class Metrics:
     Attributes:
         last: newest value of each metric up to `step`.
         values: value of the tracked metric by step.
+        damage: a sentence about damaged lines, which are dropped too; "" if there were none.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int, write: bool, tracked: str = ""):
         self._write, self._tracked = write, tracked
-        self._file = workdir / "metrics.jsonl"
+        self._file = workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
+        self.damage = ""
         self.values = _read_values(self._file, tracked, step) if tracked else {}
         if write:
-            self.last = _drop_later_lines(self._file, step)
+            self.last, self.damage = _drop_later_lines(self._file, step)
             # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for
             # its queue.
             self._events = EventsWriter(str(workdir / "events"))
@@ -90,30 +93,24 @@ class Metrics:
 
 def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
     """Reads the values of a metric up to update `step`, by step."""
-    found = {}
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            values = json.loads(line)
-            if values["step"] <= step:
-                found[int(values["step"])] = float(values[name])
-    return found
+    lines = (values for values, _ in metric_lines.read(file).values)
+    return {line["step"]: line[name] for line in lines if line["step"] <= step and name in line}
 
 
-def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
-    """Drops lines after update `step`, and returns the newest value of each metric in the rest."""
-    kept, last = [], {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            values = json.loads(line)
-            if values["step"] <= step:
-                kept.append(line + "\n")
-                last |= values
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # A kill cut this line short.
-    if kept or file.exists():
+def _drop_later_lines(file: pathlib.Path, step: int) -> tuple[dict[str, float], str]:
+    """Drops lines after update `step`, and lines that are damaged.
+
+    Returns:
+        The newest value of each metric in the other lines, and a sentence about damaged lines.
+    """
+    lines, last = metric_lines.read(file), {}
+    kept = [(values, text) for values, text in lines.values if values["step"] <= step]
+    for values, _ in kept:
+        last |= values
+    if file.exists():
         with atomic(file) as partial:
-            partial.write_text("".join(kept))
-    return last
+            partial.write_text("".join(f"{text}\n" for _, text in kept))
+    return last, metric_lines.damage(file, lines)
 
 
 class Progress:

@@ -18,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from stunet import configs, tensorfiles
+from stunet import configs, jsonfiles, tensorfiles
 from stunet.errors import UserError
 from stunet.nn import parameters
 
@@ -55,11 +55,11 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
 def write(
     file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Experiment, step: int
 ) -> None:
-    """Writes what `cast` returns.
+    """Writes parameters into a weights file.
 
     Args:
         file: file to write. It is visible under this name before it is complete.
-        named: parameters by name.
+        named: parameters by name, from `cast`.
         config: config of the run that the parameters come from.
         step: number of updates after which the parameters were saved.
     """
@@ -81,8 +81,9 @@ def read_header(file: pathlib.Path) -> Header:
     if said is None:
         return Header(shapes, None)
     try:
-        return Header(shapes, configs.resolve(json.loads(said)))
-    except (ValueError, UserError) as error:
+        found = jsonfiles.parse(said, jsonfiles.Object, "the config in its header")
+        return Header(shapes, configs.resolve(found))
+    except UserError as error:
         raise UserError(f"{file} is of another version of this program ({error})") from error
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from stunet.errors import UserError
-from stunet.prepare.decode import CorruptVideo, decode_clips
+from stunet.prepare.decode import decode_clips
+from stunet.prepare.opening import CorruptVideo
 
 
 def encode(path, frames, fps, codec="libx264", pix_fmt="yuv420p", rotation=None, **options):

@@ -133,7 +133,7 @@ def test_two_processes_agree_on_when_time_asks(tmp_path):
     job = tiny.launch(
         *tiny.command("train", f"--config={tiny.experiment(tmp_path)}", f"--workdir={workdir}"),
         *tiny.ONE_LEVEL,
-        "--config.train.steps=30",
+        "--config.train.steps=12",
         "--config.checkpoint.every=1000",
         "--config.checkpoint.keep=100",
         "--config.checkpoint.every_minutes=0.001",
@@ -141,7 +141,7 @@ def test_two_processes_agree_on_when_time_asks(tmp_path):
     _, errors = job.communicate(timeout=300)
     assert job.returncode == 0, errors
     saved = steps(workdir)
-    assert saved[0] == 30
+    assert saved[0] == 12
     assert len(saved) > 2
     lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
     assert set(saved) <= set(lines)

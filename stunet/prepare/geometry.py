@@ -1,0 +1,95 @@
+"""Turns, shapes and sizes of pictures, as players show them."""
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+
+from stunet.errors import UserError
+
+# Formats whose viewers all show square pixels, whatever their headers say.
+_SQUARE_PIXELS = ("gif",)
+
+# The filters that show a picture as its display matrix asks, by the signs of that matrix's entries
+# (0, 1, 3, 4): x' = m0 x + m3 y and y' = m1 x + m4 y, with y down. Four turns, and their mirrors.
+_ORIENTATIONS: dict[tuple[int, int, int, int], tuple[tuple[str, dict[str, str]], ...]] = {
+    (1, 0, 0, 1): (),
+    (-1, 0, 0, 1): (("hflip", {}),),
+    (1, 0, 0, -1): (("vflip", {}),),
+    (-1, 0, 0, -1): (("hflip", {}), ("vflip", {})),
+    (0, 1, 1, 0): (("transpose", {"dir": "cclock_flip"}),),
+    (0, 1, -1, 0): (("transpose", {"dir": "clock"}),),
+    (0, -1, 1, 0): (("transpose", {"dir": "cclock"}),),
+    (0, -1, -1, 0): (("transpose", {"dir": "clock_flip"}),),
+}
+_UPRIGHT = (1, 0, 0, 1)
+# Entries of a display matrix smaller than this share of the largest one count as 0: a turn of less
+# than a degree is a rounding error.
+_NEARLY_ZERO = 0.02
+
+Orientation = tuple[int, int, int, int]
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Returns the signs of the display matrix's entries that turn and mirror the picture.
+
+    Raises:
+        UserError: the file asks for another angle than a multiple of 90 degrees.
+    """
+    for data in frame.side_data:
+        if data.type == Type.DISPLAYMATRIX:
+            entries = np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].astype(float)
+            near = np.abs(entries) > _NEARLY_ZERO * max(np.abs(entries).max(), 1)
+            signs = tuple(int(sign) for sign in np.sign(entries) * near)
+            if signs not in _ORIENTATIONS:
+                raise UserError(
+                    "its pictures are turned by an angle that is no multiple of 90 degrees"
+                )
+            return signs
+    return _UPRIGHT
+
+
+def turn_filters(signs: Orientation) -> tuple[tuple[str, dict[str, str]], ...]:
+    """Returns the filters, each with its options, that turn a picture as `orientation` says."""
+    return _ORIENTATIONS[signs]
+
+
+def lies_down(signs: Orientation) -> bool:
+    """Tells whether rows and columns change places when the picture is turned."""
+    return signs[0] == 0
+
+
+def pixel_aspect(container, stream) -> float:
+    """Returns width divided by height of one pixel."""
+    if container.format.name in _SQUARE_PIXELS:
+        return 1.0
+    return float(stream.sample_aspect_ratio or 1)
+
+
+def shown_size(height: int, width: int, aspect: float, signs: Orientation) -> tuple[int, int]:
+    """Returns (rows, columns) of a picture as players show it: upright, with square pixels.
+
+    Args:
+        height: rows as stored.
+        width: columns as stored.
+        aspect: width divided by height of one pixel.
+        signs: how the picture is turned.
+    """
+    size = height, round(width * aspect)
+    return size[::-1] if lies_down(signs) else size
+
+
+def covering_size(
+    height: int, width: int, frame: av.VideoFrame, aspect: float, signs: Orientation
+) -> tuple[int, int]:
+    """Returns the smallest (rows, columns) of a picture's shape that cover height x width.
+
+    Args:
+        height: rows to cover.
+        width: columns to cover.
+        frame: the picture as it is stored.
+        aspect: width divided by height of one pixel.
+        signs: how the picture is turned.
+    """
+    shape = frame.width * aspect / frame.height
+    shape = 1 / shape if lies_down(signs) else shape
+    return max(height, round(width / shape)), max(width, round(height * shape))

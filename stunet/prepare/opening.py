@@ -1,0 +1,162 @@
+"""Opens video files that may be damaged or made by anyone, and decodes their pictures."""
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.stream import Disposition
+
+from stunet.errors import UserError
+
+VIDEO_SUFFIXES = (
+    *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+
+# FFmpeg's names of the formats that these suffixes stand for. Whatever a file is called, no other
+# format is tried: some (ffconcat, playlists, image sequences) are scripts that open further files.
+_FORMATS = "asf,avi,flv,gif,matroska,mov,mpeg,mpegts,mpegvideo,m4v,mxf,ogg"
+# The largest pictures that are decoded, in pixels: 8K (8192 x 4320) fits. A file of a few bytes can
+# claim pictures of 65535 x 65535, which would take 17 GB of memory.
+_MAX_PIXELS = 36_000_000
+# A file counts as truncated if its pictures end more than this share before its stated duration.
+# Healthy files miss a frame or two, because containers round durations.
+_MISSING_SHARE = 0.05
+
+
+class CorruptVideo(UserError):
+    """Raised if a file is not a video, holds no picture, is damaged, or breaks off."""
+
+
+def is_video(path: Path) -> bool:
+    """Tells whether a file's name is that of a video: a known suffix, and not hidden."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    """Context manager that opens a file and its video stream, and translates FFmpeg's errors.
+
+    A cover picture is not a video stream.
+
+    Raises:
+        CorruptVideo: the file has no video stream, or cannot be decoded for whatever reason.
+        UserError: there is no such file.
+    """
+    try:
+        with _open(path) as container:
+            yield container, _moving_stream(path, container)
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except av.FFmpegError as error:
+        reason = error.strerror or type(error).__name__
+        raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
+    except Exception as error:
+        # One broken file among thousands must not end the whole run.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
+
+
+def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
+    """Decodes all pictures of a stream and checks that the file is whole.
+
+    Every picture has a timestamp and a duration, in units of the stream's time base.
+
+    Raises:
+        CorruptVideo: the decoder marks a picture as damaged, there is none, or the pictures end
+            well before the file's stated duration.
+    """
+    start = end = None
+    # The end of the other streams too: with sound, some formats state one duration for all.
+    latest = Fraction(0)
+    for packet in container.demux():
+        if packet.stream is not stream:
+            if packet.pts is not None:
+                latest = max(latest, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            continue
+        for frame in _decoded(path, packet, end):
+            if frame.pts is None:
+                frame.pts = end if end is not None else (stream.start_time or 0)
+            if not frame.duration:
+                frame.duration = int(1 / ((stream.guessed_rate or 25) * stream.time_base))
+            start = frame.pts if start is None else start
+            end = max(frame.pts + frame.duration, end or 0)
+            yield frame
+    if end is None:
+        raise CorruptVideo(f"{path} holds no picture")
+    _check_complete(path, container, stream, start, end, latest)
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    options = {
+        "format_whitelist": _FORMATS,
+        "protocol_whitelist": "file",
+        "max_pixels": str(_MAX_PIXELS),
+    }
+    try:
+        # Without `file:`, a name with a colon would be taken for a protocol. Tags that are not
+        # UTF-8 are common, and nothing reads them.
+        return av.open(f"file:{path}", options=options, metadata_errors="replace")
+    except av.error.ArgumentError:
+        raise CorruptVideo(
+            f"{path} cannot be decoded (its content is none of the formats {_FORMATS})"
+        ) from None
+
+
+def _moving_stream(path: Path, container):
+    """Returns the video stream to decode, ready to tell of damage."""
+    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        raise CorruptVideo(f"{path} has no video stream")
+    best = container.streams.best("video")
+    stream = best if best in moving else moving[0]
+    # Other threads decode other files, so more threads in one decoder only compete.
+    stream.thread_count = 1
+    # By default decoders hide what they cannot decode. "explode" makes an error of it, and
+    # "crccheck" compares the checksums that a few formats have.
+    stream.codec_context.options = {
+        "err_detect": "crccheck+explode",
+        "max_pixels": str(_MAX_PIXELS),
+    }
+    return stream
+
+
+def _decoded(path: Path, packet: av.Packet, end: int | None) -> list[av.VideoFrame]:
+    """Decodes a packet of the stream whose pictures so far end at `end`.
+
+    Raises:
+        CorruptVideo: the packet is damaged.
+    """
+    frames, failure = [], None
+    try:
+        frames = packet.decode()
+    except av.FFmpegError as error:
+        failure = error
+    if failure or packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+        stream = packet.stream
+        seconds = float(((end or 0) - (stream.start_time or 0)) * stream.time_base)
+        raise CorruptVideo(
+            f"{path} is damaged: the decoder refuses its picture at about {seconds:.2f} s"
+        ) from failure
+    return frames
+
+
+def _check_complete(path, container, stream, start, end, latest):
+    """Raises CorruptVideo if the pictures end well before the file's stated duration."""
+    first, last = start * stream.time_base, end * stream.time_base
+    if stream.duration:
+        promised = stream.duration * stream.time_base
+        seen = last - first
+    elif container.duration:
+        promised = Fraction(container.duration, av.time_base)
+        # Matroska files that were cut out of longer ones state the time at which they end.
+        seen = max(last, latest) - (first if first >= promised else 0)
+    else:
+        return
+    if seen < (1 - Fraction(_MISSING_SHARE)) * promised:
+        seconds = float(last - first)
+        raise CorruptVideo(f"{path} breaks off after {seconds:.1f} s of {float(promised):.1f} s")
