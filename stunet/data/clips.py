@@ -237,7 +237,7 @@ class _DatasetInfo(TypedDict):
 class _TextEncoder(TypedDict, total=False):
     """The text encoder that `prepare` used."""
 
-    name: str
+    name: str | None
     fingerprint: str
 
 

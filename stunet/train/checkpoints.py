@@ -2,9 +2,9 @@
 
 Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
 the parameters and the optimiser. `ema` holds the averaged parameters, and `frozen` the parameters
-that are not trained, if there are any; sampling loads only these two. `data` holds the position in
-the data. `digests` holds a digest of each array and of the position, as JSON. Whatever is read is
-compared with them.
+that are not trained, if there are any. Sampling loads only `ema` and `frozen`. `data` holds the
+position in the training data. `digests` holds a digest of each array and of the position, as JSON.
+Every read compares arrays and position with these digests.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
 from stunet.train.checkpoint_names import check_path, place
 from stunet.train.state import TrainState
 
-# Seconds to wait for writers. Those that take longer are stuck, and what they leave is removed when
-# the run is continued.
+# Seconds to wait for threads that write. Threads that take longer are stuck. The files that they
+# leave are removed when the run is continued.
 _WRITERS_SECONDS = 10
 
 
 class Restored(NamedTuple):
-    """What a run goes on from.
+    """Holds what a run continues from: the content of a checkpoint.
 
     Attributes:
-        state: the state.
-        data: position in the data.
-        notes: sentences for the user, on checkpoints that are damaged or have no digests.
+        state: the state of training.
+        data: position in the training data.
+        notes: sentences for the user about checkpoints that are damaged or have no digests.
     """
 
     state: TrainState
@@ -48,18 +48,20 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """Saves and restores the checkpoints of one working directory. Saves in the background.
+    """Saves checkpoints to one working directory, in the background, and restores them.
 
     Args:
         workdir: working directory of the run.
-        keep: number of the latest checkpoints to keep when saving; None opens them for reading.
-        at_once: saving serialises the arrays of each tree in batches of about this many bytes, and
-            takes that much extra memory. A larger array is a batch of its own. The arrays must not
-            be donated before `wait` returns. None copies all arrays before `save` returns, and
-            serialises all of them before it writes any.
+        keep: number of the latest checkpoints to keep when saving. None opens the directory only
+            for reading.
+        at_once: about the number of bytes that saving serialises in one batch, which is also the
+            extra memory that saving takes. An array with more bytes is a batch alone. The arrays
+            must not be donated before `wait` returns. With None, `save` copies all arrays before it
+            returns, and all arrays are serialised before the first is written.
 
     Raises:
-        UserError: checkpoints under the path of `workdir` could not be read.
+        UserError: the path of `workdir` has a character with which checkpoints could be written but
+            not read.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
@@ -103,14 +105,15 @@ class Checkpoints:
     def save(self, state: TrainState, data: DataState) -> None:
         """Starts to save checkpoint `state.step`.
 
-        The arrays may be donated as soon as this returns, unless `at_once` is set.
+        If `at_once` is None, the arrays may be donated as soon as `save` returns. Otherwise they
+        may be donated after `wait`.
 
         Args:
-            state: the state.
-            data: position in the data.
+            state: the state of training.
+            data: position in the training data.
 
         Raises:
-            Exception: whatever writing raised, now or in the background since the last call.
+            Exception: any error of writing, now or in the background since the last call.
         """
         step = int(state.step)
         if step == self.latest():
@@ -119,26 +122,26 @@ class Checkpoints:
         self._orbax.save_checkpointables_async(step, content, force=True)
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk.
+        """Waits until every checkpoint that `save` has started is on disk.
 
         Raises:
-            Exception: whatever writing raised.
+            Exception: any error of writing.
         """
         self._orbax.wait()
 
     def restore(self, abstract: TrainState) -> Restored:
-        """Reads the newest checkpoint that is whole, whatever mesh it was saved on.
+        """Reads the newest undamaged checkpoint, which may have been saved on another mesh.
 
-        Newer ones, which are damaged, are renamed from N to N.damaged, so that the run can save
-        them again. If no checkpoint is whole, nothing is renamed. With several processes, all must
-        call it, and all read the same checkpoint.
+        Newer checkpoints are damaged. They are renamed from N to N.damaged, so that the run can
+        save N again. If all checkpoints are damaged, nothing is renamed. With several processes,
+        every process must call this method, and all read the same checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
 
         Raises:
-            DamagedCheckpoint: none is whole: all are damaged or belong to another network.
-            UserError: there is none, or one cannot be read for another reason.
+            DamagedCheckpoint: every checkpoint is damaged or belongs to another network.
+            UserError: there is no checkpoint, or a checkpoint cannot be read for another reason.
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
@@ -147,7 +150,7 @@ class Checkpoints:
                 loaded = checkpoint_files.load(self.directory / str(step), items(abstract))
             except DamagedCheckpoint as error:
                 problem = str(error)
-            # Nobody goes on from what another process cannot read.
+            # No process continues from a checkpoint that another process cannot read.
             problem = hosts.first_text(f"checkpoint {step}", problem)
             if not problem:
                 break
@@ -174,14 +177,15 @@ class Checkpoints:
     def restore_ema_params(self, abstract: TrainState) -> Any:
         """Reads all parameters of the network from the newest checkpoint, and nothing else.
 
-        Trained parameters are running averages (EMA). Adapters are merged into the kernels.
+        The running averages (EMA) take the place of the trained parameters. Adapters are merged
+        into the kernels.
 
         Args:
             abstract: shapes and shardings of the state.
 
         Raises:
-            DamagedCheckpoint: it is damaged or belongs to another network.
-            UserError: there is none, or it cannot be read for another reason.
+            DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
+            UserError: there is no checkpoint, or it cannot be read for another reason.
         """
         step, *_ = self._steps()
         wanted = {k: v for k, v in items(abstract).items() if k != "train"}
@@ -199,7 +203,7 @@ class Checkpoints:
         """Returns the step of each complete checkpoint, newest first.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no checkpoint.
         """
         found = [checkpoint.step for checkpoint in reversed(self._orbax.checkpoints)]
         if not found:
@@ -207,7 +211,7 @@ class Checkpoints:
         return found
 
     def _set_aside(self, damaged: Iterable[int]) -> None:
-        """Renames damaged checkpoints. All processes must call it."""
+        """Renames damaged checkpoints to N.damaged. Every process must call this method."""
         if not damaged:
             return
         self._orbax.close()
@@ -221,9 +225,9 @@ class Checkpoints:
 
 
 class _InTurn:
-    """Makes Orbax write the arrays of a tree batch by batch, each in a transaction of its own.
+    """Makes Orbax write the arrays of a tree batch by batch, with one transaction for each batch.
 
-    What a transaction writes stays in memory until its end.
+    Everything that a transaction writes stays in memory until the transaction ends.
     """
 
     def key_priority(self, _) -> TransferPriority:
@@ -265,10 +269,10 @@ def _silence_late_failures() -> Iterator[None]:
 
 
 def _wait_for_writers() -> None:
-    """Waits until Orbax's threads have ended.
+    """Waits until Orbax's threads have ended, for `_WRITERS_SECONDS` at most.
 
-    If one thread fails, `close` raises its error although other threads still write. They would
-    create the directories of an unfinished checkpoint again after these were removed.
+    If one thread fails, `close` raises its error although other threads still write. Those threads
+    would create the directories of an unfinished checkpoint again after `__exit__` removed them.
     """
     deadline = time.monotonic() + _WRITERS_SECONDS
     for thread in threading.enumerate():

@@ -1,4 +1,4 @@
-"""Trains: sets up what a run needs, and loops over its updates."""
+"""Sets up what a training run needs, and loops over its updates."""
 
 import contextlib
 import dataclasses
@@ -36,11 +36,11 @@ _FULL_DISK = (
 
 
 def train(parts: Parts, workdir: pathlib.Path) -> int:
-    """Trains until the last update, continuing what `workdir` holds.
+    """Trains until the last update, beginning from the latest checkpoint in `workdir`, if any.
 
-    SIGTERM, SIGINT and SIGHUP end the run after the update in progress, with a checkpoint. Further
-    signals change nothing. If there are several processes, it is enough that one of them gets the
-    signal: a few updates later, all stop after the same update and save a checkpoint.
+    After SIGTERM, SIGINT or SIGHUP, the run finishes the update in progress, saves a checkpoint and
+    ends. Further signals change nothing. With several processes, the signal may reach only one of
+    them. A few updates later, all processes stop after the same update and save a checkpoint.
 
     Args:
         parts: parts of the run. Their config holds the fingerprint of its text encoder
@@ -101,18 +101,19 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """Holds what the loop works with.
+    """Holds the objects and functions that the training loop uses.
 
     Attributes:
         first_step: number of updates that were done before this process began.
         update: maps (state, batch) to (state, metrics); jitted, and donates the state.
         batches: the training batches of this process.
         next_batch: returns the next batch, laid out on the mesh.
-        should_stop: tells whether all processes stop now. Call it once after each update.
+        should_stop: tells whether the processes have agreed to stop now. Call this function exactly
+            once after each update.
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
-        validate: maps parameters to losses on held-out clips; None if it never happens.
-        preview: samples clips; None if it never happens.
+        validate: maps parameters to losses on held-out clips; None if the run never validates.
+        preview: samples clips with the given parameters; None if the run never samples.
     """
 
     first_step: int
@@ -134,7 +135,8 @@ class _Run:
 def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainState]]:
     """Context manager that sets up a run.
 
-    Yields what the loop works with, and the state that it begins with.
+    Yields:
+        The objects and functions that the loop uses, and the state before the loop's first update.
     """
     check_path(workdir)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
@@ -252,7 +254,7 @@ def _preview(
 
 
 def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str:
-    """Returns a line with the number of parameters, the devices and the first update."""
+    """Returns a line with the number of parameters, the devices, and the number of updates done."""
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
     frozen_note = f" ({frozen:,} of them frozen)" if frozen else ""
     kind = mesh.devices.flat[0].device_kind

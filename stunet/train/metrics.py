@@ -1,4 +1,4 @@
-"""Writes what a run measures: `metrics.jsonl`, TensorBoard events beside it, and a progress bar."""
+"""Writes what a run measures to `metrics.jsonl`, TensorBoard events and a progress bar."""
 
 import contextlib
 import json
@@ -23,16 +23,16 @@ from stunet.train import metric_lines
 class Metrics:
     """Writes scalars and pictures to a working directory.
 
-    A run that was killed may have left lines of `metrics.jsonl` after update `step`. They are
-    dropped, and this run writes them again.
+    If the run was killed earlier, `metrics.jsonl` may hold lines of updates after `step`. These
+    lines are dropped, because the updates are done and written again.
 
     Args:
         workdir: working directory of the run.
         step: number of updates done.
-        write: True in the process that writes; the others write nothing.
+        write: True in the one process that writes; False in all others.
 
     Attributes:
-        last: newest value of each metric up to `step`.
+        last: newest value of each metric up to update `step`; empty if `write` is False.
         damage: a sentence about damaged lines, which are dropped too; "" if there were none.
     """
 
@@ -57,7 +57,7 @@ class Metrics:
                 self._events.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes a line of JSON, and a TensorBoard point for each value, after update `step`."""
+        """Writes the values after update `step` as a line of JSON and as points in TensorBoard."""
         if not self._write:
             return
         # Closed after each line: a mounted bucket has the line only then.
@@ -87,10 +87,10 @@ class Metrics:
 
 
 def _drop_later_lines(file: pathlib.Path, step: int) -> tuple[dict[str, float], str]:
-    """Drops lines after update `step`, and lines that are damaged.
+    """Drops lines of updates after `step`, and lines that are damaged.
 
     Returns:
-        The newest value of each metric in the other lines, and a sentence about damaged lines.
+        The newest value of each metric in the remaining lines, and a sentence about damaged lines.
     """
     lines, last = metric_lines.read(file), {}
     kept = [(values, text) for values, text in lines.values if values["step"] <= step]
@@ -142,10 +142,10 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Context manager that shows that the update compiles, and for how long.
+        """Context manager that shows that the update is being compiled, and for how long.
 
-        At the end the bar starts its clock again, so that compiling does not count in the time
-        left.
+        At the end, the bar starts to measure time again, so that its estimate of the time left does
+        not include compiling.
         """
         begun, done = time.monotonic(), threading.Event()
 

@@ -41,12 +41,12 @@ class Parts:
         objective: training loss.
         optimizer: AdamW, its learning rate, and the running average of the weights.
         dataset: where clips come from.
-        layout: how devices are arranged.
+        layout: how devices are arranged in a mesh.
         events: when the run reports, saves, validates, samples and traces.
         sampling: how clips are sampled.
         seed: seed of everything random.
-        init_from: what the run begins with: a working directory, a weights file, or "" for fresh
-            weights.
+        init_from: working directory or weights file with the weights that the run begins with; ""
+            for fresh weights.
         batch_size: clips in an update, over all hosts.
         accumulate: number of equal parts of a batch that are computed one after the other.
         num_threads: number of threads that read ahead in each process.
@@ -142,7 +142,7 @@ def with_fingerprint(config: Config) -> Config:
     """Returns the config with the fingerprint of its text encoder filled in.
 
     The fingerprint keeps a run from continuing with another text encoder than it began with. If the
-    records hold text states, it is the fingerprint noted in the records. Otherwise it is computed
+    records hold text states, the fingerprint is read from the records. Otherwise it is computed
     from the encoder.
 
     Raises:
@@ -212,7 +212,7 @@ def _conditioning(config: Config) -> Conditioning:
 
 
 def _shared(group: Any, taker: Callable[..., Any]) -> dict[str, Any]:
-    """Returns those keys and values of a config group that `taker` has as parameters."""
+    """Returns the keys and values of a config group whose names are parameters of `taker`."""
     names = inspect.signature(taker).parameters
     fields = (field.name for field in dataclasses.fields(group))
     return {name: getattr(group, name) for name in fields if name in names}

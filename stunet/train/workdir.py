@@ -1,4 +1,4 @@
-"""Keeps a working directory to one config, and to one training at a time."""
+"""Makes sure that only one config, and only one training at a time, uses a working directory."""
 
 import contextlib
 import pathlib
@@ -15,8 +15,8 @@ def claimed(config: configs.Experiment, workdir: pathlib.Path) -> Iterator[None]
     """Context manager in which no other run can use `workdir`.
 
     Raises:
-        UserError: the directory belongs to another config, may not be written, or another training
-            is running in it.
+        UserError: the directory belongs to another config, this process may not write to it, or
+            another training is running in it.
     """
     with contextlib.ExitStack() as stack:
         with refusal_explained(workdir, "choose a --workdir in which you may create files"):
