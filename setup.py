@@ -26,6 +26,7 @@ TEST = [
     *FVD,
     "beartype",
     "diffusers",
+    "hypothesis>=6",
     # The schemas of JobSet and Kubernetes.
     "kubeflow-trainer-api",
     "pytest",
@@ -84,6 +85,7 @@ setup(
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3",
         "ml_collections>=1.1",
+        "msgspec>=0.19",
         "numpy>=2",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",

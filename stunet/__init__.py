@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def load(workdir: str | os.PathLike, **settings: object) -> "Model":
-    """Loads a trained run, which makes clips: `stunet.load(DIR).sample("a 9 moving left")`.
+    """Loads a trained run to make clips with, as in `stunet.load(DIR).sample("a 9 moving left")`.
 
     Args:
         workdir: working directory of a run whose network needs only a caption.

@@ -1,4 +1,4 @@
-"""The command line: a table that maps each name to a command."""
+"""Defines the command line of `stunet`: a table of its commands by name."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs `stunet COMMAND ...`.
 
     Returns:
-        The exit status: 0, or 1 after a mistake of the user's. If `stunet train` is stopped early,
+        The exit status: 0, or 1 after a user's mistake. If `stunet train` is stopped early,
         the status is the value of `--stop-status`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can make and mend, and suggestions of what was meant."""
+"""The exception for mistakes that a user can correct, and suggestions of what the user meant."""
 
 import difflib
 from collections.abc import Iterable, Mapping

@@ -1,13 +1,19 @@
-"""Progress on the terminal: bars for sampling and for metrics, and a clock for compilation."""
+"""Progress on the terminal: bars for sampling and metrics, a clock for compilation, notes."""
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 # Takes the number of steps done and the number of all steps.
 OnStep = Callable[[int, int], None]
+
+
+def note(sentence: str) -> None:
+    """Prints a sentence that the user should read, but that stops nothing, to stderr."""
+    print(f"stunet: {sentence.encode(errors='backslashreplace').decode()}", file=sys.stderr)
 
 
 def sampling_bar() -> OnStep:

@@ -1,22 +1,24 @@
 """Reads and writes tensors in safetensors files.
 
 The files are laid out as Hugging Face's `save_pretrained` does it: one file, or shards with an
-index, beside a config.json. Files are mapped into memory, so that only the parts of a tensor that
-are asked for are read.
+index, beside a config.json. Files are mapped into memory, so reading
+a part of a tensor reads only that part of the file.
 """
 
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 
 # Floating-point types, by the name that the format has for them.
@@ -35,21 +37,10 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file.
+class _Index(TypedDict):
+    """What is read of the index of shards: the file of each tensor."""
 
-    Raises:
-        UserError: there is no such file, or it holds no JSON object.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: it holds no keys")
-    return found
+    weight_map: dict[str, str]
 
 
 def locate(directory: Path, stem: str) -> dict[str, Path]:
@@ -57,20 +48,18 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
 
     Args:
         directory: directory that holds STEM.safetensors, or shards and an index,
-            STEM.safetensors.index.json.
+            STEM.safetensors.index.json. If it has neither, it may hold one variant, such as
+            STEM.fp16.safetensors.
         stem: "model" in directories of transformers, "diffusion_pytorch_model" in those of
             diffusers.
 
     Raises:
-        UserError: neither exists, or the file or index is damaged.
+        UserError: there is no such file or index, only several variants, or a damaged one.
     """
-    single = directory / f"{stem}.safetensors"
-    index = directory / f"{single.name}.index.json"
+    single, index = _single_and_index(directory, stem)
     if index.is_file():
-        shards = read_json(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise UserError(f"{index} is damaged: it has no 'weight_map'")
-        return {name: directory / str(shard) for name, shard in shards.items()}
+        shards = jsonfiles.read(index, _Index)["weight_map"]
+        return {name: directory / shard for name, shard in shards.items()}
     if not single.is_file():
         raise UserError(
             f"{directory} has neither {single.name} nor {index.name}; pickled weights, as in "
@@ -78,6 +67,34 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             "save_pretrained"
         )
     return dict.fromkeys(headers(single), single)
+
+
+def _single_and_index(directory: Path, stem: str) -> tuple[Path, Path]:
+    """Returns where the only file and the index of a model's shards would be.
+
+    Raises:
+        UserError: there are several variants, and none without a name.
+    """
+
+    def places(variant: str) -> tuple[Path, Path]:
+        name = f"{variant}." if variant else ""
+        return (
+            directory / f"{stem}.{name}safetensors",
+            directory / f"{stem}.safetensors.index.{name}json",
+        )
+
+    if any(path.is_file() for path in places("")):
+        return places("")
+    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    pattern = rf"{re.escape(stem)}\.(?:(\w+)\.safetensors|safetensors\.index\.(\w+)\.json)"
+    found = (re.fullmatch(pattern, name) for name in names)
+    variants = sorted({match[1] or match[2] for match in found if match})
+    if len(variants) > 1:
+        raise UserError(
+            f"{directory} holds its weights in the variants {', '.join(variants)}; leave one of "
+            f"them there, or add {stem}.safetensors"
+        )
+    return places(variants[0] if variants else "")
 
 
 def headers(file: Path) -> dict[str, Header]:
@@ -133,7 +150,7 @@ def write(
 
 
 class Writer:
-    """Writes a safetensors file tensor by tensor, so that only one needs to be in memory at a time.
+    """Writes a safetensors file tensor by tensor. Only one tensor needs to be in memory at a time.
 
     Args:
         file: file to write. Other processes may see it before it is complete. If that matters, the

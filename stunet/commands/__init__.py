@@ -1,1 +1,1 @@
-"""The commands of `stunet`: one file each, with its arguments beside what it calls."""
+"""Defines the commands of `stunet`. Each command has a file for its arguments and what it runs."""

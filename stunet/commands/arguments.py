@@ -1,10 +1,13 @@
-"""Types of arguments, and arguments that several commands share."""
+"""Argparse types of arguments, and arguments that several commands share."""
 
 import argparse
+import math
 import pathlib
 from collections.abc import Callable
 
+from stunet import paths
 from stunet.commands.parsing import Parser
+from stunet.errors import UserError
 from stunet.generate.request import check_seed
 
 
@@ -15,6 +18,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """Returns the finite number in `text`: neither infinity nor NaN, which pass most checks."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
 def seed(text: str) -> int:
     """Returns the seed in `text`."""
     value = int(text)
@@ -22,10 +36,33 @@ def seed(text: str) -> int:
     return value
 
 
-def file_with(function: str) -> Callable[[str], str]:
-    """Returns the type of an argument that names a file which defines `function`.
+def path(text: str) -> pathlib.Path:
+    """Returns the path in `text`.
 
-    If the user gives "help", the type prints the files that come with stunet, and exits.
+    Every argument that takes a path has this type, or `file_with`, or `encoder`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        paths.check(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return pathlib.Path(text)
+
+
+def encoder(text: str) -> str:
+    """Returns the name of the text encoder in `text`, which may hold a path, as in "t5:DIR"."""
+    path(text.removeprefix("t5:"))
+    return text
+
+
+def file_with(function: str) -> Callable[[str], str]:
+    """Returns the argparse type of an argument for the name of a file that defines `function`.
+
+    If the user gives "help", parsing lists such files that come with stunet, and exits.
     """
 
     def name(text: str) -> str:
@@ -34,24 +71,25 @@ def file_with(function: str) -> Callable[[str], str]:
 
             print(experiments.listing(function))
             raise SystemExit(0)
+        path(text)
         return text
 
     return name
 
 
 def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
-    """Adds --workdir, the trained run that the command reads; `run` describes it for the help."""
+    """Adds --workdir, the directory of a trained run; the help describes the run as `run`."""
     parser.required.add_argument(
         "--workdir",
         required=True,
-        type=pathlib.Path,
+        type=path,
         metavar="DIR",
         help=f"working directory of a {run}",
     )
 
 
 def add_sampling(parser: Parser) -> None:
-    """Adds --seed and the arguments of `add_settings`."""
+    """Adds the arguments --seed, --steps, --sampler and --guidance."""
     parser.options.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="seed of the noise (default %(default)s)"
     )
@@ -59,7 +97,7 @@ def add_sampling(parser: Parser) -> None:
 
 
 def add_settings(group: argparse._ActionsContainer) -> None:
-    """Adds the arguments that `sampling_settings` reads."""
+    """Adds the arguments --steps, --sampler and --guidance."""
     group.add_argument(
         "--steps",
         type=positive,
@@ -74,7 +112,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--guidance",
         dest="guidance_scale",
-        type=float,
+        type=number,
         metavar="SCALE",
         help="classifier-free guidance scale; 0 ignores the prompt, and 1 is no guidance "
         "(default: the run's sample.guidance_scale)",
@@ -82,7 +120,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
 
 
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Returns the settings of the config's `sample` that the command line gives."""
+    """Returns the settings of the config's group `sample` that the command line sets."""
     names = ("sampler", "steps", "guidance_scale")
     return {name: v for name in names if (v := getattr(arguments, name)) is not None}
 
@@ -91,14 +129,14 @@ def add_cascade(parser: Parser) -> None:
     """Adds the arguments for the second network of a keyframe cascade."""
     parser.options.add_argument(
         "--tsr",
-        type=pathlib.Path,
+        type=path,
         metavar="DIR",
         help="working directory of a temporal super-resolution run: it fills in the frames "
         "between the keyframes that --workdir makes",
     )
     parser.options.add_argument(
         "--augmentation",
-        type=float,
+        type=number,
         metavar="LEVEL",
         help="with --tsr: noise level of the keyframes, 0 to 1 (default 0.27, or the highest "
         "level trained if that is lower)",

@@ -17,7 +17,7 @@ def explain(
 
     Args:
         argument: the argument as the user wrote it, such as "--train.steps=20".
-        following: the arguments after it. The first of them may be its value.
+        following: the arguments after the unknown one. The first of these may be its value.
         flags: the flags that the command takes.
         takes_keys: True if the command takes `--config.KEY=VALUE`.
     """

@@ -137,7 +137,7 @@ class Group:
 
     Attributes:
         summary: one line about the group.
-        kind: what that word names, such as "command" or "task".
+        kind: what the next word names, such as "command" or "task".
         commands: commands, or groups of them, by name.
         examples: command lines that work.
         options: flags of the group itself. Each has a help text and a function, whose result is
@@ -233,7 +233,7 @@ def wrap(example: str) -> list[str]:
 
 
 def fold(pieces: Sequence[str], end: str = "", width: int = 78) -> list[str]:
-    """Joins pieces into lines of at most `width` characters. All lines but the last get `end`."""
+    """Joins pieces into lines of at most `width` characters. `end` ends all lines but the last."""
     lines = [pieces[0]]
     for piece in pieces[1:]:
         if len(lines[-1]) + 1 + len(piece) + len(end) > width:

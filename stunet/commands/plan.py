@@ -31,7 +31,7 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=1,
         metavar="N",
-        help="TPU slices of that topology, or hosts with such GPUs (default %(default)s)",
+        help="number of TPU slices or of GPU hosts, each as --topology says (default %(default)s)",
     )
     parser.options.add_argument(
         "--estimate",

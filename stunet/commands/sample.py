@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,7 @@ def add_arguments(task: Task, parser: Parser) -> None:
     shared.add_sampling(parser)
     parser.options.add_argument(
         "--out",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="directory for the clips (default: samples/ in --workdir)",
     )
@@ -95,7 +94,7 @@ def _add_image(parser: Parser) -> None:
     parser.required.add_argument(
         "--image",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="picture of the run's height and width, such as first.png",
     )
@@ -114,7 +113,7 @@ def _add_video(parser: Parser) -> None:
     parser.required.add_argument(
         "--video",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="video file; only its first frames are used, as many as the run's clips have",
     )
@@ -125,9 +124,9 @@ def _add_inpaint(parser: Parser) -> None:
     hole = parser.required.add_mutually_exclusive_group(required=True)
     hole.add_argument(
         "--mask",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
-        help="video of the same size, length and rate as --video, white where the video is to be "
+        help="video of the same size and length as --video, white where the video is to be "
         "painted; or give --box",
     )
     hole.add_argument(
@@ -164,7 +163,7 @@ def _add_edit(parser: Parser) -> None:
     _add_video(parser)
     parser.options.add_argument(
         "--strength",
-        type=float,
+        type=shared.number,
         default=0.6,
         metavar="S",
         help="how much of the video is replaced, from 0 (nothing) to 1 (everything) "
@@ -182,14 +181,14 @@ def _add_upscale(parser: Parser) -> None:
     source = parser.required.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--video",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="video to enlarge, of any length; its size is the run's low resolution, or a whole "
         "multiple of that",
     )
     source.add_argument(
         "--base",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="working directory of a base run; it first makes low-resolution clips from the "
         "prompts, which are then enlarged",
@@ -212,7 +211,7 @@ def _add_upscale(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--augmentation",
-        type=float,
+        type=shared.number,
         metavar="LEVEL",
         help="noise level of the low-resolution clip, 0 to 1 (default: 0 with --video; with "
         "--base, 0.27 or the highest trained level, whichever is lower)",
@@ -243,7 +242,7 @@ def _add_style(parser: Parser) -> None:
     parser.required.add_argument(
         "--style-workdir",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="working directory of a run whose spatial (text-to-image) weights were trained on "
         "the style",
@@ -252,7 +251,7 @@ def _add_style(parser: Parser) -> None:
         "--alpha",
         required=True,
         action="append",
-        type=float,
+        type=shared.number,
         metavar="SHARE",
         help="share of the style in the spatial weights, from 0 (none) to 1; give --alpha again "
         "to compare several",

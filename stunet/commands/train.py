@@ -1,7 +1,6 @@
 """`stunet train`: trains a config, or continues a run."""
 
 import argparse
-import pathlib
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
@@ -21,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--workdir",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="directory for all output; if it holds this run already, training continues there",
     )

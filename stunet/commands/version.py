@@ -11,7 +11,7 @@ BACKENDS = ("libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugi
 
 
 def version() -> str:
-    """Returns the versions of stunet, JAX, the installed backends and Python, one a line."""
+    """Returns the versions of stunet, JAX, the installed backends and Python, one on each line."""
     versions = {"stunet": stunet.__version__}
     versions |= {name: _installed(name) or "not installed" for name in ("jax", "jaxlib")}
     versions |= {name: number for name in BACKENDS if (number := _installed(name))}

@@ -1,7 +1,8 @@
 """Checks that values of several keys fit together, for example that one divides another.
 
-Each check is a generator that takes the config and yields a sentence for each mistake: what is
-wrong, and what would be right. To add a check, write one and add it to `_CHECKS`.
+Each check is a generator that takes the config and yields a sentence for each mistake, which
+says what is wrong and what would be right. To add a check, write a generator and add it to
+`_CHECKS`.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ def check_combinations(config: Config) -> None:
     """Checks the keys whose values must fit together.
 
     Raises:
-        UserError: values do not fit together. The sentence names the first such mistake and what
+        UserError: values do not fit together. The sentence names the first mistake and what
             would be right.
     """
     for check in _CHECKS:
@@ -29,7 +30,7 @@ def check_combinations(config: Config) -> None:
 def check_data(config: Config) -> None:
     """Checks that a config names its data.
 
-    A config that `stunet inflate` wrote may name no data yet, and `stunet plan` needs none.
+    A config that `stunet inflate` wrote may name no data yet, and `stunet plan` needs no data.
     Training and evaluation need data.
 
     Raises:
@@ -92,7 +93,7 @@ def _level_embedding(config: Config) -> Mistakes:
 
 
 def _frozen_weights(config: Config) -> Mistakes:
-    """Checks that frozen weights and adapters leave something to train and do not collide."""
+    """Checks that some weights are trained, and that `freeze` is "none" if there are adapters."""
     if config.freeze == "spatial" and not config.model.temporal:
         yield (
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
@@ -238,6 +239,29 @@ def _batch(config: Config) -> Mistakes:
     yield from _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")
 
 
+def _checkpoints(config: Config) -> Mistakes:
+    """Checks that checkpoints to keep are saved, and measured."""
+    checkpoint, log = config.checkpoint, config.log
+    if checkpoint.keep_every:
+        yield from _divides(
+            checkpoint.keep_every, "checkpoint.keep_every", checkpoint.every, "checkpoint.every"
+        )
+    best, at_times = checkpoint.keep_best, [f"val/loss_t={time:g}" for time in log.validate_times]
+    if best not in ("", "loss", "val/loss", *at_times):
+        yield (
+            f"checkpoint.keep_best is {best!r}; choose one of loss, val/loss, {', '.join(at_times)}"
+        )
+    if best.startswith("val/") and not log.validate_every:
+        yield (
+            f"checkpoint.keep_best is {best!r} and log.validate_every is 0; nothing measures it "
+            "without a validation"
+        )
+    elif best.startswith("val/"):
+        yield from _divides(
+            checkpoint.every, "checkpoint.every", log.validate_every, "log.validate_every"
+        )
+
+
 def _conditioning(config: Config) -> Mistakes:
     """Checks that the network is given at most one input beside the noisy clip."""
     shares = sum(dataclasses.asdict(config.masks).values())
@@ -272,6 +296,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _noise_schedule,
     _mesh,
     _batch,
+    _checkpoints,
     _conditioning,
 )
 

@@ -51,7 +51,7 @@ class Shipped(NamedTuple):
 
     Attributes:
         path: where the file lies.
-        function: the key of `KINDS` that the file defines.
+        function: name of the function that the file defines, a key of `KINDS`.
         summary: first line of the file's docstring.
     """
 
@@ -87,7 +87,7 @@ def find(text: str, function: str = "get_config") -> str:
     A path to a file always wins over a name. The name of a sweep needs no "sweeps/" before it.
 
     Args:
-        text: a path or a name. It may end in `:argument`, and so does the result then.
+        text: a path or a name. If `text` ends in `:argument`, the result ends in it too.
         function: key of `KINDS`. The error message suggests files that define this function.
 
     Raises:
@@ -119,7 +119,7 @@ def call(text: str, function: str) -> Any:
     """Runs a file and returns what its function `function` returns.
 
     Args:
-        text: a path or a name, as `find` takes it. The function gets the text after a colon.
+        text: a path or a name. If `text` ends in `:argument`, the function gets `argument`.
         function: a key of `KINDS`.
 
     Raises:
@@ -148,7 +148,7 @@ def start_from(experiment: str) -> ConfigDict:
     """Returns the config of an experiment, which another experiment can change.
 
     Args:
-        experiment: name or path of the experiment, as `find` takes it.
+        experiment: name of an experiment that comes with stunet, or path of a file.
 
     Raises:
         UserError: there is no such experiment.
@@ -157,7 +157,7 @@ def start_from(experiment: str) -> ConfigDict:
 
 
 def listing(function: str) -> str:
-    """Returns a table of the files that define `function`, a line for each: name and summary."""
+    """Returns a table of the files that define `function`, with the name and summary of each."""
     rows = {name: e.summary for name, e in shipped().items() if e.function == function}
     width = max(map(len, rows), default=0)
     return "\n".join(f"{name:{width}}  {summary}" for name, summary in rows.items())
@@ -172,7 +172,7 @@ def _beside(path: pathlib.Path, function: str) -> str | None:
 
 
 def _what(path: pathlib.Path) -> str:
-    """Says what there is at a path that is no Python file."""
+    """Returns a clause that says why a path is no Python file, such as "... is a directory"."""
     if path.is_dir():
         return f"{str(path)!r} is a directory"
     return f"{str(path)!r} is not a Python file" if path.exists() else f"no file {str(path)!r}"

@@ -3,15 +3,16 @@
 import ast
 import dataclasses
 import json
-import math
 import operator
 import pathlib
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from stunet import jsonfiles, paths
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
 from stunet.configs.schema import MAY_CHANGE_ON_RESUME, Config, fields
@@ -22,6 +23,9 @@ from stunet.files import atomic
 # The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
 # `stunet.train.parts`, which alone reads its keys.
 Experiment = Config
+
+# Whole numbers from here on are mistakes: no array and no counter of JAX holds them.
+_TOO_LARGE = 2**63
 
 # What may stand for a truth value on the command line, in lower case.
 _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -44,6 +48,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: there is no such file, it holds no config, or `resolve` refuses the config.
     """
+    paths.check(path)
     file = pathlib.Path(path)
     if file.suffix == ".json" and file.is_file():
         try:
@@ -103,8 +108,8 @@ def read(file: pathlib.Path) -> Config:
         UserError: the file holds no config, or the config of another version of stunet.
     """
     try:
-        return resolve(json.loads(file.read_text()))
-    except (ValueError, UserError) as error:
+        return resolve(jsonfiles.read(file, jsonfiles.Object))
+    except UserError as error:
         raise UserError(f"{file} is not a config of this version of stunet ({error})") from error
 
 
@@ -182,12 +187,15 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def _changeable(config: Config) -> ConfigDict:
-    """Returns a copy that accepts any key and value; `resolve` checks them with better messages."""
+    """Returns a copy of the config that accepts any key and value.
+
+    `resolve` checks keys and values later, because its messages are better than ConfigDict's.
+    """
     return ConfigDict(dataclasses.asdict(config), type_safe=False)
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
-    """Applies flags such as `--config.train.steps=100` to a config, and resolves it."""
+    """Applies flags such as `--config.train.steps=100` to a config, and checks the result."""
     known = dict(fields())
     for flag in overrides:
         name, is_set, text = flag.partition("=")
@@ -201,7 +209,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
 
 
 def _parsed(text: str, kind: Any) -> Any:
-    """Returns the value that `text` stands for, or `text` itself if it stands for none.
+    """Returns the Python value that `text` stands for, or `text` itself if it cannot be parsed.
 
     Args:
         text: text from the command line, such as "1,2,4".
@@ -215,6 +223,8 @@ def _parsed(text: str, kind: Any) -> Any:
         value = ast.literal_eval(text)
     except (SyntaxError, TypeError, ValueError):
         return text
+    if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+        return text  # ConfigDict could not convert it.
     is_one_item = typing.get_origin(kind) is tuple and not isinstance(value, (tuple, list))
     return (value,) if is_one_item else value
 
@@ -260,6 +270,11 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
         raise UserError(
             f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
         )
+    if limits["path"] is not None:
+        try:
+            paths.check(value.removeprefix(limits["path"]))
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
     for limit, phrase, is_broken in (
         ("least", "at least", operator.lt),
         ("above", "above", operator.le),
@@ -279,9 +294,9 @@ def _converted(key: str, value: Any, kind: Any) -> Any:
         item = typing.get_args(kind)[0]
         return tuple(_converted(f"{key}[{i}]", v, item) for i, v in enumerate(value))
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is float and is_number and math.isfinite(value):
+    if kind is float and is_number and abs(value) <= sys.float_info.max:
         return float(value)
-    if kind is int and is_number and isinstance(value, int):
+    if kind is int and is_number and isinstance(value, int) and abs(value) < _TOO_LARGE:
         return value
     if kind in (bool, str) and isinstance(value, kind):
         return value

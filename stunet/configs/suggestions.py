@@ -1,4 +1,4 @@
-"""Finds the key or choice that a user meant by a wrong one: by meaning, words and spelling."""
+"""Finds which key or choice a user meant instead of a wrong one, by meaning, words and spelling."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ def unknown_key(key: str) -> UserError:
 
 
 def nearest_choice(key: str, value: object, choices: Sequence[object]) -> str | None:
-    """Returns the choice that a user may have meant, if there is one.
+    """Returns the choice that a user may have meant, or None if no choice is similar.
 
     Args:
         key: key whose value is wrong, such as "data.source".
@@ -52,7 +52,12 @@ def nearest_choice(key: str, value: object, choices: Sequence[object]) -> str | 
 
 
 def _meant(key: str) -> Synonym | list[str]:
-    """Returns the synonym or the known keys that come closest to `key`, or an empty list."""
+    """Finds what a user may have meant by the wrong key `key`.
+
+    Returns:
+        A `Synonym` if other programs use this name. Otherwise, a list of similar keys, or of one
+        similar group. The list is empty if nothing is similar.
+    """
     *groups, last = key.lower().replace("-", "_").split(".")
     in_group = _in_group(groups)
     # "optimizer.beta1" is looked up as "optimizer_beta1" and as "beta1".
@@ -79,13 +84,16 @@ def _meant(key: str) -> Synonym | list[str]:
 
 
 def _in_group(groups: Sequence[str]) -> list[str]:
-    """Returns the keys of the groups that the user named, even if misspelt."""
+    """Returns the keys of the groups that `groups` names. The names may be misspelt."""
     named = [group for name in groups for group in _group_spelt_like(name)]
     return [key for key in _KEYS if key.partition(".")[0] in named]
 
 
 def _with_words(name: str, keys: Sequence[str]) -> list[str]:
-    """Returns the keys with all words of a name: `sample.threshold_percentile` for "percentile"."""
+    """Returns the keys that contain all words of a name, such as "percentile".
+
+    The list is empty if the name is very short, or if too many keys contain its words.
+    """
     words = set(name.split("_"))
     found = [key for key in keys if words <= set(_name(key).split("_"))]
     return found if len(name) >= _LEAST_LETTERS and len(found) <= _MOST_KEYS else []
@@ -104,7 +112,7 @@ def _group_spelt_like(name: str) -> list[str]:
 
 
 def _all_there_is(group: str) -> str:
-    """Returns a sentence that lists the keys of a group, or all groups if it does not exist."""
+    """Returns a clause that lists the keys of a group, or all groups if there is no such group."""
     if in_group := [_name(key) for key in _KEYS if key.startswith(f"{group}.")]:
         return f"'{group}' has {', '.join(in_group)}"
     groups = dict.fromkeys(key.partition(".")[0] for key in _KEYS if "." in key)

@@ -1,7 +1,7 @@
 """The names that other programs use for settings, and what they are called here.
 
-The names are those of MaxText, diffusers, big_vision, Lightning and their like. To add one, add it
-to a row below, or add a row. A test checks that every key and every choice on the right exists.
+The names are those of MaxText, diffusers, big_vision, Lightning and their like. To add a
+name, add it to a row below, or add a row. A test checks that all keys and choices of ours exist.
 """
 
 from typing import NamedTuple
@@ -137,6 +137,18 @@ SYNONYMS = (
         "checkpoint_steps checkpoint_period checkpoint_interval ckpt_every ckpt_steps "
         "ckpt_interval every_n_train_steps",
         "checkpoint.every",
+    ),
+    Synonym(
+        "save_minutes save_interval_minutes checkpoint_minutes train_time_interval",
+        "checkpoint.every_minutes",
+    ),
+    Synonym(
+        "keep_period keep_checkpoint_every keep_every_n_steps keep_interval",
+        "checkpoint.keep_every",
+    ),
+    Synonym(
+        "monitor save_best best_metric metric_for_best_model load_best_model_at_end best_fn",
+        "checkpoint.keep_best",
     ),
     Synonym(
         "max_to_keep keep_last save_total_limit save_top_k checkpoints_total_limit "

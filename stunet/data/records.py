@@ -6,20 +6,18 @@ bytes are raw and uncompressed. On real 64x64 clips, the file format's own compr
 the bytes and cost a third of the reading speed. Decoding JPEG or video costs far more.
 
 Records of plain bytes are parsed here, at nearly twice the speed of TFDS's general parser
-(`benchmarks/read_records.py`). All other records go through that parser.
+(`benchmarks/read_records.py`). TFDS's parser reads all other records.
 """
 
 import dataclasses
-import functools
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from google.protobuf import json_format
 from tensorflow_datasets.proto import tf_example_pb2
 
+from stunet.data.features import cached_features
 from stunet.errors import UserError
 
 # The file beside the records in which `prepare` notes frames per second and the text encoder.
@@ -28,16 +26,16 @@ METADATA_FILE = "clips.json"
 
 @dataclasses.dataclass(frozen=True)
 class ClipFields:
-    """Says in which features of a record the parts of an example are, and parses records.
+    """Says which features of a record hold clip, caption and text states, and parses records.
 
     Attributes:
         directory: directory of the data set.
-        video: path of the clip's feature, its parts joined by slashes.
+        video: path of the clip's feature, such as "steps/image".
         shape: (t, h, w, c) of the clip; None stands for a size that varies.
         caption: name of the caption's feature, or None.
         class_names: name of each class, if the caption's feature is a class label; otherwise None.
         text_shape: (l, d) of stored text states, or None.
-        plain: True if all of these features are fields of raw bytes.
+        plain: True if the features of clip, caption and text states are all fields of raw bytes.
     """
 
     directory: Path
@@ -67,7 +65,7 @@ class ClipFields:
         return example
 
     def _parse_with_tfds(self, record):
-        parsed = _cached_features(self.directory).deserialize_example_np(record)
+        parsed = cached_features(self.directory).deserialize_example_np(record)
         video = parsed
         for part in self.video.split("/"):
             video = video[part]
@@ -115,7 +113,9 @@ def find_clip_fields(
         )
     text_shape = None
     if {"text", "text_mask"} <= infos.keys() and infos["text"].np_dtype == np.float32:
-        text_shape = tuple(infos["text"].shape)
+        shape = tuple(infos["text"].shape)
+        is_text = len(shape) == 2 and None not in shape
+        text_shape = shape if is_text and infos["text_mask"].shape == shape[:1] else None
     used = [video, *(["text", "text_mask"] if text_shape else [])]
     plain = all(_is_bytes(top.get(name)) for name in used) and None not in infos[video].shape
     return ClipFields(
@@ -130,7 +130,7 @@ def find_clip_fields(
 
 
 def _flatten(infos, path="") -> dict[str, Any]:
-    """Maps the path of each feature, its parts joined by slashes, to the feature's description."""
+    """Maps the path of each feature, such as "steps/image", to the feature's description."""
     if not isinstance(infos, dict):
         return {path: infos}
     flat = {}
@@ -147,29 +147,3 @@ def _is_bytes(feature) -> bool:
     return (
         isinstance(feature, tfds.features.Tensor) and feature.to_json_content().encoding == "bytes"
     )
-
-
-def load_features(directory: Path) -> tfds.features.FeatureConnector:
-    """Reads the features of a TFDS data set from its features.json.
-
-    TFDS needs TensorFlow to make a `Video` feature, although only to check its dtype. A video is
-    stored like a sequence of images, so it is read as one.
-    """
-    described = json.loads((directory / "features.json").read_text())
-    return tfds.features.FeatureConnector.from_json(_videos_as_images(described))
-
-
-# Cached here instead of kept in ClipFields, which is pickled for every worker.
-_cached_features = functools.cache(load_features)
-
-
-def _videos_as_images(node):
-    """Replaces each `Video` in a feature's JSON description by a sequence of images."""
-    if not isinstance(node, dict):
-        return node
-    if not node.get("pythonClassName", "").endswith(".Video"):
-        return {key: _videos_as_images(value) for key, value in node.items()}
-    video = node["video"]
-    frames, *shape = (None if int(n) < 0 else int(n) for n in video["shape"]["dimensions"])
-    image = tfds.features.Image(shape=shape, encoding_format=video.get("encodingFormat"))
-    return json_format.MessageToDict(tfds.features.Sequence(image, length=frames).to_proto())

@@ -19,8 +19,8 @@ def corrupt(
 ) -> Float[Array, "b t h w c"]:
     """Returns cos(pi s / 2) clips + sin(pi s / 2) noise at the augmentation level s.
 
-    This is variance preserving, like Imagen's augmentation. It is the cosine schedule at time s,
-    without the bounds that `schedules.cosine` sets on the log-SNR.
+    This is variance preserving, like Imagen's augmentation. The amplitudes are those of the cosine
+    schedule at time s, without the bounds that `schedules.cosine` sets on the log-SNR.
 
     Args:
         clips: clean clips, -1..1.
@@ -34,7 +34,7 @@ def corrupt(
 def log_snr(level: Float[Array, "b"]) -> Float[Array, "b"]:
     """Returns the log-SNR of clips that `corrupt` returns at level s: -2 log tan(pi s / 2).
 
-    The angle is clipped, so the result is finite at s = 0 and s = 1 too.
+    The angle pi s / 2 is clipped, so the result is finite at s = 0 and s = 1 too.
     """
     angle = jnp.clip(math.pi / 2 * level, 1e-6, math.pi / 2 - 1e-6)
     return -2 * jnp.log(jnp.tan(angle))
@@ -59,7 +59,7 @@ def draw(
 
 
 def plane(level: Float[Array, "b"], like: Float[Array, "b t h w c"]) -> Float[Array, "b t h w 1"]:
-    """Returns a channel that holds the clip's augmentation level at every pixel.
+    """Returns a channel that holds each clip's augmentation level at every pixel.
 
     Args:
         level: augmentation level of each clip.

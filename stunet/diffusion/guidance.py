@@ -1,4 +1,4 @@
-"""Classifier-free guidance and thresholding: make the function `denoise` that samplers call."""
+"""Makes the function `denoise` for samplers, with classifier-free guidance and thresholding."""
 
 from collections.abc import Callable
 
@@ -15,9 +15,10 @@ def guide(
 ) -> Float[Array, "*shape"]:
     """Returns the guided estimate: uncond_x0 + scale (cond_x0 - uncond_x0).
 
-    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w;
-    Imagen, arXiv 2205.11487, eq. 2, with scale = w). Both papers write the formula for eps. It
-    holds for x0 too, because for a fixed x_t, x0 is affine in eps, and the weights sum to 1.
+    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w; Imagen,
+    arXiv 2205.11487, eq. 2, with scale = w). Both papers write the formula for eps. The formula
+    holds for x0 too, because for a fixed x_t, x0 is affine in eps, and the two weights `scale` and
+    1 - `scale` sum to 1.
 
     Args:
         cond_x0: estimate of x0 with the text.

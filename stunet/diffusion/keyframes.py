@@ -1,27 +1,27 @@
 """Input of a temporal super-resolution network (TSR): corrupted keyframes beside the noisy clip.
 
 The network fills in the frames between keyframes that lie `stride` frames apart. Its input combines
-two methods: a clip and a mask, with which Lumiere conditions on a part of the clip
-(`stunet.diffusion.masks`), and noise-conditioning augmentation of the given frames
+two methods. A clip and a mask tell the network which frames are given, as in Lumiere
+(`stunet.diffusion.masks`). Noise-conditioning augmentation corrupts the given frames
 (`stunet.diffusion.augmentation`). The network sees [J, C, M, S] on the channel axis:
 
     J   the noisy clip,
     C   the corrupted keyframes in their places, zero elsewhere,
     M   the mask, 1 in the keyframes' places and 0 elsewhere,
-    S   a plane of the augmentation level.
+    S   a channel that holds the augmentation level at every pixel.
 
 Make-A-Video's interpolation network takes zero-padded frames and a mask in the same way (arXiv
 2209.14792, section 3.3). The augmentation is Imagen Video's (arXiv 2210.02303, section 2.5).
 
 The first and the last frame of a clip are keyframes, so a clip of K keyframes has
 (K - 1) * stride + 1 frames. No frames follow the last keyframe, because the network would have to
-extrapolate them. Their errors would count against a cascade, although interpolation did not cause
-them. The product of the network's temporal factors must divide the number of frames. With a product
-of 2, an odd stride and an even K give a valid number, such as 16 = (4 - 1) * 5 + 1.
+extrapolate such frames. The errors of extrapolation would make a cascade look worse than its
+interpolation is. The product of the network's temporal factors must divide the number of frames.
+With a product of 2, an odd stride and an even K give a valid number, such as 16 = (4 - 1) * 5 + 1.
 
 A clip of two keyframes is a window: [keyframe, stride - 1 frames, next keyframe]. Neighbouring
-windows share the keyframe between them. In a clip of more keyframes, the same network sees all of
-them at once. The functions here serve both cases.
+windows share the keyframe between them. In a clip of more keyframes, the same network sees all
+keyframes at once. The functions here serve both cases.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""The training loss of each clip, and the noise times to train at."""
+"""Computes the training loss of each clip, and draws the noise times to train at."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def uniform(
 ) -> Float32[Array, "*n"]:
     """Returns weight 1 at every noise level: DDPM's "simple" loss (arXiv 2006.11239, eq. 14).
 
-    The weight applies to the error of the network's own output, be it eps, v or x0.
+    The squared error of the network's output gets this weight, whether the output is eps, v or x0.
     """
     del prediction, gamma
     return jnp.ones(log_snr.shape, jnp.float32)
@@ -36,14 +36,14 @@ def min_snr(
 ) -> Float32[Array, "*n"]:
     """Returns the weights of Min-SNR-gamma (Hang et al., arXiv 2303.09556, section 3.4).
 
-    The loss is min(SNR, gamma) ||x0_hat - x0||^2, whatever the network predicts. If it is written
-    as an error of the network's own output, which is x0, eps or v, the weight of that error is
+    The loss is min(SNR, gamma) ||x0_hat - x0||^2, whatever the network predicts. This function
+    returns the equivalent weight of the squared error of the network's output:
         x0: min(SNR, gamma)    eps: min(SNR, gamma) / SNR    v: min(SNR, gamma) / (SNR + 1)
 
     Args:
         log_snr: log-SNR of each clip.
         prediction: parametrisation of the network's output, a key of `PREDICTIONS`.
-        gamma: largest weight of ||x0_hat - x0||^2; below it the weight is the SNR.
+        gamma: largest weight of ||x0_hat - x0||^2. If the SNR is smaller, the weight is the SNR.
 
     Raises:
         UserError: `prediction` is not a key of `PREDICTIONS`.

@@ -1,4 +1,4 @@
-"""Conditioning masks: mark the part of a clip that is given to the network.
+"""Draws conditioning masks, which mark the part of a clip that is given to the network.
 
 There is one kind of mask for each task: image-to-video, inpainting, outpainting and cinemagraphs
 (Lumiere, arXiv 2401.12945, section 4.1). A conditioned network sees [J, C, M] on the channel axis:
@@ -50,13 +50,13 @@ def draw(
     Args:
         key: random key.
         clips: clean clips, -1..1.
-        probabilities: probability of each kind of mask, by the keys of `MASKS`; they sum to 1.
+        probabilities: probability of each kind of mask, by the keys of `MASKS`; the sum is 1.
 
     Returns:
-        The clips to train on and their masks. The mask of a cinemagraph marks the first frame and
-        all pixels outside a random box as given. Outside the box a cinemagraph stands still, so
-        there every frame gets the pixels of the first frame. All other clips are returned
-        unchanged.
+        The clips to train on and their masks. The mask of a cinemagraph marks as given the first
+        frame and, in all frames, the pixels outside a random box. Outside the box a cinemagraph
+        stands still, so there every frame gets the pixels of the first frame. All other clips are
+        returned unchanged.
     """
     b, t, h, w, _ = clips.shape
     kinds = tuple(MASKS)
@@ -80,7 +80,7 @@ def draw(
 def _box(key: PRNGKeyArray, h: int, w: int) -> Bool[Array, "h w"]:
     """Draws a random rectangle in the frame, and returns True inside it.
 
-    Its sides are a quarter to three quarters as long as the frame's.
+    The rectangle's sides are a quarter to three quarters as long as the frame's sides.
     """
     size_key, place_key = jax.random.split(key)
     extent = jnp.array([h, w])

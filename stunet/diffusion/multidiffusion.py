@@ -9,13 +9,13 @@ itself, which gives Phi(J_i), and continues with the clip J' that minimises
 
 where start_i is the first frame of segment i, k runs over the frames of a segment, and w_i[k] is
 the weight of frame k of segment i. In every frame the solution is the weighted mean of the
-predictions for this frame. So the segments are made to agree in every step, while later steps can
-still change them, and need not be joined after sampling.
+predictions for this frame. So the segments agree after every step, and later steps can still change
+them together. Nothing has to be joined after sampling.
 
 The estimates of the clean clip are averaged, and the sampler's update is done once for the whole
 clip. Averaging the segments after the update would give the same result, for two reasons. Segments
-that share a frame have the same noisy clip and the same added noise there, and every sampler's
-update is affine in the estimate.
+that share a frame have the same noisy pixels and the same added noise in this frame. And every
+sampler's update is affine in the estimate.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ def cover(frames: int, length: int, overlap: int) -> Segments:
     Args:
         frames: frames in the clip, at least `length`.
         length: frames in each segment, at least 1.
-        overlap: frames that neighbouring segments share, 0 to `length` - 1; Lumiere's is 2.
+        overlap: frames that neighbouring segments share, 0 to `length` - 1; Lumiere uses 2.
 
     Raises:
         UserError: `overlap` is out of range, or the clip is shorter than a segment.
@@ -104,7 +104,7 @@ def normalise_weights(
 
     Args:
         segments: n segments of l frames.
-        weights: weights above 0, `[l]` if all segments have the same, else `[n, l]`.
+        weights: weights above 0, `[l]` if all segments have the same weights, else `[n, l]`.
     """
     weights = np.broadcast_to(weights, (len(segments.starts), segments.length))
     places = np.asarray(segments.starts)[:, None] + np.arange(segments.length)
@@ -121,7 +121,7 @@ def add(
 ) -> None:
     """Adds weighted segments to a running sum over the clip, in place.
 
-    If the sum starts at zero, it is the weighted average after all segments have been added. One
+    If the sum starts at zero, it ends as the weighted average, once all segments are added. One
     call may add any number of segments.
 
     Args:

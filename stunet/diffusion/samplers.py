@@ -1,7 +1,8 @@
-"""Samplers: from noise to a clip, in a fixed number of calls of the denoiser.
+"""Samplers: turn noise into a clip, in a fixed number of calls of the denoiser.
 
-A step goes from time t to the earlier time s, which has less noise. With lambda = log_snr / 2, its
-length is h = lambda_s - lambda_t > 0. `Step` holds everything that a sampler's update depends on.
+A step goes from time t to the earlier time s, which has less noise. With lambda = log_snr / 2, the
+step's length is h = lambda_s - lambda_t > 0. `Step` holds everything that a sampler's update
+depends on.
 
 The denoiser is called at t_start = t_0 > t_1 > ... > t_{steps-1} > 0 (`time_grid`). The last step
 does not end at the schedule's log-SNR for t = 0, but at no noise (log-SNR +inf). So the last step
@@ -131,11 +132,12 @@ def time_grid(
 
     For ddim and ancestral the times are uniform in t, as is usual: t_i = t_start (1 - i / steps).
 
-    For dpmpp_2m they are uniform in log-SNR, from schedule(t_start) to schedule(0). On Gaussian
-    data the error then falls as 1 / steps^2, for every standard deviation of the data and every
-    shift of the schedule. Times uniform in t on the cosine schedule would cover both ends of the
-    log-SNR range in very few steps. With 32 such steps, the error is 50 times as large for data of
-    standard deviation 0.02, though half as large for data of standard deviation 0.4.
+    For dpmpp_2m the times are uniform in log-SNR, from schedule(t_start) to schedule(0). On
+    Gaussian data the error then falls as 1 / steps^2, for every standard deviation of the data and
+    every shift of the schedule. Times uniform in t on the cosine schedule would cover both ends of
+    the log-SNR range in very few steps. With 32 steps, times uniform in t give 50 times the error
+    of times uniform in log-SNR for data of standard deviation 0.02. For data of standard deviation
+    0.4, they give half the error.
 
     Args:
         sampler: a key of `SAMPLERS`.

@@ -1,6 +1,6 @@
 """Noise schedules: the log signal-to-noise ratio as a function of time.
 
-It falls from t = 0, which is almost clean, to t = 1, which is almost pure noise.
+The ratio falls with time. At t = 0 a clip is almost clean, and at t = 1 it is almost pure noise.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ def cosine(
     This formula is infinite at t = 0 and t = 1. So the angle u = pi t / 2 is replaced by one that
     runs linearly over [u_0, pi / 2 - v_0] instead of [0, pi / 2], with
     u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)), as in Hoogeboom et al.,
-    "simple diffusion" (arXiv 2301.11093, appendix). The result is smooth everywhere. It is
-    log_snr_max at exactly t = 0 and log_snr_min at exactly t = 1.
+    "simple diffusion" (arXiv 2301.11093, appendix). The result is smooth everywhere. It reaches
+    log_snr_max only at t = 0 and log_snr_min only at t = 1.
 
     Args:
         t: times in [0, 1].
@@ -72,8 +72,8 @@ def linear(
 ) -> Float32[Array, "*n"]:
     """Computes a log-SNR that is linear in t: every halving of the SNR takes the same time.
 
-    It is the simplest schedule in the log-SNR form of Kingma et al. (VDM, arXiv 2107.00630, section
-    3). It is not DDPM's schedule of linear betas.
+    This is the simplest schedule in the log-SNR form of Kingma et al. (VDM, arXiv 2107.00630,
+    section 3). It is not DDPM's schedule of linear betas.
 
     Args:
         t: times in [0, 1].
@@ -101,9 +101,10 @@ def iddpm(
 ) -> Float32[Array, "*n"]:
     """Computes Improved DDPM's cosine schedule, with which DeepFloyd IF was trained.
 
-    It is eq. 17 of Nichol & Dhariwal (arXiv 2102.09672), "squaredcos_cap_v2" in diffusers:
-    alpha^2 = cos^2 u / cos^2 u_0, where u_0 is `IDDPM_ANGLE` and the angle u is linear in time. As
-    in `cosine`, u starts where the log-SNR is log_snr_max and ends where it is log_snr_min.
+    The schedule is eq. 17 of Nichol & Dhariwal (arXiv 2102.09672); diffusers calls it
+    "squaredcos_cap_v2". It has alpha^2 = cos^2 u / cos^2 u_0, with a constant u_0 (`IDDPM_ANGLE`)
+    and an angle u that is linear in time. As in `cosine`, u starts where the log-SNR is log_snr_max
+    and ends where it is log_snr_min.
 
     Args:
         t: times in [0, 1].
@@ -131,7 +132,7 @@ def _iddpm_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array
 
 
 def _iddpm_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
-    """Returns the angle u of `iddpm` at t = 0, its value at t = 1, and pi / 2 minus the latter."""
+    """Returns u(0), u(1) and pi / 2 - u(1), where u(t) is the angle u of `iddpm` at time t."""
     cosine, sine = math.cos(IDDPM_ANGLE), math.sin(IDDPM_ANGLE)
 
     def legs(log_snr):
@@ -162,7 +163,7 @@ class NoiseSchedule:
             Averaging neighbouring pixels removes noise but little of the image. So a 128x128 clip
             needs more noise than a 64x64 clip to be equally destroyed. If a schedule suits 64x64
             clips, shift = 64 / 128 adapts it to 128x128 clips. The shift adds 2 log(shift) to the
-            log-SNR at every t, also to its bounds. 1 changes nothing.
+            log-SNR at every t, also to its bounds. A shift of 1 changes nothing.
         log_snr_min: log-SNR at t = 1, before the shift.
         log_snr_max: log-SNR at t = 0, before the shift.
 
@@ -192,7 +193,10 @@ class NoiseSchedule:
         return curve(t, self.log_snr_min, self.log_snr_max) + 2 * math.log(self.shift)
 
     def time(self, log_snr: Float[Array, "*n"]) -> Float32[Array, "*n"]:
-        """Returns the time at which the schedule has this log-SNR, clipped to [0, 1]."""
+        """Returns the time in [0, 1] at which the schedule has the given log-SNR.
+
+        A log-SNR beyond the schedule's bounds gives 0 or 1.
+        """
         log_snr = log_snr.astype(jnp.float32) - 2 * math.log(self.shift)
         t = SCHEDULES[self.name].time(log_snr, self.log_snr_min, self.log_snr_max)
         return jnp.clip(t, 0.0, 1.0)

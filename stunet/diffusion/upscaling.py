@@ -5,7 +5,7 @@ sampling another network has generated it. The network sees [J, C, S] on the cha
 
     J   the noisy clip,
     C   the corrupted low-resolution clip, enlarged to the size of J,
-    S   a plane of the augmentation level.
+    S   a channel that holds the augmentation level at every pixel.
 
 All noise and levels are drawn inside the train step, from the step's random key.
 """
@@ -34,14 +34,18 @@ def shrink(
 
 
 def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t h2 w2 c"]:
-    """Interpolates bilinearly between the centres of pixels; the border repeats the last pixel.
+    """Enlarges clips by bilinear interpolation between the centres of pixels.
+
+    Beyond the centres of the outermost pixels, their values are repeated.
 
     Super-resolution networks are usually given bilinear enlargements, because repeated pixels would
     have edges that no real clip has. If a clip's values are linear in rows and columns, `shrink`
-    and then `enlarge` return it unchanged, except for half a low-resolution pixel at the border.
+    and then `enlarge` return it unchanged. Only pixels within half a low-resolution pixel of the
+    frame's edge differ.
 
-    The result equals `jax.image.resize(..., "bilinear")`. If an axis is split over chips, that
-    function would gather the whole axis. Here each chip takes only one row from each neighbour.
+    The result equals `jax.image.resize(..., "bilinear")`. If an axis is split over chips,
+    `jax.image.resize` would gather the whole axis. Here each chip takes only one row from each
+    neighbour.
 
     Args:
         clips: any clips.
@@ -101,9 +105,9 @@ def _enlarge_axis(x: Array, axis: int, factor: int) -> Array:
 
 
 def _neighbour(x: Array, axis: int, step: int) -> Array:
-    """Returns, for each pixel, the next (`step` 1) or previous (-1) one along `axis`.
+    """Returns each pixel's neighbour along `axis`: the next (`step` 1) or the previous one (-1).
 
-    A pixel at the border without such a neighbour stands for itself.
+    A pixel at the frame's edge that has no such neighbour counts as its own neighbour.
     """
     # Padding one side and cutting off the other makes XLA's partitioner exchange only borders.
     widths = [(0, 0, 0)] * x.ndim

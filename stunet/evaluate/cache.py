@@ -1,4 +1,4 @@
-"""Stores the measurements of each batch of clips on disk, so that they are not made twice."""
+"""Stores the measurements of each batch of clips on disk, so that no batch is measured twice."""
 
 import functools
 import hashlib

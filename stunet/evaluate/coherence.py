@@ -32,9 +32,10 @@ class Paths:
     """Holds the distances that objects have moved along their paths.
 
     Attributes:
-        distance: distance of each object at each frame in pixels. On a torus it is the signed
-            (y, x). For an arm it is the distance of the arm's end, clockwise. For a bouncing object
-            it is the distance along the path, without sign, and the position across the path.
+        distance: distance of each object at each frame in pixels. On a torus it has two
+            signed parts, (y, x). For a rotating arm it is how far the arm's end has moved,
+            clockwise. For a bouncing object it is the distance along the path, without sign, and
+            the position across the path.
         turn: length of each object's path over a whole period, in pixels.
     """
 
@@ -81,18 +82,20 @@ def measure(
 
     Returns:
         speed: median speed over the clip in pixels per frame; for two objects, the mean of both.
-        coherent: 1 if no step differs from the clip's median step by more than `TOLERANCE`.
-        deviation: the largest such difference, in pixels per frame.
+        coherent: 1 if no step differs from the clip's median step by more than `TOLERANCE`. A step
+            is the motion from one frame to the next.
+        deviation: largest difference of a step from the median step, in pixels per frame.
         speed_error: pixels per frame by which the speed is outside the range of the data.
         velocity_error: pixels per frame from the true velocity, direction included; only with
             `truth`.
-        faithful: 1 if the clip is coherent and neither error exceeds half of `TOLERANCE`.
+        faithful: 1 if the clip is coherent and its speed error is at most half of `TOLERANCE`. With
+            `truth`, the same holds for its velocity error.
         period_drift: change of the frequency from the first half of the clip to the second, as a
             share of the higher frequency, 0..2. NaN for a clip without motion.
-        phase_drift: largest distance from the straight line that fits best, as a share of the
-            period.
+        phase_drift: an object's largest distance from the steady motion that fits its path best,
+            as a share of the period.
         jump: mean change of velocity from step to step, except at borders, in pixels per frame.
-        border_jump: the same at borders, if there are any.
+        border_jump: mean change of velocity at borders; only with `borders`.
         identity_drift: 1 minus the mean correlation of each object with itself in the first frame.
     """
     positions = tracking.track(clips, stage, shapes)
@@ -118,14 +121,15 @@ def measure(
 
 
 def speed(paths: Paths) -> PerClip:
-    """Returns the median speed in pixels per frame; for several objects, their mean."""
+    """Returns the median speed in pixels per frame; for several objects, their mean speed."""
     return np.linalg.norm(paths.velocity, axis=-1).mean(-1)
 
 
 def deviation(paths: Paths) -> PerClip:
     """Returns the largest difference of a step from the clip's median step, in pixels per frame.
 
-    Steps are vectors, so a step backwards differs from a step forwards by twice the speed.
+    A step is the motion from one frame to the next. Steps are vectors, so a step backwards differs
+    from a step forwards by twice the speed.
     """
     difference = paths.steps - paths.velocity[:, :, None]
     return np.linalg.norm(difference, axis=-1).max(axis=(1, 2))
@@ -134,7 +138,8 @@ def deviation(paths: Paths) -> PerClip:
 def speed_error(paths: Paths, stage: Stage) -> PerClip:
     """Returns how far the speed is outside the data's range, in pixels per frame.
 
-    It reveals motion that keyframes have aliased, even if the true direction is unknown.
+    A value above 0 reveals motion that keyframes have aliased, even if the true direction is
+    unknown.
     """
     speeds = np.linalg.norm(paths.velocity, axis=-1)
     low, high = stage.speeds
@@ -163,7 +168,10 @@ def period_drift(paths: Paths) -> PerClip:
 
 
 def phase_drift(paths: Paths) -> PerClip:
-    """Returns the largest distance from the best straight line, as a share of the period."""
+    """Returns an object's largest distance from a steady motion, as a share of the period.
+
+    The steady motion is the one that fits the object's path best.
+    """
     distance = paths.distance
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2
     line = _slopes(distance)[:, :, None] * frames[:, None]
@@ -174,9 +182,10 @@ def phase_drift(paths: Paths) -> PerClip:
 def jumps(paths: Paths, borders: Sequence[int]) -> tuple[PerClip, PerClip]:
     """Returns the mean change of velocity at borders and elsewhere, in pixels per frame.
 
-    Two changes of velocity involve the step into the first frame b of a window. Both belong to the
-    border: a shift of phase shows in both, and a change of velocity in one. NaN stands for a mean
-    over no changes.
+    Each of `borders` is the first frame of a window, a stretch of frames that the network makes at
+    a time. Two changes of velocity count as "at the border": just before and just after the step
+    into this frame. A shift of phase shows in both changes, a change of velocity in one. NaN stands
+    for a mean over no changes.
     """
     change = np.linalg.norm(np.diff(paths.steps, axis=2), axis=-1).mean(1)  # [n, t - 2]
     return at_and_elsewhere(change, {k for b in borders for k in (b - 2, b - 1)})
@@ -192,13 +201,13 @@ def identity_drift(clips: Clips, positions: Positions, stage: Stage) -> PerClip:
 
 
 def at_and_elsewhere(values: Float[np.ndarray, "n s"], at: set[int]) -> tuple[PerClip, PerClip]:
-    """Returns the mean over the columns `at`, and that over all others. A mean over none is NaN."""
+    """Returns two means: over the columns `at`, and over all others. A mean of no values is NaN."""
     chosen = np.isin(np.arange(values.shape[1]), sorted(at))
     return _mean(values[:, chosen]), _mean(values[:, ~chosen])
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Returns each row's mean over the values that are not NaN, or NaN if all are."""
+    """Returns each row's mean over the values that are not NaN, or NaN if all values are NaN."""
     counted = ~np.isnan(values)
     total, count = np.where(counted, values, 0).sum(1), counted.sum(1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -247,7 +256,7 @@ def _between_walls(positions: Positions, stage: Stage) -> Paths:
 
 
 def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
-    """Finds the phase, 0..1, of a triangle wave at each height [t], and its growth per frame."""
+    """Finds the phases, 0..1, and the frequency per frame of a triangle wave of heights [t]."""
     height = height.astype(np.float32)
     frames = np.arange(len(height), dtype=np.float32)
 

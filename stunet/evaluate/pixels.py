@@ -35,13 +35,14 @@ def measure(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
     Returns:
         frame_error: mean squared difference of adjacent frames, except at borders. Brightness is in
             0..1.
-        border_frame_error: the same at borders, if there are any.
+        border_frame_error: mean squared difference of the two frames at a border; only with
+            `borders`.
         detail: mean difference of neighbouring pixels; brightness is in 0..1. Blur lowers it.
         flow: mean length of the optical flow in pixels per frame: the amount of motion. Only clips
             of 8 rows and columns or more, and of 3 frames or more, have a flow.
         flow_change: mean change of the flow from step to step in pixels per frame, except at
             borders.
-        border_flow_change: the same at borders, if there are any.
+        border_flow_change: mean change of the flow at borders; only with `borders`.
     """
     light = brightness(clips)
     error = (np.diff(light, axis=1) ** 2).mean(axis=(2, 3))
@@ -138,7 +139,7 @@ def flow_histograms(flow: Flow) -> tuple[Histograms, Histograms]:
 
 
 def earth_mover(one: Histograms, other: Float[np.ndarray, "m q"]) -> float:
-    """Returns the earth mover's distance between two sets, whose clips all have equal weight."""
+    """Returns the earth mover's distance between the histograms of two sets of clips."""
     return float(np.abs(np.quantile(one, _LEVELS) - np.quantile(other, _LEVELS)).mean())
 
 

@@ -29,7 +29,8 @@ class Evaluation:
             and "real" the clips that the captions were written for. "shuffled" holds the real clips
             with their frames in a random order; it is there only with FVD.
         clips: number of clips in each set. "reference" is the set that others are compared with.
-        titles: titles of metrics whose name depends on the clips, by the name of the metric.
+        titles: titles of metrics whose names depend on the number and size of the clips, by the
+            name of the metric.
         file: path of the file to which the metrics were written.
     """
 
@@ -79,8 +80,8 @@ def evaluate(
 
     Each clip gets the caption of one of `num` held-out clips, which `sources.representatives`
     chooses. If there are fewer held-out clips, captions repeat with other noise. If `workdir`
-    holds a temporal super-resolution network, it fills in the frames between true keyframes of the
-    held-out clip. Sets of clips are compared with `num` training clips, which
+    holds a temporal super-resolution network, the network fills in the frames between true
+    keyframes of the held-out clip. Sets of clips are compared with `num` training clips, which
     `sources.representatives` chooses too. Distances use as many clips of each set as the smallest
     set has.
 
@@ -91,7 +92,8 @@ def evaluate(
         workdir: work directory of a training run.
         metrics: comma-separated names in `groups.METRIC_GROUPS`; None means the comparison's
             default.
-        protocol: path or name of a protocol. It names data to compare with in place of the run's.
+        protocol: path or name of a protocol. The protocol names data to compare with, in place of
+            the run's data.
         tsr: work directory of the temporal super-resolution run that fills in frames between the
             keyframes of `workdir`.
         augmentation: noise augmentation of the keyframes; see `cascade.fill`. None means the
@@ -109,9 +111,9 @@ def evaluate(
         sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
-        UserError: a directory holds no training run, no checkpoint, or a spatial super-resolution
-            network; the two runs do not fit together; a metric cannot be computed for clips of this
-            size or number; or the protocol's data are missing.
+        UserError: a directory holds no training run or no checkpoint; a run enlarges clips
+            (spatial super-resolution); the two runs do not fit together; a metric cannot be
+            computed for clips of this size or number; or the protocol's data are missing.
     """
     generator = make_generator(workdir, tsr=tsr, augmentation=augmentation, seed=seed, **sample)
     clip = generator.dataset.clip
@@ -243,5 +245,5 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
 
 
 def _number(value: float) -> float | None:
-    """Rounds a number for JSON, which has no NaN."""
+    """Rounds a number for JSON; NaN, which JSON lacks, becomes None."""
     return None if np.isnan(value) else round(float(value), 6)

@@ -27,7 +27,7 @@ class Scene:
     truth: np.ndarray | None = None
 
     def cut(self, frames: int) -> "Scene":
-        """Returns the scene of the first frames of the same clips."""
+        """Returns the scene of the first `frames` frames of the same clips."""
         truth = None if self.truth is None else self.truth[:, :, :frames]
         return dataclasses.replace(self, truth=truth)
 
@@ -44,7 +44,7 @@ def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True)
     """Returns what is known about the clips of a source at `indices`.
 
     Nothing is known about videos, clips with several digits, clips sub-sampled in time, and clips
-    that are one of several pieces of a source clip.
+    that are cut, several each, from longer clips.
 
     Args:
         source: source of the clips.
@@ -75,7 +75,7 @@ def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True)
 
 
 def _digit_positions(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
-    """Returns the positions [n, 1, t, 2] of digits relative to where each starts."""
+    """Returns the positions [n, 1, t, 2] of digits, relative to each digit's first position."""
     frames = np.arange(source.frames)[:, None]
     velocities = np.array([source.truth(i)[0].velocity for i in indices])
     return (velocities[:, None] * frames)[:, None] % [source.height, source.width]

@@ -125,7 +125,7 @@ def similarity(clips: Clips, positions: Positions, stage: Stage) -> Float[np.nda
 
 
 def _apart(positions: Positions, stage: Stage) -> np.ndarray:
-    """Returns the distance [n, o, t] of each object from the other; infinite for a single one."""
+    """Returns the distance [n, o, t] between two objects; infinite for a single object."""
     if positions.shape[1] == 1:
         return np.full(positions.shape[:3], np.inf)
     extents = np.array([stage.height, stage.width])
@@ -150,16 +150,17 @@ def _pair_on_line(line: np.ndarray, stage: Stage, axis: int, first: str, second:
 def _errors(line: np.ndarray, both: np.ndarray, power: np.ndarray) -> np.ndarray:
     """Returns squared differences [t, spots, spots] of a line from the templates of two objects.
 
-    The sum of squares of the line itself is left out, because it is the same for all templates.
+    There is a template for each pair of positions ("spots") of the objects on the line. The sum
+    of squares of the line itself is left out, because it is the same for all templates.
     """
     return power - 2 * np.tensordot(line.astype(np.float32), both, (1, 2))
 
 
 @functools.lru_cache(maxsize=36)
 def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
-    """Draws two objects at each pair of spots on a line: [spots, spots, extent].
+    """Draws two objects on a line of pixels, at each pair of positions ("spots").
 
-    Returns the drawings, and the sum of squares of each.
+    Returns the drawings [spots, spots, extent], and the sum of squares of each.
     """
     spots = np.arange(_PER_PIXEL * stage.extent(axis)) / _PER_PIXEL
     a, b = (_templates(stage, axis, shape, spots, blur) for shape in (first, second))
@@ -168,7 +169,7 @@ def _both(stage: Stage, axis: int, first: str, second: str, blur: float):
 
 
 def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: float) -> np.ndarray:
-    """Draws an object at each spot on a line: [spots, extent]."""
+    """Draws an object on a line of pixels at each position in `spots`. Returns [spots, extent]."""
     at = np.full((len(spots), 2), float(np.floor(stage.centre[1 - axis])))
     if len(stage.axes) == 1:
         at[:] = stage.centre[1 - axis]
@@ -178,7 +179,10 @@ def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: flo
 
 
 def _best(error: np.ndarray, spots: np.ndarray) -> np.ndarray:
-    """Finds the minimum [2, t] of an error [t, spots, spots], by a parabola through 3 spots."""
+    """Finds the pair of positions [2, t] with the smallest error [t, spots, spots] in each frame.
+
+    A parabola through 3 spots gives each position to a fraction of a spot.
+    """
     count, frames = len(spots), np.arange(len(error))
     a, b = np.unravel_index(error.reshape(len(error), -1).argmin(1), error.shape[1:])
     along = [

@@ -34,15 +34,15 @@ X0 = {
 
 
 class Form(NamedTuple):
-    """The part of the card that depends on the format.
+    """The entries of the card (card.json) that depend on the export format.
 
     Attributes:
         name: name of the format.
         params: entries that say where the weights are, and how a program gets them.
         program: function that takes a program's name and the program. It returns entries that say
             where the program is, and how to call it.
-        jax: version of JAX's serialization.
-        others: versions of the other packages that wrote the files, by name.
+        jax: further entries about JAX, such as the version of its serialization.
+        others: entries about the other packages that wrote the files, by the package's name.
     """
 
     name: str
@@ -59,14 +59,14 @@ def write(
     prompts: Sequence[str],
     form: Form,
 ) -> None:
-    """Writes the card, and the token states of prompts if there are any.
+    """Writes the card (card.json), and the token states of prompts if there are any.
 
     Args:
         directory: directory to write into, which exists.
-        run: the run, with the sampling settings that the programs have.
+        run: the run, with the sampling settings that the programs use.
         programs: programs by name.
         prompts: prompts whose token states are written, since text encoders are not exported.
-        form: the part of the card that depends on the format.
+        form: the entries of the card that depend on the export format.
     """
     card = _card(run, programs, form)
     if prompts:

@@ -21,8 +21,8 @@ class Request:
     Attributes:
         workdir: working directory of the training run.
         sample: keys of the config's section `sample`, with values that replace the run's own.
-        prompts: prompts whose token states are written too.
-        dtype: precision of the weights; None keeps the run's.
+        prompts: prompts whose token states (the text encoder's output) are written too.
+        dtype: precision of the exported weights; None leaves them as the run stores them.
     """
 
     workdir: pathlib.Path
@@ -61,7 +61,7 @@ def _savedmodel(request: Request, directory: pathlib.Path) -> int:
 
 
 def _programs(write: Callable[..., None], request: Request, directory: pathlib.Path) -> int:
-    """Writes a format that holds the programs of `stunet.export.programs`."""
+    """Loads the run and exports it with `write`. Returns the number of updates of its weights."""
     from stunet.generate.text import load_unconditioned
 
     run = load_unconditioned(request.workdir, **request.sample)
@@ -135,12 +135,12 @@ def export(
     """Writes a trained run in a format.
 
     Args:
-        form: one of `FORMATS`.
+        form: a value of `FORMATS`.
         workdir: working directory of the training run.
         out: directory to create.
         sample: keys of the config's section `sample`, with values that replace the run's own.
-        prompts: prompts whose token states are written too.
-        dtype: precision of the weights; None keeps the run's.
+        prompts: prompts whose token states (the text encoder's output) are written too.
+        dtype: precision of the exported weights; None leaves them as the run stores them.
 
     Returns:
         The number of updates that the weights have had, and the paths of the files.

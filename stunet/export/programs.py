@@ -1,7 +1,8 @@
 """Defines the programs that are exported: functions of arrays alone, for any number of clips.
 
 `jax.export` writes a program as StableHLO, once for all platforms, with a symbolic number of clips.
-To run a program, one needs JAX but not this package. The weights are an argument, a dict by name.
+To run a program, one needs JAX but not this package. Each program takes the weights as its first
+argument, a dict of arrays by name.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ class Argument(NamedTuple):
     """An argument of a program, or its result.
 
     Attributes:
-        name: name on the card; arguments are passed by position.
+        name: name in card.json. `Program.function` takes its arguments by position.
         shape: extent of each axis, where `BATCH` stands for the number of clips.
         dtype: name of the NumPy dtype.
         meaning: what the array holds, with its range.
@@ -43,9 +44,9 @@ class Program(NamedTuple):
 
     Attributes:
         meaning: what the program does.
-        function: maps (parameters by name, *arguments) to the result.
-        arguments: the arguments that follow the parameters.
-        result: what the program returns.
+        function: maps the parameters, a dict by name, and the arguments to the result.
+        arguments: descriptions of the arguments that follow the parameters.
+        result: description of the array that the program returns.
     """
 
     meaning: str
@@ -138,10 +139,10 @@ def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) ->
 
 
 def export_program(program: Program, named: dict[str, Any]) -> export.Exported:
-    """Exports a program for all of PLATFORMS and any number of clips.
+    """Exports a program for all of `PLATFORMS` and any number of clips.
 
     Args:
-        program: one of `make_programs`.
+        program: a program from `make_programs`.
         named: shapes and dtypes of the parameters, by name.
     """
     (batch,) = export.symbolic_shape(BATCH)
@@ -168,5 +169,5 @@ def bare_file_names() -> Iterator[None]:
 
 
 def _seen(given: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Returns the given clips and their mask as float32, which the network takes."""
+    """Converts the conditioning clips and their mask, if there are any, to float32."""
     return tuple(x.astype(jnp.float32) for x in given)

@@ -1,4 +1,4 @@
-"""Writes `stunet export --format savedmodel`: programs and weights for TensorFlow, and a card.
+"""Writes `stunet export --format savedmodel`: programs and weights for TensorFlow, and card.json.
 
 orbax-export wraps the StableHLO of each program in a TensorFlow function, and stores the weights as
 TensorFlow variables. TensorFlow compiles the function with XLA. Importing this module needs
@@ -29,14 +29,14 @@ from stunet.train import weights_file
 def write(
     directory: pathlib.Path, run: Run, prompts: Sequence[str] = (), dtype: str | None = None
 ) -> None:
-    """Writes a SavedModel with a signature for each program, and the card.
+    """Writes a SavedModel with a signature for each program, and card.json, which describes it.
 
     Args:
         directory: directory to write into, which exists.
         run: run whose network needs only captions (`text.load_unconditioned`), with the sampling
             settings to export.
-        prompts: prompts whose token states are written too.
-        dtype: dtype of the weights (`weights_file.cast`).
+        prompts: prompts whose token states (the text encoder's output) are written too.
+        dtype: dtype of the written weights, "float32" or "bfloat16"; None keeps their dtypes.
     """
     for accelerator in ("GPU", "TPU"):
         # TensorFlow would take all memory of the accelerator, and computes nothing on it here.
@@ -70,7 +70,7 @@ def write(
 
 
 def _of_a_dict(program: Program) -> Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]:
-    """Wraps a program for orbax-export: it takes a dict of arguments and returns a dict."""
+    """Wraps a program for orbax-export: the wrapper takes and returns dicts of arrays by name."""
 
     def function(named, arguments):
         values = (arguments[a.name] for a in program.arguments)

@@ -1,4 +1,4 @@
-"""Writes `stunet export --format stablehlo`: programs, weights and a card, for JAX alone."""
+"""Writes `stunet export --format stablehlo`: programs, weights and card.json, for JAX alone."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,14 +16,17 @@ _PARAMS = "params.safetensors"
 def write(
     directory: pathlib.Path, run: Run, prompts: Sequence[str] = (), dtype: str | None = None
 ) -> None:
-    """Writes what an inference system needs to sample from a run.
+    """Writes all files that an inference system needs to sample from a run.
+
+    These are the weights, the programs, and card.json, which describes them. If there are prompts,
+    a further file holds their token states.
 
     Args:
         directory: directory to write into, which exists.
         run: run whose network needs only captions (`text.load_unconditioned`), with the sampling
             settings to export.
-        prompts: prompts whose token states are written too.
-        dtype: dtype of the weights (`weights_file.cast`).
+        prompts: prompts whose token states (the text encoder's output) are written too.
+        dtype: dtype of the written weights, "float32" or "bfloat16"; None keeps their dtypes.
     """
     named = weights_file.cast(run.params, dtype)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in named.items()}

@@ -7,9 +7,10 @@ rest. It fills in windows, which are as long as the clips that it was trained on
 two keyframes, this is the cascade of Imagen Video (arXiv 2210.02303) and Make-A-Video (arXiv
 2209.14792). If a window holds all keyframes, it is the whole clip. Any number between works too.
 
-Each window has noise of its own and is sampled by itself, though all windows of all clips are in
-one batch. Two windows meet in a keyframe, which both are given. The given keyframes replace the
-network's output in their frames, so both windows have the same frame there.
+Each window has noise of its own. It is sampled independently of the other windows, even of those in
+the same batch. Neighbouring windows share a keyframe, which the network is given for both. The
+given keyframes replace the network's output in their frames, so both windows have the same frame
+there.
 """
 
 import dataclasses
@@ -91,12 +92,13 @@ def fill(
 
     Args:
         run: temporal super-resolution run (`text.load`).
-        keyframes: keyframes in -1..1, at least two of each clip, `tsr.stride` frames apart.
+        keyframes: keyframes in -1..1, at least two for each clip, `tsr.stride` frames apart.
         prompts: one prompt for each clip.
         augmentation: noise level of the keyframes when the network sees them, 0 to the run's
             `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
-        seed: seed of the noise. A clip depends only on the seed, its number and the settings.
-        number: number of the first clip. The others follow it.
+        seed: seed of the noise. A clip depends only on the seed, the clip's number and the
+            settings.
+        number: number of the first clip. The other clips have the next numbers.
         batch_size: windows sampled at once; None samples all at once.
         on_step: called with the number of steps done and the number of all steps.
 
@@ -149,13 +151,13 @@ def cascade(
         keyframes_workdir: working directory of a run with a `data.stride` above 1.
         tsr_workdir: working directory of a run with a `tsr.stride` above 1.
         prompts: captions like those that the runs were trained on.
-        augmentation: see `fill`; None means `AUGMENTATION`, or the highest level that the run was
-            trained on if that is lower.
+        augmentation: noise level of the keyframes when the second network sees them. None means
+            `AUGMENTATION`, or the highest level in that network's training if this is lower.
         seed: seed of the noise. Clip i depends only on the seed, on i and on the settings.
         batch_size: how many clips the first network, and how many windows the second network,
             samples at once; None samples all at once.
-        on_step: called with the number of steps done and the number of all steps. Both networks
-            count.
+        on_step: called with the number of steps done and the number of all steps. The
+            steps of both networks count.
         sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
@@ -191,7 +193,7 @@ def through(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Cascaded:
-    """Samples as `cascade` does, with runs that `load_pair` has loaded.
+    """Samples one clip for each prompt, through two networks that `load_pair` has loaded.
 
     Args:
         pair: the run that makes keyframes, and the temporal super-resolution run.
@@ -265,10 +267,10 @@ def check_pair(keyframes: Parts, tsr: Parts) -> None:
 
 
 def check_augmentation(tsr: Parts, augmentation: float) -> None:
-    """Checks that the temporal super-resolution network has learnt an augmentation level.
+    """Checks that a temporal super-resolution network was trained at an augmentation level.
 
     Raises:
-        UserError: it has not.
+        UserError: the level is outside the range of the training.
     """
     most = tsr.denoiser.conditioning.max_augmentation
     if not 0 <= augmentation <= most:
@@ -321,7 +323,7 @@ def split(
 def join(
     filled: Float[np.ndarray, "n*{windows} t h w c"], windows: int
 ) -> Float[np.ndarray, "n t2 h w c"]:
-    """Joins windows to whole clips. A frame that two windows share comes from the earlier one."""
+    """Joins windows into clips. A frame that two windows share comes from the earlier window."""
     filled = filled.reshape(-1, windows, *filled.shape[1:])
     rest = filled[:, :, 1:]
     rest = rest.reshape(len(filled), -1, *filled.shape[3:])
@@ -329,7 +331,7 @@ def join(
 
 
 def _check_tsr(parts: Parts, which: str) -> int:
-    """Returns the stride of a temporal super-resolution network's keyframes."""
+    """Returns how many frames apart a temporal super-resolution network's keyframes are."""
     stride = parts.denoiser.conditioning.keyframe_stride
     if stride < 2:
         raise UserError(

@@ -4,10 +4,10 @@ Lumiere (arXiv 2401.12945, section 4.1) makes all three with one mechanism. The 
 [J, C, M]: the noisy clip, the given part of the clean clip, and the mask of that part
 (`stunet.diffusion.masks`).
 
-The network makes every pixel itself, and loses some detail of the given ones. Where M = 1 the true
-pixel is known. It replaces the network's pixel after the last step. The clips of all three tasks
-therefore hold the given pixels bit for bit, and the outside of a cinemagraph does not move at all.
-`put_back=False` shows what the network itself makes.
+The network makes every pixel itself, and loses some detail of the given pixels. Where M = 1 the
+true pixel is known. It replaces the network's pixel after the last step. The clips of all three
+tasks therefore hold the given pixels bit for bit, and the outside of a cinemagraph does not move at
+all. `put_back=False` shows what the network itself makes.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ from stunet.train.parts import read_parts
 
 
 def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
-    """Loads a run whose network is conditioned on masks, as `text.load` does.
+    """Loads a run whose network is conditioned on masks. The arguments are those of `text.load`.
 
     Raises:
         UserError: as `text.load`, or the run was trained without masks.
@@ -54,7 +54,7 @@ def complete(
         run: run that `load_masked` has loaded.
         prompts: one prompt for each clip; "" for none.
         clips: clips in -1..1; pixels that are not given do not matter.
-        given: mask M, True where a pixel is given; broadcast against the clips.
+        given: mask, True where a pixel is given; broadcast against the clips.
         put_back: True puts the given pixels back in place of what the network makes of them.
         seed: see `text.text_to_video`.
         batch_size: see `text.text_to_video`.
@@ -90,7 +90,7 @@ def image_to_video(
 ) -> Float[np.ndarray, "n t h w c"]:
     """Makes clips that begin with a picture.
 
-    C is the picture followed by blanks, and M is 1 in the first frame.
+    The network is given the first frame, and makes all others.
 
     Args:
         run: see `complete`.
@@ -111,8 +111,8 @@ def cinemagraph(
 ) -> Float[np.ndarray, "n t h w c"]:
     """Makes a region of pictures move.
 
-    C is the picture in every frame. M is 1 everywhere in the first frame, and outside the region in
-    the others.
+    The first frame is the picture, and the network is given all of it. In later frames, the network
+    is given the picture outside the region, and makes the inside.
 
     Args:
         run: see `complete`.
@@ -131,7 +131,7 @@ def inpaint(
     hole: Bool[np.ndarray, "..."],
     **options: object,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Repaints a part of clips. C is the clip, blank inside the hole, and M is 1 outside the hole.
+    """Repaints a part of clips, the hole. The network is given all pixels outside the hole.
 
     Args:
         run: see `complete`.
@@ -144,7 +144,7 @@ def inpaint(
 
 
 def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarray]:
-    """Returns clips with the picture in every frame, and the mask of the kind `kind`."""
+    """Returns clips with the picture in every frame, and their mask; `kind` is a key of `MASKS`."""
     frames = run.parts.denoiser.clip.frames
     first = (np.arange(frames) == 0)[:, None, None]
     given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The part of a request that all tasks share.
+    """The part of a request for clips that is the same for all tasks of `stunet sample`.
 
     Attributes:
         workdir: working directory of the training run.

@@ -1,4 +1,4 @@
-"""Makes clips in a style, by mixing the spatial weights of a run with those of the style.
+"""Makes clips in a style, by mixing a run's spatial weights with those of a run in that style.
 
 See `stunet.weights.style`.
 """
@@ -31,7 +31,7 @@ def stylise(
         style: run with spatial layers of the same shapes. Only its weights and its text encoder
             are used.
         prompts: captions like those that the style was trained on.
-        alphas: shares of the style, for `interpolate`. 0 keeps the run's spatial weights, and 1
+        alphas: shares of the style in the mixture. 0 keeps the run's spatial weights, and 1
             takes the style's.
         seed: seed of the noise, which is the same at each alpha.
         batch_size: clips sampled at once; None samples one for each prompt.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stunet.errors import UserError
-from stunet.generate import cascade, inputs, masked, style, text, upscale, video
+from stunet.generate import cascade, inputs, masked, pictures, style, text, upscale, video
 from stunet.generate.request import Request, Sampled
 from stunet.progress import sampling_bar
 from stunet.train.parts import read_parts
@@ -59,7 +59,7 @@ def text_to_video(
 def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
     """Samples clips that begin with the picture in the file `image`."""
     run = masked.load_masked(request.workdir, **request.sample)
-    picture = inputs.read_picture(image, run.parts.denoiser.clip)[None]
+    picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     clips = masked.image_to_video(run, request.prompts, picture, **request.options)
     return Sampled(clips, run.parts, run.checkpoint, {"image": image}, ("image", image.stem))
 
@@ -75,7 +75,7 @@ def inpaint(
     Args:
         request: see `Request`.
         clip: video file.
-        mask: video file of the same size, length and rate as `clip`; not needed if `box` is given.
+        mask: video file of the same size and length as `clip`; not needed if `box` is given.
         box: rectangle, as `inputs.read_box` reads it.
     """
     run = masked.load_masked(request.workdir, **request.sample)
@@ -90,7 +90,7 @@ def inpaint(
 def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
     """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
     run = masked.load_masked(request.workdir, **request.sample)
-    picture = inputs.read_picture(image, run.parts.denoiser.clip)[None]
+    picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     region = inputs.read_box(box, run.parts.denoiser.clip)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
     settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)

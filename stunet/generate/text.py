@@ -31,7 +31,7 @@ class Written:
 
     @classmethod
     def of(cls, directory: pathlib.Path, name: str) -> "Written":
-        """Returns the files called `name` in `directory`, whether they exist or not."""
+        """Returns the paths of the files called `name` in `directory`. The files need not exist."""
         return cls(*(directory / f"{name}{end}" for end in (".gif", ".mp4", "_xt.png")))
 
 
@@ -43,7 +43,7 @@ class Run:
         parts: parts that the run's config describes, with the settings used for sampling.
         params: averaged (EMA) parameters of the newest checkpoint.
         mesh: the devices, over which clips are split.
-        sample: function that `make_sampler` returned. It compiles when it is first called.
+        sample: function that samples a batch of clips (`make_sampler`). Its first call compiles it.
         checkpoint: number of updates that `params` have had.
     """
 
@@ -101,7 +101,7 @@ def check_unconditioned(workdir: pathlib.Path, parts: Parts) -> None:
     """Checks that the network of the run in `workdir` needs nothing but a caption.
 
     Raises:
-        UserError: it needs more.
+        UserError: the network also needs a clip to enlarge, or keyframes to fill in between.
     """
     given = parts.denoiser.conditioning
     if problem := _NEEDS_A_CLIP.get(given.name):

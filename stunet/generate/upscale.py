@@ -2,13 +2,14 @@
 (`stunet.diffusion.multidiffusion`).
 
 The host's memory holds the clip three times: at the current noise level, and as the estimates of
-this step and of the one before. Devices see batches of segments of one shape, whatever the length
-of the clip. So their memory does not grow with it, and a compiled program enlarges clips of any
-length.
+this step and of the step before. Devices see batches of segments. The batches have the same shape
+whatever the length of the clip. Long clips therefore need no more device memory than short ones,
+and one compiled program enlarges clips of any length.
 
-The noise is drawn in blocks of a segment's length, side by side: block k draws what row k of a
-batch would draw (`make_sampler`). A clip of one segment is therefore the same as with plain
-sampling, up to float rounding: a step is one program in plain sampling, and two here.
+The noise of a clip consists of consecutive blocks, each as long as a segment. Block k is the noise
+that plain sampling (`make_sampler`) would draw for row k of a batch. A clip of one segment is
+therefore the same as with plain sampling, up to float rounding. Rounding differs because each step
+is one program in plain sampling and two programs here.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from stunet.generate.request import check_seed
 from stunet.generate.text import OnStep
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size
+from stunet.progress import note
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.objective import to_float
 from stunet.train.parts import Parts, read_parts
@@ -49,8 +51,8 @@ class Upscaler:
         parts: parts that the run's config describes, with the settings used for sampling.
         params: averaged (EMA) parameters, on every device.
         mesh: the devices, over which batches of segments are split.
-        functions: jitted functions that sampling is made of. `update` takes a key and a state for
-            each row.
+        functions: jitted functions that do the parts of a sampling step. `update` takes a key and a
+            state for each row of a batch.
         checkpoint: number of updates that `params` have had.
     """
 
@@ -67,7 +69,7 @@ class Upscaled:
 
     Attributes:
         clip: the clip, in -1..1.
-        segments: the segments that it was denoised in.
+        segments: the overlapping stretches of frames in which the clip was denoised.
     """
 
     clip: Float[np.ndarray, "t h w c"]
@@ -128,7 +130,7 @@ def check_base(base: Parts, parts: Parts) -> None:
         parts: parts of the super-resolution run.
 
     Raises:
-        UserError: their sizes, rates or channels do not fit together.
+        UserError: the sizes, rates or channels of the two runs do not fit together.
     """
     low, clip = base.denoiser.clip, parts.denoiser.clip
     factor = parts.denoiser.conditioning.upscale_factor
@@ -150,7 +152,8 @@ def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
     run's full resolution, the video is shrunk by averaging blocks of pixels, as in training.
 
     Raises:
-        UserError: there is no such file, it cannot be decoded, or it has another size.
+        UserError: there is no such file, it cannot be decoded, it has another size, or its
+            timestamps jump.
     """
     clip, factor = parts.denoiser.clip, parts.denoiser.conditioning.upscale_factor
     rows, columns = clip.height // factor, clip.width // factor
@@ -163,11 +166,16 @@ def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
             "or of a whole multiple of that, which is shrunk first"
         )
     frames = decode_clips(file, 1, clip.frame_rate, height, width, clip.channels)
-    return np.concatenate([upscaling.shrink(to_float(frame[None]), times)[0] for frame in frames])
+    low = np.concatenate([upscaling.shrink(to_float(frame[None]), times)[0] for frame in frames])
+    if frames.breaks:
+        raise UserError(f"{file} is not one clip: {'; '.join(frames.breaks)}; cut it there")
+    for sentence in frames.notes():
+        note(f"{file} {sentence}")
+    return low
 
 
 def check_settings(parts: Parts, overlap: int, weights: str, augmentation: float) -> None:
-    """Checks the settings of `upscale`. It needs no clip, so mistakes show early.
+    """Checks the settings of `upscale` before there is a clip, so that mistakes show early.
 
     Raises:
         UserError: a setting does not suit the run.
@@ -210,7 +218,8 @@ def upscale(
         augmentation: noise level of `low` when the network sees it, 0 to the run's
             `upscale.max_augmentation`. 0 suits real clips. All segments see the same noise.
         seed: seed of the noise.
-        number: number of the clip. Clips of the same seed and other numbers have other noise.
+        number: number of the clip. Clips with the same seed but different numbers have different
+            noise.
         batch_size: segments sampled at once, rounded up to a multiple of the devices; None samples
             one on each device. It only changes memory and speed.
         on_step: called with the number of finished batches of segments and the number of all
@@ -294,9 +303,10 @@ def _check_clip(parts: Parts, low: np.ndarray) -> None:
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the rows of each batch, and how many of them are not repeated.
+    """Yields the rows of each batch, and the number of rows that are no copies.
 
-    The last batch is filled up with copies of its rows, so that no other shape is compiled.
+    The last batch is filled up with copies of its rows, so that all batches have the same shape and
+    nothing is compiled again.
     """
     for start in range(0, count, size):
         rows = np.arange(start, min(start + size, count))

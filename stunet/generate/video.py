@@ -1,8 +1,8 @@
 """Makes a clip again from a noise level at which only its rough shape is left (video-to-video).
 
 SDEdit (Meng et al., arXiv 2108.01073): noise the clip to an intermediate time, and denoise from
-there. It works on a clip as it does on a picture because the network makes the whole clip at its
-full rate at once (Lumiere, arXiv 2401.12945, section 4.2).
+there. SDEdit works on a clip as it does on a picture, because the network makes the whole clip
+at its full rate at once (Lumiere, arXiv 2401.12945, section 4.2).
 """
 
 import dataclasses
@@ -34,8 +34,7 @@ def edit(
         clips: clips in -1..1, one for each prompt, or one for all.
         strength: noise time, 0..1, to which noise is added. At 0 the clips come back bit for bit.
             At 1 nothing is left of them, and the result is what `text.text_to_video` makes of the
-            prompts and the seed. Denoising takes all
-            `sample.steps` steps at any strength above 0.
+            prompts and the seed. Denoising takes all `sample.steps` steps at any strength above 0.
         seed: see `text.text_to_video`.
         batch_size: see `text.text_to_video`.
         on_step: see `text.text_to_video`.

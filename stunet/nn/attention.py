@@ -15,7 +15,7 @@ class TextAttention(nn.Module):
     """Residual attention of the positions in each frame to one another and to the text.
 
     As in DeepFloyd IF, the keys and values of the text are added to the frame's own ("added
-    key/value"), so one softmax weighs both. Without text it is plain self-attention.
+    key/value"), so one softmax weighs both. Without text this is plain self-attention.
 
     Attributes:
         head_channels: features of one attention head; the channels are a multiple of it.
@@ -113,8 +113,8 @@ def flash_attention(
     """Computes `frame_attention` with a fused kernel on TPUs, which never stores the scores.
 
     The kernel is the Pallas kernel that JAX ships (Dao et al., arXiv 2205.14135). Other platforms
-    use `frame_attention` itself. TPUs also use it if the number of queries on a chip, the number of
-    keys on a chip, or the features of a head is not a multiple of the kernel's tile of 128.
+    use `frame_attention` itself. So do TPUs if the number of queries on a chip, the number of keys
+    on a chip, or the features of a head is not a multiple of the kernel's tile of 128.
 
     Args:
         query: l queries of n heads with d features.
@@ -186,9 +186,9 @@ class TemporalAttention(nn.Module):
     """Lumiere's attention-based inflation block: residual attention over time at each position.
 
     The output projection starts at zero, so the block starts as a no-op (arXiv 2401.12945, section
-    3.1). Rotary position embeddings encode the order of the frames. They are relative, so they
-    extend to clips longer than those in training. The paper does not name its position embedding,
-    so this one is our choice.
+    3.1). Rotary position embeddings encode the order of the frames. The embeddings are relative, so
+    they extend to clips longer than those in training. The paper does not name its position
+    embedding, so this one is our choice.
 
     Attributes:
         head_channels: features of one attention head; the channels are a multiple of it.

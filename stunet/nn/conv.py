@@ -64,7 +64,14 @@ _TPU_BATCH = 8
 
 
 def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
-    """Applies the platform's function to x and kernel, and in the backward pass also to dy."""
+    """Calls the function that suits the platform and the mesh.
+
+    Args:
+        cpu: function for CPUs without a mesh.
+        gpu: function for GPUs; also for TPUs if the kernel is spatial and clips have few frames.
+        tpu: function for TPUs; also for CPUs with a mesh, and for GPUs if the mesh splits frames.
+        *arrays: arguments of the function: x and kernel, and in the backward pass also dy.
+    """
     x, kernel, *_ = arrays
     # Frames that a mesh splits cannot be merged with clips, as rank 4 does. The form is chosen here
     # and not inside the functions, because JAX may reuse their traces on other meshes.
@@ -100,11 +107,13 @@ def _conv_rank_4(x, kernel):
 
 
 def _conv_rank_5(x, kernel):
-    """Convolves with a long axis as XLA's batch: frames, or columns for a temporal kernel.
+    """Convolves without merging axes, which suits TPUs best.
 
-    The axis of clips is then one more axis to convolve over, along which the kernel has extent 1.
-    If the clips, which are few, were the batch, XLA for TPUs would copy columns into the batch
-    axis. If axes were merged, XLA would compute norms and activations apart from the convolution.
+    XLA's batch axis is the axis of frames for a spatial kernel, and the axis of columns for a
+    temporal kernel. The axis of clips is then one more axis to convolve over, along which the
+    kernel has extent 1. If the few clips were the batch, XLA for TPUs would copy columns into the
+    batch axis. If axes were merged, XLA would compute norms and activations apart from the
+    convolution.
     """
     kt, kh, kw = kernel.shape[:3]
     # `spatial` holds the axes of the clips that XLA convolves over, `kernel_axes` the axis of the

@@ -75,7 +75,7 @@ class TextPooling(nn.Module):
     """Pools text states to one vector, which is added to the time embedding.
 
     The attention pooling is that of DeepFloyd IF. The query is the mean state plus a learned
-    vector, and it attends to itself and to all states. As in DeepFloyd IF, padding takes part in
+    vector. The query attends to itself and to all states. As in DeepFloyd IF, padding takes part in
     the mean and in the attention.
 
     Attributes:

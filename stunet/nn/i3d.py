@@ -45,7 +45,7 @@ class I3D(nn.Module):
             clips: RGB clips in -1..1, of at least 9 frames.
 
         Raises:
-            ValueError: the clips have fewer frames.
+            ValueError: the clips have fewer than 9 frames.
         """
         if clips.shape[1] < FEWEST_FRAMES:
             raise ValueError(f"I3D takes {FEWEST_FRAMES} frames or more, not {clips.shape[1]}")

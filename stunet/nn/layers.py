@@ -34,7 +34,7 @@ CLIP_AXES = ("batch", "frames", "rows", "columns", "features")
 
 
 def shard_clip(x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-    """Constrains the sharding of a clip's activations; without a mesh, does nothing."""
+    """Constrains the sharding of a clip's activations; without a mesh, returns `x` as it is."""
     return constrain(x, *CLIP_AXES)
 
 
@@ -176,8 +176,8 @@ class GroupNorm(nn.Module):
     Attributes:
         groups: number of groups of equally many channels.
         epsilon: added to the variance.
-        batch_axes: number of leading axes along which each entry has its own statistics; 2 for
-            `[b, t, h, w, c]`.
+        batch_axes: number of leading axes that are not averaged over; 2 for `[b, t, h, w, c]`,
+            where each frame has its own statistics.
         dtype: dtype of the output.
         param_dtype: dtype of the parameters.
     """

@@ -31,20 +31,22 @@ Path = tuple[str, ...]
 def is_adapted(path: Sequence[str]) -> bool:
     """Returns True if the parameter at `path` gets an adapter.
 
-    All kernels of the text-to-image network get one: those of convolutions and of projections.
+    These are the kernels of all convolutions and projections in the text-to-image network.
     """
     return path[-1] == "kernel" and not is_temporal(path)
 
 
 def init(key: Array, params: Any, rank: int) -> Any:
-    """Returns the initial adapters of a network, as a tree of their own.
+    """Returns the initial adapters A and B of all kernels, in a tree without the kernels.
 
     A is normal with variance 1 / (number of inputs), and B is zero.
 
     Args:
-        key: random key. Each kernel's own key is folded from it, in the order of the paths.
-        params: the network's parameters. If they are in flax's boxes of axis names, the adapters
-            are too. Then a mesh splits A like the inputs of the kernel, and B like its outputs.
+        key: random key. `jax.random.fold_in` derives a key for each kernel, by the kernel's place
+            in the order of paths.
+        params: the network's parameters. If flax's boxes with axis names hold them, such boxes hold
+            the adapters too. A mesh then splits A like the inputs of the kernel, and B like the
+            outputs.
         rank: the largest rank of each kernel's change, at least 1.
     """
     adapters: dict[Path, Any] = {}
@@ -72,7 +74,7 @@ def merge(params: Any, scale: float) -> Any:
 
     Args:
         params: the network's parameters, and A and B beside each adapted kernel.
-        scale: factor of the change.
+        scale: factor of each change A B.
     """
     flat = flatten_dict(params)
     modules = [path[:-1] for path in flat if path[-1] == A]
@@ -94,5 +96,5 @@ def _merge_all(parts: dict[Path, tuple[Array, ...]], scale: Array) -> dict[Path,
 
 
 def product(a: Float[Array, "*inputs r"], b: Float[Array, "r o"]) -> Float[Array, "*inputs o"]:
-    """Returns A B for one kernel, in full float32, which is not the default on TPUs."""
+    """Returns A B for one kernel. The product has full float32 precision on TPUs too."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -38,8 +38,8 @@ def equal_layers(count: int, has_skips: bool) -> range:
     """Returns the layers of a level that `scan_layers` stacks; empty if there are fewer than two.
 
     Stacked layers must have inputs of the same width. The first layer of a level has an input of
-    another width than the rest. On the way up the last layer has too, because its skip connection
-    comes from before the level.
+    another width than the rest. On the way up, so does the last layer, because its skip connection
+    carries the input of the level on the way down.
 
     Args:
         count: number of layers in the level.
@@ -67,7 +67,9 @@ def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names(path: Sequence[str], shape: Sequence[int]) -> tuple[str, ...]:
-    """Returns the names in files of the parameter at `path`: one for each layer that it holds.
+    """Returns the names that the parameter at `path` has in files.
+
+    A stacked parameter has one name for each of its layers; any other parameter has one name.
 
     Args:
         path: path of the parameter.

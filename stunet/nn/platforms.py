@@ -15,7 +15,7 @@ def platform_dependent(
 ) -> Any:
     """Calls the implementation of a function for the platform that the program is compiled for.
 
-    It is the same as `jax.lax.platform_dependent`, except within `assume_platform`.
+    This is `jax.lax.platform_dependent`, except that `assume_platform` can fix the platform.
 
     Args:
         *arguments: arguments of the function.

@@ -1,8 +1,8 @@
 """Rematerialisation (gradient checkpointing): chooses what is stored for the backward pass.
 
-Each block of the network is rematerialised by itself. Its input is always stored, and a policy says
-which other results are. The backward pass computes all other results again, which takes less memory
-but more time.
+Each block of the network is rematerialised by itself. Its input is always stored, and a policy
+chooses other results to store. The backward pass computes the remaining results again, which takes
+less memory but more time.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ def _with_statistics(policy: Callable) -> Callable:
 
 
 def _save_projections(primitive, *_, **params) -> bool:
-    """Stores the results of convolutions, and of matrix products without batch dimensions.
+    """Policy that stores results of convolutions, and of matrix products without batch dimensions.
 
-    The latter are products with a weight. The products of attention have batch dimensions.
+    Matrix products with a weight have no batch dimensions. The products of attention have them.
     """
     if primitive is jax.lax.dot_general_p:
         _, (batch, _) = params["dimension_numbers"]
@@ -49,8 +49,8 @@ def rematerialised(block: Callable, policy: str, prevent_cse: bool = True) -> Ca
         block: a module's class, or a function whose first argument is a module.
         policy: a key of `REMAT_POLICIES`, or "none".
         prevent_cse: keep the compiler from merging the repeated computation with the first one,
-            which would undo the saving. Inside `nn.scan` this is not needed, because the compiler
-            cannot merge them there.
+            which would undo the saving of memory. Inside `nn.scan` False is safe, because the
+            compiler cannot merge computations of different loops.
     """
     if policy == "none":
         return block

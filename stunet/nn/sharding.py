@@ -14,7 +14,7 @@ from jaxtyping import Array
 def partition_spec(
     names: Sequence[str | None], shape: Sequence[int], mesh_shape: Mapping[str, int]
 ) -> jax.sharding.PartitionSpec:
-    """Returns how the current rules split an array over a mesh.
+    """Returns how the current `flax.linen.logical_axis_rules` split an array over a mesh.
 
     An axis that does not split into equal parts stays unsplit.
 
@@ -32,7 +32,7 @@ def partition_spec(
 
 
 def is_split(name: str, extent: int) -> bool:
-    """Returns True if the current mesh splits an axis with this logical name and extent."""
+    """Returns True if the current mesh splits an axis of this logical name and extent."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not nn.get_logical_axis_rules():
         return False

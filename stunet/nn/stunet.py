@@ -96,7 +96,7 @@ class Layer(nn.Module):
             skip: activations of the skip connection `[b, t, h, w, s]`, or None on the way down.
             condition: conditioning vectors `[b, d]`.
             text: token states `[b, l, e]`, or None.
-            text_mask: tokens that attention sees `[b, l]`, or None for all.
+            text_mask: True on tokens that attention sees `[b, l]`; None if it sees all tokens.
 
         Returns:
             The output twice: `nn.scan` hands the first on to the next layer and stacks the second.
@@ -160,8 +160,9 @@ class STUNet(nn.Module):
         layers_per_level: number of layers on the way down, for each level or one for all levels.
             On the way up each level has one layer more.
         attention_levels: for each level, True if its layers attend to pixels and text.
-        temporal_factors: for each level, the factor by which time shrinks on entering it; the first
-            is 1. None makes the spatial (text-to-image) network, which sees each frame by itself.
+        temporal_factors: for each level, the factor by which the number of frames shrinks on the
+            way into the level; the first is 1. None makes the spatial (text-to-image) network,
+            which sees each frame by itself.
         temporal_attention_blocks: number of temporal attention blocks that are stacked in each
             layer of the coarsest level.
         temporal_resize_init: initialisation of temporal resizing: "nearest", or "he" for the
@@ -177,10 +178,10 @@ class STUNet(nn.Module):
         text_only_attention: attention sees the text and not the frame's own pixels, which costs
             less at high resolutions (Imagen's Efficient U-Net, arXiv 2205.11487, appendix B.1).
         activation: a key of `layers.ACTIVATIONS`.
-        residual_divisor: the output of each residual block is divided by this. The square root of 2
-            keeps the variance of two equal paths.
+        residual_divisor: each residual block divides the sum of its two paths by this. The square
+            root of 2 keeps the variance if both paths have the same variance.
         time_features: features of the conditioning vector; 0 means 4 times `channels[0]`.
-        time_scale: the noise time is multiplied by this before its sinusoidal code.
+        time_scale: the noise time is multiplied by this before it is encoded as sinusoids.
         cosine_first: in the sinusoidal code, the cosines come before the sines.
         frequency_shift: shift of the code's frequencies, see `embeddings.sinusoidal_embedding`.
         level_embedding: the network takes `low_res_time`, the noise time of a low-resolution clip
@@ -229,7 +230,7 @@ class STUNet(nn.Module):
         text_mask: Bool[Array, "b l"] | None = None,
         low_res_time: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b t h w o"]:
-        """Predicts for every pixel of every frame of the clip.
+        """Predicts the noise, v or the clean clip, at every pixel of every frame.
 
         Args:
             x: noisy clip, with its conditioning in further channels. A clip without noise lies in
@@ -237,7 +238,7 @@ class STUNet(nn.Module):
                 divisible by the product of `temporal_factors`.
             time: noise time in 0..1.
             text: token states; needed unless `text_features` is 0.
-            text_mask: False on tokens that attention does not see; None shows all of them.
+            text_mask: False on tokens that attention does not see; None if it sees all tokens.
             low_res_time: noise time, in 0..1, of the low-resolution clip among the channels of x;
                 needed with `level_embedding`.
 

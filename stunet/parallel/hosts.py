@@ -46,10 +46,12 @@ _FAILURE = "stunet/failure"
 def join(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Makes this process one of several. Call it before anything else uses JAX's devices.
+    """Joins this process with the other processes of the run, if there are any.
+
+    Call this function before anything else uses JAX's devices.
 
     Without arguments, JAX detects the other processes itself: on TPU pods, GKE and Kubernetes, and
-    under SLURM and Open MPI. If it finds at most one process, or if `processes` is 1, this process
+    under SLURM and Open MPI. If JAX finds at most one process, or if `processes` is 1, this process
     contacts no other.
 
     Args:
@@ -58,8 +60,8 @@ def join(
         process: number of this process, from 0.
 
     Raises:
-        UserError: the arguments do not fit together, or the scheduler leaves out something that is
-            needed. (If the other processes do not join within 5 minutes, JAX ends this process.)
+        UserError: the arguments do not fit together, or JAX cannot join the other processes. (If
+            the other processes do not join within 5 minutes, JAX ends this process.)
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     if all(value is None for value in given.values()):
@@ -141,7 +143,7 @@ def batch_rows(
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has called it.
+    """Waits until every process has called this function with the same name.
 
     Args:
         name: name of this place in the program, the same in every process.
@@ -153,11 +155,13 @@ def wait_for_all(name: str) -> None:
 
 
 def first_text(name: str, text: str) -> str:
-    """Returns the first text that is not empty among those of all processes, which all get.
+    """Returns the same text in every process: the first of all processes' texts that is not empty.
+
+    If the texts of all processes are empty, the result is "".
 
     Args:
         name: name of this place in the program, the same in every process, and used once.
-        text: what this process has to say; "" for nothing.
+        text: this process's own text; may be empty.
     """
     if jax.process_count() == 1:
         return text
@@ -175,15 +179,15 @@ def gather(array: jax.Array) -> np.ndarray:
     return np.asarray(array)
 
 
-class StopAgreement:
-    """Lets all processes agree, once in each update, on whether to stop.
+class Agreement:
+    """Lets all processes agree, once in each update, on whether to do something, such as to stop.
 
-    Every process gets the same answer: whether any of them wants to stop.
+    Every process gets the same answer: True if any process wants it.
 
     Args:
         mesh: the devices of all processes.
-        lag: number of calls by which the answer is late. It should be the number of updates that
-            are queued on the devices, so that no process waits for them.
+        lag: number of calls by which the answer of several processes is late. Use the number of
+            updates that are queued on the devices, so that no process waits for the devices.
     """
 
     def __init__(self, mesh: Mesh, lag: int):
@@ -192,15 +196,15 @@ class StopAgreement:
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def __call__(self, wants_to_stop: bool) -> bool:
-        """Agrees with the other processes on whether to stop after this update.
+    def __call__(self, is_wanted: bool) -> bool:
+        """Agrees with the other processes on whether to do it after this update.
 
         Args:
-            wants_to_stop: whether this process wants to stop.
+            is_wanted: whether this process wants it.
         """
         if jax.process_count() == 1:
-            return wants_to_stop
-        wishes = np.full(jax.local_device_count(), wants_to_stop)
+            return is_wanted
+        wishes = np.full(jax.local_device_count(), is_wanted)
         self._answers.append(
             self._any(jax.make_array_from_process_local_data(self._sharding, wishes))
         )

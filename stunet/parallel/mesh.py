@@ -34,11 +34,12 @@ RULES = (
 class Layout:
     """How a run asks for its devices to be arranged: the extent of each mesh axis.
 
-    One extent may be -1, which stands for all devices that the others leave. The batch is split
-    into slice * data * fsdp parts.
+    One extent may be -1: the number of devices divided by the product of the other extents. The
+    batch is split into slice * data * fsdp parts.
 
     Attributes:
-        slice: number of slices, which the data-centre network joins; splits the batch between them.
+        slice: number of parts to split the batch into across the data-centre network; a multiple of
+            the number of TPU slices.
         data: number of parts to split the batch into.
         fsdp: number of parts to split the batch and the stored weights into.
         context: number of parts to split each clip into, along `context_axis`.
@@ -62,7 +63,7 @@ def make_mesh(layout: Layout, devices: Sequence[jax.Device] | None = None) -> Me
 
     Args:
         layout: extent of each axis.
-        devices: the devices; None takes all that JAX sees.
+        devices: the devices; None takes all devices of JAX.
 
     Raises:
         UserError: the extents do not multiply to the number of devices, or `slice` is not a
@@ -118,9 +119,9 @@ def _shape(layout: Layout, devices: int, slices: int) -> dict[str, int]:
 
 
 def count_slices(devices: Sequence[jax.Device]) -> int:
-    """Counts the TPU slices that the devices belong to; 1 for devices that are no TPUs.
+    """Counts the TPU slices that the devices belong to; 1 for devices that are not TPUs.
 
-    GPUs have a `slice_index` too, which is the number of their host. It is ignored, because
+    GPUs have a `slice_index` too, which is the number of their host. This index is ignored, because
     `jax.devices()` lists GPUs host by host, and any mesh axis may cross the network between hosts.
     """
     if devices[0].platform != "tpu":
@@ -129,7 +130,7 @@ def count_slices(devices: Sequence[jax.Device]) -> int:
 
 
 def batch_ways(mesh: Mesh | AbstractMesh) -> int:
-    """Returns the number of parts that a batch is split into."""
+    """Returns the number of parts that `mesh` splits a batch into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
@@ -171,8 +172,8 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
     A leaf without names is replicated.
 
     Args:
-        boxed: abstract arrays, as `eval_shape` of a module's `init` returns them. Those with axis
-            names are in flax's boxes.
+        boxed: abstract arrays, as `eval_shape` of a module's `init` returns them. A leaf with axis
+            names is in one of flax's boxes.
         mesh: the devices.
     """
 

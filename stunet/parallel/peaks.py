@@ -1,4 +1,4 @@
-"""Peak rates of devices, by the names that JAX gives them."""
+"""Holds the peak rates of devices, by the names that JAX gives to the devices."""
 
 # Dense bfloat16 operations (multiplications and additions) per second, as published:
 # cloud.google.com/tpu/docs and NVIDIA's data sheets.

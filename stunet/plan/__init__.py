@@ -1,1 +1,1 @@
-"""Plans runs: the memory and time that they need, on chips that this machine need not have."""
+"""Plans runs: predicts their memory and time, on chips that this machine need not have."""

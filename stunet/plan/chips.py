@@ -2,10 +2,10 @@
 
 There are three kinds of topology, with different compilers:
 
-* `v5p:4x4x4`: TPUs that this machine need not have. The TPU compiler (libtpu) does not need them.
+* `v5p:4x4x4`: TPUs that this machine need not have. The TPU compiler (libtpu) needs no TPU.
 * `local`: the devices of this machine, for which JAX's own backend compiles.
 * `h100:8`: GPUs that this machine need not have. If JAX's CUDA plugin is installed, it compiles for
-  them (`stunet.plan.gpu_compiler`). Without it the plan is an estimate from traces
+  these GPUs (`stunet.plan.gpu_compiler`). Without it the plan is an estimate from traces
   (`stunet.plan.search`).
 """
 
@@ -31,10 +31,10 @@ class Chip:
     """One device, as JAX counts them. A field is None where its value is not known.
 
     Attributes:
-        name: name of the chip, for people.
+        name: name of the chip, for people to read.
         hbm: bytes of device memory that a program may use.
         flops: peak operations a second in bfloat16; a multiplication and an addition count as two.
-        hertz: frequency of the clock whose cycles the TPU compiler counts; None except for TPUs.
+        hertz: frequency of the clock whose cycles the TPU compiler counts; None for other chips.
         ici: bytes a second that one chip can send over all its links to the other chips of its
             slice (TPUs) or of its host (GPUs).
     """
@@ -78,7 +78,7 @@ class Topology:
             is tpu for TPUs and cuda for GPUs.
         chip: properties of one chip, which all chips share.
         count: number of chips, over all slices.
-        slices: number of TPU slices, or of hosts with GPUs, that the data-centre network joins.
+        slices: number of TPU slices; for GPUs, number of hosts. The data-centre network joins them.
         devices: devices that programs are compiled for; empty for an estimate.
     """
 
@@ -100,9 +100,9 @@ def find(name: str, slices: int = 1, estimate: bool = False) -> Topology:
 
     Args:
         name: for TPUs, Google Cloud's name of a slice (`v5p-128`) or its generation and shape
-            (`v5p:4x4x4`); for GPUs, their kind and number (`h100:8`); for the devices of this
-            machine, `local`.
-        slices: number of slices (TPUs) or of hosts (GPUs).
+            (`v5p:4x4x4`); for GPUs, their kind and their number in each host (`h100:8`); for the
+            devices of this machine, `local`.
+        slices: number of TPU slices; for GPUs, number of hosts.
         estimate: leave out the devices, so that no compiler is needed.
 
     Raises:
@@ -174,8 +174,11 @@ def _tpus(name: str, kind: str, shape: str, slices: int, estimate: bool) -> Topo
 
 
 def memory_fraction() -> float:
-    """Returns the share of a GPU's memory that JAX allocates: 0.75, or what the environment
-    variable XLA_PYTHON_CLIENT_MEM_FRACTION says (docs.jax.dev, "GPU memory allocation")."""
+    """Returns the share of a GPU's memory that JAX allocates.
+
+    The share is the value of the environment variable XLA_PYTHON_CLIENT_MEM_FRACTION, or 0.75 if
+    the variable is not set (docs.jax.dev, "GPU memory allocation").
+    """
     text = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")
     try:
         fraction = float(text)
@@ -189,10 +192,10 @@ def memory_fraction() -> float:
 
 
 def describe(device: jax.Device) -> Chip:
-    """Returns what is known of a device of this machine.
+    """Returns the known properties of a device of this machine.
 
-    Its memory is what JAX may allocate: three quarters of a GPU's, unless
-    XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise. A CPU's memory is not known.
+    `hbm` is the memory that JAX may allocate. For a GPU, this is three quarters of the GPU's
+    memory, or the share that XLA_PYTHON_CLIENT_MEM_FRACTION sets. For a CPU, `hbm` is None.
     """
     memory = (device.memory_stats() or {}).get("bytes_limit")
     return Chip(device.device_kind, memory, BFLOAT16.get(device.device_kind))

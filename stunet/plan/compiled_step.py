@@ -3,7 +3,7 @@
 For chips that this machine does not have, the compiler is stopped as soon as it has placed every
 buffer. Writing the machine code would come next, and takes by far the longest. So compiling a
 network of the paper's size takes minutes instead of an hour. The compiler runs in a separate
-process, which can be stopped. The files that it dumps show how far it is.
+process, which can be stopped. The files that the compiler dumps show how far it is.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class CompiledStep:
         code: bytes of the machine code; None if the compiler was stopped before writing it.
         used: bytes that the program would need, as the compiler reports them when it refuses the
             program as too large; otherwise None.
-        excess: bytes by which `used` exceeds the device's memory; None if `used` is.
+        excess: bytes by which `used` exceeds the device's memory; None if `used` is None.
     """
 
     program: hlo.Program
@@ -72,7 +72,7 @@ def compile_step(config: configs.Experiment, topology: chips.Topology) -> Compil
 def abstract_batch(
     parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
 ) -> dict[str, Any]:
-    """Returns shapes, dtypes and shardings of a global batch, as the data pipeline yields it."""
+    """Returns shapes, dtypes and shardings of a global batch from the data pipeline."""
     size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
     shapes = {
         "video": (clip.shape, jnp.uint8),
@@ -165,7 +165,7 @@ def _read_dump(directory: pathlib.Path) -> CompiledStep:
 
 
 def _read_message(message: Mapping[str, Any]) -> CompiledStep:
-    """Reads what the compiler's process sent."""
+    """Converts the message from the compiler's process to a `CompiledStep`."""
     if "error" not in message:
         return CompiledStep(hlo.read(message["text"]), message["temporaries"])
     found = re.search(

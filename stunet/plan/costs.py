@@ -5,13 +5,15 @@ block of the network: a residual block, an attention, an inflation or a resizing
 forward pass, and the backward pass under the network's remat policy, with the shardings that its
 arguments have in the step. The noise, the loss and the optimiser's update are in no piece.
 
-Some pieces differ only in the width of their input. These are residual blocks of one level, whose
-inputs are wider where a skip connection joins them. Such pieces reach the same share of a chip's
-peak within a few percent, and the widest take longest to compile. So only the narrowest of them is
-compiled. Its time is scaled by the number of operations to give the time of the others.
+Some pieces differ only in the width of their input. These are residual blocks of one level: the
+input of a block is wider if a skip connection joins it. Such pieces reach the same share of a
+chip's peak within a few percent, and the widest take longest to compile. So only the narrowest of
+them is compiled. Its time is scaled by the number of operations to give the times of the other
+pieces.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -19,12 +21,14 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Format, Layout
 
-from stunet import configs, files
+from stunet import configs, files, jsonfiles
+from stunet.errors import UserError
 from stunet.nn.layers import CLIP_AXES
 from stunet.nn.remat import REMAT_POLICIES
 from stunet.nn.sharding import partition_spec
@@ -36,7 +40,7 @@ from stunet.train.parts import make_parts
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The time that all calls of a piece take on one chip, in one step.
+    """The time of all calls of a piece (a block of the network) on one chip, in one step.
 
     Attributes:
         name: name of the piece.
@@ -53,18 +57,18 @@ class Cost:
 
 
 class Costs:
-    """The times of all pieces, which separate processes start to compute immediately.
+    """Computes the time of each piece (distinct block of the network) in separate processes.
 
-    There is one process for each core. Each time is stored in the user's cache under a hash of the
-    lowered program, so that nothing is compiled twice. When this context manager ends, pieces that
-    no process has started are dropped.
+    The processes start immediately, one for each core. Each time is stored in the user's cache
+    under a hash of the lowered program, so that nothing is compiled twice. When this context
+    manager ends, pieces that no process has started are dropped.
 
     Args:
         config: config of the run.
         topology: name of a topology of TPUs (`chips.find`).
-        slices: number of slices of TPUs.
-        scale: True compiles only one of all pieces that differ only in the width of their input
-            (`representatives`). False compiles every piece.
+        slices: number of TPU slices.
+        scale: if pieces differ only in the width of their input, compile only the narrowest of
+            them, and scale its time (`representatives`). False compiles every piece.
     """
 
     def __init__(
@@ -109,8 +113,8 @@ class Costs:
 def representatives(found: Sequence[pieces.Piece]) -> list[int]:
     """Returns, for each piece, the index of the piece that is compiled in its place.
 
-    This is the narrowest of the pieces that differ only in the width of their input. It may be the
-    piece itself.
+    The compiled piece is the narrowest among all pieces that differ from the given piece only in
+    the width of their input. This may be the given piece itself.
     """
     narrowest: dict[tuple, int] = {}
     families = []
@@ -129,6 +133,13 @@ def representatives(found: Sequence[pieces.Piece]) -> list[int]:
     return [narrowest[family] for family in families]
 
 
+class _Compiled(TypedDict):
+    """The content of a file in the cache: what the compiler says of a piece."""
+
+    piece: str
+    cycles: jsonfiles.Finite
+
+
 def _seconds(
     config: configs.Experiment, batch: int, topology: str, slices: int, index: int
 ) -> float:
@@ -142,8 +153,9 @@ def _seconds(
     version = importlib.metadata.version("libtpu"), jax.__version__
     key = f"{version} {topology} {slices} {lowered.as_text()}"
     file = files.user_cache("plan") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    if file.is_file():
-        return json.loads(file.read_text())["cycles"] / found.chip.hertz
+    # A damaged file is made again.
+    with contextlib.suppress(UserError):
+        return jsonfiles.read(file, _Compiled)["cycles"] / found.chip.hertz
     with chips.silence_stderr():
         cycles = hlo.read(lowered.compile().as_text()).cycles
     with files.atomic(file) as temporary:
@@ -152,7 +164,9 @@ def _seconds(
 
 
 def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """Lowers the piece's forward and backward pass for the mesh, within `mesh.use`.
+    """Lowers the piece's forward and backward pass for the mesh.
+
+    Call this function within `parallel.mesh.use`.
 
     Returns:
         The lowered function `(params, inputs, others, dy) -> (y, gradients)`, with `inputs` and
@@ -185,8 +199,8 @@ def differentiable(piece: pieces.Piece, remat: str) -> tuple[Callable, dict, dic
 
     Returns:
         (apply, inputs, others), where `apply(params, inputs, others)` calls the piece. Both dicts
-        hold arguments of the piece by position: `inputs` those to differentiate with respect to,
-        and `others` the masks.
+        hold arguments of the piece by position. `others` holds the boolean masks, and `inputs` all
+        arguments that have a gradient.
     """
 
     def apply(params, inputs, others):
@@ -203,7 +217,7 @@ def differentiable(piece: pieces.Piece, remat: str) -> tuple[Callable, dict, dic
 
 
 def _format(leaf: jax.ShapeDtypeStruct) -> Format:
-    """Returns the sharding of a leaf; for clips the compiler may choose the memory layout.
+    """Returns the sharding of a leaf, and lets the compiler choose the memory layout of clips.
 
     In the whole step, too, the compiler chooses the layout of clips between blocks. With a fixed
     layout, a piece would have to copy each clip before and after its computation.
@@ -212,7 +226,7 @@ def _format(leaf: jax.ShapeDtypeStruct) -> Format:
 
 
 def _placed(leaf: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
-    """Returns the leaf with the sharding that the network's activations have."""
+    """Returns the leaf with the sharding that activations of its shape have in the network."""
     names = CLIP_AXES if leaf.ndim == len(CLIP_AXES) else ("batch", *[None] * (leaf.ndim - 1))
     spec = partition_spec(names, leaf.shape, mesh.shape)
     sharding = jax.sharding.NamedSharding(mesh, spec)

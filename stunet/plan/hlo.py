@@ -53,8 +53,8 @@ class Program:
 
     Attributes:
         cycles: cycles that the compiler estimates, without collectives.
-        collectives: collectives by kind; on TPUs, those within a slice.
-        between_slices: collectives by kind that cross the data-centre network.
+        collectives: collectives by kind. With several TPU slices, only those within a slice.
+        between_slices: collectives between TPU slices, by kind.
     """
 
     cycles: int
@@ -152,7 +152,8 @@ def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
 def _trips(line: str, condition) -> int:
     """Returns how many iterations a loop has.
 
-    This is the compiler's own note. Without a note, it is the largest constant in the condition.
+    The number comes from the compiler's note in `line`. Without a note, it is the largest constant
+    in the loop's condition.
     """
     if known := _TRIPS.search(line):
         return int(known[1])

@@ -1,8 +1,9 @@
 """The plan of a run: does its train step fit the chips, and how fast is it?
 
-This machine need not have the chips. The train step is compiled for them: as a whole to find its
-memory, and for TPUs also in pieces to find its time. If there is no compiler, or an estimate is
-asked for, the plan is an estimate from traces (`stunet.plan.search`).
+This machine need not have the chips. The train step is compiled for them as a whole, which gives
+its memory. For TPUs, the network's distinct blocks are also compiled one by one, which gives the
+step's time. Without a compiler, or if the user asks for an estimate, the plan is an estimate from
+traces (`stunet.plan.search`).
 """
 
 import contextlib
@@ -29,13 +30,13 @@ class Plan:
     Bytes, operations and seconds are for one chip, unless the attribute says otherwise.
 
     Attributes:
-        chip: name of the chip, or what JAX calls a local device.
+        chip: name of the chip; for a local device, JAX's name of its kind.
         platform: JAX's name of the chips' platform (`chips.Topology`).
-        chips: number of chips, in all slices.
+        chips: number of chips, in all TPU slices or hosts together.
         estimated: True if the plan is an estimate from traces, False if the step was compiled.
         mesh: extent of each mesh axis.
-        settings: the other keys of the config on which memory and time depend most, and their
-            values.
+        settings: the other settings that change memory and time most, as values by config key, such
+            as `model.remat`.
         params: number of trained parameters.
         frozen: number of frozen parameters.
         bytes: memory by kind. The kinds are params, frozen, optimizer, ema, batch, temporaries and,
@@ -47,14 +48,15 @@ class Plan:
             remat repeats are not counted.
         peak_flops: peak operations a second of one chip, in bfloat16; None if unknown.
         least_seconds: lower bound of the time of a step; None if the peak is unknown.
-        step_seconds: predicted time of a step, the sum of `costs`; None if it was not asked for,
-            if the program does not fit, or if no compiler estimates it.
-        collective_seconds: time of the collectives within a slice at the links' full speed, if it
-            does not overlap with computation; None if `step_seconds` is None.
-        collectives: collectives by kind; on TPUs, those within a slice.
-        between_slices: collectives by kind that cross the data-centre network.
-        costs: time of each of the network's distinct pieces, the costliest first.
-        unsplit: a line for each level that the mesh should split and cannot (`unsplit_levels`).
+        step_seconds: predicted time of a step, the sum of `costs`; None if no time was asked for,
+            if the program does not fit, or if no compiler estimates the time.
+        collective_seconds: time of the collectives within a TPU slice at the links' full speed. It
+            adds to `step_seconds` as far as it does not overlap with computation. None if
+            `step_seconds` is None.
+        collectives: collectives by kind. With several TPU slices, only those within a slice.
+        between_slices: collectives between TPU slices, by kind.
+        costs: time of each distinct block of the network, the costliest first.
+        unsplit: a line for each level that the mesh cannot split evenly (`unsplit_levels`).
         clips: number of clips in a step.
         steps: number of updates in the whole run.
         unknown: descriptions of what the plan cannot predict.
@@ -90,8 +92,8 @@ class Plan:
     def mfu(self) -> float | None:
         """Returns the model FLOPs utilisation that follows from the predicted time.
 
-        It assumes that all collectives overlap with computation. It is None without a predicted
-        time.
+        The result assumes that all collectives overlap with computation. It is None if the time or
+        the chip's peak is unknown.
         """
         if self.step_seconds is None or self.peak_flops is None:
             return None
@@ -109,10 +111,10 @@ def make_plan(
     Args:
         config: config of the run; its `mesh` says how the run is split over the chips.
         topology: chips to plan for.
-        predict_time: also predict the time of a step. This needs a compiler that estimates the time
-            of kernels, which only the one for TPUs does.
-        every_piece: compile every distinct piece to predict the time. Otherwise the times of some
-            pieces are scaled from that of a narrower piece (`costs.representatives`).
+        predict_time: also predict the time of a step, if the chips are TPUs and the topology is not
+            `local`. No other compiler estimates the time of kernels.
+        every_piece: compile every distinct block of the network to predict the time. False scales
+            the times of some blocks from the time of a narrower block (`costs.representatives`).
 
     Raises:
         UserError: the mesh, the batch size and the number of chips do not fit together.
@@ -183,7 +185,7 @@ def make_plan(
 def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> list[str]:
     """Returns a line for each level and axis that the mesh should split, but cannot split evenly.
 
-    Every chip then computes the whole axis at this level.
+    At such a level, every chip computes the whole axis.
     """
     clip, network, found = parts.denoiser.clip, parts.denoiser.network, []
     context_axis, frames = parts.layout.context_axis, clip.frames
@@ -205,7 +207,7 @@ def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.Abstract
 def _pieces(
     config: configs.Experiment, topology: chips.Topology, predict_time: bool, every_piece: bool
 ) -> contextlib.AbstractContextManager[Costs | None]:
-    """Starts to compile the network's pieces, if their time is asked for and can be predicted."""
+    """Starts to compile the network's blocks, if their time is asked for and can be predicted."""
     if topology.platform != "tpu" or topology.is_local or not predict_time:
         return contextlib.nullcontext()
     return Costs(config, topology.name, topology.slices, scale=not every_piece)

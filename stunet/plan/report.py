@@ -119,10 +119,10 @@ def _collectives(title: str, collectives: Mapping[str, Collective]) -> list[str]
 
 
 def ranking(layouts: Sequence[Layout], topology: Topology, most: int = 10) -> str:
-    """Returns the first layouts that the search found, as text for people.
+    """Returns the fastest layouts that the search found, as text for people.
 
     Args:
-        layouts: what `search.rank` returned.
+        layouts: layouts from `search.rank`, the fastest first.
         topology: topology of the search.
         most: number of layouts to show.
     """
@@ -143,7 +143,7 @@ def ranking(layouts: Sequence[Layout], topology: Topology, most: int = 10) -> st
 def as_json(plan: Plan) -> str:
     """Returns the plan as JSON, for programs.
 
-    It holds the fields of the plan, and `mfu` and `fits`, which are null if they are unknown.
+    The JSON holds the fields of the plan, `mfu` and `fits`. Unknown values are null.
     """
     fits = None if plan.excess is None else not plan.excess
     return json.dumps(dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": fits})

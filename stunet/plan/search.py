@@ -1,7 +1,7 @@
 """Estimates a step's memory and time from traces, and searches for the best layout.
 
 Nothing is compiled here. The memory and operations of a layout are added up from the traces of the
-network's distinct pieces. So ranking hundreds of layouts takes little longer than these few traces.
+network's distinct blocks. So ranking hundreds of layouts takes little longer than these few traces.
 
 The memory is an estimate. It was 6% to 40% above the memory of programs compiled for TPUs
 (docs/how-to/plan.md), and was not compared with the memory of programs for GPUs. The time is a
@@ -47,7 +47,7 @@ class Layout:
         remat: value of `model.remat`.
         accumulate: value of `train.accumulate`, the number of microbatches in a step.
         state: bytes of parameters, moments and averages on one chip.
-        temporaries: bytes of gradients and activations on one chip, at most.
+        temporaries: peak bytes of gradients and activations on one chip.
         seconds: lower bound of the time of a step.
     """
 
@@ -64,20 +64,20 @@ class Layout:
         return self.state + self.temporaries
 
     def settings(self) -> dict[str, object]:
-        """Returns the keys of the config that this layout sets, and their values."""
+        """Returns the settings of this layout, as values by config key."""
         extents = {f"mesh.{axis}": n for axis, n in self.mesh.items()}
         return extents | {"model.remat": self.remat, "train.accumulate": self.accumulate}
 
     def apply_to(self, config: configs.Experiment) -> configs.Experiment:
-        """Returns the config, changed to this layout."""
+        """Returns `config` with the settings of this layout."""
         return configs.replace(config, self.settings())
 
     def overrides(self, parts: Parts, mesh: Mapping[str, int]) -> list[str]:
-        """Returns the command-line arguments that give a run this layout.
+        """Returns the command-line arguments that replace a run's layout by this layout.
 
         Args:
             parts: the run.
-            mesh: extent of every mesh axis of the run now.
+            mesh: extent of every mesh axis in the run's present layout.
         """
         remat, accumulate = parts.denoiser.network.remat, parts.accumulate
         now = dataclasses.replace(self, mesh=mesh, remat=remat, accumulate=accumulate).settings()
@@ -87,12 +87,12 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One distinct piece of the network, traced for one clip on one device.
+    """One distinct block of the network, traced for one clip on one device.
 
     Attributes:
-        calls: number of times that the network calls the piece in a forward pass.
-        rows: number of rows in the piece's input or output, whichever is less.
-        frames: number of frames in the piece's input or output, whichever is less.
+        calls: number of times that the network calls the block in a forward pass.
+        rows: number of rows in the block's input or output, whichever is less.
+        frames: number of frames in the block's input or output, whichever is less.
         saved: bytes that one call keeps for the backward pass, by remat policy.
         flops: operations of one call, forward and backward, by remat policy.
     """
@@ -106,7 +106,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class StateBytes:
-    """Sizes in bytes of one whole copy of the parameters.
+    """Size of one copy of the parameters, not divided by the number of chips.
 
     Attributes:
         trained: bytes of all trained parameters.
@@ -118,12 +118,12 @@ class StateBytes:
 
 
 def trace(denoiser: Denoiser, platform: str) -> tuple[Block, ...]:
-    """Returns the network's distinct pieces, traced under every remat policy.
+    """Returns the network's distinct blocks, each traced under every remat policy.
 
     Args:
         denoiser: network of the run.
-        platform: JAX's name of a platform, such as "tpu" or "cuda". Its implementations of
-            convolutions and attention are traced.
+        platform: JAX's name of a platform, such as "tpu" or "cuda". The traces contain this
+            platform's implementations of convolutions and attention.
     """
     # Neither key changes a trace: without them, one trace serves all layouts of a run.
     network = denoiser.network.clone(remat="none", scan_layers=False)
@@ -182,9 +182,9 @@ def _bytes_of_params(kept: Any, params: Any) -> int:
 def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
     """Returns all layouts that are estimated to fit, the fastest first.
 
-    If the times of layouts differ by less than 2%, the layout with the fewest parts of each clip
-    comes first, and then the one with the fewest microbatches. The batch size, `mesh.tensor` and
-    `mesh.context_axis` stay as in the config.
+    Times within 2% of each other count as equal. Layouts with equal times are sorted by the number
+    of parts of each clip, and then by the number of microbatches, fewest first. The batch size,
+    `mesh.tensor` and `mesh.context_axis` stay as in the config.
 
     Raises:
         UserError: no layout fits, or the chip's memory, peak or speed of links is unknown.
@@ -226,8 +226,8 @@ def suggest_overrides(
 ) -> list[str] | None:
     """Returns the shortest list of command-line arguments with which a run is estimated to fit.
 
-    Of lists with equally many arguments, that of the fastest layout is returned. The result is None
-    if no layout fits.
+    If several layouts need equally few arguments, the fastest of these layouts is chosen. The
+    result is None if no layout fits.
 
     Args:
         parts: the run that does not fit.
@@ -256,11 +256,11 @@ def estimate(
     Args:
         parts: the run.
         blocks: the network's blocks (`trace`).
-        state: bytes of the network's parameters.
-        chip: one of the chips.
-        mesh: extent of every mesh axis.
-        remat: remat policy, instead of the config's.
-        accumulate: number of microbatches, instead of the config's.
+        state: bytes of the network's parameters (`state_bytes`).
+        chip: properties of each chip.
+        mesh: extent of every mesh axis in the layout.
+        remat: remat policy of the layout.
+        accumulate: number of microbatches in a step of the layout.
     """
     clips = parts.batch_size / (_extent(mesh, BATCH_AXES) * accumulate)
 
@@ -303,9 +303,10 @@ def state_bytes(parts: Parts) -> StateBytes:
 
 
 def _meshes(parts: Parts, topology: chips.Topology) -> list[dict[str, int]]:
-    """Returns all meshes for the topology.
+    """Returns all meshes for the topology, as the extent of each axis.
 
-    The axis `tensor` is always as in the config, and the axis `slice` as in the topology.
+    The extent of `tensor` is always as in the config. The extent of `slice` is always the number of
+    TPU slices or of hosts with GPUs.
     """
     tensor = max(1, parts.layout.tensor)
     left = topology.count // (topology.slices * tensor)

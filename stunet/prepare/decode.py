@@ -14,6 +14,8 @@ from stunet.prepare import colour, geometry
 from stunet.prepare.opening import CorruptVideo, opened, pictures
 from stunet.prepare.timing import Break, Picture, resample
 
+# No camera of films takes more, and a picture that stays for seconds would fill a disk.
+_MAX_FPS = 1000
 # Share of repeated frames from which on it is said that a video has fewer pictures than the clips.
 _MANY_REPEATED = 0.01
 
@@ -135,6 +137,8 @@ def decode_clips(
     for name, value in (("frames", frames), ("fps", fps), ("stride", stride)):
         if not 0 < value < math.inf:
             raise UserError(f"{name} must be positive and finite, not {value}")
+    if fps > _MAX_FPS:
+        raise UserError(f"fps is {fps:g}; at most {_MAX_FPS} frames per second are made")
     if height <= 0 or width <= 0:
         raise UserError(f"height and width must be positive, not {height} and {width}")
     if channels not in (1, 3):

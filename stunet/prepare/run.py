@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,8 +12,10 @@ from tqdm import tqdm
 from stunet.data.records import METADATA_FILE
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
-from stunet.prepare.captions import EncodeText, encode_captions, escape_surrogates, find_videos
+from stunet.prepare.caption_files import escape_surrogates
 from stunet.prepare.cutting import cut_videos
+from stunet.prepare.encoding import EncodeText, encode_captions
+from stunet.prepare.finding import find_videos
 from stunet.prepare.writing import VIDEOS_FILE, ClipWriter, write_videos
 
 # Videos of each kind that the summary names. The file of videos names all.
@@ -32,6 +35,7 @@ class PrepareSummary:
         skipped: name of each video that could not be decoded, and the reason. The records hold no
             clip of such a video.
         too_short: names of videos that do not fill one clip.
+        folder_notes: what a user should know of captions and of files that are no videos.
         notes: what a user should know of a video that was used, by its name.
         dropped_frames: frames at the ends of videos, and before places that no clip may span, that
             are in no clip, including those of `too_short`.
@@ -46,6 +50,7 @@ class PrepareSummary:
     captioned: int
     skipped: dict[str, str]
     too_short: list[str]
+    folder_notes: list[str]
     notes: dict[str, str]
     dropped_frames: int
     num_bytes: int
@@ -58,7 +63,7 @@ class PrepareSummary:
             f" {self.num_bytes / 2**20:.1f} MiB, in {self.seconds:.1f} s"
         ]
         lines += _shortened([f"skipped {reason}" for reason in self.skipped.values()])
-        lines += _shortened(list(self.notes.values()))
+        lines += [*self.folder_notes, *_shortened(list(self.notes.values()))]
         if self.too_short:
             lines.append(f"too short for one clip: {', '.join(_shortened(self.too_short))}")
         if self.dropped_frames:
@@ -108,8 +113,8 @@ def prepare(
         height: height of the clips in pixels. See `decode_clips` for how pictures are cropped.
         width: width of the clips in pixels.
         channels: 3 (RGB) or 1 (grey).
-        encode_text: encodes n captions to states float32 [n, l, d] and mask bool [n, l], which are
-            stored with every clip. None stores the captions alone.
+        encode_text: encodes captions to states, which are stored with every clip. None stores the
+            captions alone.
         text_encoder: name of the text encoder, noted beside the records.
         text_fingerprint: fingerprint of the encoder's weights and tokenizer, noted beside the
             records.
@@ -135,7 +140,9 @@ def prepare(
         raise UserError(f"the name {name!r} must be lower case letters, digits and underscores")
     check_vacant(output_dir)
     shape = (frames, height, width, channels)
-    captions = find_videos(input_dir)
+    found = find_videos(input_dir)
+    captions = found.captions
+    folder_notes = [*found.notes, *_of_cut_captions(captions, encode_text)]
     with atomic_directory(output_dir) as partial:
         writer = ClipWriter(partial, name, shard_bytes)
         with cut_videos(input_dir, list(captions), partial, shape, fps, workers) as cut:
@@ -168,6 +175,7 @@ def prepare(
             "skipped": result.skipped,
             "too_short": result.too_short,
             "notes": result.notes,
+            "folder_notes": folder_notes,
         }
         for file, content in ((METADATA_FILE, metadata), (VIDEOS_FILE, listing)):
             (partial / file).write_text(json.dumps(content, indent=1) + "\n")
@@ -179,11 +187,21 @@ def prepare(
         captioned=sum(bool(video["caption"]) for video in result.written),
         skipped=result.skipped,
         too_short=result.too_short,
+        folder_notes=folder_notes,
         notes=result.notes,
         dropped_frames=result.dropped_frames,
         num_bytes=num_bytes,
         seconds=time.monotonic() - started,
     )
+
+
+def _of_cut_captions(captions: Mapping[str, str], encode_text: EncodeText | None) -> list[str]:
+    """Returns a note about captions that the text encoder cuts, if there are any."""
+    if encode_text is None:
+        return []
+    cut = [video for video, caption in captions.items() if encode_text.is_cut(caption)]
+    what = "captions are longer than the text encoder takes, and their ends are cut off"
+    return [f"{len(cut)} {what}: that of {cut[0]}{' and others' * (len(cut) > 1)}"] if cut else []
 
 
 def _shortened(entries: list[str]) -> list[str]:

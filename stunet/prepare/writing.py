@@ -12,7 +12,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from stunet.data.records import METADATA_FILE
-from stunet.prepare.captions import escape_surrogates
+from stunet.prepare.caption_files import escape_surrogates
 from stunet.prepare.cutting import CutVideo
 from stunet.prepare.opening import CorruptVideo
 

@@ -1,22 +1,29 @@
 """Reads the results in the directory of a sweep or of a single run."""
 
+import contextlib
 import dataclasses
-import json
-import math
 import pathlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from stunet import configs
+import msgspec
+
+from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.report.formatting import TRAINING, VALIDATION
 from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
+from stunet.train import metric_lines
+from stunet.train.clock import read_began
 from stunet.train.flops import model_flops, sampling_flops
 from stunet.train.parts import make_parts
 
 # The final training loss is the mean over this last share of the updates: the loss of a single
 # update is noise.
 _LAST_SHARE = 0.1
+
+# Operations, of which 64 bits hold too few.
+_Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +178,8 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for key, value in nested.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key} / ")
-        elif isinstance(value, (int, float)) and math.isfinite(value):
+        # Not `math.isfinite`, which fails for integers that no float can hold.
+        elif isinstance(value, int | float) and abs(value) <= sys.float_info.max:
             yield prefix + key, float(value)
 
 
@@ -181,7 +189,11 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
     `counted` caches the operations of each config.
     """
     directory = workdir / entry.name
-    lines = _read_lines(directory / "metrics.jsonl")
+    file = directory / metric_lines.FILE
+    found = metric_lines.read(file)
+    lines = tuple(values for values, _ in found.values)
+    if damage := metric_lines.damage(file, found):
+        print(damage, file=sys.stderr)
     if not lines:
         return None
     config = configs.read(directory / "config.json")
@@ -201,7 +213,7 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
             sampling_flops(parts.denoiser, parts.sampling),
         )
     step_flops, clip_flops = counted[key]
-    evaluated = _read_evaluation(directory)
+    evaluated = _read_evaluation(directory) or _Evaluation({})
     return Run(
         name=entry.name,
         arm=entry.arm,
@@ -211,15 +223,15 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
         step=step,
         total_steps=parts.events.steps,
         lines=lines,
-        metrics=metrics | dict(flatten(evaluated.get("metrics", {}))),
-        better={VALIDATION: "lower", TRAINING: "lower"} | evaluated.get("better", {}),
+        metrics=metrics | dict(flatten(evaluated.metrics)),
+        better={VALIDATION: "lower", TRAINING: "lower"} | evaluated.better,
         step_flops=step_flops,
-        training_flops=evaluated.get("training_flops", step_flops * step),
-        sampling_flops=evaluated.get("sampling_flops", clip_flops),
+        training_flops=_known(evaluated.training_flops, step_flops * step),
+        sampling_flops=_known(evaluated.sampling_flops, clip_flops),
         date=_read_date(directory),
         group=entry.group,
         label=entry.label,
-        given=evaluated.get("given", ""),
+        given=evaluated.given,
         **_find_pictures(directory),
     )
 
@@ -231,8 +243,9 @@ def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run])
     """
     directory = workdir / entry.name
     evaluated, pictures = _read_evaluation(directory), _find_pictures(directory)
-    if not evaluated and not any(pictures.values()):
+    if evaluated is None and not any(pictures.values()):
         return None
+    evaluated = evaluated or _Evaluation({})
     parts = [found[name] for name in entry.after if name in found]
     return Run(
         name=entry.name,
@@ -243,48 +256,60 @@ def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run])
         step=0,
         total_steps=0,
         lines=(),
-        metrics=dict(flatten(evaluated.get("metrics", {}))),
-        better=evaluated.get("better", {}),
+        metrics=dict(flatten(evaluated.metrics)),
+        better=evaluated.better,
         step_flops=None,
-        training_flops=evaluated.get("training_flops", sum(run.training_flops for run in parts)),
-        sampling_flops=evaluated.get("sampling_flops"),
+        training_flops=_known(evaluated.training_flops, sum(run.training_flops for run in parts)),
+        sampling_flops=evaluated.sampling_flops,
         made_of=tuple(run.name for run in parts),
         group=entry.group,
         label=entry.label,
-        given=evaluated.get("given", ""),
+        given=evaluated.given,
         **pictures,
     )
 
 
-def _read_lines(file: pathlib.Path) -> tuple[dict[str, float], ...]:
-    found = []
-    for line in file.read_text().splitlines() if file.is_file() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # A run that was killed may leave a line cut short.
-    return tuple(found)
-
-
 def _read_date(directory: pathlib.Path) -> float | None:
     """Returns when a run first began, from its `clock.json`; None if that cannot be read."""
-    try:
-        return float(json.loads((directory / "clock.json").read_text())["began"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    with contextlib.suppress(UserError):
+        return read_began(directory)
+    return None
 
 
-def _read_evaluation(directory: pathlib.Path) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Evaluation:
+    """What is read of `evaluation.json`, which users may write too.
+
+    Attributes:
+        metrics: numbers by name, or groups of them. All else in it is left out.
+        better, training_flops, sampling_flops, given: as in `Run`.
+    """
+
+    metrics: dict[str, Any]
+    better: dict[str, Literal["lower", "higher"]] = dataclasses.field(default_factory=dict)
+    training_flops: _Count | None = None
+    sampling_flops: _Count | None = None
+    given: str = ""
+
+
+def _read_evaluation(directory: pathlib.Path) -> _Evaluation | None:
+    """Reads the evaluation of a run or a step. Returns None if there is none.
+
+    Raises:
+        UserError: the file is no evaluation.
+    """
     file = directory / "evaluation.json"
-    if not file.is_file():
-        return {}
+    if not file.exists():
+        return None
     try:
-        found = json.loads(file.read_text())
-        if isinstance(found["metrics"], dict):
-            return found
-    except (json.JSONDecodeError, KeyError, TypeError):
-        pass
-    raise UserError(f'{file} is no evaluation; it must hold {{"metrics": {{NAME: NUMBER, ...}}}}')
+        return jsonfiles.read(file, _Evaluation)
+    except UserError as error:
+        right = '{"metrics": {NAME: NUMBER, ...}}'
+        raise UserError(f"{file} is no evaluation, such as {right} ({error})") from error
+
+
+def _known(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _find_pictures(directory: pathlib.Path) -> dict[str, pathlib.Path | None]:

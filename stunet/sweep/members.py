@@ -102,7 +102,7 @@ def product(
 
 
 def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """Returns a copy of a config with some values changed; `load` checks them later.
+    """Returns a copy of a config with some values changed. `load` checks the new values later.
 
     Args:
         config: the config to copy.
@@ -142,7 +142,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
 
 
 def question(path: str) -> str:
-    """Returns the first line of a sweep file's docstring, which says what the sweep asks.
+    """Returns the question that a sweep answers: the first line of its file's docstring.
 
     Args:
         path: as for `load`; the file must be there.
@@ -173,7 +173,7 @@ def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
 
 
 def arms(entries: Sequence[Entry]) -> dict[str, str]:
-    """Returns the arm of each member and step: a dict from its name to the name of the arm.
+    """Returns a dict from the name of each member and step to the name of its arm.
 
     Members whose configs differ only in the seed are one arm. The arm has the name of its members,
     without the seed. The commands of steps differ for each seed. Steps are therefore one arm if
@@ -198,7 +198,7 @@ def arms(entries: Sequence[Entry]) -> dict[str, str]:
 def seeds(entries: Sequence[Entry]) -> dict[str, int | None]:
     """Returns the seed of each member and step, by name.
 
-    The seed of a step is that of the members it needs, or None if these have several.
+    A step has the seed of the members that it needs, or None if these members have several seeds.
     """
     found = {}
     for entry in entries:
@@ -216,7 +216,7 @@ def _without_seed(name: str, seed: int | None) -> str:
 
 
 def _check_labels(entries: Sequence[Entry]) -> None:
-    """Raises UserError if two arms of a group have the same label, or one arm has two."""
+    """Raises UserError if two arms of a group have the same label, or one arm has two labels."""
     arm_of, by_label, by_arm = arms(entries), {}, {}
     for entry in entries:
         arm = arm_of[entry.name]

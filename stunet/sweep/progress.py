@@ -1,5 +1,6 @@
 """Shows the progress of a sweep: a line for each event and, on a terminal, a table below them."""
 
+import math
 import pathlib
 import shutil
 import sys
@@ -45,7 +46,7 @@ class ProgressTable:
             self._next = 0  # The next call of `draw` draws the table again.
 
     def draw(self, running: Collection[str], done: int, failed: int) -> None:
-        """Draws the table if the last one is old enough.
+        """Draws the table again if enough time has passed since it was last drawn.
 
         Args:
             running: names of the members and steps that run.
@@ -79,11 +80,11 @@ def _line(workdir: pathlib.Path, entry: Entry) -> str:
     values, keys = last_metrics(workdir, entry.name), configs.flatten(entry.config)
     steps = keys["train.steps"]
     step = values.get("step", 0)
-    filled = round(20 * step / steps)
+    filled = min(round(20 * step / steps), 20)
     line = f"  |{'#' * filled:<20}| {step}/{steps} {entry.name}"
     if step:
         line += f"  loss {values['loss']:.4f}"
-    if values.get("clips_per_second"):
-        left = (steps - step) * keys["train.batch_size"] / values["clips_per_second"]
-        line += f", {duration(left)} left"
+    if (rate := values.get("clips_per_second", 0)) > 0:
+        left = (steps - step) * keys["train.batch_size"] / rate
+        line += f", {duration(left)} left" if math.isfinite(left) else ""
     return line

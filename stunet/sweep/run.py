@@ -69,7 +69,7 @@ def run(
         workdir: directory of the sweep, prepared by `workdir.claim`.
         entries: members and steps, from `members.load`.
         jobs: number of processes that run at once.
-        environment: environment variables of the processes. None means those of this process.
+        environment: environment variables of the processes. None means this process's own.
 
     Raises:
         UserError: members or steps failed, all were stopped, or the same sweep is running already.

@@ -5,23 +5,24 @@ the member runs, and the member reads its config there. Once a sweep has begun, 
 the sweep's own file. `NAME/log.txt` holds what the process of the member prints.
 """
 
-import dataclasses
 import json
 import pathlib
 import subprocess
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import msgspec
+
 import stunet
-from stunet import configs
+from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
 from stunet.sweep.members import Entry, Member, Step, arms, seeds
+from stunet.train import metric_lines
 from stunet.train.checkpoint_names import check_path, steps
 
 
-@dataclasses.dataclass(frozen=True)
-class ManifestEntry:
+class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A member or a step, as `sweep.json` describes it.
 
     Attributes:
@@ -45,8 +46,7 @@ class ManifestEntry:
     label: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The contents of `sweep.json`.
 
     Attributes:
@@ -114,7 +114,7 @@ def claim(
             question=question,
         )
         with atomic(workdir / "sweep.json") as partial:
-            partial.write_text(json.dumps(dataclasses.asdict(manifest), indent=2) + "\n")
+            partial.write_text(json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n")
 
 
 def read_manifest(workdir: pathlib.Path) -> Manifest | None:
@@ -124,13 +124,11 @@ def read_manifest(workdir: pathlib.Path) -> Manifest | None:
         UserError: the file was not written by `claim`.
     """
     file = workdir / "sweep.json"
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        raw = json.loads(file.read_text())
-        entries = tuple(ManifestEntry(**_tuples(entry)) for entry in raw.pop("entries"))
-        return Manifest(entries=entries, **_tuples(raw))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return jsonfiles.read(file, Manifest)
+    except UserError as error:
         raise UserError(f"{file} is not a sweep of this version of stunet ({error})") from error
 
 
@@ -170,27 +168,22 @@ def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
     return max(saved, default=0) >= configs.flatten(entry.config)["train.steps"]
 
 
-def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, Any]:
+def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, float]:
     """Returns the newest complete line of a member's metrics, or an empty dict."""
-    file = workdir / name / "metrics.jsonl"
+    file = workdir / name / metric_lines.FILE
     try:
         with file.open("rb") as opened:
             opened.seek(max(0, file.stat().st_size - 8192))
-            lines = opened.read().decode(errors="replace").splitlines()
+            content = opened.read()
     except OSError:
         return {}
-    for line in reversed(lines):
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if "loss" in values:
-            return values
-    return {}
+    # The first line may be cut, and a run that is writing may have cut the last one.
+    complete = metric_lines.parse(content).values
+    return next((values for values, _ in reversed(complete) if "loss" in values), {})
 
 
 def commit() -> str | None:
-    """Returns the commit of stunet's source, or None if that is not in its own git repository."""
+    """Returns the git commit of stunet's source, or None if git does not track the source."""
     package = pathlib.Path(stunet.__file__).parent
 
     def git(*words: str) -> str:
@@ -210,8 +203,3 @@ def commit() -> str | None:
 def _refuse(workdir: pathlib.Path, why: str) -> NoReturn:
     """Raises UserError: the directory holds another sweep."""
     raise UserError(f"{workdir} holds another sweep: {why}; choose another --workdir")
-
-
-def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    """Returns values that were read from JSON with tuples in the place of lists."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}

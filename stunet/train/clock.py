@@ -1,10 +1,10 @@
-"""Accounts for the wall time of a run, over restarts.
+"""Measures what a run spends its wall time on, over restarts.
 
 Time is spent either on updates or on something else: starting, compiling, restoring, validating,
-sampling, saving, standing still. The account is kept in the run's working directory. `clock.json`
-says when the run first began. Each line of `metrics.jsonl` says how many seconds all updates up to
-its step took. When a run continues from a checkpoint, later lines are dropped. The time of the
-updates that are lost and done again is therefore not counted.
+sampling, saving, standing still. The times are noted in the run's working directory. `clock.json`
+says when the run first began. Each line of `metrics.jsonl` has a step, and says how many seconds
+all updates up to that step took. When a run continues from a checkpoint, lines with a later step
+are dropped. The time of updates that are lost and done again is therefore not counted.
 """
 
 import contextlib
@@ -12,7 +12,12 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, TypedDict
 
+import msgspec
+
+from stunet import jsonfiles
+from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.formatting import duration
 from stunet.parallel.peaks import BFLOAT16
@@ -20,12 +25,32 @@ from stunet.parallel.peaks import BFLOAT16
 _PRODUCTIVE = "productive_seconds"
 
 
+FILE = "clock.json"
+
+
+class _Account(TypedDict):
+    """The content of `clock.json`: when the run first began, in seconds since 1970."""
+
+    began: Annotated[float, msgspec.Meta(ge=0, lt=2**40)]
+
+
+def read_began(workdir: pathlib.Path) -> float | None:
+    """Reads when a run first began, in seconds since 1970. Returns None if nothing says so.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = workdir / FILE
+    return jsonfiles.read(file, _Account)["began"] if file.exists() else None
+
+
 class Clock:
     """Measures the time that this process spends on a run, from the clock's creation on.
 
     The first update of a process compiles, so it takes much longer than the others. Its time is
-    left out of means, unless it is the only update since the last call of `measure`. To productive
-    time it adds the mean time of the process's other updates, or zero before there are any.
+    left out of means, unless it is the only update since the last call of `measure`. In the
+    productive time, the first update counts as the mean of the process's other updates, or as zero
+    before the second update.
 
     Args:
         seconds: returns the seconds of a clock that never goes back.
@@ -47,20 +72,29 @@ class Clock:
         self._interval, self._waited, self._updates = 0.0, 0.0, 0
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
-    def note(self, workdir: pathlib.Path) -> None:
-        """Reads the time of the run's beginning from the working directory, or notes it there."""
-        file = workdir / "clock.json"
+    def note(self, workdir: pathlib.Path) -> str:
+        """Reads from `clock.json` when the run first began, or writes the time now to this file.
+
+        Returns:
+            A sentence about a damaged `clock.json`, which is replaced; "" if nothing is wrong.
+        """
+        damage = ""
         try:
-            self._began = float(json.loads(file.read_text())["began"])
-        except (OSError, ValueError, KeyError, TypeError):
-            with atomic(file) as partial:
-                partial.write_text(json.dumps({"began": self._began}) + "\n")
+            began = read_began(workdir)
+            if began is not None:
+                self._began = began
+                return damage
+        except UserError as error:
+            damage = f"{error}; goodput counts from now on"
+        with atomic(workdir / FILE) as partial:
+            partial.write_text(json.dumps({"began": self._began}) + "\n")
+        return damage
 
     def resume(self, last: Mapping[str, float]) -> None:
-        """Continues the account of productive seconds that earlier processes of the run logged.
+        """Continues from the productive seconds that earlier processes of the run logged.
 
         Args:
-            last: last logged value of each metric.
+            last: last logged value of each metric, by its name in `metrics.jsonl`.
         """
         self._productive = last.get(_PRODUCTIVE, 0.0)
 
@@ -87,14 +121,14 @@ class Clock:
 
     @property
     def is_compiling(self) -> bool:
-        """Tells whether no update of this process has ended yet: the first one compiles."""
+        """Tells whether the first update of this process, which compiles, has not ended yet."""
         return self._first is None
 
     def updated(self) -> None:
-        """Counts an update that was given to the devices.
+        """Counts an update that the host has sent to the devices.
 
-        Before the call for the first update of the process, wait until the devices have finished
-        it.
+        After the first update of the process, wait until the devices have finished this update
+        before you call this method.
         """
         if self._first is None:
             self._add()
@@ -145,23 +179,24 @@ class Clock:
 
     def _wall(self) -> float:
         since = self._date - self._began + self._seconds() - self._started
-        # The date of another host may be behind.
-        return max(since, self._all_productive())
+        # The date may have been set back, and that of another host may be behind.
+        return max(since, self._seconds() - self._started, self._all_productive())
 
     def _goodput(self) -> float:
-        return self._all_productive() / self._wall()
+        # By a coarse clock, no time at all may have passed.
+        return self._all_productive() / (self._wall() or 1.0)
 
 
 def utilisation(operations: float, seconds_per_step: float, device_kind: str) -> dict[str, float]:
-    """Returns how well a device is used.
+    """Returns how much of a device's computing power the updates use.
 
     Args:
-        operations: operations of the model in one update, divided by the number of devices.
+        operations: floating-point operations of one update, divided by the number of devices.
         seconds_per_step: seconds that one update takes.
         device_kind: the name that JAX gives the device.
 
     Returns:
-        flops_per_second: operations per second of one device.
+        flops_per_second: floating-point operations that one device does per second.
         mfu: `flops_per_second` as a share of the device's peak in bfloat16; left out if the peak is
             unknown.
     """

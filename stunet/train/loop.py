@@ -1,4 +1,4 @@
-"""Trains: sets up what a run needs, and loops over its updates."""
+"""Sets up what a training run needs, and loops over its updates."""
 
 import contextlib
 import dataclasses
@@ -25,6 +25,7 @@ from stunet.train.parts import Parts
 from stunet.train.preview import make_preview
 from stunet.train.profile import Profile
 from stunet.train.reporting import IN_FLIGHT, Reporter
+from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step, jit_train_step
 from stunet.train.validation import make_validation
@@ -38,11 +39,11 @@ _FULL_DISK = (
 
 
 def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -> int:
-    """Trains until the last update, continuing what `workdir` holds.
+    """Trains until the last update, beginning from the latest checkpoint in `workdir`, if any.
 
-    SIGTERM, SIGINT and SIGHUP end the run after the update in progress, with a checkpoint. Further
-    signals change nothing. If there are several processes, it is enough that one of them gets the
-    signal: a few updates later, all stop after the same update and save a checkpoint.
+    After SIGTERM, SIGINT or SIGHUP, the run finishes the update in progress, saves a checkpoint and
+    ends. Further signals change nothing. With several processes, the signal may reach only one of
+    them. A few updates later, all processes stop after the same update and save a checkpoint.
 
     Args:
         parts: parts of the run. Their config holds the fingerprint of its text encoder
@@ -77,7 +78,7 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
             run.reporter.add(step, measured)
 
             stop = run.should_stop()
-            due = parts.events.due(step, stop)
+            due = parts.events.due(step, stop, run.should_save())
             ends_trace = run.profile.is_running and (stop or run.profile.ends_with(step))
             if not (due.report or due.validate or due.preview or ends_trace):
                 continue
@@ -90,7 +91,8 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
                 if due.report:
                     run.reporter.report(step)
                 if due.save:
-                    run.checkpoints.save(state, run.batches.get_state())
+                    run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
+                    run.save_timer.saved()
                 if due.validate:
                     run.metrics.scalars(step, run.validate(state.ema_params))
                 if due.preview:
@@ -108,19 +110,23 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """Holds what the loop works with.
+    """Holds the objects and functions that the training loop uses.
 
     Attributes:
         first_step: number of updates that were done before this process began.
         update: maps (state, batch) to (state, metrics); jitted, and donates the state.
         batches: the training batches of this process.
         next_batch: returns the next batch, laid out on the mesh.
-        should_stop: tells whether all processes stop now. Call it once after each update.
+        should_stop: tells whether the processes have agreed to stop now. Call this function exactly
+            once after each update.
+        should_save: tells whether the processes have agreed to save now, because the last
+            checkpoint is too old. Call this function exactly once after each update.
+        save_timer: measures the age of the last checkpoint.
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
         watchdog: ends the process if the run makes no progress.
-        validate: maps parameters to losses on held-out clips; None if it never happens.
-        preview: samples clips; None if it never happens.
+        validate: maps parameters to losses on held-out clips; None if the run never validates.
+        preview: samples clips with the given parameters; None if the run never samples.
     """
 
     first_step: int
@@ -128,6 +134,8 @@ class _Run:
     batches: pipeline.TrainBatches
     next_batch: Callable[[], dict[str, jax.Array]]
     should_stop: Callable[[], bool]
+    should_save: Callable[[], bool]
+    save_timer: SaveTimer
     checkpoints: Checkpoints
     metrics: Metrics
     progress: Progress
@@ -145,7 +153,8 @@ def _set_up(
 ) -> Iterator[tuple[_Run, TrainState]]:
     """Context manager that sets up a run.
 
-    Yields what the loop works with, and the state that it begins with.
+    Yields:
+        The objects and functions that the loop uses, and the state before the loop's first update.
     """
     check_path(workdir)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
@@ -162,10 +171,9 @@ def _set_up(
             initial.check(parts, mesh)
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
         stack.enter_context(claimed(parts.config, workdir, changing))
-        if is_first:
-            clock.note(workdir)
+        damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
-        checkpoints = stack.enter_context(Checkpoints(workdir, parts.keep_checkpoints))
+        checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
         batches = pipeline.train_batches(
             source,
             seed=parts.seed,
@@ -188,12 +196,15 @@ def _set_up(
                 f"{events.steps}; give a larger number"
             )
         changes = note_changes(parts.config, workdir, step)
-        metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
+        metrics = stack.enter_context(
+            Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
+        )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
+        damage += [metrics.damage]
         first = _first_line(abstract, mesh, step)
-        for line in filter(None, [*notes, first, *changes, profile.overlooked()]):
+        for line in filter(None, (*damage, *notes, first, *changes, profile.overlooked())):
             progress.write(line)
         reporter = stack.enter_context(
             Reporter(
@@ -209,7 +220,13 @@ def _set_up(
             )
         )
         stops = signals.note_stops()
-        agreement = hosts.StopAgreement(mesh, lag=IN_FLIGHT)
+        stop_agreement = hosts.Agreement(mesh, lag=IN_FLIGHT)
+        save_agreement = hosts.Agreement(mesh, lag=IN_FLIGHT)
+        save_timer = SaveTimer(events.save_seconds)
+
+        def should_save() -> bool:
+            # Clocks differ from host to host, so one of them counts.
+            return bool(events.save_seconds) and save_agreement(is_first and save_timer.asks())
 
         def next_batch() -> dict[str, jax.Array]:
             with clock.waiting(), jax.profiler.TraceAnnotation("wait for data"):
@@ -228,7 +245,9 @@ def _set_up(
             batches=batches,
             next_batch=next_batch,
             # A signal that comes after the question is answered after the next update.
-            should_stop=lambda: agreement(bool(stops)),
+            should_stop=lambda: stop_agreement(bool(stops)),
+            should_save=should_save,
+            save_timer=save_timer,
             checkpoints=checkpoints,
             metrics=metrics,
             progress=progress,
@@ -270,7 +289,7 @@ def _preview(
 
 
 def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str:
-    """Returns a line with the number of parameters, the devices and the first update."""
+    """Returns a line with the number of parameters, the devices, and the number of updates done."""
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
     frozen_note = f" ({frozen:,} of them frozen)" if frozen else ""
     kind = mesh.devices.flat[0].device_kind

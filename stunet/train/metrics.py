@@ -1,4 +1,4 @@
-"""Writes what a run measures: `metrics.jsonl`, TensorBoard events beside it, and a progress bar."""
+"""Writes what a run measures to `metrics.jsonl`, TensorBoard events and a progress bar."""
 
 import contextlib
 import json
@@ -17,29 +17,35 @@ from tqdm import tqdm
 
 from stunet.files import atomic
 from stunet.formatting import duration
+from stunet.train import metric_lines
 
 
 class Metrics:
     """Writes scalars and pictures to a working directory.
 
-    A run that was killed may have left lines of `metrics.jsonl` after update `step`. They are
-    dropped, and this run writes them again.
+    If the run was killed earlier, `metrics.jsonl` may hold lines of updates after `step`. These
+    lines are dropped, because the updates are done and written again.
 
     Args:
         workdir: working directory of the run.
         step: number of updates done.
-        write: True in the process that writes; the others write nothing.
+        write: True in the one process that writes; False in all others.
+        tracked: name of a metric of which every process keeps each value; "" for none.
 
     Attributes:
-        last: newest value of each metric up to `step`.
+        last: newest value of each metric up to update `step`; empty if `write` is False.
+        values: value of the tracked metric by step.
+        damage: a sentence about damaged lines, which are dropped too; "" if there were none.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, write: bool):
-        self._write = write
+    def __init__(self, workdir: pathlib.Path, step: int, write: bool, tracked: str = ""):
+        self._write, self._tracked = write, tracked
+        self._file = workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
+        self.damage = ""
+        self.values = _read_values(self._file, tracked, step) if tracked else {}
         if write:
-            self._file = workdir / "metrics.jsonl"
-            self.last = _drop_later_lines(self._file, step)
+            self.last, self.damage = _drop_later_lines(self._file, step)
             # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for
             # its queue.
             self._events = EventsWriter(str(workdir / "events"))
@@ -54,7 +60,9 @@ class Metrics:
                 self._events.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes a line of JSON, and a TensorBoard point for each value, after update `step`."""
+        """Writes the values after update `step` as a line of JSON and as points in TensorBoard."""
+        if self._tracked in values:
+            self.values[step] = values[self._tracked]
         if not self._write:
             return
         # Closed after each line: a mounted bucket has the line only then.
@@ -83,21 +91,26 @@ class Metrics:
         self._events.flush()
 
 
-def _drop_later_lines(file: pathlib.Path, step: int) -> dict[str, float]:
-    """Drops lines after update `step`, and returns the newest value of each metric in the rest."""
-    kept, last = [], {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            values = json.loads(line)
-            if values["step"] <= step:
-                kept.append(line + "\n")
-                last |= values
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # A kill cut this line short.
-    if kept or file.exists():
+def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
+    """Reads the values of a metric up to update `step`, by step."""
+    lines = (values for values, _ in metric_lines.read(file).values)
+    return {line["step"]: line[name] for line in lines if line["step"] <= step and name in line}
+
+
+def _drop_later_lines(file: pathlib.Path, step: int) -> tuple[dict[str, float], str]:
+    """Drops lines of updates after `step`, and lines that are damaged.
+
+    Returns:
+        The newest value of each metric in the remaining lines, and a sentence about damaged lines.
+    """
+    lines, last = metric_lines.read(file), {}
+    kept = [(values, text) for values, text in lines.values if values["step"] <= step]
+    for values, _ in kept:
+        last |= values
+    if file.exists():
         with atomic(file) as partial:
-            partial.write_text("".join(kept))
-    return last
+            partial.write_text("".join(f"{text}\n" for _, text in kept))
+    return last, metric_lines.damage(file, lines)
 
 
 class Progress:
@@ -140,10 +153,10 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Context manager that shows that the update compiles, and for how long.
+        """Context manager that shows that the update is being compiled, and for how long.
 
-        At the end the bar starts its clock again, so that compiling does not count in the time
-        left.
+        At the end, the bar starts to measure time again, so that its estimate of the time left does
+        not include compiling.
         """
         begun, done = time.monotonic(), threading.Event()
 

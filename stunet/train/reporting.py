@@ -1,4 +1,4 @@
-"""Collects the metrics of updates, and writes their means as lines of metrics."""
+"""Collects the metrics of updates, and writes the means over several updates."""
 
 import concurrent.futures
 import contextlib
@@ -20,21 +20,22 @@ IN_FLIGHT = 2
 
 
 class Reporter:
-    """Holds the metrics of updates until they are reported.
+    """Collects the metrics of updates until they are reported.
 
     Also keeps the host from running more than `IN_FLIGHT` updates ahead of the devices. A thread
-    counts the operations of an update. Leaving the context waits for it.
+    counts the floating-point operations of an update. Leaving the context waits for this thread.
 
     Args:
-        metrics: writer of the lines.
-        progress: the bar.
-        clock: account of time.
-        checkpoints: checkpoints of the run. If a value is not finite, the error names the last one.
+        metrics: writes the lines of metrics.
+        progress: the progress bar.
+        clock: measures the time that updates take.
+        checkpoints: checkpoints of the run. If a metric is not finite, the error names the latest
+            checkpoint.
         batch_size: clips in an update.
         skip_limit: largest number of updates in a row that may be skipped.
-        count_flops: counts the operations of an update. The call takes seconds.
+        count_flops: counts the floating-point operations of an update. The call takes seconds.
         devices: the devices of the mesh.
-        write: True in the process that writes.
+        write: True in the one process that writes metrics.
     """
 
     def __init__(
@@ -92,8 +93,8 @@ class Reporter:
         Updates that were skipped are told one by one, and their values are in no mean.
 
         Raises:
-            UserError: a value is not finite, or too many updates in a row were skipped. The message
-                names the update and the last checkpoint, and says how to go on.
+            UserError: a metric is not finite, or too many updates in a row were skipped. The
+                message names the update and the latest checkpoint, and says how to go on.
         """
         values = self._means() | self._clock.measure()
         seconds = values["seconds_per_step"]

@@ -1,4 +1,4 @@
-"""One update, as a pure function of (state, batch) for `jax.jit`.
+"""Defines one update of training as a pure function of (state, batch), for `jax.jit`.
 
 The random key of an update depends only on the seed and the step number. A resumed run therefore
 draws the same numbers as an uninterrupted one, on any mesh.
@@ -37,8 +37,8 @@ def make_train_step(
         seed: seed of all randomness.
         accumulate: number of equal parts of the batch that are computed one after the other. The
             gradient is the mean over the parts, so the update is the same but takes less memory.
-        shardings: shardings of the trained parameters. Their gradients get the same shardings; None
-            leaves this to the compiler.
+        shardings: shardings of the trained parameters, which the gradients also get. With None, the
+            compiler chooses the shardings of the gradients.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -84,15 +84,15 @@ def jit_train_step(
     seed: int,
     accumulate: int = 1,
 ) -> Step:
-    """Returns `make_train_step`'s function, jitted for the mesh on which `state` lies.
+    """Returns the function of `make_train_step`, jitted for the mesh on which `state` lies.
 
     Args:
         objective: see `make_train_step`.
         optimizer: see `make_train_step`.
         seed: see `make_train_step`.
         accumulate: see `make_train_step`.
-        state: arrays with shardings, or their shapes with shardings. The function donates the state
-            that it is called with.
+        state: the state of training, or its shapes and shardings. The returned function donates the
+            state that it is called with.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = make_train_step(

@@ -1,8 +1,8 @@
 """Reads and writes a network's parameters as one safetensors file.
 
-Arrays have the names of `stunet.nn.parameters`. The file's metadata says where the weights come
-from: `config` holds the run's config as JSON, and `training_step` the number of updates after which
-the weights were saved. A file without this metadata can also be read.
+`stunet.nn.parameters` defines the names of the arrays. The file's metadata says where the weights
+come from: `config` holds the run's config as JSON, and `training_step` the number of updates after
+which the weights were saved. A file without this metadata can also be read.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from stunet import configs, tensorfiles
+from stunet import configs, jsonfiles, tensorfiles
 from stunet.errors import UserError
 from stunet.nn import parameters
 
@@ -81,8 +81,9 @@ def read_header(file: pathlib.Path) -> Header:
     if said is None:
         return Header(shapes, None)
     try:
-        return Header(shapes, configs.resolve(json.loads(said)))
-    except (ValueError, UserError) as error:
+        found = jsonfiles.parse(said, jsonfiles.Object, "the config in its header")
+        return Header(shapes, configs.resolve(found))
+    except UserError as error:
         raise UserError(f"{file} is of another version of this program ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""Keeps a working directory to one config, and to one training at a time.
+"""Makes sure that only one config, and only one training at a time, uses a working directory.
 
 A few keys of the config may change when the run continues, if the user names them. `config.json`
 has the values that hold now. Each line of `changes.jsonl` says what changed, and after which
@@ -28,8 +28,9 @@ def claimed(
         changing: keys in which the config may differ from that of the run so far.
 
     Raises:
-        UserError: the directory belongs to another config, may not be written, or another training
-            is running in it; or there is no run in it, and keys of it are to change.
+        UserError: the directory belongs to another config, this process may not write to it, or
+            another training is running in it; or there is no run in it, and keys of it are to
+            change.
     """
     with contextlib.ExitStack() as stack:
         with refusal_explained(workdir, "choose a --workdir in which you may create files"):

@@ -123,8 +123,8 @@ def to_stunet(
         found: content of config.json.
         place: name of the file, for errors.
         frames: frames in each clip; None makes the U-Net alone, without temporal layers.
-        temporal_factors: factor of each level, finest first. None means 1 for the finest level and
-            2 for the others.
+        temporal_factors: for each level, finest first, the factor by which the number of frames
+            shrinks on the way into the level. None means 1 for the finest level and 2 otherwise.
 
     Raises:
         UserError: the U-Net is of another family, or config.json lacks a key or has an unknown one.

@@ -50,8 +50,8 @@ class Tensor(NamedTuple):
     Attributes:
         names: names of the tensors in diffusers; one for each layer if layers are stacked.
         stacked: True if the first axis of our weight runs over layers.
-        order: axis i of our weight is axis `order[i]` of the tensor, not counting the axes that
-            only our weight has.
+        order: axis i of our weight is axis `order[i]` of the tensor. The axes of layers and of
+            frames, which only our weight has, are not counted.
         frames: True if our weight has an axis of frames, with extent 1, before the axes of `order`.
         shape: shape of each tensor in diffusers.
     """
@@ -102,12 +102,12 @@ def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
 
 
 def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Header]:
-    """Returns the header of each tensor in diffusers, by its name."""
+    """Returns the dtype and shape of each tensor in diffusers, by the tensor's name."""
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
 def check(tensors: Mapping[Path, Tensor], found: Mapping[str, Header], place: str) -> None:
-    """Checks that files hold these tensors, and no others.
+    """Checks that the tensors `found` in files are exactly those that the network needs.
 
     Raises:
         UserError: a tensor is missing, unknown, of another shape, or not of floating-point numbers.
@@ -187,7 +187,7 @@ class Directory:
 def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
     """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
 
-    These are the averaged weights of the newest checkpoint, in float32.
+    The written weights are the averaged weights of the newest checkpoint, in float32.
 
     Args:
         directory: directory to write into, which exists.

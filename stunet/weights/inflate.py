@@ -13,15 +13,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from stunet import configs
+from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic_directory, check_vacant
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.tensorfiles import read_json
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
 from stunet.weights import diffusers_config, diffusers_unet
 
@@ -44,23 +44,23 @@ def inflate(
     """Writes the working directory of a run that begins with a text-to-image U-Net's weights.
 
     Checkpoint 0 of the run has these weights unchanged, and new temporal layers. The temporal
-    layers start as no-ops or nearest-neighbour resizing, so each output frame is one that the U-Net
-    gives (`stunet.nn.stunet` says for which input). Other runs start from this checkpoint with
+    layers start as no-ops or nearest-neighbour resizing, so each output frame is the U-Net's output
+    for input frames that `stunet.nn.stunet` specifies. Other runs start from this checkpoint with
     `train.init_from`.
 
     Each shard of a weight is read by itself and placed where the config's mesh puts it. So the host
     holds its shards of the weights only once. It also needs memory for the data that is packed for
-    the disk, which is `AT_ONCE` bytes or the largest weight. Averages and moments take no extra
-    memory.
+    the disk, which is `AT_ONCE` bytes or the largest weight, whichever is more. Averages and
+    moments take no extra memory.
 
     Args:
         t2i: directory of a diffusers U-Net of DeepFloyd IF's family.
         out: directory to create.
         frames: frames in each clip.
-        temporal_factors: factor of each level, finest first. None means 1 for the finest level and
-            2 for the others.
+        temporal_factors: for each level, finest first, the factor by which the number of frames
+            shrinks on the way into the level. None means 1 for the finest level and 2 otherwise.
         overrides: `--config.a.b=value` flags, for all settings that the U-Net does not determine.
-            If no flag names the data, the config has none, and `stunet train` will ask for it.
+            If no flag names the data, `stunet train` will ask for it.
 
     Returns:
         A summary of what was written. If the config names no data, the summary says so.
@@ -72,14 +72,15 @@ def inflate(
     check_vacant(out)
     check_path(out)
     file = t2i / diffusers_unet.CONFIG
-    config = diffusers_config.to_stunet(read_json(file), str(file), frames, temporal_factors)
+    found = jsonfiles.read(file, jsonfiles.Object)
+    config = diffusers_config.to_stunet(found, str(file), frames, temporal_factors)
     config = _overridden(config, overrides, str(file))
     parts = make_parts(config)
     mesh = meshes.make_mesh(parts.layout)
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     source = diffusers_unet.Directory(t2i, diffusers_unet.table(parts.denoiser, abstract))
     with atomic_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
-        with Checkpoints(partial, keep=1, at_once=AT_ONCE) as checkpoints:
+        with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
         configs.write(config, partial / "config.json")
@@ -153,7 +154,7 @@ def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Ar
 
 
 def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
-    """Draws initial weights, the same with which a run without given weights starts.
+    """Draws initial weights, as for a run that starts without the weights of another network.
 
     Several programs draw some weights each, which takes less memory than one program for all. The
     random bits of a program and the values made from them take as much memory as its results, and
@@ -180,7 +181,7 @@ def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
 def _parts(leaves: Leaves) -> Iterator[Leaves]:
     """Yields the leaves in order, in groups within the limits `AT_ONCE` and `DRAWN_AT_ONCE`.
 
-    A group has at least one leaf, however large that is.
+    A group has at least one leaf, even if the leaf is larger than `AT_ONCE`.
     """
     part, size = {}, 0
     for path, leaf in leaves.items():

@@ -1,4 +1,4 @@
-"""Mixes the spatial weights of a network with those of a fine-tuned one (stylised generation).
+"""Mixes the spatial weights of two networks, one of which is fine-tuned to a style.
 
 As in Lumiere (arXiv 2401.12945), each weight W of the text-to-image network becomes
 a W_style + (1 - a) W_orig, with a in 0.5..1 chosen by hand for each style. The temporal layers were
@@ -17,11 +17,11 @@ from stunet.train.trainable import Trainable
 
 
 def interpolate(trainable: Trainable, original: Any, style: Any, alpha: float) -> Any:
-    """Returns the network's parameters, with spatial weights between those of two networks.
+    """Returns the original network's parameters, with its spatial weights mixed with the style's.
 
-    The spatial weights are those that `freeze="spatial"` does not train. These are all weights
-    except the layers that inflation adds. If the network's input has more channels than the noisy
-    clip, they do not include the first convolution either.
+    The spatial weights are those that `freeze="spatial"` does not train: all weights except those
+    of the layers that inflation adds. If the network's input has more channels than the noisy clip,
+    the first convolution is not among the spatial weights either.
 
     Args:
         trainable: which parameters of the original network are trained.
@@ -66,7 +66,7 @@ def _check_same(path: tuple[str, ...], original, style) -> None:
     """Checks that both networks have the weight at `path`, in the same shape.
 
     Raises:
-        UserError: one network lacks the weight, or its shapes differ.
+        UserError: one network lacks the weight, or the weight's two shapes differ.
     """
     shapes = [None if leaf is None else tuple(leaf.shape) for leaf in (original, style)]
     if shapes[0] != shapes[1]:

@@ -5,6 +5,8 @@ import shlex
 import pytest
 
 from stunet import cli
+from stunet.commands import arguments as shared
+from stunet.commands import parsing
 
 TRAIN = ["train", "--config", "quickstart", "--workdir", "nowhere"]
 SAMPLE = ["sample", "text", "--workdir", "nowhere", "--prompt", "a 3"]
@@ -105,3 +107,37 @@ def test_a_value_that_looks_like_a_flag_is_a_value(capsys):
     """A prompt is whatever the user says."""
     line = mistake([*SAMPLE[:-1], "--config.train.steps = 3?"], capsys)
     assert line.endswith("nowhere holds no training run: there is no config.json in it")
+
+
+NUMERIC = [
+    (words.split()[1:], action.option_strings[0])
+    for words, entry in cli.STUNET.walk("stunet")
+    if isinstance(entry, parsing.Command)
+    for action in entry.parser(words)._actions
+    if action.type in (int, float, shared.number, shared.positive, shared.seed)
+]
+
+
+def test_every_kind_of_number_is_tried():
+    assert len(NUMERIC) > 30
+    assert not [
+        (words, action.dest)
+        for words, entry in cli.STUNET.walk("stunet")
+        if isinstance(entry, parsing.Command)
+        for action in entry.parser(words)._actions
+        if action.type is float  # takes NaN and infinity
+    ]
+
+
+@pytest.mark.parametrize(("command", "flag"), NUMERIC)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "", "x"])
+def test_numbers_are_finite(command, flag, value, capsys):
+    line = mistake([*command, f"{flag}={value}"], capsys)
+    assert line.startswith(f"stunet {' '.join(command)}: argument {flag}")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "1" + 400 * "0"])
+def test_keys_of_the_config_are_finite(value, capsys):
+    line = mistake([*TRAIN, f"--config.train.learning_rate={value}"], capsys)
+    assert "train.learning_rate is" in line
+    assert "it must be a number" in line

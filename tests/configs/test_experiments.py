@@ -133,7 +133,7 @@ def folder(empty_folder):
         ("none.py", "none.py: get_config() returns None; it must return what `configs.default()`"),
         ("evaluation.json", "--config: evaluation.json is not a config of this version of stunet"),
         ("evaluation.json", "(unknown key 'metrics.fvd'; "),
-        ("list.json", "(a config is a group of keys, not [1]); the config of a run is its config."),
+        ("list.json", "(list.json is damaged: expected object, got array); the config of a run is"),
         ("broken.json", "--config: broken.json is not a config of this version of stunet"),
     ],
 )

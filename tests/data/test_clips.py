@@ -196,9 +196,9 @@ def test_a_missing_or_damaged_data_set_is_refused(directory, tmp_path):
         ClipRecords(tmp_path, "train")
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         ClipRecords(directory, "test")
-    for name, message in (("clips.json", "damaged"), ("features.json", "cannot be opened")):
+    for name in ("clips.json", "features.json"):
         (directory / name).write_text("{oops")
-        with pytest.raises(UserError, match=f"{message}"):
+        with pytest.raises(UserError, match="not JSON"):
             ClipRecords(directory, "train")
 
 

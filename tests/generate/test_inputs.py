@@ -1,6 +1,7 @@
 """Files of the user become arrays that fit the run, or an error says which files would."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -13,31 +14,9 @@ from stunet.errors import UserError
 from stunet.generate import inputs
 
 DATA = ClipSpec(frames=4, height=8, width=6, channels=1, fps=10.0)
+CASES = pathlib.Path(__file__).parent / "cases"
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 8, 6), np.uint8)
-
-
-def test_a_picture_pixel_by_pixel(tmp_path):
-    Image.fromarray(FRAMES[0]).save(tmp_path / "grey.png")
-    picture = inputs.read_picture(tmp_path / "grey.png", DATA)
-    np.testing.assert_array_equal(to_uint8(picture)[..., 0], FRAMES[0])
-    assert picture.min() >= -1
-    assert picture.max() <= 1
-    colours = dataclasses.replace(DATA, channels=3)
-    np.testing.assert_allclose(
-        inputs.read_picture(tmp_path / "grey.png", colours), np.repeat(picture, 3, -1)
-    )
-
-
-def test_pictures_that_do_not_fit(tmp_path):
-    Image.fromarray(FRAMES[0].T).save(tmp_path / "turned.png")
-    with pytest.raises(UserError, match=r"8 pixels wide and 6 high; .* 6 wide and 8 high"):
-        inputs.read_picture(tmp_path / "turned.png", DATA)
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(UserError, match=r"text.png is no picture"):
-        inputs.read_picture(tmp_path / "text.png", DATA)
-    with pytest.raises(UserError, match=r"cannot read .*none.png \(No such file"):
-        inputs.read_picture(tmp_path / "none.png", DATA)
 
 
 def test_a_video_of_the_run_s_size_and_rate_frame_by_frame(tmp_path):
@@ -63,9 +42,13 @@ def test_a_mask_is_white_where_to_paint(tmp_path):
 @pytest.mark.parametrize(
     ("frames", "fps", "sentence"),
     [
-        (np.full((4, 8, 6), 255, np.uint8), 10, "has 4 frames of 8x6 .*v.gif 5 frames of 8x6"),
-        (np.full((5, 16, 12), 255, np.uint8), 10, "has 5 frames of 16x12 .*v.gif 5 frames of 8x6"),
-        (np.full((5, 8, 6), 255, np.uint8), 5, "8x6 pixels at 5 a second, .* at 10 a second"),
+        (
+            np.full((4, 8, 6), 255, np.uint8),
+            10,
+            r"shows 8x6 pixels for 0\.40 s, and .*v.gif 8x6 pixels for 0\.50 s",
+        ),
+        (np.full((5, 16, 12), 255, np.uint8), 10, r"shows 16x12 pixels for .*v.gif 8x6 pixels"),
+        (np.full((5, 8, 6), 255, np.uint8), 5, r"8x6 pixels for 1\.00 s, .* for 0\.50 s"),
         (np.full((5, 8, 6), 127, np.uint8), 10, "nothing in the mask .*m.gif is white"),
     ],
 )
@@ -76,6 +59,38 @@ def test_masks_of_another_video(tmp_path, frames, fps, sentence):
     stand_in.write_gif(tmp_path / "m.gif", frames, fps)
     with pytest.raises(UserError, match=sentence):
         inputs.read_mask(tmp_path / "m.gif", tmp_path / "v.gif", DATA)
+
+
+def test_a_gif_that_stores_equal_frames_once_is_a_mask(tmp_path):
+    stand_in.write_gif(tmp_path / "v.gif", FRAMES)
+    Image.fromarray(np.full((8, 6), 255, np.uint8)).save(tmp_path / "m.gif", duration=500)
+    assert inputs.read_mask(tmp_path / "m.gif", tmp_path / "v.gif", DATA).all()
+
+
+UPRIGHT = ClipSpec(frames=8, height=64, width=48, channels=1, fps=8.0)
+
+
+def test_a_mask_fits_a_video_as_players_show_it():
+    """`rot90.mp4` is stored lying down: 48 rows and 64 columns."""
+    video = CASES / "rot90.mp4"
+    white = inputs.read_mask(CASES / "mask_upright.mp4", video, UPRIGHT)
+    assert 0 < white.mean() < 1
+    with pytest.raises(UserError, match=r"mask\.mp4 shows 48x64 pixels .*rot90\.mp4 64x48 pixels"):
+        inputs.read_mask(CASES / "mask.mp4", video, UPRIGHT)
+
+
+def test_rates_that_differ_by_rounding_fit():
+    """The video has 24000/1001 frames per second, the mask 23.976."""
+    clip = ClipSpec(frames=32, height=48, width=64, channels=1, fps=24000 / 1001)
+    assert inputs.read_mask(CASES / "m24.mp4", CASES / "v24.mp4", clip).any()
+
+
+def test_a_video_with_fewer_pictures_than_the_run_asks_for_is_told(tmp_path, capsys):
+    stand_in.write_gif(tmp_path / "v.gif", FRAMES)
+    inputs.read_clip(tmp_path / "v.gif", DATA)
+    assert not capsys.readouterr().err
+    inputs.read_clip(tmp_path / "v.gif", dataclasses.replace(DATA, fps=20.0))
+    assert "v.gif has fewer pictures than the clips: 2 of 4 frames" in capsys.readouterr().err
 
 
 def test_a_box():

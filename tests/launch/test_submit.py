@@ -31,7 +31,10 @@ TARGETS = {
     "xpk": (*TPUS, *CLOUD, "--cluster=cluster"),
     "slurm": ("--nodes=8", "--gpus=8"),
 }
-RUN = ("stunet", "train", "--config", BASE, "--config.data.path=gs://videos/it's here")
+TRAIN = ("stunet", "train", "--config", BASE)
+RUN = (*TRAIN, "--config.data.path=gs://videos/it's here")
+# Under SLURM nothing is mounted.
+ON_NODES = (*TRAIN, "--config.data.path=/gcs/videos/it's here", "--workdir=runs/base")
 
 
 SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init.py")
@@ -39,8 +42,8 @@ SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init
 
 def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
     """Runs launch/submit.py with the arguments that the target needs, and with `arguments`."""
-    workdir = "runs/base" if target == "slurm" else "gs://bucket/runs/base"
-    command = command or (*RUN, f"--workdir={workdir}")
+    on_buckets = (*RUN, "--workdir=gs://bucket/runs/base")
+    command = command or (ON_NODES if target == "slurm" else on_buckets)
     words = [sys.executable, SUBMIT, target, "--name=base", *TARGETS[target], *arguments, "--"]
     return subprocess.run(
         [str(word) for word in (*words, *command)],
@@ -405,6 +408,8 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
         ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "has no member 'none'; "),
         ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
+        ("slurm", [], (*RUN, "--workdir=runs/a"), "it's here\" is an address"),
+        ("gke", [], (*RUN, "--config.train.init_from=s3://b/a"), "train.init_from: 's3://b/a' is"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, command, sentence):

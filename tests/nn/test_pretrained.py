@@ -85,11 +85,13 @@ def test_states_do_not_depend_on_other_captions(t5):
         encode("a dog")
 
 
-def test_long_captions_are_cut_before_their_last_token(t5):
+def test_long_captions_are_cut_before_their_last_token(t5, capsys):
     encode = text_encoder(f"t5:{t5}", 4)
     states, mask = encode(["a dog runs left", "a dog runs"])
     assert mask.all()
     np.testing.assert_allclose(states[0], states[1], atol=1e-5)
+    assert [encode.is_cut(caption) for caption in ("a dog runs left", "a dog")] == [True, False]
+    assert "longer than 4 tokens" in capsys.readouterr().err
 
 
 def test_any_text_is_encoded_whatever_mesh_is_set(t5):

@@ -11,7 +11,6 @@ from stunet.errors import UserError
 from stunet.nn.text import text_encoder
 from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.t5 import relative_position_bucket, t5
-from stunet.tensorfiles import read_json
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -20,7 +19,7 @@ tiny_t5 = pytest.importorskip("tiny_t5")
 
 def read(directory):
     """Returns the jitted encoder, which takes (parameters, ids, mask), and the parameters."""
-    architecture = t5(read_json(directory / "config.json"), str(directory))
+    architecture = t5(json.loads((directory / "config.json").read_text()), str(directory))
     return jax.jit(architecture.module.apply), Checkpoint(directory, architecture).read()
 
 
@@ -111,10 +110,10 @@ def without(name):
     [
         (shutil.rmtree, "there is no folder"),
         (without("config.json"), r"config\.json cannot be read"),
-        (lambda d: (d / "config.json").write_text("{"), r"config\.json is damaged"),
+        (lambda d: (d / "config.json").write_text("{"), r"config\.json is not JSON"),
         (config(feed_forward_proj="relu"), "'relu'; a T5-v1.1"),
         (config(model_type="umt5"), "'umt5'"),
-        (config(d_model="wide"), "'d_model' 'wide'; it must be a number"),
+        (config(d_model="wide"), "expected int, got str at 'd_model'"),
         (config(num_layers=4), r"no weight 'encoder\.block\.3"),
         (config(d_ff=40), r"shape \(32, 48\) where .* \(32, 40\)"),
         (without("model.safetensors"), "neither model.safetensors nor .*pickled weights"),

@@ -89,6 +89,19 @@ def test_long_captions_are_cut_and_empty_ones_have_no_token():
     assert encode([])[0].shape == (0, 3, 16)
 
 
+def test_captions_that_are_cut_are_named_and_the_first_few_alone(capsys):
+    encode = text_encoder("bytes", 3, 16)
+    assert [encode.is_cut(caption) for caption in ("a 3 moving", "a 3 moving left")] == [0, 1]
+    encode(["a 3 moving", ""])
+    assert not capsys.readouterr().err
+    encode([f"a {digit} moving left" for digit in range(10)])
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert "longer than 3 tokens (text.max_length)" in told[0]
+    assert "'a 0 moving left'" in told[0]
+    assert told[2].endswith("no further ones are named")
+
+
 def test_any_unicode_is_encoded():
     captions = ["ein Größenmaß", "猫が走る", "🎬", "\ud800"]
     states, mask = text_encoder("bytes", 32, 16)(captions)

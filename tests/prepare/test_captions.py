@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from stunet.errors import UserError
-from stunet.prepare import captions as captions_module
-from stunet.prepare.captions import encode_captions, find_videos
+from stunet.prepare import encoding
+from stunet.prepare.encoding import encode_captions
+from stunet.prepare.finding import find_videos
 
 
 def test_each_caption_is_encoded_once_in_batches(monkeypatch):
-    monkeypatch.setattr(captions_module, "_BATCH_SIZE", 3)
+    monkeypatch.setattr(encoding, "_BATCH_SIZE", 3)
     captions, batches = ["x", "yy", "x", "zzz", "x"], []
 
     def encode(batch):
@@ -32,9 +33,15 @@ def test_captions_come_from_csv_then_text_files_then_are_empty(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "captions.csv").write_text('file,caption\na.mp4,"one, two"\nsub/c.GIF,three\n')
     (tmp_path / "a.txt").write_text("not this one")
+    (tmp_path / "sub" / "c.txt").write_text("three")
     (tmp_path / "b.webm").with_suffix(".txt").write_text("\ufeffvier\n  fünf\n", encoding="utf-8")
     captions = {"a.mp4": "one, two", "b.webm": "vier fünf", "sub/c.GIF": "three", "sub/d.mov": ""}
-    assert find_videos(tmp_path) == captions
+    found = find_videos(tmp_path)
+    assert found.captions == captions
+    assert found.notes == (
+        "1 text file(s) are not used, because the caption file names their videos: a.mp4",
+        "1 video(s) have no caption: sub/d.mov",
+    )
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -48,21 +55,21 @@ def test_captions_may_hold_characters_that_end_lines_elsewhere(tmp_path, end):
     ]
     (tmp_path / "captions.jsonl").write_bytes(end.join([*lines, ""]).encode())
     in_one_line = {name: " ".join(caption.split()) for name, caption in captions.items()}
-    assert find_videos(tmp_path) == in_one_line
+    assert find_videos(tmp_path).captions == in_one_line
     (tmp_path / "captions.jsonl").unlink()
     lines = ["file,caption", f'a.mp4,"a cat sits{end}on a mat"', 'b.mp4,"on\u2028a mat"', ""]
     (tmp_path / "captions.csv").write_bytes(end.join(lines).encode())
-    assert find_videos(tmp_path) == {"a.mp4": "a cat sits on a mat", "b.mp4": "on a mat"}
+    assert find_videos(tmp_path).captions == {"a.mp4": "a cat sits on a mat", "b.mp4": "on a mat"}
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2: not JSON"),
+        ("captions.jsonl", '{"file": "a.mp4", "caption": "x"}\n{oops', "line 2 is not JSON"),
         ("captions.jsonl", '{"file": "a.mp4"}', "line 1: expected texts"),
         ("captions.jsonl", "3", "line 1: expected texts"),
-        ("captions.csv", "name,caption\na.mp4,x\n", "line 2: expected texts"),
-        ("captions.csv", 'file,caption\na.mp4,"x\n' + 200_000 * "y", "line 3: not CSV"),
+        ("captions.csv", "name,caption\na.mp4,x\n", "line 1: the header is 'name,caption'"),
+        ("captions.csv", 'file,caption\na.mp4,"x\n' + 200_000 * "y", "line 2: not CSV"),
         ("captions.jsonl", '{"file": "/elsewhere/a.mp4", "caption": "x"}', "none of them"),
     ],
 )

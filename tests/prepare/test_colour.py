@@ -45,12 +45,11 @@ def test_transparent_pixels_of_a_video_show_white(tmp_path, codec, pix_fmt, chan
 
 
 def ramp(path, transfer):
-    """Writes a video of 10 bits in HEVC whose grey rises from the left to the right."""
+    """Writes a lossless video of 10 bits whose grey rises from the left to the right."""
     levels = np.linspace(64, 940, 64).astype(np.uint16)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=2)
+        stream = container.add_stream("ffv1", rate=2)
         stream.height, stream.width, stream.pix_fmt = 16, 64, "yuv420p10le"
-        stream.options = {"x265-params": "lossless=1:log-level=none"}
         context = stream.codec_context
         context.color_trc, context.color_primaries = transfer, ColorPrimaries.BT2020
         context.colorspace, context.color_range = 9, 1
@@ -68,7 +67,7 @@ def ramp(path, transfer):
 
 @pytest.mark.parametrize("transfer", [ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67])
 def test_high_dynamic_range_becomes_an_ordinary_ramp(tmp_path, transfer):
-    clip = next(decode_clips(ramp(tmp_path / "a.mp4", transfer), 2, 2, 16, 64))
+    clip = next(decode_clips(ramp(tmp_path / "a.mkv", transfer), 2, 2, 16, 64))
     grey = clip[0, 8].astype(int)
     assert np.ptp(grey, axis=-1).max() <= 2  # grey stays grey
     assert np.all(np.diff(grey[:, 0]) >= 0)

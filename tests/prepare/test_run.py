@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 import pickle
 import shutil
 
@@ -18,11 +19,12 @@ from stunet.data.spec import TextSpec, make_encoder
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
 from stunet.prepare import cutting, geometry, run, writing
-from stunet.prepare.captions import find_videos
 from stunet.prepare.decode import decode_clips
+from stunet.prepare.finding import FoundVideos, find_videos
 from stunet.prepare.run import prepare
 from stunet.train.parts import make_parts, with_fingerprint
 
+CASES = pathlib.Path(__file__).parent / "cases"
 SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
 QUIET = {"progress": False, "workers": 2}
 
@@ -49,6 +51,9 @@ def encode_text(captions):
     lengths = [len(caption) for caption in captions]
     states = np.stack([np.full((6, 8), n, np.float32) for n in lengths])
     return states, np.stack([np.arange(6) < n for n in lengths])
+
+
+encode_text.is_cut = lambda caption: len(caption) > 6
 
 
 @pytest.fixture
@@ -89,6 +94,7 @@ def test_round_trip_gives_every_clip_once(folder, tmp_path):
     assert held_out == {"a.mp4#10", "a.mp4#11", "deep/b.mp4#9"}  # the ends of the videos
     assert (summary.train_clips, summary.val_clips, summary.videos) == (19, 3, 2)
     assert (summary.captioned, summary.dropped_frames, summary.too_short) == (2, 6, ["c.mp4"])
+    assert summary.folder_notes == ["1 video(s) have no caption: c.mp4"]
     assert "19 clips" in str(summary)
     assert "c.mp4" in str(summary)
     # The files of raw clips are gone, that of the short video too.
@@ -154,7 +160,7 @@ def test_workers_and_shard_size_do_not_change_what_is_read(folder, tmp_path):
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
 def test_held_out_share_is_right_to_one_clip(tmp_path, monkeypatch, lengths, fraction):
     videos = {f"{i}.mp4": length // 4 for i, length in enumerate(lengths)}
-    monkeypatch.setattr(run, "find_videos", lambda _: dict.fromkeys(videos, ""))
+    monkeypatch.setattr(run, "find_videos", lambda _: FoundVideos(dict.fromkeys(videos, "")))
     monkeypatch.setattr(
         cutting,
         "decode_clips",
@@ -240,7 +246,7 @@ def test_file_names_that_are_not_utf8_are_escaped(folder, tmp_path):
     captions = {e["source"].decode(): e["caption"].decode() for e in stored}
     assert captions[r"caf\udce9.mp4#0"] == r"a \ud83d"
     (folder / "captions.jsonl").write_text(json.dumps({"file": r"caf\udce9.mp4", "caption": "x"}))
-    assert find_videos(folder)[odd[0]] == "x"
+    assert find_videos(folder).captions[odd[0]] == "x"
 
 
 def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatch):
@@ -343,3 +349,27 @@ def test_what_a_killed_prepare_leaves_is_not_a_data_set(folder, tmp_path, monkey
     (left,) = tmp_path.glob(".out.partial-*")
     with pytest.raises(UserError, match="not a TFDS data set"):
         ClipRecords(left, "train")
+
+
+def test_captions_that_the_encoder_cuts_are_counted(folder, tmp_path):
+    (folder / "c.txt").write_text("seven letters and more")
+    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
+    sentence = "1 captions are longer than the text encoder takes"
+    assert sentence in str(summary)
+    noted = json.loads((tmp_path / "out" / "videos.json").read_text())
+    assert noted["folder_notes"][-1].startswith(sentence)
+
+
+def test_what_repeats_or_breaks_off_is_said(tmp_path):
+    shutil.copytree(CASES, tmp_path / "in")
+    summary = prepare(tmp_path / "in", tmp_path / "out", **SIZE | {"fps": 8}, **QUIET)
+    assert summary.skipped.keys() == {"audio_cover.mp4", "corrupt_mid.mp4"}
+    assert summary.notes.keys() == {"gap.mkv", "two.mpg"}
+    assert summary.train_clips + summary.val_clips == (3 * 32 + 64 + 2 * 8) // 4
+    assert "stays for 3,600 s" in str(summary)
+    # The source has 8 pictures a second.
+    summary = prepare(tmp_path / "in", tmp_path / "more", **SIZE | {"fps": 24}, **QUIET)
+    assert "64 of 96 frames repeat" in str(summary)
+    assert (
+        "repeat" in json.loads((tmp_path / "more" / "videos.json").read_text())["notes"]["hlg.mp4"]
+    )

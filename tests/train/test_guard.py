@@ -18,6 +18,7 @@ from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.guard import Guard
 from stunet.train.reporting import Reporter
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 from stunet.train.step import make_train_step
 
@@ -223,7 +224,7 @@ def test_counts_are_saved_and_a_run_without_them_begins_with_none(tmp_path):
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state
     )
     for name, saved in {"with": state, "without": state.replace(guard={})}.items():
-        with Checkpoints(tmp_path / name, keep=3) as checkpoints:
+        with Checkpoints(tmp_path / name, Retention(3)) as checkpoints:
             checkpoints.save(saved, {"global_next_index": 5})
             checkpoints.wait()
             counts = checkpoints.restore(abstract).state.guard

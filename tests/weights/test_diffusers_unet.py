@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.tensorfiles import Header, Writer, read_json
+from stunet.tensorfiles import Header, Writer
 from stunet.train.parts import make_parts
 from stunet.train.state import count_parameters
 from stunet.weights import diffusers_unet
@@ -64,7 +64,7 @@ STAGE_II = tiny_unet.flags(
 
 def read(directory: pathlib.Path, **model):
     """Reads (config, parameters) of a U-Net, with keys of `configs.Model` changed."""
-    config = to_stunet(read_json(directory / "config.json"), "config.json")
+    config = to_stunet(json.loads((directory / "config.json").read_text()), "config.json")
     config = configs.override(config, [f"--config.model.{k}={v}" for k, v in model.items()])
     tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     source = diffusers_unet.Directory(directory, tensors)
@@ -139,7 +139,7 @@ def test_a_full_size_stage_one_has_a_place_for_every_tensor(name):
 @pytest.mark.parametrize("shards", [{}, dict(max_shard_size="20KB")], ids=["one_file", "shards"])
 def test_a_part_of_a_weight_is_that_part(shards, tmp_path):
     tiny_unet.save(tmp_path, UNPOOLED, **shards)
-    config = to_stunet(read_json(tmp_path / "config.json"), "config.json")
+    config = to_stunet(json.loads((tmp_path / "config.json").read_text()), "config.json")
     config = configs.override(config, ["--config.model.scan_layers=True"])
     tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
     source = diffusers_unet.Directory(tmp_path, tensors)

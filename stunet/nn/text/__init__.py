@@ -1,8 +1,8 @@
 """Text encoders: turn captions into the token states that the network attends to.
 
 `byte_ngrams` needs no files. `t5` and `bert` are transformers in Flax: `checkpoint` reads their
-weights from safetensors files, and `tokenizer` turns captions into their token ids. This is the
-only part of `nn/` that reads files.
+weights from safetensors files, and `tokenizer` turns captions into their token ids. Only this part
+of `nn/` reads files.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,8 @@ from typing import Any
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import BytesEncoder, Encoded
 
-# An encoder also has the attributes `max_length`, `dim` and `fingerprint` (see `text_encoder`).
+# An encoder also has the attributes `max_length`, `dim` and `fingerprint`, and the method `is_cut`
+# (see `text_encoder`).
 TextEncoder = Callable[[Sequence[str]], Encoded]
 
 _DEFAULT_BYTES_DIM = 64
@@ -26,14 +27,15 @@ def text_encoder(
         name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; or "t5:DIR", the T5-v1.1
             checkpoint in the directory DIR.
         max_length: tokens in each caption (l); longer captions are cut.
-        dim: features of each token state (d). For "bytes" any width; None means 64. For the other
-            encoders None, or the encoder's own width.
+        dim: features of each token state (d). "bytes" takes any number, and None means 64. Each
+            other encoder takes None or its own number.
         fingerprint: expected fingerprint of the encoder's weights and tokenizer; "" for any.
 
     Returns:
         A function from n captions to states, float32 [n, l, d], and a mask, bool [n, l], with the
-        attributes `max_length`, `dim` and `fingerprint`. An empty caption has no token. Weights are
-        read in the first call.
+        attributes `max_length`, `dim` and `fingerprint`. `is_cut(caption)` tells whether a caption
+        is too long; the first few such captions are also named on stderr. An empty caption has no
+        token. Weights are read in the first call.
 
     Raises:
         UserError: the name is unknown, a package or file is missing, a size does not fit, or the

@@ -9,22 +9,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from stunet import jsonfiles
 from stunet.errors import UserError
-from stunet.nn.text.checkpoint import Architecture, read_fields
+from stunet.nn.text.checkpoint import Architecture, Epsilon, Layers, Size
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
     """The keys of a checkpoint's config.json that determine the computation."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    layer_norm_eps: float = 1e-12
+    vocab_size: Size
+    hidden_size: Size
+    num_hidden_layers: Layers
+    num_attention_heads: Size
+    intermediate_size: Size
+    max_position_embeddings: Size = 512
+    type_vocab_size: Size = 2
+    layer_norm_eps: Epsilon = 1e-12
 
 
 class Bert(nn.Module):
@@ -68,7 +69,7 @@ class Bert(nn.Module):
 class _Layer(nn.Module):
     """One layer: self-attention, then a feed-forward network.
 
-    The output of each is added to its input, and the sum is normalised.
+    The output of each part is added to the part's input, and the sum is normalised.
 
     Attributes:
         config: sizes of the network.
@@ -102,8 +103,8 @@ def bert(config: Mapping[str, Any], path: str) -> Architecture:
     """Returns the architecture that a checkpoint's config.json describes.
 
     Args:
-        config: content of the file.
-        path: path of the file, for errors.
+        config: content of config.json.
+        path: path of config.json, for error messages.
 
     Raises:
         UserError: the file describes no BERT or an unsupported variant, or lacks a key.
@@ -115,7 +116,7 @@ def bert(config: Mapping[str, Any], path: str) -> Architecture:
     ):
         if config.get(key, value) != value:
             raise UserError(f"{path} has {key} {config[key]!r}; this BERT needs {value!r}")
-    c = read_fields(BertConfig, config, path)
+    c = jsonfiles.convert(config, BertConfig, path)
     modules = {
         "words": "embeddings.word_embeddings",
         "positions": "embeddings.position_embeddings",

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from stunet.nn.text.cut import CutCaptions
+
 # Token states and their mask, which is True on tokens and False on padding.
 Encoded = tuple[Float32[np.ndarray, "n l d"], Bool[np.ndarray, "n l"]]
 
@@ -43,6 +45,7 @@ class BytesEncoder:
     def __init__(self, max_length: int, dim: int):
         self.max_length = max_length
         self.dim = dim
+        self._cut = CutCaptions(max_length)
         self._features = _random_signs(1 << _ROW_BITS, dim)
         self._positions = _positions(max_length, dim)
         entries = max(1, _CACHE_BYTES // (4 * max_length * dim))
@@ -51,8 +54,8 @@ class BytesEncoder:
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
 
-        Words beyond `max_length` are cut off. An empty caption has no token at all. In guidance it
-        means "no text".
+        Words beyond `max_length` are cut off, and a sentence on stderr says so. An empty caption
+        has no token at all. In guidance, such a caption means "no text".
 
         Args:
             captions: list of captions.
@@ -74,9 +77,16 @@ class BytesEncoder:
             mask[i, : len(tokens)] = True
         return states, mask
 
+    def is_cut(self, caption: str) -> bool:
+        """Tells whether a caption has more tokens than `max_length`."""
+        return len(_WORD.findall(caption.lower())) > self.max_length
+
     def _encode_caption(self, caption: str) -> np.ndarray:
         """Returns the states of a caption's tokens, float32 [words, dim], without padding."""
-        words = _WORD.findall(caption.lower())[: self.max_length]
+        words = _WORD.findall(caption.lower())
+        if len(words) > self.max_length:
+            self._cut.tell(caption)
+            del words[self.max_length :]
         states = np.empty((len(words), self.dim), np.float32)
         for i, word in enumerate(words):
             ngrams = _ngrams(word.encode("utf-8", errors="replace"))
@@ -91,7 +101,7 @@ class BytesEncoder:
 def _ngrams(word: bytes) -> np.ndarray:
     """Returns a code for each n-gram of a word, uint64 [count].
 
-    The bytes 2 and 3 mark the start and the end of the word. They are part of its n-grams.
+    The bytes 2 and 3 mark the start and the end of the word. These bytes are part of the n-grams.
     """
     padded = np.frombuffer(b"\x02" + word + b"\x03", np.uint8).astype(np.uint64)
     codes, code = [], np.zeros(len(padded), np.uint64)
@@ -124,7 +134,7 @@ def _random_signs(rows: int, dim: int) -> np.ndarray:
 def _positions(length: int, dim: int) -> np.ndarray:
     """Returns the position code, float64 [length, dim].
 
-    It consists of sines and cosines with periods of 4 to 1,024 tokens.
+    The code consists of sines and cosines with periods of 4 to 1,024 tokens.
     """
     half = -(-dim // 2)
     period = 4 * 256 ** (np.arange(half) / half)

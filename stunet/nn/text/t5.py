@@ -1,11 +1,11 @@
 """The encoder of T5-v1.1, whose token states Imagen and DeepFloyd IF attend to.
 
 T5 is the transformer of Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
-Text-to-Text Transformer" (arXiv 1910.10683). It differs from others in four ways. Layers normalise
-their input by its root mean square alone. No layer has a bias. Attention scores are not scaled.
-Positions enter as a learned bias, which is added to the scores: one value for each head and each
-bucket of distances. All layers share this bias, and checkpoints store it in the first layer.
-Version 1.1 has gated GELUs (arXiv 2002.05202).
+Text-to-Text Transformer" (arXiv 1910.10683). It differs from other transformers in four ways.
+Layers normalise their input by its root mean square alone. No layer has a bias. Attention scores
+are not scaled. Positions enter as a learned bias, which is added to the scores: one value for each
+head and each bucket of distances. All layers share this bias, and checkpoints store it in the first
+layer. Version 1.1 has gated GELUs (arXiv 2002.05202).
 """
 
 import dataclasses
@@ -18,23 +18,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from stunet import jsonfiles
 from stunet.errors import UserError
-from stunet.nn.text.checkpoint import Architecture, read_fields
+from stunet.nn.text.checkpoint import Architecture, Epsilon, Layers, Size
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """The keys of a checkpoint's config.json that determine the encoder's computation."""
 
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_heads: int
-    relative_attention_num_buckets: int = 32
-    relative_attention_max_distance: int = 128
-    layer_norm_epsilon: float = 1e-6
+    vocab_size: Size
+    d_model: Size
+    d_kv: Size
+    d_ff: Size
+    num_layers: Layers
+    num_heads: Size
+    relative_attention_num_buckets: Size = 32
+    relative_attention_max_distance: Size = 128
+    layer_norm_epsilon: Epsilon = 1e-6
 
 
 class T5Encoder(nn.Module):
@@ -84,7 +85,9 @@ def _rms_norm(config: T5Config, name: str) -> nn.RMSNorm:
 
 
 class _Block(nn.Module):
-    """One block: self-attention, then a gated feed-forward network, each added to its input.
+    """One block: self-attention, then a gated feed-forward network.
+
+    The output of each part is added to the part's input.
 
     Attributes:
         config: sizes of the network.
@@ -119,9 +122,9 @@ def relative_position_bucket(
     """Returns the bucket of each distance (section 2.1 of arXiv 1910.10683).
 
     The lower half of the buckets is for keys at or to the left of the query, the upper half for
-    keys to the right. The first half of each of these halves has a bucket for every single
-    distance. The other buckets cover ranges that grow geometrically up to `max_distance`. The last
-    one also holds all larger distances.
+    keys to the right. In each of these halves, the first half of the buckets hold a single distance
+    each. The other buckets hold ranges of distances, which grow geometrically up to `max_distance`.
+    The last bucket also holds all larger distances.
 
     Args:
         distance: position of the key minus that of the query, in tokens.
@@ -143,8 +146,8 @@ def t5(config: Mapping[str, Any], path: str) -> Architecture:
     """Returns the architecture that a checkpoint's config.json describes.
 
     Args:
-        config: content of the file.
-        path: path of the file, for errors.
+        config: content of config.json.
+        path: path of config.json, for error messages.
 
     Raises:
         UserError: the file does not describe a T5-v1.1, or lacks a key.
@@ -155,7 +158,7 @@ def t5(config: Mapping[str, Any], path: str) -> Architecture:
             f"{path} has model_type {found[0]!r} and feed_forward_proj {found[1]!r}; a T5-v1.1 "
             "checkpoint has 't5' and 'gated-gelu'"
         )
-    c = read_fields(T5Config, config, path)
+    c = jsonfiles.convert(config, T5Config, path)
     names = {
         # One weight, which a checkpoint may hold under either name.
         "shared/embedding": ("shared.weight", "encoder.embed_tokens.weight"),

@@ -1,0 +1,32 @@
+"""Says on stderr which captions a text encoder cuts."""
+
+import threading
+
+from stunet.progress import note
+
+# Captions that an encoder names. A data set may hold thousands of long ones.
+_NAMED = 3
+_SHOWN = 60  # characters of each
+
+
+class CutCaptions:
+    """Names the first few captions that are longer than an encoder takes."""
+
+    def __init__(self, max_length: int):
+        self._max_length = max_length
+        self._named = 0
+        self._lock = threading.Lock()
+
+    def tell(self, caption: str) -> None:
+        """Prints a sentence about a caption that was cut, unless enough were named."""
+        with self._lock:
+            self._named += 1
+            named = self._named
+        if named > _NAMED:
+            return
+        shown = caption if len(caption) <= _SHOWN else f"{caption[:_SHOWN]}..."
+        more = "; no further ones are named" if named == _NAMED else ""
+        note(
+            f"a text is longer than {self._max_length} tokens (text.max_length), and its end is "
+            f"cut off: {shown!r}{more}"
+        )

@@ -1,0 +1,210 @@
+"""Reads files of captions, and finds the video that each of their rows names."""
+
+import collections
+import csv
+import dataclasses
+import io
+import posixpath
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from stunet import jsonfiles
+from stunet.errors import UserError
+
+NAMES = ("captions.jsonl", "captions.csv")
+_COLUMNS = ("file", "caption")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a caption file.
+
+    Attributes:
+        line: number of the line at which the row begins.
+        file: the video, as the row names it.
+        caption: the caption, which may have several lines.
+    """
+
+    line: int
+    file: str
+    caption: str
+
+
+def read(path: Path) -> list[Row]:
+    """Reads all rows of a caption file, JSON lines or CSV by its suffix.
+
+    Raises:
+        UserError: the file cannot be understood.
+    """
+    return list(_json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path))
+
+
+def match(
+    path: Path, rows: Sequence[Row], directory: Path, videos: Sequence[str]
+) -> tuple[dict[str, str], list[Row]]:
+    """Finds the video that each row names.
+
+    A row names a video by its path relative to the folder, or by its absolute path. Folders may be
+    separated by backslashes, and accents may be written as one character or as two.
+
+    Args:
+        path: the caption file, for messages.
+        rows: its rows.
+        directory: the folder.
+        videos: paths of the videos, relative to the folder.
+
+    Returns:
+        The caption of each video that a row names, on one line, and the rows that name none.
+
+    Raises:
+        UserError: no row names a video; two rows give one video different captions; a row names a
+            video in other upper and lower case; or a row has swallowed the next one.
+    """
+    exact = {escape_surrogates(video): video for video in videos}
+    alike = _by_key(videos, _normal)
+    captions: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    unmatched = []
+    for row in rows:
+        _check_swallowed(path, row, exact)
+        written = escape_surrogates(row.file)
+        name = _relative(written, directory)
+        found = exact.get(written) or exact.get(name) or alike.get(_normal(name))
+        if found is None:
+            unmatched.append(row)
+            continue
+        caption = join_lines(row.caption)
+        if captions.setdefault(found, caption) != caption:
+            raise UserError(
+                f"{path}, lines {lines[found]} and {row.line}: both name {row.file!r}, with "
+                "different captions; give each video one row"
+            )
+        lines.setdefault(found, row.line)
+    # Without any match the paths start at another folder, and every caption would be lost.
+    if rows and not captions:
+        raise UserError(
+            f"{path} names {rows[0].file!r} and others, but {directory} holds none of them; write "
+            f"paths relative to that folder, such as {videos[0]!r}"
+        )
+    bare = _by_key([video for video in videos if video not in captions], _folded)
+    for row in unmatched:
+        if meant := bare.get(_folded(_relative(row.file, directory))):
+            raise UserError(
+                f"{path}, line {row.line}: {row.file!r} differs from the video {meant!r} in upper "
+                "and lower case; write it as the file is called"
+            )
+    return captions, unmatched
+
+
+def escape_surrogates(text: str) -> str:
+    """Replaces characters that UTF-8 cannot encode by escapes, as in `caf\\udce9.mp4`.
+
+    Python reads bytes of file names that are not UTF-8 as halves of surrogate pairs. JSON can hold
+    such halves too.
+    """
+    return text.encode(errors="backslashreplace").decode()
+
+
+def join_lines(text: str) -> str:
+    """Returns a caption on one line, with single spaces."""
+    return escape_surrogates(" ".join(text.split()))
+
+
+def read_utf8(path: Path) -> str:
+    """Reads a text file, with or without a byte order mark.
+
+    Raises:
+        UserError: it is not UTF-8, or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from error
+
+
+def _relative(name: str, directory: Path) -> str:
+    """Returns the path of a video relative to the folder, if the row gives an absolute one."""
+    for start in (directory.absolute(), directory.resolve()):
+        try:
+            return Path(name).relative_to(start).as_posix()
+        except ValueError:
+            continue
+    return posixpath.normpath(name) if name else name
+
+
+def _normal(name: str) -> str:
+    """Returns a form of a path that is the same for all ways to write it."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
+
+
+def _folded(name: str) -> str:
+    return _normal(name).casefold()
+
+
+def _by_key(videos: Sequence[str], key) -> dict[str, str]:
+    """Returns the video of each key that belongs to one video alone."""
+    counts = collections.Counter(key(escape_surrogates(video)) for video in videos)
+    keys = {key(escape_surrogates(video)): video for video in videos}
+    return {name: video for name, video in keys.items() if counts[name] == 1}
+
+
+def _check_swallowed(path: Path, row: Row, videos: dict[str, str]) -> None:
+    """Raises an error if a caption of several lines holds what must be a row of its own."""
+    for number, line in enumerate(row.caption.splitlines()[1:], row.line + 1):
+        if line.partition(",")[0] in videos:
+            raise UserError(
+                f"{path}, line {row.line}: the quote that opens here is not closed in its line, "
+                f"and the caption goes on to line {number}, which names a video"
+            )
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    # `splitlines` would also split at characters that JSON allows inside of texts.
+    for line, text in enumerate(read_utf8(path).split("\n"), 1):
+        if not text.strip():
+            continue
+        entry = jsonfiles.parse(text, Any, f"{path}, line {line}")
+        fields = [entry.get(key) for key in _COLUMNS] if isinstance(entry, dict) else []
+        if not fields or not all(isinstance(field, str) for field in fields):
+            keys = f"; its keys are {', '.join(map(str, entry))}" if isinstance(entry, dict) else ""
+            raise UserError(f"{path}, line {line}: expected texts 'file' and 'caption'{keys}")
+        yield Row(line, *fields)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    # newline="" keeps line ends, which a quoted caption may hold. strict=True makes an error of a
+    # quote that is never closed, which would take all rows below it for one caption.
+    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    begin, header = 1, None
+    try:
+        for fields in reader:
+            line, begin = begin, reader.line_num + 1
+            if not fields:
+                continue
+            if header is None:
+                header = _checked_header(path, line, fields)
+                continue
+            if len(fields) != len(header):
+                raise UserError(
+                    f"{path}, line {line}: {len(fields)} fields, and the header has {len(header)} "
+                    f"({','.join(header)}); put a caption with a comma into double quotes"
+                )
+            yield Row(line, *(fields[header.index(column)] for column in _COLUMNS))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {begin}: not CSV ({error}); a double quote that opens a caption is "
+            "closed by another one, and is written twice inside of it"
+        ) from error
+
+
+def _checked_header(path: Path, line: int, fields: list[str]) -> list[str]:
+    if any(fields.count(column) != 1 for column in _COLUMNS):
+        raise UserError(
+            f"{path}, line {line}: the header is {','.join(fields)!r}; it must name the columns "
+            "file and caption, once each and separated by commas: file,caption"
+        )
+    return fields
