@@ -600,7 +600,32 @@ class Checkpoint:
         "is saved too.",
         least=1,
     )
-    keep: int = _field(3, "Number of checkpoints to keep. Older ones are removed.", least=1)
+    every_minutes: float = _field(
+        0.0,
+        "Longest time without a checkpoint, in minutes. When it is over, one is saved after the "
+        "update in progress. 0: `checkpoint.every` alone decides.",
+        least=0,
+    )
+    keep: int = _field(
+        3,
+        "Number of the latest checkpoints to keep. Older ones are removed, except for those that "
+        "`checkpoint.keep_every` and `checkpoint.keep_best` keep.",
+        least=1,
+    )
+    keep_every: int = _field(
+        0,
+        "Checkpoints are kept for ever if their number of updates is a multiple of this, which "
+        "must be a multiple of `checkpoint.every`. 0: none is kept for ever.",
+        least=0,
+    )
+    keep_best: str = _field(
+        "",
+        "Metric whose lowest value decides which checkpoint is the best: "
+        "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
+        "`checkpoint.every` must be a multiple of `log.validate_every` where a validation measures "
+        "the metric, so that there is a value for each checkpoint. '': no checkpoint is kept for "
+        "its metrics.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

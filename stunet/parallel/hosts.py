@@ -173,10 +173,10 @@ def gather(array: jax.Array) -> np.ndarray:
     return np.asarray(array)
 
 
-class StopAgreement:
-    """Lets all processes agree, once in each update, on whether to stop.
+class Agreement:
+    """Lets all processes agree, once in each update, on whether to do something, such as to stop.
 
-    Every process gets the same answer: True if any process wants to stop.
+    Every process gets the same answer: True if any process wants it.
 
     Args:
         mesh: the devices of all processes.
@@ -190,15 +190,15 @@ class StopAgreement:
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def __call__(self, wants_to_stop: bool) -> bool:
-        """Agrees with the other processes on whether to stop after this update.
+    def __call__(self, is_wanted: bool) -> bool:
+        """Agrees with the other processes on whether to do it after this update.
 
         Args:
-            wants_to_stop: whether this process wants to stop.
+            is_wanted: whether this process wants it.
         """
         if jax.process_count() == 1:
-            return wants_to_stop
-        wishes = np.full(jax.local_device_count(), wants_to_stop)
+            return is_wanted
+        wishes = np.full(jax.local_device_count(), is_wanted)
         self._answers.append(
             self._any(jax.make_array_from_process_local_data(self._sharding, wishes))
         )

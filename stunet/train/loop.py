@@ -24,6 +24,7 @@ from stunet.train.parts import Parts
 from stunet.train.preview import make_preview
 from stunet.train.profile import Profile
 from stunet.train.reporting import IN_FLIGHT, Reporter
+from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step, jit_train_step
 from stunet.train.validation import make_validation
@@ -72,7 +73,7 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
             run.reporter.add(step, measured)
 
             stop = run.should_stop()
-            due = parts.events.due(step, stop)
+            due = parts.events.due(step, stop, run.should_save())
             ends_trace = run.profile.is_running and (stop or run.profile.ends_with(step))
             if not (due.report or due.validate or due.preview or ends_trace):
                 continue
@@ -84,7 +85,8 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
                 if due.report:
                     run.reporter.report(step)
                 if due.save:
-                    run.checkpoints.save(state, run.batches.get_state())
+                    run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
+                    run.save_timer.saved()
                 if due.validate:
                     run.metrics.scalars(step, run.validate(state.ema_params))
                 if due.preview:
@@ -110,6 +112,9 @@ class _Run:
         next_batch: returns the next batch, laid out on the mesh.
         should_stop: tells whether the processes have agreed to stop now. Call this function exactly
             once after each update.
+        should_save: tells whether the processes have agreed to save now, because the last
+            checkpoint is too old. Call this function exactly once after each update.
+        save_timer: measures the age of the last checkpoint.
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
         validate: maps parameters to losses on held-out clips; None if the run never validates.
@@ -121,6 +126,8 @@ class _Run:
     batches: pipeline.TrainBatches
     next_batch: Callable[[], dict[str, jax.Array]]
     should_stop: Callable[[], bool]
+    should_save: Callable[[], bool]
+    save_timer: SaveTimer
     checkpoints: Checkpoints
     metrics: Metrics
     progress: Progress
@@ -155,7 +162,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
         stack.enter_context(claimed(parts.config, workdir))
         damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
-        checkpoints = stack.enter_context(Checkpoints(workdir, parts.keep_checkpoints))
+        checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
         batches = pipeline.train_batches(
             source,
             seed=parts.seed,
@@ -172,7 +179,9 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             state, position, notes = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
-        metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
+        metrics = stack.enter_context(
+            Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
+        )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
@@ -194,7 +203,13 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             )
         )
         stops = signals.note_stops()
-        agreement = hosts.StopAgreement(mesh, lag=IN_FLIGHT)
+        stop_agreement = hosts.Agreement(mesh, lag=IN_FLIGHT)
+        save_agreement = hosts.Agreement(mesh, lag=IN_FLIGHT)
+        save_timer = SaveTimer(events.save_seconds)
+
+        def should_save() -> bool:
+            # Clocks differ from host to host, so one of them counts.
+            return bool(events.save_seconds) and save_agreement(is_first and save_timer.asks())
 
         def next_batch() -> dict[str, jax.Array]:
             with clock.waiting(), jax.profiler.TraceAnnotation("wait for data"):
@@ -213,7 +228,9 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             batches=batches,
             next_batch=next_batch,
             # A signal that comes after the question is answered after the next update.
-            should_stop=lambda: agreement(bool(stops)),
+            should_stop=lambda: stop_agreement(bool(stops)),
+            should_save=should_save,
+            save_timer=save_timer,
             checkpoints=checkpoints,
             metrics=metrics,
             progress=progress,

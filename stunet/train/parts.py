@@ -28,6 +28,7 @@ from stunet.train.denoiser import Denoiser
 from stunet.train.events import Events
 from stunet.train.objective import Objective
 from stunet.train.optimizer import Optimizer, adamw
+from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
 from stunet.train.trainable import Trainable
 
@@ -50,7 +51,7 @@ class Parts:
         batch_size: clips in an update, over all hosts.
         accumulate: number of equal parts of a batch that are computed one after the other.
         num_threads: number of threads that read ahead in each process.
-        keep_checkpoints: number of the latest checkpoints to keep.
+        retention: says which checkpoints stay.
         validation_times: noise times, 0..1, at which held-out clips are denoised.
         validation_clips: number of held-out clips in a validation.
         preview_clips: number of clips that are sampled at a time while training.
@@ -69,7 +70,7 @@ class Parts:
     batch_size: int
     accumulate: int
     num_threads: int
-    keep_checkpoints: int
+    retention: Retention
     validation_times: tuple[float, ...]
     validation_clips: int
     preview_clips: int
@@ -101,6 +102,7 @@ def make_parts(config: Config) -> Parts:
             steps=config.train.steps,
             report_every=config.log.every,
             save_every=config.checkpoint.every,
+            save_seconds=60 * config.checkpoint.every_minutes,
             validate_every=config.log.validate_every,
             preview_every=config.log.sample_every,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
@@ -111,7 +113,11 @@ def make_parts(config: Config) -> Parts:
         batch_size=config.train.batch_size,
         accumulate=config.train.accumulate,
         num_threads=config.data.num_threads,
-        keep_checkpoints=config.checkpoint.keep,
+        retention=Retention(
+            latest=config.checkpoint.keep,
+            every=config.checkpoint.keep_every,
+            best=config.checkpoint.keep_best,
+        ),
         validation_times=config.log.validate_times,
         validation_clips=config.log.validate_clips,
         preview_clips=config.sample.num,
