@@ -21,8 +21,8 @@ def _field(
         most: largest value allowed.
         below: every value must be smaller than this.
         choices: all values allowed.
-        path: what comes before the path in a key that takes one, such as "t5:", or ""; None for
-            other keys.
+        path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
+            a path alone. None for a key whose value is no path.
     """
     limits = dict(least=least, above=above, most=most, below=below, choices=choices, path=path)
     return dataclasses.field(default=default, metadata=dict(doc=doc, **limits))
@@ -651,9 +651,9 @@ class Checkpoint:
         "",
         "Metric whose lowest value decides which checkpoint is the best: "
         "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
-        "`checkpoint.every` must be a multiple of `log.validate_every` where a validation measures "
-        "the metric, so that there is a value for each checkpoint. '': no checkpoint is kept for "
-        "its metrics.",
+        "If validation measures the metric, `checkpoint.every` must be a multiple of "
+        "`log.validate_every`, so that there is a value for each checkpoint. '': no checkpoint is "
+        "kept for its metrics.",
     )
 
 
