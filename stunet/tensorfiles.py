@@ -8,6 +8,7 @@ a part of a tensor reads only that part of the file.
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -47,15 +48,15 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
 
     Args:
         directory: directory that holds STEM.safetensors, or shards and an index,
-            STEM.safetensors.index.json.
+            STEM.safetensors.index.json. If it has neither, it may hold one variant, such as
+            STEM.fp16.safetensors.
         stem: "model" in directories of transformers, "diffusion_pytorch_model" in those of
             diffusers.
 
     Raises:
-        UserError: the directory has neither that file nor that index, or what it has is damaged.
+        UserError: there is no such file or index, or it is damaged, or there are several variants.
     """
-    single = directory / f"{stem}.safetensors"
-    index = directory / f"{single.name}.index.json"
+    single, index = _single_and_index(directory, stem)
     if index.is_file():
         shards = jsonfiles.read(index, _Index)["weight_map"]
         return {name: directory / shard for name, shard in shards.items()}
@@ -66,6 +67,34 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             "save_pretrained"
         )
     return dict.fromkeys(headers(single), single)
+
+
+def _single_and_index(directory: Path, stem: str) -> tuple[Path, Path]:
+    """Returns where the only file and the index of a model's shards would be.
+
+    Raises:
+        UserError: there are several variants, and none without a name.
+    """
+
+    def places(variant: str) -> tuple[Path, Path]:
+        name = f"{variant}." if variant else ""
+        return (
+            directory / f"{stem}.{name}safetensors",
+            directory / f"{stem}.safetensors.index.{name}json",
+        )
+
+    if any(path.is_file() for path in places("")):
+        return places("")
+    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    pattern = rf"{re.escape(stem)}\.(?:(\w+)\.safetensors|safetensors\.index\.(\w+)\.json)"
+    found = (re.fullmatch(pattern, name) for name in names)
+    variants = sorted({match[1] or match[2] for match in found if match})
+    if len(variants) > 1:
+        raise UserError(
+            f"{directory} holds its weights in the variants {', '.join(variants)}; leave one of "
+            f"them there, or add {stem}.safetensors"
+        )
+    return places(variants[0] if variants else "")
 
 
 def headers(file: Path) -> dict[str, Header]:

@@ -1,4 +1,4 @@
-"""Safetensors files are written with the permissions that the user asked for."""
+"""Safetensors files: which are read, and with which permissions they are written."""
 
 import os
 import pathlib
@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 import stunet
 from stunet import tensorfiles
+from stunet.errors import UserError
 from stunet.files import atomic
 
 
@@ -34,3 +35,34 @@ def test_the_room_writes_all_safetensors_files_itself():
     package = pathlib.Path(stunet.__file__).parent
     callers = [f for f in package.rglob("*.py") if "save_file(" in f.read_text()]
     assert callers == [package / "tensorfiles.py"]
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["model.safetensors"], "model.safetensors"),
+        (["model.fp16.safetensors"], "model.fp16.safetensors"),
+        (["model.fp16.safetensors", "model.safetensors"], "model.safetensors"),
+        (["model.non_ema.safetensors", "other.fp16.safetensors"], "model.non_ema.safetensors"),
+    ],
+)
+def test_a_single_variant_is_read_and_the_plain_file_comes_first(tmp_path, files, chosen):
+    for name in files:
+        tensorfiles.write(tmp_path / name, {"a": np.arange(3, dtype=np.float16)})
+    assert tensorfiles.locate(tmp_path, "model") == {"a": tmp_path / chosen}
+
+
+def test_shards_of_a_variant_are_read(tmp_path):
+    index = '{"weight_map": {"a": "model-00001-of-00001.fp16.safetensors"}}'
+    (tmp_path / "model.safetensors.index.fp16.json").write_text(index)
+    expected = {"a": tmp_path / "model-00001-of-00001.fp16.safetensors"}
+    assert tensorfiles.locate(tmp_path, "model") == expected
+
+
+def test_several_variants_are_named_and_pickles_are_told_of_alone(tmp_path):
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor .* pickled weights"):
+        tensorfiles.locate(tmp_path, "model")
+    for variant in ("fp16", "bf16"):
+        (tmp_path / f"model.{variant}.safetensors").touch()
+    with pytest.raises(UserError, match="variants bf16, fp16; leave one"):
+        tensorfiles.locate(tmp_path, "model")

@@ -1,6 +1,8 @@
-"""Opens video files that may be damaged or made by anyone, and decodes their pictures."""
+"""Opens video files, which may be damaged or malicious, and decodes their pictures."""
 
+import collections
 import contextlib
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,12 +20,17 @@ VIDEO_SUFFIXES = (
 # FFmpeg's names of the formats that these suffixes stand for. Whatever a file is called, no other
 # format is tried: some (ffconcat, playlists, image sequences) are scripts that open further files.
 _FORMATS = "asf,avi,flv,gif,matroska,mov,mpeg,mpegts,mpegvideo,m4v,mxf,ogg"
+# Formats that state no times of presentation. FFmpeg gives pictures the times at which they are to
+# be decoded, in that order, which is another one with B-frames.
+_WITHOUT_TIMES = ("avi",)
 # The largest pictures that are decoded, in pixels: 8K (8192 x 4320) fits. A file of a few bytes can
 # claim pictures of 65535 x 65535, which would take 17 GB of memory.
 _MAX_PIXELS = 36_000_000
 # A file counts as truncated if its pictures end more than this share before its stated duration.
 # Healthy files miss a frame or two, because containers round durations.
 _MISSING_SHARE = 0.05
+# Packets within which the clock goes back after one that the demuxer marks without need.
+_LOOK_AHEAD = 3
 
 
 class CorruptVideo(UserError):
@@ -31,7 +38,7 @@ class CorruptVideo(UserError):
 
 
 def is_video(path: Path) -> bool:
-    """Tells whether a file's name is that of a video: a known suffix, and not hidden."""
+    """Tells whether a file's name has the suffix of a video, and does not begin with a dot."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -42,7 +49,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
     A cover picture is not a video stream.
 
     Raises:
-        CorruptVideo: the file has no video stream, or cannot be decoded for whatever reason.
+        CorruptVideo: the file has no video stream, or cannot be decoded for any reason.
         UserError: there is no such file.
     """
     try:
@@ -67,18 +74,27 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
     Every picture has a timestamp and a duration, in units of the stream's time base.
 
     Raises:
-        CorruptVideo: the decoder marks a picture as damaged, there is none, or the pictures end
-            well before the file's stated duration.
+        CorruptVideo: the decoder marks a picture as damaged, the file holds no picture, or the
+            pictures end well before the file's stated duration.
     """
     start = end = None
-    # The end of the other streams too: with sound, some formats state one duration for all.
-    latest = Fraction(0)
-    for packet in container.demux():
-        if packet.stream is not stream:
-            if packet.pts is not None:
-                latest = max(latest, (packet.pts + (packet.duration or 0)) * packet.time_base)
-            continue
-        for frame in _decoded(path, packet, end):
+    ends: dict[int, Fraction] = {}
+    for packet, following in _packets(container, stream, ends):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            # A recording of a broadcast begins between the pictures that others are based on.
+            if start is None and not packet.is_keyframe:
+                continue
+            raise _damaged(path, stream, end) from error
+        # Where the clock starts again, as in streams joined by `cat`, the demuxer marks a packet
+        # before that although it is whole.
+        marked = packet.is_corrupt and not _starts_again(packet, following)
+        if marked or any(frame.is_corrupt for frame in frames):
+            raise _damaged(path, stream, end)
+        for frame in frames:
+            if container.format.name in _WITHOUT_TIMES:
+                frame.pts = frame.dts
             if frame.pts is None:
                 frame.pts = end if end is not None else (stream.start_time or 0)
             if not frame.duration:
@@ -88,7 +104,39 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
             yield frame
     if end is None:
         raise CorruptVideo(f"{path} holds no picture")
-    _check_complete(path, container, stream, start, end, latest)
+    _check_complete(path, container, stream, start, end, max(ends.values(), default=Fraction(0)))
+
+
+def _packets(container, stream, ends: dict[int, Fraction]) -> Iterator[tuple[av.Packet, list]]:
+    """Yields each packet of a stream, and the list of the next few packets.
+
+    For each other stream, such as sound, the end of its packets in seconds is noted in `ends`. Some
+    formats state only one duration for all streams together.
+    """
+    waiting: collections.deque[av.Packet] = collections.deque()
+    for packet in container.demux():
+        if packet.stream is stream:
+            waiting.append(packet)
+            if len(waiting) > _LOOK_AHEAD:
+                yield waiting.popleft(), list(waiting)
+        elif packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
+    while waiting:
+        yield waiting.popleft(), list(waiting)
+
+
+def _starts_again(packet: av.Packet, following: list[av.Packet]) -> bool:
+    """Tells whether the timestamps go back between a packet and the packets that follow it."""
+    times = [p.dts for p in (packet, *following) if p.dts is not None]
+    return any(later < earlier for earlier, later in itertools.pairwise(times))
+
+
+def _damaged(path: Path, stream, end: int | None) -> CorruptVideo:
+    seconds = float(((end or 0) - (stream.start_time or 0)) * stream.time_base)
+    return CorruptVideo(
+        f"{path} is damaged: the decoder refuses its picture at about {max(seconds, 0):.2f} s"
+    )
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -97,6 +145,7 @@ def _open(path: Path) -> av.container.InputContainer:
         "protocol_whitelist": "file",
         "max_pixels": str(_MAX_PIXELS),
     }
+    _check_riff(path)
     try:
         # Without `file:`, a name with a colon would be taken for a protocol. Tags that are not
         # UTF-8 are common, and nothing reads them.
@@ -107,8 +156,20 @@ def _open(path: Path) -> av.container.InputContainer:
         ) from None
 
 
+def _check_riff(path: Path) -> None:
+    """Raises CorruptVideo if an AVI file is shorter than the length that it states.
+
+    FFmpeg does not report such files. The lengths 0 and 2^32 - 1 stand for an unknown length.
+    """
+    with path.open("rb") as file:
+        name, length = file.read(4), int.from_bytes(file.read(4), "little")
+        size = file.seek(0, 2)
+    if name == b"RIFF" and size < length + 8 < 2**32:
+        raise CorruptVideo(f"{path} breaks off: it has {size:,} of {length + 8:,} bytes")
+
+
 def _moving_stream(path: Path, container):
-    """Returns the video stream to decode, ready to tell of damage."""
+    """Returns the video stream to decode, with a decoder that reports damage."""
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise CorruptVideo(f"{path} has no video stream")
@@ -125,28 +186,10 @@ def _moving_stream(path: Path, container):
     return stream
 
 
-def _decoded(path: Path, packet: av.Packet, end: int | None) -> list[av.VideoFrame]:
-    """Decodes a packet of the stream whose pictures so far end at `end`.
-
-    Raises:
-        CorruptVideo: the packet is damaged.
-    """
-    frames, failure = [], None
-    try:
-        frames = packet.decode()
-    except av.FFmpegError as error:
-        failure = error
-    if failure or packet.is_corrupt or any(frame.is_corrupt for frame in frames):
-        stream = packet.stream
-        seconds = float(((end or 0) - (stream.start_time or 0)) * stream.time_base)
-        raise CorruptVideo(
-            f"{path} is damaged: the decoder refuses its picture at about {seconds:.2f} s"
-        ) from failure
-    return frames
-
-
 def _check_complete(path, container, stream, start, end, latest):
     """Raises CorruptVideo if the pictures end well before the file's stated duration."""
+    # Packets before the first picture, which are based on pictures that are not there, count too.
+    start = start if stream.start_time is None else min(start, stream.start_time)
     first, last = start * stream.time_base, end * stream.time_base
     if stream.duration:
         promised = stream.duration * stream.time_base

@@ -1,4 +1,4 @@
-"""Ranks arms by each metric, and writes the ranking in sentences."""
+"""Ranks the arms (variants) of a sweep by each metric, and describes the ranking in sentences."""
 
 import dataclasses
 import html
@@ -18,14 +18,15 @@ Named = Callable[[str], str]
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Orders arms by one metric, and says by how much the best arm leads.
+    """Holds the order of a sweep's arms by one metric, and by how much the best arm leads.
 
     Attributes:
         metric: name of the metric.
         better: which values are better: "lower" or "higher".
-        means: mean and interval of each arm, from the best arm to the worst.
-        leads: for each other arm, by how much the best arm is better: the mean over the seeds that
-            both arms have, and its interval. None if they share no seed.
+        means: mean over seeds and its confidence interval for each arm, from the best to the worst.
+        leads: difference between the best arm and each other arm, positive if the best arm is
+            better. The difference is a mean over the seeds that the two arms share, with its
+            confidence interval; None if the two arms share no seed.
     """
 
     metric: str
@@ -41,13 +42,13 @@ class Ranking:
     def clearly_worse(self) -> list[str]:
         """Returns the arms that the best arm clearly beats.
 
-        The interval of its lead over them excludes zero.
+        For these arms, the confidence interval of the best arm's lead excludes zero.
         """
         return [a for a, lead in self._clear() if lead.mean > 0]
 
     @property
     def clearly_better(self) -> list[str]:
-        """Returns the arms that clearly beat the best arm on the seeds that both have.
+        """Returns the arms that clearly beat the best arm on the seeds that the two arms share.
 
         This can happen if arms have different seeds: A may beat B, B may beat C, and C may beat A.
         """
@@ -57,7 +58,8 @@ class Ranking:
     def unclear(self) -> list[str]:
         """Returns the arms over which the lead of the best arm may be chance.
 
-        The interval of its lead over them contains zero, on two or more shared seeds.
+        For these arms, the confidence interval of the best arm's lead contains zero. They share two
+        seeds or more with the best arm.
         """
         return [
             arm
@@ -75,7 +77,7 @@ class Ranking:
 
 
 def rank(arms: Arms) -> list[Ranking]:
-    """Ranks arms by each metric that says which arm is better and that two or more arms have.
+    """Ranks a sweep's arms by each metric that two arms or more have and that can rank arms.
 
     Metrics of evaluations come first, because losses only hint at the quality of samples. Losses
     are left out if arms differ in a setting that changes what a loss measures. The training loss is
@@ -101,9 +103,9 @@ def rank(arms: Arms) -> list[Ranking]:
 def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float]]) -> Ranking:
     """Ranks arms by one metric: the best arm first, then the others by their distance from it.
 
-    Two arms are compared on the seeds that both have, because means over different seeds may say
-    the opposite. The same seeds decide whether the difference is clear. Arms that share no seed are
-    compared by their means over all seeds.
+    Two arms are compared on the seeds that both have, because with other seeds the worse arm may
+    have the better mean. The same seeds decide whether the difference is clear. Arms that share no
+    seed are compared by their means over all seeds.
     """
     sign = 1 if better == "lower" else -1
     means = {arm: t_interval(list(of_seed.values())) for arm, of_seed in values.items()}
@@ -128,11 +130,11 @@ def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float
 
 
 def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
-    """Describes the first ranking and its certainty, then names the best arms of the others.
+    """Describes the first ranking and its certainty, then names the best arm of each other ranking.
 
     Args:
-        rankings: what `rank` returns.
-        marked: maps the name of an arm to its HTML in the first sentence.
+        rankings: rankings of the same arms by different metrics, the most important first.
+        marked: maps the name of an arm to the HTML that stands for it in the first sentence.
 
     Returns:
         Sentences as HTML. The first begins with a small letter, to follow a colon.
@@ -170,7 +172,7 @@ def _say_order(ranking: Ranking, marked: Named) -> str:
 
 
 def _say_certainty(ranking: Ranking) -> list[str]:
-    """Says over which arms the best arm's lead is clear, may be chance, or cannot be judged."""
+    """Says for which arms the lead of the best arm is clear, may be chance, or cannot be judged."""
     # A difference of two percentages is one of points.
     times, unit = (100, " points") if formatting.is_percent(ranking.metric) else (1, "")
 
@@ -197,12 +199,12 @@ def _say_certainty(ranking: Ranking) -> list[str]:
 
 
 def _the(arm: str, marked: Named = html.escape) -> str:
-    """Names an arm in a sentence; a setting such as "width = 8" goes without "the"."""
+    """Returns the name of an arm after "the", or alone if it is a setting such as "width = 8"."""
     return marked(arm) if "=" in arm else f"the {marked(arm)}"
 
 
 def _whose(arm: str, marked: Named, what: str = "") -> str:
-    """Names what belongs to an arm: "the global cascade's clips", or "clips with width = 8"."""
+    """Returns a phrase such as "the global cascade's clips", or "clips with width = 8"."""
     if "=" in arm:
         return f"{what or 'those'} with {marked(arm)}".strip()
     return f"the {marked(arm)}'s{what}"
@@ -223,7 +225,7 @@ def keys_of_the_loss(arms: Arms) -> list[str]:
 def metric_names(arms: Arms) -> list[str]:
     """Returns the names of all metrics: those of evaluations first, then losses.
 
-    Of the evaluations' metrics, those that say which arm is better come first.
+    Among the metrics of evaluations, metrics that can rank arms come first.
     """
     runs = [run for group in arms.values() for run in group]
     found = dict.fromkeys(name for run in runs for name in run.metrics)

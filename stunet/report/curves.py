@@ -15,7 +15,7 @@ _POINTS = 60
 
 
 def losses(arms: Arms, colours: Mapping[str, int]) -> str:
-    """Draws the training loss and the validation loss of each arm; "" if none was trained."""
+    """Draws the training and validation loss of each arm. Returns "" if no arm was trained."""
     trained = {arm: [run for run in runs if run.lines] for arm, runs in arms.items()}
     trained = {arm: runs for arm, runs in trained.items() if runs}
     costs = [run.step_flops for runs in trained.values() for run in runs]
@@ -48,10 +48,12 @@ def losses(arms: Arms, colours: Mapping[str, int]) -> str:
 
 
 def _curve(colour: int, runs: Sequence[Run], key: str, unit: float) -> Curve | None:
-    """Returns the mean curve of an arm's runs at the updates for which all runs have a value.
+    """Returns the mean curve of an arm's runs, at the updates for which all runs have a value.
+
+    If there are very many updates, each point of the curve is the mean over several updates.
 
     Args:
-        colour: number of the arm.
+        colour: number of the arm's colour.
         runs: runs of the arm.
         key: name of the values in the lines of `metrics.jsonl`.
         unit: length of one update on the horizontal axis, in the axis's unit.

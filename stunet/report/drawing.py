@@ -1,6 +1,7 @@
 """Draws charts as inline SVG: curves with bands, bars, and rows of intervals.
 
-Each arm has a CSS class, to which the page's style sheet gives a colour (`page.STYLE`).
+Each arm (variant) of a sweep has a CSS class, to which the page's style sheet gives a colour
+(`page.STYLE`).
 """
 
 import dataclasses
@@ -21,13 +22,13 @@ _LOG_RATIO = 4
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Holds the curve of an arm: its values along the horizontal axis.
+    """Holds the curve of one arm (variant) of a sweep.
 
     Attributes:
         arm: number of the arm, which gives its colour.
         x: positions on the horizontal axis, ascending.
-        y: the mean over seeds and its interval, at each x.
-        seeds: the values of each seed, at each x.
+        y: the mean over seeds and its confidence interval, at each x.
+        seeds: for each seed, the values at each x.
     """
 
     arm: int
@@ -37,10 +38,10 @@ class Curve:
 
 
 def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
-    """Draws means as lines, and the interval of three seeds or more as a band.
+    """Draws means as lines, and the confidence interval of three seeds or more as a band.
 
-    If there are two seeds, each has a thin line instead, because the interval of two values would
-    fill the chart.
+    With two seeds, a thin line for each seed replaces the band, because the confidence interval of
+    two values would fill the chart.
 
     Args:
         curves: one curve for each arm, at least one.
@@ -109,10 +110,10 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
 
 
 def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str) -> str:
-    """Draws one row for each arm: its mean, its interval and its seeds, on a common scale.
+    """Draws one row for each arm: mean, confidence interval and seeds, on a common scale.
 
     Args:
-        rows: for each arm its number, its interval and the values of its seeds.
+        rows: for each arm, the number of its colour, its interval, and the value for each seed.
         label: text for readers who do not see the drawing.
     """
     width, step = 170, 16
@@ -144,7 +145,7 @@ def bars(rows: Sequence[tuple[int, str, Interval, str]], label: str, most: float
     """Draws one bar for each arm, from zero to its mean, with its interval as a whisker.
 
     Args:
-        rows: for each arm its number, its name, its interval, and its mean as text.
+        rows: for each arm, the number of its colour, its name, its interval, and its mean as text.
         label: text for readers who do not see the drawing.
         most: value at the end of the axis; 0 takes the largest value.
     """

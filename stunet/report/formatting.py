@@ -17,8 +17,8 @@ _LOSSES = {
 def metric(name: str) -> Metric:
     """Returns how a page names and formats a metric.
 
-    Metrics of nested results, such as "fast / coherent", are looked up by their last part. A metric
-    that is in no table keeps its own name as the title.
+    A metric of nested results, such as "fast / coherent", is looked up by the last part of its
+    name. The title of an unknown metric is its name.
     """
     prefix, separator, last = name.rpartition(" / ")
     known = (METRICS | _LOSSES).get(last, Metric(last.replace("_", " "), "", format="{:.4g}"))
@@ -34,7 +34,7 @@ def number(value: float) -> str:
 
 
 def interval(value: Interval, percent: bool = False) -> str:
-    """Writes a mean and its interval as HTML: "mean ± half", where half has two digits."""
+    """Returns the HTML "mean ± half", with half the confidence interval written in two digits."""
     times, unit = (100, "%") if percent else (1, "")
     mean, half = times * value.mean, times * (value.half or 0.0)
     # Half an interval this small is a rounding error.

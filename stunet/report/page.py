@@ -106,7 +106,7 @@ code { font-size: .9em; background: var(--box); padding: .1em .3em; overflow-wra
 
 
 def colour(arm: int) -> str:
-    """Returns the CSS classes for arm number `arm`."""
+    """Returns the CSS classes of an arm's colour. `arm` is the number of the arm, 0 or above."""
     return f"arm{arm % _COLOURS}" + (" again" if arm >= _COLOURS else "")
 
 
@@ -133,7 +133,8 @@ def table(
 
     Args:
         head: HTML of the cells of the first row.
-        rows: HTML of the cells of the other rows. If a row has only one cell, it spans the table.
+        rows: HTML of the cells of the other rows. If a row has only one cell, the cell
+            spans all columns.
         caption: HTML below the table.
         kind: CSS class of the table: "results", or "" for a table of short texts.
     """
@@ -166,7 +167,7 @@ def swatch(arm: int, name: str) -> str:
     """Returns the HTML of an arm's name with a dot of the arm's colour.
 
     Args:
-        arm: number of the arm.
+        arm: number of the arm's colour.
         name: name of the arm as plain text.
     """
     # The dot stays on the line of the first word.

@@ -78,7 +78,7 @@ def _called(run: Run) -> str:
 
 
 def _block(found: Sequence[tuple[str, bytes, bytes]]) -> str:
-    """Shows slices of several runs, then their clips.
+    """Returns HTML that shows the slices of several runs, and below the clips of these runs.
 
     Args:
         found: for each run, its name as HTML, its GIF and its PNG; b"" for a missing picture.
@@ -98,7 +98,7 @@ def _block(found: Sequence[tuple[str, bytes, bytes]]) -> str:
 
 
 def _slice(axis: str, pixels: np.ndarray) -> str:
-    """Shows a slice with its axes named."""
+    """Returns HTML that shows a slice, with the names of its axes."""
     across, down = ("x", "time") if axis == "x" else ("time", "y")
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, format="PNG")

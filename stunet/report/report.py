@@ -35,10 +35,10 @@ def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def draw(found: Results, workdir: pathlib.Path, command: str) -> str:
-    """Returns the page.
+    """Returns the HTML of the page.
 
     Args:
-        found: what has been read from `workdir`.
+        found: the runs in `workdir` and their results.
         workdir: directory of the sweep or of the run.
         command: command line that makes the page again.
     """
@@ -110,8 +110,8 @@ def _draw_run(found: Results, workdir: pathlib.Path) -> str:
 def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
     """Gives each arm a colour number, the same in all groups.
 
-    Ranked arms come first, then arms that were given real frames, then arms that are only parts of
-    others.
+    Arms that can be ranked get the lowest numbers. Arms that were given a part of the real clips
+    come next. Arms that are only parts of others, such as one network of a cascade, come last.
     """
     found = {}
     for choose in (results.rivals, results.compared, dict):

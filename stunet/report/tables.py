@@ -1,4 +1,4 @@
-"""Draws the tables of a report: results of each arm, and settings in which arms differ."""
+"""Writes the tables of a report: results of each arm, and settings in which arms differ."""
 
 import html
 import math
@@ -56,7 +56,10 @@ def results(arms: Arms, colours: Mapping[str, int]) -> str:
 
 
 def _compares(loss: str, arms: Arms) -> bool:
-    """Tells whether a loss can compare arms: two have it, and it measures the same for all."""
+    """Tells whether arms can be compared by `loss`.
+
+    Two arms or more must have it, and their settings must not change what a loss measures.
+    """
     return sum(bool(by_seed(r, loss)) for r in arms.values()) > 1 and not keys_of_the_loss(arms)
 
 
@@ -83,7 +86,7 @@ def _metric_row(
 
 
 def _row_name(name: str, better: str | None) -> str:
-    """Names a metric, with its unit, whether high or low is better, and what it measures."""
+    """Returns the name of a metric, its unit, whether high or low is better, and a description."""
     metric = formatting.metric(name)
     notes = [metric.unit] if metric.unit else []
     notes += [f"<b>{better} is better</b>"] if better else []
@@ -93,7 +96,7 @@ def _row_name(name: str, better: str | None) -> str:
 
 
 def run_results(run: Run) -> str:
-    """Returns the table of a single run: its metrics and its work."""
+    """Returns the table of a single run: metrics, updates and floating-point operations."""
     rows = []
     for name in metric_names({run.title: [run]}):
         value = t_interval([run.metrics[name]])
@@ -145,12 +148,12 @@ def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> str:
 
 
 def _is_free(key: str) -> bool:
-    """Tells whether a key has no effect on updates, such as how often to log."""
+    """Tells whether a config key has no effect on updates, such as how often to log."""
     return any(key == free or key.startswith(f"{free}.") for free in configs.MAY_CHANGE_ON_RESUME)
 
 
 def _groups_alone_differ(key: str, settings: Mapping[tuple[str, str], Mapping]) -> bool:
-    """Tells whether all arms of each group have the same value of a key."""
+    """Tells whether, within each group, all arms have the same value of a config key."""
     of_group = {}
     return all(of_group.setdefault(group, s[key]) == s[key] for (group, _), s in settings.items())
 
@@ -162,14 +165,14 @@ def _grid(
     settings: Mapping[tuple[str, str], Mapping[str, Any]],
     place: int,
 ) -> str:
-    """Returns a table of settings: keys in rows, or in columns if that makes it narrower.
+    """Returns a table of settings. Keys are rows, or columns if the table is narrower that way.
 
     Args:
         keys: keys of the config.
         columns: titles of groups or of arms.
         named: maps a title to its HTML.
         settings: settings of each (group, arm).
-        place: 0 if `columns` are groups, 1 if they are arms.
+        place: 0 if `columns` are titles of groups, 1 if they are titles of arms.
     """
     if not keys:
         return ""
@@ -195,7 +198,7 @@ def _grid(
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Says by how much the work of arms differs."""
+    """Says by how much the floating-point operations of arms differ."""
     if len(values) < 2:
         return ""
     apart = max(values) / min(values) - 1

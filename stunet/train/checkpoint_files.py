@@ -1,4 +1,4 @@
-"""Reads one checkpoint from its files, and compares what it reads with the digests saved there."""
+"""Reads the files of one checkpoint, and compares the arrays with the digests saved beside them."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ import pathlib
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -31,18 +31,18 @@ _AT_ONCE = 2**28
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint does not hold what was saved, or is that of another network."""
+    """Raised if a checkpoint does not hold what was saved, or belongs to another network."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What was read from a checkpoint.
+    """Holds what was read from a checkpoint.
 
     Attributes:
-        items: trees of arrays, by the name of the item.
-        data: position in the data.
-        note: sentence that says that nothing was verified, because an earlier version saved the
-            checkpoint without digests; "" if all was verified.
+        items: each tree of arrays that was read, by its name in the checkpoint, such as "ema".
+        data: position in the training data.
+        note: sentence for the user that nothing was verified, because an earlier version of the
+            program saved the checkpoint without digests; "" if everything was verified.
     """
 
     items: dict[str, Any]
@@ -52,13 +52,13 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What `verify` found.
+    """Holds the result of verifying a checkpoint.
 
     Attributes:
         problem: sentence that says what is wrong; "" if the checkpoint holds what was saved.
-        arrays: number of arrays that were compared with their digests. 0 without a problem means
-            that an earlier version saved the checkpoint without digests: its arrays can be read,
-            and that is all that is known.
+        arrays: number of arrays that were compared with their digests. If this is 0 and `problem`
+            is empty, an earlier version of the program saved the checkpoint without digests. The
+            arrays can then be read, but nothing shows whether they hold what was saved.
     """
 
     problem: str
@@ -66,7 +66,7 @@ class Verdict:
 
 
 def context() -> ocp.Context:
-    """Returns a context in which digests are stored as JSON."""
+    """Returns a context for Orbax in which digests are stored as JSON."""
     made = ocp.Context()
     registry = ocp.handlers.local_registry()
     registry.add(ocp.handlers.JsonHandler, checkpointable_name="digests")
@@ -77,26 +77,35 @@ def context() -> ocp.Context:
 def with_digests(items: Mapping[str, Any], data: DataState) -> dict[str, Any]:
     """Returns all that is stored in a checkpoint: arrays, position in the data, and digests.
 
-    With several processes, all must call it.
+    With several processes, every process must call this function.
     """
     noted = digests.of_arrays(items) | {"data": digests.of_json(data)}
     return {**items, "data": data, "digests": noted}
 
 
-def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
-    """Reads items of a checkpoint and the position in the data, and verifies them.
+def load(
+    checkpoint: pathlib.Path, abstract: Mapping[str, Any], optional: Collection[str] = ()
+) -> Loaded:
+    """Reads trees of arrays and the position in the data from a checkpoint, and verifies both.
 
     Args:
         checkpoint: directory of the checkpoint.
-        abstract: shapes and shardings of the arrays to read, by the name of the item.
+        abstract: shapes and shardings of each tree to read, by its name in the checkpoint.
+        optional: names of trees that are left out if none of that name was saved.
 
     Raises:
-        DamagedCheckpoint: they are not what was saved.
-        UserError: they cannot be read, and nothing says that they are damaged.
+        DamagedCheckpoint: the checkpoint does not hold what was saved, or belongs to another
+            network.
+        UserError: the checkpoint cannot be read, but may be undamaged: too little memory, for
+            example.
     """
+    missing = [name for name in optional if not (checkpoint / name).exists()]
+    abstract = {name: item for name, item in abstract.items() if name not in missing}
     items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
     data, noted = items.pop("data"), items.pop("digests", None)
     found = digests.of_arrays(items)
+    # Its digests tell an item that was lost from one that was never saved.
+    found |= {key: "" for key in noted or () if key.split("/")[0] in missing}
     _compare(checkpoint, found, data, noted)
     note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
     return Loaded(items, data, note)
@@ -105,14 +114,15 @@ def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
 def verify(workdir: pathlib.Path, step: int) -> Verdict:
     """Reads a whole checkpoint, a part at a time, and compares it with its digests.
 
-    It needs neither the run's config nor its devices, and changes no file.
+    The check needs neither the run's config nor its devices, and changes no file.
 
     Args:
         workdir: working directory of the run.
         step: number of updates after which the checkpoint was saved.
 
     Raises:
-        UserError: the checkpoint cannot be read, and nothing says that it is damaged.
+        UserError: the checkpoint cannot be read, but may be undamaged: too little memory, for
+            example.
     """
     check_path(workdir)
     checkpoint = place(workdir) / str(step)
@@ -142,12 +152,13 @@ def _read(
     abstract: Mapping[str, Any],
     rest: tuple[str, ...] = ("data", "digests"),
 ) -> dict[str, Any]:
-    """Reads items of a checkpoint, and verifies nothing.
+    """Reads parts of a checkpoint by name, and verifies nothing.
 
     Args:
         checkpoint: directory of the checkpoint.
-        abstract: shapes and shardings of the arrays to read, by the name of the item.
-        rest: items without arrays. Of checkpoints that have no digests, there are none.
+        abstract: shapes and shardings of each tree of arrays to read, by its name.
+        rest: names of the parts without arrays to read. "digests" is left out if the checkpoint has
+            no digests.
     """
     reading, process = context(), jax.process_index()
     # No process waits in Orbax for one that fails. The caller brings them together.
@@ -172,17 +183,17 @@ def _compare(
     noted: Any,
     whole: bool = False,
 ) -> None:
-    """Compares digests with those that were noted when the checkpoint was saved.
+    """Compares digests of what was read with the digests saved in the checkpoint.
 
     Args:
         checkpoint: directory of the checkpoint, which the message names.
         found: digests of the arrays that were read.
-        data: position in the data.
-        noted: digests that were saved; None if there are none.
+        data: position in the training data, as it was read.
+        noted: digests that were saved; None if the checkpoint has no digests.
         whole: True if all arrays of the checkpoint were read.
 
     Raises:
-        DamagedCheckpoint: some differ.
+        DamagedCheckpoint: a digest differs or is missing.
     """
     bad = []
     if not isinstance(data, dict) or not all(isinstance(v, int) for v in data.values()):
@@ -201,8 +212,12 @@ def _compare(
 
 
 def _parts(tree: Any) -> Iterator[Any]:
-    """Yields a tree of Orbax's metadata once for each part of its arrays, which it has as abstract
-    arrays on this process's first device. The other arrays are left out."""
+    """Splits the arrays of a tree into parts of about `_AT_ONCE` bytes, to read one by one.
+
+    Yields:
+        For each part, the whole tree. The arrays of the part are abstract arrays on this process's
+        first device. All other arrays are placeholders, which Orbax does not read.
+    """
     leaves, structure = jax.tree.flatten(tree)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     part, size = [], 0
@@ -220,8 +235,8 @@ def _explained(checkpoint: pathlib.Path, read: Callable[[], Result]) -> Result:
     """Calls `read` and returns its result, or says in one sentence why a checkpoint is unreadable.
 
     Raises:
-        DamagedCheckpoint: its files lack something or hold something else.
-        UserError: it cannot be read for another reason.
+        DamagedCheckpoint: a file is damaged, incomplete or of another network.
+        UserError: the checkpoint cannot be read for another reason.
     """
     with _silenced():
         try:
@@ -235,7 +250,7 @@ def _explained(checkpoint: pathlib.Path, read: Callable[[], Result]) -> Result:
 
 
 def _problem(checkpoint: pathlib.Path, error: BaseException) -> UserError:
-    """Turns an error of reading into one with a sentence."""
+    """Turns an error of reading a checkpoint into a UserError of one sentence."""
     # Orbax's own message always says that the handler is incompatible.
     while error.__cause__:
         error = error.__cause__
@@ -251,7 +266,7 @@ def _problem(checkpoint: pathlib.Path, error: BaseException) -> UserError:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Context manager in which tasks of asyncio that nobody waits for print nothing."""
+    """Context manager in which asyncio prints no warnings about tasks that nobody waits for."""
     logger = logging.getLogger("asyncio")
     logger.disabled = True
     try:

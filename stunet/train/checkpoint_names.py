@@ -1,12 +1,14 @@
-"""Names of checkpoints: which paths can hold them, and which are there. Loads neither JAX nor
-Orbax."""
+"""Lists the checkpoints of a run, and checks that a path can hold checkpoints.
+
+This module imports neither JAX nor Orbax.
+"""
 
 import pathlib
 
 from stunet.errors import UserError
 
-# Orbax takes a path for a pattern when it lists files, and TensorStore takes a backslash for a
-# slash. A path with one of these characters is written to, and not found again.
+# Orbax lists files by a pattern that contains the path, and TensorStore reads a backslash as a
+# slash. A checkpoint whose path has one of these characters is written, but not found again.
 _UNSAFE = ("[", "]", "*", "?", "\\")
 
 
@@ -26,7 +28,7 @@ def check_path(workdir: pathlib.Path) -> None:
     """Checks that checkpoints in a working directory can be found again.
 
     Raises:
-        UserError: they could be written and not be read.
+        UserError: the path has a character with which checkpoints could be written but not read.
     """
     path = str(workdir.absolute())
     unsafe = [character for character in _UNSAFE if character in path]

@@ -2,9 +2,9 @@
 
 Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
 the parameters and the optimiser. `ema` holds the averaged parameters, and `frozen` the parameters
-that are not trained, if there are any; sampling loads only these two. `data` holds the position in
-the data. `digests` holds a digest of each array and of the position, as JSON. Whatever is read is
-compared with them.
+that are not trained, if there are any. Sampling loads only `ema` and `frozen`. `data` holds the
+position in the training data. `digests` holds a digest of each array and of the position, as JSON.
+Every read compares arrays and position with these digests.
 """
 
 import contextlib
@@ -13,9 +13,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 # The type that `serialization_status_callback` returns; Orbax has no public name for it.
@@ -26,20 +28,21 @@ from stunet.parallel import hosts
 from stunet.train import checkpoint_files
 from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
 from stunet.train.checkpoint_names import check_path, place
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
-# Seconds to wait for writers. Those that take longer are stuck, and what they leave is removed when
-# the run is continued.
+# Seconds to wait for threads that write. Threads that take longer are stuck. The files that they
+# leave are removed when the run is continued.
 _WRITERS_SECONDS = 10
 
 
 class Restored(NamedTuple):
-    """What a run goes on from.
+    """Holds what a run continues from: the content of a checkpoint.
 
     Attributes:
-        state: the state.
-        data: position in the data.
-        notes: sentences for the user, on checkpoints that are damaged or have no digests.
+        state: the state of training.
+        data: position in the training data.
+        notes: sentences for the user about checkpoints that are damaged or have no digests.
     """
 
     state: TrainState
@@ -48,24 +51,31 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """Saves and restores the checkpoints of one working directory. Saves in the background.
+    """Saves checkpoints to one working directory, in the background, and restores them.
 
     Args:
         workdir: working directory of the run.
-        keep: number of the latest checkpoints to keep when saving; None opens them for reading.
-        at_once: saving serialises the arrays of each tree in batches of about this many bytes, and
-            takes that much extra memory. A larger array is a batch of its own. The arrays must not
-            be donated before `wait` returns. None copies all arrays before `save` returns, and
-            serialises all of them before it writes any.
+        keep: says which checkpoints stay when saving. None opens the directory only for reading.
+        at_once: about the number of bytes that saving serialises in one batch, which is also the
+            extra memory that saving takes. An array with more bytes is a batch alone. The arrays
+            must not be donated before `wait` returns. With None, `save` copies all arrays before it
+            returns, and all arrays are serialised before the first is written.
 
     Raises:
-        UserError: checkpoints under the path of `workdir` could not be read.
+        UserError: the path of `workdir` has a character with which checkpoints could be written but
+            not read.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: Retention | None = None,
+        at_once: int | None = None,
+    ):
         check_path(workdir)
         self.directory = place(workdir)
-        self._keep, self._at_once, self._writes = keep, at_once, keep is not None
+        self._preservation = _Preservation(keep) if keep else None
+        self._at_once, self._writes = at_once, keep is not None
         self._late = _silence_late_failures()
         self._orbax = self._open()
 
@@ -75,7 +85,7 @@ class Checkpoints:
             context=_saving_context(self._at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+            preservation_policy=self._preservation,
             # A killed run leaves unfinished checkpoints. A reader must not touch those of a run
             # that goes on.
             cleanup_tmp_directories=self._writes,
@@ -100,54 +110,61 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint; None if there is none."""
         return None if self._orbax.latest is None else self._orbax.latest.step
 
-    def save(self, state: TrainState, data: DataState) -> None:
+    def save(
+        self, state: TrainState, data: DataState, values: Mapping[int, float] | None = None
+    ) -> None:
         """Starts to save checkpoint `state.step`.
 
-        The arrays may be donated as soon as this returns, unless `at_once` is set.
+        If `at_once` is None, the arrays may be donated as soon as `save` returns. Otherwise they
+        may be donated after `wait`.
 
         Args:
-            state: the state.
-            data: position in the data.
+            state: the state of training.
+            data: position in the training data.
+            values: value of the metric by which the best checkpoint stays, by step.
 
         Raises:
-            Exception: whatever writing raised, now or in the background since the last call.
+            Exception: any error of writing, now or in the background since the last call.
         """
         step = int(state.step)
         if step == self.latest():
             return
+        self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
         self._orbax.save_checkpointables_async(step, content, force=True)
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk.
+        """Waits until every checkpoint that `save` has started is on disk.
 
         Raises:
-            Exception: whatever writing raised.
+            Exception: any error of writing.
         """
         self._orbax.wait()
 
     def restore(self, abstract: TrainState) -> Restored:
-        """Reads the newest checkpoint that is whole, whatever mesh it was saved on.
+        """Reads the newest undamaged checkpoint, which may have been saved on another mesh.
 
-        Newer ones, which are damaged, are renamed from N to N.damaged, so that the run can save
-        them again. If no checkpoint is whole, nothing is renamed. With several processes, all must
-        call it, and all read the same checkpoint.
+        Newer checkpoints are damaged. They are renamed from N to N.damaged, so that the run can
+        save N again. If all checkpoints are damaged, nothing is renamed. With several processes,
+        every process must call this method, and all read the same checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
 
         Raises:
-            DamagedCheckpoint: none is whole: all are damaged or belong to another network.
-            UserError: there is none, or one cannot be read for another reason.
+            DamagedCheckpoint: every checkpoint is damaged or belongs to another network.
+            UserError: there is no checkpoint, or a checkpoint cannot be read for another reason.
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
             problem = ""
             try:
-                loaded = checkpoint_files.load(self.directory / str(step), items(abstract))
+                # A run that could skip no update until now has no counts of it.
+                checkpoint, asked = self.directory / str(step), items(abstract)
+                loaded = checkpoint_files.load(checkpoint, asked, optional=("guard",))
             except DamagedCheckpoint as error:
                 problem = str(error)
-            # Nobody goes on from what another process cannot read.
+            # No process continues from a checkpoint that another process cannot read.
             problem = hosts.first_text(f"checkpoint {step}", problem)
             if not problem:
                 break
@@ -167,24 +184,25 @@ class Checkpoints:
             for bad, why in damaged.items()
         ]
         notes += [loaded.note] if loaded.note else []
-        fields = {"frozen": {}} | loaded.items
+        fields = {"frozen": {}, "guard": _zeros(abstract.guard)} | loaded.items
         state = abstract.replace(**fields.pop("train"), **fields)
         return Restored(state, loaded.data, tuple(notes))
 
     def restore_ema_params(self, abstract: TrainState) -> Any:
         """Reads all parameters of the network from the newest checkpoint, and nothing else.
 
-        Trained parameters are running averages (EMA). Adapters are merged into the kernels.
+        The running averages (EMA) take the place of the trained parameters. Adapters are merged
+        into the kernels.
 
         Args:
             abstract: shapes and shardings of the state.
 
         Raises:
-            DamagedCheckpoint: it is damaged or belongs to another network.
-            UserError: there is none, or it cannot be read for another reason.
+            DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
+            UserError: there is no checkpoint, or it cannot be read for another reason.
         """
         step, *_ = self._steps()
-        wanted = {k: v for k, v in items(abstract).items() if k != "train"}
+        wanted = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)
         except DamagedCheckpoint as error:
@@ -199,7 +217,7 @@ class Checkpoints:
         """Returns the step of each complete checkpoint, newest first.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no checkpoint.
         """
         found = [checkpoint.step for checkpoint in reversed(self._orbax.checkpoints)]
         if not found:
@@ -207,7 +225,7 @@ class Checkpoints:
         return found
 
     def _set_aside(self, damaged: Iterable[int]) -> None:
-        """Renames damaged checkpoints. All processes must call it."""
+        """Renames damaged checkpoints to N.damaged. Every process must call this method."""
         if not damaged:
             return
         self._orbax.close()
@@ -220,10 +238,27 @@ class Checkpoints:
         self._orbax = self._open()
 
 
-class _InTurn:
-    """Makes Orbax write the arrays of a tree batch by batch, each in a transaction of its own.
+class _Preservation:
+    """Applies a `Retention` where Orbax asks which checkpoints stay.
 
-    What a transaction writes stays in memory until its end.
+    Attributes:
+        values: value of the metric by which the best checkpoint stays, by step.
+    """
+
+    def __init__(self, retention: Retention):
+        self._retention = retention
+        self.values: Mapping[int, float] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tells for each checkpoint whether it stays."""
+        kept = self._retention.kept([c.step for c in checkpoints], self.values)
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
+class _InTurn:
+    """Makes Orbax write the arrays of a tree batch by batch, with one transaction for each batch.
+
+    Everything that a transaction writes stays in memory until the transaction ends.
     """
 
     def key_priority(self, _) -> TransferPriority:
@@ -265,10 +300,10 @@ def _silence_late_failures() -> Iterator[None]:
 
 
 def _wait_for_writers() -> None:
-    """Waits until Orbax's threads have ended.
+    """Waits until Orbax's threads have ended, for `_WRITERS_SECONDS` at most.
 
-    If one thread fails, `close` raises its error although other threads still write. They would
-    create the directories of an unfinished checkpoint again after these were removed.
+    If one thread fails, `close` raises its error although other threads still write. Those threads
+    would create the directories of an unfinished checkpoint again after `__exit__` removed them.
     """
     deadline = time.monotonic() + _WRITERS_SECONDS
     for thread in threading.enumerate():
@@ -277,8 +312,14 @@ def _wait_for_writers() -> None:
             threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
+def _zeros(abstract: Any) -> Any:
+    """Returns arrays of zeros with the shapes and shardings of a tree."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), abstract)
+
+
 def items(state: TrainState) -> dict[str, Any]:
     """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
-    return {"train": train, "ema": state.ema} | frozen
+    guard = {"guard": state.guard} if state.guard else {}
+    return {"train": train, "ema": state.ema} | frozen | guard

@@ -1,10 +1,10 @@
-"""Accounts for the wall time of a run, over restarts.
+"""Measures what a run spends its wall time on, over restarts.
 
 Time is spent either on updates or on something else: starting, compiling, restoring, validating,
-sampling, saving, standing still. The account is kept in the run's working directory. `clock.json`
-says when the run first began. Each line of `metrics.jsonl` says how many seconds all updates up to
-its step took. When a run continues from a checkpoint, later lines are dropped. The time of the
-updates that are lost and done again is therefore not counted.
+sampling, saving, standing still. The times are noted in the run's working directory. `clock.json`
+says when the run first began. Each line of `metrics.jsonl` has a step, and says how many seconds
+all updates up to that step took. When a run continues from a checkpoint, lines with a later step
+are dropped. The time of updates that are lost and done again is therefore not counted.
 """
 
 import contextlib
@@ -48,8 +48,9 @@ class Clock:
     """Measures the time that this process spends on a run, from the clock's creation on.
 
     The first update of a process compiles, so it takes much longer than the others. Its time is
-    left out of means, unless it is the only update since the last call of `measure`. To productive
-    time it adds the mean time of the process's other updates, or zero before there are any.
+    left out of means, unless it is the only update since the last call of `measure`. In the
+    productive time, the first update counts as the mean of the process's other updates, or as zero
+    before the second update.
 
     Args:
         seconds: returns the seconds of a clock that never goes back.
@@ -72,10 +73,10 @@ class Clock:
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
     def note(self, workdir: pathlib.Path) -> str:
-        """Reads the time of the run's beginning from the working directory, or notes it there.
+        """Reads from `clock.json` when the run first began, or writes the time now to this file.
 
         Returns:
-            A sentence about a damaged file, which is written anew; "" if nothing is wrong.
+            A sentence about a damaged `clock.json`, which is replaced; "" if nothing is wrong.
         """
         damage = ""
         try:
@@ -90,10 +91,10 @@ class Clock:
         return damage
 
     def resume(self, last: Mapping[str, float]) -> None:
-        """Continues the account of productive seconds that earlier processes of the run logged.
+        """Continues from the productive seconds that earlier processes of the run logged.
 
         Args:
-            last: last logged value of each metric.
+            last: last logged value of each metric, by its name in `metrics.jsonl`.
         """
         self._productive = last.get(_PRODUCTIVE, 0.0)
 
@@ -120,14 +121,14 @@ class Clock:
 
     @property
     def is_compiling(self) -> bool:
-        """Tells whether no update of this process has ended yet: the first one compiles."""
+        """Tells whether the first update of this process, which compiles, has not ended yet."""
         return self._first is None
 
     def updated(self) -> None:
-        """Counts an update that was given to the devices.
+        """Counts an update that the host has sent to the devices.
 
-        Before the call for the first update of the process, wait until the devices have finished
-        it.
+        After the first update of the process, wait until the devices have finished this update
+        before you call this method.
         """
         if self._first is None:
             self._add()
@@ -187,15 +188,15 @@ class Clock:
 
 
 def utilisation(operations: float, seconds_per_step: float, device_kind: str) -> dict[str, float]:
-    """Returns how well a device is used.
+    """Returns how much of a device's computing power the updates use.
 
     Args:
-        operations: operations of the model in one update, divided by the number of devices.
+        operations: floating-point operations of one update, divided by the number of devices.
         seconds_per_step: seconds that one update takes.
         device_kind: the name that JAX gives the device.
 
     Returns:
-        flops_per_second: operations per second of one device.
+        flops_per_second: floating-point operations that one device does per second.
         mfu: `flops_per_second` as a share of the device's peak in bfloat16; left out if the peak is
             unknown.
     """

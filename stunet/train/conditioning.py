@@ -1,4 +1,4 @@
-"""Defines what a network sees beside the noisy clip, in one function for each kind of input."""
+"""Defines what a network gets beside the noisy clip and the caption: one function for each kind."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,23 +15,24 @@ Given = tuple[Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """Says how a network is conditioned on more than the caption.
+    """Says what a network gets beside the noisy clips and their captions, and how.
 
-    The inputs that the network gets beside a batch of noisy clips are a tuple of arrays `[b, ...]`,
-    which is called `given` everywhere.
+    These further inputs are a tuple of arrays `[b, ...]`, which is called `given` everywhere.
 
     Attributes:
         name: "none", "masks", "upscale" or "tsr".
-        channels: maps the number of channels of a clip to that of the network's input.
+        channels: maps the number of channels of clips to the number of channels of the network's
+            input.
         draw: maps (key, clips) to (clips to train on, `given`).
         network_input: maps (x_t, *given) to the network's input `[b, t, h, w, c']`.
-        nothing: maps x_t to the `given` that stands for no input but the caption; None if the
-            network cannot work without such an input.
+        nothing: maps x_t to the `given` for sampling from the caption alone. None if the network
+            needs more than the caption.
         clean: maps real clips to the low-resolution clips or keyframes that the network is given,
             before augmentation; None for other kinds of conditioning.
-        give: maps (keys `[b]`, clean, level) to `given`, for sampling. It adds noise at `level` to
-            `clean`, with noise from each row's key. With masks, `clean` is the user's clips and
-            mask, and nothing is added to it. None if the network gets no such input.
+        give: maps (keys `[b]`, clean, level) to `given`, for sampling. For low-resolution clips and
+            keyframes, this adds noise at `level` to `clean`, drawn from each row's key. For masks,
+            `clean` is the pair of the user's clips and mask, and gets no noise. None if the network
+            gets only noisy clips and captions.
         upscale_factor: ratio of the clip's height and width to those of the low-resolution clip.
         keyframe_stride: frames from one keyframe to the next.
         max_augmentation: largest augmentation level in training, 0..1.
@@ -50,7 +51,7 @@ class Conditioning:
 
 
 def captions_only() -> Conditioning:
-    """Returns the conditioning in which the network sees the noisy clip alone (text-to-video)."""
+    """Returns the conditioning on captions alone (text-to-video): `given` is empty."""
     return Conditioning(
         name="none",
         channels=lambda c: c,

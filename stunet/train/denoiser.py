@@ -51,8 +51,8 @@ class Denoiser:
     def abstract_arguments(self, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Returns shapes and dtypes of the network's arguments for `batch` clips.
 
-        The arguments are the input, the noise time, the text states, their mask and, if the network
-        embeds it, the augmentation level.
+        The arguments are the input, the noise time, the text states and their mask. A network that
+        embeds the augmentation level also takes this level.
         """
         text = self.text
         shapes = [self.input_shape(batch), (batch,), (batch, text.max_length, text.dim)]

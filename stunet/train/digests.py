@@ -1,11 +1,11 @@
-"""Digests of arrays: they tell whether an array that was read is the one that was written.
+"""Computes digests of arrays, which tell whether an array that was read is the one that was saved.
 
-The digest of an array is the sum, modulo 2^32, of a hash of each element's bits and its place. The
-hash is a bijection of the bits, so a change in one element always changes the sum. Changes in
-several elements leave it equal with a probability of about 2^-32, as with CRC-32C.
+For each element, the bits and the index are hashed. The digest is the sum of these hashes, modulo
+2^32. The hash is a bijection of the bits, so a change in one element always changes the sum.
+Changes in several elements leave the sum equal with a probability of about 2^-32, as with CRC-32C.
 
-A sum does not depend on how the array is split over devices or processes. The devices compute it
-where the elements are, and nothing but the sum is copied to the host.
+The sum does not depend on how the array is split over devices or processes. Each device sums the
+elements that it holds, and only the total is copied to the host.
 """
 
 import json
@@ -25,15 +25,15 @@ _SPREAD = 0x9E3779B9
 def of_arrays(tree: Any) -> dict[str, str]:
     """Returns the digest of each array by its path, such as "train/params/conv_in/kernel".
 
-    With several processes, all must call it. Each process looks at every copy of an array that its
-    own devices take part in.
+    With several processes, every process must call this function. Each process compares those
+    copies of an array that its own devices hold in full or in part.
 
     Args:
-        tree: arrays of at most 4 bytes an element, on any devices.
+        tree: arrays on any devices, with at most 4 bytes per element.
 
     Returns:
-        Eight hexadecimal digits for each array. Digests that differ between copies of an array are
-        joined by "|", which is the digest of no array.
+        Eight hexadecimal digits for each array. If copies of an array differ, their digests are
+        joined by "|", and the result equals no array's digest.
     """
     paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree), strict=True)
     sums = [_sum(leaf) for leaf in leaves]
@@ -57,7 +57,7 @@ def name(path: tuple[Any, ...]) -> str:
 
 @jax.jit
 def _sum(x: jax.Array) -> jax.Array:
-    """Returns the digest of an array as a uint32 scalar, which every device of the array holds."""
+    """Returns the digest of an array as a uint32 scalar on all devices that hold the array."""
     place = jnp.zeros(x.shape, jnp.uint32)
     for axis, _ in enumerate(x.shape):
         stride = math.prod(x.shape[axis + 1 :]) * _SPREAD % 2**32
@@ -73,9 +73,10 @@ def _bits(x: jax.Array) -> jax.Array:
 
 
 def _hash(bits: jax.Array) -> jax.Array:
-    """Returns the final mix of MurmurHash3 (32 bits), in which each bit changes half of the others.
+    """Hashes each element with the final mix of MurmurHash3 (32 bits).
 
-    Without it, changes of the sign in two elements would cancel in the sum.
+    A change of one input bit changes about half of the output bits. Without the hash, changes of
+    sign in two elements would cancel in the sum.
     """
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         bits = (bits ^ (bits >> shift)) * jnp.uint32(factor)

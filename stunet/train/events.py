@@ -1,4 +1,4 @@
-"""The schedule of a run: after which updates it reports, saves, validates and samples."""
+"""Defines after which updates a run reports, saves, validates and samples."""
 
 import dataclasses
 
@@ -26,11 +26,12 @@ class Events:
 
     Attributes:
         steps: number of updates in the run.
-        report_every: updates between lines of metrics.
-        save_every: updates between checkpoints.
-        validate_every: updates between validations; 0 for none.
-        preview_every: updates between sampled clips; 0 for none.
-        trace: updates that are traced, counted from 1.
+        report_every: updates from one line of metrics to the next.
+        save_every: updates from one checkpoint to the next.
+        validate_every: updates from one validation to the next; 0 never validates.
+        preview_every: updates from one sampling of clips to the next; 0 never samples.
+        trace: numbers of the updates to trace for a profile; the first update is 1.
+        save_seconds: largest age of the last checkpoint, in seconds; 0 sets no limit.
     """
 
     steps: int
@@ -39,20 +40,22 @@ class Events:
     validate_every: int
     preview_every: int
     trace: range = range(0)
+    save_seconds: float = 0.0
 
-    def due(self, step: int, stop: bool) -> Due:
+    def due(self, step: int, stop: bool, save: bool = False) -> Due:
         """Returns what is due after update `step`.
 
-        After the last update of the run, it is always reported, saved and validated. If a signal
-        stops the run earlier, it is reported and saved. It is not validated then, because that
-        takes long.
+        The run always reports and saves after its last update. It also validates then, unless
+        `validate_every` is 0. If a signal stops the run earlier, the run reports and saves. It
+        validates only if that is due anyway, because validation takes long.
 
         Args:
             step: number of updates done.
             stop: True if the run stops after this update.
+            save: True if the last checkpoint is too old.
         """
         last = step == self.steps
-        save = stop or last or step % self.save_every == 0
+        save = save or stop or last or step % self.save_every == 0
         return Due(
             report=save or step % self.report_every == 0,
             save=save,

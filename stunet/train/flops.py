@@ -1,6 +1,6 @@
-"""Counts the floating-point operations in the network's trace.
+"""Counts the floating-point operations in the network's trace (jaxpr).
 
-These are the operations that the model asks for. The compiler may run more or fewer.
+The trace holds the operations that the model asks for. The compiled program may run more or fewer.
 """
 
 import functools
@@ -16,10 +16,10 @@ from stunet.train.sampling import SamplerSettings
 
 
 def model_flops(denoiser: Denoiser, batch_size: int) -> int:
-    """Counts the operations of one update.
+    """Counts the floating-point operations of one update.
 
-    The backward pass counts as two forward passes. In blocks with frozen parameters it counts as
-    one, because it computes no gradients of these parameters.
+    The backward pass counts as two forward passes. In blocks with frozen parameters, it counts as
+    one forward pass, because it computes no gradients of these parameters.
     """
     in_frozen = 0
     if denoiser.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.
@@ -29,15 +29,15 @@ def model_flops(denoiser: Denoiser, batch_size: int) -> int:
 
 
 def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1) -> int:
-    """Counts the operations of sampling.
+    """Counts the floating-point operations of sampling.
 
     Guidance runs the network twice in each step: with the caption and without.
 
     Args:
         denoiser: the network.
         settings: sampler, steps and guidance.
-        clips: number of clips of the network's own length. For each whole clip, a windowed cascade
-            samples `cascade.count_windows` such clips.
+        clips: number of clips of the network's own length. A cascade that samples a longer clip in
+            overlapping windows samples `cascade.count_windows` clips of this length.
     """
     runs = 1 if settings.guidance_scale in (0, 1) else 2
     return clips * settings.steps * runs * forward_flops(denoiser)
@@ -45,14 +45,14 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
 
 @functools.lru_cache(maxsize=64)  # The members of a sweep share networks.
 def forward_flops(denoiser: Denoiser) -> int:
-    """Counts the operations of one forward pass of the network for one clip."""
+    """Counts the floating-point operations of one forward pass of the network for one clip."""
     network, arguments = denoiser.network, denoiser.abstract_arguments(1)
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     return count(network.apply, params, *arguments)
 
 
 def of_piece(piece: pieces.Piece) -> int:
-    """Counts the operations of one call of a block, in the forward pass."""
+    """Counts the floating-point operations of one forward pass of a block of the network."""
     params = pieces.abstract_init(piece.module, piece.arguments)
     return count(piece.module.apply, params, *piece.arguments)
 
@@ -60,7 +60,8 @@ def of_piece(piece: pieces.Piece) -> int:
 def count(function: Callable, *arguments) -> int:
     """Counts the operations of all matrix products and convolutions in `function(*arguments)`.
 
-    A multiplication and an addition count as two. Arguments may be shapes (`jax.ShapeDtypeStruct`).
+    A multiplication and an addition count as two operations. Arguments may be shapes
+    (`jax.ShapeDtypeStruct`).
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 

@@ -1,7 +1,7 @@
-"""Makes the weights that a run begins with: fresh ones, or those of another run.
+"""Makes the weights that a run begins with: fresh weights, or the weights of another run.
 
-Another run's weights (`train.init_from`) come from its working directory, or from a file that
-`stunet export --format safetensors` wrote.
+Weights of another run (`train.init_from`) are read from that run's working directory, or from a
+file that `stunet export --format safetensors` wrote.
 
 A network that gets more inputs than the noisy clip needs a first convolution with more input
 channels. The kernels of the added channels start at zero, as in Lumiere, which extends 3 channels
@@ -39,11 +39,11 @@ _OF_MEANING = (
 
 
 class _Start(NamedTuple):
-    """Holds the weights that a run begins with.
+    """Says where the weights that a run begins with come from.
 
     Attributes:
-        parts: parts of the run that the weights come from.
-        read: returns the parameters of that run's network, laid out on the mesh.
+        parts: parts of the run that trained the weights.
+        read: reads the parameters of that run's network, laid out on the mesh.
     """
 
     parts: Parts
@@ -59,7 +59,7 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
         mesh: the devices.
 
     Raises:
-        UserError: as `check`.
+        UserError: `train.init_from` holds no weights that fit; see `check`.
     """
     denoiser, optimizer = parts.denoiser, parts.optimizer
     if not parts.init_from:
@@ -78,8 +78,8 @@ def check(parts: Parts, mesh: jax.sharding.Mesh) -> None:
 
     Raises:
         UserError: `train.init_from` holds no run, no checkpoint, damaged weights, or the weights of
-            a network that this run's network does not extend. Also raised if it is not set but only
-            adapters are trained.
+            a network that this run's network does not extend. Also raised if only adapters are
+            trained and `train.init_from` is empty.
     """
     rank = parts.denoiser.trainable.lora_rank
     if parts.init_from:
@@ -92,7 +92,7 @@ def check(parts: Parts, mesh: jax.sharding.Mesh) -> None:
 
 
 def _start(parts: Parts, mesh: jax.sharding.Mesh) -> _Start:
-    """Checks what `train.init_from` holds; no weights are read yet."""
+    """Checks the run or file in `train.init_from`, and returns how to read its weights."""
     place = pathlib.Path(parts.init_from)
     find = _in_file if place.suffix == weights_file.SUFFIX else _in_run
     start = find(parts, place, mesh)
@@ -130,10 +130,10 @@ def _in_file(parts: Parts, file: pathlib.Path, mesh: jax.sharding.Mesh) -> _Star
 
 
 def _unlabelled(parts: Parts, header: weights_file.Header) -> configs.Experiment:
-    """Returns the config for a weights file that does not hold one.
+    """Returns a config for a weights file that holds no config.
 
-    It is this run's config, without its conditioning if the file's first convolution has only the
-    channels of the noisy clip.
+    If the file's first convolution has only the channels of the noisy clip, the result is this
+    run's config without conditioning. Otherwise the result is this run's config.
     """
     plain = configs.reset(parts.config, "masks", "upscale", "tsr")
     denoiser = make_parts(plain).denoiser
@@ -145,7 +145,7 @@ def _unlabelled(parts: Parts, header: weights_file.Header) -> configs.Experiment
 def extend(denoiser: Denoiser, params: Any) -> Any:
     """Widens the first convolution in another network's parameters to the inputs of `denoiser`.
 
-    The other network gets only the noisy clip, or the same inputs as `denoiser`.
+    The other network must get only the noisy clip, or the same inputs as `denoiser`.
     """
     # Parameters that were frozen there may be stored in half precision.
     params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
@@ -160,9 +160,11 @@ def widen(
     """Returns a convolution's kernel with zeros for the channels that are added to its input.
 
     Args:
-        kernel: kernel whose inputs are the pixels of a patch, each with all of its channels.
+        kernel: kernel whose input channels are the pixels of a patch, and for each pixel all of the
+            clip's channels.
         pixels: number of pixels in a patch.
-        channels: number of channels of each pixel in the result. The old channels come first.
+        channels: number of channels of each pixel in the returned kernel. The old channels come
+            first.
     """
     *size, inputs, features = kernel.shape
     kernel = kernel.reshape(*size, pixels, inputs // pixels, features)
@@ -192,7 +194,7 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
 
 
 def _shapes(parts: Parts, mesh: jax.sharding.Mesh) -> dict[tuple[str, ...], Any]:
-    """Returns the shape of each weight; that of the first convolution lacks the input channels."""
+    """Returns the shape of each weight. That of "conv_in/kernel" lacks the input channels."""
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     params = jax.eval_shape(lambda state: state.ema_params, abstract)
     shapes = {k: v.shape for k, v in flatten_dict(params).items()}

@@ -22,7 +22,8 @@ class Objective:
         denoiser: the network, its conditioning and its noise schedule.
         weighting: how noise levels are weighted: "uniform" or "min_snr".
         min_snr_gamma: gamma of the weighting "min_snr" (Hang et al., arXiv 2303.09556).
-        caption_dropout: share of clips that are trained on without their caption, for guidance.
+        caption_dropout: share of clips whose caption is dropped in training, 0..1. Classifier-free
+            guidance needs a network that was also trained without captions.
     """
 
     denoiser: Denoiser

@@ -1,6 +1,7 @@
 """Finds the distinct blocks of a network: residual blocks, attention, inflation, resizing.
 
-Blocks that are equal and have inputs of the same shape are found once.
+Several equal blocks are found as one if their inputs have the same shape, and if all of them are
+trained or all are frozen.
 """
 
 import dataclasses
@@ -19,11 +20,12 @@ class Piece:
     """Describes one block of the network and how it is called.
 
     Attributes:
-        name: kind of the block and shape of its input, for people to read.
+        name: kind of the block and shape of its input, to show to users.
         module: the block without its parent.
-        arguments: shapes and dtypes of its arguments; None for an argument that is left out.
-        calls: names of all blocks of the network that are equal to this one, in the order of calls.
-        trained: True if its parameters are trained, False if they are frozen.
+        arguments: shapes and dtypes of the block's arguments; None for an argument that is not
+            passed.
+        calls: names of all equal blocks of the network, in the order in which they are called.
+        trained: True if the block's parameters are trained, False if they are frozen.
     """
 
     name: str
@@ -39,12 +41,14 @@ def find(denoiser: Denoiser, batch: int) -> list[Piece]:
 
 
 def find_in(network: STUNet, trainable: Trainable, arguments: tuple[Any, ...]) -> list[Piece]:
-    """Returns the distinct blocks of a network that is called with `arguments`, as `find` does.
+    """Returns the distinct blocks of a network that is called with `arguments`.
+
+    The blocks are in the order of their calls.
 
     Args:
         network: the Flax module.
-        trainable: which of its parameters are trained.
-        arguments: shapes and dtypes of its arguments.
+        trainable: which of the network's parameters are trained.
+        arguments: shapes and dtypes of the network's arguments.
     """
     network = network.clone(remat="none", scan_layers=False)
     calls: dict[tuple, tuple[nn.Module, tuple, list[str], bool]] = {}

@@ -30,8 +30,8 @@ def make_preview(
     """Returns `preview(params, step, metrics)`, which samples clips into `workdir/samples/`.
 
     The clips have the captions of held-out clips. A spatial super-resolution network enlarges
-    held-out clips that were first shrunk. A temporal one fills in the frames between the keyframes
-    of held-out clips.
+    held-out clips that were first shrunk. A temporal super-resolution network fills in the frames
+    between the keyframes of held-out clips.
 
     Args:
         denoiser: the network.
@@ -39,7 +39,7 @@ def make_preview(
         dataset: where held-out clips come from.
         workdir: working directory of the run.
         mesh: the devices.
-        num: number of clips; fewer if there are no more held-out clips.
+        num: number of clips to sample, or all held-out clips if there are fewer.
         seed: seed of the noise, the same at every step.
     """
     source = representatives(make_source(dataset, "val"), num, dataset)

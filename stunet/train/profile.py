@@ -1,4 +1,4 @@
-"""Traces chosen updates for xprof: what the host and the devices do in them, and when."""
+"""Traces for xprof what the host and the devices do during chosen updates, and when."""
 
 import contextlib
 import pathlib
@@ -8,13 +8,13 @@ import jax
 
 
 class Profile:
-    """Traces the chosen updates that are not done yet.
+    """Traces those of the chosen updates that come after update `step`.
 
     The trace appears in `profile/` of the working directory when it is complete. Only the first
     process traces, because all processes do the same work.
 
     Args:
-        updates: the updates to trace, counted from 1; empty for none.
+        updates: numbers of the updates to trace; the first update of a run is 1. Empty for none.
         workdir: working directory of the run.
         step: number of updates done.
         write: True in the first process.
@@ -38,13 +38,13 @@ class Profile:
                 self.stop()
 
     def overlooked(self) -> str | None:
-        """Returns advice if the chosen updates are done and none was traced; None otherwise."""
+        """Returns advice if all chosen updates are done and there is no trace, otherwise None."""
         if self._is_late and not self._directory.exists():
             return f"no update is traced: set profile.start above {self._update}"
         return None
 
     def update(self, update: int) -> jax.profiler.StepTraceAnnotation:
-        """Context manager that marks the host's work for one update, counted from 1."""
+        """Context manager that marks the host's work for update number `update`, counted from 1."""
         self._update = update
         return jax.profiler.StepTraceAnnotation("train", step_num=update)
 
@@ -78,7 +78,7 @@ class Profile:
             A line that says where the trace lies.
 
         Raises:
-            Exception: whatever writing raises.
+            Exception: any error of writing the trace.
         """
         self._is_running = False
         name = f"updates_{self._updates[0]}_to_{self._update}"

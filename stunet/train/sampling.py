@@ -1,4 +1,4 @@
-"""Samples clips.
+"""Samples clips from a network.
 
 `make_sampler` calls one jitted step in a loop on the host, so that it can show progress.
 `make_loop` puts all steps in one function, which can be exported.
@@ -29,7 +29,8 @@ class SamplerSettings:
     Attributes:
         sampler: name of the sampler: "ddim", "ancestral" or "dpmpp_2m".
         steps: number of denoising steps.
-        guidance_scale: scale of classifier-free guidance; 1 is none, 0 ignores the caption.
+        guidance_scale: scale of classifier-free guidance. 1 means no guidance; 0 ignores the
+            caption.
         threshold: method that keeps the estimates of x0 in -1..1: "dynamic", "static" or "none".
         threshold_percentile: percentile of the dynamic threshold, 0..100.
     """
@@ -63,7 +64,7 @@ class SamplerFunctions(NamedTuple):
 def make_functions(
     denoiser: Denoiser, settings: SamplerSettings, t_start: float = 1.0
 ) -> SamplerFunctions:
-    """Returns the functions of sampling from noise time `t_start` on."""
+    """Returns the functions that sample clips, beginning at noise time `t_start`."""
     schedule, conditioning = denoiser.schedule, denoiser.conditioning
     grid = dict(schedule=schedule, sampler=settings.sampler, steps=settings.steps, t_start=t_start)
     times = samplers.time_grid(**grid)
@@ -106,7 +107,7 @@ def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) 
 
 
 def later_key(key: Array) -> Array:
-    """Returns the key of the noise that later steps add; it differs from that of any first noise.
+    """Returns the key of the noise that later steps add. No row has this key for its first noise.
 
     Args:
         key: key of a row's first noise.
@@ -135,9 +136,9 @@ def make_sampler(
     Args:
         denoiser: the network and its conditioning.
         settings: sampler, steps and guidance.
-        t_start: noise time, in (0, 1], at which sampling begins. All steps lie between it and 0. At
-            1, sampling begins with pure noise. Below 1, it begins with the clips `start`, in -1..1,
-            to which noise is added up to that time (SDEdit).
+        t_start: noise time, in (0, 1], at which sampling begins. All steps lie between `t_start`
+            and 0. At 1, sampling begins with pure noise. Below 1, it begins with the clips `start`,
+            in -1..1, to which the noise of time `t_start` is added (SDEdit).
     """
     functions = make_functions(denoiser, settings, t_start)
     first = jax.jit(functions.first)
@@ -174,8 +175,9 @@ def make_sampler(
 def make_loop(denoiser: Denoiser, settings: SamplerSettings) -> Callable[..., Array]:
     """Returns `loop(params, text, text_mask, seed, clean=None, first_row=0)`, which samples clips.
 
-    The function is for `jax.jit`. It takes all steps in one program, and returns the last clips
-    that `make_sampler` yields. The batch size may be symbolic.
+    The function is for `jax.jit`. It does all steps in one program, and returns only the estimate
+    of the clips after the last step. `make_sampler` describes the arguments. The batch size may be
+    symbolic.
     """
     functions = make_functions(denoiser, settings)
 

@@ -1,4 +1,4 @@
-"""One update, as a pure function of (state, batch) for `jax.jit`.
+"""Defines one update of training as a pure function of (state, batch), for `jax.jit`.
 
 The random key of an update depends only on the seed and the step number. A resumed run therefore
 draws the same numbers as an uninterrupted one, on any mesh.
@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from stunet.nn.sharding import constrain
 from stunet.train.objective import Batch, Objective
-from stunet.train.optimizer import Optimizer
+from stunet.train.optimizer import Optimizer, on_schedule
 from stunet.train.state import TrainState
 
 Metrics = dict[str, Array]
@@ -37,8 +37,8 @@ def make_train_step(
         seed: seed of all randomness.
         accumulate: number of equal parts of the batch that are computed one after the other. The
             gradient is the mean over the parts, so the update is the same but takes less memory.
-        shardings: shardings of the trained parameters. Their gradients get the same shardings; None
-            leaves this to the compiler.
+        shardings: shardings of the trained parameters, which the gradients also get. With None, the
+            compiler chooses the shardings of the gradients.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -51,19 +51,27 @@ def make_train_step(
         if shardings is not None:
             # A gradient with another sharding would be moved once for each of its uses.
             grads = jax.lax.with_sharding_constraint(grads, shardings)
-        updates, opt_state = optimizer.transformation.update(grads, state.opt_state, state.params)
+        opt_state = on_schedule(state.opt_state, state.step)
+        updates, opt_state = optimizer.transformation.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         # Early weights are far from where they go: average over the recent tenth of the run at
         # first.
         decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+        norm = optax.tree.norm(grads)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": norm,
             "learning_rate": optimizer.learning_rate(state.step),
         }
-        state = state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state)
-        return state, metrics
+        after = state.replace(params=params, ema=ema, opt_state=opt_state)
+        if optimizer.guard.is_on:
+            taken = optimizer.guard.takes(state.guard, loss, norm)
+            counts = optimizer.guard.count(state.guard, taken, norm)
+            after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, state)
+            after = after.replace(guard=counts)
+            metrics |= {"skipped_updates": counts["skipped"], "in_a_row": counts["in_a_row"]}
+        return after.replace(step=state.step + 1), metrics
 
     return step
 
@@ -76,15 +84,15 @@ def jit_train_step(
     seed: int,
     accumulate: int = 1,
 ) -> Step:
-    """Returns `make_train_step`'s function, jitted for the mesh on which `state` lies.
+    """Returns the function of `make_train_step`, jitted for the mesh on which `state` lies.
 
     Args:
         objective: see `make_train_step`.
         optimizer: see `make_train_step`.
         seed: see `make_train_step`.
         accumulate: see `make_train_step`.
-        state: arrays with shardings, or their shapes with shardings. The function donates the state
-            that it is called with.
+        state: the state of training, or its shapes and shardings. The returned function donates the
+            state that it is called with.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = make_train_step(

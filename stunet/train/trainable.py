@@ -17,15 +17,15 @@ class Trainable:
 
     Attributes:
         freeze_spatial: True freezes the weights of the text-to-image network.
-        lora_rank: rank of the adapters of the spatial kernels; 0 for no adapters. With adapters,
-            nothing else is trained.
+        lora_rank: rank of the adapters (LoRA) of the spatial kernels; 0 for no adapters. With
+            adapters, only the adapters are trained.
         lora_alpha: an adapter changes its kernel by `lora_alpha / lora_rank` times the product of
             the adapter's two matrices.
         train_input: True trains the first convolution even if spatial weights are frozen. The
             weights of its added input channels start at zero, so without training these channels
             would have no effect.
         frozen_dtype: dtype in which frozen kernels are stored. The dtype of the computation saves
-            memory, and loses nothing because each use would cast to it.
+            memory without any loss, because each use casts the kernels to that dtype anyway.
     """
 
     freeze_spatial: bool = False
@@ -69,5 +69,5 @@ class Trainable:
 
 
 def join(trained: Any, frozen: Any) -> Any:
-    """Puts the two halves of `Trainable.split` together again; dtypes stay as they are."""
+    """Merges the trained and the frozen parameters of a network into one tree; keeps all dtypes."""
     return unflatten_dict(flatten_dict(trained) | flatten_dict(frozen))

@@ -36,8 +36,8 @@ def make_validation(
         times: noise times at which the loss is measured, 0..1.
         clips: largest number of held-out clips to use. It is rounded down to whole batches, but not
             below one batch.
-        batch_size: clips in a batch. The batch size of training is known to fit in memory and to
-            divide over the devices.
+        batch_size: clips in a batch. The batch size of training is a safe choice: it fits in memory
+            and divides over the devices.
         seed: seed of the noise.
         num_threads: threads that read ahead.
 

@@ -1,8 +1,8 @@
 """Reads and writes a network's parameters as one safetensors file.
 
-Arrays have the names of `stunet.nn.parameters`. The file's metadata says where the weights come
-from: `config` holds the run's config as JSON, and `training_step` the number of updates after which
-the weights were saved. A file without this metadata can also be read.
+`stunet.nn.parameters` defines the names of the arrays. The file's metadata says where the weights
+come from: `config` holds the run's config as JSON, and `training_step` the number of updates after
+which the weights were saved. A file without this metadata can also be read.
 """
 
 import contextlib

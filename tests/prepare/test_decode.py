@@ -142,5 +142,8 @@ def test_other_files_and_arguments_out_of_range_are_reported(tmp_path):
         container.mux(stream.encode(frame))
     with pytest.raises(CorruptVideo, match="no video stream"):
         next(decode_clips(sound, 5, 10, 24, 32))
-    with pytest.raises(UserError, match="fps must be positive"):
-        decode_clips(text, 5, 0, 24, 32)
+    for fps in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="fps must be positive"):
+            decode_clips(text, 5, fps, 24, 32)
+    with pytest.raises(UserError, match="fps is 1e\\+09; at most 1000"):
+        decode_clips(text, 5, 1e9, 24, 32)

@@ -106,6 +106,72 @@ def test_tags_that_are_not_utf8_do_not_matter(tmp_path):
     assert len(list(decode_clips(tmp_path / "b.mp4", 4, 8, 48, 64))) == 12
 
 
+def make_all(path, codec, **options):
+    """Writes 32 pictures with sound, the pictures in `codec`, at 8 per second."""
+    with (
+        av.open("testsrc2=size=64x48:rate=8:duration=4", format="lavfi") as source,
+        av.open(str(path), "w") as container,
+    ):
+        stream = container.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.options = options
+        stream.bit_rate = 1_000_000
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        for i, frame in enumerate(source.decode(video=0)):
+            frame = frame.reformat(format="yuv420p")
+            frame.pts, frame.pict_type = i, 0
+            container.mux(stream.encode(frame))
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts = 8000, 1000 * i
+            container.mux(sound.encode(silence))
+        container.mux(stream.encode())
+        container.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *[(f"a{end}", "libx264") for end in (".avi", ".flv", ".m2ts", ".mkv", ".mov")],
+        *[(f"a{end}", "libx264") for end in (".mp4", ".mts", ".ts")],
+        *[("a.3gp", "mpeg4"), ("a.3g2", "mpeg4")],
+        *[("a.wmv", "wmv2"), ("a.asf", "wmv2")],
+    ],
+)
+def test_all_kinds_of_files_give_all_frames_in_order(tmp_path, name, codec):
+    decoder = decode_clips(make_all(tmp_path / name, codec), 4, 8, 48, 64)
+    clips = np.concatenate(list(decoder)).astype(int)
+    assert (len(clips), decoder.dropped_frames, decoder.notes()) == (32, 0, [])
+    whole = np.concatenate(list(decode_clips(make_mp4(tmp_path / "b.mp4", 32), 4, 8, 48, 64)))
+    assert np.abs(clips - whole).mean(axis=(1, 2, 3)).max() < 12
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize("suffix", [".avi", ".flv", ".mkv", ".mov"])
+def test_a_truncated_file_with_sound_is_told(tmp_path, suffix, share):
+    content = make_all(tmp_path / f"a{suffix}", "libx264").read_bytes()
+    (tmp_path / f"b{suffix}").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CorruptVideo):
+        list(decode_clips(tmp_path / f"b{suffix}", 4, 8, 48, 64))
+
+
+@pytest.mark.parametrize("begin", [188 * 31, 188 * 60 + 7])
+def test_a_broadcast_that_was_joined_late_begins_with_its_first_whole_picture(tmp_path, begin):
+    content = make_all(tmp_path / "a.ts", "libx264", g="8").read_bytes()
+    (tmp_path / "b.ts").write_bytes(content[begin:])
+    decoder = decode_clips(tmp_path / "b.ts", 4, 8, 48, 64)
+    assert len(list(decoder)) in (2, 4, 6)
+    assert decoder.notes() == []
+
+
+def test_joined_streams_are_two_parts(tmp_path):
+    content = make_all(tmp_path / "a.ts", "libx264").read_bytes()
+    (tmp_path / "b.ts").write_bytes(2 * content)
+    decoder = decode_clips(tmp_path / "b.ts", 4, 8, 48, 64)
+    assert len(list(decoder)) == 16
+    assert "timestamps start again after 4.00 s" in decoder.notes()[0]
+
+
 def flagged(path):
     """Tells whether the decoder marks a picture as corrupt, or fails, when it hides what it can."""
     try:
