@@ -111,7 +111,7 @@ def _child(
     """
     global _skew
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()
+    os.setpgid(0, 0)  # Ctrl-C in the terminal of the tests is not for this process.
     nowhere = os.open(os.devnull, os.O_RDONLY)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for opened, number in ((nowhere, 0), (output, 1), (output, 2)):

@@ -37,6 +37,17 @@ def batches(name: str) -> list[range]:
     return [range(i, min(i + AT_ONCE, number)) for i in range(0, number, AT_ONCE)]
 
 
+@pytest.mark.parametrize("name", inputs.INPUTS)
+def test_healthy_files_are_read(server, worlds, tmp_path, name):
+    read = inputs.INPUTS[name]
+    assert list(worlds(read.world).glob(read.files))
+    for number, command in enumerate(read.commands):
+        place = tmp_path / str(number)
+        shutil.copytree(worlds(read.world), place)
+        ended = server.run(*inputs.words(command, place), limits=LIMITS, real=read.real)
+        assert ended.status == 0, ended.output
+
+
 @pytest.mark.parametrize(
     ("name", "seeds"), [(name, seeds) for name in inputs.INPUTS for seeds in batches(name)]
 )
