@@ -37,6 +37,7 @@ import sklearn.datasets  # noqa: E402, F401
 from stunet import cli  # noqa: E402
 from stunet.commands import evaluate, export, inflate, plan, prepare, sample  # noqa: E402, F401
 from stunet.data import clips, media, sources  # noqa: E402, F401
+from stunet.doctor import installation, workdir  # noqa: E402, F401
 from stunet.export import formats  # noqa: E402, F401
 from stunet.generate import model, tasks, text, video  # noqa: E402, F401
 from stunet.nn.stunet import STUNet  # noqa: E402
