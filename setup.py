@@ -91,6 +91,7 @@ setup(
         "numpy>=2",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
+        "packaging",
         "pillow>=11",
         "protobuf",
         "safetensors>=0.5",

@@ -109,7 +109,7 @@ code { font-size: .9em; background: var(--box); padding: .1em .3em; overflow-wra
 
 
 def colour(arm: int) -> str:
-    """Returns the CSS classes that give an arm its colour. `arm` is the number of the colour."""
+    """Returns the CSS classes of an arm's colour. `arm` is the number of the arm, 0 or above."""
     return f"arm{arm % _COLOURS}" + (" again" if arm >= _COLOURS else "")
 
 
