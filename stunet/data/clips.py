@@ -238,7 +238,7 @@ class _DatasetInfo(TypedDict):
 
 
 class _TextEncoder(TypedDict, total=False):
-    """Describes the text encoder that `prepare` used."""
+    """Describes the text encoder that `prepare` used. Its name is None if none was given."""
 
     name: str | None
     fingerprint: str
