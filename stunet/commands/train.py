@@ -116,6 +116,5 @@ COMMAND = Command(
         "stunet train --config quickstart --workdir runs/quickstart",
         "stunet train --config quickstart --workdir runs/short --config.train.steps=100 "
         "--config.data.frames=8",
-        "stunet train --config quickstart --workdir runs/quickstart --change train.steps=2000",
     ),
 )
