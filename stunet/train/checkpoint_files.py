@@ -16,6 +16,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from stunet.errors import UserError
+from stunet.parallel import hosts
 from stunet.train import digests
 from stunet.train.checkpoint_names import check_path, place
 
@@ -96,10 +97,15 @@ def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
         UserError: the checkpoint cannot be read, but may be undamaged: too little memory, for
             example.
     """
-    items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
+    items, problem = {}, ""
+    try:
+        items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
+    except DamagedCheckpoint as error:
+        problem = str(error)
+    # Digests are computed by all processes together, so all must have come this far.
+    _raise_together(problem)
     data, noted = items.pop("data"), items.pop("digests", None)
-    found = digests.of_arrays(items)
-    _compare(checkpoint, found, data, noted)
+    _raise_together(_difference(checkpoint, digests.of_arrays(items), data, noted))
     note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
     return Loaded(items, data, note)
 
@@ -134,10 +140,10 @@ def verify(workdir: pathlib.Path, step: int) -> Verdict:
 
     try:
         rest = _explained(checkpoint, read)
-        _compare(checkpoint, found, rest["data"], rest.get("digests"), whole=True)
     except DamagedCheckpoint as error:
         return Verdict(str(error), len(found))
-    return Verdict("", len(found) if "digests" in rest else 0)
+    problem = _difference(checkpoint, found, rest["data"], rest.get("digests"), whole=True)
+    return Verdict(problem, len(found) if "digests" in rest else 0)
 
 
 def _read(
@@ -169,13 +175,23 @@ def _read(
         }
 
 
-def _compare(
+def _raise_together(problem: str) -> None:
+    """Raises an error in all processes if one has found damage, so that all read one checkpoint.
+
+    Raises:
+        DamagedCheckpoint: `problem` is not empty in one of the processes.
+    """
+    if first := hosts.first_text(problem):
+        raise DamagedCheckpoint(first)
+
+
+def _difference(
     checkpoint: pathlib.Path,
     found: Mapping[str, str],
     data: Any,
     noted: Any,
     whole: bool = False,
-) -> None:
+) -> str:
     """Compares digests of what was read with the digests saved in the checkpoint.
 
     Args:
@@ -185,8 +201,8 @@ def _compare(
         noted: digests that were saved; None if the checkpoint has no digests.
         whole: True if all arrays of the checkpoint were read.
 
-    Raises:
-        DamagedCheckpoint: a digest differs or is missing.
+    Returns:
+        A sentence if a digest differs or is missing, and "" otherwise.
     """
     bad = []
     if not isinstance(data, dict) or not all(isinstance(v, int) for v in data.values()):
@@ -197,11 +213,10 @@ def _compare(
         bad += sorted(noted.keys() - found.keys()) if whole else []
     elif noted is not None:
         bad = ["digests"]
-    if bad:
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise DamagedCheckpoint(
-            f"checkpoint {checkpoint} is damaged ({bad[0]}{more}: not what was saved)"
-        )
+    if not bad:
+        return ""
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    return f"checkpoint {checkpoint} is damaged ({bad[0]}{more}: not what was saved)"
 
 
 def _parts(tree: Any) -> Iterator[Any]:

@@ -155,16 +155,11 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
-            problem = ""
             try:
                 loaded = checkpoint_files.load(self.directory / str(step), items(abstract))
-            except DamagedCheckpoint as error:
-                problem = str(error)
-            # No process continues from a checkpoint that another process cannot read.
-            problem = hosts.first_text(f"checkpoint {step}", problem)
-            if not problem:
                 break
-            damaged[step] = problem
+            except DamagedCheckpoint as error:
+                damaged[step] = str(error)
         else:
             _, *before = damaged
             others = (
