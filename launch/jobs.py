@@ -36,7 +36,7 @@ GRACE_SECONDS = 120
 # Pods and nodes are named after the job, with a number; their names have at most 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
-_ADDRESS = re.compile(r"gs://([^/]*)(/.*)?")
+_ADDRESS = re.compile(r"gs://([^/]*)(/.*)?", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)

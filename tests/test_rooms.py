@@ -17,7 +17,7 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 ROOMS = (
     *("errors", "formatting", "progress", "signals", "files", "paths", "jsonfiles", "tensorfiles"),
     *("configs", "diffusion", "nn", "data", "prepare", "parallel", "train"),
-    *("weights", "plan", "generate", "evaluate", "sweep", "report", "export"),
+    *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "doctor"),
     *("commands", "cli", "__main__"),
 )
 # What `stunet.load` needs is imported when it is called.

@@ -5,6 +5,7 @@ import argparse
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+from stunet.errors import choose
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,6 +26,15 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--member", metavar="NAME", help="member to train, if --config is the file of a sweep"
+    )
+    parser.options.add_argument(
+        "--change",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="let a run that continues change KEY of the group train, such as train.learning_rate, "
+        "train.weight_decay, train.clip_norm or train.steps, from its next update on; --change KEY "
+        "takes the value of --config; may be given several times",
     )
     parser.options.add_argument(
         "--stop-status",
@@ -60,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The file of a sweep may count operations with JAX, which must not start before the hosts
     # have joined.
+    arguments.overrides += [f"--config.{change}" for change in arguments.change if "=" in change]
+    changing = [_changing(change.partition("=")[0]) for change in arguments.change]
     config = None
     if arguments.member is None:
         config = configs.load(arguments.config, arguments.overrides)
@@ -72,11 +84,22 @@ def run(arguments: argparse.Namespace) -> int:
     with hosts.failing_together("stunet train"):
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        step = train(make_parts(with_fingerprint(config)), arguments.workdir)
+        step = train(make_parts(with_fingerprint(config)), arguments.workdir, changing)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
     return arguments.stop_status if step < config.train.steps else 0
+
+
+def _changing(key: str) -> str:
+    """Returns the key, if a run that continues may change it.
+
+    Raises:
+        UserError: it may not.
+    """
+    from stunet import configs
+
+    return choose(configs.MAY_CHANGE_BY_NAME, key, "key of --change") and key
 
 
 def _status(text: str) -> int:

@@ -122,6 +122,22 @@ def differences(old: Config, new: Config) -> list[str]:
         old: the config of the run.
         new: the config to continue it with.
     """
+    return [
+        f"{key} is {there!r} there and {here!r} here"
+        for key, (there, here) in changes(old, new).items()
+    ]
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys on which updates depend and in which two configs differ.
+
+    Args:
+        old: the config of a run.
+        new: the config to continue it with.
+
+    Returns:
+        The old and the new value of each such key.
+    """
     there, here = flatten(old), flatten(new)
     # The fingerprint is empty before training begins. Where both are known, they decide whether
     # the encoder is the same: another machine may have it in another directory.
@@ -129,12 +145,12 @@ def differences(old: Config, new: Config) -> list[str]:
         here["text.fingerprint"] = there["text.fingerprint"]
     elif old.text.fingerprint == new.text.fingerprint:
         here["text.encoder"] = there["text.encoder"]
-    return [
-        f"{key} is {there[key]!r} there and {here[key]!r} here"
+    return {
+        key: (there[key], here[key])
         for key in there
         if there[key] != here[key]
         and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)
-    ]
+    }
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:

@@ -21,8 +21,8 @@ def _field(
         most: largest value allowed.
         below: every value must be smaller than this.
         choices: all values allowed.
-        path: what comes before the path in a key that takes one, such as "t5:", or ""; None for
-            other keys.
+        path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
+            a path alone. None for a key whose value is no path.
     """
     limits = dict(least=least, above=above, most=most, below=below, choices=choices, path=path)
     return dataclasses.field(default=default, metadata=dict(doc=doc, **limits))
@@ -541,6 +541,35 @@ class Train:
         least=0,
         most=1,
     )
+    on_nonfinite: str = _field(
+        "stop",
+        "What happens when the loss or the gradient of an update is not finite. 'stop': the run "
+        "ends, and what it saved before is good. 'skip': weights, their average and moments stay "
+        "as they were, and the run goes on with the next batch. Each skipped update counts as an "
+        "update, and `skipped_updates` in the metrics counts them.",
+        choices=("stop", "skip"),
+    )
+    skip_spikes: float = _field(
+        0.0,
+        "Updates are skipped whose gradient's norm is more than this many times its running mean, "
+        "which goes over about 100 updates that were not skipped. The first 100 updates of a run "
+        "are never skipped for their norm. 0: none is skipped for it.",
+        least=0,
+    )
+    skip_limit: int = _field(
+        10,
+        "Largest number of updates in a row that may be skipped. One more ends the run.",
+        least=0,
+    )
+    watchdog_seconds: float = _field(
+        600.0,
+        "Seconds that an update may take, with the wait for its batch. Setting up, compiling, "
+        "saving, validating and sampling may take ten times as long. A run that takes longer "
+        "prints what each thread is at and ends with status 75. After a stop signal each limit is "
+        "a tenth. An update may always take 20 times as long as the longest before it. "
+        "0: no limits.",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -622,9 +651,9 @@ class Checkpoint:
         "",
         "Metric whose lowest value decides which checkpoint is the best: "
         "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
-        "`checkpoint.every` must be a multiple of `log.validate_every` where a validation measures "
-        "the metric, so that there is a value for each checkpoint. '': no checkpoint is kept for "
-        "its metrics.",
+        "If validation measures the metric, `checkpoint.every` must be a multiple of "
+        "`log.validate_every`, so that there is a value for each checkpoint. '': no checkpoint is "
+        "kept for its metrics.",
     )
 
 
@@ -736,8 +765,28 @@ class Config:
 # Keys and groups that may change when a run continues, since no update depends on them.
 MAY_CHANGE_ON_RESUME = (
     *("mesh", "checkpoint", "log", "profile", "sample"),
-    *("data.num_threads", "data.path"),
+    *("data.num_threads", "data.path", "train.watchdog_seconds"),
 )
+
+# Keys that a run may change when it continues if the user asks for each by name (`--change`), and
+# what the change means. All take effect with the next update, and need nothing that a checkpoint
+# does not hold.
+MAY_CHANGE_BY_NAME = {
+    "train.steps": "more updates extend the run, also a finished one",
+    "train.batch_size": "the run goes on with the clips that no update has had",
+    "train.accumulate": "the update stays the same",
+    "train.learning_rate": "the schedule is that of a run which had it from the beginning",
+    "train.warmup_steps": "the schedule is that of a run which had it from the beginning",
+    "train.final_learning_rate": "the schedule is that of a run which had it from the beginning",
+    "train.beta1": "the moments are kept",
+    "train.beta2": "the moments are kept",
+    "train.weight_decay": "holds from the next update on",
+    "train.clip_norm": "holds from the next update on",
+    "train.ema_decay": "the averaged weights are kept",
+    "train.on_nonfinite": "holds from the next update on",
+    "train.skip_spikes": "the mean starts empty if no update could be skipped before",
+    "train.skip_limit": "holds from the next update on",
+}
 
 # New name of each key that was renamed, so that old configs get a clear answer.
 RENAMED = {"mesh.clip": "mesh.context", "mesh.clip_axis": "mesh.context_axis"}

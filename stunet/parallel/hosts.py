@@ -7,6 +7,7 @@ process on each host.
 import contextlib
 import itertools
 import os
+import re
 import sys
 import threading
 import time
@@ -32,6 +33,11 @@ _HEARTBEAT_TIMEOUT_SECONDS = 30
 
 # Processes that are alive may take long to begin: one may wait for its disk or its data.
 _LATE_MILLISECONDS = 3_600_000
+
+# What errors of collectives say when a process at the other end is gone: gloo's and NCCL's.
+_LOST = re.compile(
+    r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|[Ss]ocket closed|remote process exited"
+)
 
 # Seconds between two looks at whether another process has failed, and the key that says so.
 _LOOK_SECONDS = 1.0
@@ -232,17 +238,38 @@ def failing_together(name: str) -> Iterator[None]:
         over.set()
         if isinstance(error, UserError):
             print(f"{name}: {error}", file=sys.stderr)
+        elif _is_lost_connection(error):
+            print(
+                f"{name}: lost the connection to another process, which was killed, failed or has "
+                f"lost its network ({_first_line(error)}); start all processes again to continue",
+                file=sys.stderr,
+            )
         else:
             traceback.print_exc()
-        with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
-            client.key_value_set(
-                _FAILURE, f"process {jax.process_index()} failed: {_first_line(error)}"
-            )
-        # The coordinator lives in process 0: the others must have time to read the message.
-        time.sleep(2 * _LOOK_SECONDS)
+        tell_failure(_first_line(error))
         _end()
     over.set()
     watcher.join()
+
+
+def tell_failure(reason: str) -> None:
+    """Tells the other processes, if there are any, that this one fails; they then end too.
+
+    Args:
+        reason: a sentence that says why.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    client = distributed.global_state.client
+    with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
+        client.key_value_set(_FAILURE, f"process {jax.process_index()} failed: {reason}")
+        # The coordinator lives in process 0: the others must have time to read the message.
+        time.sleep(2 * _LOOK_SECONDS)
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Tells whether a collective failed because another process is gone."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and bool(_LOST.search(str(error)))
 
 
 def _end_with_others(name: str, client, over: threading.Event) -> None:

@@ -9,7 +9,7 @@ import pathlib
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -84,12 +84,15 @@ def with_digests(items: Mapping[str, Any], data: DataState) -> dict[str, Any]:
     return {**items, "data": data, "digests": noted}
 
 
-def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
+def load(
+    checkpoint: pathlib.Path, abstract: Mapping[str, Any], optional: Collection[str] = ()
+) -> Loaded:
     """Reads trees of arrays and the position in the data from a checkpoint, and verifies both.
 
     Args:
         checkpoint: directory of the checkpoint.
         abstract: shapes and shardings of each tree to read, by its name in the checkpoint.
+        optional: names of trees that are left out if none of that name was saved.
 
     Raises:
         DamagedCheckpoint: the checkpoint does not hold what was saved, or belongs to another
@@ -97,6 +100,8 @@ def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
         UserError: the checkpoint cannot be read, but may be undamaged: too little memory, for
             example.
     """
+    missing = [name for name in optional if not (checkpoint / name).exists()]
+    abstract = {name: item for name, item in abstract.items() if name not in missing}
     items, problem = {}, ""
     try:
         items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
@@ -105,7 +110,10 @@ def load(checkpoint: pathlib.Path, abstract: Mapping[str, Any]) -> Loaded:
     # Digests are computed by all processes together, so all must have come this far.
     _raise_together(problem)
     data, noted = items.pop("data"), items.pop("digests", None)
-    _raise_together(_difference(checkpoint, digests.of_arrays(items), data, noted))
+    found = digests.of_arrays(items)
+    # Its digests tell an item that was lost from one that was never saved.
+    found |= {key: "" for key in noted or () if key.split("/")[0] in missing}
+    _raise_together(_difference(checkpoint, found, data, noted))
     note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
     return Loaded(items, data, note)
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 # The type that `serialization_status_callback` returns; Orbax has no public name for it.
@@ -156,7 +158,9 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in self._steps():
             try:
-                loaded = checkpoint_files.load(self.directory / str(step), items(abstract))
+                # A run that could skip no update until now has no counts of it.
+                checkpoint, asked = self.directory / str(step), items(abstract)
+                loaded = checkpoint_files.load(checkpoint, asked, optional=("guard",))
                 break
             except DamagedCheckpoint as error:
                 damaged[step] = str(error)
@@ -175,7 +179,7 @@ class Checkpoints:
             for bad, why in damaged.items()
         ]
         notes += [loaded.note] if loaded.note else []
-        fields = {"frozen": {}} | loaded.items
+        fields = {"frozen": {}, "guard": _zeros(abstract.guard)} | loaded.items
         state = abstract.replace(**fields.pop("train"), **fields)
         return Restored(state, loaded.data, tuple(notes))
 
@@ -193,7 +197,7 @@ class Checkpoints:
             UserError: there is no checkpoint, or it cannot be read for another reason.
         """
         step, *_ = self._steps()
-        wanted = {k: v for k, v in items(abstract).items() if k != "train"}
+        wanted = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)
         except DamagedCheckpoint as error:
@@ -303,8 +307,14 @@ def _wait_for_writers() -> None:
             threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
+def _zeros(abstract: Any) -> Any:
+    """Returns arrays of zeros with the shapes and shardings of a tree."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), abstract)
+
+
 def items(state: TrainState) -> dict[str, Any]:
     """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
-    return {"train": train, "ema": state.ema} | frozen
+    guard = {"guard": state.guard} if state.guard else {}
+    return {"train": train, "ema": state.ema} | frozen | guard

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax
 from stunet import signals
 from stunet.data import pipeline
 from stunet.data.sources import make_source
+from stunet.errors import UserError
 from stunet.files import full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
@@ -28,7 +29,8 @@ from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step, jit_train_step
 from stunet.train.validation import make_validation
-from stunet.train.workdir import claimed
+from stunet.train.watchdog import Watchdog
+from stunet.train.workdir import claimed, note_changes
 
 _FULL_DISK = (
     "complete checkpoints are untouched: free some space and run the same command again, which "
@@ -36,7 +38,7 @@ _FULL_DISK = (
 )
 
 
-def train(parts: Parts, workdir: pathlib.Path) -> int:
+def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -> int:
     """Trains until the last update, beginning from the latest checkpoint in `workdir`, if any.
 
     After SIGTERM, SIGINT or SIGHUP, the run finishes the update in progress, saves a checkpoint and
@@ -47,20 +49,23 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
         parts: parts of the run. Their config holds the fingerprint of its text encoder
             (`parts.with_fingerprint`).
         workdir: working directory of the run.
+        changing: keys of the config that change from the next update on, if `workdir` has others.
 
     Returns:
         The number of updates done.
 
     Raises:
         UserError: the data or the devices do not fit the config, `workdir` belongs to another
-            config, `train.init_from` holds no weights that fit, the loss is not finite, the disk is
-            full, or `workdir` may not be written.
+            config, `train.init_from` holds no weights that fit, the loss is not finite or too many
+            updates were skipped, the disk is full, or `workdir` may not be written.
     """
     steps = parts.events.steps
-    with _set_up(parts, workdir) as (run, state):
+    with _set_up(parts, workdir, changing) as (run, state):
         step, stop = run.first_step, False
         run.clock.begin()
         while step < steps and not stop:
+            # The first update compiles, which may take long.
+            run.watchdog.begin(f"update {step + 1}", is_slow=step == run.first_step)
             if run.profile.begins_with(step + 1):
                 jax.block_until_ready(state)
                 with run.clock.aside():
@@ -79,6 +84,7 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
                 continue
             # Wait for the pending updates first, so that their time is not counted as other work.
             jax.block_until_ready(measured)
+            run.watchdog.begin(f"what is due after update {step}", is_slow=True)
             with run.clock.aside():
                 if ends_trace:
                     run.progress.write(run.profile.stop())
@@ -91,6 +97,7 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
                     run.metrics.scalars(step, run.validate(state.ema_params))
                 if due.preview:
                     run.preview(state.ema_params, step, run.metrics)
+        run.watchdog.begin("the end of the run", is_slow=True)
         run.checkpoints.wait()
         if step < steps:
             run.progress.write(
@@ -117,6 +124,7 @@ class _Run:
         save_timer: measures the age of the last checkpoint.
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
+        watchdog: ends the process if the run makes no progress.
         validate: maps parameters to losses on held-out clips; None if the run never validates.
         preview: samples clips with the given parameters; None if the run never samples.
     """
@@ -134,12 +142,15 @@ class _Run:
     profile: Profile
     reporter: Reporter
     clock: Clock
+    watchdog: Watchdog
     validate: Callable[[Any], dict[str, float]] | None
     preview: Callable[[Any, int, Metrics], None] | None
 
 
 @contextlib.contextmanager
-def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainState]]:
+def _set_up(
+    parts: Parts, workdir: pathlib.Path, changing: Collection[str]
+) -> Iterator[tuple[_Run, TrainState]]:
     """Context manager that sets up a run.
 
     Yields:
@@ -149,17 +160,17 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
-    source = make_source(parts.dataset, "train")
-    validate = _validation(parts, mesh) if events.validate_every else None
-    preview = _preview(parts, workdir, mesh) if events.preview_every else None
-    if not (workdir / "config.json").exists():
-        initial.check(parts, mesh)
-
     with contextlib.ExitStack() as stack:
         # At the end, a second signal must not cut short what the first one asked for.
         stack.enter_context(signals.handlers_kept())
+        watchdog = stack.enter_context(Watchdog(parts.watchdog_seconds, hosts.tell_failure))
+        source = make_source(parts.dataset, "train")
+        validate = _validation(parts, mesh) if events.validate_every else None
+        preview = _preview(parts, workdir, mesh) if events.preview_every else None
+        if not (workdir / "config.json").exists():
+            initial.check(parts, mesh)
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
-        stack.enter_context(claimed(parts.config, workdir))
+        stack.enter_context(claimed(parts.config, workdir, changing))
         damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
@@ -179,17 +190,22 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             state, position, notes = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
+        if step > events.steps:
+            raise UserError(
+                f"{workdir} has done {step} updates, more than train.steps, which is "
+                f"{events.steps}; give a larger number"
+            )
+        changes = note_changes(parts.config, workdir, step)
         metrics = stack.enter_context(
             Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
         )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
-        notes = (*filter(None, (*damage, metrics.damage)), *notes)
-        for line in (*notes, _first_line(abstract, mesh, step)):
+        damage += [metrics.damage]
+        first = _first_line(abstract, mesh, step)
+        for line in filter(None, (*damage, *notes, first, *changes, profile.overlooked())):
             progress.write(line)
-        if overlooked := profile.overlooked():
-            progress.write(overlooked)
         reporter = stack.enter_context(
             Reporter(
                 metrics,
@@ -197,6 +213,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
                 clock,
                 checkpoints,
                 batch_size=parts.batch_size,
+                skip_limit=parts.skip_limit,
                 count_flops=lambda: model_flops(parts.denoiser, parts.batch_size),
                 devices=mesh.devices,
                 write=is_first,
@@ -237,6 +254,7 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             profile=profile,
             reporter=reporter,
             clock=clock,
+            watchdog=watchdog,
             validate=validate,
             preview=preview,
         )

@@ -181,10 +181,20 @@ class Progress:
             self.bar.initial = self.bar.n
             self.bar.start_t = self.bar.last_print_t = time.time()
 
-    def report(self, loss: float, clips_per_second: float | None) -> None:
-        """Shows the loss, and the clips per second if they are known."""
-        rate = "" if clips_per_second is None else f", {clips_per_second:.1f} clips/s"
-        self.bar.set_postfix_str(f"loss {loss:.4f}{rate}", refresh=False)
+    def report(self, loss: float | None, clips_per_second: float | None, skipped: int = 0) -> None:
+        """Shows how the run goes.
+
+        Args:
+            loss: loss of the last updates; None if all of them were skipped.
+            clips_per_second: None if they are not known.
+            skipped: number of updates skipped since the run began.
+        """
+        shown = [
+            "" if loss is None else f"loss {loss:.4f}",
+            "" if clips_per_second is None else f"{clips_per_second:.1f} clips/s",
+            f"{skipped} skipped" if skipped else "",
+        ]
+        self.bar.set_postfix_str(", ".join(filter(None, shown)), refresh=False)
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""

@@ -26,6 +26,7 @@ from stunet.train import conditioning
 from stunet.train.conditioning import Conditioning
 from stunet.train.denoiser import Denoiser
 from stunet.train.events import Events
+from stunet.train.guard import Guard
 from stunet.train.objective import Objective
 from stunet.train.optimizer import Optimizer, adamw
 from stunet.train.retention import Retention
@@ -40,7 +41,8 @@ class Parts:
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
         objective: training loss.
-        optimizer: AdamW, its learning rate, and the running average of the weights.
+        optimizer: AdamW, its learning rate, the running average of the weights, and the guard
+            that skips updates.
         dataset: where clips come from.
         layout: how devices are arranged in a mesh.
         events: when the run reports, saves, validates, samples and traces.
@@ -50,6 +52,8 @@ class Parts:
             for fresh weights.
         batch_size: clips in an update, over all hosts.
         accumulate: number of equal parts of a batch that are computed one after the other.
+        skip_limit: largest number of updates in a row that may be skipped.
+        watchdog_seconds: seconds without progress after which the run ends; 0 for never.
         num_threads: number of threads that read ahead in each process.
         retention: says which checkpoints stay.
         validation_times: noise times, 0..1, at which held-out clips are denoised.
@@ -69,6 +73,8 @@ class Parts:
     init_from: str
     batch_size: int
     accumulate: int
+    skip_limit: int
+    watchdog_seconds: float
     num_threads: int
     retention: Retention
     validation_times: tuple[float, ...]
@@ -87,7 +93,7 @@ def make_parts(config: Config) -> Parts:
     return Parts(
         denoiser=denoiser,
         objective=Objective(denoiser, **_shared(config.diffusion, Objective)),
-        optimizer=adamw(**_shared(config.train, adamw)),
+        optimizer=_optimizer(config),
         dataset=Dataset(
             source=config.data.source,
             clip=denoiser.clip,
@@ -112,6 +118,8 @@ def make_parts(config: Config) -> Parts:
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
         accumulate=config.train.accumulate,
+        skip_limit=config.train.skip_limit,
+        watchdog_seconds=config.train.watchdog_seconds,
         num_threads=config.data.num_threads,
         retention=Retention(
             latest=config.checkpoint.keep,
@@ -165,6 +173,13 @@ def with_fingerprint(config: Config) -> Config:
         stored.get("fingerprint", "") or make_encoder(make_parts(config).denoiser.text).fingerprint
     )
     return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
+
+
+def _optimizer(config: Config) -> Optimizer:
+    guard = Guard(
+        skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
+    )
+    return dataclasses.replace(adamw(**_shared(config.train, adamw)), guard=guard)
 
 
 def _denoiser(config: Config) -> Denoiser:

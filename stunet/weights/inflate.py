@@ -137,6 +137,7 @@ def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory)
         ema=params,
         # Moments start at zero, and so does their count of updates.
         opt_state=jax.tree.map(zeros, abstract.opt_state),
+        guard=jax.tree.map(zeros, abstract.guard),
     )
 
 
