@@ -30,7 +30,6 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--change",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="let a run that continues change KEY of the group train, such as train.learning_rate, "
         "train.weight_decay, train.clip_norm or train.steps, from its next update on; --change KEY "
@@ -70,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The file of a sweep may count operations with JAX, which must not start before the hosts
     # have joined.
-    arguments.overrides += [f"--config.{change}" for change in arguments.change if "=" in change]
-    changing = [_changing(change.partition("=")[0]) for change in arguments.change]
+    changes = arguments.change or ()
+    arguments.overrides += [f"--config.{change}" for change in changes if "=" in change]
+    changing = [_changing(change.partition("=")[0]) for change in changes]
     config = None
     if arguments.member is None:
         config = configs.load(arguments.config, arguments.overrides)
@@ -116,5 +116,6 @@ COMMAND = Command(
         "stunet train --config quickstart --workdir runs/quickstart",
         "stunet train --config quickstart --workdir runs/short --config.train.steps=100 "
         "--config.data.frames=8",
+        "stunet train --config quickstart --workdir runs/quickstart --change train.steps=2000",
     ),
 )

@@ -44,6 +44,9 @@ def results(arms: Arms, colours: Mapping[str, int]) -> Markup:
     if first:
         rows.insert(first, [Markup("<small>Neither high nor low is better:</small>")])
     rows.append(["Seeds", *(str(len(runs)) for runs in arms.values()), ""])
+    skipped = {arm: sum(run.skipped for run in runs) for arm, runs in arms.items()}
+    if any(skipped.values()):
+        rows.append(["Updates skipped, all seeds", *(f"{n:,}" for n in skipped.values()), ""])
     # An arm that is a part of another, or that was given real frames, did a part of the work.
     whole = [a for a, runs in arms.items() if runs[0].name not in parts and not runs[0].given]
     training = {arm: _mean(r.training_flops for r in runs) for arm, runs in arms.items()}
@@ -112,6 +115,8 @@ def run_results(run: Run) -> Markup:
         shown = formatting.interval(value, formatting.is_percent(name))
         rows.append([_row_name(name, run.better.get(name)), shown])
     rows.append(["Updates", f"{run.step:,} of {run.total_steps:,}"])
+    if run.skipped:
+        rows.append(["Updates skipped", f"{run.skipped:,}"])
     rows.append(["Work of the training", formatting.flops(run.training_flops)])
     if run.sampling_flops:
         rows.append(["Work to sample one clip", formatting.flops(run.sampling_flops)])

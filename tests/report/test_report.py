@@ -285,6 +285,18 @@ def test_a_single_run_shows_its_command_and_no_words_of_a_sweep(tmp_path):
         assert word not in page.text, word
 
 
+def test_skipped_updates_are_counted(tmp_path, sweep):
+    directory = tmp_path / "alone"
+    configs.write(tiny.config(model=ONE_LEVEL), directory / "config.json")
+    write_run(directory, [0.8, 0.4])
+    assert "Updates skipped" not in rendered(directory)[1].text
+    for run, count in ((directory, 3), (sweep / "temporal_resize_init=he,seed=1", 2)):
+        with (run / "metrics.jsonl").open("a") as lines:
+            lines.write(json.dumps({"step": 2, "loss": 0.3, "skipped_updates": count}) + "\n")
+    assert re.search(r"Updates skipped\s*3", rendered(directory)[1].text)
+    assert re.search(r"Updates skipped, all seeds\s*0\s*2", rendered(sweep)[1].text)
+
+
 def test_pictures_beyond_the_budget_are_left_out_and_named(sweep):
     for init in ("nearest", "he"):
         gif = sweep / f"temporal_resize_init={init},seed=2" / "samples" / "step_00000008.gif"
