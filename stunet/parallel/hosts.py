@@ -5,6 +5,7 @@ process on each host.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -41,6 +42,9 @@ _LOST = re.compile(
 # Seconds between two looks at whether another process has failed, and the key that says so.
 _LOOK_SECONDS = 1.0
 _FAILURE = "stunet/failure"
+
+# Number of each call of `first_text`, which is the same in all processes.
+_TEXTS = itertools.count()
 
 
 def join(
@@ -154,18 +158,17 @@ def wait_for_all(name: str) -> None:
         client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
 
 
-def first_text(name: str, text: str) -> str:
+def first_text(text: str) -> str:
     """Returns the same text in every process: the first of all processes' texts that is not empty.
 
     If the texts of all processes are empty, the result is "".
 
     Args:
-        name: name of this place in the program, the same in every process, and used once.
         text: this process's own text; may be empty.
     """
     if jax.process_count() == 1:
         return text
-    client = distributed.global_state.client
+    client, name = distributed.global_state.client, f"text {next(_TEXTS)}"
     client.key_value_set(f"stunet/{name}/{jax.process_index()}", text)
     wait_for_all(name)
     said = [client.key_value_try_get(f"stunet/{name}/{i}") for i in range(jax.process_count())]
