@@ -5,14 +5,14 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from stunet import configs
+from stunet import configs, paths
 from stunet.errors import UserError
 from stunet.parallel import mesh
 from stunet.sweep import members
 from stunet.train.parts import make_parts
 
 # Exit status of a preempted run, which is then restarted; 0 would mean that the run is done. In
-# sysexits.h, 75 is a temporary failure.
+# sysexits.h, 75 is a temporary failure. Runs that hang end with it too.
 STOP_STATUS = 75
 
 # Every container mounts the buckets here, each under its name.
@@ -36,7 +36,7 @@ GRACE_SECONDS = 120
 # Pods and nodes are named after the job, with a number; their names have at most 63 characters.
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
-_ADDRESS = re.compile(r"gs://([^/]*)(/.*)?")
+_ADDRESS = re.compile(r"gs://([^/]*)(/.*)?", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,10 @@ def make_jobs(
     flags.add_argument("--member")
     given, rest = flags.parse_known_args(command[2:])
     _check_workdir(given.workdir, on_buckets)
-    overrides = [flag for flag in rest if flag.startswith("--config.")]
+    mount = _mounted if on_buckets else lambda argument: argument
+    flags_given = [flag for flag in rest if flag.startswith("--config.")]
+    # The config is checked as the hosts will see it.
+    overrides = list(map(mount, flags_given))
 
     def job(name: str, command: Sequence[str], workdir: str) -> Job:
         if not _NAME.fullmatch(name):
@@ -98,10 +101,10 @@ def make_jobs(
                 "40, beginning with a letter"
             )
         buckets = dict.fromkeys(b for argument in command if (b := _bucket_of(argument)))
-        mounted = tuple(map(_mounted, command))
+        mounted = tuple(map(mount, command))
         if command[1] == "train":
             mounted += ("--stop-status", str(STOP_STATUS))
-        return Job(name, mounted, _mounted(workdir) + "/launch", tuple(buckets), restarts)
+        return Job(name, mounted, mount(workdir) + "/launch", tuple(buckets), restarts)
 
     if command[1] == "sweep":
         if len(overrides) != len(rest) or given.config is None:
@@ -112,7 +115,7 @@ def make_jobs(
                 _check_mesh(entry.config, devices, slices)
                 workdir = f"{given.workdir.rstrip('/')}/{entry.name}"
                 member = ["--config", given.config, "--member", entry.name, "--workdir", workdir]
-                train = ["stunet", "train", *member, *overrides]
+                train = ["stunet", "train", *member, *flags_given]
                 jobs.append(job(f"{name}-{len(jobs)}", train, workdir))
         return jobs
     if command[1] == "train" and given.config is not None:
@@ -134,7 +137,7 @@ def _check_workdir(workdir: str | None, on_buckets: bool) -> None:
             f"--workdir is {workdir!r}, which is gone with the hosts; give one in a bucket, "
             "such as gs://BUCKET/runs/mine"
         )
-    if not on_buckets and _ADDRESS.fullmatch(workdir):
+    if not on_buckets and paths.has_scheme(workdir):
         raise UserError(
             f"--workdir is {workdir!r}, and this cluster mounts no buckets; give a directory on "
             "the file system that its nodes share"

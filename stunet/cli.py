@@ -4,7 +4,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stunet.commands import evaluate, export, inflate, plan, prepare, report, sample, sweep, train
+from stunet.commands import (
+    doctor,
+    evaluate,
+    export,
+    inflate,
+    plan,
+    prepare,
+    report,
+    sample,
+    sweep,
+    train,
+)
 from stunet.commands.parsing import Group, run
 from stunet.commands.version import version
 
@@ -21,6 +32,7 @@ STUNET = Group(
         "export": export.COMMAND,
         "sweep": sweep.COMMAND,
         "report": report.COMMAND,
+        "doctor": doctor.COMMAND,
     },
     examples=(train.COMMAND.examples[0], sample.COMMAND.examples[0]),
     options={"--version": ("print the versions of stunet, JAX, its backends and Python", version)},

@@ -19,8 +19,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Context manager for a file that is written whole or not at all.
 
     Yields:
-        A path beside `path`, to write to. If the block succeeds, the file there is renamed to
-        `path`. If it fails, the file is removed, and `path` stays as it was.
+        The path of a temporary file beside `path`, to write to. If the block succeeds, the
+        temporary file is renamed to `path`. If the block fails, the temporary file is removed, and
+        `path` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,15 +35,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(directory: Path, refusal: str) -> Iterator[int | None]:
-    """Context manager that holds a lock on a directory, which one process can have at a time.
+    """Context manager that locks a directory, so that no other process can lock it.
 
     Args:
         directory: the directory to lock.
         refusal: message of the error if another process holds the lock.
 
     Yields:
-        A file descriptor. A child process that inherits it holds the lock too. Or None if the file
-        system cannot lock directories; there is no lock then.
+        A file descriptor. A child process that inherits the descriptor holds the lock too. If the
+        file system cannot lock directories, None is yielded, and there is no lock.
 
     Raises:
         UserError: another process holds the lock.
@@ -64,17 +65,17 @@ def locked(directory: Path, refusal: str) -> Iterator[int | None]:
 def user_cache(what: str) -> Path:
     """Returns the directory that caches files of the kind `what` for the user between runs.
 
-    It lies in $XDG_CACHE_HOME or, by default, in ~/.cache.
+    The directory lies in $XDG_CACHE_HOME or, by default, in ~/.cache.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "stunet" / what
 
 
 def check_vacant(directory: Path) -> None:
-    """Checks that a new directory can be made at a path; an empty directory may be there.
+    """Checks that the path `directory` is free for a new directory, or is an empty directory.
 
     Raises:
-        UserError: a file or a directory with files is there.
+        UserError: a file, or a directory with files, is at `directory`.
     """
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"{directory} exists already; remove it or choose another place")
@@ -85,12 +86,12 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
     """Context manager for a new directory that is written whole or not at all.
 
     Yields:
-        A directory beside `directory`, to write to. If the block succeeds, it is renamed to
-        `directory`. If the block fails, it is removed.
+        The path of a temporary directory beside `directory`, to write to. If the block succeeds,
+        the temporary directory is renamed to `directory`. If the block fails, it is removed.
 
     Raises:
-        UserError: something is at `directory` already, nothing may be created beside it, or the
-            disk is full.
+        UserError: a file, or a directory with files, is at `directory`, nothing may be created
+            beside `directory`, or the disk is full.
     """
     check_vacant(directory)
     directory = directory.absolute()
@@ -143,7 +144,7 @@ def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    """Returns whether an exception says that a disk or a quota is full."""
+    """Tells whether an exception says that a disk is full or that a disk quota is used up."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno in codes:
         return True

@@ -54,7 +54,7 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             diffusers.
 
     Raises:
-        UserError: there is no such file or index, only several variants, or a damaged one.
+        UserError: there is no such file or index, or it is damaged, or there are several variants.
     """
     single, index = _single_and_index(directory, stem)
     if index.is_file():

@@ -15,9 +15,9 @@ PACKAGE = pathlib.Path(stunet.__file__).parent
 README = pathlib.Path(__file__).parents[1] / "README.md"
 # From the bottom up: a room imports only rooms that come before it. README.md has the same order.
 ROOMS = (
-    *("errors", "formatting", "progress", "signals", "files", "jsonfiles", "tensorfiles"),
+    *("errors", "formatting", "progress", "signals", "files", "paths", "jsonfiles", "tensorfiles"),
     *("configs", "diffusion", "nn", "data", "prepare", "parallel", "train"),
-    *("weights", "plan", "generate", "evaluate", "sweep", "report", "export"),
+    *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "doctor"),
     *("commands", "cli", "__main__"),
 )
 # What `stunet.load` needs is imported when it is called.

@@ -117,7 +117,11 @@ def _pod(job: Job, arguments: argparse.Namespace, tpu: tpus.Slice) -> dict[str, 
             {
                 "name": "stunet",
                 "image": arguments.image,
-                "command": ["launch/entrypoint.sh", job.logs, *job.command],
+                # Kubernetes replaces $(NAME), and makes one dollar sign of two.
+                "command": [
+                    word.replace("$", "$$")
+                    for word in ("launch/entrypoint.sh", job.logs, *job.command)
+                ],
                 "resources": {"limits": {"google.com/tpu": tpu.chips_of_a_host}},
                 "volumeMounts": [
                     {"name": f"bucket-{i}", "mountPath": f"{MOUNTS}/{bucket}"}

@@ -21,7 +21,6 @@ ON_BUCKETS = False
 
 _BATCH = """\
 #!/usr/bin/env bash
-{directives}
 set -uo pipefail
 
 {srun}
@@ -71,13 +70,19 @@ def devices(arguments: argparse.Namespace) -> tuple[int, int]:
 
 def script(job: Job, arguments: argparse.Namespace) -> str:
     """Returns a script that submits the batch job. Run it from a shell that finds `stunet`."""
-    logs = bash.command("mkdir", "-p", job.logs)
-    return f"{logs}\nsbatch{bash.here_document(batch(job, arguments))}"
+    logs = bash.command("mkdir", "-p", "--", job.logs)
+    submission = bash.command(
+        "sbatch", *options(job, arguments), end=bash.here_document(batch(job, arguments))
+    )
+    return f"{logs}\n{submission}"
 
 
-def batch(job: Job, arguments: argparse.Namespace) -> str:
-    """Returns the batch script. SLURM starts the processes; JAX finds them by SLURM's variables."""
-    options = {
+def options(job: Job, arguments: argparse.Namespace) -> list[str]:
+    """Returns the options of the job.
+
+    They are arguments of sbatch. As #SBATCH lines they would have to be quoted by other rules.
+    """
+    values = {
         "job-name": job.name,
         "nodes": arguments.nodes,
         "ntasks-per-node": arguments.gpus,
@@ -88,14 +93,18 @@ def batch(job: Job, arguments: argparse.Namespace) -> str:
         "account": arguments.account,
         # SLURM sends SIGTERM this many seconds before the time is up.
         "signal": f"TERM@{GRACE_SECONDS}",
-        "output": f"{job.logs}/%x-%j.log",
+        # SLURM replaces what follows a percent sign.
+        "output": f"{job.logs.replace('%', '%%')}/%x-%j.log",
         "open-mode": "append",
     }
-    lines = [f"#SBATCH --{key}={value}" for key, value in options.items() if value is not None]
+    return [*(f"--{key}={v}" for key, v in values.items() if v is not None), "--requeue"]
+
+
+def batch(job: Job, arguments: argparse.Namespace) -> str:
+    """Returns the batch script. SLURM starts the processes; JAX finds them by SLURM's variables."""
     # Since SLURM 22.05, srun does not inherit this from the job.
     cpus = [f"--cpus-per-task={arguments.cpus}"] if arguments.cpus else []
     return _BATCH.format(
-        directives="\n".join([*lines, "#SBATCH --requeue"]),
         srun=bash.nest(bash.command("srun", *cpus), bash.command(*job.command)),
         restarts=job.restarts,
     )

@@ -1,7 +1,6 @@
 """Asks for TPU VMs as a queued resource, and runs a container on each of its hosts."""
 
 import argparse
-import shlex
 
 import bash
 import tpus
@@ -144,9 +143,9 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         create=_indented(create),
         pause=_LOOK_SECONDS,
         look=_indented(_gcloud(arguments, *listing)),
-        ended=shlex.quote(f"{job.name} has ended; {_address(job.logs)} has what it printed"),
+        ended=bash.quote(f"{job.name} has ended; {_address(job.logs)} has what it printed"),
         delete=_indented(_delete(job, arguments)),
-        lost=shlex.quote(f"{job.name} was taken away {job.restarts + 1} times, and is given up"),
+        lost=bash.quote(f"{job.name} was taken away {job.restarts + 1} times, and is given up"),
     )
     return "\n".join([*lines, keep])
 
@@ -164,10 +163,10 @@ def startup(job: Job, arguments: argparse.Namespace) -> str:
     private = registry.endswith((".pkg.dev", "gcr.io"))
     return _STARTUP.format(
         name=job.name,
-        buckets=shlex.join(job.buckets),
+        buckets=bash.join(job.buckets),
         mounts=MOUNTS,
-        options=shlex.join(GCSFUSE_OPTIONS),
-        login=_LOGIN.format(registry=shlex.quote(registry)) if private else "",
+        options=bash.join(GCSFUSE_OPTIONS),
+        login=_LOGIN.format(registry=bash.quote(registry)) if private else "",
         run=_indented(run),
         restarts=job.restarts,
         pause=_PAUSE_SECONDS,

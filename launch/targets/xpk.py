@@ -1,7 +1,6 @@
 """Creates a workload on a GKE cluster that xpk has made."""
 
 import argparse
-import shlex
 
 import bash
 import tpus
@@ -64,7 +63,9 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
     ]
     for bucket in job.buckets:
         create += ["--storage", _storage(bucket)]
-    create += ["--command", shlex.join(["launch/entrypoint.sh", job.logs, *job.command])]
+    # Kubernetes, to which xpk hands the command, replaces $(NAME) and $$ even within quotes.
+    command = bash.join(["launch/entrypoint.sh", job.logs, *job.command], hidden="$")
+    create += ["--command", command]
     return "\n".join([*lines, bash.command(*create)])
 
 

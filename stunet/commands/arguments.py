@@ -5,7 +5,9 @@ import math
 import pathlib
 from collections.abc import Callable
 
+from stunet import paths
 from stunet.commands.parsing import Parser
+from stunet.errors import UserError
 from stunet.generate.request import check_seed
 
 
@@ -34,6 +36,29 @@ def seed(text: str) -> int:
     return value
 
 
+def path(text: str) -> pathlib.Path:
+    """Returns the path in `text`.
+
+    Every argument that takes a path has this type, or `file_with`, or `encoder`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        paths.check(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return pathlib.Path(text)
+
+
+def encoder(text: str) -> str:
+    """Returns the name of the text encoder in `text`, which may hold a path, as in "t5:DIR"."""
+    path(text.removeprefix("t5:"))
+    return text
+
+
 def file_with(function: str) -> Callable[[str], str]:
     """Returns the argparse type of an argument for the name of a file that defines `function`.
 
@@ -46,6 +71,7 @@ def file_with(function: str) -> Callable[[str], str]:
 
             print(experiments.listing(function))
             raise SystemExit(0)
+        path(text)
         return text
 
     return name
@@ -56,7 +82,7 @@ def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") 
     parser.required.add_argument(
         "--workdir",
         required=True,
-        type=pathlib.Path,
+        type=path,
         metavar="DIR",
         help=f"working directory of a {run}",
     )
@@ -103,7 +129,7 @@ def add_cascade(parser: Parser) -> None:
     """Adds the arguments for the second network of a keyframe cascade."""
     parser.options.add_argument(
         "--tsr",
-        type=pathlib.Path,
+        type=path,
         metavar="DIR",
         help="working directory of a temporal super-resolution run: it fills in the frames "
         "between the keyframes that --workdir makes",

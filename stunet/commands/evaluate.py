@@ -52,7 +52,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--out",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="directory for evaluation.json, samples/ and evaluation/ (default: --workdir)",
     )

@@ -1,7 +1,6 @@
 """`stunet export`: writes a trained run for use elsewhere."""
 
 import argparse
-import pathlib
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
@@ -22,7 +21,7 @@ FLAGS = {
 def add_arguments(parser: Parser) -> None:
     shared.add_run(parser)
     parser.required.add_argument(
-        "--out", required=True, type=pathlib.Path, metavar="DIR", help="directory to create"
+        "--out", required=True, type=shared.path, metavar="DIR", help="directory to create"
     )
     parser.required.add_argument(
         "--format",

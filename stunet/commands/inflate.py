@@ -1,7 +1,6 @@
 """`stunet inflate`: turns a text-to-image U-Net into the frozen half of a Space-Time U-Net."""
 
 import argparse
-import pathlib
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
@@ -12,14 +11,14 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--t2i",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
     )
     parser.required.add_argument(
         "--out",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="working directory to create",
     )

@@ -1,7 +1,6 @@
 """`stunet prepare`: cuts a folder of videos into records of clips."""
 
 import argparse
-import pathlib
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
@@ -11,13 +10,13 @@ from stunet.commands.setup import set_up_jax
 def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "input",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="VIDEOS",
         help="folder of videos; captions are read from captions.csv (with the header file,caption) "
         "or captions.jsonl in it, or from a .txt file beside each video",
     )
     parser.required.add_argument(
-        "output", type=pathlib.Path, metavar="RECORDS", help="directory to create"
+        "output", type=shared.path, metavar="RECORDS", help="directory to create"
     )
     parser.options.add_argument(
         "--frames",
@@ -64,6 +63,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--text-encoder",
+        type=shared.encoder,
         default="bytes",
         metavar="NAME",
         help="text encoder of the captions: bytes, minilm, or t5:DIR, where DIR holds a T5-v1.1 "

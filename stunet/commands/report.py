@@ -2,21 +2,21 @@
 
 import argparse
 import os
-import pathlib
 
+from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 
 
 def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "workdir",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="WORKDIR",
         help="working directory of a sweep or of a run",
     )
     parser.options.add_argument(
         "--out",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="HTML file to write (default: report.html in WORKDIR)",
     )

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,7 @@ def add_arguments(task: Task, parser: Parser) -> None:
     shared.add_sampling(parser)
     parser.options.add_argument(
         "--out",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="directory for the clips (default: samples/ in --workdir)",
     )
@@ -95,7 +94,7 @@ def _add_image(parser: Parser) -> None:
     parser.required.add_argument(
         "--image",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="picture of the run's height and width, such as first.png",
     )
@@ -114,7 +113,7 @@ def _add_video(parser: Parser) -> None:
     parser.required.add_argument(
         "--video",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="video file; only its first frames are used, as many as the run's clips have",
     )
@@ -125,7 +124,7 @@ def _add_inpaint(parser: Parser) -> None:
     hole = parser.required.add_mutually_exclusive_group(required=True)
     hole.add_argument(
         "--mask",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="video of the same size and length as --video, white where the video is to be "
         "painted; or give --box",
@@ -182,14 +181,14 @@ def _add_upscale(parser: Parser) -> None:
     source = parser.required.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--video",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="FILE",
         help="video to enlarge, of any length; its size is the run's low resolution, or a whole "
         "multiple of that",
     )
     source.add_argument(
         "--base",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="working directory of a base run; it first makes low-resolution clips from the "
         "prompts, which are then enlarged",
@@ -243,7 +242,7 @@ def _add_style(parser: Parser) -> None:
     parser.required.add_argument(
         "--style-workdir",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="working directory of a run whose spatial (text-to-image) weights were trained on "
         "the style",

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import pathlib
 import shlex
 
 from stunet.commands import arguments as shared
@@ -21,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--workdir",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="directory for all output; if it holds this sweep already, the sweep continues there",
     )

@@ -1,11 +1,11 @@
 """`stunet train`: trains a config, or continues a run."""
 
 import argparse
-import pathlib
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+from stunet.errors import choose
 
 
 def add_arguments(parser: Parser) -> None:
@@ -20,12 +20,20 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--workdir",
         required=True,
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="directory for all output; if it holds this run already, training continues there",
     )
     parser.options.add_argument(
         "--member", metavar="NAME", help="member to train, if --config is the file of a sweep"
+    )
+    parser.options.add_argument(
+        "--change",
+        action="append",
+        metavar="KEY=VALUE",
+        help="let a run that continues change KEY of the group train, such as train.learning_rate, "
+        "train.weight_decay, train.clip_norm or train.steps, from its next update on; --change KEY "
+        "takes the value of --config; may be given several times",
     )
     parser.options.add_argument(
         "--stop-status",
@@ -61,6 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The file of a sweep may count operations with JAX, which must not start before the hosts
     # have joined.
+    changes = arguments.change or ()
+    arguments.overrides += [f"--config.{change}" for change in changes if "=" in change]
+    changing = [_changing(change.partition("=")[0]) for change in changes]
     config = None
     if arguments.member is None:
         config = configs.load(arguments.config, arguments.overrides)
@@ -73,11 +84,22 @@ def run(arguments: argparse.Namespace) -> int:
     with hosts.failing_together("stunet train"):
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        step = train(make_parts(with_fingerprint(config)), arguments.workdir)
+        step = train(make_parts(with_fingerprint(config)), arguments.workdir, changing)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")
     return arguments.stop_status if step < config.train.steps else 0
+
+
+def _changing(key: str) -> str:
+    """Returns the key, if a run that continues may change it.
+
+    Raises:
+        UserError: it may not.
+    """
+    from stunet import configs
+
+    return choose(configs.MAY_CHANGE_BY_NAME, key, "key of --change") and key
 
 
 def _status(text: str) -> int:

@@ -10,6 +10,7 @@ from stunet.configs.combinations import check_data, check_data_path
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     Experiment,
+    changes,
     default,
     differences,
     flatten,
@@ -23,6 +24,7 @@ from stunet.configs.reading import (
     write,
 )
 from stunet.configs.schema import (
+    MAY_CHANGE_BY_NAME,
     MAY_CHANGE_ON_RESUME,
     Checkpoint,
     Config,
@@ -46,6 +48,7 @@ from stunet.configs.schema import (
 )
 
 __all__ = [
+    "MAY_CHANGE_BY_NAME",
     "MAY_CHANGE_ON_RESUME",
     "Checkpoint",
     "Config",
@@ -63,6 +66,7 @@ __all__ = [
     "Train",
     "Tsr",
     "Upscale",
+    "changes",
     "check_data",
     "check_data_path",
     "clip_span",

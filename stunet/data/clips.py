@@ -36,9 +36,10 @@ class ClipRecords:
     Attributes:
         shape: (t, h, w, c). None stands for a size that differs between records and that the caller
             did not fix.
-        fps: frames per second, or None if the data set does not state them.
-        text_shape: (l, d) of the stored text states, or None if there are none.
-        metadata: what `read_metadata` returns.
+        fps: frames per second; None if the data set does not state the rate.
+        text_shape: (l, d) of the stored text states; None if the records hold no text states.
+        metadata: the frame rate and text encoder that `prepare` noted beside the records; empty for
+            a data set that another program made.
     """
 
     def __init__(
@@ -67,17 +68,19 @@ class ClipRecords:
             directory: a TFDS data set in ArrayRecord files, with its dataset_info.json.
             split: name of the split, such as "train" or "val", or a TFDS slice, such as
                 "train[:10%]".
-            frames: frames in each clip. If the clips of the data set differ in length, each gives
-                its first `frames` frames.
+            frames: frames in each clip. If the clips of the data set differ in length, only the
+                first `frames` frames of each clip are used.
             height: height of the clips in pixels.
             width: width of the clips in pixels.
             channels: channels of the clips.
-            fps: frames per second, checked if the data set states them.
-            encode_text: encodes captions as they are read, if the records hold no text states.
-            text_encoder: name of the encoder that stored states must come from. For "t5:DIR" the
-                directory may differ.
-            text_fingerprint: fingerprint of that encoder, checked if the records note one.
-            text_shape: (l, d) that stored states must have.
+            fps: frames per second, checked if the data set states its rate.
+            encode_text: encodes each caption when its clip is read; used only if the records hold
+                no text states.
+            text_encoder: name of the encoder that stored text states must come from. For "t5:DIR",
+                any directory is accepted.
+            text_fingerprint: fingerprint of `text_encoder`, checked if the data set notes a
+                fingerprint.
+            text_shape: (l, d) that stored text states must have.
             video_feature: path of the clip's feature, such as "steps/image"; None chooses the first
                 feature with the shape of a clip.
             caption_feature: name of a text or class label feature. None chooses "caption", "text",
@@ -87,7 +90,7 @@ class ClipRecords:
         Raises:
             UserError: the data set, split or feature does not exist, the clips are not as
                 requested, a file is damaged, or the data set has more files than this process may
-                open. The last two are also raised while reading.
+                open. Damaged files and too many files may also be found later, while reading.
         """
         self.directory, self.split = Path(directory), split
         info = _open_data_set(self.directory)
@@ -147,7 +150,7 @@ class ClipRecords:
         return example
 
     def _check_shape(self, stored, requested):
-        """Returns the clips' shape, or raises if the stored shape is not the requested one.
+        """Returns the shape of the clips; raises a UserError if stored and requested shape differ.
 
         None in either shape fits any size.
         """
@@ -161,7 +164,7 @@ class ClipRecords:
         return tuple(s if s is not None else r for s, r in pairs)
 
     def _check_encoder(self, stored, requested):
-        """Raises if the stored states come from another encoder than the requested one.
+        """Raises a UserError if the stored text states come from another encoder than requested.
 
         Both arguments are (name, fingerprint) of an encoder.
         """
@@ -180,7 +183,7 @@ class ClipRecords:
             )
 
     def _crop(self, video, index):
-        """Returns the first frames of a clip, or raises if they do not have the clips' shape."""
+        """Returns the first `self.shape[0]` frames of a clip, and checks their height and width."""
         video = video[: self.shape[0]]
         if any(s not in (None, v) for s, v in zip(self.shape, video.shape, strict=True)):
             raise UserError(
@@ -197,7 +200,7 @@ class ClipRecords:
 
 
 def _open_data_set(directory: Path):
-    """Returns TFDS's description of the data set, or raises a UserError."""
+    """Reads TFDS's description of the data set; raises a UserError if it cannot be read."""
     for name in ("dataset_info.json", "features.json"):
         if not (directory / name).is_file():
             raise UserError(
@@ -228,33 +231,33 @@ def _open_data_set(directory: Path):
 
 
 class _DatasetInfo(TypedDict):
-    """What is read of dataset_info.json beside what TFDS reads there."""
+    """Describes the keys of dataset_info.json that are read here. TFDS reads the other keys."""
 
     name: str
     version: str
 
 
 class _TextEncoder(TypedDict, total=False):
-    """The text encoder that `prepare` used."""
+    """Describes the text encoder that `prepare` used. Its name is None if none was given."""
 
     name: str | None
     fingerprint: str
 
 
 class Metadata(TypedDict, total=False):
-    """What `prepare` notes beside the records and is read again."""
+    """Describes what `prepare` notes about a data set in a file beside the records."""
 
     fps: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
     text_encoder: _TextEncoder
 
 
 def read_metadata(directory: Path) -> Metadata:
-    """Reads what `prepare` noted beside the records.
+    """Reads the frame rate and the text encoder that `prepare` noted beside the records.
 
     Returns an empty dict for a data set that another program made.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file of these notes is damaged.
     """
     path = directory / METADATA_FILE
     if not path.is_file():
@@ -264,11 +267,11 @@ def read_metadata(directory: Path) -> Metadata:
 
 
 def _check_files(files) -> None:
-    """Raises if a file does not hold as many records as TFDS's description says.
+    """Raises a UserError if a file does not hold as many records as TFDS's description says.
 
-    ArrayRecord stores its own count of records at the very end of a file. It opens a file that was
-    cut short as one without records, and complains only when the file is read or closed. TFDS does
-    not compare the counts.
+    ArrayRecord stores the number of records at the very end of each file. If a file was cut short,
+    ArrayRecord opens it as a file without records, and fails only when the file is read or closed.
+    TFDS does not compare this number with its description.
     """
 
     def check(file):
@@ -292,10 +295,10 @@ def _check_files(files) -> None:
 
 
 def _raise_open_file_limit() -> None:
-    """Raises this process's limit of open files to the highest value that it may have.
+    """Raises this process's limit of open files to the highest value that the system allows.
 
     ArrayRecord keeps every file open that it has read from, and a terabyte of clips is thousands of
-    files. The usual limit is 1,024, for the sake of programs that use `select`.
+    files. The usual limit is 1,024, because programs that call `select` need such a low limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -307,7 +310,7 @@ def _raise_open_file_limit() -> None:
 def _check_open_files(error: Exception, directory: str | Path, count: int) -> None:
     """Raises a UserError if ArrayRecord failed because too many files are open.
 
-    ArrayRecord quotes the system's message in an exception of its own.
+    The text of ArrayRecord's exception then contains the system's error message.
     """
     if any(os.strerror(code) in str(error) for code in (errno.EMFILE, errno.ENFILE)):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -84,7 +84,7 @@ def _build(node: Mapping[str, Any]) -> FeatureConnector:
 
 
 def _content(node: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Returns what a node says beside its class. In new files, `field` holds it."""
+    """Returns what a node says beside its class. Newer versions of TFDS store this in `field`."""
     content = node["content"] if "type" in node else node[field]
     if isinstance(content, str):
         content = jsonfiles.parse(content, jsonfiles.Object, "has a content that")
@@ -94,14 +94,14 @@ def _content(node: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def _size(length: Any) -> int | None:
-    """Returns a size, which is negative, or missing, if it varies."""
+    """Returns a size as int. A negative or missing size varies, and gives None."""
     return None if length is None or int(length) < 0 else int(length)
 
 
 def _video(content: Mapping[str, Any]) -> FeatureConnector:
-    """Returns a video as the sequence of images as which it is stored.
+    """Returns the feature of a sequence of images, which is how TFDS stores a video.
 
-    TFDS needs TensorFlow to make a `Video` feature, although only to check its dtype.
+    TFDS cannot make a `Video` feature without TensorFlow.
     """
     shape = content["shape"]
     frames, *image = map(_size, shape["dimensions"] if isinstance(shape, Mapping) else shape)

@@ -1,4 +1,4 @@
-"""Makes the batches that one process feeds to its devices from a source of examples.
+"""Makes batches from a source of examples, for one process to feed to its devices.
 
 A batch is a dict of stacked NumPy arrays: `video` uint8 [b, t, h, w, c], `text` float32 [b, l, d],
 `text_mask` bool [b, l], and any other arrays in the source's examples. Values that are not arrays,
@@ -23,7 +23,7 @@ Batch = dict[str, np.ndarray]
 class TrainBatches:
     """Iterates endlessly over shuffled batches from a position that can be saved and restored.
 
-    `train_batches` makes it.
+    Call `train_batches` to make one.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class TrainBatches:
         return {"global_next_index": self._position}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Continues at the position that `get_state` returned, in this process or another."""
+        """Continues at a position that `get_state` returned, in this or another process."""
         self.close()
         self._position = int(state["global_next_index"])
 
     def close(self) -> None:
-        """Stops reading ahead. A later call of `next` starts it again."""
+        """Stops reading ahead. A later call of `next` starts to read ahead again."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -99,7 +99,8 @@ def train_batches(
         source: source of the examples, by index. Several threads read it at once.
         seed: seed of the order, 0 to 2**32-1.
         batch_size: clips in the global batch.
-        rows: numbers of the rows of each batch to read, ascending; None reads all.
+        rows: which rows of each global batch to read, as ascending numbers from 0; None reads all
+            rows.
         num_threads: number of threads that read ahead. At most `num_threads` batches wait in
             memory. 0 reads each batch when it is needed.
 

@@ -6,7 +6,7 @@ bytes are raw and uncompressed. On real 64x64 clips, the file format's own compr
 the bytes and cost a third of the reading speed. Decoding JPEG or video costs far more.
 
 Records of plain bytes are parsed here, at nearly twice the speed of TFDS's general parser
-(`benchmarks/read_records.py`). All other records go through that parser.
+(`benchmarks/read_records.py`). TFDS's parser reads all other records.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ METADATA_FILE = "clips.json"
 
 @dataclasses.dataclass(frozen=True)
 class ClipFields:
-    """Says in which features of a record the parts of an example are, and parses records.
+    """Says which features of a record hold clip, caption and text states, and parses records.
 
     Attributes:
         directory: directory of the data set.
-        video: path of the clip's feature, its parts joined by slashes.
+        video: path of the clip's feature, such as "steps/image".
         shape: (t, h, w, c) of the clip; None stands for a size that varies.
         caption: name of the caption's feature, or None.
         class_names: name of each class, if the caption's feature is a class label; otherwise None.
         text_shape: (l, d) of stored text states, or None.
-        plain: True if all of these features are fields of raw bytes.
+        plain: True if the features of clip, caption and text states are all fields of raw bytes.
     """
 
     directory: Path
@@ -130,7 +130,7 @@ def find_clip_fields(
 
 
 def _flatten(infos, path="") -> dict[str, Any]:
-    """Maps the path of each feature, its parts joined by slashes, to the feature's description."""
+    """Maps the path of each feature, such as "steps/image", to the feature's description."""
     if not isinstance(infos, dict):
         return {path: infos}
     flat = {}

@@ -1,4 +1,4 @@
-"""Opens the clips and captions of a run, from one table of all kinds of sources."""
+"""Opens the clips and captions of a run. `SOURCES` lists all kinds of sources."""
 
 import dataclasses
 import functools
@@ -29,8 +29,8 @@ class Dataset:
         text: encoder of the captions.
         seed: seed for sources that draw their clips.
         options: settings that only this kind of source has, such as the `path` of stored clips.
-        cut_from: number of frames in each clip of the source, which is then cut into as many clips
-            of the run as fit. 0 reads only the frames that one clip of the run spans.
+        cut_from: number of frames in each clip of the source. Each such clip is cut into as many
+            clips of the run as fit. 0 reads only the frames that one clip of the run spans.
         num_clips: use only the first `num_clips` training clips of the source; 0 uses all.
     """
 
@@ -66,7 +66,7 @@ class First:
 
 
 class Spread:
-    """Takes `length` evenly spaced examples of a source, or all if there are fewer."""
+    """Takes `length` evenly spaced examples of a source, or all examples if there are fewer."""
 
     def __init__(self, source: Source, length: int):
         self._source, self._length = source, min(length, len(source))
@@ -81,10 +81,10 @@ class Spread:
 
 
 class Cut:
-    """Cuts each clip of a source into as many pieces of `frames` frames as it holds.
+    """Cuts each clip of a source into as many pieces of `frames` frames as fit.
 
-    Each piece begins with the last frame of the piece before, like the windows of a cascade. Clip
-    i * pieces + j is piece j of the source's clip i and has the caption of that clip.
+    Each piece begins with the last frame of the piece before. Clip i * pieces + j is piece j of the
+    source's clip i, and has the caption of the source's clip.
 
     Attributes:
         source: source of the longer clips.
@@ -130,8 +130,8 @@ class Strided:
     def truth(self, index: int) -> Any:
         """Returns the source's description of the motion in clip `index`.
 
-        Velocities are per frame of the source. Two frames of this clip are `stride` frames of the
-        source apart.
+        Velocities are in pixels per frame of the source. Each frame of the strided clip is `stride`
+        frames of the source after the frame before.
         """
         return self._source.truth(index)
 
@@ -139,9 +139,10 @@ class Strided:
 def make_source(dataset: Dataset, split: str) -> Source:
     """Opens the examples of a split, "train" or "val", in the shape of the run's clips and text.
 
-    The source gives clips without stride. They have `cut_from` frames, or the number of frames that
-    one clip of the run spans. Cutting and strides are applied afterwards, so that all networks of a
-    cascade see the same `num_clips` clips of the source.
+    First, the function opens clips without stride. Each has `cut_from` frames or, if `cut_from` is
+    0, the number of frames that one clip of the run spans. Then it takes the first `num_clips`
+    clips, cuts these into pieces, and applies the stride. All networks of a cascade therefore see
+    the same `num_clips` clips.
 
     Raises:
         UserError: the data do not exist or have another shape.
@@ -171,9 +172,9 @@ def make_source(dataset: Dataset, split: str) -> Source:
 def representatives(source: Source, num: int, dataset: Dataset) -> Source:
     """Returns a source whose first `num` clips represent all clips of `source`.
 
-    Stored clips lie in the order of their videos, so the first ones may all show one class. The
-    result therefore takes evenly spaced clips, or all if there are fewer than `num`. Drawn clips
-    are independent, and the result is `source` itself.
+    Stored clips lie in the order of their videos, so the first clips may all show one class. For
+    stored clips, the result therefore holds `num` evenly spaced clips, or all clips if there are
+    fewer. Drawn clips are independent of each other, so the result is `source` itself.
     """
     return Spread(source, num) if dataset.is_stored else source
 

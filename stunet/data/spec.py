@@ -1,4 +1,4 @@
-"""Describes the clips and captions of a run in small frozen dataclasses."""
+"""Defines dataclasses that describe the clips and captions of a run."""
 
 import dataclasses
 import functools
@@ -72,7 +72,7 @@ class TextSpec:
     fingerprint: str = ""
 
     def matches(self, other: "TextSpec") -> bool:
-        """Tells whether both name the same encoder; its files may lie in different directories."""
+        """Tells whether this and `other` name the same encoder, wherever its files lie."""
         if (self.max_length, self.dim) != (other.max_length, other.dim):
             return False
         if self.fingerprint and other.fingerprint:

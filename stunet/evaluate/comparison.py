@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from stunet import paths
 from stunet.configs import experiments
 from stunet.data.sources import Dataset, Source, make_source, representatives
 from stunet.data.spec import ClipSpec
@@ -189,4 +190,5 @@ def _read(file: pathlib.Path) -> Protocol:
     protocol = experiments.call(str(file), "get_protocol")
     if not isinstance(protocol, Protocol):
         raise UserError(f"{file}: get_protocol() must return a Protocol, not {protocol!r}")
+    paths.check(protocol.videos)
     return protocol

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from stunet import paths
 from stunet.generate.text import Run, load_unconditioned, sample_clips
 from stunet.progress import sampling_bar
 from stunet.train.sampling import make_sampler
@@ -70,6 +71,7 @@ class Model:
 
 def load(workdir: str | os.PathLike, **settings: object) -> Model:
     """Loads a trained run; see `stunet.load`."""
+    paths.check(workdir)
     return Model(load_unconditioned(pathlib.Path(workdir), **settings))
 
 

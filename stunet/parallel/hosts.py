@@ -5,7 +5,9 @@ process on each host.
 """
 
 import contextlib
+import itertools
 import os
+import re
 import sys
 import threading
 import time
@@ -32,9 +34,17 @@ _HEARTBEAT_TIMEOUT_SECONDS = 30
 # Processes that are alive may take long to begin: one may wait for its disk or its data.
 _LATE_MILLISECONDS = 3_600_000
 
+# What errors of collectives say when a process at the other end is gone: gloo's and NCCL's.
+_LOST = re.compile(
+    r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|[Ss]ocket closed|remote process exited"
+)
+
 # Seconds between two looks at whether another process has failed, and the key that says so.
 _LOOK_SECONDS = 1.0
 _FAILURE = "stunet/failure"
+
+# Number of each call of `first_text`, which is the same in all processes.
+_TEXTS = itertools.count()
 
 
 def join(
@@ -148,18 +158,17 @@ def wait_for_all(name: str) -> None:
         client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
 
 
-def first_text(name: str, text: str) -> str:
+def first_text(text: str) -> str:
     """Returns the same text in every process: the first of all processes' texts that is not empty.
 
     If the texts of all processes are empty, the result is "".
 
     Args:
-        name: name of this place in the program, the same in every process, and used once.
         text: this process's own text; may be empty.
     """
     if jax.process_count() == 1:
         return text
-    client = distributed.global_state.client
+    client, name = distributed.global_state.client, f"text {next(_TEXTS)}"
     client.key_value_set(f"stunet/{name}/{jax.process_index()}", text)
     wait_for_all(name)
     said = [client.key_value_try_get(f"stunet/{name}/{i}") for i in range(jax.process_count())]
@@ -173,10 +182,10 @@ def gather(array: jax.Array) -> np.ndarray:
     return np.asarray(array)
 
 
-class StopAgreement:
-    """Lets all processes agree, once in each update, on whether to stop.
+class Agreement:
+    """Lets all processes agree, once in each update, on whether to do something, such as to stop.
 
-    Every process gets the same answer: True if any process wants to stop.
+    Every process gets the same answer: True if any process wants it.
 
     Args:
         mesh: the devices of all processes.
@@ -190,15 +199,15 @@ class StopAgreement:
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-    def __call__(self, wants_to_stop: bool) -> bool:
-        """Agrees with the other processes on whether to stop after this update.
+    def __call__(self, is_wanted: bool) -> bool:
+        """Agrees with the other processes on whether to do it after this update.
 
         Args:
-            wants_to_stop: whether this process wants to stop.
+            is_wanted: whether this process wants it.
         """
         if jax.process_count() == 1:
-            return wants_to_stop
-        wishes = np.full(jax.local_device_count(), wants_to_stop)
+            return is_wanted
+        wishes = np.full(jax.local_device_count(), is_wanted)
         self._answers.append(
             self._any(jax.make_array_from_process_local_data(self._sharding, wishes))
         )
@@ -229,17 +238,38 @@ def failing_together(name: str) -> Iterator[None]:
         over.set()
         if isinstance(error, UserError):
             print(f"{name}: {error}", file=sys.stderr)
+        elif _is_lost_connection(error):
+            print(
+                f"{name}: lost the connection to another process, which was killed, failed or has "
+                f"lost its network ({_first_line(error)}); start all processes again to continue",
+                file=sys.stderr,
+            )
         else:
             traceback.print_exc()
-        with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
-            client.key_value_set(
-                _FAILURE, f"process {jax.process_index()} failed: {_first_line(error)}"
-            )
-        # The coordinator lives in process 0: the others must have time to read the message.
-        time.sleep(2 * _LOOK_SECONDS)
+        tell_failure(_first_line(error))
         _end()
     over.set()
     watcher.join()
+
+
+def tell_failure(reason: str) -> None:
+    """Tells the other processes, if there are any, that this one fails; they then end too.
+
+    Args:
+        reason: a sentence that says why.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    client = distributed.global_state.client
+    with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
+        client.key_value_set(_FAILURE, f"process {jax.process_index()} failed: {reason}")
+        # The coordinator lives in process 0: the others must have time to read the message.
+        time.sleep(2 * _LOOK_SECONDS)
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Tells whether a collective failed because another process is gone."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and bool(_LOST.search(str(error)))
 
 
 def _end_with_others(name: str, client, over: threading.Event) -> None:

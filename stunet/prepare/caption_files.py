@@ -1,4 +1,4 @@
-"""Reads files of captions, and finds the video that each of their rows names."""
+"""Reads a file of captions, and finds the video that each row names."""
 
 import collections
 import csv
@@ -19,11 +19,11 @@ _COLUMNS = ("file", "caption")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a caption file.
+    """Holds a row of a caption file.
 
     Attributes:
         line: number of the line at which the row begins.
-        file: the video, as the row names it.
+        file: path of the video, as written in the row.
         caption: the caption, which may have several lines.
     """
 
@@ -33,7 +33,7 @@ class Row:
 
 
 def read(path: Path) -> list[Row]:
-    """Reads all rows of a caption file, JSON lines or CSV by its suffix.
+    """Reads all rows of a caption file: JSON lines if its suffix is ".jsonl", otherwise CSV.
 
     Raises:
         UserError: the file cannot be understood.
@@ -51,16 +51,17 @@ def match(
 
     Args:
         path: the caption file, for messages.
-        rows: its rows.
-        directory: the folder.
+        rows: rows of the caption file.
+        directory: folder of the videos.
         videos: paths of the videos, relative to the folder.
 
     Returns:
-        The caption of each video that a row names, on one line, and the rows that name none.
+        The caption of each video that a row names, on one line, and the rows that name no video.
 
     Raises:
         UserError: no row names a video; two rows give one video different captions; a row names a
-            video in other upper and lower case; or a row has swallowed the next one.
+            video in other upper and lower case; or a quotation mark is not closed, so that the next
+            row was read as part of a caption.
     """
     exact = {escape_surrogates(video): video for video in videos}
     alike = _by_key(videos, _normal)
@@ -101,8 +102,8 @@ def match(
 def escape_surrogates(text: str) -> str:
     """Replaces characters that UTF-8 cannot encode by escapes, as in `caf\\udce9.mp4`.
 
-    Python reads bytes of file names that are not UTF-8 as halves of surrogate pairs. JSON can hold
-    such halves too.
+    In file names that are not UTF-8, Python reads some bytes as halves of surrogate pairs. JSON can
+    hold such halves too.
     """
     return text.encode(errors="backslashreplace").decode()
 
@@ -116,7 +117,7 @@ def read_utf8(path: Path) -> str:
     """Reads a text file, with or without a byte order mark.
 
     Raises:
-        UserError: it is not UTF-8, or cannot be read.
+        UserError: the file is not UTF-8, or cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -127,7 +128,7 @@ def read_utf8(path: Path) -> str:
 
 
 def _relative(name: str, directory: Path) -> str:
-    """Returns the path of a video relative to the folder, if the row gives an absolute one."""
+    """Returns a video's path, relative to `directory` if it lies there, and without ".." or "."."""
     for start in (directory.absolute(), directory.resolve()):
         try:
             return Path(name).relative_to(start).as_posix()
@@ -137,7 +138,7 @@ def _relative(name: str, directory: Path) -> str:
 
 
 def _normal(name: str) -> str:
-    """Returns a form of a path that is the same for all ways to write it."""
+    """Returns a path with slashes between folders, and with accents as one character (NFC)."""
     return unicodedata.normalize("NFC", posixpath.normpath(name.replace("\\", "/")))
 
 
@@ -146,14 +147,19 @@ def _folded(name: str) -> str:
 
 
 def _by_key(videos: Sequence[str], key) -> dict[str, str]:
-    """Returns the video of each key that belongs to one video alone."""
+    """Maps keys to videos, and leaves out keys that several videos share.
+
+    Args:
+        videos: paths of the videos.
+        key: maps the path of a video to its key.
+    """
     counts = collections.Counter(key(escape_surrogates(video)) for video in videos)
     keys = {key(escape_surrogates(video)): video for video in videos}
     return {name: video for name, video in keys.items() if counts[name] == 1}
 
 
 def _check_swallowed(path: Path, row: Row, videos: dict[str, str]) -> None:
-    """Raises an error if a caption of several lines holds what must be a row of its own."""
+    """Raises a UserError if a line within a caption begins like a row, with the name of a video."""
     for number, line in enumerate(row.caption.splitlines()[1:], row.line + 1):
         if line.partition(",")[0] in videos:
             raise UserError(

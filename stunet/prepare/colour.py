@@ -1,4 +1,4 @@
-"""Brings pictures with high dynamic range, wide colours or transparency to plain 8-bit colours.
+"""Converts pictures with high dynamic range, wide colours or transparency to 8-bit RGB or grey.
 
 FFmpeg's own mapping of colours needs 4 s of processor time to build a table for each video, and
 gives other colours when it resizes in the same step (FFmpeg 8.1). So clips are mapped here, after
@@ -44,8 +44,8 @@ def ordinary(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Maps the colours of a picture to those of an ordinary screen (BT.709, 8 bits).
 
-    High dynamic range is compressed by Reinhard's curve (SIGGRAPH 2002, equation 4) on luminance:
-    dark tones stay what they are, and 1,000 candela per square metre become white.
+    High dynamic range is compressed by Reinhard's curve (SIGGRAPH 2002, equation 4) on luminance.
+    Dark tones hardly change, and 1,000 candela per square metre become white.
 
     Args:
         signal: red, green and blue of the file, 0 to 65535.
@@ -86,7 +86,7 @@ _NITS = {ColorTrc.SMPTE2084: _pq, ColorTrc.ARIB_STD_B67: _hlg}
 def over_background(
     pixels: UInt8[np.ndarray, "h w 4"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns the colours that a viewer shows for pixels with transparency, on white.
+    """Returns the colours of pixels with transparency on a white background.
 
     Args:
         pixels: red, green, blue and opacity (255 is opaque).
@@ -102,5 +102,5 @@ def has_alpha(frame: av.VideoFrame) -> bool:
 
 
 def to_grey(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-    """Returns the luma of BT.601, which is what FFmpeg and Pillow make of RGB in grey."""
+    """Converts RGB to grey by the luma of BT.601, as FFmpeg and Pillow do."""
     return np.rint(pixels @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)

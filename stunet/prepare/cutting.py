@@ -22,14 +22,15 @@ ClipShape = tuple[int, int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class CutVideo:
-    """Holds the clips of one video in a file of raw pixels.
+    """Describes a file of raw pixels that holds the clips of one video.
 
     Attributes:
-        file: file of the clips, one after the other.
+        file: file that holds the clips one after the other.
         shape: shape of each clip.
         num_clips: number of clips in the file.
-        dropped_frames: frames that are in no clip.
-        notes: what a user should know of the video, each a sentence without subject.
+        dropped_frames: number of frames of the video that are in no clip.
+        notes: notes for the user about the video, such as "has fewer pictures than ...". Each is a
+            sentence that lacks only the name of the video.
     """
 
     file: Path

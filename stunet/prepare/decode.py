@@ -21,15 +21,18 @@ _MANY_REPEATED = 0.01
 
 
 class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
-    """Iterates over the clips of one file; `decode_clips` makes it.
+    """Iterates over the clips of one video file. Call `decode_clips` to make one.
+
+    No clip spans a break, which is a place where timestamps go back or a picture stays too long.
 
     Attributes:
-        clips: number of clips given out so far.
-        dropped_frames: frames after the last whole clip of each unbroken part, at the requested
-            rate. They are in no clip. The number is final when the iterator is exhausted.
-        breaks: why clips end before the file does, a sentence without subject for each place.
-        frames: frames so far, at the requested rate.
-        repeated: those of `frames` that show the same picture as the frame before.
+        clips: number of clips yielded so far.
+        dropped_frames: number of frames, at the requested rate, that are in no clip, because fewer
+            than a clip needs are left before a break or before the end of the file. The number is
+            final when the iterator is exhausted.
+        breaks: for each break, a sentence that says why no clip spans it.
+        frames: number of frames so far, at the requested rate.
+        repeated: number of these frames that show the same picture as the frame before.
     """
 
     def __init__(
@@ -50,7 +53,11 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
         return next(self._iterator)
 
     def notes(self) -> list[str]:
-        """Returns what a user should know of the frames so far, each a sentence without subject."""
+        """Returns notes for the user about the frames so far.
+
+        Each note is a sentence that lacks only the name of the video, such as "has fewer pictures
+        than ...".
+        """
         notes = [f"{reason} (no clip spans that place)" for reason in self.breaks]
         if self.repeated > _MANY_REPEATED * self.frames:
             notes.append(
@@ -111,9 +118,9 @@ def decode_clips(
     transparent pixels show white.
 
     A file that breaks off is detected if its format states the length. MPEG program streams and
-    GIFs do not state it, so a truncated file of these formats gives the clips that it still holds.
-    Damage is detected as far as the decoder does: mostly in H.264, MPEG-2 and MPEG-4, hardly in
-    VP9, HEVC and GIF, in which nearly all bytes mean some picture.
+    GIFs state no length, so a truncated file of these formats yields the clips that it still holds.
+    Only damage that the decoder reports is detected. Decoders report most damage in H.264, MPEG-2
+    and MPEG-4. They report little in VP9, HEVC and GIF, where nearly any bytes give some picture.
 
     Args:
         path: a file that FFmpeg reads, such as mp4, webm, mpg, avi or gif.
@@ -130,7 +137,7 @@ def decode_clips(
 
     Raises:
         CorruptVideo: raised while iterating if the file is damaged or cannot be read to its end.
-            Clips given out before that come from the undamaged part.
+            Clips that were yielded before the error come from the undamaged part.
         UserError: an argument is out of range, or, while iterating, there is no such file.
     """
     stride = frames if stride is None else stride
@@ -191,7 +198,10 @@ def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
 
 
 def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, int] | Break]:
-    """Yields each picture that clips show, ready made, and the number of frames that show it."""
+    """Yields each picture in the size and colours of the clips, and how many frames show it.
+
+    Yields a `Break` at each place that no clip may span.
+    """
     with opened(path) as (container, stream):
         aspect, base = geometry.pixel_aspect(container, stream), stream.time_base
         decoded = (
@@ -218,7 +228,7 @@ def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, in
 
 
 def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
-    """Returns the picture without transparency: the same one if all of its pixels are opaque."""
+    """Returns a picture on a white background, or `frame` itself if all pixels are opaque."""
     if not colour.has_alpha(frame):
         return frame
     graph = _chain(frame, (("format", {"pix_fmts": "rgba"}),))
@@ -231,7 +241,7 @@ def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _graph(frame, signs, aspect, height, width, pixels) -> av.filter.Graph:
-    """Builds the chain of filters: turn, covering size, centre crop, pixel format."""
+    """Builds the filters that turn a picture, resize it, crop its centre and convert its pixels."""
     rows, columns = geometry.covering_size(height, width, frame, aspect, signs)
     # Area averaging shrinks without aliasing, but would show blocks when it enlarges.
     shrinks = rows * columns <= frame.width * frame.height
@@ -248,7 +258,12 @@ def _graph(frame, signs, aspect, height, width, pixels) -> av.filter.Graph:
 
 
 def _chain(frame, filters) -> av.filter.Graph:
-    """Links filters, each with its options, between a source of such pictures and a sink."""
+    """Builds a graph of FFmpeg that applies filters, one after the other, to pictures.
+
+    Args:
+        frame: a picture with the size and format of all pictures that the graph will get.
+        filters: name and options of each filter.
+    """
     graph = av.filter.Graph()
     graph.threads = 1
     node = graph.add_buffer(

@@ -15,7 +15,7 @@ class EncodeText(Protocol):
     def __call__(self, captions: Sequence[str], /) -> tuple[np.ndarray, np.ndarray]: ...
 
     def is_cut(self, caption: str) -> bool:
-        """Tells whether a caption is longer than the encoder takes."""
+        """Tells whether a caption is so long that the encoder cuts it."""
 
 
 def encode_captions(

@@ -22,7 +22,7 @@ class FoundVideos:
     Attributes:
         captions: the caption of each video, by the video's path relative to the folder. The paths
             are sorted, so that two runs agree.
-        notes: what a user should know of captions and other files, one sentence each.
+        notes: sentences for the user about captions and about files that are not read.
     """
 
     captions: dict[str, str]
@@ -86,7 +86,7 @@ def find_videos(directory: Path) -> FoundVideos:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """Yields the files below a folder, each real folder once however many links lead to it."""
+    """Yields the files below a folder. A folder that several links lead to is read only once."""
     seen, places = set(), collections.deque([directory])
     while places:
         # Real folders come before links to them, so that their files keep their own names.
@@ -106,7 +106,7 @@ def _caption_file(directory: Path, files: Sequence[Path]) -> Path | None:
     """Returns the caption file of a folder, if it has one.
 
     Raises:
-        UserError: there is another caption file, in this folder or below.
+        UserError: there are several caption files, or one lies in a folder below `directory`.
     """
     found = [path for path in files if path.name in caption_files.NAMES]
     if len(found) > 1 or any(path.parent != directory for path in found):
@@ -119,7 +119,7 @@ def _caption_file(directory: Path, files: Sequence[Path]) -> Path | None:
 
 
 def _of_other_files(names: Sequence[Path]) -> Iterator[str]:
-    """Yields notes about files that are not read but may be meant to be."""
+    """Yields notes about files that are not read, although the user may expect them to be."""
     videos = [name for name in names if name.suffix.lower() in VIDEO_SUFFIXES]
     hidden = [name for name in names if name.name.startswith(".")]
     yield _note("link(s) lead to no video", [str(n) for n in videos if n not in hidden])
@@ -129,7 +129,12 @@ def _of_other_files(names: Sequence[Path]) -> Iterator[str]:
 
 
 def _note(what: str, names: Sequence[str]) -> str:
-    """Returns a sentence about named things that names a few of them; "" if there are none."""
+    """Returns a note about files that gives their number and the first few names.
+
+    Args:
+        what: what the note says, to follow the number, as in "video(s) have no caption".
+        names: names of the files. If there are none, the note is "".
+    """
     if not names:
         return ""
     shown = ", ".join(map(escape_surrogates, names[:_NAMED]))

@@ -1,4 +1,4 @@
-"""Turns, shapes and sizes of pictures, as players show them."""
+"""Computes how pictures are turned, and their sizes as players show them."""
 
 import av
 import numpy as np
@@ -30,10 +30,10 @@ Orientation = tuple[int, int, int, int]
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """Returns the signs of the display matrix's entries that turn and mirror the picture.
+    """Returns how players turn and mirror a picture, as signs of four display matrix entries.
 
     Raises:
-        UserError: the file asks for another angle than a multiple of 90 degrees.
+        UserError: the file states an angle that is not a multiple of 90 degrees.
     """
     for data in frame.side_data:
         if data.type == Type.DISPLAYMATRIX:
@@ -49,7 +49,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def turn_filters(signs: Orientation) -> tuple[tuple[str, dict[str, str]], ...]:
-    """Returns the filters, each with its options, that turn a picture as `orientation` says."""
+    """Returns name and options of the filters that turn a picture by `signs` (`orientation`)."""
     return _ORIENTATIONS[signs]
 
 
@@ -81,7 +81,9 @@ def shown_size(height: int, width: int, aspect: float, signs: Orientation) -> tu
 def covering_size(
     height: int, width: int, frame: av.VideoFrame, aspect: float, signs: Orientation
 ) -> tuple[int, int]:
-    """Returns the smallest (rows, columns) of a picture's shape that cover height x width.
+    """Returns the smallest (rows, columns) to which a picture can be scaled to cover an area.
+
+    Scaling keeps the ratio of the picture's sides as players show it.
 
     Args:
         height: rows to cover.

@@ -1,4 +1,4 @@
-"""Opens video files that may be damaged or made by anyone, and decodes their pictures."""
+"""Opens video files, which may be damaged or malicious, and decodes their pictures."""
 
 import collections
 import contextlib
@@ -38,7 +38,7 @@ class CorruptVideo(UserError):
 
 
 def is_video(path: Path) -> bool:
-    """Tells whether a file's name is that of a video: a known suffix, and not hidden."""
+    """Tells whether a file's name has the suffix of a video, and does not begin with a dot."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
     A cover picture is not a video stream.
 
     Raises:
-        CorruptVideo: the file has no video stream, or cannot be decoded for whatever reason.
+        CorruptVideo: the file has no video stream, or cannot be decoded for any reason.
         UserError: there is no such file.
     """
     try:
@@ -74,8 +74,8 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
     Every picture has a timestamp and a duration, in units of the stream's time base.
 
     Raises:
-        CorruptVideo: the decoder marks a picture as damaged, there is none, or the pictures end
-            well before the file's stated duration.
+        CorruptVideo: the decoder marks a picture as damaged, the file holds no picture, or the
+            pictures end well before the file's stated duration.
     """
     start = end = None
     ends: dict[int, Fraction] = {}
@@ -108,10 +108,10 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
 
 
 def _packets(container, stream, ends: dict[int, Fraction]) -> Iterator[tuple[av.Packet, list]]:
-    """Yields each packet of a stream, and the few that come after it.
+    """Yields each packet of a stream, and the list of the next few packets.
 
-    The end of the other streams' packets, in seconds, is noted in `ends`: with sound, some formats
-    state one duration for all.
+    For each other stream, such as sound, the end of its packets in seconds is noted in `ends`. Some
+    formats state only one duration for all streams together.
     """
     waiting: collections.deque[av.Packet] = collections.deque()
     for packet in container.demux():
@@ -127,7 +127,7 @@ def _packets(container, stream, ends: dict[int, Fraction]) -> Iterator[tuple[av.
 
 
 def _starts_again(packet: av.Packet, following: list[av.Packet]) -> bool:
-    """Tells whether the clock goes back within the packets that follow."""
+    """Tells whether the timestamps go back between a packet and the packets that follow it."""
     times = [p.dts for p in (packet, *following) if p.dts is not None]
     return any(later < earlier for earlier, later in itertools.pairwise(times))
 
@@ -157,9 +157,9 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _check_riff(path: Path) -> None:
-    """Raises CorruptVideo if an AVI is shorter than it states; FFmpeg believes the shorter length.
+    """Raises CorruptVideo if an AVI file is shorter than the length that it states.
 
-    The lengths 0 and 2^32 - 1 stand for an unknown one.
+    FFmpeg does not report such files. The lengths 0 and 2^32 - 1 stand for an unknown length.
     """
     with path.open("rb") as file:
         name, length = file.read(4), int.from_bytes(file.read(4), "little")
@@ -169,7 +169,7 @@ def _check_riff(path: Path) -> None:
 
 
 def _moving_stream(path: Path, container):
-    """Returns the video stream to decode, ready to tell of damage."""
+    """Returns the video stream to decode, with a decoder that reports damage."""
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise CorruptVideo(f"{path} has no video stream")

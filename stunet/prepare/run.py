@@ -31,14 +31,15 @@ class PrepareSummary:
         train_clips: clips in the split "train".
         val_clips: clips in the split "val".
         videos: number of videos that gave at least one clip.
-        captioned: number of those videos that have a caption.
+        captioned: number of videos that gave at least one clip and have a caption.
         skipped: name of each video that could not be decoded, and the reason. The records hold no
             clip of such a video.
         too_short: names of videos that do not fill one clip.
-        folder_notes: what a user should know of captions and of files that are no videos.
-        notes: what a user should know of a video that was used, by its name.
-        dropped_frames: frames at the ends of videos, and before places that no clip may span, that
-            are in no clip, including those of `too_short`.
+        folder_notes: sentences for the user about captions, and about files that are not read.
+        notes: a note for the user about a video that was decoded, by the video's name.
+        dropped_frames: number of frames that are in no clip, because fewer than a clip needs are
+            left before the end of a video or before a place that no clip may span. The frames of
+            `too_short` videos are included.
         num_bytes: size of the record files in bytes.
         seconds: wall time.
     """
@@ -94,8 +95,8 @@ def prepare(
 ) -> PrepareSummary:
     """Writes the clips of all videos below `input_dir` as a TFDS data set.
 
-    The last `val_fraction` of each video's clips is held out as the split "val". If that is not a
-    whole number of clips, the remainder is added to the share of the next video.
+    The last `val_fraction` of each video's clips is held out as the split "val". If this share is
+    not a whole number of clips, the remainder is added to the share of the next video.
 
     The last clips are held out, because neighbouring clips are nearly the same picture. If held-out
     clips were drawn at random, near-copies of them would be in the training set. Of the clips at
@@ -126,7 +127,7 @@ def prepare(
         progress: show a progress bar if the output is a terminal.
 
     Returns:
-        Counts, and the videos that were left out.
+        The numbers of clips and videos, and the videos that were left out.
 
     Raises:
         UserError: there are no videos, the output directory cannot be created, an argument is out
@@ -205,6 +206,6 @@ def _of_cut_captions(captions: Mapping[str, str], encode_text: EncodeText | None
 
 
 def _shortened(entries: list[str]) -> list[str]:
-    """Returns the first entries, and how many more are in the list of videos."""
+    """Returns the first `_MAX_LISTED` entries, and a line with the number of further entries."""
     more = len(entries) - _MAX_LISTED
     return [*entries[:_MAX_LISTED], *([f"and {more} more (see {VIDEOS_FILE})"] * (more > 0))]

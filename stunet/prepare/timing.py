@@ -1,4 +1,4 @@
-"""Chooses the pictures of a video that clips of a fixed rate show."""
+"""Resamples the pictures of a video to frames at a fixed rate."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ MAX_STILL = 10
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture and when it is shown.
+    """Holds a picture of a video and the time at which it is shown.
 
     Attributes:
         content: the picture, of any type.
-        start: time at which it appears, in seconds.
-        duration: seconds for which it is shown unless another one follows.
+        start: time at which the picture appears, in seconds.
+        duration: seconds for which the picture is shown if no other picture follows.
     """
 
     content: Any
@@ -28,7 +28,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A picture and how many frames of the clips show it, at least one."""
+    """Holds a picture, and the number of frames (at least one) that show it after resampling."""
 
     content: Any
     times: int
@@ -36,20 +36,20 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True)
 class Break:
-    """A place in the video that no clip may span, with the reason in words."""
+    """Marks a place in a video that no clip may span. `reason` says why in words."""
 
     reason: str
 
 
 def resample(pictures: Iterable[Picture], fps: float | int | Fraction) -> Iterator[Shown | Break]:
-    """Repeats or drops pictures so that there are `fps` in each second; none are blended.
+    """Repeats or drops pictures so that each second has `fps` frames; never blends pictures.
 
-    Frame k is the last picture whose time rounds to k / fps, counted from the first picture.
-    Rounding to the nearest frame, not down, keeps every frame of formats with whole milliseconds
-    (webm).
+    Time is counted from the first picture. Frame k shows the last picture whose time, rounded to
+    the nearest frame, is at most k / fps. Rounding down would lose frames of formats that store
+    times in whole milliseconds (webm).
 
-    After a `Break`, time starts again. There is one where timestamps go back, as in files joined by
-    `cat`, and one where a picture stays for more than `MAX_STILL` seconds.
+    A `Break` is yielded where timestamps go back, as in files joined by `cat`, and where a picture
+    stays for more than `MAX_STILL` seconds. After a `Break`, time is counted from the next picture.
     """
     rate = Fraction(fps).limit_denominator(10**6)
     begin = Fraction(0)  # start of the first picture since the last break
@@ -57,7 +57,7 @@ def resample(pictures: Iterable[Picture], fps: float | int | Fraction) -> Iterat
     count = 0  # frames since the last break
 
     def until(time: Fraction) -> Iterator[Shown]:
-        """Yields the previous picture, if it fills any frame that starts before `time`."""
+        """Yields the previous picture if any frame before `time` shows it."""
         nonlocal count
         end = math.floor((time - begin) * rate + Fraction(1, 2))
         if end > count:
@@ -65,7 +65,7 @@ def resample(pictures: Iterable[Picture], fps: float | int | Fraction) -> Iterat
             count = end
 
     def last() -> Iterator[Shown | Break]:
-        """Yields the previous picture for its own duration."""
+        """Yields the previous picture with the number of frames that its duration fills."""
         yield from until(before.start + min(before.duration, MAX_STILL))
 
     for picture in pictures:
@@ -87,7 +87,7 @@ def resample(pictures: Iterable[Picture], fps: float | int | Fraction) -> Iterat
 
 
 def _break_between(before: Picture, picture: Picture, begin: Fraction) -> str:
-    """Returns why no clip may hold both pictures, or ""."""
+    """Returns the reason why no clip may hold both pictures; "" if a clip may."""
     step = picture.start - before.start
     if step < 0:
         at = float(before.start + before.duration - begin)

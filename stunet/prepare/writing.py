@@ -108,9 +108,9 @@ class WrittenVideos:
             of its clips in each split (`train`, `val`).
         skipped: name of each video that could not be decoded, and the reason.
         too_short: names of videos that do not fill one clip.
-        notes: what a user should know of a video, by its name.
-        dropped_frames: frames at the ends of videos that are in no clip.
-        text_shape: (l, d) of the text states, or None if there are none.
+        notes: a note for the user about a video, by the video's name.
+        dropped_frames: number of frames of all videos that are in no clip.
+        text_shape: (l, d) of the text states; None if captions are not encoded.
     """
 
     written: list[dict] = dataclasses.field(default_factory=list)
@@ -128,12 +128,12 @@ def write_videos(
 ) -> WrittenVideos:
     """Writes the clips of each video and holds out the last ones for validation.
 
-    If the share of a video is not a whole number of clips, the remainder is added to the share of
-    the next video. Each file of raw clips is deleted after it was read.
+    If a video's share of held-out clips is not a whole number, the remainder is added to the share
+    of the next video. Each file of raw clips is deleted after its clips are written.
 
     Args:
-        videos: for each video, a tuple of its path, its clips (or the error), its caption and its
-            encoded caption.
+        videos: for each video, a tuple of its path, its clips or the error of reading it, its
+            caption and its encoded caption.
         writer: writer of the data set.
         val_fraction: share of the clips that is held out, in [0, 1).
     """

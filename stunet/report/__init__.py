@@ -1,1 +1,5 @@
-"""Statistics over seeds, conclusions in sentences, drawings, and the HTML page that shows them."""
+"""Writes reports: statistics over seeds, conclusions, drawings and tables on one HTML page.
+
+A sweep compares variants, such as several learning rates. Each variant is an arm of the sweep, and
+has one run for each seed.
+"""

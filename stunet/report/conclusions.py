@@ -1,11 +1,13 @@
-"""Ranks arms by each metric, and writes the ranking in sentences."""
+"""Ranks the arms (variants) of a sweep by each metric, and describes the ranking in sentences."""
 
 import dataclasses
-import html
 from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup, escape
 
 from stunet.report import formatting
 from stunet.report.formatting import TRAINING, VALIDATION
+from stunet.report.markup import fill, join
 from stunet.report.results import Arms, by_seed
 from stunet.report.statistics import Interval, paired_difference, t_interval
 
@@ -13,19 +15,20 @@ from stunet.report.statistics import Interval, paired_difference, t_interval
 _OF_THE_LOSS = ("data.", "diffusion.", "masks.", "upscale.", "log.validate_")
 
 # Gives the name of an arm as HTML.
-Named = Callable[[str], str]
+Named = Callable[[str], Markup]
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Orders arms by one metric, and says by how much the best arm leads.
+    """Holds the order of a sweep's arms by one metric, and by how much the best arm leads.
 
     Attributes:
         metric: name of the metric.
         better: which values are better: "lower" or "higher".
-        means: mean and interval of each arm, from the best arm to the worst.
-        leads: for each other arm, by how much the best arm is better: the mean over the seeds that
-            both arms have, and its interval. None if they share no seed.
+        means: mean over seeds and its confidence interval for each arm, from the best to the worst.
+        leads: difference between the best arm and each other arm, positive if the best arm is
+            better. The difference is a mean over the seeds that the two arms share, with its
+            confidence interval; None if the two arms share no seed.
     """
 
     metric: str
@@ -41,13 +44,13 @@ class Ranking:
     def clearly_worse(self) -> list[str]:
         """Returns the arms that the best arm clearly beats.
 
-        The interval of its lead over them excludes zero.
+        For these arms, the confidence interval of the best arm's lead excludes zero.
         """
         return [a for a, lead in self._clear() if lead.mean > 0]
 
     @property
     def clearly_better(self) -> list[str]:
-        """Returns the arms that clearly beat the best arm on the seeds that both have.
+        """Returns the arms that clearly beat the best arm on the seeds that the two arms share.
 
         This can happen if arms have different seeds: A may beat B, B may beat C, and C may beat A.
         """
@@ -57,7 +60,8 @@ class Ranking:
     def unclear(self) -> list[str]:
         """Returns the arms over which the lead of the best arm may be chance.
 
-        The interval of its lead over them contains zero, on two or more shared seeds.
+        For these arms, the confidence interval of the best arm's lead contains zero. They share two
+        seeds or more with the best arm.
         """
         return [
             arm
@@ -75,7 +79,7 @@ class Ranking:
 
 
 def rank(arms: Arms) -> list[Ranking]:
-    """Ranks arms by each metric that says which arm is better and that two or more arms have.
+    """Ranks a sweep's arms by each metric that two arms or more have and that can rank arms.
 
     Metrics of evaluations come first, because losses only hint at the quality of samples. Losses
     are left out if arms differ in a setting that changes what a loss measures. The training loss is
@@ -101,9 +105,9 @@ def rank(arms: Arms) -> list[Ranking]:
 def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float]]) -> Ranking:
     """Ranks arms by one metric: the best arm first, then the others by their distance from it.
 
-    Two arms are compared on the seeds that both have, because means over different seeds may say
-    the opposite. The same seeds decide whether the difference is clear. Arms that share no seed are
-    compared by their means over all seeds.
+    Two arms are compared on the seeds that both have, because with other seeds the worse arm may
+    have the better mean. The same seeds decide whether the difference is clear. Arms that share no
+    seed are compared by their means over all seeds.
     """
     sign = 1 if better == "lower" else -1
     means = {arm: t_interval(list(of_seed.values())) for arm, of_seed in values.items()}
@@ -127,18 +131,18 @@ def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float
     )
 
 
-def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
-    """Describes the first ranking and its certainty, then names the best arms of the others.
+def say(rankings: Sequence[Ranking], marked: Named = escape) -> list[Markup]:
+    """Describes the first ranking and its certainty, then names the best arm of each other ranking.
 
     Args:
-        rankings: what `rank` returns.
-        marked: maps the name of an arm to its HTML in the first sentence.
+        rankings: rankings of the same arms by different metrics, the most important first.
+        marked: maps the name of an arm to the HTML that stands for it in the first sentence.
 
     Returns:
         Sentences as HTML. The first begins with a small letter, to follow a colon.
     """
     if not rankings:
-        return ["no metric is shared by two variants."]
+        return [Markup("no metric is shared by two variants.")]
     first, *others = rankings
     sentences = [_say_order(first, marked), *_say_certainty(first)]
     best: dict[str, list[str]] = {}
@@ -147,65 +151,83 @@ def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
         if ranking.means not in [earlier.means for earlier in rankings[:i]]:
             best.setdefault(ranking.best, []).append(formatting.metric(ranking.metric).title)
     if best:
-        found = [f"{_the(arm)} ({html.escape(', '.join(titles))})" for arm, titles in best.items()]
-        sentences.append(f"Best by other metrics: {formatting.enumerate_words(found)}.")
+        found = [
+            fill("{{ arm }} ({{ titles }})", arm=_the(arm), titles=", ".join(titles))
+            for arm, titles in best.items()
+        ]
+        arms = formatting.enumerate_words(found)
+        sentences.append(fill("Best by other metrics: {{ arms }}.", arms=arms))
     return sentences
 
 
-def _say_order(ranking: Ranking, marked: Named) -> str:
+def _say_order(ranking: Ranking, marked: Named) -> Markup:
     """Gives the mean of each arm, as in "velocity stays steady in 94% of the ... clips, ..."."""
     metric = formatting.metric(ranking.metric)
-    shown = {arm: f"<b>{metric.show(mean.mean)}</b>" for arm, mean in ranking.means.items()}
+    shown = {arm: metric.show(mean.mean) for arm, mean in ranking.means.items()}
     if metric.claim:
-        (best, value), *others = shown.items()
-        parts = [f"{value} of {_whose(best, marked, ' clips')}"]
-        parts += [f"{value} of {_whose(arm, marked)}" for arm, value in others]
-        return f"{metric.claim} in {', '.join(parts)}."
-    values = [f"{_the(arm, marked)} ({value})" for arm, value in shown.items()]
-    side = "lowest" if ranking.better == "lower" else "highest"
-    return (
-        f"{html.escape(metric.title)} is {side} with {values[0]}, followed by "
-        f"{formatting.enumerate_words(values[1:])}."
+        parts = [
+            fill(
+                "<b>{{ value }}</b> of {{ whose }}",
+                value=value,
+                whose=_whose(arm, marked, " clips" if arm == ranking.best else ""),
+            )
+            for arm, value in shown.items()
+        ]
+        return fill("{{ claim }} in {{ parts }}.", claim=metric.claim, parts=join(parts, ", "))
+    first, *others = (
+        fill("{{ arm }} (<b>{{ value }}</b>)", arm=_the(arm, marked), value=value)
+        for arm, value in shown.items()
+    )
+    return fill(
+        "{{ title }} is {{ side }} with {{ first }}, followed by {{ others }}.",
+        title=metric.title,
+        side="lowest" if ranking.better == "lower" else "highest",
+        first=first,
+        others=formatting.enumerate_words(others),
     )
 
 
-def _say_certainty(ranking: Ranking) -> list[str]:
-    """Says over which arms the best arm's lead is clear, may be chance, or cannot be judged."""
+def _say_certainty(ranking: Ranking) -> list[Markup]:
+    """Says for which arms the lead of the best arm is clear, may be chance, or cannot be judged."""
     # A difference of two percentages is one of points.
     times, unit = (100, " points") if formatting.is_percent(ranking.metric) else (1, "")
 
-    def listed(arms: Sequence[str], sign: int = 1) -> str:
+    def listed(arms: Sequence[str], sign: int = 1) -> Markup:
         found = []
         for arm in arms:
             lead = ranking.leads[arm]
             lead = Interval(sign * times * lead.mean, times * lead.half, lead.n)
-            found.append(f"{_the(arm)} (by {formatting.interval(lead)}{unit})")
+            gap = formatting.interval(lead) + unit
+            found.append(fill("{{ arm }} (by {{ gap }})", arm=_the(arm), gap=gap))
         return formatting.enumerate_words(found)
 
     best = _the(ranking.best)
     sentences = []
     if arms := ranking.clearly_worse:
-        sentences.append(f"{formatting.capitalised(best)} is clearly better than {listed(arms)}.")
+        clear = "{{ best }} is clearly better than {{ arms }}."
+        sentences.append(fill(clear, best=formatting.capitalised(best), arms=listed(arms)))
     if arms := ranking.clearly_better:
-        sentences.append(f"On the seeds of both, it is clearly worse than {listed(arms, -1)}.")
+        worse = "On the seeds of both, it is clearly worse than {{ arms }}."
+        sentences.append(fill(worse, arms=listed(arms, -1)))
     if arms := ranking.unclear:
-        sentences.append(f"The lead of {best} over {listed(arms)} may be chance.")
+        chance = "The lead of {{ best }} over {{ arms }} may be chance."
+        sentences.append(fill(chance, best=best, arms=listed(arms)))
     if arms := ranking.unranked:
         names = formatting.enumerate_words([_the(arm) for arm in arms])
-        sentences.append(f"One seed cannot rank {names}.")
+        sentences.append(fill("One seed cannot rank {{ names }}.", names=names))
     return sentences
 
 
-def _the(arm: str, marked: Named = html.escape) -> str:
-    """Names an arm in a sentence; a setting such as "width = 8" goes without "the"."""
-    return marked(arm) if "=" in arm else f"the {marked(arm)}"
+def _the(arm: str, marked: Named = escape) -> Markup:
+    """Returns the name of an arm after "the", or alone if it is a setting such as "width = 8"."""
+    return marked(arm) if "=" in arm else Markup("the ") + marked(arm)
 
 
-def _whose(arm: str, marked: Named, what: str = "") -> str:
-    """Names what belongs to an arm: "the global cascade's clips", or "clips with width = 8"."""
+def _whose(arm: str, marked: Named, what: str = "") -> Markup:
+    """Returns a phrase such as "the global cascade's clips", or "clips with width = 8"."""
     if "=" in arm:
-        return f"{what or 'those'} with {marked(arm)}".strip()
-    return f"the {marked(arm)}'s{what}"
+        return fill("{{ what }} with {{ arm }}", what=what.strip() or "those", arm=marked(arm))
+    return fill("the {{ arm }}'s{{ what }}", arm=marked(arm), what=what)
 
 
 def keys_of_the_loss(arms: Arms) -> list[str]:
@@ -223,7 +245,7 @@ def keys_of_the_loss(arms: Arms) -> list[str]:
 def metric_names(arms: Arms) -> list[str]:
     """Returns the names of all metrics: those of evaluations first, then losses.
 
-    Of the evaluations' metrics, those that say which arm is better come first.
+    Among the metrics of evaluations, metrics that can rank arms come first.
     """
     runs = [run for group in arms.values() for run in group]
     found = dict.fromkeys(name for run in runs for name in run.metrics)

@@ -22,6 +22,9 @@ from stunet.train.parts import make_parts
 # update is noise.
 _LAST_SHARE = 0.1
 
+# Metric that counts the updates skipped since a run began.
+_SKIPPED = "skipped_updates"
+
 # Operations, of which 64 bits hold too few.
 _Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 
@@ -50,13 +53,13 @@ class Run:
             made of.
         sampling_flops: operations that sample one clip; None if they are not known.
         gif: file of the newest samples, if there are any.
-        xt: file of their slices through time, if there is one.
+        xt: file of slices through time of the newest samples, if there is one.
         date: when the training began, in seconds since 1970; None if unknown.
         made_of: names of the runs that a combined run is made of.
         group: group within which the arm is compared; "" for a sweep without groups.
         label: name of the arm for readers; "" if the sweep gives none.
         given: the part of the real clips that the run was given, such as "true keyframes"; "" if
-            none. Such a run is not ranked against runs that were given nothing.
+            none. A run that was given a part is not ranked.
     """
 
     name: str
@@ -83,6 +86,11 @@ class Run:
     @property
     def is_finished(self) -> bool:
         return self.step >= self.total_steps
+
+    @property
+    def skipped(self) -> int:
+        """The number of updates that were skipped because they went wrong."""
+        return next((int(x[_SKIPPED]) for x in reversed(self.lines) if _SKIPPED in x), 0)
 
     @property
     def title(self) -> str:
@@ -128,7 +136,7 @@ def finished(arms: Arms) -> Arms:
 
 
 def compared(arms: Arms) -> Arms:
-    """Leaves out arms that are only parts of other arms: they have no evaluation of their own."""
+    """Leaves out arms that are only parts of other arms and were not evaluated themselves."""
     parts = {name for runs in arms.values() for run in runs for name in run.made_of}
     return {
         arm: runs
@@ -138,7 +146,7 @@ def compared(arms: Arms) -> Arms:
 
 
 def rivals(arms: Arms) -> Arms:
-    """Keeps the arms of `compared` that were given no part of the real clips."""
+    """Keeps arms that can be ranked: `compared` keeps them, and they got no part of real clips."""
     return {arm: runs for arm, runs in compared(arms).items() if not runs[0].given}
 
 
@@ -184,9 +192,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run | None:
-    """Reads a training run; None if it has not begun.
+    """Reads a training run; None if the run has not begun.
 
-    `counted` caches the operations of each config.
+    `counted` caches the floating-point operations of each config.
     """
     directory = workdir / entry.name
     file = directory / metric_lines.FILE
@@ -237,9 +245,9 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
 
 
 def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run]) -> Run | None:
-    """Reads a combined run, which a step of the sweep makes.
+    """Reads a combined run, which a command of the sweep makes from several training runs.
 
-    Returns None if the step has left neither metrics nor samples of its own.
+    Returns None if the command has written neither metrics nor samples.
     """
     directory = workdir / entry.name
     evaluated, pictures = _read_evaluation(directory), _find_pictures(directory)
@@ -270,7 +278,7 @@ def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run])
 
 
 def _read_date(directory: pathlib.Path) -> float | None:
-    """Returns when a run first began, from its `clock.json`; None if that cannot be read."""
+    """Returns when a run first began, from `clock.json`; None if this file cannot be read."""
     with contextlib.suppress(UserError):
         return read_began(directory)
     return None
@@ -278,10 +286,10 @@ def _read_date(directory: pathlib.Path) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Evaluation:
-    """What is read of `evaluation.json`, which users may write too.
+    """Holds the content of `evaluation.json`, which users may also write themselves.
 
     Attributes:
-        metrics: numbers by name, or groups of them. All else in it is left out.
+        metrics: numbers by name, or groups of numbers. Values of other types are left out.
         better, training_flops, sampling_flops, given: as in `Run`.
     """
 
@@ -293,10 +301,10 @@ class _Evaluation:
 
 
 def _read_evaluation(directory: pathlib.Path) -> _Evaluation | None:
-    """Reads the evaluation of a run or a step. Returns None if there is none.
+    """Reads the evaluation of a run; None if the run has no `evaluation.json`.
 
     Raises:
-        UserError: the file is no evaluation.
+        UserError: the content of the file is not an evaluation.
     """
     file = directory / "evaluation.json"
     if not file.exists():
@@ -315,7 +323,8 @@ def _known(value: float | None, otherwise: float) -> float:
 def _find_pictures(directory: pathlib.Path) -> dict[str, pathlib.Path | None]:
     """Finds the newest samples of the training.
 
-    If there are none, finds the samples whose name is last in alphabetical order.
+    If training has left no samples, finds the samples whose file name is last in alphabetical
+    order.
     """
     samples = directory / "samples"
     gifs = sorted(samples.glob("step_*.gif")) or sorted(samples.glob("*.gif"))

@@ -1,4 +1,4 @@
-"""Confidence intervals of means over seeds and of shares of clips."""
+"""Computes confidence intervals of means over seeds and of shares of clips."""
 
 import dataclasses
 import math
@@ -76,7 +76,7 @@ def share_interval(hits: int, n: int, confidence: float = 0.95) -> tuple[float, 
 def paired_difference(
     a: Mapping[int | None, float], b: Mapping[int | None, float], confidence: float = 0.95
 ) -> Interval | None:
-    """Returns the interval of a - b over the seeds that both have; None if they share no seed.
+    """Returns mean and confidence interval of a - b over shared seeds; None if there are none.
 
     Runs with the same seed see the same examples and the same noise. Much of the variation between
     seeds therefore cancels in the difference.

@@ -148,7 +148,7 @@ def manifest_entries(entries: Sequence[Entry]) -> list[ManifestEntry]:
 
 
 def arguments(workdir: pathlib.Path, entry: Entry) -> list[str]:
-    """Returns the arguments of `stunet` that run a member or a step."""
+    """Returns the arguments of the command `stunet` that runs a member or step of the sweep."""
     if isinstance(entry, Step):
         return [word.replace("{sweep}", str(workdir)) for word in entry.command]
     file = config_file(workdir, entry)

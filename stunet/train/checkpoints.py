@@ -13,9 +13,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 # The type that `serialization_status_callback` returns; Orbax has no public name for it.
@@ -26,6 +28,7 @@ from stunet.parallel import hosts
 from stunet.train import checkpoint_files
 from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
 from stunet.train.checkpoint_names import check_path, place
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
 # Seconds to wait for threads that write. Threads that take longer are stuck. The files that they
@@ -52,8 +55,7 @@ class Checkpoints:
 
     Args:
         workdir: working directory of the run.
-        keep: number of the latest checkpoints to keep when saving. None opens the directory only
-            for reading.
+        keep: says which checkpoints stay when saving. None opens the directory only for reading.
         at_once: about the number of bytes that saving serialises in one batch, which is also the
             extra memory that saving takes. An array with more bytes is a batch alone. The arrays
             must not be donated before `wait` returns. With None, `save` copies all arrays before it
@@ -64,10 +66,16 @@ class Checkpoints:
             not read.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int | None = None, at_once: int | None = None):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        keep: Retention | None = None,
+        at_once: int | None = None,
+    ):
         check_path(workdir)
         self.directory = place(workdir)
-        self._keep, self._at_once, self._writes = keep, at_once, keep is not None
+        self._preservation = _Preservation(keep) if keep else None
+        self._at_once, self._writes = at_once, keep is not None
         self._late = _silence_late_failures()
         self._orbax = self._open()
 
@@ -77,7 +85,7 @@ class Checkpoints:
             context=_saving_context(self._at_once),
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+            preservation_policy=self._preservation,
             # A killed run leaves unfinished checkpoints. A reader must not touch those of a run
             # that goes on.
             cleanup_tmp_directories=self._writes,
@@ -102,7 +110,9 @@ class Checkpoints:
         """Returns the step of the newest complete checkpoint; None if there is none."""
         return None if self._orbax.latest is None else self._orbax.latest.step
 
-    def save(self, state: TrainState, data: DataState) -> None:
+    def save(
+        self, state: TrainState, data: DataState, values: Mapping[int, float] | None = None
+    ) -> None:
         """Starts to save checkpoint `state.step`.
 
         If `at_once` is None, the arrays may be donated as soon as `save` returns. Otherwise they
@@ -111,6 +121,7 @@ class Checkpoints:
         Args:
             state: the state of training.
             data: position in the training data.
+            values: value of the metric by which the best checkpoint stays, by step.
 
         Raises:
             Exception: any error of writing, now or in the background since the last call.
@@ -118,6 +129,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
         self._orbax.save_checkpointables_async(step, content, force=True)
 
@@ -145,16 +157,13 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
-            problem = ""
             try:
-                loaded = checkpoint_files.load(self.directory / str(step), items(abstract))
-            except DamagedCheckpoint as error:
-                problem = str(error)
-            # No process continues from a checkpoint that another process cannot read.
-            problem = hosts.first_text(f"checkpoint {step}", problem)
-            if not problem:
+                # A run that could skip no update until now has no counts of it.
+                checkpoint, asked = self.directory / str(step), items(abstract)
+                loaded = checkpoint_files.load(checkpoint, asked, optional=("guard",))
                 break
-            damaged[step] = problem
+            except DamagedCheckpoint as error:
+                damaged[step] = str(error)
         else:
             _, *before = damaged
             others = (
@@ -170,7 +179,7 @@ class Checkpoints:
             for bad, why in damaged.items()
         ]
         notes += [loaded.note] if loaded.note else []
-        fields = {"frozen": {}} | loaded.items
+        fields = {"frozen": {}, "guard": _zeros(abstract.guard)} | loaded.items
         state = abstract.replace(**fields.pop("train"), **fields)
         return Restored(state, loaded.data, tuple(notes))
 
@@ -188,7 +197,7 @@ class Checkpoints:
             UserError: there is no checkpoint, or it cannot be read for another reason.
         """
         step, *_ = self._steps()
-        wanted = {k: v for k, v in items(abstract).items() if k != "train"}
+        wanted = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)
         except DamagedCheckpoint as error:
@@ -222,6 +231,23 @@ class Checkpoints:
             checkpoint.rename(aside)
         hosts.wait_for_all("damaged checkpoints renamed")
         self._orbax = self._open()
+
+
+class _Preservation:
+    """Applies a `Retention` where Orbax asks which checkpoints stay.
+
+    Attributes:
+        values: value of the metric by which the best checkpoint stays, by step.
+    """
+
+    def __init__(self, retention: Retention):
+        self._retention = retention
+        self.values: Mapping[int, float] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tells for each checkpoint whether it stays."""
+        kept = self._retention.kept([c.step for c in checkpoints], self.values)
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
 class _InTurn:
@@ -281,8 +307,14 @@ def _wait_for_writers() -> None:
             threading.Thread.join(thread, max(0, deadline - time.monotonic()))
 
 
+def _zeros(abstract: Any) -> Any:
+    """Returns arrays of zeros with the shapes and shardings of a tree."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), abstract)
+
+
 def items(state: TrainState) -> dict[str, Any]:
     """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
-    return {"train": train, "ema": state.ema} | frozen
+    guard = {"guard": state.guard} if state.guard else {}
+    return {"train": train, "ema": state.ema} | frozen | guard

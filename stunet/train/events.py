@@ -31,6 +31,7 @@ class Events:
         validate_every: updates from one validation to the next; 0 never validates.
         preview_every: updates from one sampling of clips to the next; 0 never samples.
         trace: numbers of the updates to trace for a profile; the first update is 1.
+        save_seconds: largest age of the last checkpoint, in seconds; 0 sets no limit.
     """
 
     steps: int
@@ -39,8 +40,9 @@ class Events:
     validate_every: int
     preview_every: int
     trace: range = range(0)
+    save_seconds: float = 0.0
 
-    def due(self, step: int, stop: bool) -> Due:
+    def due(self, step: int, stop: bool, save: bool = False) -> Due:
         """Returns what is due after update `step`.
 
         The run always reports and saves after its last update. It also validates then, unless
@@ -50,9 +52,10 @@ class Events:
         Args:
             step: number of updates done.
             stop: True if the run stops after this update.
+            save: True if the last checkpoint is too old.
         """
         last = step == self.steps
-        save = stop or last or step % self.save_every == 0
+        save = save or stop or last or step % self.save_every == 0
         return Due(
             report=save or step % self.report_every == 0,
             save=save,

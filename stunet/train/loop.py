@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax
 from stunet import signals
 from stunet.data import pipeline
 from stunet.data.sources import make_source
+from stunet.errors import UserError
 from stunet.files import full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
@@ -24,10 +25,12 @@ from stunet.train.parts import Parts
 from stunet.train.preview import make_preview
 from stunet.train.profile import Profile
 from stunet.train.reporting import IN_FLIGHT, Reporter
+from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step, jit_train_step
 from stunet.train.validation import make_validation
-from stunet.train.workdir import claimed
+from stunet.train.watchdog import Watchdog
+from stunet.train.workdir import claimed, note_changes
 
 _FULL_DISK = (
     "complete checkpoints are untouched: free some space and run the same command again, which "
@@ -35,7 +38,7 @@ _FULL_DISK = (
 )
 
 
-def train(parts: Parts, workdir: pathlib.Path) -> int:
+def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -> int:
     """Trains until the last update, beginning from the latest checkpoint in `workdir`, if any.
 
     After SIGTERM, SIGINT or SIGHUP, the run finishes the update in progress, saves a checkpoint and
@@ -46,20 +49,23 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
         parts: parts of the run. Their config holds the fingerprint of its text encoder
             (`parts.with_fingerprint`).
         workdir: working directory of the run.
+        changing: keys of the config that change from the next update on, if `workdir` has others.
 
     Returns:
         The number of updates done.
 
     Raises:
         UserError: the data or the devices do not fit the config, `workdir` belongs to another
-            config, `train.init_from` holds no weights that fit, the loss is not finite, the disk is
-            full, or `workdir` may not be written.
+            config, `train.init_from` holds no weights that fit, the loss is not finite or too many
+            updates were skipped, the disk is full, or `workdir` may not be written.
     """
     steps = parts.events.steps
-    with _set_up(parts, workdir) as (run, state):
+    with _set_up(parts, workdir, changing) as (run, state):
         step, stop = run.first_step, False
         run.clock.begin()
         while step < steps and not stop:
+            # The first update compiles, which may take long.
+            run.watchdog.begin(f"update {step + 1}", is_slow=step == run.first_step)
             if run.profile.begins_with(step + 1):
                 jax.block_until_ready(state)
                 with run.clock.aside():
@@ -72,23 +78,26 @@ def train(parts: Parts, workdir: pathlib.Path) -> int:
             run.reporter.add(step, measured)
 
             stop = run.should_stop()
-            due = parts.events.due(step, stop)
+            due = parts.events.due(step, stop, run.should_save())
             ends_trace = run.profile.is_running and (stop or run.profile.ends_with(step))
             if not (due.report or due.validate or due.preview or ends_trace):
                 continue
             # Wait for the pending updates first, so that their time is not counted as other work.
             jax.block_until_ready(measured)
+            run.watchdog.begin(f"what is due after update {step}", is_slow=True)
             with run.clock.aside():
                 if ends_trace:
                     run.progress.write(run.profile.stop())
                 if due.report:
                     run.reporter.report(step)
                 if due.save:
-                    run.checkpoints.save(state, run.batches.get_state())
+                    run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
+                    run.save_timer.saved()
                 if due.validate:
                     run.metrics.scalars(step, run.validate(state.ema_params))
                 if due.preview:
                     run.preview(state.ema_params, step, run.metrics)
+        run.watchdog.begin("the end of the run", is_slow=True)
         run.checkpoints.wait()
         if step < steps:
             run.progress.write(
@@ -110,8 +119,12 @@ class _Run:
         next_batch: returns the next batch, laid out on the mesh.
         should_stop: tells whether the processes have agreed to stop now. Call this function exactly
             once after each update.
+        should_save: tells whether the processes have agreed to save now, because the last
+            checkpoint is too old. Call this function exactly once after each update.
+        save_timer: measures the age of the last checkpoint.
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
+        watchdog: ends the process if the run makes no progress.
         validate: maps parameters to losses on held-out clips; None if the run never validates.
         preview: samples clips with the given parameters; None if the run never samples.
     """
@@ -121,18 +134,23 @@ class _Run:
     batches: pipeline.TrainBatches
     next_batch: Callable[[], dict[str, jax.Array]]
     should_stop: Callable[[], bool]
+    should_save: Callable[[], bool]
+    save_timer: SaveTimer
     checkpoints: Checkpoints
     metrics: Metrics
     progress: Progress
     profile: Profile
     reporter: Reporter
     clock: Clock
+    watchdog: Watchdog
     validate: Callable[[Any], dict[str, float]] | None
     preview: Callable[[Any, int, Metrics], None] | None
 
 
 @contextlib.contextmanager
-def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainState]]:
+def _set_up(
+    parts: Parts, workdir: pathlib.Path, changing: Collection[str]
+) -> Iterator[tuple[_Run, TrainState]]:
     """Context manager that sets up a run.
 
     Yields:
@@ -142,20 +160,20 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
-    source = make_source(parts.dataset, "train")
-    validate = _validation(parts, mesh) if events.validate_every else None
-    preview = _preview(parts, workdir, mesh) if events.preview_every else None
-    if not (workdir / "config.json").exists():
-        initial.check(parts, mesh)
-
     with contextlib.ExitStack() as stack:
         # At the end, a second signal must not cut short what the first one asked for.
         stack.enter_context(signals.handlers_kept())
+        watchdog = stack.enter_context(Watchdog(parts.watchdog_seconds, hosts.tell_failure))
+        source = make_source(parts.dataset, "train")
+        validate = _validation(parts, mesh) if events.validate_every else None
+        preview = _preview(parts, workdir, mesh) if events.preview_every else None
+        if not (workdir / "config.json").exists():
+            initial.check(parts, mesh)
         stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
-        stack.enter_context(claimed(parts.config, workdir))
+        stack.enter_context(claimed(parts.config, workdir, changing))
         damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
-        checkpoints = stack.enter_context(Checkpoints(workdir, parts.keep_checkpoints))
+        checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
         batches = pipeline.train_batches(
             source,
             seed=parts.seed,
@@ -172,15 +190,22 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             state, position, notes = checkpoints.restore(abstract)
             batches.set_state(position)
         step = int(state.step)
-        metrics = stack.enter_context(Metrics(workdir, step, write=is_first))
+        if step > events.steps:
+            raise UserError(
+                f"{workdir} has done {step} updates, more than train.steps, which is "
+                f"{events.steps}; give a larger number"
+            )
+        changes = note_changes(parts.config, workdir, step)
+        metrics = stack.enter_context(
+            Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
+        )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
-        notes = (*filter(None, (*damage, metrics.damage)), *notes)
-        for line in (*notes, _first_line(abstract, mesh, step)):
+        damage += [metrics.damage]
+        first = _first_line(abstract, mesh, step)
+        for line in filter(None, (*damage, *notes, first, *changes, profile.overlooked())):
             progress.write(line)
-        if overlooked := profile.overlooked():
-            progress.write(overlooked)
         reporter = stack.enter_context(
             Reporter(
                 metrics,
@@ -188,13 +213,20 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
                 clock,
                 checkpoints,
                 batch_size=parts.batch_size,
+                skip_limit=parts.skip_limit,
                 count_flops=lambda: model_flops(parts.denoiser, parts.batch_size),
                 devices=mesh.devices,
                 write=is_first,
             )
         )
         stops = signals.note_stops()
-        agreement = hosts.StopAgreement(mesh, lag=IN_FLIGHT)
+        stop_agreement = hosts.Agreement(mesh, lag=IN_FLIGHT)
+        save_agreement = hosts.Agreement(mesh, lag=IN_FLIGHT)
+        save_timer = SaveTimer(events.save_seconds)
+
+        def should_save() -> bool:
+            # Clocks differ from host to host, so one of them counts.
+            return bool(events.save_seconds) and save_agreement(is_first and save_timer.asks())
 
         def next_batch() -> dict[str, jax.Array]:
             with clock.waiting(), jax.profiler.TraceAnnotation("wait for data"):
@@ -213,13 +245,16 @@ def _set_up(parts: Parts, workdir: pathlib.Path) -> Iterator[tuple[_Run, TrainSt
             batches=batches,
             next_batch=next_batch,
             # A signal that comes after the question is answered after the next update.
-            should_stop=lambda: agreement(bool(stops)),
+            should_stop=lambda: stop_agreement(bool(stops)),
+            should_save=should_save,
+            save_timer=save_timer,
             checkpoints=checkpoints,
             metrics=metrics,
             progress=progress,
             profile=profile,
             reporter=reporter,
             clock=clock,
+            watchdog=watchdog,
             validate=validate,
             preview=preview,
         )

@@ -30,18 +30,21 @@ class Metrics:
         workdir: working directory of the run.
         step: number of updates done.
         write: True in the one process that writes; False in all others.
+        tracked: name of a metric of which every process keeps each value; "" for none.
 
     Attributes:
         last: newest value of each metric up to update `step`; empty if `write` is False.
+        values: value of the tracked metric by step.
         damage: a sentence about damaged lines, which are dropped too; "" if there were none.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, write: bool):
-        self._write = write
+    def __init__(self, workdir: pathlib.Path, step: int, write: bool, tracked: str = ""):
+        self._write, self._tracked = write, tracked
+        self._file = workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
         self.damage = ""
+        self.values = _read_values(self._file, tracked, step) if tracked else {}
         if write:
-            self._file = workdir / metric_lines.FILE
             self.last, self.damage = _drop_later_lines(self._file, step)
             # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for
             # its queue.
@@ -58,6 +61,8 @@ class Metrics:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the values after update `step` as a line of JSON and as points in TensorBoard."""
+        if self._tracked in values:
+            self.values[step] = values[self._tracked]
         if not self._write:
             return
         # Closed after each line: a mounted bucket has the line only then.
@@ -84,6 +89,12 @@ class Metrics:
             Event(step=step, wall_time=time.time(), summary=Summary(value=values))
         )
         self._events.flush()
+
+
+def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
+    """Reads the values of a metric up to update `step`, by step."""
+    lines = (values for values, _ in metric_lines.read(file).values)
+    return {line["step"]: line[name] for line in lines if line["step"] <= step and name in line}
 
 
 def _drop_later_lines(file: pathlib.Path, step: int) -> tuple[dict[str, float], str]:
@@ -170,10 +181,20 @@ class Progress:
             self.bar.initial = self.bar.n
             self.bar.start_t = self.bar.last_print_t = time.time()
 
-    def report(self, loss: float, clips_per_second: float | None) -> None:
-        """Shows the loss, and the clips per second if they are known."""
-        rate = "" if clips_per_second is None else f", {clips_per_second:.1f} clips/s"
-        self.bar.set_postfix_str(f"loss {loss:.4f}{rate}", refresh=False)
+    def report(self, loss: float | None, clips_per_second: float | None, skipped: int = 0) -> None:
+        """Shows how the run goes.
+
+        Args:
+            loss: loss of the last updates; None if all of them were skipped.
+            clips_per_second: None if they are not known.
+            skipped: number of updates skipped since the run began.
+        """
+        shown = [
+            "" if loss is None else f"loss {loss:.4f}",
+            "" if clips_per_second is None else f"{clips_per_second:.1f} clips/s",
+            f"{skipped} skipped" if skipped else "",
+        ]
+        self.bar.set_postfix_str(", ".join(filter(None, shown)), refresh=False)
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""

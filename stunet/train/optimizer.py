@@ -3,10 +3,12 @@
 import dataclasses
 from typing import Any
 
+import jax
 import optax
 from flax.traverse_util import path_aware_map
 
 from stunet.nn import lora
+from stunet.train.guard import Guard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,11 +19,13 @@ class Optimizer:
         transformation: maps gradients to updates, and defines the moments.
         learning_rate: maps the number of an update, counted from 0, to its learning rate.
         ema_decay: decay of the running average of the weights, 0..1.
+        guard: says which updates are skipped.
     """
 
     transformation: optax.GradientTransformation
     learning_rate: optax.Schedule
     ema_decay: float
+    guard: Guard = dataclasses.field(default_factory=Guard)
 
 
 def adamw(
@@ -61,6 +65,22 @@ def adamw(
         optax.adamw(schedule, b1=beta1, b2=beta2, weight_decay=weight_decay, mask=_has_decay),
     )
     return Optimizer(transformation, schedule, ema_decay)
+
+
+def on_schedule(opt_state: Any, step: jax.Array) -> Any:
+    """Returns the optimiser's state with its schedule at update `step`, counted from 0.
+
+    The schedule's own count lacks the updates that were skipped.
+    """
+
+    def is_schedule(leaf: Any) -> bool:
+        return isinstance(leaf, optax.ScaleByScheduleState)
+
+    return jax.tree.map(
+        lambda leaf: leaf._replace(count=step) if is_schedule(leaf) else leaf,
+        opt_state,
+        is_leaf=is_schedule,
+    )
 
 
 def _has_decay(params: Any) -> Any:

@@ -26,8 +26,10 @@ from stunet.train import conditioning
 from stunet.train.conditioning import Conditioning
 from stunet.train.denoiser import Denoiser
 from stunet.train.events import Events
+from stunet.train.guard import Guard
 from stunet.train.objective import Objective
 from stunet.train.optimizer import Optimizer, adamw
+from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
 from stunet.train.trainable import Trainable
 
@@ -39,7 +41,8 @@ class Parts:
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
         objective: training loss.
-        optimizer: AdamW, its learning rate, and the running average of the weights.
+        optimizer: AdamW, its learning rate, the running average of the weights, and the guard
+            that skips updates.
         dataset: where clips come from.
         layout: how devices are arranged in a mesh.
         events: when the run reports, saves, validates, samples and traces.
@@ -49,8 +52,10 @@ class Parts:
             for fresh weights.
         batch_size: clips in an update, over all hosts.
         accumulate: number of equal parts of a batch that are computed one after the other.
+        skip_limit: largest number of updates in a row that may be skipped.
+        watchdog_seconds: seconds without progress after which the run ends; 0 for never.
         num_threads: number of threads that read ahead in each process.
-        keep_checkpoints: number of the latest checkpoints to keep.
+        retention: says which checkpoints stay.
         validation_times: noise times, 0..1, at which held-out clips are denoised.
         validation_clips: number of held-out clips in a validation.
         preview_clips: number of clips that are sampled at a time while training.
@@ -68,8 +73,10 @@ class Parts:
     init_from: str
     batch_size: int
     accumulate: int
+    skip_limit: int
+    watchdog_seconds: float
     num_threads: int
-    keep_checkpoints: int
+    retention: Retention
     validation_times: tuple[float, ...]
     validation_clips: int
     preview_clips: int
@@ -86,7 +93,7 @@ def make_parts(config: Config) -> Parts:
     return Parts(
         denoiser=denoiser,
         objective=Objective(denoiser, **_shared(config.diffusion, Objective)),
-        optimizer=adamw(**_shared(config.train, adamw)),
+        optimizer=_optimizer(config),
         dataset=Dataset(
             source=config.data.source,
             clip=denoiser.clip,
@@ -101,6 +108,7 @@ def make_parts(config: Config) -> Parts:
             steps=config.train.steps,
             report_every=config.log.every,
             save_every=config.checkpoint.every,
+            save_seconds=60 * config.checkpoint.every_minutes,
             validate_every=config.log.validate_every,
             preview_every=config.log.sample_every,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
@@ -110,8 +118,14 @@ def make_parts(config: Config) -> Parts:
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
         accumulate=config.train.accumulate,
+        skip_limit=config.train.skip_limit,
+        watchdog_seconds=config.train.watchdog_seconds,
         num_threads=config.data.num_threads,
-        keep_checkpoints=config.checkpoint.keep,
+        retention=Retention(
+            latest=config.checkpoint.keep,
+            every=config.checkpoint.keep_every,
+            best=config.checkpoint.keep_best,
+        ),
         validation_times=config.log.validate_times,
         validation_clips=config.log.validate_clips,
         preview_clips=config.sample.num,
@@ -159,6 +173,13 @@ def with_fingerprint(config: Config) -> Config:
         stored.get("fingerprint", "") or make_encoder(make_parts(config).denoiser.text).fingerprint
     )
     return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
+
+
+def _optimizer(config: Config) -> Optimizer:
+    guard = Guard(
+        skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
+    )
+    return dataclasses.replace(adamw(**_shared(config.train, adamw)), guard=guard)
 
 
 def _denoiser(config: Config) -> Denoiser:

@@ -32,6 +32,7 @@ class Reporter:
         checkpoints: checkpoints of the run. If a metric is not finite, the error names the latest
             checkpoint.
         batch_size: clips in an update.
+        skip_limit: largest number of updates in a row that may be skipped.
         count_flops: counts the floating-point operations of an update. The call takes seconds.
         devices: the devices of the mesh.
         write: True in the one process that writes metrics.
@@ -45,12 +46,14 @@ class Reporter:
         checkpoints: Checkpoints,
         *,
         batch_size: int,
+        skip_limit: int,
         count_flops: Callable[[], int],
         devices: np.ndarray,
         write: bool,
     ):
         self._metrics, self._progress, self._clock = metrics, progress, clock
         self._checkpoints, self._batch_size = checkpoints, batch_size
+        self._skip_limit = skip_limit
         self._count_flops, self._devices, self._write = count_flops, devices, write
         self._pending: deque[tuple[int, Any]] = deque()
         # Counting takes seconds, which the host has while the devices compute.
@@ -87,9 +90,11 @@ class Reporter:
     def report(self, step: int) -> None:
         """Writes the means over the updates since the last report as a line of metrics.
 
+        Updates that were skipped are told one by one, and their values are in no mean.
+
         Raises:
-            UserError: a metric is not finite. The message names the update and the latest
-                checkpoint.
+            UserError: a metric is not finite, or too many updates in a row were skipped. The
+                message names the update and the latest checkpoint, and says how to go on.
         """
         values = self._means() | self._clock.measure()
         seconds = values["seconds_per_step"]
@@ -100,24 +105,52 @@ class Reporter:
         self._metrics.scalars(step, values)
         # The first update compiles: its rate says nothing of the others.
         rate = values["clips_per_second"] if self._updates > 1 else None
-        self._progress.report(values["loss"], rate)
+        self._progress.report(values.get("loss"), rate, values.get("skipped_updates", 0))
 
     def _means(self) -> dict[str, float]:
-        """Returns the mean of each metric over the pending updates, and removes these updates."""
+        """Returns the mean of each metric over the pending updates, and removes these updates.
+
+        The learning rate and the number of skipped updates are those of the last update.
+        """
         fetched = [(step, jax.device_get(values)) for step, values in self._pending]
         self._pending.clear()
+        taken = []
         for step, values in fetched:
-            broken = [k for k, v in values.items() if not np.isfinite(v)]
-            if broken:
-                good = self._checkpoints.latest()
-                kept = (
-                    "there is no checkpoint yet"
-                    if good is None
-                    else f"the last good checkpoint is {self._checkpoints.directory / str(good)}"
-                )
+            if in_a_row := int(values.pop("in_a_row", 0)):
+                self._note_skip(step, values, in_a_row)
+                continue
+            taken.append(values)
+            if broken := _broken(values):
                 raise UserError(
-                    f"update {step}: {' and '.join(broken)} is not finite; {kept}; try a lower "
-                    "train.learning_rate, more train.warmup_steps, or float32"
+                    f"update {step}: {broken}; {self._latest()}; the same command fails at the "
+                    "same update: to go on, add --change train.on_nonfinite=skip, or --change "
+                    "train.learning_rate=VALUE with a lower rate, or both"
                 )
-        means = {k: float(np.mean([v[k] for _, v in fetched])) for k in fetched[0][1]}
-        return means | {"learning_rate": float(fetched[-1][1]["learning_rate"])}
+        last = fetched[-1][1]
+        means = {k: float(np.mean([v[k] for v in taken])) for k in last} if taken else {}
+        counted = {k: int(last[k]) for k in ("skipped_updates",) if k in last}
+        return means | {"learning_rate": float(last["learning_rate"])} | counted
+
+    def _note_skip(self, step: int, values: dict[str, np.ndarray], in_a_row: int) -> None:
+        why = _broken(values) or f"the gradient's norm of {values['grad_norm']:.3g} is a spike"
+        total = values["skipped_updates"]
+        self._progress.write(f"update {step} is skipped ({total} so far): {why}")
+        if in_a_row > self._skip_limit:
+            raise UserError(
+                f"update {step}: {in_a_row} updates in a row were skipped, more than "
+                f"train.skip_limit allows ({why}); {self._latest()}; the same command skips the "
+                "same updates: to go on, add --change train.learning_rate=VALUE with a lower rate, "
+                "or --change with a higher train.skip_limit or train.skip_spikes"
+            )
+
+    def _latest(self) -> str:
+        good = self._checkpoints.latest()
+        if good is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self._checkpoints.directory / str(good)}"
+
+
+def _broken(values: dict[str, np.ndarray]) -> str:
+    """Returns which of an update's values are not finite, in words; "" if all are finite."""
+    names = [name for name, value in values.items() if not np.isfinite(value)]
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not finite" if names else ""

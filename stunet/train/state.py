@@ -25,6 +25,7 @@ class TrainState:
             (`Trainable.frozen_dtype`).
         ema: running average of `params`. Sampling takes `ema` in place of `params`.
         opt_state: state of the optimiser for `params`.
+        guard: what the optimiser's guard has counted; an empty dict if it skips no updates.
         lora_scale: scale of the product of an adapter's two matrices; 1 without adapters.
     """
 
@@ -33,6 +34,7 @@ class TrainState:
     frozen: Any
     ema: Any
     opt_state: Any
+    guard: Any = flax.struct.field(default_factory=dict)
     lora_scale: float = flax.struct.field(pytree_node=False, default=1.0)
 
     def network_params(self, trained: Any) -> Any:
@@ -64,6 +66,7 @@ def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, seed: int 
         frozen=frozen,
         ema=jax.tree.map(jnp.copy, trained),
         opt_state=optimizer.transformation.init(trained),
+        guard=optimizer.guard.init(),
         lora_scale=trainable.lora_scale,
     )
 

@@ -1,8 +1,14 @@
-"""Makes sure that only one config, and only one training at a time, uses a working directory."""
+"""Makes sure that only one config, and only one training at a time, uses a working directory.
+
+A few keys of the config may change when the run continues, if the user names them. `config.json`
+has the values that hold now. Each line of `changes.jsonl` says what changed, and after which
+update.
+"""
 
 import contextlib
+import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from stunet import configs
 from stunet.errors import UserError
@@ -11,16 +17,24 @@ from stunet.parallel import hosts
 
 
 @contextlib.contextmanager
-def claimed(config: configs.Experiment, workdir: pathlib.Path) -> Iterator[None]:
+def claimed(
+    config: configs.Experiment, workdir: pathlib.Path, changing: Collection[str] = ()
+) -> Iterator[None]:
     """Context manager in which no other run can use `workdir`.
+
+    Args:
+        config: config of the run.
+        workdir: working directory of the run.
+        changing: keys in which the config may differ from that of the run so far.
 
     Raises:
         UserError: the directory belongs to another config, this process may not write to it, or
-            another training is running in it.
+            another training is running in it; or there is no run in it, and keys of it are to
+            change.
     """
     with contextlib.ExitStack() as stack:
         with refusal_explained(workdir, "choose a --workdir in which you may create files"):
-            note_config(config, workdir)
+            note_config(config, workdir, changing)
             if hosts.is_first():
                 # A second run would take the first one's unfinished checkpoints for what a killed
                 # run left, and remove them.
@@ -31,34 +45,108 @@ def claimed(config: configs.Experiment, workdir: pathlib.Path) -> Iterator[None]
         yield
 
 
-def note_config(config: configs.Experiment, workdir: pathlib.Path) -> None:
+def note_config(
+    config: configs.Experiment, workdir: pathlib.Path, changing: Collection[str] = ()
+) -> None:
     """Writes the config to `workdir`, or checks that it is the one written there.
 
     Only the first process writes. The others wait for it, and check that they see the same config.
+    Keys that change keep their old values in `config.json` until `note_changes`.
+
+    Args:
+        config: config of the run.
+        workdir: working directory of the run.
+        changing: keys in which the config may differ from that of the run so far.
 
     Raises:
-        UserError: the directory belongs to another config, or the processes do not share the same
-            directory or the same config.
+        UserError: the directory belongs to another config or holds no run that could change, or the
+            processes do not share the same directory or the same config.
     """
     file = workdir / "config.json"
     if hosts.is_first():
         if file.exists():
-            differences = configs.differences(configs.read(file), config)
-            if differences:
-                raise UserError(
-                    f"{workdir} belongs to another config: {'; '.join(differences)}; "
-                    "choose another --workdir or the same values"
-                )
-        # An equal config is not written again: others may be reading it.
-        if not file.exists() or configs.read(file) != config:
+            _check_same(configs.read(file), config, workdir, changing)
+        elif changing:
+            raise UserError(
+                f"--change {next(iter(changing))}: {workdir} holds no run that could continue; "
+                "give its --workdir, or --config.KEY=VALUE to start one"
+            )
+        else:
             workdir.mkdir(parents=True, exist_ok=True)
             configs.write(config, file)
+        # An equal config is not written again: others may be reading it.
+        if configs.read(file) != (kept := _unchanged(config, file, changing)):
+            configs.write(kept, file)
     hosts.wait_for_all("workdir claimed")
     if not file.exists():
         raise UserError(
             f"{workdir} is not the directory that process 0 sees; "
             "choose a --workdir on a file system that all processes share"
         )
+    _check_agreement(_unchanged(config, file, changing), file)
+
+
+def note_changes(config: configs.Experiment, workdir: pathlib.Path, step: int) -> list[str]:
+    """Notes in `workdir` in what the config of a claimed run changes after update `step`.
+
+    Returns:
+        A sentence for each key that changes.
+
+    Raises:
+        UserError: the processes do not share their config.
+    """
+    file, changed = workdir / "config.json", {}
+    if hosts.is_first():
+        changed = configs.changes(configs.read(file), config)
+    if changed:
+        # First the changes: a run that is killed in between notes them once more.
+        with (workdir / "changes.jsonl").open("a") as lines:
+            for key, (before, after) in changed.items():
+                change = {"step": step, "key": key, "before": before, "after": after}
+                lines.write(json.dumps(change) + "\n")
+        configs.write(config, file)
+    hosts.wait_for_all("changes noted")
+    _check_agreement(config, file)
+    return [
+        f"{key} is {after!r} after update {step}; it was {before!r}"
+        for key, (before, after) in changed.items()
+    ]
+
+
+def _check_same(
+    old: configs.Experiment,
+    new: configs.Experiment,
+    workdir: pathlib.Path,
+    changing: Collection[str],
+) -> None:
+    refused = [key for key in configs.changes(old, new) if key not in changing]
+    if not refused:
+        return
+    kept = _with_values(new, old, changing)
+    named = [key for key in refused if key in configs.MAY_CHANGE_BY_NAME]
+    flags = " ".join(f"--change {key}" for key in named)
+    remedy = f"; to change {' and '.join(named)} from here on, add {flags}" if named else ""
+    raise UserError(
+        f"{workdir} belongs to another config: {'; '.join(configs.differences(old, kept))}; "
+        f"choose another --workdir or the same values{remedy}"
+    )
+
+
+def _unchanged(
+    config: configs.Experiment, file: pathlib.Path, changing: Collection[str]
+) -> configs.Experiment:
+    """Returns the config, with the values of `file` for the keys that are to change."""
+    return _with_values(config, configs.read(file), changing) if changing else config
+
+
+def _with_values(
+    config: configs.Experiment, other: configs.Experiment, keys: Collection[str]
+) -> configs.Experiment:
+    values = configs.flatten(other)
+    return configs.replace(config, {key: values[key] for key in keys})
+
+
+def _check_agreement(config: configs.Experiment, file: pathlib.Path) -> None:
     if configs.read(file) != config:
         raise UserError(
             f"{file}, which process 0 has just written, is not this process's config; "

@@ -21,6 +21,7 @@ from stunet.parallel import mesh as meshes
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
 from stunet.weights import diffusers_config, diffusers_unet
 
@@ -79,7 +80,7 @@ def inflate(
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     source = diffusers_unet.Directory(t2i, diffusers_unet.table(parts.denoiser, abstract))
     with atomic_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
-        with Checkpoints(partial, keep=1, at_once=AT_ONCE) as checkpoints:
+        with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
         configs.write(config, partial / "config.json")
@@ -136,6 +137,7 @@ def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory)
         ema=params,
         # Moments start at zero, and so does their count of updates.
         opt_state=jax.tree.map(zeros, abstract.opt_state),
+        guard=jax.tree.map(zeros, abstract.guard),
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_help_fits_the_terminal_and_ends_with_two_examples(prog, columns, monkey
     assert max(map(len, text.splitlines())) <= columns
     assert "None" not in text
     assert len(ALL[prog].examples) == 2
-    assert text.count(f"\n  {prog} ") == 2
+    assert len(re.findall(rf"\n  {prog}\b", text)) == 2
     assert text.index("usage:") < text.index("\nexamples:")
 
 

@@ -10,10 +10,12 @@ import ctypes
 import faulthandler
 import json
 import os
+import re
 import resource
 import signal
 import sys
 import time
+import traceback
 
 _now = time.time
 # Seconds by which the clock of this process is wrong.
@@ -30,13 +32,18 @@ time.time = _skewed
 import flax.linen as nn  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import sklearn.datasets  # noqa: E402, F401
 
 from stunet import cli  # noqa: E402
-from stunet.commands import evaluate, export, inflate, plan, prepare, report, sample  # noqa: E402, F401
+from stunet.commands import evaluate, export, inflate, plan, prepare, sample  # noqa: E402, F401
 from stunet.data import clips, media, sources  # noqa: E402, F401
-from stunet.generate import tasks  # noqa: E402, F401
+from stunet.export import formats  # noqa: E402, F401
+from stunet.generate import model, tasks, text, video  # noqa: E402, F401
 from stunet.nn.stunet import STUNet  # noqa: E402
-from stunet.train import loop, parts  # noqa: E402
+from stunet.nn.text import checkpoint, tokenizer  # noqa: E402, F401
+from stunet.prepare import run  # noqa: E402, F401
+from stunet.report import report  # noqa: E402, F401
+from stunet.train import loop, parts, preview  # noqa: E402
 
 # Of <sys/prctl.h>: the signal that a process gets when the process that made it ends.
 _PR_SET_PDEATHSIG = 1
@@ -51,11 +58,21 @@ class OneLayer(STUNet):
         return nn.Dense(self.out_channels)(hidden).astype(jnp.float32)
 
 
+def grey_sampler(denoiser, settings, t_start=1.0):
+    """Stands in for `make_sampler`, which compiles for seconds. Every clip is grey."""
+
+    def grey(params, text, *_, **__):
+        for _ in range(settings.steps):
+            yield jnp.zeros((len(text), *denoiser.clip.shape))
+
+    return grey
+
+
 def main() -> int:
-    """Answers requests until one of them makes this process a child, which runs the command.
+    """Answers requests until one of them makes this process a child, which runs commands.
 
     Returns:
-        The exit status of the command in a child; 0 at the end of the requests.
+        The exit status of the last command in a child; 0 at the end of the requests.
     """
     for line in sys.stdin:
         request = json.loads(line)
@@ -65,51 +82,90 @@ def main() -> int:
         else:
             pid = os.fork()
             if pid == 0:
-                return _run(**request)
+                return _child(**request)
             answer = {"pid": pid}
         print(json.dumps(answer), flush=True)
     return 0
 
 
-def _run(
-    words: list[str],
+def _child(
+    commands: list[list[str]],
     log: str,
-    network: bool,
+    results: str | None,
+    real: bool,
     skew: float,
     hangs_at: int | None,
     limits: dict[str, int],
-    ignored: list[int],
 ) -> int:
-    """Runs a command in this process.
+    """Runs commands in this process.
 
     Args:
-        words: arguments of `stunet`.
+        commands: arguments of `stunet`, for each command.
         log: file that takes standard output and standard error.
-        network: True for the network that the config asks for; False for `OneLayer`.
+        results: file that takes a line for each command (`_run_all`); None for a process of one
+            command, which ends as a user's does.
+        real: True for the network that the config asks for; False for `OneLayer`.
         skew: seconds by which the clock is wrong.
         hangs_at: number of the batch at which the data source blocks for ever.
         limits: limits of resources by name, such as {"FSIZE": 4096}.
-        ignored: signals that the process ignores from its start, as under `nohup`.
     """
     global _skew
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nowhere = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for opened, number in ((nowhere, 0), (output, 1), (output, 2)):
         os.dup2(opened, number)
     # A process that is found hanging is asked where it is.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     _skew = skew
-    if not network:
+    if not real:
         parts.STUNet = OneLayer
+        for module in (model, preview, text, video):
+            module.make_sampler = grey_sampler
     if hangs_at is not None:
         _hang_at(hangs_at)
-    return cli.main(words)
+    if results is None:
+        (words,) = commands
+        return cli.main(words)
+    _run_all(commands, log, results)
+    return 0
+
+
+def _run_all(commands: list[list[str]], log: str, results: str) -> None:
+    """Runs commands one after the other.
+
+    After each one it writes a line of JSON with its exit status, what it printed, its seconds, and
+    the most memory that the process held meanwhile.
+    """
+    for words in commands:
+        os.truncate(log, 0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # Forget the most memory so far.
+        begun = time.monotonic()
+        try:
+            status = cli.main(words)
+        except SystemExit as end:
+            status = end.code
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with open("/proc/self/status") as file:
+            kilobytes = int(re.search(r"VmHWM:\s*(\d+)", file.read())[1])
+        with open(log, errors="replace") as file:
+            printed = file.read()
+        line = dict(
+            status=status,
+            output=printed,
+            seconds=time.monotonic() - begun,
+            kilobytes=kilobytes,
+        )
+        with open(results, "a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _hang_at(number: int) -> None:

@@ -9,13 +9,27 @@ from processes import Server
 
 # Faults of each kind in the short form, which continuous integration runs, and in the long form
 # (`make faults`).
-COUNTS = {"kill": (6, 200), "signal": (10, 200)}
+COUNTS = {
+    "kill": (4, 100),
+    "signal": (6, 120),
+    "stop": (1, 20),
+    "full disk": (2, 30),
+    "read-only disk": (1, 20),
+    "file size": (2, 20),
+    "clock": (2, 20),
+    "mutation": (6, 220),
+}
 IS_LONG = os.environ.get("FAULTS") == "long"
 
 
 def seeds(kind: str) -> range:
     """Returns a seed for each fault of a kind."""
     return range(COUNTS[kind][IS_LONG])
+
+
+def count_mutations(weight: float) -> int:
+    """Returns how many mutations of an input are tried."""
+    return round(COUNTS["mutation"][IS_LONG] * weight)
 
 
 @pytest.fixture(scope="session")

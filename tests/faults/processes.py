@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-# A process that takes longer has hung: an undisturbed one takes 2 s on an idle machine.
+# A process that takes longer has hung: an undisturbed one takes 2 s on an idle machine. So has one
+# that sleeps for so long. A busy machine keeps no process from running for that long.
 PATIENCE_SECONDS = 180
+IDLE_SECONDS = 20
 
 _CHILDREN = pathlib.Path(__file__).with_name("children.py")
 # What no user should see, whatever happens.
@@ -72,9 +74,35 @@ class Process:
         """Tells whether the process has ended, or ends within `seconds`."""
         return bool(select.select([self._pidfd], [], [], seconds)[0])
 
+    def hangs(self, patience: float = PATIENCE_SECONDS, more: Callable[[], object] = int) -> bool:
+        """Waits for the end of the process. Returns True if it hangs.
+
+        Args:
+            patience: seconds that it may take.
+            more: what it returns changes while the process gets on, which then may take longer.
+        """
+        begun = active = time.monotonic()
+        seen = more(), self._busy_ticks()
+        while not self.has_ended(1):
+            now = time.monotonic()
+            before, seen = seen, (more(), self._busy_ticks())
+            begun = begun if seen[0] == before[0] else now
+            active = active if seen[1] == before[1] else now
+            if now - begun > patience or now - active > IDLE_SECONDS:
+                return True
+        return False
+
+    def _busy_ticks(self) -> int:
+        """Returns for how long the process has run on a processor."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
     def wait(self, patience: float = PATIENCE_SECONDS) -> Ended:
-        """Waits for the end of the process, and kills it if it hangs for longer than `patience`."""
-        hung = not self.has_ended(patience)
+        """Waits for the end of the process, and kills it if it hangs."""
+        return self.end(self.hangs(patience))
+
+    def end(self, hung: bool) -> Ended:
+        """Says how the process ended, and kills it if it hangs."""
         if hung:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGUSR1)  # It prints where it is.
@@ -112,32 +140,54 @@ class Server:
         self._server.wait()
         self._server.stdout.close()
 
-    def start(
-        self,
-        *words: object,
-        network: bool = False,
-        skew: float = 0.0,
-        hangs_at: int | None = None,
-        limits: dict[str, int] | None = None,
-        ignored: Sequence[int] = (),
-    ) -> Process:
-        """Starts `stunet WORDS ...`. For the other arguments see `children._run`."""
-        descriptor, log = tempfile.mkstemp(dir=self._scratch, suffix=".log")
-        os.close(descriptor)
-        answer = self.ask(
-            words=[str(word) for word in words],
-            log=log,
-            network=network,
-            skew=skew,
-            hangs_at=hangs_at,
-            limits=limits or {},
-            ignored=list(ignored),
-        )
-        return Process(self, answer["pid"], pathlib.Path(log))
+    def start(self, *words: object, **how) -> Process:
+        """Starts `stunet WORDS ...`. For the other arguments see `children._child`."""
+        return self._start([words], None, **how)
 
     def run(self, *words: object, **how) -> Ended:
         """Runs `stunet WORDS ...` to its end."""
         return self.start(*words, **how).wait()
+
+    def run_all(self, commands: Sequence[Sequence[object]], **how) -> list[Ended]:
+        """Runs many commands in few processes, and says how each one ended.
+
+        A command that ends its process, or hangs, is the last in that process.
+        """
+        ended: list[Ended] = []
+        while len(ended) < len(commands):
+            descriptor, name = tempfile.mkstemp(dir=self._scratch, suffix=".jsonl")
+            os.close(descriptor)
+            results = pathlib.Path(name)
+            process = self._start(commands[len(ended) :], name, **how)
+            whole = process.end(process.hangs(more=lambda file=results: file.stat().st_size))
+            lines = [json.loads(line) for line in results.read_text().splitlines()]
+            ended += [Ended(**line) for line in lines]
+            results.unlink()
+            if len(ended) < len(commands):
+                ended.append(whole)
+        return ended
+
+    def _start(
+        self,
+        commands: Sequence[Sequence[object]],
+        results: str | None,
+        real: bool = False,
+        skew: float = 0.0,
+        hangs_at: int | None = None,
+        limits: dict[str, int] | None = None,
+    ) -> Process:
+        descriptor, log = tempfile.mkstemp(dir=self._scratch, suffix=".log")
+        os.close(descriptor)
+        answer = self.ask(
+            commands=[[str(word) for word in words] for words in commands],
+            log=log,
+            results=results,
+            real=real,
+            skew=skew,
+            hangs_at=hangs_at,
+            limits=limits or {},
+        )
+        return Process(self, answer["pid"], pathlib.Path(log))
 
     def ask(self, **request) -> dict[str, int]:
         """Sends the server a request, and returns its answer."""

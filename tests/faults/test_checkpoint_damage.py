@@ -3,19 +3,23 @@
 Training goes back to the checkpoint before a damaged one; sampling and exporting refuse it.
 """
 
+import json
 import os
 import pathlib
 import random
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from stunet.errors import UserError
 from stunet.train.checkpoint_files import DamagedCheckpoint, verify
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
 # Bits that are flipped, and files that are damaged in each other way, in the short form and in the
@@ -46,7 +50,7 @@ def position(step: int) -> dict[str, int]:
 def whole(tmp_path_factory):
     """The work directory of a run with the checkpoints 1 and 2."""
     workdir = tmp_path_factory.mktemp("whole")
-    with Checkpoints(workdir, keep=2) as checkpoints:
+    with Checkpoints(workdir, Retention(2)) as checkpoints:
         for step in (1, 2):
             checkpoints.save(state(step), position(step))
             checkpoints.wait()
@@ -89,7 +93,7 @@ def check_told_or_harmless(run: pathlib.Path, what: str) -> bool:
         assert "remove that directory" in refusal, what
         assert verdict.problem, what
 
-    with Checkpoints(run, keep=2) as checkpoints:
+    with Checkpoints(run, Retention(2)) as checkpoints:
         restored = checkpoints.restore(state(0))
         step = int(restored.state.step)
         assert is_same(restored.state, state(step)), what
@@ -186,7 +190,10 @@ def test_no_checkpoint_is_whole(run):
         file.write_bytes(b"")
     before = sorted(run.rglob("*"))
     said = f"{run / 'checkpoints' / '2'} .*none of the 1 before it is whole: remove that directory"
-    with Checkpoints(run, keep=2) as checkpoints, pytest.raises(DamagedCheckpoint, match=said):
+    with (
+        Checkpoints(run, Retention(2)) as checkpoints,
+        pytest.raises(DamagedCheckpoint, match=said),
+    ):
         checkpoints.restore(state(0))
     assert sorted(run.rglob("*")) == before
 
@@ -195,7 +202,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read_and_said(run, capsys):
     shutil.rmtree(run / "checkpoints" / "2" / "digests")
     verdict = verify(run, 2)
     assert (verdict.problem, verdict.arrays) == ("", 0)
-    with Checkpoints(run, keep=2) as checkpoints:
+    with Checkpoints(run, Retention(2)) as checkpoints:
         restored = checkpoints.restore(state(0))
         assert is_same(restored.state, state(2))
         assert restored.data == position(2)
@@ -208,15 +215,27 @@ def test_a_checkpoint_of_an_earlier_version_is_read_and_said(run, capsys):
 @pytest.mark.parametrize("name", ["a[b]", "a]", "[", "a*", "a?b", "a\\b", "a\udcff"])
 def test_a_path_under_which_checkpoints_cannot_be_read_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="in it, and checkpoints under such a name cannot be read"):
-        Checkpoints(tmp_path / name / "run", keep=1)
+        Checkpoints(tmp_path / name / "run", Retention(1))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("character", " !\"#$%&'()+,-.:;<=>@^_`{|}~\n\té\u2028日\U0001f600")
 def test_other_characters_are_not_refused(tmp_path, character):
     workdir = tmp_path / f"a{character}b"
-    with Checkpoints(workdir, keep=1) as checkpoints:
+    with Checkpoints(workdir, Retention(1)) as checkpoints:
         checkpoints.save(state(3), position(3))
         checkpoints.wait()
     with Checkpoints(workdir) as checkpoints:
         assert is_same(checkpoints.restore(state(0)).state, state(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["flipped", "truncated"])
+def test_what_one_of_two_processes_cannot_read_neither_goes_on_from(tmp_path, kind):
+    script = pathlib.Path(__file__).with_name("damage_for_two.py")
+    job = tiny.launch(sys.executable, script, tmp_path, kind, devices=2)
+    output, errors = job.communicate(timeout=900)
+    assert job.returncode == 0, errors
+    (found,) = map(json.loads, (line for line in output.splitlines() if line.startswith("{")))
+    assert (found["step"], found["same"], found["problem"]) == (1, True, "")
+    assert f"{tmp_path / 'checkpoints' / '2'} " in found["notes"][0]

@@ -31,7 +31,10 @@ TARGETS = {
     "xpk": (*TPUS, *CLOUD, "--cluster=cluster"),
     "slurm": ("--nodes=8", "--gpus=8"),
 }
-RUN = ("stunet", "train", "--config", BASE, "--config.data.path=gs://videos/it's here")
+TRAIN = ("stunet", "train", "--config", BASE)
+RUN = (*TRAIN, "--config.data.path=gs://videos/it's here")
+# Under SLURM nothing is mounted.
+ON_NODES = (*TRAIN, "--config.data.path=/gcs/videos/it's here", "--workdir=runs/base")
 
 
 SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init.py")
@@ -39,8 +42,8 @@ SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init
 
 def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
     """Runs launch/submit.py with the arguments that the target needs, and with `arguments`."""
-    workdir = "runs/base" if target == "slurm" else "gs://bucket/runs/base"
-    command = command or (*RUN, f"--workdir={workdir}")
+    on_buckets = (*RUN, "--workdir=gs://bucket/runs/base")
+    command = command or (ON_NODES if target == "slurm" else on_buckets)
     words = [sys.executable, SUBMIT, target, "--name=base", *TARGETS[target], *arguments, "--"]
     return subprocess.run(
         [str(word) for word in (*words, *command)],
@@ -295,8 +298,8 @@ def test_what_is_printed_of_a_sweep_submits_all_and_tells_what_failed(tmp_path):
     for refused in ("none", "base-1"):
         noted = tmp_path / refused
         (tmp_path / "sbatch").write_text(
-            f"#!/bin/bash\nbatch=$(cat)\necho x >> {noted}\n"
-            f"[[ $batch != *job-name={refused}$'\\n'* ]]\n"
+            f"#!/bin/bash\ncat > /dev/null\necho x >> {noted}\n"
+            f'[[ " $* " != *" --job-name={refused} "* ]]\n'
         )
         (tmp_path / "sbatch").chmod(0o755)
         path = f"{tmp_path}:{os.environ['PATH']}"
@@ -343,11 +346,10 @@ def test_sbatch_knows_every_option(tmp_path):
         "PartitionName=gpu Nodes=ALL\n"
     )
 
-    def said(batch: str) -> str:
-        file = tmp_path / "batch"
-        file.write_text(batch)
+    def said(options: list[str]) -> str:
         done = subprocess.run(
-            ["sbatch", "--test-only", file],
+            ["sbatch", "--test-only", *options],
+            input=batch,
             capture_output=True,
             text=True,
             env=os.environ | {"SLURM_CONF": str(cluster)},
@@ -356,11 +358,13 @@ def test_sbatch_knows_every_option(tmp_path):
         return done.stderr
 
     options = ("--cpus=4", "--time=1-12:00:00", "--partition=gpu", "--account=lab")
-    (batch,) = documents(script("slurm", *options))
-    wrong = batch.replace("--requeue", "--requeues")
-    assert "unrecognized option" in said(wrong)
-    assert "Invalid --time" in said(batch.replace("1-12:00:00", "soon"))
-    (line,) = said(batch).splitlines()
+    whole = script("slurm", *options)
+    (batch,) = documents(whole)
+    submission = whole[whole.index("sbatch ") : whole.index(" <<'EOF'")]
+    _, *given = shlex.split(submission.replace("\\\n", ""))
+    assert "unrecognized option" in said([*given, "--requeues"])
+    assert "Invalid --time" in said([*given, "--time=soon"])
+    (line,) = said(given).splitlines()
     assert "contact slurm controller" in line
 
 
@@ -405,6 +409,8 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
         ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "has no member 'none'; "),
         ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
+        ("slurm", [], (*RUN, "--workdir=runs/a"), "it's here\" is an address"),
+        ("gke", [], (*RUN, "--config.train.init_from=s3://b/a"), "train.init_from: 's3://b/a' is"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, command, sentence):

@@ -64,7 +64,7 @@ def test_a_file_with_a_byte_order_mark_and_more_columns(folder):
 
 def test_a_key_that_is_there_twice_is_refused(folder):
     (folder / "captions.jsonl").write_text('{"file": "a.mp4", "caption": "x", "caption": "y"}')
-    with pytest.raises(UserError, match=r"line 1: .*'caption' is there twice"):
+    with pytest.raises(UserError, match=r"line 1 is .*'caption' is there twice"):
         find_videos(folder)
 
 

@@ -12,6 +12,7 @@ from orbax.checkpoint._src.serialization import serialization
 
 from stunet.errors import UserError
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
 SAVE = """
@@ -19,6 +20,7 @@ import pathlib, re, sys
 import jax
 import numpy as np
 from stunet.train.checkpoints import Checkpoints
+from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
 MIB = 2**20
@@ -34,7 +36,7 @@ def state(step, mib):
     return TrainState(jax.numpy.int32(step), params, {}, {"none": draw()}, {})
 
 at_once = int(sys.argv[2]) * MIB or None
-with Checkpoints(pathlib.Path(sys.argv[1]), keep=1, at_once=at_once) as checkpoints:
+with Checkpoints(pathlib.Path(sys.argv[1]), Retention(1), at_once=at_once) as checkpoints:
     # The first save also loads libraries, so the second one is measured.
     for step, mib in enumerate([8, 200]):
         saved = state(step, mib)
@@ -70,7 +72,7 @@ def test_a_write_that_fails_after_the_first_is_not_said_again(tmp_path, monkeypa
             loop.call_soon_threadsafe(print) if closed else 1 / 0
 
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(unraisable.exc_type))
-    with Checkpoints(tmp_path, keep=1):
+    with Checkpoints(tmp_path, Retention(1)):
         Write()
     assert said == ([] if closed else [ZeroDivisionError])
     Write()
@@ -90,7 +92,7 @@ def read(workdir, state):
 @pytest.fixture
 def saved(tmp_path):
     """Saves a checkpoint of one array of 9000 numbers, `a`, and returns its files."""
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with Checkpoints(tmp_path, Retention(1)) as checkpoints:
         checkpoints.save(small(a=9000), {"global_next_index": 0})
         checkpoints.wait()
     return tmp_path / "checkpoints" / "0"

@@ -18,6 +18,7 @@ from stunet.parallel import mesh as meshes
 from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.retention import Retention
 
 # One level that treats each frame separately, which compiles fast; patches of 2 x 2 pixels.
 MODEL = dict(
@@ -34,7 +35,7 @@ def workdir(tmp_path_factory):
     configs.write(BASE, workdir / "config.json")
     state = test_step.random_state(BASE, make_mesh(BASE))
     state = dataclasses.replace(state, ema=jax.tree.map(lambda p: 2.0 * p, state.params))
-    with Checkpoints(workdir, keep=1) as checkpoints:
+    with Checkpoints(workdir, Retention(1)) as checkpoints:
         checkpoints.save(state, {"global_next_index": 0})
         checkpoints.wait()
     return workdir, state

@@ -28,8 +28,8 @@ def write_gif(
 ) -> None:
     """Writes the contact sheet as a GIF that repeats forever.
 
-    GIF counts in hundredths of a second. The lengths of frames alternate, between 60 and 70 ms for
-    example, so that no frame begins more than 5 ms early or late. Above 50 frames per second some
+    GIF counts in hundredths of a second. The durations of frames alternate, for example between 60
+    and 70 ms, so that no frame begins more than 5 ms early or late. Above 50 frames per second some
     frames are left out. All frames share one palette of 256 colours, so that colours do not
     flicker.
 

@@ -22,7 +22,7 @@ _TARGET_WIDTH = 384
 
 
 def to_uint8(clips: np.ndarray) -> np.ndarray:
-    """Maps floats in -1..1 to 0..255, rounded and clipped; uint8 passes unchanged."""
+    """Maps floats in -1..1 to uint8 0..255, rounded and clipped. Returns uint8 arrays unchanged."""
     if clips.dtype == np.uint8:
         return clips
     scaled = (clips.astype(np.float32) + 1) * 127.5
@@ -40,15 +40,17 @@ def contact_sheet(
 
     Args:
         clips: clips as float in -1..1 or as uint8, grey or RGB.
-        captions: one text for each clip, wrapped to the clip's width; four lines at most.
-        columns: clips in each row; None gives the sheet an aspect of about 3:2.
-        upscale: how often each pixel is repeated in either direction. None enlarges small clips
+        captions: one text for each clip. A text is wrapped to the clip's width, and shortened to
+            four lines.
+        columns: number of clips in each row of the grid. None makes the sheet about one and a half
+            times as wide as high.
+        upscale: factor by which clips are enlarged, by repeating pixels. None enlarges small clips
             until they are about 192 pixels high or about 384 pixels wide, whichever is reached
             first.
 
     Returns:
-        The frames of the sheet. A single clip without caption has no margin, so that with
-        `upscale=1` the sheet is the clip.
+        The frames of the sheet. A single clip without caption has no margin. With `upscale=1`, its
+        sheet therefore equals the clip.
     """
     clips = rgb(clips)
     if upscale is None:
@@ -58,7 +60,7 @@ def contact_sheet(
 
 
 def scale(height: int, width: int) -> int:
-    """Returns the default of `upscale`: how often each pixel is repeated in either direction."""
+    """Returns the factor by which clips of this size are enlarged by default."""
     return max(1, round(min(TARGET_HEIGHT / height, _TARGET_WIDTH / width)))
 
 
@@ -71,10 +73,10 @@ def rgb(images: np.ndarray) -> np.ndarray:
 def lay_out(
     cells: np.ndarray, captions: Sequence[str] | None, columns: int | None
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Places cells [n, t, h, w, 3] in a grid, captions below.
+    """Places n clips [n, t, h, w, 3] in a grid, each with its caption below.
 
     Returns:
-        The frames [t, rows, cols, 3], and the upper left corner (y, x) of each cell in them.
+        The frames [t, rows, cols, 3], and (y, x) of each clip's upper left corner in the frames.
     """
     n, frames, height, width, _ = cells.shape
     if captions is not None and len(captions) != n:

@@ -40,9 +40,9 @@ def write_xt(
 ) -> None:
     """Writes a PNG that shows each clip's first frame and, beside it, a slice through time.
 
-    The slice is an X-T slice, or a Y-T slice for a clip that moves up and down
-    (`moves_vertically`). X runs right and y runs down, as in the frame. A dashed line on the frame
-    marks the row or column that the slice shows.
+    The slice is a Y-T slice if the objects of the clip move up and down (`moves_vertically`), and
+    an X-T slice otherwise. X runs right and y runs down, as in the frame. A dashed line on the
+    frame marks the row or column that the slice shows.
 
     Args:
         path: path of the file, which appears when it is complete.
@@ -68,14 +68,14 @@ def write_xt(
 
 
 def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "h w 3"]]]:
-    """Reads the slices from a PNG that `write_xt` made, without repeated pixels.
+    """Reads the slices from a PNG that `write_xt` made, without the enlargement.
 
     Args:
         png: contents of the file.
 
     Returns:
-        For each clip, the axis of space that its slice shows, and the slice. Time runs down in an
-        X-T slice and right in a Y-T slice. The list is empty for a PNG that does not note where its
+        For each clip, the spatial axis of the slice ("x" or "y"), and the slice. Time runs down in
+        an X-T slice and right in a Y-T slice. The list is empty if the PNG does not note where
         slices are.
     """
     with Image.open(io.BytesIO(png)) as image:
@@ -90,13 +90,13 @@ class _Place:
     """Locates a slice in a picture.
 
     Attributes:
-        axis: the axis of space that the slice shows.
-        top: first row of the slice in the picture.
-        left: first column of the slice in the picture.
-        height: rows of the slice in the picture.
-        width: columns of the slice in the picture.
-        times_y: how often each row of the slice is repeated.
-        times_x: how often each column of the slice is repeated.
+        axis: the spatial axis that the slice shows.
+        top: first row of the picture that shows the slice.
+        left: first column of the picture that shows the slice.
+        height: number of rows of the picture that show the slice.
+        width: number of columns of the picture that show the slice.
+        times_y: number of rows of the picture for each row of the slice.
+        times_x: number of columns of the picture for each column of the slice.
     """
 
     axis: Literal["x", "y"]
@@ -108,7 +108,7 @@ class _Place:
     times_x: Annotated[int, msgspec.Meta(ge=1)]
 
     def cut(self, sheet: np.ndarray) -> np.ndarray:
-        """Returns the slice that is in the picture `sheet`, with each repeated pixel once."""
+        """Cuts the slice out of the picture `sheet`, without the enlargement."""
         rows = slice(self.top, self.top + self.height, self.times_y)
         return sheet[rows, self.left : self.left + self.width : self.times_x]
 
@@ -156,7 +156,15 @@ def _axis(
     name: str,
     way: Literal["right", "down"],
 ) -> None:
-    """Writes an axis's name and an arrow in a strip of `sheets.LINE_HEIGHT` pixels by `extent`."""
+    """Draws the name of an axis and an arrow.
+
+    Args:
+        image: picture to draw on.
+        corner: (x, y) of the upper left corner of the drawing.
+        extent: length of the axis in pixels.
+        name: name of the axis.
+        way: direction of the axis.
+    """
     font = ImageFont.load_default(sheets.FONT_SIZE)
     strip = Image.new("RGB", (extent, sheets.LINE_HEIGHT), sheets.PAPER)
     draw, middle = ImageDraw.Draw(strip), sheets.LINE_HEIGHT // 2
@@ -202,7 +210,7 @@ def most_variable_column(clip: Clip) -> int:
 
 
 def moves_vertically(clip: Clip) -> bool:
-    """Tells whether a clip moves up and down rather than left and right.
+    """Tells whether the objects of a clip move up and down rather than left and right.
 
     When an object moves left or right, pixels change in the same rows at all times, but the columns
     that change differ from frame to frame. The function therefore computes, for each frame, the

@@ -1,1 +1,1 @@
-"""Draws clips without end, with true captions and known motion."""
+"""Draws any number of synthetic clips, with true captions and known motion."""

@@ -1,4 +1,7 @@
-"""Holds what the sources of drawn clips share: clip `i` is drawn from (seed, split, i) alone."""
+"""Holds functions that all sources of drawn clips share.
+
+Clip `i` is drawn from (seed, split, i) alone.
+"""
 
 from collections.abc import Mapping
 from typing import Any

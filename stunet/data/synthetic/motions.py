@@ -1,20 +1,21 @@
-"""Draws objects whose motion is known exactly: endless clips with true captions and positions.
+"""Draws clips of objects whose motion is known exactly, with true captions and positions.
 
-There are four motions. In each, objects follow a path at constant speed and start it again after a
-period:
+There are four motions. In each, an object follows a closed path at constant speed. The time for one
+round is its period:
 
 - `glide`: one object moves along a row or column of a torus.
 - `cross`: two objects glide along the same row or column in opposite directions.
 - `bounce`: one object moves back and forth between two walls.
-- `rotate`: an arm turns about the centre of the canvas.
+- `rotate`: an arm, which is a bar that begins at the centre of the canvas, turns about the centre.
 
 On a canvas of few rows, down to one, objects move along x alone.
 
-From one keyframe to the next, `stride` frames later, the phase of a path grows by stride / period.
-Steps that differ by whole periods look the same. The keyframes therefore cannot tell forwards from
-backwards motion if the period is exactly twice the stride, or if periods vary (`spread`) and some
-are shorter than twice the stride. On a torus, a period is that short if an object moves more than
-half the canvas between two keyframes.
+The phase of an object is the share of the path that it has covered, 0..1. From one keyframe to the
+next, `stride` frames later, the phase grows by stride / period. Steps that differ by whole periods
+look the same. Keyframes therefore cannot tell forwards from backwards motion if the period is
+exactly twice the stride, or if periods vary (`spread`) and some are shorter than twice the stride.
+On a torus, the period is shorter than twice the stride if an object moves more than half the canvas
+between two keyframes.
 
 Positions are (y, x) in pixels. Whole numbers are centres of pixels, and rows count downwards. A
 torus wraps at `height` and `width`.
@@ -66,14 +67,15 @@ class Stage:
         motion: a key of `MOTIONS`.
         height: rows of the canvas in pixels.
         width: columns of the canvas in pixels.
-        size: diameter of an object in pixels. An arm is half as thick.
+        size: diameter of an object in pixels. The thickness of an arm is half of `size`.
         speed: speed in pixels per frame; for an arm, the speed of its end.
-        period: frames for one turn of the torus, one trip to the other wall and back, or one turn
-            of the arm. It replaces `speed` unless it is 0.
+        period: number of frames in which an object moves once around the torus, from one wall to
+            the other and back, or in which an arm turns once. If `period` is not 0, it replaces
+            `speed`.
         spread: each object's speed is drawn from (1 - spread) to (1 + spread) times the speed.
 
     Raises:
-        UserError: objects do not fit on the canvas, or they may move half a turn per frame or more,
+        UserError: objects do not fit on the canvas, or may move by half a period per frame or more,
             so that even neighbouring frames cannot tell the direction.
     """
 
@@ -143,7 +145,7 @@ class Stage:
     def path_length(self, axis: int) -> float:
         """Returns the pixels that an object moves in one period.
 
-        A period is one turn, or one trip to the other wall and back.
+        A period is once around the torus, to the other wall and back, or one turn of an arm.
         """
         if self.motion == "rotate":
             return 2 * math.pi * self.arm
@@ -162,10 +164,10 @@ class Mover:
         direction: a key of `DIRECTIONS`, `BOUNCES` or `TURNS`, depending on the motion.
         speed: speed in pixels per frame; for an arm, the speed of its end.
         period: frames until the object is back where it started.
-        phase: phase of the first frame as a share of the period, 0..1. Phase 0 is at row or column
-            0 of a torus, at the left or upper wall, or pointing right. The phase grows by
-            1 / period in each frame.
-        across: the row (or column) along which the object moves.
+        phase: share of the period that has passed at the first frame, 0..1. At phase 0, an object
+            on a torus is at row or column 0, an object that bounces is at the left or upper wall,
+            and an arm points right. The phase grows by 1 / period in each frame.
+        across: position, in pixels, of the row or column along which the object moves.
     """
 
     shape: str
@@ -182,11 +184,13 @@ class Truth:
 
     Attributes:
         movers: the objects, in the order of the caption.
-        positions: (y, x) of each object in pixels; for an arm, of its middle.
-        velocities: (dy, dx) of the same points in pixels per frame, at the moment of the frame. If
-            an object bounces off a wall between two frames, its velocity differs between them.
+        positions: (y, x) of each object's centre in pixels. The centre of an arm is the middle of
+            its length.
+        velocities: (dy, dx) of each object's centre in pixels per frame, at the moment of the
+            frame. If an object bounces off a wall between two frames, these two frames have
+            different velocities.
         periods: period of each object in frames.
-        phases: phase of each object in the first frame as a share of the period, 0..1.
+        phases: share of each object's period that has passed at the first frame, 0..1.
     """
 
     movers: tuple[Mover, ...]
@@ -211,7 +215,7 @@ def place(
 def render(
     stage: Stage, shapes: Sequence[str], positions: Float[np.ndarray, "o t 2"]
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Draws objects at any positions. Where objects overlap, the brighter pixel counts.
+    """Draws objects at any positions. Where objects overlap, the brighter pixel is shown.
 
     An arm points away from the centre of the canvas.
 
@@ -384,7 +388,10 @@ def _mover(stage, shape, direction, axis, phase, across, speed_word) -> Mover:
 
 
 def _across(stage: Stage, axis: int, word: int) -> float:
-    """Chooses the row or column to move along: a whole pixel, so that the object is sharp."""
+    """Chooses the row or column along which an object moves, as a whole number of pixels.
+
+    The object is sharp at a whole number.
+    """
     if stage.motion == "bounce" and len(stage.axes) == 2:
         least, largest = (math.ceil(stage.walls(1 - axis)[0]), math.floor(stage.walls(1 - axis)[1]))
         return float(least + word % (largest - least + 1))
@@ -398,7 +405,7 @@ def _phrase(mover: Mover) -> str:
 
 
 def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """Draws a bar [t, h, w] from the canvas centre outwards, whose middle is at `at` [t, 2]."""
+    """Draws a bar [t, h, w] that begins at the canvas centre, with its middle at `at` [t, 2]."""
     y, x = (at - stage.centre).T[:, :, None, None]
     length = np.maximum(np.hypot(y, x), 1e-9)
     outwards, sideways = (dy * y + dx * x) / length, (dx * y - dy * x) / length
@@ -408,7 +415,10 @@ def _draw_arm(stage: Stage, at: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> n
 
 
 def _inside(distance: np.ndarray) -> np.ndarray:
-    """Maps distances from an edge, negative inside, to brightness: 1 inside, 0 outside, soft."""
+    """Maps signed distances from an object's edge to brightness, with a soft step from 1 to 0.
+
+    Distances inside of the object are negative.
+    """
     return 0.5 - 0.5 * np.tanh(distance / (2 * _EDGE))
 
 

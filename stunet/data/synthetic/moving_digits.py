@@ -1,4 +1,4 @@
-"""Draws handwritten digits that move over a black canvas: endless clips with true captions.
+"""Draws clips of handwritten digits that move over a black canvas, with true captions.
 
 The digits are the 1,797 8x8 images of scikit-learn's `load_digits`, so nothing is downloaded. Each
 digit moves at constant velocity and wraps around the edges of the canvas (a torus). The caption is
@@ -37,7 +37,7 @@ class MovingDigit:
         direction: a key of `DIRECTIONS`.
         speed: a key of `SPEEDS`.
         start: (y, x) of the pixel at the digit's top left corner in the first frame.
-        speed_factor: factor by which the digit is faster than `SPEEDS` says.
+        speed_factor: factor by which the speed in `SPEEDS` is multiplied.
     """
 
     digit: int
@@ -72,7 +72,7 @@ def render(
     width: int,
     digit_size: int = _NATIVE_SIZE,
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Draws a clip of `frames` frames. Where digits overlap, the brighter pixel counts.
+    """Draws a clip of `frames` frames. Where digits overlap, the brighter pixel is shown.
 
     Returns:
         Grey values, 0 (black) to 255.
@@ -203,7 +203,10 @@ class MovingDigits:
 def _render_one(
     image: np.ndarray, digit: MovingDigit, frames: int, height: int, width: int
 ) -> np.ndarray:
-    """Draws one digit [t, h, w]: places it once, then shifts that frame around the torus."""
+    """Draws one digit in all frames [t, h, w].
+
+    The digit is drawn in the first frame, which is then shifted around the torus.
+    """
     size = len(image)
     y, x = digit.start
     rows = (np.arange(y, y + size) % height)[:, None]

@@ -1,0 +1,1 @@
+"""Examines an installation, its devices and a working directory, and says what is wrong."""

@@ -1,0 +1,44 @@
+"""`faulty_data.py FAULT UPDATE PROCESS ARGUMENTS...` runs `stunet ARGUMENTS...` with a bad batch.
+
+FAULT is what happens in that process when it reads the batch of that update. `nan`: its text states
+are NaN. `block`: the data source never returns. `stop`: the process gets SIGSTOP. The last two
+happen once: they make the file that the environment variable ONCE names.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+import threading
+
+import jax
+import numpy as np
+
+from stunet import cli
+from stunet.data import pipeline
+
+
+def main(fault: str, update: str, process: str, *arguments: str) -> int:
+    following = pipeline.TrainBatches.__next__
+
+    def faulty(self):
+        number = self.get_state()["global_next_index"] // self._batch_size + 1
+        values = following(self)
+        if number != int(update) or jax.process_index() != int(process):
+            return values
+        if fault == "nan":
+            return values | {"text": np.full_like(values["text"], np.nan)}
+        once = pathlib.Path(os.environ["ONCE"])
+        if not once.exists():
+            once.touch()
+            if fault == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            threading.Event().wait()
+        return values
+
+    pipeline.TrainBatches.__next__ = faulty
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
