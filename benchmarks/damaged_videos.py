@@ -78,12 +78,14 @@ def outcome(path: Path, rate: int, whole: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="formats to try, such as vp9.webm (all)")
     parser.add_argument("--copies", type=int, default=300, help="copies of each video (300)")
-    copies = parser.parse_args().copies
+    arguments = parser.parse_args()
+    copies, names = arguments.copies, arguments.names or FORMATS
     outcomes = ("refused", "kept, not seen", "kept, seen, not marked", "kept, seen, marked")
     print(f"| of {copies} | {' | '.join(outcomes)} |\n|---|{len(outcomes) * '---:|'}")
     with tempfile.TemporaryDirectory() as directory:
-        for name in FORMATS:
+        for name in names:
             path = Path(directory, name)
             rate = write(path)
             content, whole = path.read_bytes(), clips_of(path, rate)

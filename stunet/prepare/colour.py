@@ -92,8 +92,9 @@ def over_background(
         pixels: red, green, blue and opacity (255 is opaque).
     """
     opacity = pixels[..., 3:].astype(np.uint16)
-    mixed = pixels[..., :3] * opacity + np.uint16(BACKGROUND) * (255 - opacity)
-    return ((mixed.astype(np.uint32) + 127) // 255).astype(np.uint8)
+    mixed = pixels[..., :3] * opacity + np.uint16(BACKGROUND) * (255 - opacity) + np.uint16(128)
+    # Division by 255, rounded, in 16 bits: pictures may be large.
+    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
