@@ -83,7 +83,9 @@ setup(
         # tensorflow-datasets imports it and does not declare it.
         "importlib_resources",
         "jax>=0.10.2,<0.13",
+        "jinja2>=3.1",
         "jaxtyping>=0.3",
+        "markupsafe>=2.1",
         "ml_collections>=1.1",
         "msgspec>=0.19",
         "numpy>=2",

@@ -12,7 +12,7 @@ from stunet.sweep import members
 from stunet.train.parts import make_parts
 
 # Exit status of a preempted run, which is then restarted; 0 would mean that the run is done. In
-# sysexits.h, 75 is a temporary failure.
+# sysexits.h, 75 is a temporary failure. Runs that hang end with it too.
 STOP_STATUS = 75
 
 # Every container mounts the buckets here, each under its name.

@@ -6,6 +6,7 @@ from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 from stunet.errors import choose
+from stunet.files import refusals_explained
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,7 +31,6 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--change",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="let a run that continues change KEY of the group train, such as train.learning_rate, "
         "train.weight_decay, train.clip_norm or train.steps, from its next update on; --change KEY "
@@ -70,8 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     # The file of a sweep may count operations with JAX, which must not start before the hosts
     # have joined.
-    arguments.overrides += [f"--config.{change}" for change in arguments.change if "=" in change]
-    changing = [_changing(change.partition("=")[0]) for change in arguments.change]
+    changes = arguments.change or ()
+    arguments.overrides += [f"--config.{change}" for change in changes if "=" in change]
+    changing = [_changing(change.partition("=")[0]) for change in changes]
     config = None
     if arguments.member is None:
         config = configs.load(arguments.config, arguments.overrides)
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     from stunet.train.parts import make_parts, with_fingerprint
 
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
-    with hosts.failing_together("stunet train"):
+    with hosts.failing_together("stunet train"), refusals_explained():
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
         step = train(make_parts(with_fingerprint(config)), arguments.workdir, changing)

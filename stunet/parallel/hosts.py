@@ -5,6 +5,7 @@ process on each host.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -36,11 +37,15 @@ _LATE_MILLISECONDS = 3_600_000
 # What errors of collectives say when a process at the other end is gone: gloo's and NCCL's.
 _LOST = re.compile(
     r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|[Ss]ocket closed|remote process exited"
+    r"|Timed out waiting"
 )
 
 # Seconds between two looks at whether another process has failed, and the key that says so.
 _LOOK_SECONDS = 1.0
 _FAILURE = "stunet/failure"
+
+# Number of each call of `first_text`, which is the same in all processes.
+_TEXTS = itertools.count()
 
 
 def join(
@@ -154,18 +159,17 @@ def wait_for_all(name: str) -> None:
         client.wait_at_barrier(f"stunet/{name}", timeout_in_ms=_LATE_MILLISECONDS)
 
 
-def first_text(name: str, text: str) -> str:
+def first_text(text: str) -> str:
     """Returns the same text in every process: the first of all processes' texts that is not empty.
 
     If the texts of all processes are empty, the result is "".
 
     Args:
-        name: name of this place in the program, the same in every process, and used once.
         text: this process's own text; may be empty.
     """
     if jax.process_count() == 1:
         return text
-    client = distributed.global_state.client
+    client, name = distributed.global_state.client, f"text {next(_TEXTS)}"
     client.key_value_set(f"stunet/{name}/{jax.process_index()}", text)
     wait_for_all(name)
     said = [client.key_value_try_get(f"stunet/{name}/{i}") for i in range(jax.process_count())]
@@ -237,8 +241,8 @@ def failing_together(name: str) -> Iterator[None]:
             print(f"{name}: {error}", file=sys.stderr)
         elif _is_lost_connection(error):
             print(
-                f"{name}: lost the connection to another process, which was killed, failed or has "
-                f"lost its network ({_first_line(error)}); start all processes again to continue",
+                f"{name}: another process no longer answers: it was killed, it failed, or its host "
+                f"or network is gone ({_first_line(error)}); start all processes again to continue",
                 file=sys.stderr,
             )
         else:
@@ -275,6 +279,8 @@ def _end_with_others(name: str, client, over: threading.Event) -> None:
             failure = client.key_value_try_get(_FAILURE)
         except Exception:
             continue  # No process has failed, or the coordinator is gone, which JAX deals with.
+        if failure.startswith(f"process {jax.process_index()} "):
+            return  # It ends by itself.
         print(f"{name}: {failure}", file=sys.stderr)
         # End after the process that failed, so that whoever started them sees which came first.
         time.sleep(3 * _LOOK_SECONDS)

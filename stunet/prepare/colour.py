@@ -11,6 +11,17 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from jaxtyping import Float, UInt8, UInt16
 
+from stunet.errors import UserError
+
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+# By the numbers of ITU-T H.273. IPT is that of Dolby Vision's profile 5.
+_UNMAPPED = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "ST 2085", 14: "ICtCp"} | {
+    12: "derived from the primaries",
+    13: "derived from the primaries",
+    15: "IPT",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 # What shows through transparent pixels, as on the page of a browser.
 BACKGROUND = 255
 
@@ -32,6 +43,29 @@ _SCREEN_GAMMA = 2.4
 # Diffuse white in pictures of high dynamic range (BT.2408), and the brightest light that is told
 # from brighter ones, in candela per square metre.
 _WHITE, _PEAK = 203.0, 1000.0
+
+
+def check_matrix(frame: av.VideoFrame) -> None:
+    """Checks that FFmpeg's scaler can make RGB of a picture.
+
+    Raises:
+        UserError: the picture has another matrix, for which FFmpeg would take BT.601 unsaid.
+    """
+    if frame.colorspace in _UNMAPPED:
+        raise UserError(
+            f"its pictures have the colour matrix {_UNMAPPED[frame.colorspace]}, which is not "
+            "converted to RGB; convert it to BT.709 first"
+        )
+
+
+def matrix_options(frame: av.VideoFrame) -> dict[str, str]:
+    """Returns the option of FFmpeg's scaler for a picture that does not state its colour matrix.
+
+    Players then take BT.709 for pictures of high definition. FFmpeg would take BT.601 for all.
+    """
+    is_large = frame.width >= 1280 or frame.height > 576
+    untold = frame.colorspace == _UNSPECIFIED and is_large
+    return {"in_color_matrix": "bt709"} if untold and not frame.format.is_rgb else {}
 
 
 def is_special(frame: av.VideoFrame) -> bool:
@@ -92,8 +126,9 @@ def over_background(
         pixels: red, green, blue and opacity (255 is opaque).
     """
     opacity = pixels[..., 3:].astype(np.uint16)
-    mixed = pixels[..., :3] * opacity + np.uint16(BACKGROUND) * (255 - opacity)
-    return ((mixed.astype(np.uint32) + 127) // 255).astype(np.uint8)
+    mixed = pixels[..., :3] * opacity + np.uint16(BACKGROUND) * (255 - opacity) + np.uint16(128)
+    # Division by 255, rounded, in 16 bits: pictures may be large.
+    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:

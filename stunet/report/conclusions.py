@@ -1,11 +1,13 @@
 """Ranks the arms (variants) of a sweep by each metric, and describes the ranking in sentences."""
 
 import dataclasses
-import html
 from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup, escape
 
 from stunet.report import formatting
 from stunet.report.formatting import TRAINING, VALIDATION
+from stunet.report.markup import fill, join
 from stunet.report.results import Arms, by_seed
 from stunet.report.statistics import Interval, paired_difference, t_interval
 
@@ -13,7 +15,7 @@ from stunet.report.statistics import Interval, paired_difference, t_interval
 _OF_THE_LOSS = ("data.", "diffusion.", "masks.", "upscale.", "log.validate_")
 
 # Gives the name of an arm as HTML.
-Named = Callable[[str], str]
+Named = Callable[[str], Markup]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float
     )
 
 
-def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
+def say(rankings: Sequence[Ranking], marked: Named = escape) -> list[Markup]:
     """Describes the first ranking and its certainty, then names the best arm of each other ranking.
 
     Args:
@@ -140,7 +142,7 @@ def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
         Sentences as HTML. The first begins with a small letter, to follow a colon.
     """
     if not rankings:
-        return ["no metric is shared by two variants."]
+        return [Markup("no metric is shared by two variants.")]
     first, *others = rankings
     sentences = [_say_order(first, marked), *_say_certainty(first)]
     best: dict[str, list[str]] = {}
@@ -149,65 +151,83 @@ def say(rankings: Sequence[Ranking], marked: Named = html.escape) -> list[str]:
         if ranking.means not in [earlier.means for earlier in rankings[:i]]:
             best.setdefault(ranking.best, []).append(formatting.metric(ranking.metric).title)
     if best:
-        found = [f"{_the(arm)} ({html.escape(', '.join(titles))})" for arm, titles in best.items()]
-        sentences.append(f"Best by other metrics: {formatting.enumerate_words(found)}.")
+        found = [
+            fill("{{ arm }} ({{ titles }})", arm=_the(arm), titles=", ".join(titles))
+            for arm, titles in best.items()
+        ]
+        arms = formatting.enumerate_words(found)
+        sentences.append(fill("Best by other metrics: {{ arms }}.", arms=arms))
     return sentences
 
 
-def _say_order(ranking: Ranking, marked: Named) -> str:
+def _say_order(ranking: Ranking, marked: Named) -> Markup:
     """Gives the mean of each arm, as in "velocity stays steady in 94% of the ... clips, ..."."""
     metric = formatting.metric(ranking.metric)
-    shown = {arm: f"<b>{metric.show(mean.mean)}</b>" for arm, mean in ranking.means.items()}
+    shown = {arm: metric.show(mean.mean) for arm, mean in ranking.means.items()}
     if metric.claim:
-        (best, value), *others = shown.items()
-        parts = [f"{value} of {_whose(best, marked, ' clips')}"]
-        parts += [f"{value} of {_whose(arm, marked)}" for arm, value in others]
-        return f"{metric.claim} in {', '.join(parts)}."
-    values = [f"{_the(arm, marked)} ({value})" for arm, value in shown.items()]
-    side = "lowest" if ranking.better == "lower" else "highest"
-    return (
-        f"{html.escape(metric.title)} is {side} with {values[0]}, followed by "
-        f"{formatting.enumerate_words(values[1:])}."
+        parts = [
+            fill(
+                "<b>{{ value }}</b> of {{ whose }}",
+                value=value,
+                whose=_whose(arm, marked, " clips" if arm == ranking.best else ""),
+            )
+            for arm, value in shown.items()
+        ]
+        return fill("{{ claim }} in {{ parts }}.", claim=metric.claim, parts=join(parts, ", "))
+    first, *others = (
+        fill("{{ arm }} (<b>{{ value }}</b>)", arm=_the(arm, marked), value=value)
+        for arm, value in shown.items()
+    )
+    return fill(
+        "{{ title }} is {{ side }} with {{ first }}, followed by {{ others }}.",
+        title=metric.title,
+        side="lowest" if ranking.better == "lower" else "highest",
+        first=first,
+        others=formatting.enumerate_words(others),
     )
 
 
-def _say_certainty(ranking: Ranking) -> list[str]:
+def _say_certainty(ranking: Ranking) -> list[Markup]:
     """Says for which arms the lead of the best arm is clear, may be chance, or cannot be judged."""
     # A difference of two percentages is one of points.
     times, unit = (100, " points") if formatting.is_percent(ranking.metric) else (1, "")
 
-    def listed(arms: Sequence[str], sign: int = 1) -> str:
+    def listed(arms: Sequence[str], sign: int = 1) -> Markup:
         found = []
         for arm in arms:
             lead = ranking.leads[arm]
             lead = Interval(sign * times * lead.mean, times * lead.half, lead.n)
-            found.append(f"{_the(arm)} (by {formatting.interval(lead)}{unit})")
+            gap = formatting.interval(lead) + unit
+            found.append(fill("{{ arm }} (by {{ gap }})", arm=_the(arm), gap=gap))
         return formatting.enumerate_words(found)
 
     best = _the(ranking.best)
     sentences = []
     if arms := ranking.clearly_worse:
-        sentences.append(f"{formatting.capitalised(best)} is clearly better than {listed(arms)}.")
+        clear = "{{ best }} is clearly better than {{ arms }}."
+        sentences.append(fill(clear, best=formatting.capitalised(best), arms=listed(arms)))
     if arms := ranking.clearly_better:
-        sentences.append(f"On the seeds of both, it is clearly worse than {listed(arms, -1)}.")
+        worse = "On the seeds of both, it is clearly worse than {{ arms }}."
+        sentences.append(fill(worse, arms=listed(arms, -1)))
     if arms := ranking.unclear:
-        sentences.append(f"The lead of {best} over {listed(arms)} may be chance.")
+        chance = "The lead of {{ best }} over {{ arms }} may be chance."
+        sentences.append(fill(chance, best=best, arms=listed(arms)))
     if arms := ranking.unranked:
         names = formatting.enumerate_words([_the(arm) for arm in arms])
-        sentences.append(f"One seed cannot rank {names}.")
+        sentences.append(fill("One seed cannot rank {{ names }}.", names=names))
     return sentences
 
 
-def _the(arm: str, marked: Named = html.escape) -> str:
+def _the(arm: str, marked: Named = escape) -> Markup:
     """Returns the name of an arm after "the", or alone if it is a setting such as "width = 8"."""
-    return marked(arm) if "=" in arm else f"the {marked(arm)}"
+    return marked(arm) if "=" in arm else Markup("the ") + marked(arm)
 
 
-def _whose(arm: str, marked: Named, what: str = "") -> str:
+def _whose(arm: str, marked: Named, what: str = "") -> Markup:
     """Returns a phrase such as "the global cascade's clips", or "clips with width = 8"."""
     if "=" in arm:
-        return f"{what or 'those'} with {marked(arm)}".strip()
-    return f"the {marked(arm)}'s{what}"
+        return fill("{{ what }} with {{ arm }}", what=what.strip() or "those", arm=marked(arm))
+    return fill("the {{ arm }}'s{{ what }}", arm=marked(arm), what=what)
 
 
 def keys_of_the_loss(arms: Arms) -> list[str]:

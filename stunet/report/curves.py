@@ -3,9 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from stunet.report import drawing, formatting, page
 from stunet.report.drawing import Curve
 from stunet.report.formatting import TRAINING, VALIDATION
+from stunet.report.markup import fill
 from stunet.report.results import Arms, Run
 from stunet.report.statistics import t_interval
 from stunet.report.tables import EQUAL_WORK
@@ -13,38 +16,43 @@ from stunet.report.tables import EQUAL_WORK
 # Points of a training curve: each is a mean over the updates around it.
 _POINTS = 60
 
+_LOSSES = """\
+{% if legend %}<p class=legend>\
+{% for arm in legend %}<span class=key>{{ arm }}</span>{% endfor %}</p>{% endif %}\
+<div class=charts>{% for figure in figures %}<figure>{{ figure }}</figure>{% endfor %}</div>\
+<p class=note>{{ note }}</p>"""
 
-def losses(arms: Arms, colours: Mapping[str, int]) -> str:
+
+def losses(arms: Arms, colours: Mapping[str, int]) -> Markup:
     """Draws the training and validation loss of each arm. Returns "" if no arm was trained."""
     trained = {arm: [run for run in runs if run.lines] for arm, runs in arms.items()}
     trained = {arm: runs for arm, runs in trained.items() if runs}
     costs = [run.step_flops for runs in trained.values() for run in runs]
     if not costs:
-        return ""
+        return Markup()
     # Where an update of one arm costs more than another's, updates do not measure the effort.
     by_flops = max(costs) > (1 + EQUAL_WORK) * min(costs)
     most = max(run.step_flops * run.step for runs in trained.values() for run in runs)
     size, unit = formatting.flops_unit(most)
     label = f"training work, {unit}" if by_flops else "updates"
-    figures = ""
+    figures = []
     for key, name in (("loss", TRAINING), ("val/loss", VALIDATION)):
         curves = [
             _curve(colours[arm], runs, key, runs[0].step_flops / size if by_flops else 1)
             for arm, runs in trained.items()
         ]
         if curves := [curve for curve in curves if curve]:
-            figures += f"<figure>{drawing.chart(curves, label, name)}</figure>"
+            figures.append(drawing.chart(curves, label, name))
     several = len(trained) > 1 or any(len(runs) > 1 for runs in trained.values())
-    legend = note = ""
+    legend, note = [], ""
     if several:
-        keys = (f"<span class=key>{page.swatch(colours[arm], arm)}</span>" for arm in trained)
-        legend = f"<p class=legend>{''.join(keys)}</p>"
+        legend = [page.swatch(colours[arm], arm) for arm in trained]
         note = (
             "Lower is better. Lines are means over seeds; bands are 95% intervals of three seeds "
             "or more; two seeds have a thin line each. "
         )
     note += f"A curve with more than {_POINTS} points is averaged down to {_POINTS}."
-    return f"{legend}<div class=charts>{figures}</div><p class=note>{note}</p>"
+    return fill(_LOSSES, legend=legend, figures=figures, note=note)
 
 
 def _curve(colour: int, runs: Sequence[Run], key: str, unit: float) -> Curve | None:

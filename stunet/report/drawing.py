@@ -5,11 +5,13 @@ Each arm (variant) of a sweep has a CSS class, to which the page's style sheet g
 """
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from stunet.report.formatting import number
+from stunet.report.markup import element, join
 from stunet.report.page import colour
 from stunet.report.statistics import Interval
 
@@ -37,7 +39,7 @@ class Curve:
     seeds: Sequence[Sequence[float]]
 
 
-def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
+def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> Markup:
     """Draws means as lines, and the confidence interval of three seeds or more as a band.
 
     With two seeds, a thin line for each seed replaces the band, because the confidence interval of
@@ -72,44 +74,48 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> str:
     drawn = []
     for tick in _log_ticks(low, high) if is_log else _ticks(low, high):
         y = at_y(tick)
-        drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" {_both("y", y)}/>')
-        drawn.append(f'<text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{number(tick)}</text>')
+        ends = dict(x1=_LEFT, x2=_WIDTH - _RIGHT)
+        drawn.append(element("line", class_="grid", **ends, **_both("y", y)))
+        drawn.append(element("text", number(tick), class_="end", x=_LEFT - 6, y=f"{y + 4:.1f}"))
     for tick in _ticks(0, most):
         x = at_x(tick)
-        ends = f'y1="{_HEIGHT - _BOTTOM}" y2="{_HEIGHT - _BOTTOM + 4}"'
-        drawn.append(f'<line class="axis" {_both("x", x)} {ends}/>')
-        drawn.append(
-            f'<text class="middle" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}">{number(tick)}</text>'
-        )
+        ends = dict(y1=_HEIGHT - _BOTTOM, y2=_HEIGHT - _BOTTOM + 4)
+        drawn.append(element("line", class_="axis", **_both("x", x), **ends))
+        place = dict(x=f"{x:.1f}", y=_HEIGHT - _BOTTOM + 18)
+        drawn.append(element("text", number(tick), class_="middle", **place))
     for c in curves:
         if len(c.seeds) > 2:
             there = [*c.x, *reversed(c.x)]
             back = [i.high for i in c.y] + [i.low for i in reversed(c.y)]
-            drawn.append(f'<polygon class="band {colour(c.arm)}" points="{line(there, back)}"/>')
+            points = line(there, back)
+            drawn.append(element("polygon", class_=f"band {colour(c.arm)}", points=points))
         for seed in c.seeds if len(c.seeds) == 2 else ():
-            drawn.append(f'<polyline class="seed {colour(c.arm)}" points="{line(c.x, seed)}"/>')
+            points = line(c.x, seed)
+            drawn.append(element("polyline", class_=f"seed {colour(c.arm)}", points=points))
     for c in curves:
         means = [i.mean for i in c.y]
-        drawn.append(f'<polyline class="mean {colour(c.arm)}" points="{line(c.x, means)}"/>')
+        points = line(c.x, means)
+        drawn.append(element("polyline", class_=f"mean {colour(c.arm)}", points=points))
         if len(c.x) <= 12:
-            dot = f'class="dot {colour(c.arm)}" r="3.2"'
+            dot = dict(class_=f"dot {colour(c.arm)}", r=3.2)
             drawn += [
-                f'<circle {dot} cx="{at_x(x):.1f}" cy="{at_y(y):.1f}"/>'
+                element("circle", **dot, cx=f"{at_x(x):.1f}", cy=f"{at_y(y):.1f}")
                 for x, y in zip(c.x, means, strict=True)
             ]
     scale = ", logarithmic" if is_log else ""
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
+    ends = dict(x1=_LEFT, x2=_WIDTH - _RIGHT)
+    below = dict(x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6)
+    beside = f"translate(13 {middle}) rotate(-90)"
     drawn += [
-        f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" {_both("y", _HEIGHT - _BOTTOM)}/>',
-        f'<text class="middle" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}">'
-        f"{html.escape(x_label)}</text>",
-        f'<text class="middle" transform="translate(13 {middle}) rotate(-90)">'
-        f"{html.escape(y_label)}{scale}</text>",
+        element("line", class_="axis", **ends, **_both("y", _HEIGHT - _BOTTOM)),
+        element("text", x_label, class_="middle", **below),
+        element("text", f"{y_label}{scale}", class_="middle", transform=beside),
     ]
-    return _svg(_WIDTH, _HEIGHT, html.escape(y_label), drawn)
+    return _svg(_WIDTH, _HEIGHT, y_label, drawn)
 
 
-def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str) -> str:
+def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str) -> Markup:
     """Draws one row for each arm: mean, confidence interval and seeds, on a common scale.
 
     Args:
@@ -128,20 +134,17 @@ def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str)
     for row, (arm, interval, seeds) in enumerate(rows):
         y = step * row + step / 2
         if interval.half is not None:
-            drawn.append(
-                f'<line class="whisker {colour(arm)}" x1="{at(interval.low):.1f}" '
-                f'x2="{at(interval.high):.1f}" {_both("y", y)}/>'
-            )
+            ends = dict(x1=f"{at(interval.low):.1f}", x2=f"{at(interval.high):.1f}")
+            drawn.append(element("line", class_=f"whisker {colour(arm)}", **ends, **_both("y", y)))
+        dots = [("one", value, 2.4) for value in seeds] + [("dot", interval.mean, 4.5)]
         drawn += [
-            f'<circle class="one {colour(arm)}" cx="{at(v):.1f}" cy="{y}" r="2.4"/>' for v in seeds
+            element("circle", class_=f"{kind} {colour(arm)}", cx=f"{at(value):.1f}", cy=y, r=r)
+            for kind, value, r in dots
         ]
-        drawn.append(
-            f'<circle class="dot {colour(arm)}" cx="{at(interval.mean):.1f}" cy="{y}" r="4.5"/>'
-        )
-    return _svg(width, step * len(rows), html.escape(label), drawn, fixed=True)
+    return _svg(width, step * len(rows), label, drawn, fixed=True)
 
 
-def bars(rows: Sequence[tuple[int, str, Interval, str]], label: str, most: float = 0.0) -> str:
+def bars(rows: Sequence[tuple[int, str, Interval, str]], label: str, most: float = 0.0) -> Markup:
     """Draws one bar for each arm, from zero to its mean, with its interval as a whisker.
 
     Args:
@@ -160,35 +163,33 @@ def bars(rows: Sequence[tuple[int, str, Interval, str]], label: str, most: float
     for row, (arm, name, interval, words) in enumerate(rows):
         top, zero, end = step * row + 22, at(0.0), at(interval.mean)
         middle = top + height / 2
+        track = dict(x=0, y=top, width=width - right, height=height)
+        bar = dict(x=f"{min(zero, end):.1f}", y=top, width=f"{abs(end - zero):.1f}", height=height)
         drawn += [
-            f'<text class="name" x="0" y="{top - 7}">{html.escape(name)}</text>',
-            f'<rect class="track" x="0" y="{top}" width="{width - right}" height="{height}"/>',
-            f'<rect class="bar {colour(arm)}" x="{min(zero, end):.1f}" y="{top}" '
-            f'width="{abs(end - zero):.1f}" height="{height}"/>',
+            element("text", name, class_="name", x=0, y=top - 7),
+            element("rect", class_="track", **track),
+            element("rect", class_=f"bar {colour(arm)}", **bar),
         ]
         if interval.half is not None:
             low, high = at(interval.low), at(interval.high)
-            drawn.append(
-                f'<path class="range" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8'
-                f'M{high:.1f} {middle - 4}v8"/>'
-            )
-        drawn.append(
-            f'<text class="value" x="{width - right + 8}" y="{middle + 5}">{html.escape(words)}'
-            "</text>"
-        )
-    return _svg(width, step * len(rows), html.escape(label), drawn)
+            line, whiskers = f"M{low:.1f} {middle}H{high:.1f}", (low, high)
+            line += "".join(f"M{x:.1f} {middle - 4}v8" for x in whiskers)
+            drawn.append(element("path", class_="range", d=line))
+        place = dict(x=width - right + 8, y=middle + 5)
+        drawn.append(element("text", words, class_="value", **place))
+    return _svg(width, step * len(rows), label, drawn)
 
 
-def _svg(width: int, height: int, label: str, drawn: Sequence[str], fixed: bool = False) -> str:
-    size = f' width="{width}" height="{height}"' if fixed else ""
-    return (
-        f'<svg viewBox="0 0 {width} {height}"{size} role="img" aria-label="{label}">'
-        f"{''.join(drawn)}</svg>"
-    )
+def _svg(
+    width: int, height: int, label: str, drawn: Sequence[Markup], fixed: bool = False
+) -> Markup:
+    size = dict(width=width, height=height) if fixed else {}
+    words = {"role": "img", "aria-label": label}
+    return element("svg", join(drawn), viewBox=f"0 0 {width} {height}", **size, **words)
 
 
-def _both(axis: str, value: float) -> str:
-    return f'{axis}1="{value:.1f}" {axis}2="{value:.1f}"'
+def _both(axis: str, value: float) -> dict[str, str]:
+    return {f"{axis}1": f"{value:.1f}", f"{axis}2": f"{value:.1f}"}
 
 
 def _ticks(low: float, high: float) -> list[float]:

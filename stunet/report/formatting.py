@@ -4,7 +4,10 @@ import datetime
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup, escape
+
 from stunet.evaluate.metrics import METRICS, Metric
+from stunet.report.markup import fill, join
 from stunet.report.statistics import Interval
 
 VALIDATION, TRAINING = "validation loss", "training loss"
@@ -33,17 +36,19 @@ def number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.3g}".replace("e+", "e")
 
 
-def interval(value: Interval, percent: bool = False) -> str:
+def interval(value: Interval, percent: bool = False) -> Markup:
     """Returns the HTML "mean ± half", with half the confidence interval written in two digits."""
     times, unit = (100, "%") if percent else (1, "")
     mean, half = times * value.mean, times * (value.half or 0.0)
     # Half an interval this small is a rounding error.
     if half <= 1e-9 * abs(mean):
-        return f"{number(mean)}{unit}"
+        return escape(f"{number(mean)}{unit}")
     digits = max(0, 1 - math.floor(math.log10(half)))
     if digits > 8:
-        return f"{mean:.4g}{unit} <small>± {half:.2g}{unit}</small>"
-    return f"{mean:.{digits}f}{unit} <small>± {half:.{digits}f}{unit}</small>"
+        mean, half = f"{mean:.4g}{unit}", f"{half:.2g}{unit}"
+    else:
+        mean, half = f"{mean:.{digits}f}{unit}", f"{half:.{digits}f}{unit}"
+    return fill("{{ mean }} <small>± {{ half }}</small>", mean=mean, half=half)
 
 
 def is_percent(name: str) -> bool:
@@ -78,9 +83,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def enumerate_words(words: Sequence[str]) -> str:
-    """Joins words as a sentence does: "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def enumerate_words(words: Sequence[str]) -> Markup:
+    """Joins words, text or HTML, as a sentence does: "a, b and c"."""
+    return join([join(words[:-1], ", "), words[-1]] if len(words) > 1 else words, " and ")
 
 
 def capitalised(text: str) -> str:

@@ -1,8 +1,11 @@
 """Builds a self-contained HTML page: its style sheet, tables and embedded pictures."""
 
 import base64
-import html
 from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from stunet.report.markup import fill, join
 
 # Seven hues that people who confuse red and green tell apart, after Okabe and Ito, and a grey. On
 # dark paper they are lighter. From the ninth arm on they repeat, with rings and dashed lines.
@@ -110,48 +113,53 @@ def colour(arm: int) -> str:
     return f"arm{arm % _COLOURS}" + (" again" if arm >= _COLOURS else "")
 
 
-def page(title: str, parts: Sequence[str]) -> str:
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">\
+<meta name="viewport" content="width=device-width, initial-scale=1">\
+<title>{{ title }}</title><style>{{ style }}</style></head>
+<body>
+{{ body }}
+</body></html>
+"""
+
+_TABLE = """\
+<div class=scroll><table{% if kind %} class={{ kind }}{% endif %}>\
+<tr>{% for cell in head %}<th>{{ cell }}</th>{% endfor %}</tr>\
+{% for row in rows %}<tr>\
+{% if row|length == 1 %}<th colspan={{ head|length }}>{{ row[0] }}</th>\
+{% else %}<th>{{ row[0] }}</th>\
+{% for cell in row[1:] %}<td{% if not kind %} class=text{% endif %}>{{ cell }}</td>{% endfor %}\
+{% endif %}</tr>{% endfor %}</table></div>\
+{% if caption %}<p class=note>{{ caption }}</p>{% endif %}"""
+
+
+def page(title: str, parts: Sequence[Markup]) -> Markup:
     """Returns a whole document.
 
     Args:
-        title: title of the browser's window, as plain text.
-        parts: HTML of the body.
+        title: title of the browser's window.
+        parts: the parts of the body.
     """
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
-    )
+    body = join([part for part in parts if part], "\n")
+    return fill(_PAGE, title=title, style=Markup(STYLE), body=body)
 
 
 def table(
     head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", kind: str = ""
-) -> str:
+) -> Markup:
     """Returns an HTML table. The first cell of each row is the row's name.
 
     Args:
-        head: HTML of the cells of the first row.
-        rows: HTML of the cells of the other rows. If a row has only one cell, the cell
-            spans all columns.
-        caption: HTML below the table.
+        head: the cells of the first row, text or HTML, as all cells.
+        rows: the cells of the other rows. If a row has only one cell, the cell spans all columns.
+        caption: text or HTML below the table.
         kind: CSS class of the table: "results", or "" for a table of short texts.
     """
-    lines = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
-    text = "" if kind else " class=text"
-    for first, *rest in rows:
-        if not rest:
-            lines.append(f"<tr><th colspan={len(head)}>{first}</th></tr>")
-            continue
-        cells = "".join(f"<td{text}>{cell}</td>" for cell in rest)
-        lines.append(f"<tr><th>{first}</th>{cells}</tr>")
-    caption = f"<p class=note>{caption}</p>" if caption else ""
-    kind = f" class={kind}" if kind else ""
-    return f"<div class=scroll><table{kind}>{''.join(lines)}</table></div>{caption}"
+    return fill(_TABLE, head=head, rows=rows, caption=caption, kind=kind)
 
 
-def image(data: bytes, kind: str, alt: str) -> str:
+def image(data: bytes, kind: str, alt: str) -> Markup:
     """Returns an HTML image that holds the data of a GIF or a PNG.
 
     Args:
@@ -160,17 +168,20 @@ def image(data: bytes, kind: str, alt: str) -> str:
         alt: text for readers who do not see the picture.
     """
     encoded = base64.b64encode(data).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/{kind};base64,{encoded}">'
+    source = f"data:image/{kind};base64,{encoded}"
+    return fill('<img alt="{{ alt }}" src="{{ source }}">', alt=alt, source=source)
 
 
-def swatch(arm: int, name: str) -> str:
+def swatch(arm: int, name: str) -> Markup:
     """Returns the HTML of an arm's name with a dot of the arm's colour.
 
     Args:
         arm: number of the arm's colour.
-        name: name of the arm as plain text.
+        name: name of the arm.
     """
     # The dot stays on the line of the first word.
     first, space, rest = name.partition(" ")
-    dot = f'<span class="swatch {colour(arm)}"></span>{html.escape(first)}'
-    return f"<span class=dotted>{dot}</span>{space}{html.escape(rest)}"
+    template = (
+        '<span class=dotted><span class="swatch {{ colour }}"></span>{{ first }}</span>{{ rest }}'
+    )
+    return fill(template, colour=colour(arm), first=first, rest=space + rest)

@@ -6,12 +6,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from stunet import configs
 from stunet.data import media, sources
 from stunet.errors import UserError
 from stunet.report import page
+from stunet.report.markup import fill, join
 from stunet.report.results import Arms, Run
 from stunet.train.parts import make_parts
 
@@ -20,8 +22,25 @@ MOST_BYTES = 3_400_000
 # Clips of each run whose slices are shown.
 _SLICES = 3
 
+_SAMPLES = """\
+<p class=note>{{ first }}A slice shows one line of pixels over time: steady motion draws a \
+straight slanted line, a change of velocity bends or breaks it.</p>{{ block }}\
+{% for seed, other in others %}\
+<details><summary>Samples of {{ seed }}</summary>{{ other }}</details>{% endfor %}\
+{% if left_out %}<p class=note>Left out, to keep the page small: {{ left_out }}.</p>{% endif %}"""
 
-def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES) -> str:
+_BLOCK = """\
+{% for kind, figures in rows if figures %}<div class={{ kind }}>\
+{% for name, pictures in figures %}\
+<figure><figcaption><span>{{ name }}</span></figcaption>{{ pictures }}</figure>\
+{% endfor %}</div>{% endfor %}"""
+
+_SLICE = """\
+<div class=slice><span class=across>{{ across }} →</span><span class=down>{{ down }} →</span>\
+{{ picture }}</div>"""
+
+
+def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES) -> Markup:
     """Shows real clips and each arm's samples for its first seed, then samples for other seeds.
 
     Args:
@@ -31,7 +50,7 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
             and the page names them.
 
     Returns:
-        HTML; "" if no run has samples.
+        HTML, which is empty if no run has samples.
     """
     runs = [run for group in arms.values() for run in group]
     trained = next((run for run in runs if run.settings), None)
@@ -54,22 +73,17 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
             shown.append(found)
             seeds.append("another seed" if seed is None else f"seed {seed}")
     if not shown:
-        return ""
+        return Markup()
     if trained and (real := real_clips(trained.directory / "config.json")):
         shown[0].insert(0, ("real clips, held out", *real))
     blocks = [_block(found) for found in shown]
     several = max(map(len, arms.values())) > 1
-    html = blocks[0] + "".join(
-        f"<details><summary>Samples of {seed}</summary>{block}</details>"
-        for seed, block in zip(seeds[1:], blocks[1:], strict=True)
-    )
-    if left_out:
-        names = ", ".join(page.swatch(colours[run.title], _called(run)) for run in left_out)
-        html += f"<p class=note>Left out, to keep the page small: {names}.</p>"
-    first = f"Samples of {seeds[0]}. " if several else ""
-    return (
-        f"<p class=note>{first}A slice shows one line of pixels over time: steady motion "
-        "draws a straight slanted line, a change of velocity bends or breaks it.</p>" + html
+    return fill(
+        _SAMPLES,
+        first=f"Samples of {seeds[0]}. " if several else "",
+        block=blocks[0],
+        others=list(zip(seeds[1:], blocks[1:], strict=True)),
+        left_out=join([page.swatch(colours[r.title], _called(r)) for r in left_out], ", "),
     )
 
 
@@ -77,35 +91,32 @@ def _called(run: Run) -> str:
     return run.title if run.seed is None else f"{run.title}, seed {run.seed}"
 
 
-def _block(found: Sequence[tuple[str, bytes, bytes]]) -> str:
+def _block(found: Sequence[tuple[str, bytes, bytes]]) -> Markup:
     """Returns HTML that shows the slices of several runs, and below the clips of these runs.
 
     Args:
-        found: for each run, its name as HTML, its GIF and its PNG; b"" for a missing picture.
+        found: for each run, its name (text or HTML), its GIF and its PNG; b"" for a missing
+            picture.
     """
-    slices, clips = "", ""
+    slices, clips = [], []
     for name, gif, xt in found:
         cut = media.read_slices(xt) if xt else []
         if cut:
-            drawn = "".join(_slice(axis, pixels) for axis, pixels in cut[:_SLICES])
-            slices += f"<figure><figcaption><span>{name}</span></figcaption>{drawn}</figure>"
+            slices.append((name, join([_slice(axis, pixels) for axis, pixels in cut[:_SLICES]])))
         pictures = [(gif, "gif"), (b"" if cut else xt, "png")]
-        drawn = "".join(page.image(data, kind, "sample clips") for data, kind in pictures if data)
+        drawn = join([page.image(data, kind, "sample clips") for data, kind in pictures if data])
         if drawn:
-            clips += f"<figure><figcaption><span>{name}</span></figcaption>{drawn}</figure>"
-    slices = f"<div class=slices>{slices}</div>" if slices else ""
-    return slices + (f"<div class=clips>{clips}</div>" if clips else "")
+            clips.append((name, drawn))
+    return fill(_BLOCK, rows=[("slices", slices), ("clips", clips)])
 
 
-def _slice(axis: str, pixels: np.ndarray) -> str:
+def _slice(axis: str, pixels: np.ndarray) -> Markup:
     """Returns HTML that shows a slice, with the names of its axes."""
     across, down = ("x", "time") if axis == "x" else ("time", "y")
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, format="PNG")
-    return (
-        f"<div class=slice><span class=across>{across} →</span><span class=down>{down} →</span>"
-        f"{page.image(data.getvalue(), 'png', f'slice through {axis} and time')}</div>"
-    )
+    picture = page.image(data.getvalue(), "png", f"slice through {axis} and time")
+    return fill(_SLICE, across=across, down=down, picture=picture)
 
 
 def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:

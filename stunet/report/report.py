@@ -4,19 +4,34 @@ The page begins with what a reader wants to know first: which arm is best. The s
 the same page, byte for byte.
 """
 
-import html
 import pathlib
 import shlex
 from collections.abc import Mapping
 
+from markupsafe import Markup
+
 from stunet.files import atomic, refusal_explained
 from stunet.report import curves, drawing, formatting, page, pictures, results, tables
 from stunet.report.conclusions import Ranking, rank, say
+from stunet.report.markup import fill, join
 from stunet.report.results import Arms, Results, Run
 from stunet.sweep.workdir import commit
 
 # Arms that the first sentence names; of more, it says how many there are.
 _MOST_NAMES = 6
+
+_ALONE = "<div class=answer><div><div class=words>{{ words }}</div></div></div>"
+
+_ANSWER = "<div><div class=words>{{ words }}</div>{{ picture }}</div>"
+
+_COMPARED = """\
+Compared: {{ words }}{% if within %}, on {{ within }}{% endif %}\
+{% if seeds %}, with {{ seeds }} seed{% if seeds != "1" %}s{% endif %} each{% endif %}. \
+{{ runs }}{% if when %}, begun on {{ when }}{% endif %}."""
+
+_MADE_BY = """\
+<p>The runs: <code>{{ sweep }}</code>{% if begun %}, begun at commit {{ begun }}{% endif %}</p>\
+<p>This page: <code>{{ command }}</code>{% if now %} at commit {{ now }}{% endif %}</p>"""
 
 
 def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
@@ -34,7 +49,7 @@ def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
         partial.write_text(text)
 
 
-def draw(found: Results, workdir: pathlib.Path, command: str) -> str:
+def draw(found: Results, workdir: pathlib.Path, command: str) -> Markup:
     """Returns the HTML of the page.
 
     Args:
@@ -45,42 +60,43 @@ def draw(found: Results, workdir: pathlib.Path, command: str) -> str:
     return _draw_sweep(found, workdir, command) if found.manifest else _draw_run(found, workdir)
 
 
-def _draw_sweep(found: Results, workdir: pathlib.Path, command: str) -> str:
+def _draw_sweep(found: Results, workdir: pathlib.Path, command: str) -> Markup:
     groups = found.groups()
     colours = choose_colours(groups)
-    answers, sections = "", []
+    answers, sections = [], []
     for group, arms in groups.items():
         arms = dict(sorted(arms.items(), key=lambda item: colours[item[0]]))
         done = results.finished(arms)
-        answers += _answer(results.rivals(done), colours, group)
+        answers.append(_answer(results.rivals(done), colours, group))
         heading = formatting.capitalised(group) or "Results"
-        sections.append(f"<h2>{html.escape(heading)}</h2>")
+        sections.append(fill("<h2>{{ heading }}</h2>", heading=heading))
         size = pictures.MOST_BYTES // len(groups)
         for title, text in {
             "Sample clips": pictures.samples(results.compared(arms), colours, size),
             "Results in numbers": tables.results(done, colours),
             "Training": curves.losses(arms, colours),
         }.items():
-            sections += [f"<h3>{title}</h3>{text}"] if text else []
+            heading = fill("<h3>{{ title }}</h3>", title=title)
+            sections += [heading + text] if text else []
     name = workdir.resolve().name
     title = found.manifest.question or f"Sweep {name}"
     return page.page(
         title,
         [
-            f"<h1>{html.escape(title)}</h1>",
-            f"<p>{_compared(found)}</p>",
+            fill("<h1>{{ title }}</h1>", title=title),
+            fill("<p>{{ compared }}</p>", compared=_compared(found)),
             _unfinished(found),
-            f"<div class=answer>{answers}</div>",
+            fill("<div class=answer>{{ answers }}</div>", answers=join(answers)),
             *sections,
-            "<h2>What differs</h2>",
+            Markup("<h2>What differs</h2>"),
             tables.differences(groups, colours),
-            "<h2>How this was made</h2>",
+            Markup("<h2>How this was made</h2>"),
             _made_by(found, command),
         ],
     )
 
 
-def _draw_run(found: Results, workdir: pathlib.Path) -> str:
+def _draw_run(found: Results, workdir: pathlib.Path) -> Markup:
     (run,) = found.runs
     arms, colours = {run.title: [run]}, {run.title: 0}
     title = f"Training run {workdir.resolve().name}"
@@ -95,14 +111,14 @@ def _draw_run(found: Results, workdir: pathlib.Path) -> str:
     return page.page(
         title,
         [
-            f"<h1>{html.escape(title)}</h1><p>{state}</p>",
+            fill("<h1>{{ title }}</h1><p>{{ state }}</p>", title=title, state=state),
             _unfinished(found),
-            f"<div class=answer><div><div class=words>{_paragraphs(means)}</div></div></div>",
-            f"<h2>Sample clips</h2>{samples}" if samples else "",
-            f"<h2>Training</h2>{curves.losses(arms, colours)}",
-            f"<h2>Results in numbers</h2>{tables.run_results(run)}",
-            "<h2>How to train it again</h2>",
-            f"<p><code>{html.escape(train)} --workdir NEW_FOLDER</code></p>",
+            fill(_ALONE, words=_paragraphs(means)),
+            Markup("<h2>Sample clips</h2>") + samples if samples else Markup(),
+            Markup("<h2>Training</h2>") + curves.losses(arms, colours),
+            Markup("<h2>Results in numbers</h2>") + tables.run_results(run),
+            Markup("<h2>How to train it again</h2>"),
+            fill("<p><code>{{ train }} --workdir NEW_FOLDER</code></p>", train=train),
         ],
     )
 
@@ -121,38 +137,41 @@ def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
     return found
 
 
-def _answer(arms: Arms, colours: Mapping[str, int], group: str) -> str:
+def _answer(arms: Arms, colours: Mapping[str, int], group: str) -> Markup:
     """Says which arm is best, with a bar chart of the first ranking."""
     if not arms:
-        return ""
+        return Markup()
     rankings = rank(arms)
     sentences = say(rankings, lambda arm: page.swatch(colours[arm], arm))
     if group:
-        sentences[0] = f"<b>{html.escape(formatting.capitalised(group))}:</b> {sentences[0]}"
+        named = "<b>{{ group }}:</b> {{ sentence }}"
+        group = formatting.capitalised(group)
+        sentences[0] = fill(named, group=group, sentence=sentences[0])
     else:
         sentences[0] = formatting.capitalised(sentences[0])
     picture = _picture(rankings[0], colours) if rankings else ""
-    return f"<div><div class=words>{_paragraphs(sentences)}</div>{picture}</div>"
+    return fill(_ANSWER, words=_paragraphs(sentences), picture=picture)
 
 
-def _picture(ranking: Ranking, colours: Mapping[str, int]) -> str:
+def _picture(ranking: Ranking, colours: Mapping[str, int]) -> Markup:
     metric = formatting.metric(ranking.metric)
     rows = [
         (colours[arm], arm, mean, metric.show(mean.mean)) for arm, mean in ranking.means.items()
     ]
     most = 1.0 if metric.claim else 0.0
     caption = f"{metric.label}, {ranking.better} is better; lines are 95% intervals over seeds"
-    return (
-        f"<figure>{drawing.bars(rows, metric.label, most)}"
-        f"<figcaption>{html.escape(formatting.capitalised(caption))}</figcaption></figure>"
+    return fill(
+        "<figure>{{ bars }}<figcaption>{{ caption }}</figcaption></figure>",
+        bars=drawing.bars(rows, metric.label, most),
+        caption=formatting.capitalised(caption),
     )
 
 
-def _paragraphs(sentences: list[str]) -> str:
-    return "".join(f"<p>{sentence}</p>" for sentence in sentences)
+def _paragraphs(sentences: list[str]) -> Markup:
+    return join([fill("<p>{{ sentence }}</p>", sentence=sentence) for sentence in sentences])
 
 
-def _compared(found: Results) -> str:
+def _compared(found: Results) -> Markup:
     """Says which arms were compared, and when their training began."""
     groups = found.groups()
     names = dict.fromkeys(arm for arms in groups.values() for arm in results.rivals(arms))
@@ -165,27 +184,23 @@ def _compared(found: Results) -> str:
     within = formatting.enumerate_words([group for group in groups if group])
     trained = [run for run in found.runs if run.settings]
     when = formatting.days([run.date for run in trained if run.date])
-    return html.escape(
-        f"Compared: {words}"
-        + (f", on {within}" if within else "")
-        + (f", with {seeds} seed{'' if seeds == '1' else 's'} each" if seeds else "")
-        + f". {formatting.plural(len(trained), 'training run')}"
-        + (f", begun on {when}." if when else ".")
+    return fill(
+        _COMPARED,
+        words=words,
+        within=within,
+        seeds=seeds,
+        runs=formatting.plural(len(trained), "training run"),
+        when=when,
     )
 
 
-def _made_by(found: Results, command: str) -> str:
-    sweep = html.escape(shlex.join(["stunet", *found.manifest.command]))
-    begun = f", begun at commit {found.manifest.commit}" if found.manifest.commit else ""
-    now = commit()
-    at = f" at commit {now}" if now else ""
-    return (
-        f"<p>The runs: <code>{sweep}</code>{html.escape(begun)}</p>"
-        f"<p>This page: <code>{html.escape(command)}</code>{html.escape(at)}</p>"
-    )
+def _made_by(found: Results, command: str) -> Markup:
+    sweep = shlex.join(["stunet", *found.manifest.command])
+    begun = found.manifest.commit
+    return fill(_MADE_BY, sweep=sweep, begun=begun, command=command, now=commit())
 
 
-def _unfinished(found: Results) -> str:
+def _unfinished(found: Results) -> Markup:
     """Names the runs that are not finished."""
 
     def state(run: Run) -> str:
@@ -194,5 +209,5 @@ def _unfinished(found: Results) -> str:
     parts = [state(run) for run in found.runs if not run.is_finished]
     parts += [f"{name} has not begun" for name in found.missing]
     if not parts:
-        return ""
-    return f"<p><b>Not finished:</b> {html.escape('; '.join(parts))}.</p>"
+        return Markup()
+    return fill("<p><b>Not finished:</b> {{ parts }}.</p>", parts="; ".join(parts))

@@ -22,6 +22,9 @@ from stunet.train.parts import make_parts
 # update is noise.
 _LAST_SHARE = 0.1
 
+# Metric that counts the updates skipped since a run began.
+_SKIPPED = "skipped_updates"
+
 # Operations, of which 64 bits hold too few.
 _Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 
@@ -83,6 +86,11 @@ class Run:
     @property
     def is_finished(self) -> bool:
         return self.step >= self.total_steps
+
+    @property
+    def skipped(self) -> int:
+        """The number of updates that were skipped because they went wrong."""
+        return next((int(x[_SKIPPED]) for x in reversed(self.lines) if _SKIPPED in x), 0)
 
     @property
     def title(self) -> str:

@@ -1,14 +1,16 @@
 """Writes the tables of a report: results of each arm, and settings in which arms differ."""
 
-import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from stunet import configs
 from stunet.report import drawing, formatting, page
 from stunet.report.conclusions import Ranking, keys_of_the_loss, metric_names, rank
 from stunet.report.formatting import TRAINING, VALIDATION
+from stunet.report.markup import fill, join
 from stunet.report.results import Arms, Run, by_seed, compared, rivals
 from stunet.report.statistics import t_interval
 
@@ -22,8 +24,12 @@ _RESULTS_NOTE = (
     "backward pass as twice the forward pass."
 )
 
+_ROW_NAME = """\
+{{ title }}{% if notes %} <small>{{ notes }}</small>{% endif %}\
+{% if description %}<br><small>{{ description }}</small>{% endif %}"""
 
-def results(arms: Arms, colours: Mapping[str, int]) -> str:
+
+def results(arms: Arms, colours: Mapping[str, int]) -> Markup:
     """Returns a table with a row for each metric and a column for each compared arm."""
     parts = {name for runs in arms.values() for run in runs for name in run.made_of}
     arms = compared(arms)
@@ -36,8 +42,11 @@ def results(arms: Arms, colours: Mapping[str, int]) -> str:
     ]
     first = next((i for i, name in enumerate(names) if name not in better), None)
     if first:
-        rows.insert(first, ["<small>Neither high nor low is better:</small>"])
+        rows.insert(first, [Markup("<small>Neither high nor low is better:</small>")])
     rows.append(["Seeds", *(str(len(runs)) for runs in arms.values()), ""])
+    skipped = {arm: sum(run.skipped for run in runs) for arm, runs in arms.items()}
+    if any(skipped.values()):
+        rows.append(["Updates skipped, all seeds", *(f"{n:,}" for n in skipped.values()), ""])
     # An arm that is a part of another, or that was given real frames, did a part of the work.
     whole = [a for a, runs in arms.items() if runs[0].name not in parts and not runs[0].given]
     training = {arm: _mean(r.training_flops for r in runs) for arm, runs in arms.items()}
@@ -49,8 +58,8 @@ def results(arms: Arms, colours: Mapping[str, int]) -> str:
         rows[-1] += [formatting.flops(v) if v else "–" for v in sampling.values()]
         rows[-1].append(_spread([sampling[arm] for arm in whole if sampling[arm]]))
     if any(runs[0].given for runs in arms.values()):
-        given = [html.escape(runs[0].given) or "–" for runs in arms.values()]
-        rows.append(["Real frames given", *given, "<small>not ranked</small>"])
+        given = [runs[0].given or "–" for runs in arms.values()]
+        rows.append(["Real frames given", *given, Markup("<small>not ranked</small>")])
     head = ["", *(page.swatch(colours[arm], arm) for arm in arms), "mean, 95% interval, seeds"]
     return page.table(head, rows, _RESULTS_NOTE, "results")
 
@@ -74,9 +83,9 @@ def _metric_row(
     means = {arm: t_interval(v) for arm, v in values.items() if v}
     best = {ranking.best, *ranking.unclear} if ranking else set()
     percent = formatting.is_percent(name)
+    cell = "<span{% if is_best %} class=best{% endif %}>{{ value }}</span>"
     cells = [
-        f"<span{' class=best' if arm in best else ''}>"
-        f"{formatting.interval(means[arm], percent)}</span>"
+        fill(cell, is_best=arm in best, value=formatting.interval(means[arm], percent))
         if arm in means
         else "–"
         for arm in arms
@@ -85,17 +94,20 @@ def _metric_row(
     return [_row_name(name, better), *cells, drawing.intervals(sketch, name)]
 
 
-def _row_name(name: str, better: str | None) -> str:
+def _row_name(name: str, better: str | None) -> Markup:
     """Returns the name of a metric, its unit, whether high or low is better, and a description."""
     metric = formatting.metric(name)
     notes = [metric.unit] if metric.unit else []
-    notes += [f"<b>{better} is better</b>"] if better else []
-    notes = f" <small>{', '.join(notes)}</small>" if notes else ""
-    says = f"<br><small>{html.escape(metric.description)}</small>" if metric.description else ""
-    return html.escape(formatting.capitalised(metric.title)) + notes + says
+    notes += [fill("<b>{{ better }} is better</b>", better=better)] if better else []
+    return fill(
+        _ROW_NAME,
+        title=formatting.capitalised(metric.title),
+        notes=join(notes, ", "),
+        description=metric.description,
+    )
 
 
-def run_results(run: Run) -> str:
+def run_results(run: Run) -> Markup:
     """Returns the table of a single run: metrics, updates and floating-point operations."""
     rows = []
     for name in metric_names({run.title: [run]}):
@@ -103,13 +115,15 @@ def run_results(run: Run) -> str:
         shown = formatting.interval(value, formatting.is_percent(name))
         rows.append([_row_name(name, run.better.get(name)), shown])
     rows.append(["Updates", f"{run.step:,} of {run.total_steps:,}"])
+    if run.skipped:
+        rows.append(["Updates skipped", f"{run.skipped:,}"])
     rows.append(["Work of the training", formatting.flops(run.training_flops)])
     if run.sampling_flops:
         rows.append(["Work to sample one clip", formatting.flops(run.sampling_flops)])
     return page.table(["", "value"], rows, kind="results")
 
 
-def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> str:
+def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> Markup:
     """Shows the settings in which groups and arms differ, and what arms are made of."""
     settings = {
         (group, arm): runs[0].settings
@@ -122,11 +136,11 @@ def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> str:
     free = [key for key in keys if _is_free(key)]
     of_groups = [key for key in keys if key not in free and _groups_alone_differ(key, settings)]
     of_arms = [key for key in keys if key not in (*free, *of_groups)]
-    text = _grid(of_groups, dict.fromkeys(group for group, _ in settings), html.escape, settings, 0)
+    text = _grid(of_groups, dict.fromkeys(group for group, _ in settings), escape, settings, 0)
     names = dict.fromkeys(arm for _, arm in settings)
     text += _grid(of_arms, names, lambda arm: page.swatch(colours[arm], arm), settings, 1)
     if not of_groups and not of_arms:
-        text = "<p>All runs have the same settings, apart from the seed.</p>"
+        text = Markup("<p>All runs have the same settings, apart from the seed.</p>")
     notes = []
     if free:
         notes.append(f"Also different, without an effect on any update: {', '.join(free)}.")
@@ -143,8 +157,9 @@ def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> str:
     }
     for arm, parts in made_of.items():
         whole = page.swatch(colours[arm], formatting.capitalised(arm))
-        notes.append(f"{whole} is made of {formatting.enumerate_words(parts)}.")
-    return text + "".join(f"<p>{note}</p>" for note in notes)
+        parts = formatting.enumerate_words(parts)
+        notes.append(fill("{{ whole }} is made of {{ parts }}.", whole=whole, parts=parts))
+    return text + fill("{% for note in notes %}<p>{{ note }}</p>{% endfor %}", notes=notes)
 
 
 def _is_free(key: str) -> bool:
@@ -161,10 +176,10 @@ def _groups_alone_differ(key: str, settings: Mapping[tuple[str, str], Mapping]) 
 def _grid(
     keys: Sequence[str],
     columns: Iterable[str],
-    named: Callable[[str], str],
+    named: Callable[[str], Markup],
     settings: Mapping[tuple[str, str], Mapping[str, Any]],
     place: int,
-) -> str:
+) -> Markup:
     """Returns a table of settings. Keys are rows, or columns if the table is narrower that way.
 
     Args:
@@ -175,20 +190,19 @@ def _grid(
         place: 0 if `columns` are titles of groups, 1 if they are titles of arms.
     """
     if not keys:
-        return ""
+        return Markup()
 
-    def cell(key: str, column: str) -> str:
+    def cell(key: str, column: str) -> Markup:
         found = {of: s[key] for of, s in settings.items() if of[place] == column}
         values = {str(value): group for (group, _), value in found.items()}
         if len(values) == 1:
-            return html.escape(next(iter(values)))
-        return "<br>".join(
-            f"<small>{html.escape(group)}:</small> {html.escape(str(value))}"
-            for (group, _), value in found.items()
-        )
+            return escape(next(iter(values)))
+        of_group = "<small>{{ group }}:</small> {{ value }}"
+        lines = [fill(of_group, group=group, value=str(v)) for (group, _), v in found.items()]
+        return Markup("<br>").join(lines)
 
     columns = list(columns)
-    shown = [f"<code>{key}</code>" for key in keys]
+    shown = [fill("<code>{{ key }}</code>", key=key) for key in keys]
     titles = [named(column) for column in columns]
     cells = [[cell(key, column) for column in columns] for key in keys]
     if len(columns) > max(6, len(keys)):
@@ -197,14 +211,16 @@ def _grid(
     return page.table(["", *titles], [[name, *row] for name, row in zip(shown, cells, strict=True)])
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float]) -> Markup:
     """Says by how much the floating-point operations of arms differ."""
     if len(values) < 2:
-        return ""
+        return Markup()
     apart = max(values) / min(values) - 1
     if apart > EQUAL_WORK:
-        return f"<small>they differ by {apart:.1%}</small>"
-    return f"<small>equal within {apart:.1%}</small>" if apart else "<small>equal</small>"
+        words = f"they differ by {apart:.1%}"
+    else:
+        words = f"equal within {apart:.1%}" if apart else "equal"
+    return fill("<small>{{ words }}</small>", words=words)
 
 
 def _mean(values: Iterable[float]) -> float:

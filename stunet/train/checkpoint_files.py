@@ -16,6 +16,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from stunet.errors import UserError
+from stunet.parallel import hosts
 from stunet.train import digests
 from stunet.train.checkpoint_names import check_path, place
 
@@ -101,12 +102,18 @@ def load(
     """
     missing = [name for name in optional if not (checkpoint / name).exists()]
     abstract = {name: item for name, item in abstract.items() if name not in missing}
-    items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
+    items, problem = {}, ""
+    try:
+        items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
+    except DamagedCheckpoint as error:
+        problem = str(error)
+    # Digests are computed by all processes together, so all must have come this far.
+    _raise_together(problem)
     data, noted = items.pop("data"), items.pop("digests", None)
     found = digests.of_arrays(items)
     # Its digests tell an item that was lost from one that was never saved.
     found |= {key: "" for key in noted or () if key.split("/")[0] in missing}
-    _compare(checkpoint, found, data, noted)
+    _raise_together(_difference(checkpoint, found, data, noted))
     note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
     return Loaded(items, data, note)
 
@@ -141,10 +148,10 @@ def verify(workdir: pathlib.Path, step: int) -> Verdict:
 
     try:
         rest = _explained(checkpoint, read)
-        _compare(checkpoint, found, rest["data"], rest.get("digests"), whole=True)
     except DamagedCheckpoint as error:
         return Verdict(str(error), len(found))
-    return Verdict("", len(found) if "digests" in rest else 0)
+    problem = _difference(checkpoint, found, rest["data"], rest.get("digests"), whole=True)
+    return Verdict(problem, len(found) if "digests" in rest else 0)
 
 
 def _read(
@@ -176,13 +183,23 @@ def _read(
         }
 
 
-def _compare(
+def _raise_together(problem: str) -> None:
+    """Raises an error in all processes if one has found damage, so that all read one checkpoint.
+
+    Raises:
+        DamagedCheckpoint: `problem` is not empty in one of the processes.
+    """
+    if first := hosts.first_text(problem):
+        raise DamagedCheckpoint(first)
+
+
+def _difference(
     checkpoint: pathlib.Path,
     found: Mapping[str, str],
     data: Any,
     noted: Any,
     whole: bool = False,
-) -> None:
+) -> str:
     """Compares digests of what was read with the digests saved in the checkpoint.
 
     Args:
@@ -192,8 +209,8 @@ def _compare(
         noted: digests that were saved; None if the checkpoint has no digests.
         whole: True if all arrays of the checkpoint were read.
 
-    Raises:
-        DamagedCheckpoint: a digest differs or is missing.
+    Returns:
+        A sentence if a digest differs or is missing, and "" otherwise.
     """
     bad = []
     if not isinstance(data, dict) or not all(isinstance(v, int) for v in data.values()):
@@ -204,11 +221,10 @@ def _compare(
         bad += sorted(noted.keys() - found.keys()) if whole else []
     elif noted is not None:
         bad = ["digests"]
-    if bad:
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise DamagedCheckpoint(
-            f"checkpoint {checkpoint} is damaged ({bad[0]}{more}: not what was saved)"
-        )
+    if not bad:
+        return ""
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    return f"checkpoint {checkpoint} is damaged ({bad[0]}{more}: not what was saved)"
 
 
 def _parts(tree: Any) -> Iterator[Any]:

@@ -157,18 +157,13 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in self._steps():
-            problem = ""
             try:
                 # A run that could skip no update until now has no counts of it.
                 checkpoint, asked = self.directory / str(step), items(abstract)
                 loaded = checkpoint_files.load(checkpoint, asked, optional=("guard",))
-            except DamagedCheckpoint as error:
-                problem = str(error)
-            # No process continues from a checkpoint that another process cannot read.
-            problem = hosts.first_text(f"checkpoint {step}", problem)
-            if not problem:
                 break
-            damaged[step] = problem
+            except DamagedCheckpoint as error:
+                damaged[step] = str(error)
         else:
             _, *before = damaged
             others = (

@@ -3,15 +3,18 @@
 Training goes back to the checkpoint before a damaged one; sampling and exporting refuse it.
 """
 
+import json
 import os
 import pathlib
 import random
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from stunet.errors import UserError
 from stunet.train.checkpoint_files import DamagedCheckpoint, verify
@@ -224,3 +227,15 @@ def test_other_characters_are_not_refused(tmp_path, character):
         checkpoints.wait()
     with Checkpoints(workdir) as checkpoints:
         assert is_same(checkpoints.restore(state(0)).state, state(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["flipped", "truncated"])
+def test_what_one_of_two_processes_cannot_read_neither_goes_on_from(tmp_path, kind):
+    script = pathlib.Path(__file__).with_name("damage_for_two.py")
+    job = tiny.launch(sys.executable, script, tmp_path, kind, devices=2)
+    output, errors = job.communicate(timeout=900)
+    assert job.returncode == 0, errors
+    (found,) = map(json.loads, (line for line in output.splitlines() if line.startswith("{")))
+    assert (found["step"], found["same"], found["problem"]) == (1, True, "")
+    assert f"{tmp_path / 'checkpoints' / '2'} " in found["notes"][0]

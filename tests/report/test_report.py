@@ -285,6 +285,18 @@ def test_a_single_run_shows_its_command_and_no_words_of_a_sweep(tmp_path):
         assert word not in page.text, word
 
 
+def test_skipped_updates_are_counted(tmp_path, sweep):
+    directory = tmp_path / "alone"
+    configs.write(tiny.config(model=ONE_LEVEL), directory / "config.json")
+    write_run(directory, [0.8, 0.4])
+    assert "Updates skipped" not in rendered(directory)[1].text
+    for run, count in ((directory, 3), (sweep / "temporal_resize_init=he,seed=1", 2)):
+        with (run / "metrics.jsonl").open("a") as lines:
+            lines.write(json.dumps({"step": 2, "loss": 0.3, "skipped_updates": count}) + "\n")
+    assert re.search(r"Updates skipped\s*3", rendered(directory)[1].text)
+    assert re.search(r"Updates skipped, all seeds\s*0\s*2", rendered(sweep)[1].text)
+
+
 def test_pictures_beyond_the_budget_are_left_out_and_named(sweep):
     for init in ("nearest", "he"):
         gif = sweep / f"temporal_resize_init={init},seed=2" / "samples" / "step_00000008.gif"
@@ -372,3 +384,34 @@ def test_arms_that_are_ranked_have_the_first_colours(two_groups):
     ranked, given, parts = ["whole network", "pair"], ["true pair"], ["first network"]
     assert list(colours) == [*ranked, *given, *parts, "second network"]
     assert list(colours.values()) == [0, 1, 2, 3, 4]
+
+
+TAG = '<img src=x onerror="sing()">&amp;'
+
+
+def test_whatever_files_say_is_text_on_the_page(tmp_path):
+    """No word of a file that the report reads becomes HTML, whichever place it stands in."""
+    entries = [
+        Member(f"m{i},seed={s}", dataclasses.replace(config, seed=s), TAG, f"{i} {TAG}")
+        for i, config in ((i, tiny.config(train=dict(warmup_steps=i))) for i in (1, 2))
+        for s in (0, 1)
+    ]
+    entries.append(Step("pair", (TAG,), ("m1,seed=0", "m2,seed=0"), "pair/x", TAG, f"pair {TAG}"))
+    workdirs.claim(tmp_path, entries, ["sweep", TAG], TAG)
+    for i, entry in enumerate(entries):
+        directory = tmp_path / entry.name
+        directory.mkdir(exist_ok=True)
+        if isinstance(entry, Member):
+            write_run(directory, [1.0 + i, 0.5])
+        metrics = {TAG: 1.0 + i, "coherent": 0.1 * i, f"a {TAG}": {TAG: 2.0 * i}}
+        better = {TAG: "lower", "coherent": "higher", f"a {TAG} / {TAG}": "higher"}
+        content = {"metrics": metrics, "better": better, "given": TAG * (i == 3)}
+        (directory / "evaluation.json").write_text(json.dumps(content))
+    source, page = rendered(tmp_path)
+    assert page.text.count(TAG) >= 15
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "<img src=x" not in source
+    evaluation = tmp_path / "pair" / "evaluation.json"
+    evaluation.write_text(json.dumps({"metrics": {"a": 1.0}, "better": {"a": TAG}}))
+    with pytest.raises(UserError, match=r"pair/evaluation\.json is no evaluation"):
+        rendered(tmp_path)

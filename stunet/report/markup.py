@@ -1,0 +1,48 @@
+"""Makes HTML from templates, in which text is escaped and only HTML stays as it is.
+
+HTML has the type `Markup`. Everything else, such as a name that a file gives, is text. Pieces are
+joined by `Markup.join`, which escapes text too; `str.join` would make text of them.
+"""
+
+import functools
+from collections.abc import Iterable
+
+import jinja2
+from markupsafe import Markup
+
+# A template that needs a value which is not given fails, instead of leaving it out.
+_ENVIRONMENT = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+)
+_compiled = functools.cache(_ENVIRONMENT.from_string)
+
+
+def fill(template: str, **values: object) -> Markup:
+    """Returns the HTML of a Jinja template, with values escaped unless they are `Markup`.
+
+    Args:
+        template: HTML in which `{{ name }}` stands for a value. It must be a constant.
+        values: the values by name.
+    """
+    return Markup(_compiled(template).render(values))
+
+
+def element(name: str, content: object = None, **attributes: object) -> Markup:
+    """Returns an element of HTML or SVG.
+
+    Args:
+        name: name of the element, such as "line".
+        content: text or `Markup` inside of it; None for an element without content.
+        attributes: its attributes, in their order. `class_` stands for `class`.
+    """
+    attributes = {key.rstrip("_"): value for key, value in attributes.items()}
+    template = (
+        "<{{ name }}{{ attributes|xmlattr }}"
+        "{% if content is none %}/>{% else %}>{{ content }}</{{ name }}>{% endif %}"
+    )
+    return fill(template, name=name, content=content, attributes=attributes)
+
+
+def join(pieces: Iterable[object], between: str = "") -> Markup:
+    """Returns pieces one after the other. Those that are not `Markup` are escaped."""
+    return Markup(between).join(pieces)
