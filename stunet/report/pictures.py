@@ -100,7 +100,10 @@ def _block(found: Sequence[tuple[str, bytes, bytes]]) -> Markup:
     """
     slices, clips = [], []
     for name, gif, xt in found:
-        cut = media.read_slices(xt) if xt else []
+        try:
+            cut = media.read_slices(xt) if xt else []
+        except UserError:  # A damaged picture is no reason to have no report.
+            cut, xt = [], b""
         if cut:
             slices.append((name, join([_slice(axis, pixels) for axis, pixels in cut[:_SLICES]])))
         pictures = [(gif, "gif"), (b"" if cut else xt, "png")]

@@ -47,7 +47,7 @@ INPAINT = (
 )
 INIT_FROM = (
     *("train", "--config={place}/experiment.py", "--workdir={place}/new"),
-    *("--config.train.steps=1", "--config.train.init_from={place}/weights/model.safetensors"),
+    *("--config.train.steps=1", "--config.train.init_from={place}/weights/params.safetensors"),
 )
 INFLATE = ("inflate", "--t2i={place}/unet", "--out={place}/inflated", "--frames=4")
 

@@ -70,8 +70,9 @@ def test_changed_file_is_read_or_explained(server, worlds, tmp_path, name, seeds
     ended = server.run_all(commands, limits=LIMITS, real=read.real)
     faults = []
     for what, words, end in zip(done, commands, ended, strict=True):
+        lines = end.output.splitlines()
         explained = end.status == 0 or any(
-            line.startswith("stunet ") and len(line) > 20 for line in end.output.splitlines()
+            line.startswith(("stunet ", "WRONG ")) and len(line) > 20 for line in lines
         )
         found = {
             "hangs": end.hung,

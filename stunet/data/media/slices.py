@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from stunet import jsonfiles
 from stunet.data.media import sheets
 from stunet.data.media.sheets import Clips
+from stunet.errors import UserError
 from stunet.files import atomic
 
 Clip = UInt8[np.ndarray, "t h w c"] | Float[np.ndarray, "t h w c"]
@@ -77,11 +78,18 @@ def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "
         For each clip, the spatial axis of the slice ("x" or "y"), and the slice. Time runs down in
         an X-T slice and right in a Y-T slice. The list is empty if the PNG does not note where
         slices are.
+
+    Raises:
+        UserError: the picture is damaged.
     """
-    with Image.open(io.BytesIO(png)) as image:
-        noted = image.info.get(_SLICES, "[]")
-        places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of a picture")
-        sheet = np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            noted = image.info.get(_SLICES, "[]")
+            sheet = np.asarray(image.convert("RGB"))
+    # Pillow raises SyntaxError for a broken PNG.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"a picture of slices through time is damaged ({error})") from error
+    places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of a picture")
     return [(place.axis, place.cut(sheet)) for place in places]
 
 
