@@ -10,6 +10,22 @@ from pathlib import Path
 
 from stunet.errors import UserError
 
+# What to do about an error of the file system, by its number.
+_REMEDIES = {
+    errno.EACCES: "choose a place that you may read and write, or ask for the permission",
+    errno.EPERM: "choose a place that you may read and write, or ask for the permission",
+    errno.EROFS: "choose a place in which you may create files",
+    errno.EISDIR: "a directory is in the place of this file; move it away",
+    errno.ENOTDIR: "a file is in the place of this directory; move it away",
+    errno.EEXIST: "a file is in the place of this directory; move it away",
+    errno.ENOTEMPTY: "a directory is in the place of this file; move it away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "a symbolic link in this path leads back to itself; remove it",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -Hn)",
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "your share of the disk is full; free some space and run the same command again",
+}
+
 # What a full disk means for a directory that is written whole or not at all.
 _NOTHING_LEFT = "no unfinished files are left: free some space and run the same command again"
 
@@ -29,8 +45,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        if error.filename == str(partial):
+            # The user does not know the other name.
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -141,6 +163,41 @@ def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
         if _is_disk_full(error):
             raise
         raise UserError(f"cannot write {place} ({error.strerror or error}); {remedy}") from error
+
+
+def check_writable(directory: Path, remedy: str) -> None:
+    """Checks that files can be made in a directory, which need not exist yet.
+
+    Args:
+        directory: the directory.
+        remedy: end of the message: what to do instead.
+
+    Raises:
+        UserError: it is a file, or below one, or files may not be made in it.
+    """
+    whole = directory.absolute()
+    there = next(path for path in (whole, *whole.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"cannot write {directory}: {there} is a file; {remedy}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {directory}: {there} may not be written; {remedy}")
+
+
+@contextlib.contextmanager
+def refusals_explained() -> Iterator[None]:
+    """Context manager that turns what the file system refuses into a UserError.
+
+    Commands run within it, so that no file that stands in the way ends in a traceback. Where more
+    can be said, `refusal_explained` and `full_disk_explained` come first.
+    """
+    try:
+        yield
+    except OSError as error:
+        path = error.filename2 or error.filename
+        if error.errno not in _REMEDIES or not path:
+            raise
+        name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else path
+        raise UserError(f"{name}: {error.strerror}; {_REMEDIES[error.errno]}") from error
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from stunet.commands import mistakes
 from stunet.errors import UserError, choose
+from stunet.files import refusals_explained
 
 
 class Parser(argparse.ArgumentParser):
@@ -205,7 +206,9 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
                 return 0
             name, entry = entry.choose(words)
             prog, words = f"{prog} {name}", words[1:]
-        return entry.run(entry.parser(prog).parse(words)) or 0
+        parsed = entry.parser(prog).parse(words)
+        with refusals_explained():
+            return entry.run(parsed) or 0
     except UserError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 1

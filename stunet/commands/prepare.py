@@ -12,8 +12,8 @@ def add_arguments(parser: Parser) -> None:
         "input",
         type=shared.path,
         metavar="VIDEOS",
-        help="folder of videos; captions are read from captions.csv or captions.jsonl in it, or "
-        "from a .txt file beside each video",
+        help="folder of videos; captions are read from captions.csv (with the header file,caption) "
+        "or captions.jsonl in it, or from a .txt file beside each video",
     )
     parser.required.add_argument(
         "output", type=shared.path, metavar="RECORDS", help="directory to create"

@@ -6,6 +6,7 @@ from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 from stunet.errors import choose
+from stunet.files import refusals_explained
 
 
 def add_arguments(parser: Parser) -> None:
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     from stunet.train.parts import make_parts, with_fingerprint
 
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
-    with hosts.failing_together("stunet train"):
+    with hosts.failing_together("stunet train"), refusals_explained():
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
         step = train(make_parts(with_fingerprint(config)), arguments.workdir, changing)
@@ -116,6 +117,5 @@ COMMAND = Command(
         "stunet train --config quickstart --workdir runs/quickstart",
         "stunet train --config quickstart --workdir runs/short --config.train.steps=100 "
         "--config.data.frames=8",
-        "stunet train --config quickstart --workdir runs/quickstart --change train.steps=2000",
     ),
 )

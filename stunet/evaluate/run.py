@@ -14,7 +14,7 @@ from stunet.evaluate.evaluator import Evaluator, Measurements, OnClips, shuffle_
 from stunet.evaluate.generator import OnStep, make_generator
 from stunet.evaluate.groups import METRIC_GROUPS, frechet_name, parse
 from stunet.evaluate.metrics import METRICS, MetricValues, mean
-from stunet.files import atomic
+from stunet.files import atomic, check_writable
 from stunet.generate import text
 
 FILE, CACHE = "evaluation.json", "evaluation"
@@ -130,6 +130,7 @@ def evaluate(
     sets["reference"] = compared.num_reference
     _check(groups, shape, sets)
     out = out or (workdir / protocol.stem if protocol else workdir)
+    check_writable(out, "choose an --out in which you may create files")
     borders = range(window, compared.frames, window) if window else generator.borders
     evaluator = Evaluator(
         generator=generator,

@@ -7,19 +7,20 @@ import pathlib
 import unicodedata
 
 from stunet.errors import UserError
-from stunet.files import atomic, refusal_explained
+from stunet.files import atomic, check_writable, refusal_explained
 from stunet.generate import text
 from stunet.generate.request import Request, Sampled
 
 
 def check_out(out: pathlib.Path) -> None:
-    """Checks that `out` is a directory or does not exist. Call it before sampling, which is slow.
+    """Checks that `out` is a directory or can be made. Call it before sampling, which is slow.
 
     Raises:
-        UserError: `out` is a file.
+        UserError: `out` is a file, or files may not be made in it.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out: {out} is a file; name a directory, or one to be made")
+    check_writable(out, "choose an --out in which you may create files")
 
 
 def write(

@@ -37,6 +37,7 @@ _LATE_MILLISECONDS = 3_600_000
 # What errors of collectives say when a process at the other end is gone: gloo's and NCCL's.
 _LOST = re.compile(
     r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|[Ss]ocket closed|remote process exited"
+    r"|Timed out waiting"
 )
 
 # Seconds between two looks at whether another process has failed, and the key that says so.
@@ -240,8 +241,8 @@ def failing_together(name: str) -> Iterator[None]:
             print(f"{name}: {error}", file=sys.stderr)
         elif _is_lost_connection(error):
             print(
-                f"{name}: lost the connection to another process, which was killed, failed or has "
-                f"lost its network ({_first_line(error)}); start all processes again to continue",
+                f"{name}: another process no longer answers: it was killed, it failed, or its host "
+                f"or network is gone ({_first_line(error)}); start all processes again to continue",
                 file=sys.stderr,
             )
         else:
@@ -278,6 +279,8 @@ def _end_with_others(name: str, client, over: threading.Event) -> None:
             failure = client.key_value_try_get(_FAILURE)
         except Exception:
             continue  # No process has failed, or the coordinator is gone, which JAX deals with.
+        if failure.startswith(f"process {jax.process_index()} "):
+            return  # It ends by itself.
         print(f"{name}: {failure}", file=sys.stderr)
         # End after the process that failed, so that whoever started them sees which came first.
         time.sleep(3 * _LOOK_SECONDS)

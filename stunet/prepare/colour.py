@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from jaxtyping import Float, UInt8, UInt16
 
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 # What shows through transparent pixels, as on the page of a browser.
 BACKGROUND = 255
 
@@ -32,6 +33,16 @@ _SCREEN_GAMMA = 2.4
 # Diffuse white in pictures of high dynamic range (BT.2408), and the brightest light that is told
 # from brighter ones, in candela per square metre.
 _WHITE, _PEAK = 203.0, 1000.0
+
+
+def matrix_options(frame: av.VideoFrame) -> dict[str, str]:
+    """Returns the option of FFmpeg's scaler for a picture that does not state its colour matrix.
+
+    Players then take BT.709 for pictures of high definition. FFmpeg would take BT.601 for all.
+    """
+    is_large = frame.width >= 1280 or frame.height > 576
+    untold = frame.colorspace == _UNSPECIFIED and is_large
+    return {"in_color_matrix": "bt709"} if untold and not frame.format.is_rgb else {}
 
 
 def is_special(frame: av.VideoFrame) -> bool:
@@ -92,8 +103,9 @@ def over_background(
         pixels: red, green, blue and opacity (255 is opaque).
     """
     opacity = pixels[..., 3:].astype(np.uint16)
-    mixed = pixels[..., :3] * opacity + np.uint16(BACKGROUND) * (255 - opacity)
-    return ((mixed.astype(np.uint32) + 127) // 255).astype(np.uint8)
+    mixed = pixels[..., :3] * opacity + np.uint16(BACKGROUND) * (255 - opacity) + np.uint16(128)
+    # Division by 255, rounded, in 16 bits: pictures may be large.
+    return ((mixed + (mixed >> 8)) >> 8).astype(np.uint8)
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:

@@ -218,6 +218,7 @@ def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, in
                 "gbrp16le" if colour.is_special(frame) else "gray" if channels == 1 else "rgb24"
             )
             now = (frame.width, frame.height, frame.format.name, signs, pixels)
+            now += (*colour.matrix_options(frame),)
             if now != look:  # the first picture, or one where the file changes its format
                 graph, look = _graph(frame, signs, aspect, height, width, pixels), now
             array = _pulled(graph, frame)
@@ -245,12 +246,13 @@ def _graph(frame, signs, aspect, height, width, pixels) -> av.filter.Graph:
     rows, columns = geometry.covering_size(height, width, frame, aspect, signs)
     # Area averaging shrinks without aliasing, but would show blocks when it enlarges.
     shrinks = rows * columns <= frame.width * frame.height
+    matrix = colour.matrix_options(frame)
     flags = ("area" if shrinks else "bicubic") + "+accurate_rnd+full_chroma_int"
     return _chain(
         frame,
         (
             *geometry.turn_filters(signs),
-            ("scale", {"w": str(columns), "h": str(rows), "flags": flags}),
+            ("scale", {"w": str(columns), "h": str(rows), "flags": flags, **matrix}),
             ("crop", {"w": str(width), "h": str(height), "exact": "1"}),
             ("format", {"pix_fmts": pixels}),
         ),

@@ -55,13 +55,16 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
     try:
         with _open(path) as container:
             yield container, _moving_stream(path, container)
-    except (UserError, MemoryError):
+    except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except av.FFmpegError as error:
+        # Also av.error.MemoryError, for damaged files that ask for more than there is.
         reason = error.strerror or type(error).__name__
         raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
+    except MemoryError:
+        raise
     except Exception as error:
         # One broken file among thousands must not end the whole run.
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -28,8 +28,11 @@ def check_path(workdir: pathlib.Path) -> None:
     """Checks that checkpoints in a working directory can be found again.
 
     Raises:
-        UserError: the path has a character with which checkpoints could be written but not read.
+        UserError: the path has a character with which checkpoints could be written but not read,
+            or a file is in the place of the checkpoints.
     """
+    if place(workdir).exists() and not place(workdir).is_dir():
+        raise UserError(f"{place(workdir)} is a file, where checkpoints belong; move it away")
     path = str(workdir.absolute())
     unsafe = [character for character in _UNSAFE if character in path]
     try:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.files import locked, refusal_explained
+from stunet.files import check_writable, locked, refusal_explained
 from stunet.parallel import hosts
 
 
@@ -33,7 +33,10 @@ def claimed(
             change.
     """
     with contextlib.ExitStack() as stack:
-        with refusal_explained(workdir, "choose a --workdir in which you may create files"):
+        remedy = "choose a --workdir in which you may create files"
+        if hosts.is_first():
+            check_writable(workdir, remedy)
+        with refusal_explained(workdir, remedy):
             note_config(config, workdir, changing)
             if hosts.is_first():
                 # A second run would take the first one's unfinished checkpoints for what a killed

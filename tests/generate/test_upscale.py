@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import gc
 import json
+import pathlib
 import tracemalloc
 
 import av
@@ -28,6 +29,7 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
+JOINED = pathlib.Path(__file__).parents[1] / "prepare" / "cases" / "two.mpg"
 CONFIG = tiny.config(
     data=dict(frames=FRAMES, height=16, width=16),
     upscale=dict(factor=FACTOR, max_augmentation=0.5),
@@ -221,6 +223,14 @@ def test_a_video_of_another_size_is_answered_in_a_sentence(tmp_path):
         upscale.read_low(tmp_path / "a.mp4", make_parts(CONFIG))
     with pytest.raises(UserError, match="there is no file"):
         upscale.read_low(tmp_path / "b.mp4", make_parts(CONFIG))
+
+
+def test_a_video_whose_clock_starts_again_is_refused():
+    """Its frames would be enlarged as if they followed each other."""
+    data = dict(height=96, width=128, fps=8.0)
+    config = tiny.config(data=data, upscale=dict(factor=2), model=dict(patch_size=1))
+    with pytest.raises(UserError, match=r"two\.mpg is not one clip: its timestamps start again"):
+        upscale.read_low(JOINED, make_parts(config))
 
 
 # One level without text, which compiles fast.

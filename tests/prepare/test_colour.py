@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import ColorPrimaries, ColorTrc
+from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,3 +113,36 @@ def test_a_video_tagged_as_hlg_is_mapped_and_an_untagged_one_is_not(channels):
     assert not colour.is_special(frame)
     frame.color_trc, frame.color_primaries = ColorTrc.BT709, ColorPrimaries.BT709
     assert not colour.is_special(frame)
+
+
+@pytest.mark.parametrize(
+    ("size", "stated", "matrix"),
+    [
+        ((480, 640), None, Colorspace.ITU601),
+        ((720, 1280), None, Colorspace.ITU709),
+        ((720, 1280), Colorspace.ITU601, Colorspace.ITU601),
+        ((480, 640), Colorspace.ITU709, Colorspace.ITU709),
+    ],
+)
+def test_the_colour_matrix_is_the_stated_one_or_that_which_players_take(
+    tmp_path, size, stated, matrix
+):
+    colours = np.zeros((*size, 3), np.uint8)
+    colours[:, : size[1] // 2] = [200, 40, 40]
+    colours[:, size[1] // 2 :] = [40, 200, 40]
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=2)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv444p"
+        stream.options = {"crf": "1", "preset": "ultrafast"}
+        if stated is not None:
+            stream.codec_context.colorspace = stated
+        frame = av.VideoFrame.from_ndarray(colours, format="rgb24")
+        frame = frame.reformat(format="yuv444p", dst_colorspace=matrix)
+        frame.colorspace = 2 if stated is None else stated  # 2: unspecified
+        for i in range(2):
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    clip = next(decode_clips(tmp_path / "a.mkv", 2, 2, 12, 16))
+    np.testing.assert_allclose(clip[0, 6, 3], [200, 40, 40], atol=3)
+    np.testing.assert_allclose(clip[0, 6, 12], [40, 200, 40], atol=3)

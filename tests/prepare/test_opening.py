@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stunet.errors import UserError
 from stunet.prepare.decode import decode_clips, picture_size
-from stunet.prepare.opening import CorruptVideo, is_video
+from stunet.prepare.opening import CorruptVideo, is_video, opened
 
 CASES = pathlib.Path(__file__).parent / "cases"
 SOUND = (CASES / "seg1.mkv").read_bytes()
@@ -231,3 +231,10 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path):
 def test_hidden_files_are_no_videos():
     names = ["a.mp4", "b.TS", "c.wmv", "d.3gp", "._a.mp4", ".hidden.mkv", "e.txt", "f"]
     assert [name for name in names if is_video(pathlib.Path(name))] == names[:4]
+
+
+def test_a_file_that_asks_for_more_memory_than_there_is_costs_itself_alone():
+    with pytest.raises(CorruptVideo, match="Cannot allocate memory"), opened(CASES / "seg1.mkv"):
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+    with pytest.raises(MemoryError), opened(CASES / "seg1.mkv"):
+        raise MemoryError
