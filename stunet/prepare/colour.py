@@ -11,7 +11,17 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from jaxtyping import Float, UInt8, UInt16
 
+from stunet.errors import UserError
+
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+# By the numbers of ITU-T H.273. IPT is that of Dolby Vision's profile 5.
+_UNMAPPED = {8: "YCgCo", 10: "BT.2020 with constant luminance", 11: "ST 2085", 14: "ICtCp"} | {
+    12: "derived from the primaries",
+    13: "derived from the primaries",
+    15: "IPT",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 # What shows through transparent pixels, as on the page of a browser.
 BACKGROUND = 255
 
@@ -33,6 +43,19 @@ _SCREEN_GAMMA = 2.4
 # Diffuse white in pictures of high dynamic range (BT.2408), and the brightest light that is told
 # from brighter ones, in candela per square metre.
 _WHITE, _PEAK = 203.0, 1000.0
+
+
+def check_matrix(frame: av.VideoFrame) -> None:
+    """Checks that FFmpeg's scaler can make RGB of a picture.
+
+    Raises:
+        UserError: the picture has another matrix, for which FFmpeg would take BT.601 unsaid.
+    """
+    if frame.colorspace in _UNMAPPED:
+        raise UserError(
+            f"its pictures have the colour matrix {_UNMAPPED[frame.colorspace]}, which is not "
+            "converted to RGB; convert it to BT.709 first"
+        )
 
 
 def matrix_options(frame: av.VideoFrame) -> dict[str, str]:

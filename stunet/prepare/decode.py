@@ -191,7 +191,9 @@ def _shown_size(path: Path, frame: av.VideoFrame, aspect: float) -> tuple[int, i
 
 
 def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
+    """Returns how a picture is turned, after checking that it can be shown at all."""
     try:
+        colour.check_matrix(frame)
         return geometry.orientation(frame)
     except UserError as error:
         raise CorruptVideo(f"{path} cannot be used: {error}") from error
@@ -213,7 +215,8 @@ def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, in
             if isinstance(shown, Break):
                 yield shown
                 continue
-            frame, signs = _opaque(shown.content), _orientation(path, shown.content)
+            signs = _orientation(path, shown.content)
+            frame = _opaque(shown.content)
             pixels = (
                 "gbrp16le" if colour.is_special(frame) else "gray" if channels == 1 else "rgb24"
             )

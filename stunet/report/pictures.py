@@ -62,6 +62,7 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
                 continue
             run = group[turn]
             gif, xt = (file.read_bytes() if file else b"" for file in (run.gif, run.xt))
+            _check(run.xt, xt)
             size = len(gif) + len(xt)
             if size > most_bytes:
                 left_out.append(run)
@@ -85,6 +86,14 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
         others=list(zip(seeds[1:], blocks[1:], strict=True)),
         left_out=join([page.swatch(colours[r.title], _called(r)) for r in left_out], ", "),
     )
+
+
+def _check(file: pathlib.Path | None, xt: bytes) -> None:
+    """Raises a UserError that names the picture if it is damaged."""
+    try:
+        media.read_slices(xt) if xt else None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def _called(run: Run) -> str:

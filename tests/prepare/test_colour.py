@@ -10,6 +10,7 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stunet.errors import UserError
 from stunet.prepare import colour
 from stunet.prepare.colour import BACKGROUND, _pq, ordinary, over_background
 from stunet.prepare.decode import decode_clips
@@ -146,3 +147,16 @@ def test_the_colour_matrix_is_the_stated_one_or_that_which_players_take(
     clip = next(decode_clips(tmp_path / "a.mkv", 2, 2, 12, 16))
     np.testing.assert_allclose(clip[0, 6, 3], [200, 40, 40], atol=3)
     np.testing.assert_allclose(clip[0, 6, 12], [40, 200, 40], atol=3)
+
+
+def test_a_matrix_that_is_not_converted_is_refused(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=2)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "yuv444p"
+        stream.codec_context.colorspace = 14
+        frame = av.VideoFrame(16, 16, "yuv444p")
+        frame.colorspace, frame.pts = 14, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(UserError, match=r"a\.mkv cannot be used: .* matrix ICtCp"):
+        next(decode_clips(tmp_path / "a.mkv", 1, 2, 16, 16))

@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from stunet import jsonfiles
 from stunet.data.media import sheets
 from stunet.data.media.sheets import Clips
+from stunet.errors import UserError
 from stunet.files import atomic
 
 Clip = UInt8[np.ndarray, "t h w c"] | Float[np.ndarray, "t h w c"]
@@ -77,12 +78,21 @@ def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "
         For each clip, the spatial axis of the slice ("x" or "y"), and the slice. Time runs down in
         an X-T slice and right in a Y-T slice. The list is empty if the PNG does not note where
         slices are.
+
+    Raises:
+        UserError: the PNG is damaged.
     """
-    with Image.open(io.BytesIO(png)) as image:
-        noted = image.info.get(_SLICES, "[]")
-        places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of a picture")
-        sheet = np.asarray(image.convert("RGB"))
-    return [(place.axis, place.cut(sheet)) for place in places]
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            noted = image.info.get(_SLICES, "[]")
+            sheet = np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises all kinds.
+        raise UserError(f"the picture is damaged ({error})") from error
+    places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of the picture")
+    found = [(place.axis, place.cut(sheet)) for place in places]
+    if not all(cut.size for _, cut in found):
+        raise UserError(f"the text {_SLICES!r} of the picture is damaged: slices are outside of it")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
