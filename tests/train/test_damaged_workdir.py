@@ -97,6 +97,19 @@ def test_what_stands_in_the_way_is_named(trained, copy, name, damage, said, capf
     assert len([line for line in error.splitlines() if line.startswith("stunet train: ")]) == 1
 
 
+@pytest.mark.parametrize("kilobytes", [1030, 1060, 1096])
+@pytest.mark.parametrize("command", [["report"], ["sample", "text", "--prompt=a", "--num=4"]])
+def test_a_disk_that_fills_up_is_named(trained, small_disk, command, kilobytes, capfd):
+    disk = small_disk(1100)
+    (disk / "ballast").write_bytes(bytes(kilobytes * 1024))
+    where = [] if command == ["report"] else ["--workdir"]
+    status = main([*command, *where, str(trained[1]), "--out", str(disk / "out")])
+    error = capfd.readouterr().err
+    assert status == ("disk is full" in error), error
+    assert status or kilobytes < 1096
+    assert [file for file in disk.rglob("*") if ".partial" in file.name] == []
+
+
 @pytest.mark.parametrize(
     "command",
     [
