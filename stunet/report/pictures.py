@@ -62,6 +62,7 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
                 continue
             run = group[turn]
             gif, xt = (file.read_bytes() if file else b"" for file in (run.gif, run.xt))
+            _check(run.xt, xt)
             size = len(gif) + len(xt)
             if size > most_bytes:
                 left_out.append(run)
@@ -87,6 +88,14 @@ def samples(arms: Arms, colours: Mapping[str, int], most_bytes: int = MOST_BYTES
     )
 
 
+def _check(file: pathlib.Path | None, xt: bytes) -> None:
+    """Raises a UserError that names the picture if it is damaged."""
+    try:
+        media.read_slices(xt) if xt else None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
 def _called(run: Run) -> str:
     return run.title if run.seed is None else f"{run.title}, seed {run.seed}"
 
@@ -100,10 +109,7 @@ def _block(found: Sequence[tuple[str, bytes, bytes]]) -> Markup:
     """
     slices, clips = [], []
     for name, gif, xt in found:
-        try:
-            cut = media.read_slices(xt) if xt else []
-        except UserError:  # A damaged picture is no reason to have no report.
-            cut, xt = [], b""
+        cut = media.read_slices(xt) if xt else []
         if cut:
             slices.append((name, join([_slice(axis, pixels) for axis, pixels in cut[:_SLICES]])))
         pictures = [(gif, "gif"), (b"" if cut else xt, "png")]

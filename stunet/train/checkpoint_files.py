@@ -181,10 +181,13 @@ def _read(
         asked.pop("digests", None)
     with reading:
         # One at a time: of several, those after one that fails would complain that nobody waits.
-        return {
+        read = {
             name: ocp.load_checkpointables(checkpoint, {name: item})[name]
             for name, item in asked.items()
         }
+    if not isinstance(read.get("digests", {}), dict):
+        raise ValueError("its digests are none")
+    return read
 
 
 def _raise_together(problem: str) -> None:
@@ -219,7 +222,7 @@ def _difference(
     checkpoint: pathlib.Path,
     found: Mapping[str, str],
     data: Any,
-    noted: Any,
+    noted: Mapping[str, str] | None,
     whole: bool = False,
 ) -> str:
     """Compares digests of what was read with the digests saved in the checkpoint.
@@ -237,12 +240,10 @@ def _difference(
     bad = []
     if not isinstance(data, dict) or not all(isinstance(v, int) for v in data.values()):
         bad = ["data"]
-    elif isinstance(noted, dict):
+    elif noted is not None:
         found = {**found, "data": digests.of_json(data)}
         bad = [name for name, digest in found.items() if noted.get(name) != digest]
         bad += sorted(noted.keys() - found.keys()) if whole else []
-    elif noted is not None:
-        bad = ["digests"]
     if not bad:
         return ""
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""

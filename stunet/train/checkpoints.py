@@ -129,7 +129,8 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
-        self._preservation.values = values or {}
+        if self._preservation:
+            self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
         self._orbax.save_checkpointables_async(step, content, force=True)
 

@@ -212,6 +212,13 @@ def test_a_checkpoint_of_an_earlier_version_is_read_and_said(run, capsys):
         assert "2 has no digests" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["", "null", "3", "[1]", '["train/step"]', "{}", '{"a": 1}'])
+def test_digests_that_are_none(run, content):
+    (file,) = (run / "checkpoints" / "2" / "digests").glob("*json*")
+    file.write_text(content)
+    assert check_told_or_harmless(run, content)
+
+
 @pytest.mark.parametrize("name", ["a[b]", "a]", "[", "a*", "a?b", "a\\b", "a\udcff"])
 def test_a_path_under_which_checkpoints_cannot_be_read_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="in it, and checkpoints under such a name cannot be read"):

@@ -346,6 +346,11 @@ def test_mistakes_get_one_sentence(tmp_path, sweep):
     (sweep / "temporal_resize_init=he,seed=0" / "evaluation.json").write_text("[1]")
     with pytest.raises(UserError, match="is no evaluation"):
         write_report(sweep, tmp_path / "out.html")
+    (sweep / "temporal_resize_init=he,seed=0" / "evaluation.json").unlink()
+    (picture,) = (sweep / "temporal_resize_init=he,seed=0" / "samples").glob("step_00000008_xt.png")
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"step_00000008_xt\.png: the picture is damaged"):
+        write_report(sweep, tmp_path / "out.html")
     assert not (tmp_path / "out.html").exists()
 
 

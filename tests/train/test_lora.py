@@ -146,7 +146,7 @@ def test_a_run_of_adapters_continues_bit_for_bit(runs):
 def test_it_is_sampled_from_with_its_adapters_merged_into_the_base(runs):
     (base, _), (directory, config) = runs
     with Checkpoints(directory) as checkpoints:
-        state, _ = checkpoints.restore(abstract_state(config, make_mesh(config)))
+        state, *_ = checkpoints.restore(abstract_state(config, make_mesh(config)))
     original = flatten_dict(text.load(base).params)
     factors = flatten_dict(state.ema)
     for path, leaf in flatten_dict(text.load(directory).params).items():

@@ -348,7 +348,7 @@ def test_drawn_and_written_in_parts_it_is_the_run_that_begins_with_the_u_net(
     mesh = make_mesh(config)
     shapes = abstract_state(config, mesh)
     with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        state, _ = checkpoints.restore(shapes)
+        state, *_ = checkpoints.restore(shapes)
         fresh = flatten_dict(create_state(config, mesh).ema_params)
     u_net = diffusers_unet.Directory(
         t2i[0], diffusers_unet.table(make_parts(config).denoiser, shapes)

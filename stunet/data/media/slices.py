@@ -80,17 +80,19 @@ def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "
         slices are.
 
     Raises:
-        UserError: the picture is damaged.
+        UserError: the PNG is damaged.
     """
     try:
         with Image.open(io.BytesIO(png)) as image:
             noted = image.info.get(_SLICES, "[]")
             sheet = np.asarray(image.convert("RGB"))
-    # Pillow raises SyntaxError for a broken PNG.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"a picture of slices through time is damaged ({error})") from error
-    places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of a picture")
-    return [(place.axis, place.cut(sheet)) for place in places]
+    except Exception as error:  # Pillow raises all kinds.
+        raise UserError(f"the picture is damaged ({error})") from error
+    places = jsonfiles.parse(noted, list[_Place], f"the text {_SLICES!r} of the picture")
+    found = [(place.axis, place.cut(sheet)) for place in places]
+    if not all(cut.size for _, cut in found):
+        raise UserError(f"the text {_SLICES!r} of the picture is damaged: slices are outside of it")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Loads the tokenizer of a checkpoint from its tokenizer.json or spiece.model."""
 
+import math
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -59,6 +60,11 @@ def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
         )
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
+    try:
+        # A character that no tokenizer knows, which some damaged files cannot encode.
+        tokenizer.encode("a \U0010fffd")
+    except Exception as error:  # `tokenizers` raises no narrower class.
+        raise UserError(f"{file} is damaged: it cannot encode every caption ({error})") from error
     return tokenizer
 
 
@@ -85,6 +91,9 @@ def _from_sentencepiece(file: Path) -> Tokenizer:
     except DecodeError as error:
         raise UserError(f"{file} is damaged: it is no SentencePiece model ({error})") from error
     pieces = [(p.piece, p.score) for p in model.pieces]
+    if not all(isinstance(piece, str) and math.isfinite(score) for piece, score in pieces):
+        # protobuf returns bytes where a text is not UTF-8.
+        raise UserError(f"{file} is damaged: a piece is no text, or its score is no number")
     unknown = [i for i, p in enumerate(model.pieces) if p.type == _UNKNOWN]
     ends = [i for i, p in enumerate(model.pieces) if p.piece == "</s>"]
     if model.trainer_spec.model_type not in (0, _UNIGRAM) or not (unknown and ends):
