@@ -46,10 +46,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except OSError as error:
-        if error.filename == str(partial):
-            # The user does not know the other name.
-            error.filename, error.filename2 = str(path), None
-        raise
+        if str(partial) not in (error.filename, error.filename2):
+            raise
+        # The user does not know the other name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -194,10 +194,11 @@ def refusals_explained() -> Iterator[None]:
         yield
     except OSError as error:
         path = error.filename2 or error.filename
-        if error.errno not in _REMEDIES or not path:
+        # Writing to an open file fails without its name.
+        if error.errno not in _REMEDIES or not (path or _is_disk_full(error)):
             raise
-        name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else path
-        raise UserError(f"{name}: {error.strerror}; {_REMEDIES[error.errno]}") from error
+        name = f"{path}: " if path else ""
+        raise UserError(f"{name}{error.strerror}; {_REMEDIES[error.errno]}") from error
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -1,8 +1,8 @@
 """`stunet doctor`: says what is wrong with an installation or a run, and what to do."""
 
 import argparse
-import pathlib
 
+from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 
@@ -10,7 +10,7 @@ from stunet.commands.setup import set_up_jax
 def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--workdir",
-        type=pathlib.Path,
+        type=shared.path,
         metavar="DIR",
         help="also check the working directory of a run or of a sweep, such as runs/quickstart: "
         "config, metrics, each array of each checkpoint, and the records of the data",

@@ -38,6 +38,14 @@ def set_back(file):
     file.write_text(json.dumps({"began": 2**39}))
 
 
+def not_a_number(file):
+    file.write_text('{"began": NaN}')
+
+
+def other_types(file):
+    file.write_text("null\n[1]\n{}\n")
+
+
 def replace_by_directory(file):
     file.unlink()
     file.mkdir()
@@ -49,22 +57,23 @@ def replace_by_file(directory):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "said"),
+    ("of_metrics", "of_clock", "said"),
     [
-        ("metrics.jsonl", cut, "metrics.jsonl: line 2 is damaged"),
-        ("metrics.jsonl", not_utf8, "metrics.jsonl: line 1 is damaged"),
-        ("metrics.jsonl", lambda file: file.write_text("null\n[1]\n{}\n"), "lines 1, 2, 3 are"),
-        ("metrics.jsonl", lambda file: file.unlink(), ""),
-        ("clock.json", not_utf8, "clock.json is damaged: byte 0 is not UTF-8 text; goodput counts"),
-        ("clock.json", lambda file: file.write_text('{"began": NaN}'), "clock.json is damaged"),
-        ("clock.json", set_back, ""),
+        (cut, not_utf8, ("line 2 is damaged", "byte 0 is not UTF-8 text; goodput counts")),
+        (not_utf8, not_a_number, ("line 1 is damaged", "clock.json is damaged")),
+        (other_types, set_back, ("metrics.jsonl: lines 1, 2, 3 are damaged",)),
     ],
 )
-def test_a_damaged_account_keeps_no_run_from_continuing(trained, copy, name, damage, said, capfd):
-    damage(copy / name)
+def test_a_damaged_account_keeps_no_run_from_continuing(
+    trained, copy, of_metrics, of_clock, said, capfd
+):
+    of_metrics(copy / "metrics.jsonl")
+    of_clock(copy / "clock.json")
     assert main([*trained[0], "--change", "train.steps=3", "--workdir", str(copy)]) == 0
-    assert said in capfd.readouterr().err
-    assert [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    error = capfd.readouterr().err
+    assert all(sentence in error for sentence in said)
+    lines = (copy / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -86,6 +95,19 @@ def test_what_stands_in_the_way_is_named(trained, copy, name, damage, said, capf
     error = capfd.readouterr().err
     assert said in error
     assert len([line for line in error.splitlines() if line.startswith("stunet train: ")]) == 1
+
+
+@pytest.mark.parametrize("kilobytes", [1030, 1060, 1096])
+@pytest.mark.parametrize("command", [["report"], ["sample", "text", "--prompt=a", "--num=4"]])
+def test_a_disk_that_fills_up_is_named(trained, small_disk, command, kilobytes, capfd):
+    disk = small_disk(1100)
+    (disk / "ballast").write_bytes(bytes(kilobytes * 1024))
+    where = [] if command == ["report"] else ["--workdir"]
+    status = main([*command, *where, str(trained[1]), "--out", str(disk / "out")])
+    error = capfd.readouterr().err
+    assert status == ("disk is full" in error), error
+    assert status or kilobytes < 1096
+    assert [file for file in disk.rglob("*") if ".partial" in file.name] == []
 
 
 @pytest.mark.parametrize(
