@@ -36,8 +36,9 @@ _LATE_MILLISECONDS = 3_600_000
 
 # What errors of collectives say when a process at the other end is gone: gloo's and NCCL's.
 _LOST = re.compile(
-    r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|[Ss]ocket closed|remote process exited"
-    r"|Timed out waiting"
+    r"[A-Z_]+: .*([Cc]onnection (reset|closed|refused)|[Bb]roken pipe|[Ss]ocket closed"
+    r"|remote process exited|Timed out waiting)",
+    re.DOTALL,
 )
 
 # Seconds between two looks at whether another process has failed, and the key that says so.
@@ -264,13 +265,16 @@ def tell_failure(reason: str) -> None:
     client = distributed.global_state.client
     with contextlib.suppress(Exception):  # Another failed first, or the coordinator is gone.
         client.key_value_set(_FAILURE, f"process {jax.process_index()} failed: {reason}")
-        # The coordinator lives in process 0: the others must have time to read the message.
+    if is_first():
+        # The coordinator lives in this process: the others must have time to read the message.
         time.sleep(2 * _LOOK_SECONDS)
 
 
 def _is_lost_connection(error: BaseException) -> bool:
     """Tells whether a collective failed because another process is gone."""
-    return isinstance(error, jax.errors.JaxRuntimeError) and bool(_LOST.search(str(error)))
+    # XLA's errors arrive as either. They begin with a code, such as "UNKNOWN: ".
+    from_xla = isinstance(error, (jax.errors.JaxRuntimeError, ValueError))
+    return from_xla and bool(_LOST.match(str(error)))
 
 
 def _end_with_others(name: str, client, over: threading.Event) -> None:

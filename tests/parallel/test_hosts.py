@@ -5,6 +5,7 @@ Real processes are tested in tests/launch and tests/train/test_elastic.py.
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -93,3 +94,31 @@ def test_processes_that_hold_parts_of_the_same_clips_read_the_same_rows():
 def test_a_process_reads_the_rows_of_its_devices_where_they_are_not_neighbours():
     # Tiles of 2 x 2 chips in a row-major mesh, as on TPU v5e.
     assert rows({"data": 8}, lambda i: i // 2 % 2, 8) == [(0, 1, 4, 5), (2, 3, 6, 7)]
+
+
+@pytest.mark.parametrize(
+    ("message", "is_lost"),
+    [
+        (
+            "UNKNOWN: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:538] Read "
+            "error [127.0.0.1]:28299: Connection reset by peer",
+            True,
+        ),
+        (
+            "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:553] "
+            "Connection closed by peer [127.0.0.1]:3999",
+            True,
+        ),
+        (
+            "INTERNAL: NCCL operation ncclCommInitRankConfig failed: remote process exited or "
+            "there was a network error",
+            True,
+        ),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes", False),
+    ],
+)
+def test_errors_of_collectives_that_mean_a_lost_process(message, is_lost):
+    for kind in (jax.errors.JaxRuntimeError, ValueError):
+        assert hosts._is_lost_connection(kind(message)) == is_lost
+    assert not hosts._is_lost_connection(OSError(message))
+    assert not hosts._is_lost_connection(ValueError("a row says: Connection reset by peer"))

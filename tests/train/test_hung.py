@@ -117,7 +117,7 @@ def test_a_stopped_process_of_two_is_noticed_and_one_process_continues(
     monkeypatch.setenv("ONCE", str(tmp_path / "blocked"))
     faulty = command(workdir, "--config.train.watchdog_seconds=20", *FSDP, fault=("stop", 6, 1))
     job = tiny.launch(*faulty)
-    _, errors = job.communicate(timeout=400)
+    _, errors = job.communicate(timeout=900)
     assert job.returncode != 0, errors
     assert "from update 4 on" in run(command(workdir), workdir)
     assert losses(workdir) == pytest.approx(losses(whole), rel=1e-5)
