@@ -2,6 +2,8 @@
 
 import itertools
 import shlex
+import subprocess
+import tempfile
 from collections.abc import Sequence
 
 # Every script sets this: it ends at a command that fails or a variable that is not set.
@@ -49,6 +51,19 @@ def command(*words: str, end: str = "") -> str:
     whole = "".join(parts)
     short = whole.replace(" \\\n  ", " ")
     return (short if len(short) <= 100 else whole) + end
+
+
+def run(script: str) -> int:
+    """Runs a script, and returns its exit status.
+
+    Bash reads it from a file: an argument may have 128 KiB, which a sweep of many members exceeds.
+    """
+    # Words that are not UTF-8 become the bytes again that they came from.
+    options = dict(encoding="utf-8", errors="surrogateescape", suffix=".sh")
+    with tempfile.NamedTemporaryFile("w", **options) as file:
+        file.write(script)
+        file.flush()
+        return subprocess.run(["bash", file.name], check=False).returncode
 
 
 def combine(scripts: Sequence[str]) -> str:

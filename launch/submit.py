@@ -8,7 +8,6 @@
 import argparse
 import functools
 import os
-import subprocess
 import sys
 
 # Checking sweep files and configs needs no accelerator. The first import of JAX reads this.
@@ -100,7 +99,7 @@ def submit(target, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(script)
         return 0
-    if subprocess.run(["bash", "-c", script], check=False).returncode:
+    if bash.run(script):
         print(
             f"{PROG}: {arguments.name} failed, for the reason above; --dry-run shows what was run",
             file=sys.stderr,

@@ -179,12 +179,18 @@ def _read(
     asked = {**dict.fromkeys(rest), **abstract}
     if not (checkpoint / "digests").exists():
         asked.pop("digests", None)
+    read, errors = {}, []
     with reading:
         # One at a time: of several, those after one that fails would complain that nobody waits.
-        read = {
-            name: ocp.load_checkpointables(checkpoint, {name: item})[name]
-            for name, item in asked.items()
-        }
+        for name, item in asked.items():
+            try:
+                read[name] = ocp.load_checkpointables(checkpoint, {name: item})[name]
+            # Orbax numbers what it does. The next save waits for ever if another process, which
+            # could read this one, has done more.
+            except Exception as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
     if not isinstance(read.get("digests", {}), dict):
         raise ValueError("its digests are none")
     return read

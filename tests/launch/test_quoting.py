@@ -69,6 +69,14 @@ def stand_ins(tmp_path_factory):
     return run
 
 
+def test_a_long_script_runs_and_bytes_that_are_no_text_arrive(tmp_path):
+    words = ["x" * 200_000, "caf\udce9"]
+    script = f"printf '%s\\0' {bash.join(words)} > {bash.quote(str(tmp_path / 'noted'))}"
+    assert bash.run(script) == 0
+    assert (tmp_path / "noted").read_bytes().split(b"\0") == [*map(os.fsencode, words), b""]
+    assert bash.run("exit 3") == 3
+
+
 def words(entry: str) -> list[str]:
     return entry.split("\0")[:-1]
 

@@ -6,6 +6,8 @@ import time
 import pytest
 import tiny
 
+pytestmark = pytest.mark.slow
+
 # What process 1 does at its fifth update.
 FAULTS = {
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
