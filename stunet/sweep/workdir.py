@@ -70,11 +70,11 @@ def claim(
 ) -> None:
     """Writes the sweep to `workdir`, or checks that `workdir` already holds it.
 
-    The sweep may have more members and steps than the one in `workdir`.
+    The sweep may have more entries than the one in `workdir`.
 
     Args:
         workdir: directory of the sweep.
-        entries: members and steps, from `members.load`.
+        entries: the sweep's members, which are trained, and the commands that run after them.
         command: arguments of `stunet` that started the sweep.
         question: what the sweep asks, for the title of the report.
 

@@ -2,7 +2,8 @@
 
 `stunet.nn.parameters` defines the names of the arrays. The file's metadata says where the weights
 come from: `config` holds the run's config as JSON, and `training_step` the number of updates after
-which the weights were saved. A file without this metadata can also be read.
+which the weights were saved. `digests` holds the digest of each array, which is verified when it is
+read. A file without this metadata can also be read.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from stunet import configs, jsonfiles, tensorfiles
 from stunet.errors import UserError
 from stunet.nn import parameters
+from stunet.train import digests
 
 SUFFIX = ".safetensors"
 
@@ -63,7 +65,11 @@ def write(
         config: config of the run that the parameters come from.
         step: number of updates after which the parameters were saved.
     """
-    metadata = {"config": json.dumps(dataclasses.asdict(config)), "training_step": str(step)}
+    metadata = {
+        "config": json.dumps(dataclasses.asdict(config)),
+        "training_step": str(step),
+        "digests": json.dumps(digests.of_arrays(dict(named))),
+    }
     tensorfiles.write(file, named, metadata)
 
 
@@ -126,10 +132,11 @@ def read(file: pathlib.Path, like: Any) -> Any:
         like: shape and sharding of each parameter. Each process reads what its devices hold.
 
     Raises:
-        UserError: the file is missing, damaged or cut off.
+        UserError: the file is missing, damaged or cut off, or a parameter differs from its digest.
     """
     params = {}
     with _opened(file) as stored:
+        said = (stored.metadata() or {}).get("digests", "{}")
         for path, leaf in flatten_dict(like).items():
             layers = [stored.get_slice(name) for name in parameters.names(path, leaf.shape)]
             stacked = parameters.is_stacked(path)
@@ -140,7 +147,15 @@ def read(file: pathlib.Path, like: Any) -> Any:
                 return np.stack([layer[index[1:]] for layer in layers[index[0]]])
 
             params[path] = jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
-    return unflatten_dict(params)
+    params = unflatten_dict(params)
+    # A file of another program has no digests.
+    if noted := jsonfiles.parse(said, dict[str, str], f"the list of digests in {file}"):
+        for name, digest in digests.of_arrays(parameters.flatten(params)).items():
+            if noted.get(name) != digest:
+                raise UserError(
+                    f"{file} is damaged: {name!r} is not what was written; export it again"
+                )
+    return params
 
 
 @contextlib.contextmanager

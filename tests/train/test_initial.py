@@ -194,3 +194,14 @@ def test_a_file_that_is_cut_off_or_not_there_begins_nothing(file, tmp_path):
         with pytest.raises(UserError, match=r"cut\.safetensors is missing, damaged or cut off"):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_a_file_with_a_flipped_bit_begins_nothing(file, tmp_path):
+    content = file.read_bytes()
+    data = 8 + int.from_bytes(content[:8], "little")
+    for bit in np.random.default_rng(0).integers(8 * data, 8 * len(content), 5).tolist():
+        broken = bytearray(content)
+        broken[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "flipped.safetensors").write_bytes(broken)
+        with pytest.raises(UserError, match=r"flipped\.safetensors is damaged: .* export it again"):
+            begun(tmp_path / "flipped.safetensors")
