@@ -33,8 +33,8 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         metavar="KEY=VALUE",
         help="let a run that continues change KEY of the group train, such as train.learning_rate, "
-        "train.weight_decay, train.clip_norm or train.steps, from its next update on; --change KEY "
-        "takes the value of --config; may be given several times",
+        "train.weight_decay, train.clip_norm or train.steps, from its next update on; without "
+        "=VALUE, KEY gets its value in --config; may be given several times",
     )
     parser.options.add_argument(
         "--stop-status",

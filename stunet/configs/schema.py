@@ -551,9 +551,10 @@ class Train:
     )
     skip_spikes: float = _field(
         0.0,
-        "Updates are skipped whose gradient's norm is more than this many times its running mean, "
-        "which goes over about 100 updates that were not skipped. The first 100 updates of a run "
-        "are never skipped for their norm. 0: none is skipped for it.",
+        "An update is skipped if the norm of its gradient is more than this many times the running "
+        "mean of that norm. The mean is over about 100 updates that were not skipped. The first "
+        "100 updates of a run are never skipped for their norm. 0: no update is skipped for its "
+        "norm.",
         least=0,
     )
     skip_limit: int = _field(
@@ -563,11 +564,11 @@ class Train:
     )
     watchdog_seconds: float = _field(
         600.0,
-        "Seconds that an update may take, with the wait for its batch. Setting up, compiling, "
-        "saving, validating and sampling may take ten times as long. A run that takes longer "
-        "prints what each thread is at and ends with status 75. After a stop signal each limit is "
-        "a tenth. An update may always take 20 times as long as the longest before it. "
-        "0: no limits.",
+        "Limit in seconds of an update with the wait for its batch, or 20 times the longest "
+        "update so far, whichever is larger. Setting up, compiling, saving, validating and "
+        "sampling may take ten times this limit. After a stop signal, all limits are a tenth of "
+        "what they were. If a limit is passed, the run prints what each thread is doing and ends "
+        "with status 75. 0: no limits.",
         least=0,
     )
 
@@ -784,7 +785,8 @@ MAY_CHANGE_BY_NAME = {
     "train.clip_norm": "holds from the next update on",
     "train.ema_decay": "the averaged weights are kept",
     "train.on_nonfinite": "holds from the next update on",
-    "train.skip_spikes": "the mean starts empty if no update could be skipped before",
+    "train.skip_spikes": "the running mean starts empty, unless train.on_nonfinite was 'skip' or "
+    "this key was above 0",
     "train.skip_limit": "holds from the next update on",
 }
 

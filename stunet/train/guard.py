@@ -29,8 +29,8 @@ class Guard:
 
     Attributes:
         skip_nonfinite: True skips updates whose loss or gradient is not finite.
-        spikes: updates are skipped whose gradient's norm is more than this many times its running
-            mean; 0 skips none for its norm.
+        spikes: an update is skipped if its gradient's norm is more than this many times the running
+            mean of that norm. 0 skips no update for its norm.
     """
 
     skip_nonfinite: bool = False

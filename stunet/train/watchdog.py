@@ -37,7 +37,7 @@ class _Task(NamedTuple):
     """What the run is at.
 
     Attributes:
-        name: what it is, to go on after "no progress for 10 s in ".
+        name: name of the task, which a message puts after "no progress for 10 s in ".
         is_slow: True if it may take long.
     """
 
@@ -48,9 +48,10 @@ class _Task(NamedTuple):
 class Watchdog:
     """A thread that ends the process when one task takes too long. A context manager.
 
-    A task may take `seconds`, and a slow one ten times as long. After a stop signal each limit is a
-    tenth, counted from the signal or from the beginning of the task, whichever is later. Time in
-    which the whole process was stopped, as by Ctrl-Z, does not count.
+    A task may take `seconds`, or 20 times the longest task before it, whichever is longer. A slow
+    task may take ten times that. After a stop signal all limits are a tenth of what they were, and
+    are counted from the signal or from the beginning of the task, whichever is later. Time in which
+    the whole process was stopped, as by Ctrl-Z, does not count.
 
     Args:
         seconds: limit of a task that is not slow; 0 watches nothing.
@@ -89,7 +90,7 @@ class Watchdog:
         """Notes that the run has got to another task.
 
         Args:
-            task: what it is at, such as "update 7".
+            task: name of the task, such as "update 7".
             is_slow: True if it may take long, as compiling and saving do.
         """
         self._task = _Task(task, is_slow)

@@ -84,42 +84,25 @@ def test_a_data_source_that_blocks_is_noticed_and_the_run_continues(
     assert_same_bits(parameters(workdir, STEPS), parameters(whole, STEPS))
 
 
-@pytest.mark.parametrize(("fault", "process"), [("block", 1), ("stop", 0), ("stop", 1)])
-def test_a_launcher_starts_a_hung_job_again(whole, tmp_path, monkeypatch, fault, process):
+def test_a_launcher_starts_a_job_again_of_which_a_process_is_stopped(whole, tmp_path, monkeypatch):
+    """tests/parallel/test_lost.py has processes that are stopped or blocked and a short limit."""
     workdir, log = tmp_path / "run", tmp_path / "log.txt"
-    monkeypatch.setenv("ONCE", str(tmp_path / "blocked"))
-    fault = (fault, 6, process)
-    faulty = command(workdir, "--config.train.watchdog_seconds=20", *FSDP, fault=fault)
+    monkeypatch.setenv("ONCE", str(tmp_path / "stopped"))
+    faulty = command(workdir, *FSDP, fault=("stop", 6, 1))
     with log.open("w") as errors:
         job = tiny.launch(*faulty, restarts=1, errors=errors)
         try:
-            wait_for(tmp_path / "blocked", job)
+            wait_for(tmp_path / "stopped", job)
             begun = time.monotonic()
             while "starting again, for time 1 of 1" not in log.read_text():
                 assert job.poll() is None
                 time.sleep(0.1)
-            # JAX itself misses a stopped process after 30 s.
-            assert time.monotonic() - begun < 60
-            job.communicate(timeout=600)
+            # JAX misses the process after 30 s, and the launcher gives it 10 s to end.
+            assert time.monotonic() - begun < 90
+            job.communicate(timeout=900)
         finally:
             job.kill()  # Its processes die with it.
     assert job.returncode == 0, log.read_text()
-    if fault[0] == "block":
-        assert "no progress for 20 s in update " in log.read_text()
-        assert f"exited with status {HUNG_STATUS}; stopped the others" in log.read_text()
-    assert losses(workdir) == pytest.approx(losses(whole), rel=1e-5)
-
-
-def test_a_stopped_process_of_two_is_noticed_and_one_process_continues(
-    whole, tmp_path, monkeypatch
-):
-    workdir = tmp_path / "run"
-    monkeypatch.setenv("ONCE", str(tmp_path / "blocked"))
-    faulty = command(workdir, "--config.train.watchdog_seconds=20", *FSDP, fault=("stop", 6, 1))
-    job = tiny.launch(*faulty)
-    _, errors = job.communicate(timeout=900)
-    assert job.returncode != 0, errors
-    assert "from update 4 on" in run(command(workdir), workdir)
     assert losses(workdir) == pytest.approx(losses(whole), rel=1e-5)
 
 

@@ -18,7 +18,7 @@ class CutCaptions:
         self._lock = threading.Lock()
 
     def tell(self, caption: str) -> None:
-        """Prints a sentence about a caption that was cut, unless enough were named."""
+        """Prints a sentence that names a caption that was cut; says nothing after the first few."""
         with self._lock:
             self._named += 1
             named = self._named
