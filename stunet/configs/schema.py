@@ -564,10 +564,10 @@ class Train:
     )
     watchdog_seconds: float = _field(
         600.0,
-        "Limit in seconds of an update with the wait for its batch, or 20 times the longest "
-        "update so far, whichever is larger. Setting up, compiling, saving, validating and "
-        "sampling may take ten times this limit. After a stop signal, all limits are a tenth of "
-        "what they were. If a limit is passed, the run prints what each thread is doing and ends "
+        "Longest time, in seconds, that an update may take, including the wait for its batch. If "
+        "20 times the longest update so far is more, that is the limit instead. Setting up, "
+        "compiling, saving, validating and sampling may take ten times the limit. After a stop "
+        "signal, all limits are a tenth of what they were. If a limit is passed, the run prints what each thread is doing and ends "
         "with status 75. 0: no limits.",
         least=0,
     )
@@ -785,8 +785,8 @@ MAY_CHANGE_BY_NAME = {
     "train.clip_norm": "holds from the next update on",
     "train.ema_decay": "the averaged weights are kept",
     "train.on_nonfinite": "holds from the next update on",
-    "train.skip_spikes": "the running mean starts empty, unless train.on_nonfinite was 'skip' or "
-    "this key was above 0",
+    "train.skip_spikes": "the running mean of the gradient's norm is kept if train.on_nonfinite "
+    "was 'skip' or this key was above 0; otherwise it starts empty",
     "train.skip_limit": "holds from the next update on",
 }
 
