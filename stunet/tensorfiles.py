@@ -121,9 +121,9 @@ def tensor(file: Path, name: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    if not file.is_file():
-        raise UserError(f"{file} is missing, which holds a part of the weights")
     try:
+        if not file.is_file():
+            raise UserError(f"{file} is missing, which holds a part of the weights")
         with safe_open(file, framework="numpy") as opened:
             yield opened
     except (OSError, SafetensorError) as error:

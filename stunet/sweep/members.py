@@ -25,7 +25,7 @@ from stunet.errors import UserError, closest
 from stunet.formatting import first_few
 
 # Names become directories and are pasted into shells.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
 _RESERVED_NAMES = ("sweep.json", "report.html")
 
 
@@ -240,7 +240,7 @@ def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entr
             f"get_sweep() returns a list with {entry!r}; it may hold Members and Steps only"
         )
     kind, name = type(entry).__name__.lower(), entry.name
-    if not _NAME.fullmatch(name) or name in _RESERVED_NAMES:
+    if not NAME.fullmatch(name) or name in _RESERVED_NAMES:
         raise UserError(
             f"a {kind} cannot have the name {name!r}, since its directory has the same name; use "
             "letters, digits and _.,=+-"

@@ -9,7 +9,7 @@ import json
 import pathlib
 import subprocess
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 
@@ -17,9 +17,12 @@ import stunet
 from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
-from stunet.sweep.members import Entry, Member, Step, arms, seeds
+from stunet.sweep.members import NAME, Entry, Member, Step, arms, seeds
 from stunet.train import metric_lines
 from stunet.train.checkpoint_names import check_path, steps
+
+# A directory within that of the sweep; "" is the sweep's own, of a single run.
+EntryName = Annotated[str, msgspec.Meta(pattern=rf"\A({NAME.pattern})?\Z", max_length=255)]
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +39,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         label: name of the arm in the report. "": the report makes a name.
     """
 
-    name: str
+    name: EntryName
     arm: str
     seed: int | None
     command: tuple[str, ...] = ()
