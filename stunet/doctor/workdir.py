@@ -13,6 +13,7 @@ from stunet.errors import UserError
 from stunet.files import locked
 from stunet.sweep.workdir import read_manifest
 from stunet.train import checkpoint_files, checkpoint_names, metric_lines
+from stunet.train.checkpoints import silence_late_failures
 from stunet.train.clock import read_began
 from stunet.train.parts import make_parts
 
@@ -89,10 +90,13 @@ def _checkpoints(workdir: pathlib.Path, is_running: bool) -> Iterator[Finding]:
     for step in steps:
         subject = f"checkpoint {step}"
         try:
-            verdict = checkpoint_files.verify(workdir, step)
+            with silence_late_failures():
+                verdict = checkpoint_files.verify(workdir, step)
         except UserError as error:
             yield wrong(subject, str(error))
             continue
+        if is_running and step not in checkpoint_names.steps(workdir):
+            continue  # The training has removed it meanwhile.
         if verdict.problem:
             remedy = (
                 f"`stunet train` goes on from checkpoint {min(steps)} or a later one that is whole"

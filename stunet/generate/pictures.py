@@ -27,6 +27,9 @@ def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c
         UserError: there is no such file, it is no picture, its pixels have no defined range, or it
             has not the run's size.
     """
+    # Reading a pipe would wait for its writer.
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path} (it is no regular file)")
     try:
         with Image.open(path) as file:
             _check_size(path, file, clip)

@@ -119,6 +119,9 @@ def read_utf8(path: Path) -> str:
     Raises:
         UserError: the file is not UTF-8, or cannot be read.
     """
+    # Reading a pipe would wait for its writer.
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path} (it is no regular file)")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

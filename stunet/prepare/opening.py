@@ -52,6 +52,9 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
         CorruptVideo: the file has no video stream, or cannot be decoded for any reason.
         UserError: there is no such file.
     """
+    # Reading a pipe would wait for its writer.
+    if path.exists() and not path.is_file():
+        raise CorruptVideo(f"{path} is no regular file")
     try:
         with _open(path) as container:
             yield container, _moving_stream(path, container)

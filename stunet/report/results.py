@@ -329,7 +329,11 @@ def _find_pictures(directory: pathlib.Path) -> dict[str, pathlib.Path | None]:
     If training has left no samples, finds the samples whose file name is last in alphabetical
     order.
     """
-    samples = directory / "samples"
-    gifs = sorted(samples.glob("step_*.gif")) or sorted(samples.glob("*.gif"))
-    slices = sorted(samples.glob("step_*_xt.png")) or sorted(samples.glob("*_xt.png"))
+
+    def find(pattern: str) -> list[pathlib.Path]:
+        # Reading a pipe would wait for its writer.
+        return sorted(file for file in (directory / "samples").glob(pattern) if file.is_file())
+
+    gifs = find("step_*.gif") or find("*.gif")
+    slices = find("step_*_xt.png") or find("*_xt.png")
     return {"gif": gifs[-1] if gifs else None, "xt": slices[-1] if slices else None}

@@ -7,6 +7,7 @@ import logging
 import math
 import pathlib
 import re
+import stat
 import textwrap
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -104,6 +105,7 @@ def load(
     abstract = {name: item for name, item in abstract.items() if name not in missing}
     items, problem = {}, ""
     try:
+        _check_files(checkpoint)
         items = _explained(checkpoint, lambda: _read(checkpoint, abstract))
     except DamagedCheckpoint as error:
         problem = str(error)
@@ -112,7 +114,8 @@ def load(
     data, noted = items.pop("data"), items.pop("digests", None)
     found = digests.of_arrays(items)
     # Its digests tell an item that was lost from one that was never saved.
-    found |= {key: "" for key in noted or () if key.split("/")[0] in missing}
+    named = noted if isinstance(noted, dict) else {}
+    found |= {key: "" for key in named if key.split("/")[0] in missing}
     _raise_together(_difference(checkpoint, found, data, noted))
     note = "" if noted else f"{checkpoint} has no digests, so nothing verifies what is read from it"
     return Loaded(items, data, note)
@@ -147,6 +150,7 @@ def verify(workdir: pathlib.Path, step: int) -> Verdict:
         return rest
 
     try:
+        _check_files(checkpoint)
         rest = _explained(checkpoint, read)
     except DamagedCheckpoint as error:
         return Verdict(str(error), len(found))
@@ -200,6 +204,24 @@ def _raise_together(problem: str) -> None:
     """
     if first := hosts.first_text(problem):
         raise DamagedCheckpoint(first)
+
+
+def _check_files(checkpoint: pathlib.Path) -> None:
+    """Checks that a checkpoint is made of files: a pipe or a device would be read for ever.
+
+    Raises:
+        DamagedCheckpoint: it holds something else.
+    """
+    for path in checkpoint.rglob("*"):
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            problem = f"{path}: {error.strerror}"
+        else:
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                continue
+            problem = f"{path} is no regular file"
+        raise DamagedCheckpoint(f"checkpoint {checkpoint} is damaged ({problem})")
 
 
 def _difference(

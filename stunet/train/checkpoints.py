@@ -76,7 +76,7 @@ class Checkpoints:
         self.directory = place(workdir)
         self._preservation = _Preservation(keep) if keep else None
         self._at_once, self._writes = at_once, keep is not None
-        self._late = _silence_late_failures()
+        self._late = silence_late_failures()
         self._orbax = self._open()
 
     def _open(self) -> ocp.training.Checkpointer:
@@ -276,7 +276,7 @@ def _saving_context(at_once: int | None) -> ocp.Context:
 
 
 @contextlib.contextmanager
-def _silence_late_failures() -> Iterator[None]:
+def silence_late_failures() -> Iterator[None]:
     """Context manager in which writes that fail after the first failure print no traceback.
 
     If several writes fail, Orbax raises the first error and closes its event loop. Each of the

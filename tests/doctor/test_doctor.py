@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import shutil
 from importlib import metadata
 
@@ -71,6 +72,12 @@ def _flip_bits(place):
         file.write_bytes(data)
 
 
+def _put_pipe(place):
+    file = place / "run" / "checkpoints" / "2" / "ema" / "_METADATA"
+    file.unlink()
+    os.mkfifo(file)
+
+
 def _append(name: str, text: str):
     def change(place):
         with (place / "run" / name).open("a") as file:
@@ -98,6 +105,7 @@ def _cut_records(place):
         (_write("run/clock.json", '{"began": null}'), "clock.json", "clock.json"),
         (_write("run/clock.json", '{"began": 9e9}'), "clock.json", "still to come"),
         (_flip_bits, "checkpoint 2", "damaged"),
+        (_put_pipe, "checkpoint 2", "_METADATA is no regular file"),
         (_cut_records, "data, train", "is damaged or cut short"),
         (lambda p: shutil.rmtree(p / "records"), "data, train", "records"),
         (lambda p: shutil.rmtree(p / "run"), "workdir", "is no directory"),

@@ -37,6 +37,7 @@ import sklearn.datasets  # noqa: E402, F401
 from stunet import cli  # noqa: E402
 from stunet.commands import evaluate, export, inflate, plan, prepare, sample  # noqa: E402, F401
 from stunet.data import clips, media, sources  # noqa: E402, F401
+from stunet.doctor import installation, workdir  # noqa: E402, F401
 from stunet.export import formats  # noqa: E402, F401
 from stunet.generate import model, tasks, text, video  # noqa: E402, F401
 from stunet.nn.stunet import STUNet  # noqa: E402
@@ -111,7 +112,7 @@ def _child(
     """
     global _skew
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()
+    os.setpgid(0, 0)  # Ctrl-C in the terminal of the tests is not for this process.
     nowhere = os.open(os.devnull, os.O_RDONLY)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for opened, number in ((nowhere, 0), (output, 1), (output, 2)):

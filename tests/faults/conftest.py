@@ -13,6 +13,7 @@ COUNTS = {
     "kill": (4, 100),
     "signal": (6, 120),
     "stop": (1, 20),
+    "hang": (1, 20),
     "full disk": (2, 30),
     "read-only disk": (1, 20),
     "file size": (2, 20),

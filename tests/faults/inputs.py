@@ -23,11 +23,12 @@ REPORT = ("report", "{place}/run", "--out={place}/report.html")
 EXPORT = ("export", "--workdir={place}/run", "--out={place}/exported", "--format=safetensors")
 SAMPLE = ("sample", "text", "--workdir={place}/run", "--prompt=a", "--out={place}/out")
 REPORT_SWEEP = ("report", "{place}/sweep", "--out={place}/report.html")
-ON_RECORDS = (
-    *("train", "--config={place}/experiment.py", "--workdir={place}/new"),
+RECORDS = (
+    *("train", "--config={place}/experiment.py", "--workdir={place}/run"),
     *("--config.data.source=clips", "--config.data.path={place}/records"),
     *("--config.train.steps=1", "--config.checkpoint.every=1"),
 )
+DOCTOR = ("doctor", "--workdir={place}/run")
 PREPARE = (
     *("prepare", "{place}/videos", "{place}/records", "--frames=4", "--height=8", "--width=8"),
     *("--channels=1", "--text-max-length=8", "--text-dim=8"),
@@ -46,7 +47,7 @@ INPAINT = (
 )
 INIT_FROM = (
     *("train", "--config={place}/experiment.py", "--workdir={place}/new"),
-    *("--config.train.steps=1", "--config.train.init_from={place}/weights/model.safetensors"),
+    *("--config.train.steps=1", "--config.train.init_from={place}/weights/params.safetensors"),
 )
 INFLATE = ("inflate", "--t2i={place}/unet", "--out={place}/inflated", "--frames=4")
 
@@ -73,18 +74,24 @@ class Input:
 
 
 INPUTS = {
-    "config.json": Input("run", "run/config.json", "json", (TRAIN, REPORT, EXPORT, SAMPLE), 2),
-    "metrics.jsonl": Input("run", "run/metrics.jsonl", "json", (TRAIN, REPORT), 2),
-    "clock.json": Input("run", "run/clock.json", "json", (TRAIN, REPORT)),
+    "config.json": Input(
+        "run", "run/config.json", "json", (TRAIN, REPORT, EXPORT, SAMPLE, DOCTOR), 2
+    ),
+    "metrics.jsonl": Input("run", "run/metrics.jsonl", "json", (TRAIN, REPORT, DOCTOR), 2),
+    "clock.json": Input("run", "run/clock.json", "json", (TRAIN, REPORT, DOCTOR)),
     "samples": Input("run", "run/samples/*", "bytes", (REPORT,)),
-    "checkpoint, JSON": Input("run", "run/checkpoints/2/**/*.json", "json", (TRAIN, EXPORT)),
-    "checkpoint, any file": Input("run", "run/checkpoints/2/**/*", "bytes", (TRAIN, EXPORT), 2),
+    "checkpoint, JSON": Input(
+        "run", "run/checkpoints/2/**/*.json", "json", (TRAIN, EXPORT, DOCTOR)
+    ),
+    "checkpoint, any file": Input(
+        "run", "run/checkpoints/2/**/*", "bytes", (TRAIN, EXPORT, DOCTOR), 2
+    ),
     "sweep.json": Input("sweep", "sweep/sweep.json", "json", (REPORT_SWEEP,)),
     "evaluation.json": Input("sweep", "sweep/*/evaluation.json", "json", (REPORT_SWEEP,), 2),
-    "features.json": Input("records", "records/features.json", "json", (ON_RECORDS,), 0.5),
-    "dataset_info.json": Input("records", "records/dataset_info.json", "json", (ON_RECORDS,), 0.5),
-    "clips.json": Input("records", "records/clips.json", "json", (ON_RECORDS,), 0.5),
-    "records": Input("records", "records/*array_record*", "bytes", (ON_RECORDS,), 0.5),
+    "features.json": Input("records", "records/features.json", "json", (RECORDS, DOCTOR)),
+    "dataset_info.json": Input("records", "records/dataset_info.json", "json", (RECORDS, DOCTOR)),
+    "clips.json": Input("records", "records/clips.json", "json", (RECORDS, DOCTOR)),
+    "records": Input("records", "records/*array_record*", "bytes", (DOCTOR,)),
     "captions.csv": Input("csv", "videos/captions.csv", "text", (PREPARE,), 2),
     "captions.jsonl": Input("jsonl", "videos/captions.jsonl", "json", (PREPARE,)),
     "captions in .txt": Input("txt", "videos/*.txt", "text", (PREPARE,)),
@@ -93,7 +100,7 @@ INPUTS = {
     "pictures": Input("masked", "given/picture.png", "png", (IMAGE,), 2),
     "masks": Input("masked", "given/mask.mp4", "bytes", (INPAINT,)),
     "videos to paint": Input("masked", "given/video.mp4", "bytes", (INPAINT,)),
-    "weights": Input("weights", "weights/*", "safetensors", (INIT_FROM,)),
+    "weights": Input("weights", "weights/*", "safetensors", (INIT_FROM,), 0.3),
     "T5, JSON": Input("t5", "t5/*/*.json", "json", (PREPARE_T5,), 0.3),
     "T5, weights": Input("t5", "t5/*/*.safetensors", "safetensors", (PREPARE_T5,), 0.3),
     "T5, SentencePiece": Input("t5", "t5/*/spiece.model", "bytes", (PREPARE_T5,), 0.3),
@@ -222,7 +229,7 @@ _WRITERS = {
 _COMMANDS = {
     "run": (TRAIN,),
     "sweep": (TRAIN,),
-    "records": (PREPARE,),
+    "records": (PREPARE, RECORDS),
     "masked": (MASKED,),
     "weights": (TRAIN, EXPORT),
 }

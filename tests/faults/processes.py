@@ -74,11 +74,17 @@ class Process:
         """Tells whether the process has ended, or ends within `seconds`."""
         return bool(select.select([self._pidfd], [], [], seconds)[0])
 
-    def hangs(self, patience: float = PATIENCE_SECONDS, more: Callable[[], object] = int) -> bool:
+    def hangs(
+        self,
+        patience: float = PATIENCE_SECONDS,
+        idle: float = IDLE_SECONDS,
+        more: Callable[[], object] = int,
+    ) -> bool:
         """Waits for the end of the process. Returns True if it hangs.
 
         Args:
             patience: seconds that it may take.
+            idle: seconds that it may sleep.
             more: what it returns changes while the process gets on, which then may take longer.
         """
         begun = active = time.monotonic()
@@ -88,7 +94,7 @@ class Process:
             before, seen = seen, (more(), self._busy_ticks())
             begun = begun if seen[0] == before[0] else now
             active = active if seen[1] == before[1] else now
-            if now - begun > patience or now - active > IDLE_SECONDS:
+            if now - begun > patience or now - active > idle:
                 return True
         return False
 
@@ -97,9 +103,9 @@ class Process:
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
-    def wait(self, patience: float = PATIENCE_SECONDS) -> Ended:
+    def wait(self, idle: float = IDLE_SECONDS) -> Ended:
         """Waits for the end of the process, and kills it if it hangs."""
-        return self.end(self.hangs(patience))
+        return self.end(self.hangs(idle=idle))
 
     def end(self, hung: bool) -> Ended:
         """Says how the process ended, and kills it if it hangs."""

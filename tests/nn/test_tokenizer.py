@@ -1,6 +1,9 @@
 """Tokenizers give the ids of the library that wrote their file."""
 
+import json
+
 import pytest
+from tokenizers import Tokenizer, models, processors
 
 from stunet.errors import UserError
 from stunet.nn.text import tokenizer
@@ -54,3 +57,15 @@ def test_damaged_and_foreign_files_are_refused(spiece, tmp_path):
         tokenizer.load(tokenizer.find(tmp_path), 8, 40)
     with pytest.raises(UserError, match="token ids up to 39 and the checkpoint 32 tokens"):
         tokenizer.load(spiece / "tokenizer" / "spiece.model", 8, 32)
+
+
+def test_a_file_that_makes_the_tokenizer_panic_is_refused(tmp_path):
+    """A template that names a special token which it does not define, found by `make faults`."""
+    made = Tokenizer(models.Unigram([("a", 0.0), ("</s>", 0.0)], 0))
+    made.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    content = json.loads(made.to_str())
+    content["post_processor"]["special_tokens"] = {}
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is damaged"):
+        tokenizer.load(file, 8, 40)

@@ -1,6 +1,7 @@
 """Opening: healthy files of all kinds are read, damaged and foreign ones refused by name."""
 
 import contextlib
+import os
 import pathlib
 import shutil
 import struct
@@ -238,3 +239,10 @@ def test_a_file_that_asks_for_more_memory_than_there_is_costs_itself_alone():
         raise av.error.MemoryError(12, "Cannot allocate memory")
     with pytest.raises(MemoryError), opened(CASES / "seg1.mkv"):
         raise MemoryError
+
+
+def test_a_pipe_is_no_video(tmp_path):
+    """Reading it would wait for ever."""
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(CorruptVideo, match="no regular file"), opened(tmp_path / "a.mp4"):
+        pass

@@ -70,11 +70,17 @@ def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
 
 def _from_json(file: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # `tokenizers` raises no narrower class.
+        tokenizer = Tokenizer.from_file(str(file))
+        # Some mistakes in the file show only when it is used.
+        tokenizer.encode("a b")
+    # `tokenizers` raises no narrower class. Its panics are no `Exception`.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(
             f"{file} is damaged, or written by a newer version of tokenizers ({error})"
         ) from error
+    return tokenizer
 
 
 def _from_sentencepiece(file: Path) -> Tokenizer:
