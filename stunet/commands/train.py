@@ -32,9 +32,10 @@ def add_arguments(parser: Parser) -> None:
         "--change",
         action="append",
         metavar="KEY=VALUE",
-        help="let a run that continues change KEY of the group train, such as train.learning_rate, "
-        "train.weight_decay, train.clip_norm or train.steps, from its next update on; without "
-        "=VALUE, KEY gets its value in --config; may be given several times",
+        help="when a run continues, change a KEY of the config's group 'train' (such as "
+        "train.learning_rate, train.weight_decay, train.clip_norm or train.steps) from the run's "
+        "next update on; without =VALUE, KEY gets the value that it has in --config; may be given "
+        "several times",
     )
     parser.options.add_argument(
         "--stop-status",

@@ -564,11 +564,11 @@ class Train:
     )
     watchdog_seconds: float = _field(
         600.0,
-        "Limit in seconds of an update with the wait for its batch, or 20 times the longest "
-        "update so far, whichever is larger. Setting up, compiling, saving, validating and "
-        "sampling may take ten times this limit. After a stop signal, all limits are a tenth of "
-        "what they were. If a limit is passed, the run prints what each thread is doing and ends "
-        "with status 75. 0: no limits.",
+        "Seconds that an update may take, including the wait for its batch. An update may always "
+        "take 20 times as long as the longest update before it. Setting up, compiling, saving, "
+        "validating and sampling may take ten times as long as an update. After a stop signal, "
+        "each of these limits is divided by ten. If a limit is passed, the run prints what each "
+        "thread is doing and ends with status 75. 0: no limits.",
         least=0,
     )
 
@@ -774,19 +774,19 @@ MAY_CHANGE_ON_RESUME = (
 # does not hold.
 MAY_CHANGE_BY_NAME = {
     "train.steps": "more updates extend the run, also a finished one",
-    "train.batch_size": "the run goes on with the clips that no update has had",
+    "train.batch_size": "the run goes on with the clips that no update has used yet",
     "train.accumulate": "the update stays the same",
-    "train.learning_rate": "the schedule is that of a run which had it from the beginning",
-    "train.warmup_steps": "the schedule is that of a run which had it from the beginning",
-    "train.final_learning_rate": "the schedule is that of a run which had it from the beginning",
+    "train.learning_rate": "the schedule is as if the new value had held from the beginning",
+    "train.warmup_steps": "the schedule is as if the new value had held from the beginning",
+    "train.final_learning_rate": "the schedule is as if the new value had held from the beginning",
     "train.beta1": "the moments are kept",
     "train.beta2": "the moments are kept",
     "train.weight_decay": "holds from the next update on",
     "train.clip_norm": "holds from the next update on",
     "train.ema_decay": "the averaged weights are kept",
     "train.on_nonfinite": "holds from the next update on",
-    "train.skip_spikes": "the running mean starts empty, unless train.on_nonfinite was 'skip' or "
-    "this key was above 0",
+    "train.skip_spikes": "the running mean of the gradient's norm is kept if train.on_nonfinite "
+    "was 'skip' or this key was above 0; otherwise it starts empty",
     "train.skip_limit": "holds from the next update on",
 }
 

@@ -32,8 +32,8 @@ def edit(
         run: run that `text.load_unconditioned` has loaded.
         prompts: one prompt for each clip to make; "" for none.
         clips: clips in -1..1, one for each prompt, or one for all.
-        strength: noise time, 0..1, to which noise is added. At 0 the clips come back bit for bit.
-            At 1 nothing is left of them, and the result is what `text.text_to_video` makes of the
+        strength: noise time of the noised clips, 0..1. At 0 the clips come back bit for bit. At 1
+            nothing is left of them, and the result is what `text.text_to_video` makes of the
             prompts and the seed. Denoising takes all `sample.steps` steps at any strength above 0.
         seed: see `text.text_to_video`.
         batch_size: see `text.text_to_video`.

@@ -105,7 +105,7 @@ def flatten(params: Any) -> dict[str, Any]:
 
 
 def unflatten(named: Mapping[str, Any], like: Any) -> Any:
-    """Converts a dict of arrays by their names in files to a tree; the inverse of `flatten`.
+    """Converts arrays, by the names that they have in files, to a tree: the inverse of `flatten`.
 
     Args:
         named: arrays by name. Names that `like` does not have are ignored.

@@ -136,7 +136,10 @@ def finished(arms: Arms) -> Arms:
 
 
 def compared(arms: Arms) -> Arms:
-    """Leaves out arms that are only parts of other arms and were not evaluated themselves."""
+    """Returns the arms without those that were trained only as a part of another arm.
+
+    Such a part is one network of a cascade that was not evaluated by itself.
+    """
     parts = {name for runs in arms.values() for run in runs for name in run.made_of}
     return {
         arm: runs
@@ -146,7 +149,7 @@ def compared(arms: Arms) -> Arms:
 
 
 def rivals(arms: Arms) -> Arms:
-    """Keeps arms that can be ranked: `compared` keeps them, and they got no part of real clips."""
+    """Returns the arms that can be ranked: those of `compared` that were given no real frames."""
     return {arm: runs for arm, runs in compared(arms).items() if not runs[0].given}
 
 

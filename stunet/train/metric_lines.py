@@ -27,7 +27,7 @@ def read(file: pathlib.Path) -> Lines:
 
 
 def parse(content: bytes) -> Lines:
-    """Parses lines of such a file, of which the first may be incomplete."""
+    """Parses lines of `metrics.jsonl`. The first of them may be incomplete."""
     return jsonfiles.parse_lines(content, _LINE, _has_step)
 
 

@@ -28,9 +28,8 @@ def claimed(
         changing: keys in which the config may differ from that of the run so far.
 
     Raises:
-        UserError: the directory belongs to another config, this process may not write to it, or
-            another training is running in it; or there is no run in it, and keys of it are to
-            change.
+        UserError: the directory belongs to another config; this process may not write to it;
+            another training is running in it; or `changing` names keys, but it holds no run.
     """
     with contextlib.ExitStack() as stack:
         remedy = "choose a --workdir in which you may create files"
@@ -90,7 +89,9 @@ def note_config(
 
 
 def note_changes(config: configs.Experiment, workdir: pathlib.Path, step: int) -> list[str]:
-    """Notes in `workdir` in what the config of a claimed run changes after update `step`.
+    """Records in `workdir` which keys of the run's config change after update `step`.
+
+    The working directory must be `claimed`.
 
     Returns:
         A sentence for each key that changes.

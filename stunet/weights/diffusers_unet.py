@@ -102,7 +102,7 @@ def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
 
 
 def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Header]:
-    """Returns the dtype and shape of each tensor in diffusers, by the tensor's name."""
+    """Returns the dtype and shape that each tensor has in diffusers, by its name there."""
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
