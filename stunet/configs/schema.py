@@ -564,10 +564,10 @@ class Train:
     )
     watchdog_seconds: float = _field(
         600.0,
-        "Seconds that an update may take, including the wait for its batch. An update may always "
-        "take 20 times as long as the longest update before it. Setting up, compiling, saving, "
-        "validating and sampling may take ten times as long as an update. After a stop signal, "
-        "each of these limits is divided by ten. If a limit is passed, the run prints what each "
+        "Limit in seconds for one update, including the wait for its batch. If 20 times the "
+        "longest update so far is longer than that, it becomes the limit. Setting up, compiling, "
+        "saving, validating and sampling have ten times the limit of an update. After a stop "
+        "signal, each limit is divided by ten. If a limit is passed, the run prints what each "
         "thread is doing and ends with status 75. 0: no limits.",
         least=0,
     )

@@ -49,7 +49,8 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
         parts: parts of the run. Their config holds the fingerprint of its text encoder
             (`parts.with_fingerprint`).
         workdir: working directory of the run.
-        changing: keys of the config that change from the next update on, if `workdir` has others.
+        changing: keys of the config whose values may differ from those in `workdir`. New values
+            hold from the next update on.
 
     Returns:
         The number of updates done.

@@ -78,7 +78,8 @@ class Tensor(NamedTuple):
             index: the part, as a slice for each axis of our weight.
 
         Returns:
-            The names of the tensors that hold the part, and a slice for each axis of these tensors.
+            The names of the tensors that hold the part (one for each layer that the part spans),
+            and a slice for each axis, which is the same in all of them.
         """
         names = self.names[index[0]] if self.stacked else self.names
         index = index[self.stacked + self.frames :]
