@@ -17,7 +17,7 @@ from stunet.formatting import first_few
 
 
 class Kind(NamedTuple):
-    """Describes the files that define one function, such as `get_config`.
+    """Describes one kind of file by the function that such files define, such as `get_config`.
 
     Attributes:
         flag: option of the command line that takes such a file.

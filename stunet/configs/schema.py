@@ -546,7 +546,7 @@ class Train:
         "What happens when the loss or the gradient of an update is not finite. 'stop': the run "
         "ends, and what it saved before is good. 'skip': weights, their average and moments stay "
         "as they were, and the run goes on with the next batch. Each skipped update counts as an "
-        "update, and `skipped_updates` in the metrics counts them.",
+        "update. The metric skipped_updates counts them.",
         choices=("stop", "skip"),
     )
     skip_spikes: float = _field(
@@ -564,11 +564,11 @@ class Train:
     )
     watchdog_seconds: float = _field(
         600.0,
-        "Limit in seconds for one update, including the wait for its batch. If 20 times the "
-        "longest update so far is longer than that, it becomes the limit. Setting up, compiling, "
-        "saving, validating and sampling have ten times the limit of an update. After a stop "
-        "signal, each limit is divided by ten. If a limit is passed, the run prints what each "
-        "thread is doing and ends with status 75. 0: no limits.",
+        "Limit in seconds for one update, including the wait for its batch. Runs with slow updates "
+        "have a larger limit: 20 times their longest update so far. Setting up, compiling, saving, "
+        "validating and sampling have ten times the limit of an update. After a stop signal, each "
+        "limit is divided by ten. If a limit is passed, the run prints what each thread is doing "
+        "and ends with status 75. 0: no limits.",
         least=0,
     )
 

@@ -19,7 +19,7 @@ def length_of(kind: str, split: str, length: int | None) -> int:
     """Returns the number of clips in a split.
 
     Args:
-        kind: what the source draws, for messages.
+        kind: plural noun for what the source draws, such as "motions", used in messages.
         split: "train" or "val".
         length: number of clips; None means 1,000,000 for train and 1,000 for val.
 
@@ -35,7 +35,7 @@ def check_least(kind: str, values: Mapping[str, tuple[int, int]]) -> None:
     """Checks that no value is below its least allowed value.
 
     Args:
-        kind: what the source draws, for messages.
+        kind: plural noun for what the source draws, such as "motions", used in messages.
         values: (value, least allowed value), by name.
 
     Raises:
