@@ -770,8 +770,8 @@ MAY_CHANGE_ON_RESUME = (
 )
 
 # Keys that a run may change when it continues if the user asks for each by name (`--change`), and
-# what the change means. All take effect with the next update, and need nothing that a checkpoint
-# does not hold.
+# what the change means. All take effect with the next update. A checkpoint holds all that they
+# need.
 MAY_CHANGE_BY_NAME = {
     "train.steps": "more updates extend the run, also a finished one",
     "train.batch_size": "the run goes on with the clips that no update has used yet",

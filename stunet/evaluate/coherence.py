@@ -168,9 +168,9 @@ def period_drift(paths: Paths) -> PerClip:
 
 
 def phase_drift(paths: Paths) -> PerClip:
-    """Returns an object's largest distance from a steady motion, as a share of the period.
+    """Returns an object's largest distance from the steady motion that fits its path best.
 
-    The steady motion is the one that fits the object's path best.
+    The distance is a share of the way that the object covers in one period.
     """
     distance = paths.distance
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2

@@ -49,12 +49,20 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def turn_filters(signs: Orientation) -> tuple[tuple[str, dict[str, str]], ...]:
-    """Returns name and options of the filters that turn a picture by `signs` (`orientation`)."""
+    """Returns name and options of each filter that turns and mirrors a picture as players do.
+
+    Args:
+        signs: result of `orientation` for the picture.
+    """
     return _ORIENTATIONS[signs]
 
 
 def lies_down(signs: Orientation) -> bool:
-    """Tells whether rows and columns change places when the picture is turned."""
+    """Tells whether players exchange rows and columns of a picture.
+
+    Args:
+        signs: result of `orientation` for the picture.
+    """
     return signs[0] == 0
 
 

@@ -60,8 +60,8 @@ class Ranking:
     def unclear(self) -> list[str]:
         """Returns the arms over which the lead of the best arm may be chance.
 
-        For these arms, the confidence interval of the best arm's lead contains zero. They share two
-        seeds or more with the best arm.
+        These arms share two seeds or more with the best arm, and the confidence interval of the
+        best arm's lead over each contains zero.
         """
         return [
             arm

@@ -149,7 +149,7 @@ def compared(arms: Arms) -> Arms:
 
 
 def rivals(arms: Arms) -> Arms:
-    """Returns the arms that can be ranked: those of `compared` that were given no real frames."""
+    """Returns the arms of `compared(arms)` that can be ranked: they were given no real frames."""
     return {arm: runs for arm, runs in compared(arms).items() if not runs[0].given}
 
 
