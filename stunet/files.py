@@ -180,7 +180,7 @@ def check_writable(directory: Path, remedy: str) -> None:
     if not there.is_dir():
         raise UserError(f"cannot write {directory}: {there} is a file; {remedy}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {directory}: {there} may not be written; {remedy}")
+        raise UserError(f"cannot write {directory} (Permission denied at {there}); {remedy}")
 
 
 @contextlib.contextmanager

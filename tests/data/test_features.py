@@ -19,7 +19,6 @@ FEATURES = tfds.features.FeaturesDict(
         "words": tfds.features.Translation(("en", "fr")),
         "text": tfds.features.Text(),
         "number": tfds.features.Scalar(dtype=np.int64),
-        "sound": tfds.features.Audio(sample_rate=8000),
     }
 )
 
