@@ -101,13 +101,13 @@ def make_functions(
 
 
 def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) -> Array:
-    """Returns the random key of each row's noise, `[b]`."""
+    """Returns the random key `[b]` for the noise of each row of the batch."""
     key = jax.random.key(seed)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
 
 
 def later_key(key: Array) -> Array:
-    """Returns the key of the noise that later steps add. No row has this key for its first noise.
+    """Returns the key of the noise that later steps add. No row's first noise has the same key.
 
     Args:
         key: key of a row's first noise.
