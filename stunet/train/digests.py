@@ -1,4 +1,4 @@
-"""Computes digests of arrays, which tell whether an array that was read is the one that was saved.
+"""Computes digests of arrays, which show whether an array was read as it was saved.
 
 For each element, the bits and the index are hashed. The digest is the sum of these hashes, modulo
 2^32. The hash is a bijection of the bits, so a change in one element always changes the sum.

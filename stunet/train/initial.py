@@ -3,7 +3,7 @@
 Weights of another run (`train.init_from`) are read from that run's working directory, or from a
 file that `stunet export --format safetensors` wrote.
 
-A network that gets more inputs than the noisy clip needs a first convolution with more input
+If a network gets other inputs besides the noisy clip, its first convolution has more input
 channels. The kernels of the added channels start at zero, as in Lumiere, which extends 3 channels
 to 7 (arXiv 2401.12945, section 4.1). Before the first update, the network therefore gives the same
 output as the other run's network, whatever the added inputs are.

@@ -43,7 +43,7 @@ def adamw(
     """Makes AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     Args:
-        steps: number of updates.
+        steps: number of updates after which the cosine decay ends.
         learning_rate: learning rate at the end of the warm-up.
         warmup_steps: number of updates of the linear warm-up.
         final_learning_rate: share of `learning_rate` that is left at the end of the cosine decay.

@@ -8,7 +8,7 @@ import jax
 
 
 class Profile:
-    """Traces those of the chosen updates that come after update `step`.
+    """Traces the chosen updates, except those up to update `step`, which are done already.
 
     The trace appears in `profile/` of the working directory when it is complete. Only the first
     process traces, because all processes do the same work.
