@@ -1,7 +1,7 @@
 """Reads JSON that others may have written or damaged, and checks that it has the expected type.
 
-Every JSON file that this program reads is read here. `kind` is a type that `msgspec` can check,
-such as `dict[str, float]`, a dataclass or a `msgspec.Struct`.
+The program reads every JSON file by these functions. Their argument `kind` is a type that `msgspec`
+can check, such as `dict[str, float]`, a dataclass or a `msgspec.Struct`.
 """
 
 import json
@@ -29,11 +29,11 @@ _TOO_DEEP = "{} is damaged: its lists or objects are nested too deep"
 
 
 class Lines(NamedTuple):
-    """The lines of a file that holds one JSON value in each line.
+    """Holds the lines of a file with one JSON value in each line.
 
     Attributes:
         values: value and text of each line that could be read, in the order of the file.
-        damaged: number of each line that could not be read, from 1.
+        damaged: numbers of the lines that could not be read, counted from 1.
     """
 
     values: list[tuple[Any, str]]
@@ -45,10 +45,10 @@ def read(file: Path, kind: type[T]) -> T:
 
     Args:
         file: the file, in UTF-8.
-        kind: type of its content.
+        kind: type of the file's content.
 
     Raises:
-        UserError: the file cannot be read, or its content is no JSON of this type.
+        UserError: the file cannot be read, or its content is no JSON of the type `kind`.
     """
     return parse(_contents(file), kind, str(file))
 
@@ -62,7 +62,7 @@ def parse(content: bytes | str, kind: type[T], place: str) -> T:
         place: where the JSON comes from, for messages.
 
     Raises:
-        UserError: the content is no JSON of this type.
+        UserError: the content is no JSON of the type `kind`.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -79,7 +79,7 @@ def parse(content: bytes | str, kind: type[T], place: str) -> T:
 
 
 def convert(found: Any, kind: type[T], place: str) -> T:
-    """Checks that a value that was read from JSON has a type, and returns it as that type.
+    """Converts a value that was read from JSON to the type `kind`.
 
     Args:
         found: the value.
@@ -87,7 +87,7 @@ def convert(found: Any, kind: type[T], place: str) -> T:
         place: where the value comes from, for messages.
 
     Raises:
-        UserError: the value has another type.
+        UserError: the value does not have the type `kind`.
     """
     try:
         return msgspec.convert(found, kind, strict=True)
@@ -102,7 +102,12 @@ def convert(found: Any, kind: type[T], place: str) -> T:
 
 
 def read_lines(file: Path, kind: type[T], accepts: Callable[[T], bool] | None = None) -> Lines:
-    """Reads a file of which each line is JSON, as `parse_lines` does.
+    """Reads a file that holds one JSON value in each line.
+
+    Args:
+        file: the file, in UTF-8.
+        kind: see `parse_lines`.
+        accepts: see `parse_lines`.
 
     Raises:
         UserError: the file cannot be read.
@@ -111,12 +116,13 @@ def read_lines(file: Path, kind: type[T], accepts: Callable[[T], bool] | None = 
 
 
 def parse_lines(content: bytes, kind: type[T], accepts: Callable[[T], bool] | None = None) -> Lines:
-    """Parses JSON of which each line is a value. Lines that are empty are left out.
+    """Parses lines of text that each hold one JSON value. Empty lines are left out.
 
     Args:
         content: the lines, in UTF-8.
         kind: type of each value.
-        accepts: returns whether a value of this type makes sense; None accepts every one.
+        accepts: returns False for a value of this type that makes no sense; the value's line then
+            counts as damaged. None accepts every value of the type.
     """
     values, damaged = [], []
     # `splitlines` would also split at characters that JSON allows inside of texts.

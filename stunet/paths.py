@@ -1,4 +1,4 @@
-"""Checks what users give as a path: an address such as gs://bucket/run is none."""
+"""Checks that a path from the user is no address such as gs://bucket/run."""
 
 import os
 import re
@@ -17,10 +17,10 @@ def has_scheme(text: str) -> bool:
 def check(path: str | os.PathLike) -> None:
     """Checks that a text is a path on this machine.
 
-    pathlib would take gs://bucket/run for a directory gs: below the current one.
+    pathlib would read gs://bucket/run as a path below a directory named "gs:".
 
     Raises:
-        UserError: it is an address with a scheme, or no file can have it as its path.
+        UserError: the text is an address with a scheme, or holds a null character.
     """
     text = os.fspath(path)
     if has_scheme(text):

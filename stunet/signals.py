@@ -1,8 +1,9 @@
-"""Notes the signals that ask a program to stop, so that it can end by itself.
+"""Records the signals that ask a program to stop, so that the program can end by itself.
 
 A handler may run inside another one: a second signal can come between any two instructions of the
-first handler. So handlers here take no lock. `threading.Event.set` takes one, and waits for ever if
-a second handler calls it while the first one holds it. `list.append` takes none.
+first handler. So handlers here take no lock. `threading.Event.set` takes a lock, and would wait for
+ever if a second handler called it while the first handler holds the lock. `list.append` takes no
+lock.
 """
 
 import contextlib
@@ -29,13 +30,14 @@ def handlers_kept() -> Iterator[None]:
 
 
 def note_stops() -> list[int]:
-    """Lets stop signals be noted from now on instead of ending the process.
+    """Records stop signals from now on. They no longer end the process.
 
-    A SIGHUP that this process was started to ignore, as `nohup` does, stays ignored.
+    If SIGHUP was ignored when this process started, as under `nohup`, it stays ignored.
 
     Returns:
-        A list to which the number of each signal is added when it comes. It stays empty if this is
-        not the main thread, which alone may handle signals.
+        A list to which the number of each signal is added when the signal comes. The list stays
+        empty if this function is called outside the main thread, because only the main thread may
+        handle signals.
     """
     noted: list[int] = []
     if threading.current_thread() is threading.main_thread():

@@ -1,1 +1,1 @@
-"""Defines the commands of `stunet`. Each command has a file for its arguments and what it runs."""
+"""Defines the commands of `stunet`. Each command and its arguments have their own file."""

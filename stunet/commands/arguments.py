@@ -19,7 +19,11 @@ def positive(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """Returns the finite number in `text`: neither infinity nor NaN, which pass most checks."""
+    """Returns the number in `text`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is no number, or the number is infinite or NaN.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -39,7 +43,8 @@ def seed(text: str) -> int:
 def path(text: str) -> pathlib.Path:
     """Returns the path in `text`.
 
-    Every argument that takes a path has this type, or `file_with`, or `encoder`.
+    The argparse type of every argument that takes a path is this function, `encoder`, or a result
+    of `file_with`.
 
     Raises:
         argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
@@ -60,9 +65,10 @@ def encoder(text: str) -> str:
 
 
 def file_with(function: str) -> Callable[[str], str]:
-    """Returns the argparse type of an argument for the name of a file that defines `function`.
+    """Returns an argparse type for the name of a file that defines the function `function`.
 
-    If the user gives "help", parsing lists such files that come with stunet, and exits.
+    If the user gives "help" as the name, parsing prints a list of such files that come with stunet,
+    and ends the program.
     """
 
     def name(text: str) -> str:
@@ -78,7 +84,7 @@ def file_with(function: str) -> Callable[[str], str]:
 
 
 def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
-    """Adds --workdir, the directory of a trained run; the help describes the run as `run`."""
+    """Adds --workdir, the directory of a trained run. The help text describes the run by `run`."""
     parser.required.add_argument(
         "--workdir",
         required=True,

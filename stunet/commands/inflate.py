@@ -1,4 +1,4 @@
-"""`stunet inflate`: turns a text-to-image U-Net into the frozen half of a Space-Time U-Net."""
+"""`stunet inflate`: makes a text-to-image U-Net the frozen spatial part of a Space-Time U-Net."""
 
 import argparse
 

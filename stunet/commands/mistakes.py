@@ -36,7 +36,7 @@ def explain(
 
 
 def _about_key(argument: str, key: str, value: str) -> str:
-    """Returns a sentence about an argument that the user meant as a key of the config."""
+    """Returns a sentence about an argument with which the user meant to set a key of the config."""
     from stunet.configs import fields
     from stunet.configs.suggestions import unknown_key
 

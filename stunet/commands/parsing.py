@@ -41,8 +41,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parses the arguments of the command. Flags that set keys of the config are returned as
-        `overrides`.
+        """Parses the arguments of the command.
+
+        Returns:
+            The parsed arguments. The attribute `overrides` lists the flags that set keys of the
+            config.
 
         Raises:
             SystemExit: an argument is missing or unknown, or has a wrong value. One sentence about
@@ -139,10 +142,10 @@ class Group:
     Attributes:
         summary: one line about the group.
         kind: what the next word names, such as "command" or "task".
-        commands: commands, or groups of them, by name.
+        commands: commands, or groups of commands, by name.
         examples: command lines that work.
-        options: flags of the group itself. Each has a help text and a function, whose result is
-            printed.
+        options: maps each flag of the group itself, such as "--version", to its help text and a
+            function. If the user gives the flag, the result of the function is printed.
     """
 
     summary: str
@@ -186,7 +189,7 @@ class Group:
 
 
 def run(group: Group, prog: str, words: Sequence[str]) -> int:
-    """Runs the command of `group` that `words` name, or prints the help that they ask for.
+    """Runs the command of `group` that `words` name, or prints the help for which `words` ask.
 
     Returns:
         The exit status of the command, or 1 after a `UserError`, which is printed.
@@ -236,7 +239,10 @@ def wrap(example: str) -> list[str]:
 
 
 def fold(pieces: Sequence[str], end: str = "", width: int = 78) -> list[str]:
-    """Joins pieces into lines of at most `width` characters. `end` ends all lines but the last."""
+    """Joins pieces of text into lines of at most `width` characters.
+
+    Appends `end` to all lines but the last.
+    """
     lines = [pieces[0]]
     for piece in pieces[1:]:
         if len(lines[-1]) + 1 + len(piece) + len(end) > width:

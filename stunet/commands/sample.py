@@ -1,4 +1,4 @@
-"""`stunet sample TASK`: samples clips from a trained run. A table maps each name to a task."""
+"""`stunet sample TASK`: samples clips from a trained run. `TASKS` lists the tasks by name."""
 
 import argparse
 import dataclasses

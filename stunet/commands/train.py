@@ -94,10 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _changing(key: str) -> str:
-    """Returns the key, if a run that continues may change it.
+    """Returns `key`, if its value may change when a run continues.
 
     Raises:
-        UserError: it may not.
+        UserError: `key` is no key of the config, or its value may never change.
     """
     from stunet import configs
 

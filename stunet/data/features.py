@@ -1,7 +1,7 @@
 """Reads the features of a TFDS data set without running code that the data set names.
 
-TFDS imports the module of each class that features.json names, and a module that lies in the
-current directory is found as well. Here, a name only chooses among the classes of TFDS itself.
+TFDS itself imports the module of each class that features.json names, even a module in the current
+directory. The functions here accept only the names of TFDS's own classes.
 """
 
 import functools
@@ -44,7 +44,7 @@ def load_features(directory: Path) -> FeatureConnector:
     """Reads the features of a TFDS data set from its features.json.
 
     Raises:
-        UserError: the file is damaged, or names a class that is not one of TFDS's.
+        UserError: the file is damaged, or names a class that is not part of TFDS.
     """
     file = directory / "features.json"
     described = jsonfiles.read(file, jsonfiles.Object)
@@ -63,7 +63,8 @@ cached_features = functools.cache(load_features)
 def _build(node: Mapping[str, Any]) -> FeatureConnector:
     """Returns the feature that a node of the tree in features.json describes.
 
-    Before TFDS 4.5 a node had a "type" and a "content".
+    Versions of TFDS before 4.5 wrote the class of a node under "type", and its fields under
+    "content".
     """
     name = node["type"] if "type" in node else node["pythonClassName"]
     cls = _BY_NAME.get(name)
@@ -84,7 +85,7 @@ def _build(node: Mapping[str, Any]) -> FeatureConnector:
 
 
 def _content(node: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    """Returns what a node says beside its class. Newer versions of TFDS store this in `field`."""
+    """Returns a node's fields without its class. New versions of TFDS store them under `field`."""
     content = node["content"] if "type" in node else node[field]
     if isinstance(content, str):
         content = jsonfiles.parse(content, jsonfiles.Object, "has a content that")
@@ -94,14 +95,14 @@ def _content(node: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def _size(length: Any) -> int | None:
-    """Returns a size as int. A negative or missing size varies, and gives None."""
+    """Returns `length` as int. Returns None if it is negative or missing: the size then varies."""
     return None if length is None or int(length) < 0 else int(length)
 
 
 def _video(content: Mapping[str, Any]) -> FeatureConnector:
-    """Returns the feature of a sequence of images, which is how TFDS stores a video.
+    """Returns the feature of a video, as a sequence of images.
 
-    TFDS cannot make a `Video` feature without TensorFlow.
+    TFDS stores a video like a sequence of images, but needs TensorFlow to make its `Video` feature.
     """
     shape = content["shape"]
     frames, *image = map(_size, shape["dimensions"] if isinstance(shape, Mapping) else shape)

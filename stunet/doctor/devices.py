@@ -1,4 +1,4 @@
-"""Checks that JAX sees the devices of this machine, and that they compute."""
+"""Checks that JAX sees the devices of this machine, and that each multiplies matrices correctly."""
 
 import collections
 import glob
@@ -16,7 +16,7 @@ _TOLERANCE = 0.02
 
 
 def check() -> Iterator[Finding]:
-    """Yields what is found about the devices that JAX uses, and about those that it does not."""
+    """Yields findings about the devices that JAX uses, and about accelerators that JAX ignores."""
     try:
         devices = jax.local_devices()
     except RuntimeError as error:
@@ -42,7 +42,7 @@ def _computes(device: jax.Device) -> bool:
 
 
 def _unused(platforms: set[str]) -> Iterator[Finding]:
-    """Yields a finding for each kind of accelerator with a driver that JAX does not use."""
+    """Yields a finding for each kind of accelerator that has a driver but is not used by JAX."""
     for platform, patterns in _DRIVERS.items():
         there = [path for pattern in patterns for path in glob.glob(pattern)]
         if not there or platform in platforms:
@@ -56,5 +56,5 @@ def _unused(platforms: set[str]) -> Iterator[Finding]:
 
 
 def _asked_platforms() -> str | None:
-    """Returns what JAX_PLATFORMS says."""
+    """Returns the value of JAX_PLATFORMS; None if it is not set."""
     return jax.config.jax_platforms

@@ -1,4 +1,4 @@
-"""The result of one check, and a way to turn what a check raises into its result."""
+"""Defines the result of a check. An error of the check becomes a result too."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ class Finding:
         subject: what was examined, such as "jax" or "checkpoint 200".
         said: what was found, as one line.
         remedy: what to do about it; "" if nothing is wrong.
-        is_wrong: False for a remark that needs no action.
+        is_wrong: True for a fault, False for a remark that needs no action.
     """
 
     subject: str
@@ -34,12 +34,13 @@ def wrong(subject: str, said: str, remedy: str = "") -> Finding:
 
 
 def checked(subject: str, check: Callable[[], str], remedy: str = "") -> Finding:
-    """Runs a check.
+    """Runs a check and returns what it found.
 
     Args:
-        subject: what the check examines.
-        check: examines it, and says in a line what it is like. It raises UserError if it is wrong.
-        remedy: what to do then, unless the error says it.
+        subject: what the check examines, such as "video".
+        check: returns one line that describes the subject. Raises UserError if the subject has a
+            fault.
+        remedy: what the user can do about a fault; "" if the error says this.
     """
     try:
         return Finding(subject, check())

@@ -1,4 +1,4 @@
-"""Checks that all packages are there in versions that fit, and that they work."""
+"""Checks the installed packages, reading and writing videos, and the cache of compiled programs."""
 
 import importlib
 import os
@@ -28,7 +28,7 @@ MODULES = {
 
 
 def check() -> Iterator[Finding]:
-    """Yields what is found about Python, each package that does not fit, video and the cache."""
+    """Yields findings about Python, the packages, reading and writing videos, and the cache."""
     yield Finding("Python", platform.python_version())
     yield from _packages()
     yield checked("video", _video, "reinstall av: pip install --force-reinstall av")
@@ -39,14 +39,14 @@ def requirements() -> list[Requirement]:
     """Returns the packages that every installation needs.
 
     Raises:
-        PackageNotFoundError: stunet is not installed; its source may still be on Python's path.
+        PackageNotFoundError: stunet is not installed, even if Python can import its source.
     """
     parsed = [Requirement(line) for line in metadata.requires("stunet") or ()]
     return [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
 def module(package: str) -> str:
-    """Returns the name of the module that a package is imported by."""
+    """Returns the name by which a package is imported, such as "PIL" for "pillow"."""
     return MODULES.get(package, package.replace("-", "_"))
 
 
@@ -63,7 +63,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _package(needed: Requirement) -> Finding | None:
-    """Returns what is wrong with a package; None if nothing is."""
+    """Returns a finding about a package that is missing, does not fit or is broken; else None."""
     quoted = f"run: pip install '{needed}'"
     try:
         version = metadata.version(needed.name)
@@ -84,7 +84,7 @@ def _video() -> str:
     """Writes a short video and reads it back.
 
     Raises:
-        UserError: what comes back is not what was written.
+        UserError: the clip that was read differs from the clip that was written.
     """
     brightness = np.linspace(-0.5, 0.5, 4, dtype=np.float32)
     clip = np.broadcast_to(brightness[:, None, None, None], (4, 16, 16, 3))
@@ -99,10 +99,10 @@ def _video() -> str:
 
 
 def _cache() -> str:
-    """Writes into the directory of compiled programs.
+    """Checks that files can be written into the directory of compiled programs.
 
     Raises:
-        UserError: that is not possible.
+        UserError: the directory cannot be written.
     """
     place = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     directory = pathlib.Path(place) if place else user_cache("xla")

@@ -24,7 +24,7 @@ MOST_RECORDS = 1_000
 
 
 def check(workdir: pathlib.Path) -> Iterator[Finding]:
-    """Yields what is found in a working directory, which is not changed."""
+    """Yields findings about a working directory, without changing anything in it."""
     if not workdir.is_dir():
         yield wrong("workdir", f"{workdir} is no directory", "give the --workdir of a training")
         return
@@ -68,7 +68,7 @@ def _run(workdir: pathlib.Path) -> Iterator[Finding]:
 
 
 def _place(workdir: pathlib.Path) -> Finding:
-    """Checks that the directory may be written and has room for further checkpoints."""
+    """Checks that the directory is writable and that its disk has room for further checkpoints."""
     if not os.access(workdir, os.W_OK):
         return wrong("disk", f"{workdir} may not be written", "change its owner or its rights")
     free = shutil.disk_usage(workdir).free
@@ -83,7 +83,11 @@ def _place(workdir: pathlib.Path) -> Finding:
 
 
 def _checkpoints(workdir: pathlib.Path, is_running: bool) -> Iterator[Finding]:
-    """Yields a finding for each checkpoint, newest first, and one for what is left of others."""
+    """Yields a finding for each checkpoint, newest first.
+
+    Also yields findings about checkpoints that were set aside as damaged, and about unfinished
+    ones.
+    """
     steps = checkpoint_names.steps(workdir)
     if not steps:
         yield Finding("checkpoints", "there are none yet")
@@ -116,7 +120,7 @@ def _checkpoints(workdir: pathlib.Path, is_running: bool) -> Iterator[Finding]:
 
 
 def _metrics(file: pathlib.Path) -> Finding:
-    """Checks that each line of metrics can be read and that updates are in their order."""
+    """Checks that each line of `metrics.jsonl` can be read, and that updates are in order."""
     if not file.exists():
         return Finding("metrics.jsonl", "is not there yet")
     try:
@@ -133,10 +137,10 @@ def _metrics(file: pathlib.Path) -> Finding:
 
 
 def _clock(workdir: pathlib.Path) -> str:
-    """Returns when the run began.
+    """Returns a line that says when the run began.
 
     Raises:
-        UserError: the file is damaged, or names a time that is still to come.
+        UserError: `clock.json` is damaged, or names a time in the future.
     """
     began = read_began(workdir)
     if began is None:
@@ -153,7 +157,7 @@ def _date(seconds: float) -> str:
 
 
 def _data(config: configs.Experiment) -> Iterator[Finding]:
-    """Yields a finding for each split of the data: all files have their number of records."""
+    """Yields, for each split of the data, whether its records are complete and can be read."""
     dataset = make_parts(config).dataset
     if not dataset.is_stored:
         yield Finding("data", f"is drawn by {dataset.source}, and needs no files")
@@ -163,7 +167,9 @@ def _data(config: configs.Experiment) -> Iterator[Finding]:
 
 
 def _split(dataset: Dataset, split: str) -> str:
-    """Opens a split, which compares the number of records, and reads some of them.
+    """Opens a split, reads some of its records, and returns a line that counts them.
+
+    Opening a split also compares its number of records with the number that the data set states.
 
     Raises:
         UserError: the split or a record is damaged, or does not fit the config.

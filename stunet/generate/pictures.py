@@ -1,4 +1,4 @@
-"""Reads a picture file as viewers show it: upright, in sRGB, 8 bits, on white."""
+"""Reads a picture file as viewers show it: upright, in sRGB with 8 bits, on a white background."""
 
 import io
 import pathlib
@@ -17,15 +17,16 @@ _SIXTEEN_BITS = ("PNG", "PPM")
 
 
 def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c"]:
-    """Reads a picture file, in -1..1, and turns it upright as its camera noted.
+    """Reads a picture file. Values are in -1..1.
 
-    Colours are mapped to sRGB by the file's profile, if it has one. CMYK without a profile is
-    converted by the plain formula. Pixels of 16 bits are rounded to 8. White shows through
-    transparent pixels.
+    The picture is turned upright, as the camera noted in the file. If the file has a colour
+    profile, the colours are converted from the profile to sRGB. CMYK without a profile is converted
+    by Pillow's simple formula. Pixels of 16 bits are rounded to 8 bits. A white background shows
+    through transparent pixels.
 
     Raises:
-        UserError: there is no such file, it is no picture, its pixels have no defined range, or it
-            has not the run's size.
+        UserError: there is no such file, it is no picture, its format does not define which pixel
+            value is white, or the picture does not have the size of the run's clips.
     """
     # Reading a pipe would wait for its writer.
     if path.exists() and not path.is_file():
@@ -49,7 +50,7 @@ def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c
 
 
 def _check_size(path: pathlib.Path, file: Image.Image, clip: ClipSpec) -> None:
-    """Checks the size that the file states, before its pixels take memory."""
+    """Checks the size in the file's header, before any pixels are read into memory."""
     # Orientations 5 to 8 swap rows and columns.
     lies = file.getexif().get(0x0112, 1) >= 5
     width, height = file.size[::-1] if lies else file.size
@@ -63,7 +64,7 @@ def _check_size(path: pathlib.Path, file: Image.Image, clip: ClipSpec) -> None:
 def _as_shown(
     path: pathlib.Path, picture: Image.Image, file_format: str | None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns the colours that a viewer shows."""
+    """Returns the colours of a picture as a viewer shows them, in sRGB on white."""
     if picture.mode == "F" or (picture.mode == "I" and file_format not in _SIXTEEN_BITS):
         raise UserError(
             f"{path} has floating-point or 32-bit pixels, of which nothing says what is white; "
@@ -84,7 +85,7 @@ def _as_shown(
 
 
 def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    """Maps colours from the profile of a file to sRGB."""
+    """Converts a picture from a colour profile to sRGB. Ignores a profile that cannot be used."""
     if picture.mode not in ("L", "RGB", "CMYK"):
         picture = picture.convert("RGB")
     try:

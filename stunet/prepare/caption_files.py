@@ -46,8 +46,8 @@ def match(
 ) -> tuple[dict[str, str], list[Row]]:
     """Finds the video that each row names.
 
-    A row names a video by its path relative to the folder, or by its absolute path. Folders may be
-    separated by backslashes, and accents may be written as one character or as two.
+    A row names a video by its path relative to the folder, or by its absolute path. Its folders may
+    be separated by backslashes, and a letter with an accent may be one Unicode character or two.
 
     Args:
         path: the caption file, for messages.
@@ -56,12 +56,13 @@ def match(
         videos: paths of the videos, relative to the folder.
 
     Returns:
-        The caption of each video that a row names, on one line, and the rows that name no video.
+        A dict from each video that a row names to its caption on one line, and a list of the rows
+        that name no video.
 
     Raises:
-        UserError: no row names a video; two rows give one video different captions; a row names a
-            video in other upper and lower case; or a quotation mark is not closed, so that the next
-            row was read as part of a caption.
+        UserError: no row names a video; two rows give one video different captions; a row and a
+            video's path differ only in upper and lower case; or a quotation mark is not closed, so
+            that the next row was read as part of a caption.
     """
     exact = {escape_surrogates(video): video for video in videos}
     alike = _by_key(videos, _normal)
@@ -162,7 +163,10 @@ def _by_key(videos: Sequence[str], key) -> dict[str, str]:
 
 
 def _check_swallowed(path: Path, row: Row, videos: dict[str, str]) -> None:
-    """Raises a UserError if a line within a caption begins like a row, with the name of a video."""
+    """Raises a UserError if a later line of a row's caption begins with the name of a video.
+
+    If a quotation mark is not closed, CSV reads the next row as part of the caption.
+    """
     for number, line in enumerate(row.caption.splitlines()[1:], row.line + 1):
         if line.partition(",")[0] in videos:
             raise UserError(

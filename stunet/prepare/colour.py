@@ -46,10 +46,11 @@ _WHITE, _PEAK = 203.0, 1000.0
 
 
 def check_matrix(frame: av.VideoFrame) -> None:
-    """Checks that FFmpeg's scaler can make RGB of a picture.
+    """Checks that FFmpeg's scaler can convert a picture to RGB.
 
     Raises:
-        UserError: the picture has another matrix, for which FFmpeg would take BT.601 unsaid.
+        UserError: the scaler does not support the picture's colour matrix, and would use BT.601
+            without a warning.
     """
     if frame.colorspace in _UNMAPPED:
         raise UserError(
@@ -59,9 +60,10 @@ def check_matrix(frame: av.VideoFrame) -> None:
 
 
 def matrix_options(frame: av.VideoFrame) -> dict[str, str]:
-    """Returns the option of FFmpeg's scaler for a picture that does not state its colour matrix.
+    """Returns the option that tells FFmpeg's scaler the colour matrix of a picture, or no option.
 
-    Players then take BT.709 for pictures of high definition. FFmpeg would take BT.601 for all.
+    If a picture of high definition states no matrix, players assume BT.709, but FFmpeg would assume
+    BT.601. Only such pictures need the option.
     """
     is_large = frame.width >= 1280 or frame.height > 576
     untold = frame.colorspace == _UNSPECIFIED and is_large
@@ -78,8 +80,8 @@ def ordinary(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Maps the colours of a picture to those of an ordinary screen (BT.709, 8 bits).
 
-    High dynamic range is compressed by Reinhard's curve (SIGGRAPH 2002, equation 4) on luminance.
-    Dark tones hardly change, and 1,000 candela per square metre become white.
+    High dynamic range is compressed by Reinhard's curve (SIGGRAPH 2002, equation 4) applied to
+    luminance. Dark tones hardly change, and 1,000 candela per square metre become white.
 
     Args:
         signal: red, green and blue of the file, 0 to 65535.
@@ -120,7 +122,7 @@ _NITS = {ColorTrc.SMPTE2084: _pq, ColorTrc.ARIB_STD_B67: _hlg}
 def over_background(
     pixels: UInt8[np.ndarray, "h w 4"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns the colours of pixels with transparency on a white background.
+    """Blends pixels with transparency onto a white background.
 
     Args:
         pixels: red, green, blue and opacity (255 is opaque).

@@ -29,8 +29,8 @@ class CutVideo:
         shape: shape of each clip.
         num_clips: number of clips in the file.
         dropped_frames: number of frames of the video that are in no clip.
-        notes: notes for the user about the video, such as "has fewer pictures than ...". Each is a
-            sentence that lacks only the name of the video.
+        notes: notes for the user about the video, such as "has fewer pictures than ...". Each note
+            is a sentence without its subject, which is the name of the video.
     """
 
     file: Path
@@ -59,7 +59,7 @@ def cut_videos(
     """Context manager that cuts videos in threads and yields the results in the videos' order.
 
     The clips of a video are first stored in a file, because only the end of the video tells how
-    many clips it has and whether it is undamaged. The caller deletes each file when its clips are
+    many clips it has and whether it is undamaged. The caller deletes each file after its clips are
     written. Leaving the context stops the threads.
 
     Args:
@@ -71,7 +71,8 @@ def cut_videos(
         workers: videos decoded at once; None means one for each processor.
 
     Yields:
-        An iterator of the result for each video: a `CutVideo`, or the error that reading it raised.
+        An iterator over one result for each video: a `CutVideo`, or the error raised while the
+            video was read.
     """
     frames, height, width, channels = shape
     stop = threading.Event()

@@ -32,7 +32,7 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
             final when the iterator is exhausted.
         breaks: for each break, a sentence that says why no clip spans it.
         frames: number of frames so far, at the requested rate.
-        repeated: number of these frames that show the same picture as the frame before.
+        repeated: number of frames so far that show the same picture as the frame before.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
     def notes(self) -> list[str]:
         """Returns notes for the user about the frames so far.
 
-        Each note is a sentence that lacks only the name of the video, such as "has fewer pictures
-        than ...".
+        Each note is a sentence without its subject, which is the name of the video, such as "has
+        fewer pictures than ...".
         """
         notes = [f"{reason} (no clip spans that place)" for reason in self.breaks]
         if self.repeated > _MANY_REPEATED * self.frames:
@@ -113,9 +113,9 @@ def decode_clips(
     No clip spans a place where timestamps go back, or a picture that stays for over 10 seconds.
 
     Each frame is shrunk by area averaging until it just covers height x width, then cropped at its
-    centre. Non-square pixels, and the turn or mirroring that phones note in the file, are taken
-    into account. High dynamic range (HLG, PQ) and wide colours are mapped to ordinary ones, and
-    transparent pixels show white.
+    centre. Non-square pixels are taken into account, and so is the rotation or mirroring that
+    phones note in the file. High dynamic range (HLG, PQ) and wide colours are mapped to ordinary
+    ones, and a white background shows through transparent pixels.
 
     A file that breaks off is detected if its format states the length. MPEG program streams and
     GIFs state no length, so a truncated file of these formats yields the clips that it still holds.
@@ -156,7 +156,7 @@ def decode_clips(
 def picture_size(path: str | Path) -> tuple[int, int]:
     """Returns (rows, columns) of a video's pictures as players show them.
 
-    Players turn pictures by the noted rotation and show them with square pixels.
+    Players turn pictures by the rotation that the file notes and show them with square pixels.
 
     Raises:
         CorruptVideo: the file cannot be read, or holds no picture.
@@ -191,7 +191,11 @@ def _shown_size(path: Path, frame: av.VideoFrame, aspect: float) -> tuple[int, i
 
 
 def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
-    """Returns how a picture is turned, after checking that it can be shown at all."""
+    """Returns how a picture is turned.
+
+    Raises:
+        CorruptVideo: the picture cannot be turned upright, or cannot be converted to RGB.
+    """
     try:
         colour.check_matrix(frame)
         return geometry.orientation(frame)
@@ -200,9 +204,10 @@ def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
 
 
 def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, int] | Break]:
-    """Yields each picture in the size and colours of the clips, and how many frames show it.
+    """Yields (picture, number of frames that show the picture), or a `Break`.
 
-    Yields a `Break` at each place that no clip may span.
+    Pictures have the size and colours of the clips. A `Break` stands at each place that no clip may
+    span.
     """
     with opened(path) as (container, stream):
         aspect, base = geometry.pixel_aspect(container, stream), stream.time_base

@@ -32,8 +32,9 @@ class FoundVideos:
 def find_videos(directory: Path) -> FoundVideos:
     """Finds all videos below `directory` and the caption of each.
 
-    Videos are files with a suffix of `VIDEO_SUFFIXES`, in `directory` and its folders, also those
-    that are symbolic links. Names that begin with a dot are left out.
+    Videos are files with a suffix of `VIDEO_SUFFIXES`, in `directory` or in folders below it.
+    Symbolic links to files and folders are followed. Files and folders whose names begin with a dot
+    are left out.
 
     Captions come from one file in `directory`: `captions.jsonl`, with a line
     `{"file": "a.mp4", "caption": "..."}` for each video, or `captions.csv` with the header
@@ -132,7 +133,7 @@ def _note(what: str, names: Sequence[str]) -> str:
     """Returns a note about files that gives their number and the first few names.
 
     Args:
-        what: what the note says, to follow the number, as in "video(s) have no caption".
+        what: words that follow the number of files in the note, such as "video(s) have no caption".
         names: names of the files. If there are none, the note is "".
     """
     if not names:

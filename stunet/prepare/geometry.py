@@ -30,7 +30,10 @@ Orientation = tuple[int, int, int, int]
 
 
 def orientation(frame: av.VideoFrame) -> Orientation:
-    """Returns how players turn and mirror a picture, as signs of four display matrix entries.
+    """Returns how players turn and mirror a picture.
+
+    Returns:
+        The signs of entries 0, 1, 3 and 4 of the picture's display matrix.
 
     Raises:
         UserError: the file states an angle that is not a multiple of 90 degrees.
@@ -80,7 +83,7 @@ def shown_size(height: int, width: int, aspect: float, signs: Orientation) -> tu
         height: rows as stored.
         width: columns as stored.
         aspect: width divided by height of one pixel.
-        signs: how the picture is turned.
+        signs: how the picture is turned; see `orientation`.
     """
     size = height, round(width * aspect)
     return size[::-1] if lies_down(signs) else size
@@ -98,7 +101,7 @@ def covering_size(
         width: columns to cover.
         frame: the picture as it is stored.
         aspect: width divided by height of one pixel.
-        signs: how the picture is turned.
+        signs: how the picture is turned; see `orientation`.
     """
     shape = frame.width * aspect / frame.height
     shape = 1 / shape if lies_down(signs) else shape

@@ -44,9 +44,9 @@ def is_video(path: Path) -> bool:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """Context manager that opens a file and its video stream, and translates FFmpeg's errors.
+    """Context manager that opens a file and its video stream, and replaces FFmpeg's errors.
 
-    A cover picture is not a video stream.
+    The cover picture of an audio file does not count as a video stream.
 
     Raises:
         CorruptVideo: the file has no video stream, or cannot be decoded for any reason.
@@ -114,10 +114,10 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
 
 
 def _packets(container, stream, ends: dict[int, Fraction]) -> Iterator[tuple[av.Packet, list]]:
-    """Yields each packet of a stream, and the list of the next few packets.
+    """Yields each packet of a stream, and a list of the stream's next few packets.
 
-    For each other stream, such as sound, the end of its packets in seconds is noted in `ends`. Some
-    formats state only one duration for all streams together.
+    Also writes into `ends` at which second each other stream ends, such as the sound. Some formats
+    state only one duration for all streams together.
     """
     waiting: collections.deque[av.Packet] = collections.deque()
     for packet in container.demux():

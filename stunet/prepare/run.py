@@ -36,7 +36,7 @@ class PrepareSummary:
             clip of such a video.
         too_short: names of videos that do not fill one clip.
         folder_notes: sentences for the user about captions, and about files that are not read.
-        notes: a note for the user about a video that was decoded, by the video's name.
+        notes: maps the name of a video that was decoded to a note for the user about the video.
         dropped_frames: number of frames that are in no clip, because fewer than a clip needs are
             left before the end of a video or before a place that no clip may span. The frames of
             `too_short` videos are included.

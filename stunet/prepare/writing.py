@@ -25,7 +25,7 @@ class ClipWriter:
     """Writes examples into a new data set, which is readable after `close`."""
 
     def __init__(self, directory: Path, name: str, shard_bytes: int):
-        """Creates a writer that has written nothing yet.
+        """Creates a writer for a new data set.
 
         Args:
             directory: an existing empty directory.
@@ -108,7 +108,7 @@ class WrittenVideos:
             of its clips in each split (`train`, `val`).
         skipped: name of each video that could not be decoded, and the reason.
         too_short: names of videos that do not fill one clip.
-        notes: a note for the user about a video, by the video's name.
+        notes: maps the name of a video to a note for the user about the video.
         dropped_frames: number of frames of all videos that are in no clip.
         text_shape: (l, d) of the text states; None if captions are not encoded.
     """

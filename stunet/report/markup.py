@@ -1,7 +1,7 @@
-"""Makes HTML from templates, in which text is escaped and only HTML stays as it is.
+"""Makes HTML from templates, and escapes every value that is not HTML already.
 
-HTML has the type `Markup`. Everything else, such as a name that a file gives, is text. Pieces are
-joined by `Markup.join`, which escapes text too; `str.join` would make text of them.
+HTML has the type `Markup`. Every other value, such as a name from a file, is plain text.
+`Markup.join` joins HTML and escapes plain text among it. `str.join` would return plain text.
 """
 
 import functools
@@ -21,7 +21,8 @@ def fill(template: str, **values: object) -> Markup:
     """Returns the HTML of a Jinja template, with values escaped unless they are `Markup`.
 
     Args:
-        template: HTML in which `{{ name }}` stands for a value. It must be a constant.
+        template: HTML in which `{{ name }}` stands for a value. It must be a constant of the
+            program, because it is not escaped.
         values: the values by name.
     """
     return Markup(_compiled(template).render(values))
@@ -32,8 +33,8 @@ def element(name: str, content: object = None, **attributes: object) -> Markup:
 
     Args:
         name: name of the element, such as "line".
-        content: text or `Markup` inside of it; None for an element without content.
-        attributes: its attributes, in their order. `class_` stands for `class`.
+        content: text or `Markup` inside the element; None for an element without content.
+        attributes: attributes of the element, in this order. `class_` stands for `class`.
     """
     attributes = {key.rstrip("_"): value for key, value in attributes.items()}
     template = (
@@ -44,5 +45,5 @@ def element(name: str, content: object = None, **attributes: object) -> Markup:
 
 
 def join(pieces: Iterable[object], between: str = "") -> Markup:
-    """Returns pieces one after the other. Those that are not `Markup` are escaped."""
+    """Joins pieces, with `between` between them. Escapes pieces that are not `Markup`."""
     return Markup(between).join(pieces)

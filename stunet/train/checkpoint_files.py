@@ -93,7 +93,7 @@ def load(
     Args:
         checkpoint: directory of the checkpoint.
         abstract: shapes and shardings of each tree to read, by its name in the checkpoint.
-        optional: names of trees that are left out if none of that name was saved.
+        optional: names of trees that the result leaves out if they were not saved.
 
     Raises:
         DamagedCheckpoint: the checkpoint does not hold what was saved, or belongs to another
@@ -168,8 +168,8 @@ def _read(
     Args:
         checkpoint: directory of the checkpoint.
         abstract: shapes and shardings of each tree of arrays to read, by its name.
-        rest: names of the parts without arrays to read. "digests" is left out if the checkpoint has
-            no digests.
+        rest: names of the parts to read that hold no arrays. "digests" is left out if the
+            checkpoint has no digests.
     """
     reading, process = context(), jax.process_index()
     # No process waits in Orbax for one that fails. The caller brings them together.
@@ -197,20 +197,24 @@ def _read(
 
 
 def _raise_together(problem: str) -> None:
-    """Raises an error in all processes if one has found damage, so that all read one checkpoint.
+    """Raises an error in all processes if one of them has found damage.
+
+    So no process goes on with a checkpoint that another process rejects.
 
     Raises:
-        DamagedCheckpoint: `problem` is not empty in one of the processes.
+        DamagedCheckpoint: `problem` is not empty in at least one process.
     """
     if first := hosts.first_text(problem):
         raise DamagedCheckpoint(first)
 
 
 def _check_files(checkpoint: pathlib.Path) -> None:
-    """Checks that a checkpoint is made of files: a pipe or a device would be read for ever.
+    """Checks that a checkpoint holds only regular files and directories.
+
+    Reading a pipe or a device might never end.
 
     Raises:
-        DamagedCheckpoint: it holds something else.
+        DamagedCheckpoint: the checkpoint holds something else.
     """
     for path in checkpoint.rglob("*"):
         try:
@@ -280,7 +284,7 @@ def _parts(tree: Any) -> Iterator[Any]:
 
 
 def _explained(checkpoint: pathlib.Path, read: Callable[[], Result]) -> Result:
-    """Calls `read` and returns its result, or says in one sentence why a checkpoint is unreadable.
+    """Returns the result of `read()`, or says in one sentence why a checkpoint cannot be read.
 
     Raises:
         DamagedCheckpoint: a file is damaged, incomplete or of another network.

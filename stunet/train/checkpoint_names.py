@@ -13,7 +13,7 @@ _UNSAFE = ("[", "]", "*", "?", "\\")
 
 
 def place(workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the absolute path of the directory that holds the checkpoints of a run."""
+    """Returns the absolute path of the directory in `workdir` that holds the run's checkpoints."""
     return (workdir / "checkpoints").absolute()
 
 

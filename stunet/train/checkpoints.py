@@ -55,11 +55,12 @@ class Checkpoints:
 
     Args:
         workdir: working directory of the run.
-        keep: says which checkpoints stay when saving. None opens the directory only for reading.
+        keep: says which checkpoints stay after a new one is saved. None opens the directory only
+            for reading.
         at_once: about the number of bytes that saving serialises in one batch, which is also the
-            extra memory that saving takes. An array with more bytes is a batch alone. The arrays
-            must not be donated before `wait` returns. With None, `save` copies all arrays before it
-            returns, and all arrays are serialised before the first is written.
+            extra memory that saving takes. An array with more bytes is a batch of its own. The
+            arrays must not be donated before `wait` returns. With None, `save` copies all arrays
+            before it returns, and all arrays are serialised before the first is written.
 
     Raises:
         UserError: the path of `workdir` has a character with which checkpoints could be written but
@@ -121,7 +122,8 @@ class Checkpoints:
         Args:
             state: the state of training.
             data: position in the training data.
-            values: value of the metric by which the best checkpoint stays, by step.
+            values: maps a step to the value of the metric that decides which checkpoint is the
+                best.
 
         Raises:
             Exception: any error of writing, now or in the background since the last call.
@@ -145,9 +147,9 @@ class Checkpoints:
     def restore(self, abstract: TrainState) -> Restored:
         """Reads the newest undamaged checkpoint, which may have been saved on another mesh.
 
-        Newer checkpoints are damaged. They are renamed from N to N.damaged, so that the run can
-        save N again. If all checkpoints are damaged, nothing is renamed. With several processes,
-        every process must call this method, and all read the same checkpoint.
+        All checkpoints newer than this one are damaged, and are renamed from N to N.damaged, so
+        that the run can save N again. If all checkpoints are damaged, nothing is renamed. With
+        several processes, every process must call this method, and all read the same checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
@@ -235,10 +237,10 @@ class Checkpoints:
 
 
 class _Preservation:
-    """Applies a `Retention` where Orbax asks which checkpoints stay.
+    """Tells Orbax which checkpoints stay, by the rules of a `Retention`.
 
     Attributes:
-        values: value of the metric by which the best checkpoint stays, by step.
+        values: maps a step to the value of the metric that decides which checkpoint is the best.
     """
 
     def __init__(self, retention: Retention):

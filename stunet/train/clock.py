@@ -29,16 +29,16 @@ FILE = "clock.json"
 
 
 class _Account(TypedDict):
-    """The content of `clock.json`: when the run first began, in seconds since 1970."""
+    """Holds the content of `clock.json`: when the run first began, in seconds since 1970."""
 
     began: Annotated[float, msgspec.Meta(ge=0, lt=2**40)]
 
 
 def read_began(workdir: pathlib.Path) -> float | None:
-    """Reads when a run first began, in seconds since 1970. Returns None if nothing says so.
+    """Reads when a run first began, in seconds since 1970. Returns None without `clock.json`.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: `clock.json` is damaged.
     """
     file = workdir / FILE
     return jsonfiles.read(file, _Account)["began"] if file.exists() else None
@@ -48,9 +48,9 @@ class Clock:
     """Measures the time that this process spends on a run, from the clock's creation on.
 
     The first update of a process compiles, so it takes much longer than the others. Its time is
-    left out of means, unless it is the only update since the last call of `measure`. In the
-    productive time, the first update counts as the mean of the process's other updates, or as zero
-    before the second update.
+    left out of means, unless it is the only update since the last call of `measure`. The productive
+    time includes the mean time of the process's other updates in place of the first update's own
+    time, or zero while there are no other updates.
 
     Args:
         seconds: returns the seconds of a clock that never goes back.
@@ -73,7 +73,7 @@ class Clock:
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
     def note(self, workdir: pathlib.Path) -> str:
-        """Reads from `clock.json` when the run first began, or writes the time now to this file.
+        """Reads from `clock.json` when the run first began, or writes the present time there.
 
         Returns:
             A sentence about a damaged `clock.json`, which is replaced; "" if nothing is wrong.

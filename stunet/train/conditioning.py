@@ -15,7 +15,7 @@ Given = tuple[Array, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """Says what a network gets beside the noisy clips and their captions, and how.
+    """Says what a network gets in addition to noisy clips and captions, and in which form.
 
     These further inputs are a tuple of arrays `[b, ...]`, which is called `given` everywhere.
 
@@ -67,7 +67,7 @@ def on_masks(shares: Mapping[str, float]) -> Conditioning:
     See `stunet.diffusion.masks`.
 
     Args:
-        shares: share of training clips for each kind of mask; they sum to 1.
+        shares: maps each kind of mask to its share of the training clips. The shares sum to 1.
     """
 
     def draw(key: Array, clips: Array) -> tuple[Array, Given]:

@@ -52,7 +52,7 @@ class Denoiser:
         """Returns shapes and dtypes of the network's arguments for `batch` clips.
 
         The arguments are the input, the noise time, the text states and their mask. A network that
-        embeds the augmentation level also takes this level.
+        embeds the augmentation level also takes this level as an argument.
         """
         text = self.text
         shapes = [self.input_shape(batch), (batch,), (batch, text.max_length, text.dim)]

@@ -1,4 +1,4 @@
-"""Computes digests of arrays, which tell whether an array that was read is the one that was saved.
+"""Computes digests of arrays, which show whether an array was read as it was saved.
 
 For each element, the bits and the index are hashed. The digest is the sum of these hashes, modulo
 2^32. The hash is a bijection of the bits, so a change in one element always changes the sum.
@@ -25,8 +25,8 @@ _SPREAD = 0x9E3779B9
 def of_arrays(tree: Any) -> dict[str, str]:
     """Returns the digest of each array by its path, such as "train/params/conv_in/kernel".
 
-    With several processes, every process must call this function. Each process compares those
-    copies of an array that its own devices hold in full or in part.
+    With several processes, every process must call this function. Each process compares the digests
+    that its own devices compute, because a device may hold a wrong copy of an array.
 
     Args:
         tree: arrays on any devices, with at most 4 bytes per element.

@@ -8,10 +8,10 @@ class Due:
     """Says what is due after one update.
 
     Attributes:
-        report: write a line of metrics.
-        save: write a checkpoint.
-        validate: measure the loss on held-out clips.
-        preview: sample clips.
+        report: True to write a line of metrics.
+        save: True to write a checkpoint.
+        validate: True to measure the loss on held-out clips.
+        preview: True to sample clips.
     """
 
     report: bool
@@ -46,8 +46,8 @@ class Events:
         """Returns what is due after update `step`.
 
         The run always reports and saves after its last update. It also validates then, unless
-        `validate_every` is 0. If a signal stops the run earlier, the run reports and saves. It
-        validates only if that is due anyway, because validation takes long.
+        `validate_every` is 0. If a signal stops the run earlier, the run reports and saves. It then
+        validates only if a validation is due anyway, because validation takes long.
 
         Args:
             step: number of updates done.

@@ -1,10 +1,13 @@
-"""Decides which updates are skipped: those with a gradient that is not finite, and spikes.
+"""Decides which updates are skipped.
 
-A skipped update counts as an update: its batch is used up, and the schedule of the learning rate
-moves on. Weights, their running average and the optimiser's moments stay as they were.
+`Guard` can skip updates whose loss or gradient is not finite, and spikes: updates whose gradient is
+much larger than usual. A skipped update counts as an update: its batch is used up, and the schedule
+of the learning rate moves on. Weights, their running average and the optimiser's moments stay as
+they were.
 
-The decision follows from the state, and from the loss and the gradient's norm of the whole batch.
-So a run that is continued, on any mesh and any number of hosts, skips the same updates.
+The decision depends only on the training state, on the loss of the whole batch, and on the norm of
+the batch's gradient. So a run that is continued, on any mesh and any number of hosts, skips the
+same updates.
 """
 
 import dataclasses
@@ -30,7 +33,7 @@ class Guard:
     Attributes:
         skip_nonfinite: True skips updates whose loss or gradient is not finite.
         spikes: an update is skipped if its gradient's norm is more than this many times the running
-            mean of that norm. 0 skips no update for its norm.
+            mean of the norm. 0 skips no update for its norm.
     """
 
     skip_nonfinite: bool = False
@@ -42,7 +45,7 @@ class Guard:
         return self.skip_nonfinite or self.spikes > 0
 
     def init(self) -> Counts:
-        """Returns what is counted before the first update; an empty dict if nothing is."""
+        """Returns the counts before the first update; an empty dict if no update can be skipped."""
         if not self.is_on:
             return {}
         zero = jnp.zeros((), jnp.int32)
@@ -51,12 +54,12 @@ class Guard:
     def takes(
         self, counts: Counts, loss: Float[Array, ""], norm: Float[Array, ""]
     ) -> Bool[Array, ""]:
-        """Decides whether an update is taken.
+        """Returns True if an update is done, and False if it is skipped.
 
         Args:
-            counts: what was counted before the update.
+            counts: the counts before the update.
             loss: loss of the update's batch.
-            norm: norm of its whole gradient, before clipping.
+            norm: global norm of the batch's gradient, before clipping.
         """
         taken = jnp.bool_(True)
         if self.skip_nonfinite:
@@ -67,12 +70,12 @@ class Guard:
         return taken
 
     def count(self, counts: Counts, taken: Bool[Array, ""], norm: Float[Array, ""]) -> Counts:
-        """Returns what is counted after an update.
+        """Returns the counts after an update.
 
         Args:
-            counts: what was counted before it.
-            taken: whether it was taken.
-            norm: norm of its whole gradient.
+            counts: the counts before the update.
+            taken: False if the update was skipped.
+            norm: global norm of the batch's gradient, before clipping.
         """
         mean = _DECAY * counts["norm"] + (1 - _DECAY) * norm
         return {

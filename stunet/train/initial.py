@@ -3,7 +3,7 @@
 Weights of another run (`train.init_from`) are read from that run's working directory, or from a
 file that `stunet export --format safetensors` wrote.
 
-A network that gets more inputs than the noisy clip needs a first convolution with more input
+If a network gets other inputs besides the noisy clip, its first convolution has more input
 channels. The kernels of the added channels start at zero, as in Lumiere, which extends 3 channels
 to 7 (arXiv 2401.12945, section 4.1). Before the first update, the network therefore gives the same
 output as the other run's network, whatever the added inputs are.
@@ -78,8 +78,8 @@ def check(parts: Parts, mesh: jax.sharding.Mesh) -> None:
 
     Raises:
         UserError: `train.init_from` holds no run, no checkpoint, damaged weights, or the weights of
-            a network that this run's network does not extend. Also raised if only adapters are
-            trained and `train.init_from` is empty.
+            a network that differs from this run's network in more than added inputs. Also raised if
+            only adapters are trained and `train.init_from` is empty.
     """
     rank = parts.denoiser.trainable.lora_rank
     if parts.init_from:
@@ -143,7 +143,7 @@ def _unlabelled(parts: Parts, header: weights_file.Header) -> configs.Experiment
 
 
 def extend(denoiser: Denoiser, params: Any) -> Any:
-    """Widens the first convolution in another network's parameters to the inputs of `denoiser`.
+    """Widens the first convolution in another network's parameters to the input of `denoiser`.
 
     The other network must get only the noisy clip, or the same inputs as `denoiser`.
     """
@@ -160,8 +160,8 @@ def widen(
     """Returns a convolution's kernel with zeros for the channels that are added to its input.
 
     Args:
-        kernel: kernel whose input channels are the pixels of a patch, and for each pixel all of the
-            clip's channels.
+        kernel: the kernel. Its input channels are all channels of the first pixel of a patch, then
+            all channels of the second pixel, and so on.
         pixels: number of pixels in a patch.
         channels: number of channels of each pixel in the returned kernel. The old channels come
             first.
@@ -174,7 +174,11 @@ def widen(
 
 
 def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
-    """Checks that the network of `parts` extends that of `other`."""
+    """Checks that a network can begin with the weights of another one.
+
+    The network of `parts` may get more inputs than the network of `other`. The networks must agree
+    in everything else.
+    """
     workdir = parts.init_from
     ours, theirs = (p.denoiser.conditioning.name for p in (parts, other))
     if theirs not in ("none", ours):
@@ -194,7 +198,7 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
 
 
 def _shapes(parts: Parts, mesh: jax.sharding.Mesh) -> dict[tuple[str, ...], Any]:
-    """Returns the shape of each weight. That of "conv_in/kernel" lacks the input channels."""
+    """Returns the shape of each weight. The shape of "conv_in/kernel" lacks the input channels."""
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     params = jax.eval_shape(lambda state: state.ema_params, abstract)
     shapes = {k: v.shape for k, v in flatten_dict(params).items()}

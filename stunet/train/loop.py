@@ -120,8 +120,8 @@ class _Run:
         next_batch: returns the next batch, laid out on the mesh.
         should_stop: tells whether the processes have agreed to stop now. Call this function exactly
             once after each update.
-        should_save: tells whether the processes have agreed to save now, because the last
-            checkpoint is too old. Call this function exactly once after each update.
+        should_save: tells whether the processes have agreed to save now because the last checkpoint
+            is too old. Call this function exactly once after each update.
         save_timer: measures the age of the last checkpoint.
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.

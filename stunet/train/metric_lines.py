@@ -18,7 +18,7 @@ _LINE = dict[str, _WHOLE | float]
 
 
 def read(file: pathlib.Path) -> Lines:
-    """Reads the lines of a run, oldest first. If there is no file, there are none.
+    """Reads the lines of `metrics.jsonl`, oldest first. Returns no lines if there is no file.
 
     Raises:
         UserError: the file cannot be read.
@@ -27,7 +27,7 @@ def read(file: pathlib.Path) -> Lines:
 
 
 def parse(content: bytes) -> Lines:
-    """Parses lines of `metrics.jsonl`. The first of them may be incomplete."""
+    """Parses lines of `metrics.jsonl`. The first line may be incomplete."""
     return jsonfiles.parse_lines(content, _LINE, _has_step)
 
 

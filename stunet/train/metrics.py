@@ -30,7 +30,7 @@ class Metrics:
         workdir: working directory of the run.
         step: number of updates done.
         write: True in the one process that writes; False in all others.
-        tracked: name of a metric of which every process keeps each value; "" for none.
+        tracked: name of a metric whose values every process keeps; "" for none.
 
     Attributes:
         last: newest value of each metric up to update `step`; empty if `write` is False.
@@ -60,7 +60,7 @@ class Metrics:
                 self._events.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the values after update `step` as a line of JSON and as points in TensorBoard."""
+        """Writes metrics after update `step` as a line of JSON and as points in TensorBoard."""
         if self._tracked in values:
             self.values[step] = values[self._tracked]
         if not self._write:
@@ -153,10 +153,10 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
-        """Context manager that shows that the update is being compiled, and for how long.
+        """Context manager that shows that the update is compiling, and since when.
 
-        At the end, the bar starts to measure time again, so that its estimate of the time left does
-        not include compiling.
+        At the end, the bar's clock starts again, so that its estimate of the time left does not
+        include compiling.
         """
         begun, done = time.monotonic(), threading.Event()
 
@@ -186,7 +186,7 @@ class Progress:
 
         Args:
             loss: loss of the last updates; None if all of them were skipped.
-            clips_per_second: None if they are not known.
+            clips_per_second: clips trained on per second; None if not known.
             skipped: number of updates skipped since the run began.
         """
         shown = [

@@ -43,7 +43,7 @@ def adamw(
     """Makes AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     Args:
-        steps: number of updates.
+        steps: number of updates after which the cosine decay ends.
         learning_rate: learning rate at the end of the warm-up.
         warmup_steps: number of updates of the linear warm-up.
         final_learning_rate: share of `learning_rate` that is left at the end of the cosine decay.
@@ -70,7 +70,7 @@ def adamw(
 def on_schedule(opt_state: Any, step: jax.Array) -> Any:
     """Returns the optimiser's state with its schedule at update `step`, counted from 0.
 
-    The schedule's own count lacks the updates that were skipped.
+    The schedule itself does not count updates that were skipped.
     """
 
     def is_schedule(leaf: Any) -> bool:
@@ -86,7 +86,7 @@ def on_schedule(opt_state: Any, step: jax.Array) -> Any:
 def _has_decay(params: Any) -> Any:
     """Tells which parameters have weight decay, by their names.
 
-    The number of axes cannot tell: vectors of scanned layers are stacked, so they have as many axes
-    as a matrix.
+    The number of axes does not tell it, because the vectors of scanned layers are stacked and have
+    as many axes as a matrix.
     """
     return path_aware_map(lambda path, _: path[-1] in ("kernel", lora.A, lora.B), params)

@@ -1,7 +1,7 @@
 """Turns the config into the parts that training and sampling are made of.
 
-Only this module reads the config's keys. Other modules take the parts. They may hold the whole
-config (`Parts.config`), but only to compare it or to write it.
+Only this module reads the config's keys. Other modules take the parts, and use the whole config
+(`Parts.config`) only to compare or write it.
 """
 
 import dataclasses
@@ -233,7 +233,7 @@ def _conditioning(config: Config) -> Conditioning:
 
 
 def _shared(group: Any, taker: Callable[..., Any]) -> dict[str, Any]:
-    """Returns the keys and values of a config group whose names are parameters of `taker`."""
+    """Returns the keys of a config group that are also parameters of `taker`, with their values."""
     names = inspect.signature(taker).parameters
     fields = (field.name for field in dataclasses.fields(group))
     return {name: getattr(group, name) for name in fields if name in names}

@@ -1,6 +1,6 @@
 """Finds the distinct blocks of a network: residual blocks, attention, inflation, resizing.
 
-Several equal blocks are found as one if their inputs have the same shape, and if all of them are
+Several equal blocks count as one block if their inputs have the same shape, and if all of them are
 trained or all are frozen.
 """
 
@@ -21,7 +21,7 @@ class Piece:
 
     Attributes:
         name: kind of the block and shape of its input, to show to users.
-        module: the block without its parent.
+        module: Flax module of the block, detached from its parent module.
         arguments: shapes and dtypes of the block's arguments; None for an argument that is not
             passed.
         calls: names of all equal blocks of the network, in the order in which they are called.

@@ -1,4 +1,4 @@
-"""Traces for xprof what the host and the devices do during chosen updates, and when."""
+"""Traces what the host and the devices do during chosen updates, for the viewer xprof."""
 
 import contextlib
 import pathlib
@@ -8,7 +8,7 @@ import jax
 
 
 class Profile:
-    """Traces those of the chosen updates that come after update `step`.
+    """Traces the chosen updates, except those up to update `step`, which are done already.
 
     The trace appears in `profile/` of the working directory when it is complete. Only the first
     process traces, because all processes do the same work.
@@ -38,7 +38,10 @@ class Profile:
                 self.stop()
 
     def overlooked(self) -> str | None:
-        """Returns advice if all chosen updates are done and there is no trace, otherwise None."""
+        """Returns advice if no chosen update was left to trace when this process began.
+
+        Returns None in all other cases, and if an earlier process has written a trace.
+        """
         if self._is_late and not self._directory.exists():
             return f"no update is traced: set profile.start above {self._update}"
         return None

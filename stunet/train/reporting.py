@@ -90,7 +90,7 @@ class Reporter:
     def report(self, step: int) -> None:
         """Writes the means over the updates since the last report as a line of metrics.
 
-        Updates that were skipped are told one by one, and their values are in no mean.
+        Each skipped update is printed, and its values are in no mean.
 
         Raises:
             UserError: a metric is not finite, or too many updates in a row were skipped. The

@@ -1,4 +1,4 @@
-"""Says which checkpoints of a run stay, and when time asks for one."""
+"""Says which checkpoints of a run stay, and when the newest checkpoint is too old."""
 
 import dataclasses
 import math
@@ -11,9 +11,11 @@ class Retention:
     """Says which checkpoints of a run stay when a new one is complete.
 
     Attributes:
-        latest: number of the latest checkpoints that stay.
-        every: each checkpoint whose step is a multiple of this stays for ever. 0: none does.
-        best: metric whose lowest value makes a checkpoint stay. "": none does.
+        latest: how many of the newest checkpoints stay.
+        every: each checkpoint whose step is a multiple of this number stays for ever. With 0, no
+            checkpoint stays for its step.
+        best: name of a metric. The checkpoint with the lowest value of the metric stays. With "",
+            no checkpoint stays for a metric.
     """
 
     latest: int
@@ -26,7 +28,7 @@ class Retention:
         Args:
             steps: step of each checkpoint.
             values: value of the metric `best` by the step at which it was measured. A checkpoint
-                without a value, or with one that is not finite, is not the best one.
+                without a finite value is never the best.
         """
         kept = set(sorted(steps)[-self.latest :])
         if self.every:
@@ -39,10 +41,10 @@ class Retention:
 
 
 class SaveTimer:
-    """Tells when the last checkpoint is so old that time asks for another one.
+    """Tells when the last checkpoint is so old that a new one should be saved.
 
     Args:
-        seconds: largest age of the last checkpoint. 0: time never asks.
+        seconds: largest age of the last checkpoint. 0 sets no limit.
         now: clock that never goes back, in seconds.
     """
 
@@ -55,9 +57,10 @@ class SaveTimer:
         self._last, self._has_asked = self._now(), False
 
     def asks(self) -> bool:
-        """Tells whether to save now. It asks once for each checkpoint.
+        """Tells whether to save a checkpoint now. Returns True only once for each checkpoint.
 
-        Several processes may answer a few updates later. Meanwhile there is nothing to ask again.
+        Several processes may take a few updates to agree that they save. A second True in the
+        meantime would be of no use.
         """
         if not self._seconds or self._has_asked or self._now() - self._last < self._seconds:
             return False

@@ -101,13 +101,13 @@ def make_functions(
 
 
 def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) -> Array:
-    """Returns the random key of each row's noise, `[b]`."""
+    """Returns the random key `[b]` for the noise of each row of the batch."""
     key = jax.random.key(seed)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
 
 
 def later_key(key: Array) -> Array:
-    """Returns the key of the noise that later steps add. No row has this key for its first noise.
+    """Returns the key of the noise that later steps add. No row's first noise has the same key.
 
     Args:
         key: key of a row's first noise.
@@ -118,8 +118,10 @@ def later_key(key: Array) -> Array:
 def make_sampler(
     denoiser: Denoiser, settings: SamplerSettings, t_start: float = 1.0
 ) -> Callable[..., Iterator[Array]]:
-    """Returns `sample(params, text, text_mask, seed, clean=None, level=0.0, first_row=0,
-    start=None)`, which yields the estimate of the clips after each step.
+    """Returns a function that samples clips and yields its estimate of them after each step.
+
+    The function's signature is `sample(params, text, text_mask, seed, clean=None, level=0.0,
+    first_row=0, start=None)`.
 
     The last estimate, float32 `[b, t, h, w, c]` in about -1..1, is the sample. The first noise of
     row i depends only on the seed and on `first_row` + i, not on the number of clips in the batch.

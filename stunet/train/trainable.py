@@ -24,8 +24,9 @@ class Trainable:
         train_input: True trains the first convolution even if spatial weights are frozen. The
             weights of its added input channels start at zero, so without training these channels
             would have no effect.
-        frozen_dtype: dtype in which frozen kernels are stored. The dtype of the computation saves
-            memory without any loss, because each use casts the kernels to that dtype anyway.
+        frozen_dtype: dtype in which frozen kernels are stored. Kernels stored in the dtype of the
+            computation take less memory. No precision is lost, because each use casts them to the
+            dtype of the computation anyway.
     """
 
     freeze_spatial: bool = False

@@ -1,8 +1,8 @@
-"""Ends a run that makes no progress, so that whoever started it can start it again.
+"""Ends a run that makes no progress, so that its launcher can start it again.
 
 A data source that blocks, an update that never returns or a disk that does not answer would keep a
-run, and the devices that it holds, for ever. SIGTERM would not help: only the train loop answers
-it, after the update in progress.
+run, and the devices that it holds, for ever. SIGTERM would not help, because only the training loop
+responds to it, after the update in progress.
 """
 
 import faulthandler
@@ -34,11 +34,11 @@ _MESSAGE_SECONDS = 10
 
 
 class _Task(NamedTuple):
-    """What the run is at.
+    """Names what the run is doing.
 
     Attributes:
         name: name of the task, which a message puts after "no progress for 10 s in ".
-        is_slow: True if it may take long.
+        is_slow: True if the task may take long.
     """
 
     name: str
@@ -46,12 +46,13 @@ class _Task(NamedTuple):
 
 
 class Watchdog:
-    """A thread that ends the process when one task takes too long. A context manager.
+    """Context manager whose thread ends the process when one task takes too long.
 
-    A task may take `seconds`, or 20 times the longest task before it, whichever is longer. A slow
-    task may take ten times that. After a stop signal all limits are a tenth of what they were, and
-    are counted from the signal or from the beginning of the task, whichever is later. Time in which
-    the whole process was stopped, as by Ctrl-Z, does not count.
+    A task may take `seconds`, or 20 times as long as the longest task so far that was not slow,
+    whichever is more. A slow task, such as compiling, may take ten times this limit. After a stop
+    signal, all limits are a tenth of what they were, and time is counted from the signal or from
+    the beginning of the task, whichever is later. Time in which the whole process was stopped, as
+    by Ctrl-Z, does not count.
 
     Args:
         seconds: limit of a task that is not slow; 0 watches nothing.
@@ -87,11 +88,11 @@ class Watchdog:
         os.close(self._writes)
 
     def begin(self, task: str, is_slow: bool = False) -> None:
-        """Notes that the run has got to another task.
+        """Notes that the run begins another task.
 
         Args:
             task: name of the task, such as "update 7".
-            is_slow: True if it may take long, as compiling and saving do.
+            is_slow: True if the task may take long, as compiling and saving do.
         """
         self._task = _Task(task, is_slow)
 
@@ -113,7 +114,7 @@ class Watchdog:
                 self._end(task.name, limit, is_stopping)
 
     def _end(self, task: str, limit: float, is_stopping: bool) -> None:
-        """Ends the process, whatever its other threads do. It runs none of their clean-up."""
+        """Ends the process at once, even if other threads are blocked. No thread can clean up."""
         why = (
             f"the signal to stop had no answer for {limit:.3g} s"
             if is_stopping

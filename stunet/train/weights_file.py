@@ -2,8 +2,8 @@
 
 `stunet.nn.parameters` defines the names of the arrays. The file's metadata says where the weights
 come from: `config` holds the run's config as JSON, and `training_step` the number of updates after
-which the weights were saved. `digests` holds the digest of each array, which is verified when it is
-read. A file without this metadata can also be read.
+which the weights were saved. `digests` holds a digest of each array. Reading an array verifies its
+digest. A file without this metadata can also be read.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Header(NamedTuple):
 
     Attributes:
         shapes: shape of each array, by name.
-        config: config of the run that the weights come from; None if the file does not say.
+        config: config of the run that the weights come from; None if the file holds no config.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -40,7 +40,7 @@ class Header(NamedTuple):
 
 
 def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
-    """Copies the parameters of a network to the host, by name.
+    """Returns the parameters of a network by name, copied to the host and cast to `dtype`.
 
     Args:
         params: parameters of a network.
@@ -60,8 +60,8 @@ def write(
     """Writes parameters into a weights file.
 
     Args:
-        file: file to write. It is visible under this name before it is complete.
-        named: parameters by name, from `cast`.
+        file: file to write. Other processes may see the file before it is complete.
+        named: parameters by name, as `cast` makes them.
         config: config of the run that the parameters come from.
         step: number of updates after which the parameters were saved.
     """
@@ -125,7 +125,7 @@ def check(file: pathlib.Path, header: Header, params: Any) -> None:
 
 
 def read(file: pathlib.Path, like: Any) -> Any:
-    """Reads the parameters of a network, in the dtypes of the file.
+    """Reads the parameters of a network, in the dtypes that the file stores.
 
     Args:
         file: file that `check` has accepted.

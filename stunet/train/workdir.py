@@ -1,8 +1,7 @@
 """Makes sure that only one config, and only one training at a time, uses a working directory.
 
 A few keys of the config may change when the run continues, if the user names them. `config.json`
-has the values that hold now. Each line of `changes.jsonl` says what changed, and after which
-update.
+has the present values. Each line of `changes.jsonl` says what changed, and after which update.
 """
 
 import contextlib
@@ -25,11 +24,11 @@ def claimed(
     Args:
         config: config of the run.
         workdir: working directory of the run.
-        changing: keys in which the config may differ from that of the run so far.
+        changing: keys whose values may differ from the values in the run's `config.json`.
 
     Raises:
-        UserError: the directory belongs to another config; this process may not write to it;
-            another training is running in it; or `changing` names keys, but it holds no run.
+        UserError: the directory belongs to another config, this process may not write to it,
+            another training is running in it, or it holds no run although `changing` names keys.
     """
     with contextlib.ExitStack() as stack:
         remedy = "choose a --workdir in which you may create files"
@@ -50,19 +49,19 @@ def claimed(
 def note_config(
     config: configs.Experiment, workdir: pathlib.Path, changing: Collection[str] = ()
 ) -> None:
-    """Writes the config to `workdir`, or checks that it is the one written there.
+    """Writes the config to `workdir`. If a config is there already, checks that both agree.
 
-    Only the first process writes. The others wait for it, and check that they see the same config.
-    Keys that change keep their old values in `config.json` until `note_changes`.
+    Only the first process writes. The other processes wait until it has, and check that they see
+    the same config. Keys that change keep their old values in `config.json` until `note_changes`.
 
     Args:
         config: config of the run.
         workdir: working directory of the run.
-        changing: keys in which the config may differ from that of the run so far.
+        changing: keys whose values may differ from the values in the run's `config.json`.
 
     Raises:
-        UserError: the directory belongs to another config or holds no run that could change, or the
-            processes do not share the same directory or the same config.
+        UserError: the directory belongs to another config, it holds no run although `changing`
+            names keys, or the processes do not all have the same directory and config.
     """
     file = workdir / "config.json"
     if hosts.is_first():
@@ -91,13 +90,13 @@ def note_config(
 def note_changes(config: configs.Experiment, workdir: pathlib.Path, step: int) -> list[str]:
     """Records in `workdir` which keys of the run's config change after update `step`.
 
-    The working directory must be `claimed`.
+    Call this function only inside the context of `claimed`.
 
     Returns:
         A sentence for each key that changes.
 
     Raises:
-        UserError: the processes do not share their config.
+        UserError: the processes have different configs.
     """
     file, changed = workdir / "config.json", {}
     if hosts.is_first():
@@ -139,7 +138,7 @@ def _check_same(
 def _unchanged(
     config: configs.Experiment, file: pathlib.Path, changing: Collection[str]
 ) -> configs.Experiment:
-    """Returns the config, with the values of `file` for the keys that are to change."""
+    """Returns `config`, but with the old values in `file` of the keys in `changing`."""
     return _with_values(config, configs.read(file), changing) if changing else config
 
 

@@ -28,10 +28,10 @@ def write_gif(
 ) -> None:
     """Writes the contact sheet as a GIF that repeats forever.
 
-    GIF counts in hundredths of a second. The durations of frames alternate, for example between 60
-    and 70 ms, so that no frame begins more than 5 ms early or late. Above 50 frames per second some
-    frames are left out. All frames share one palette of 256 colours, so that colours do not
-    flicker.
+    A GIF stores the duration of each frame in hundredths of a second. The durations alternate, for
+    example between 60 and 70 ms, so that no frame begins more than 5 ms early or late. Above 50
+    frames per second some frames are left out. All frames share one palette of 256 colours, so that
+    colours do not flicker.
 
     Args:
         path: path of the file, which appears when it is complete.
@@ -82,7 +82,8 @@ def write_mp4(
         fps: frames per second.
         captions: as for `contact_sheet`.
         columns: as for `contact_sheet`.
-        upscale: as for `contact_sheet`. An odd height or width grows by one pixel.
+        upscale: as for `contact_sheet`. If the sheet's height or width is odd, it grows by one
+            pixel.
         crf: quality setting of libx264, from 0 (lossless) to 51; 18 looks like the original.
     """
     frames = contact_sheet(clips, captions, columns=columns, upscale=upscale)

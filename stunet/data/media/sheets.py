@@ -60,7 +60,7 @@ def contact_sheet(
 
 
 def scale(height: int, width: int) -> int:
-    """Returns the factor by which clips of this size are enlarged by default."""
+    """Returns the factor by which clips of this height and width are enlarged by default."""
     return max(1, round(min(TARGET_HEIGHT / height, _TARGET_WIDTH / width)))
 
 

@@ -124,10 +124,10 @@ class _Place:
 
 
 def _frame_and_slice(clip: Clip, scale: int) -> tuple[UInt8[np.ndarray, "rows cols 3"], _Place]:
-    """Draws a clip's first frame and its slice side by side, with the axes named.
+    """Draws a clip's first frame and its slice side by side, and labels the axes.
 
     Returns:
-        The picture, and the place of the slice in it.
+        The picture, and the place of the slice in the picture.
     """
     vertical = moves_vertically(clip)
     index = most_variable_column(clip) if vertical else most_variable_row(clip)

@@ -1,4 +1,4 @@
-"""Says on stderr which captions a text encoder cuts."""
+"""Prints to stderr the captions that a text encoder shortens because they are too long."""
 
 import threading
 
@@ -10,7 +10,7 @@ _SHOWN = 60  # characters of each
 
 
 class CutCaptions:
-    """Names the first few captions that are longer than an encoder takes."""
+    """Prints the first few captions that are too long for a text encoder and lose their end."""
 
     def __init__(self, max_length: int):
         self._max_length = max_length
@@ -18,7 +18,7 @@ class CutCaptions:
         self._lock = threading.Lock()
 
     def tell(self, caption: str) -> None:
-        """Prints a sentence that names a caption that was cut; says nothing after the first few."""
+        """Prints a sentence about a caption that was cut, but only for the first few captions."""
         with self._lock:
             self._named += 1
             named = self._named
