@@ -46,9 +46,9 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=0,
         metavar="N",
-        help="treat every N-th frame as a border between two windows, and also report some metrics "
-        "at these borders alone (default with --tsr: the length of the windows that the --tsr run "
-        "fills in one by one)",
+        help="number of frames in each stretch (window) of a clip that the network fills in one by "
+        "one; some metrics are also reported for the borders between windows alone (default with "
+        "--tsr: as in the --tsr run)",
     )
     parser.options.add_argument(
         "--out",

@@ -26,7 +26,7 @@ def check_out(out: pathlib.Path) -> None:
 def write(
     out: pathlib.Path, task: str, request: Request, sampled: Sampled
 ) -> dict[str, pathlib.Path]:
-    """Writes clips as a GIF, an MP4 and X-T slices, and all that they depend on as NAME.json.
+    """Writes clips as a GIF, an MP4 and X-T slices, and NAME.json with all that they depend on.
 
     The same request writes the same files again. Files of another request are not overwritten: if
     the name is taken, a hash of the settings is added to it.

@@ -119,7 +119,7 @@ class Results:
     manifest: Manifest | None
 
     def groups(self) -> dict[str, dict[str, list[Run]]]:
-        """Returns the arms of each group, in the sweep's order."""
+        """Returns the runs of each arm of each group, by names, in the sweep's order."""
         found = {}
         for run in self.runs:
             found.setdefault(run.group, {}).setdefault(run.title, []).append(run)
