@@ -41,7 +41,7 @@ def of_arrays(tree: Any) -> dict[str, str]:
         sums.append(_sum(leaf))
         # Queued programs in which devices wait for each other can block one another for ever: each
         # holds threads of the CPU backend that another one needs.
-        if len(leaf.devices()) > 1:
+        if len(sums[-1].devices()) > 1:
             sums[-1].block_until_ready()
     # One call copies all sums at once, and not one after the other.
     copies = jax.device_get([[shard.data for shard in each.addressable_shards] for each in sums])

@@ -55,7 +55,7 @@ class OneLayer(STUNet):
 
     @nn.compact
     def __call__(self, x, time, text=None, text_mask=None, low_res_time=None):
-        hidden = nn.silu(nn.Dense(64)(x) + time[:, None, None, None, None])
+        hidden = nn.silu(nn.Dense(64, name="conv_in")(x) + time[:, None, None, None, None])
         return nn.Dense(self.out_channels)(hidden).astype(jnp.float32)
 
 
