@@ -38,7 +38,7 @@ class Header(NamedTuple):
 
 
 class _Index(TypedDict):
-    """What is read of the index of shards: the file of each tensor."""
+    """Holds what is read of the index of shards: the file of each tensor."""
 
     weight_map: dict[str, str]
 

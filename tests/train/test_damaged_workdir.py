@@ -1,4 +1,4 @@
-"""What stands in the way in a working directory gets one sentence, or does not matter."""
+"""A damaged or blocked file in a working directory gets one sentence, or does not matter."""
 
 import json
 import shutil

@@ -131,7 +131,7 @@ def test_without_the_guard_such_a_batch_spoils_the_weights():
 
 
 def test_the_learning_rate_follows_the_schedule_over_skipped_updates():
-    """With Adam's moments of one constant gradient, an update is the learning rate."""
+    """If the gradient has always been the same, an update of Adam is the learning rate."""
     config = tiny.config(train=SKIP)
     run = list(states(config, batches(config, broken=2)))
     for _, metrics in run[1:3]:
