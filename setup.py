@@ -116,5 +116,5 @@ setup(
         # make test-all
         "test-all": TEST_ALL,
     },
-    entry_points={"console_scripts": ["stunet=stunet.cli:main"]},
+    entry_points={"console_scripts": ["stunet=stunet.cli:main_process"]},
 )

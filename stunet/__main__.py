@@ -1,8 +1,6 @@
 """`python -m stunet`: the command line, for a Python whose scripts are not on PATH."""
 
-import sys
-
-from stunet.cli import main
+from stunet.cli import main_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main_process()

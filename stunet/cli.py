@@ -1,8 +1,10 @@
 """Defines the command line of `stunet`: a table of its commands by name."""
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from stunet.commands import (
     doctor,
@@ -60,5 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def main_process() -> NoReturn:
+    """Runs `main` as the whole work of this process, and ends it with the exit status.
+
+    Exit handlers run. Python's objects are not freed one by one: threads of JAX and TensorStore
+    may then wait for Python's lock for ever, and a process whose work is done never ends.
+    """
+    status = main()
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main_process()

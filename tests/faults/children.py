@@ -130,7 +130,8 @@ def _child(
         _hang_at(hangs_at)
     if results is None:
         (words,) = commands
-        return cli.main(words)
+        sys.argv[1:] = words
+        cli.main_process()
     _run_all(commands, log, results)
     return 0
 
