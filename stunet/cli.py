@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         the status is the value of `--stop-status`.
 
     Raises:
-        SystemExit: the arguments of the command are wrong (status 2), or its help was asked for.
+        SystemExit: the arguments of the command are wrong (status 2), or the user asked for help.
     """
     try:
         try:

@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can correct, and suggestions of what the user meant."""
+"""Defines the exception for mistakes that users can correct, and suggests what they meant."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def choose(table: Mapping[str, Entry], name: str, what: str) -> Entry:
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """Returns the candidate that is spelt almost like `word`, or None if there is none."""
+    """Returns a candidate that is spelt almost like `word`, or None if no candidate is."""
     candidates = list(candidates)
     found = difflib.get_close_matches(word, candidates, n=1, cutoff=_ALIKE)
     # In short words, two letters in the wrong order leave too few in place: "fdv" for "fvd".

@@ -97,7 +97,7 @@ def check_vacant(directory: Path) -> None:
     """Checks that the path `directory` is free for a new directory, or is an empty directory.
 
     Raises:
-        UserError: a file, or a directory with files, is at `directory`.
+        UserError: `directory` is a file or holds files.
     """
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"{directory} exists already; remove it or choose another place")
@@ -109,11 +109,12 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
     Yields:
         The path of a temporary directory beside `directory`, to write to. If the block succeeds,
-        the temporary directory is renamed to `directory`. If the block fails, it is removed.
+        the temporary directory is renamed to `directory`. If the block fails, the temporary
+        directory is removed.
 
     Raises:
-        UserError: a file, or a directory with files, is at `directory`, nothing may be created
-            beside `directory`, or the disk is full.
+        UserError: `directory` is a file or holds files, this process may not create files beside
+            `directory`, or the disk is full.
     """
     check_vacant(directory)
     directory = directory.absolute()
@@ -137,7 +138,7 @@ def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
 
     Args:
         place: file or directory that the block writes, on the disk that may be full.
-        outcome: end of the message: what became of the files, and what to do now.
+        outcome: end of the message. It says what became of the files and what to do now.
     """
     try:
         yield
@@ -151,11 +152,11 @@ def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
 def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
     """Context manager that turns errors of the file system into a UserError.
 
-    Only the error of a full disk stays as it is, for `full_disk_explained`.
+    The error of a full disk is not changed. `full_disk_explained` changes that error.
 
     Args:
         place: file or directory that the block writes.
-        remedy: end of the message: what to do instead.
+        remedy: end of the message. It says what to do instead.
     """
     try:
         yield
@@ -170,10 +171,11 @@ def check_writable(directory: Path, remedy: str) -> None:
 
     Args:
         directory: the directory.
-        remedy: end of the message: what to do instead.
+        remedy: end of the message. It says what to do instead.
 
     Raises:
-        UserError: it is a file, or below one, or files may not be made in it.
+        UserError: `directory` or one of its parents is a file, or files may not be made in
+            `directory`.
     """
     whole = directory.absolute()
     there = next(path for path in (whole, *whole.parents) if path.exists())
@@ -185,10 +187,10 @@ def check_writable(directory: Path, remedy: str) -> None:
 
 @contextlib.contextmanager
 def refusals_explained() -> Iterator[None]:
-    """Context manager that turns what the file system refuses into a UserError.
+    """Context manager that turns errors of the file system into a UserError.
 
-    Commands run within it, so that no file that stands in the way ends in a traceback. Where more
-    can be said, `refusal_explained` and `full_disk_explained` come first.
+    Commands run inside this context, so that users see a sentence instead of a traceback. In some
+    places `refusal_explained` or `full_disk_explained` gives a more precise message first.
     """
     try:
         yield

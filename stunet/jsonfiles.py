@@ -1,7 +1,7 @@
 """Reads JSON that others may have written or damaged, and checks that it has the expected type.
 
-The program reads every JSON file by these functions. Their argument `kind` is a type that `msgspec`
-can check, such as `dict[str, float]`, a dataclass or a `msgspec.Struct`.
+The program reads every JSON file with these functions. Their argument `kind` is a type that
+`msgspec` can check, such as `dict[str, float]`, a dataclass or a `msgspec.Struct`.
 """
 
 import json
@@ -121,8 +121,8 @@ def parse_lines(content: bytes, kind: type[T], accepts: Callable[[T], bool] | No
     Args:
         content: the lines, in UTF-8.
         kind: type of each value.
-        accepts: returns False for a value of this type that makes no sense; the value's line then
-            counts as damaged. None accepts every value of the type.
+        accepts: function that returns False for a value that has the type but makes no sense. The
+            line of this value then counts as damaged. None accepts every value of the type.
     """
     values, damaged = [], []
     # `splitlines` would also split at characters that JSON allows inside of texts.

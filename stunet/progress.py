@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars for sampling and metrics, a clock for compilation, notes."""
+"""Shows progress on the terminal: bars for sampling and metrics, a clock, and notes."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ OnStep = Callable[[int, int], None]
 
 
 def note(sentence: str) -> None:
-    """Prints a sentence that the user should read, but that stops nothing, to stderr."""
+    """Prints a sentence for the user to stderr. The program continues."""
     print(f"stunet: {sentence.encode(errors='backslashreplace').decode()}", file=sys.stderr)
 
 
@@ -56,10 +56,10 @@ def metrics_bar() -> Callable[[str, int, int], None]:
 
 @contextlib.contextmanager
 def elapsed(task: str) -> Iterator[None]:
-    """Context manager that shows `task` and the time it has taken, once a second, on a terminal.
+    """Context manager that shows a task and the time it has taken, updated once a second.
 
-    It writes to a copy of standard error, so that the line is shown even while standard error is
-    redirected to silence a library.
+    It shows nothing if standard error is not a terminal. It writes to a copy of standard error, so
+    that the line is shown even while standard error is redirected to silence a library.
     """
     done, terminal = threading.Event(), os.fdopen(os.dup(2), "w")
     start = time.monotonic()

@@ -1,8 +1,8 @@
 """Reads and writes tensors in safetensors files.
 
 The files are laid out as Hugging Face's `save_pretrained` does it: one file, or shards with an
-index, beside a config.json. Files are mapped into memory, so reading
-a part of a tensor reads only that part of the file.
+index, beside a config.json. Files are mapped into memory, so reading a part of a tensor reads only
+that part of the file.
 """
 
 import contextlib
@@ -31,14 +31,19 @@ DTYPES: dict[str, np.dtype] = {
 
 
 class Header(NamedTuple):
-    """Type (by its name in the format) and shape of a tensor, known before it is read."""
+    """Holds the type and shape of a tensor, which can be read without the tensor's values.
+
+    Attributes:
+        dtype: name of the type in the safetensors format, such as "F32".
+        shape: shape of the tensor.
+    """
 
     dtype: str
     shape: tuple[int, ...]
 
 
 class _Index(TypedDict):
-    """Holds what is read of the index of shards: the file of each tensor."""
+    """Holds the part of the index that is used: `weight_map`, the file name of each tensor."""
 
     weight_map: dict[str, str]
 
@@ -54,7 +59,8 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
             diffusers.
 
     Raises:
-        UserError: there is no such file or index, or it is damaged, or there are several variants.
+        UserError: the directory holds no such file or index, the file or index is damaged, or the
+            directory holds several variants.
     """
     single, index = _single_and_index(directory, stem)
     if index.is_file():
@@ -70,10 +76,13 @@ def locate(directory: Path, stem: str) -> dict[str, Path]:
 
 
 def _single_and_index(directory: Path, stem: str) -> tuple[Path, Path]:
-    """Returns where the only file and the index of a model's shards would be.
+    """Returns the paths of the only file of a model and of the index of shards.
+
+    One path or both may not exist. If neither STEM.safetensors nor STEM.safetensors.index.json
+    exists, and there is one variant such as "fp16", the paths are those of the variant.
 
     Raises:
-        UserError: there are several variants, and none without a name.
+        UserError: neither of the two files exists, and there are several variants.
     """
 
     def places(variant: str) -> tuple[Path, Path]:
@@ -101,7 +110,7 @@ def headers(file: Path) -> dict[str, Header]:
     """Reads the header of each tensor in a file.
 
     Raises:
-        UserError: there is no such file, or it is damaged, for example cut off.
+        UserError: the file is missing or damaged, for example cut off.
     """
     with _opened(file) as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -113,7 +122,7 @@ def tensor(file: Path, name: str) -> Iterator[Any]:
     """Context manager that opens a tensor; `tensor[index]` reads parts of it as NumPy arrays.
 
     Raises:
-        UserError: as for `headers`.
+        UserError: the file is missing or damaged, for example cut off.
     """
     with _opened(file) as opened:
         yield opened.get_slice(name)
@@ -135,13 +144,13 @@ def write(
 ) -> None:
     """Writes tensors that are all in memory to a safetensors file.
 
-    The file gets the permissions that the user's umask asks for. `save_file` alone would leave
-    0600, the permissions of its own temporary file, whatever the umask.
+    The file gets the permissions that the user's umask asks for. The `save_file` of safetensors
+    alone would give the file the permissions 0600, whatever the umask.
 
     Args:
         file: path of the file. Other processes may see the file before it is complete.
         tensors: contiguous arrays by name.
-        metadata: text by name, which the file's header holds.
+        metadata: texts by name, to store in the file's header.
     """
     file.touch()
     permissions = file.stat().st_mode
@@ -153,9 +162,9 @@ class Writer:
     """Writes a safetensors file tensor by tensor. Only one tensor needs to be in memory at a time.
 
     Args:
-        file: file to write. Other processes may see it before it is complete. If that matters, the
-            caller must prevent it.
-        tensors: header of each tensor, in the order in which `add` will be called.
+        file: file to write. Other processes may see the file before it is complete, unless the
+            caller prevents this.
+        tensors: header of each tensor by name, in the order in which `add` will be called.
     """
 
     def __init__(self, file: Path, tensors: Mapping[str, Header]):

@@ -12,7 +12,7 @@ from stunet.generate.request import check_seed
 
 
 def positive(text: str) -> int:
-    """Returns the whole number in `text`, at least 1."""
+    """Returns the whole number in `text`, which must be at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
@@ -43,8 +43,8 @@ def seed(text: str) -> int:
 def path(text: str) -> pathlib.Path:
     """Returns the path in `text`.
 
-    The argparse type of every argument that takes a path is this function, `encoder`, or a result
-    of `file_with`.
+    Use this function as the argparse type of an argument that takes a path. Arguments for a text
+    encoder use `encoder` instead, and arguments for a Python file use `file_with`.
 
     Raises:
         argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
@@ -84,7 +84,12 @@ def file_with(function: str) -> Callable[[str], str]:
 
 
 def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
-    """Adds --workdir, the directory of a trained run. The help text describes the run by `run`."""
+    """Adds --workdir, the directory of a trained run.
+
+    Args:
+        parser: parser of the command.
+        run: description of the run, for the help text.
+    """
     parser.required.add_argument(
         "--workdir",
         required=True,

@@ -1,4 +1,4 @@
-"""`stunet inflate`: makes a text-to-image U-Net the frozen spatial part of a Space-Time U-Net."""
+"""`stunet inflate`: builds a Space-Time U-Net around a frozen text-to-image U-Net."""
 
 import argparse
 

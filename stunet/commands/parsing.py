@@ -69,11 +69,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
 
     def format_usage(self) -> str:
-        """Returns the usage, which lists the required arguments and mentions the options."""
+        """Returns the usage, with every required argument, and "[options]" for all others."""
         return f"{self._usage()}\n"
 
     def format_help(self) -> str:
-        """Returns the help, which begins with the short usage."""
+        """Returns the help, which begins with the usage from `format_usage`."""
         self.usage = self._usage().removeprefix("usage: ")
         return super().format_help()
 
@@ -189,13 +189,14 @@ class Group:
 
 
 def run(group: Group, prog: str, words: Sequence[str]) -> int:
-    """Runs the command of `group` that `words` name, or prints the help for which `words` ask.
+    """Runs the command of `group` that `words` name, or prints help if `words` ask for it.
 
     Returns:
-        The exit status of the command, or 1 after a `UserError`, which is printed.
+        The exit status of the command. After a `UserError`, prints the error and returns 1.
 
     Raises:
-        SystemExit: the help of the command was asked for, or its arguments are wrong (status 2).
+        SystemExit: the help of a command was printed (status 0), or the arguments of the command
+            are wrong (status 2).
     """
     entry = group
     try:

@@ -94,10 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _changing(key: str) -> str:
-    """Returns `key`, if its value may change when a run continues.
+    """Checks that `stunet train --change` may change the config key `key`, and returns `key`.
 
     Raises:
-        UserError: `key` is no key of the config, or its value may never change.
+        UserError: there is no such key, or its value must not change when a run continues.
     """
     from stunet import configs
 

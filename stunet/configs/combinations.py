@@ -1,6 +1,6 @@
 """Checks that values of several keys fit together, for example that one divides another.
 
-Each check is a generator that takes the config and yields a sentence for each mistake, which
+Each check is a generator that takes the config and yields a sentence for each mistake. The sentence
 says what is wrong and what would be right. To add a check, write a generator and add it to
 `_CHECKS`.
 """
@@ -53,7 +53,7 @@ def check_data_path(source: str, path: str) -> None:
 
 
 def _levels(config: Config) -> Mistakes:
-    """Checks that each list has one sensible value for each level of the U-Net."""
+    """Checks that each list in `config.model` has one allowed value for each level of the U-Net."""
     model = config.model
     levels = len(model.channel_multipliers)
     if levels < 1:
@@ -137,7 +137,7 @@ def _resolution(config: Config) -> Mistakes:
 
 
 def _features(config: Config) -> Mistakes:
-    """Checks that groups and heads divide the features of each level and of the text."""
+    """Checks that normalisation groups and attention heads divide the numbers of features."""
     model = config.model
     levels = len(model.channel_multipliers)
     for level, (multiple, channels) in enumerate(
@@ -184,7 +184,7 @@ def _text_encoder(config: Config) -> Mistakes:
 
 
 def _source(config: Config) -> Mistakes:
-    """Checks that digits and objects fit into the clip."""
+    """Checks that the digits or objects that a synthetic source draws fit into the clip."""
     data = config.data
     pixels = f"{data.height}x{data.width}"
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
@@ -240,7 +240,10 @@ def _batch(config: Config) -> Mistakes:
 
 
 def _checkpoints(config: Config) -> Mistakes:
-    """Checks that checkpoints to keep are saved, and measured."""
+    """Checks the keys that say which checkpoints are kept.
+
+    A checkpoint to keep must be saved. If the best checkpoint is kept, its loss must be measured.
+    """
     checkpoint, log = config.checkpoint, config.log
     if checkpoint.keep_every:
         yield from _divides(
@@ -316,7 +319,7 @@ def _keyframe_remedy(config: Config) -> str:
 
 
 def _divides(value: int, key: str, by: int, why: str) -> Mistakes:
-    """Yields a sentence if the `value` of `key` is no multiple of `by`; `why` explains `by`."""
+    """Yields a mistake if the `value` of `key` is no multiple of `by`. `why` says what `by` is."""
     if value % by:
         nearest = max(by, round(value / by) * by)
         yield f"{key} is {value}; it must be a multiple of {by} ({why}): try {nearest}"

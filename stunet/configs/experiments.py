@@ -17,13 +17,13 @@ from stunet.formatting import first_few
 
 
 class Kind(NamedTuple):
-    """Describes one kind of file by the function that such files define, such as `get_config`.
+    """Describes a kind of file: an experiment, a sweep or a protocol.
 
     Attributes:
         flag: option of the command line that takes such a file.
         noun: word for such a file in messages.
-        use: clause that says which command takes such a file. "{file}" stands for the file,
-            "{members}" for the names of a sweep's first members.
+        use: clause that says which command takes such a file. "{file}" stands for the file, and
+            "{members}" stands for the names of the first training runs of a sweep.
     """
 
     flag: str
@@ -50,7 +50,7 @@ class Shipped(NamedTuple):
     """Describes a file that comes with stunet.
 
     Attributes:
-        path: where the file lies.
+        path: path of the file.
         function: name of the function that the file defines, a key of `KINDS`.
         summary: first line of the file's docstring.
     """
@@ -64,7 +64,7 @@ def shipped() -> dict[str, Shipped]:
     """Returns every experiment, sweep and protocol that comes with stunet, by name.
 
     A name is the path below `experiments/` without `.py`, such as "quickstart" or
-    "sweeps/temporal_downsampling". No file is run.
+    "sweeps/temporal_downsampling". The files are parsed, but not executed.
     """
     package = pathlib.Path(__file__).parents[1]
     folder = package / "experiments"  # in a wheel
@@ -179,7 +179,7 @@ def _what(path: pathlib.Path) -> str:
 
 
 def _members(get_sweep: Any, *arguments: str) -> str:
-    """Returns the names of a sweep's first members, as text for a message."""
+    """Returns the names of the first members (training runs) of a sweep, for a message."""
     try:
         # Its steps have names too, and no config.
         names = [repr(entry.name) for entry in get_sweep(*arguments) if hasattr(entry, "config")]

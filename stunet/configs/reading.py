@@ -41,8 +41,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a Python file with `get_config()`, the name of an experiment that comes with stunet,
-            or a JSON file that `write` wrote, such as the config.json of a run. After a Python
-            file or a name, `:argument` may follow, which `get_config()` gets.
+            or a JSON file that `write` wrote, such as the config.json of a run. If a Python file
+            or a name ends in `:argument`, `get_config` is called with `argument`.
         overrides: flags such as `--config.train.steps=100`.
 
     Raises:
@@ -96,7 +96,7 @@ def resolve(config: Mapping[str, Any]) -> Config:
 
 
 def write(config: Config, file: pathlib.Path) -> None:
-    """Writes the config as JSON; if that fails, `file` stays as it was."""
+    """Writes the config to `file` as JSON. If writing fails, `file` stays as it was."""
     with atomic(file) as partial:
         partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
@@ -114,9 +114,10 @@ def read(file: pathlib.Path) -> Config:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Returns the differences of two configs that keep a run from continuing.
+    """Describes each difference between two configs because of which a run cannot continue.
 
-    Each is a clause such as "seed is 0 there and 1 here": 0 in `old`, and 1 in `new`.
+    Each description is a clause such as "seed is 0 there and 1 here". "there" means `old`, and
+    "here" means `new`.
 
     Args:
         old: the config of the run.
@@ -129,14 +130,14 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns the keys on which updates depend and in which two configs differ.
+    """Finds the keys that affect updates and have different values in two configs.
 
     Args:
         old: the config of a run.
         new: the config to continue it with.
 
     Returns:
-        The old and the new value of each such key.
+        A dict from each of these keys to its old and new value.
     """
     there, here = flatten(old), flatten(new)
     # The fingerprint is empty before training begins. Where both are known, they decide whether

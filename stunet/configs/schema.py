@@ -283,11 +283,11 @@ class Diffusion:
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """How often each kind of mask is used in training (`stunet.diffusion.masks`).
+    """The share of training clips that get each kind of mask (`stunet.diffusion.masks`).
 
-    By default the shares of all kinds are 0, and the network sees the noisy clip alone. Otherwise
-    the shares sum to 1. The network then sees the noisy clip, the part of the clean clip that it is
-    given, and a mask of this part.
+    By default all shares are 0, and the network sees the noisy clip alone. Otherwise the shares
+    sum to 1. The network then sees the noisy clip, a given part of the clean clip, and a mask of
+    this part.
     """
 
     text: float = _field(

@@ -1,4 +1,7 @@
-"""Finds which key or choice a user meant instead of a wrong one, by meaning, words and spelling."""
+"""Finds the key or choice that a user meant, where a config has a wrong one.
+
+A suggestion means the same as the wrong name, shares a word with it, or is spelt like it.
+"""
 
 from collections.abc import Sequence
 
@@ -55,8 +58,8 @@ def _meant(key: str) -> Synonym | list[str]:
     """Finds what a user may have meant by the wrong key `key`.
 
     Returns:
-        A `Synonym` if other programs use this name. Otherwise, a list of similar keys, or of one
-        similar group. The list is empty if nothing is similar.
+        A `Synonym` if other programs use this name. Otherwise, a list of similar keys, or a list
+        with one similar group. The list is empty if nothing is similar.
     """
     *groups, last = key.lower().replace("-", "_").split(".")
     in_group = _in_group(groups)

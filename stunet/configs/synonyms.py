@@ -1,7 +1,7 @@
-"""The names that other programs use for settings, and what they are called here.
+"""Maps the names that other programs use for settings to the names that stunet uses.
 
-The names are those of MaxText, diffusers, big_vision, Lightning and their like. To add a
-name, add it to a row below, or add a row. A test checks that all keys and choices of ours exist.
+The other programs are MaxText, diffusers, big_vision, Lightning and their like. To add a name, add
+it to a row below, or add a row. A test checks that all stunet keys and choices in the rows exist.
 """
 
 from typing import NamedTuple
@@ -13,10 +13,10 @@ class Synonym(NamedTuple):
     Attributes:
         names: the names, separated by spaces. A name may join a group to a key, as "model_width"
             does for `model.width`; such a name is looked up before its last part, "width".
-        keys: our keys for this setting, separated by spaces; empty if there are none.
-        note: hint if the setting works differently here: a sentence without its full stop. The
-            message adds the keys at its end. If the note is empty, the message suggests the keys
-            alone.
+        keys: stunet's keys for this setting, separated by spaces; empty if there are none.
+        note: hint for a setting that works differently in stunet, as a sentence without a full
+            stop. The error message adds the keys at the end of the hint. If the note is empty, the
+            message suggests the keys alone.
     """
 
     names: str

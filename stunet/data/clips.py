@@ -34,10 +34,11 @@ class ClipRecords:
     read-only. Reading is thread-safe. A pickled copy reopens the files.
 
     Attributes:
-        shape: (t, h, w, c). None stands for a size that differs between records and that the caller
-            did not fix.
+        shape: (t, h, w, c) of the clips. A size is None if it differs between records and the
+            caller did not fix it.
         fps: frames per second; None if the data set does not state the rate.
-        text_shape: (l, d) of the stored text states; None if the records hold no text states.
+        text_shape: (l, d) of the stored text states, for l tokens and d features; None if the
+            records hold no text states.
         metadata: the frame rate and text encoder that `prepare` noted beside the records; empty for
             a data set that another program made.
     """
@@ -76,11 +77,11 @@ class ClipRecords:
             fps: frames per second, checked if the data set states its rate.
             encode_text: encodes each caption when its clip is read; used only if the records hold
                 no text states.
-            text_encoder: name of the encoder that stored text states must come from. For "t5:DIR",
-                any directory is accepted.
+            text_encoder: name of the encoder with which stored text states must have been made. For
+                "t5:DIR", any directory is accepted.
             text_fingerprint: fingerprint of `text_encoder`, checked if the data set notes a
                 fingerprint.
-            text_shape: (l, d) that stored text states must have.
+            text_shape: required shape (l, d) of stored text states, for l tokens and d features.
             video_feature: path of the clip's feature, such as "steps/image"; None chooses the first
                 feature with the shape of a clip.
             caption_feature: name of a text or class label feature. None chooses "caption", "text",
@@ -238,14 +239,14 @@ class _DatasetInfo(TypedDict):
 
 
 class _TextEncoder(TypedDict, total=False):
-    """Describes the text encoder that `prepare` used. Its name is None if none was given."""
+    """Describes the text encoder that `prepare` used. `name` is None if no name was given."""
 
     name: str | None
     fingerprint: str
 
 
 class Metadata(TypedDict, total=False):
-    """Describes what `prepare` notes about a data set in a file beside the records."""
+    """Describes the notes about a data set that `prepare` writes to a file beside the records."""
 
     fps: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
     text_encoder: _TextEncoder
@@ -257,7 +258,7 @@ def read_metadata(directory: Path) -> Metadata:
     Returns an empty dict for a data set that another program made.
 
     Raises:
-        UserError: the file of these notes is damaged.
+        UserError: the file with these notes is damaged.
     """
     path = directory / METADATA_FILE
     if not path.is_file():

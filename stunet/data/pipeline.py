@@ -1,8 +1,8 @@
 """Makes batches from a source of examples, for one process to feed to its devices.
 
-A batch is a dict of stacked NumPy arrays: `video` uint8 [b, t, h, w, c], `text` float32 [b, l, d],
-`text_mask` bool [b, l], and any other arrays in the source's examples. Values that are not arrays,
-such as the caption, are dropped.
+A batch is a dict of stacked NumPy arrays: `video` uint8 [b, t, h, w, c], `text` float32 [b, l, d]
+for l tokens and d features, `text_mask` bool [b, l], and any other arrays in the source's examples.
+Values that are not arrays, such as the caption, are dropped.
 
 Each process reads the rows of the global batch that its devices hold. The global batch is therefore
 the same, row by row, for any number of processes and any mesh. (grain's own ElasticIterator deals
@@ -63,7 +63,7 @@ class TrainBatches:
     def get_state(self) -> dict[str, int]:
         """Returns the position of the next batch as a JSON value.
 
-        Batches that were read ahead and not used do not count.
+        Only batches that the caller has taken count, not batches that were read ahead.
 
         The state is the same on every process. It can be restored with any number of processes and
         any batch size.

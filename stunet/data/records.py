@@ -84,7 +84,9 @@ def find_clip_fields(
     video: str | None = None,
     caption: str | None = None,
 ) -> ClipFields:
-    """Chooses the features of a data set that hold clips and captions, as `ClipRecords` describes.
+    """Chooses the features of a data set that hold clips and captions.
+
+    `video` and `caption` are the arguments `video_feature` and `caption_feature` of `ClipRecords`.
 
     Raises:
         UserError: no feature is a clip, or the requested feature does not exist.

@@ -130,19 +130,19 @@ class Strided:
     def truth(self, index: int) -> Any:
         """Returns the source's description of the motion in clip `index`.
 
-        Velocities are in pixels per frame of the source. Each frame of the strided clip is `stride`
-        frames of the source after the frame before.
+        Velocities are in pixels per frame of the source. Neighbouring frames of the strided clip
+        are `stride` frames of the source apart.
         """
         return self._source.truth(index)
 
 
 def make_source(dataset: Dataset, split: str) -> Source:
-    """Opens the examples of a split, "train" or "val", in the shape of the run's clips and text.
+    """Opens the examples of a split, "train" or "val", with clips of the shape that the run needs.
 
-    First, the function opens clips without stride. Each has `cut_from` frames or, if `cut_from` is
-    0, the number of frames that one clip of the run spans. Then it takes the first `num_clips`
-    clips, cuts these into pieces, and applies the stride. All networks of a cascade therefore see
-    the same `num_clips` clips.
+    First, the function opens clips with every frame of the source. Each clip has `cut_from` frames
+    or, if `cut_from` is 0, the number of frames that one clip of the run spans. Then the function
+    takes the first `num_clips` clips, cuts them into pieces, and applies the stride. The stride
+    comes last, so that all networks of a cascade see the same `num_clips` clips.
 
     Raises:
         UserError: the data do not exist or have another shape.
@@ -214,7 +214,7 @@ def _clips(split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str) 
 def _encode(text: TextSpec, captions: Sequence[str]) -> Encoded:
     """Encodes captions with an encoder that is made at the first call.
 
-    Records that hold text states need no encoder, and a machine that trains on them may have none.
+    Records that hold text states need no encoder, and the machine may have no encoder installed.
     """
     return make_encoder(text)(captions)
 

@@ -23,8 +23,8 @@ class ClipSpec:
         width: number of pixel columns.
         channels: 1 (grey) or 3 (RGB).
         fps: frames per second of the source, before the stride.
-        stride: distance between two frames of a clip, in frames of the source. Keyframes have a
-            stride above 1.
+        stride: distance between neighbouring frames of a clip, in frames of the source. A network
+            that makes keyframes has a stride above 1.
     """
 
     frames: int

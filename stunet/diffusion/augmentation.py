@@ -32,7 +32,7 @@ def corrupt(
 
 
 def log_snr(level: Float[Array, "b"]) -> Float[Array, "b"]:
-    """Returns the log-SNR of clips that `corrupt` returns at level s: -2 log tan(pi s / 2).
+    """Returns the log-SNR of clips corrupted at augmentation level s: -2 log tan(pi s / 2).
 
     The angle pi s / 2 is clipped, so the result is finite at s = 0 and s = 1 too.
     """

@@ -15,10 +15,10 @@ def guide(
 ) -> Float[Array, "*shape"]:
     """Returns the guided estimate: uncond_x0 + scale (cond_x0 - uncond_x0).
 
-    Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6, with scale = 1 + w; Imagen,
-    arXiv 2205.11487, eq. 2, with scale = w). Both papers write the formula for eps. The formula
-    holds for x0 too, because for a fixed x_t, x0 is affine in eps, and the two weights `scale` and
-    1 - `scale` sum to 1.
+    This is classifier-free guidance. `scale` is 1 + w in Ho and Salimans (arXiv 2207.12598, eq. 6),
+    and w in Imagen (arXiv 2205.11487, eq. 2). Both papers write the formula for eps. The formula
+    holds for x0 too: x0 is affine in eps if x_t is fixed, and the weights `scale` and 1 - `scale`
+    sum to 1.
 
     Args:
         cond_x0: estimate of x0 with the text.
@@ -53,7 +53,7 @@ def threshold(
             [-s, s] and divided by s. So large guidance scales do not saturate the picture. This
             mode has to sort all values of a clip.
         static: values are clipped to [-1, 1].
-        none: values stay as they are.
+        none: values stay as they are, even outside -1..1.
 
     Args:
         x0: estimates, one clip per leading index.
@@ -80,7 +80,7 @@ def guided_denoiser(
     threshold_mode: str = "dynamic",
     percentile: float = 99.5,
 ) -> Callable[[Array, Array], Array]:
-    """Turns the network into the `denoise(x_t, t) -> x0` that `samplers.sample` takes.
+    """Turns the network into the function `denoise(x_t, t) -> x0` that `samplers.sample` takes.
 
     The network runs once on a batch of 2b, which holds each clip with and without its text. Without
     text, the token states are zero and the mask is False throughout, as for a caption that is
@@ -90,7 +90,7 @@ def guided_denoiser(
     Args:
         predict: (x_t [n, ...], time [n], text [n, l, d], text_mask [n, l], *shared) -> output
             [n, ...], with n = b or 2b.
-        text: token states of each clip's prompt.
+        text: token states of each clip's prompt, l tokens with d features.
         text_mask: True on tokens, False on padding.
         shared: further inputs `[b, ...]`, the same with and without text, such as a masked
             conditioning clip.

@@ -15,9 +15,10 @@ Make-A-Video's interpolation network takes zero-padded frames and a mask in the 
 
 The first and the last frame of a clip are keyframes, so a clip of K keyframes has
 (K - 1) * stride + 1 frames. No frames follow the last keyframe, because the network would have to
-extrapolate such frames. The errors of extrapolation would make a cascade look worse than its
-interpolation is. The product of the network's temporal factors must divide the number of frames.
-With a product of 2, an odd stride and an even K give a valid number, such as 16 = (4 - 1) * 5 + 1.
+extrapolate such frames. The errors of extrapolation would hide how well a cascade interpolates.
+
+The product of the network's temporal factors must divide the number of frames. With a product of
+2, an odd stride and an even K give a valid number, such as 16 = (4 - 1) * 5 + 1.
 
 A clip of two keyframes is a window: [keyframe, stride - 1 frames, next keyframe]. Neighbouring
 windows share the keyframe between them. In a clip of more keyframes, the same network sees all
@@ -86,8 +87,8 @@ def network_input(
 ) -> Float[Array, "b t h w d"]:
     """Joins x_t, the keyframes in their places, their mask and the level along the channels.
 
-    The result is the network's input, [J, C, M, S] of the module's docstring, with 2 c + 2
-    channels.
+    The result is the network's input, with d = 2 c + 2 channels. The module's docstring describes
+    these channels.
 
     Args:
         x_t: noisy clips.

@@ -14,7 +14,7 @@ from stunet.errors import choose
 def uniform(
     log_snr: Float[Array, "*n"], prediction: str, gamma: float = 5.0
 ) -> Float32[Array, "*n"]:
-    """Returns weight 1 at every noise level: DDPM's "simple" loss (arXiv 2006.11239, eq. 14).
+    """Returns weight 1 at every noise level, as in DDPM's "simple" loss (arXiv 2006.11239, eq. 14).
 
     The squared error of the network's output gets this weight, whether the output is eps, v or x0.
     """

@@ -32,7 +32,8 @@ def network_input(
 ) -> Float[Array, "b t h w d"]:
     """Joins x_t, the given part of the clean clips and the mask along the channels.
 
-    The result is the network's input, [J, C, M] of the module's docstring, with 2 c + 1 channels.
+    The result is the network's input, with d = 2 c + 1 channels. The module's docstring describes
+    these channels.
 
     Args:
         x_t: noisy clips.
@@ -53,8 +54,8 @@ def draw(
         probabilities: probability of each kind of mask, by the keys of `MASKS`; the sum is 1.
 
     Returns:
-        The clips to train on and their masks. The mask of a cinemagraph marks as given the first
-        frame and, in all frames, the pixels outside a random box. Outside the box a cinemagraph
+        The clips to train on and their masks. The mask of a cinemagraph is 1 in the whole
+        first frame, and outside a random box in the other frames. Outside the box a cinemagraph
         stands still, so there every frame gets the pixels of the first frame. All other clips are
         returned unchanged.
     """

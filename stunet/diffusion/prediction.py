@@ -15,7 +15,7 @@ from stunet.errors import choose
 
 
 class Prediction(NamedTuple):
-    """A parametrisation: what the network outputs, as formulas in alpha and sigma.
+    """Formulas for one parametrisation of the network's output, with x_t = alpha x0 + sigma noise.
 
     Attributes:
         target: (x0, noise, alpha, sigma) -> the output that the network is trained towards.
@@ -96,12 +96,12 @@ def to_x0(
 ) -> Float32[Array, "*shape"]:
     """Returns the clean clip that the network's output implies.
 
-    The clip is (x_t - sigma output) / alpha for "eps", alpha x_t - sigma output for "v", and the
-    output itself for "x0".
+    With x_t = alpha x0 + sigma noise, the clip is (x_t - sigma output) / alpha for "eps",
+    alpha x_t - sigma output for "v", and the output itself for "x0".
 
-    For "eps", an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2). This
-    factor is about 1,800 at log-SNR -15, the default at t = 1, where x_t is almost pure noise. The
-    estimate is finite there, but worthless. Threshold the estimate while sampling
+    For "eps", an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2). At t = 1,
+    x_t is almost pure noise. The default log-SNR there is -15, which gives a factor of about 1,800.
+    So the estimate at t = 1 is finite, but worthless. Threshold the estimate while sampling
     (`guidance.threshold`), or predict v or x0, whose errors are never magnified.
 
     Args:
@@ -124,9 +124,10 @@ def to_eps(
 ) -> Float32[Array, "*shape"]:
     """Returns the noise that the network's output implies.
 
-    The noise is the output itself for "eps", sigma x_t + alpha output for "v", and
-    (x_t - alpha output) / sigma for "x0". For "x0", an error of the network is multiplied by
-    alpha / sigma, which is large near t = 0.
+    With x_t = alpha x0 + sigma noise, the noise is the output itself for "eps",
+    sigma x_t + alpha output for "v", and (x_t - alpha output) / sigma for "x0".
+
+    For "x0", an error of the network is multiplied by alpha / sigma, which is large near t = 0.
 
     Args:
         prediction: a key of `PREDICTIONS`.

@@ -32,11 +32,11 @@ def cosine(
 ) -> Float32[Array, "*n"]:
     """Computes the cosine schedule: log_snr(t) = -2 log tan(pi t / 2), so alpha = cos(pi t / 2).
 
-    This formula is infinite at t = 0 and t = 1. So the angle u = pi t / 2 is replaced by one that
-    runs linearly over [u_0, pi / 2 - v_0] instead of [0, pi / 2], with
-    u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)), as in Hoogeboom et al.,
-    "simple diffusion" (arXiv 2301.11093, appendix). The result is smooth everywhere. It reaches
-    log_snr_max only at t = 0 and log_snr_min only at t = 1.
+    This formula is infinite at t = 0 and t = 1. So the angle u = pi t / 2 is replaced by an angle
+    that runs linearly from u_0 to pi / 2 - v_0 instead of from 0 to pi / 2. Here
+    u_0 = atan(exp(-log_snr_max / 2)) and v_0 = atan(exp(log_snr_min / 2)). Hoogeboom et al. do the
+    same ("simple diffusion", arXiv 2301.11093, appendix). The result is smooth everywhere. It
+    reaches log_snr_max only at t = 0 and log_snr_min only at t = 1.
 
     Args:
         t: times in [0, 1].
@@ -163,7 +163,7 @@ class NoiseSchedule:
             Averaging neighbouring pixels removes noise but little of the image. So a 128x128 clip
             needs more noise than a 64x64 clip to be equally destroyed. If a schedule suits 64x64
             clips, shift = 64 / 128 adapts it to 128x128 clips. The shift adds 2 log(shift) to the
-            log-SNR at every t, also to its bounds. A shift of 1 changes nothing.
+            log-SNR at every t, and so to both bounds. A shift of 1 changes nothing.
         log_snr_min: log-SNR at t = 1, before the shift.
         log_snr_max: log-SNR at t = 0, before the shift.
 

@@ -1,7 +1,8 @@
 """Input of a spatial super-resolution network (SSR): the noisy clip and a low-resolution clip.
 
-The low-resolution clip is corrupted on purpose (`stunet.diffusion.augmentation`), because in
-sampling another network has generated it. The network sees [J, C, S] on the channel axis:
+In training, the low-resolution clip is a real clip made smaller. In sampling, another network has
+generated it. Noise in the low-resolution clip hides this difference
+(`stunet.diffusion.augmentation`). The network sees [J, C, S] on the channel axis:
 
     J   the noisy clip,
     C   the corrupted low-resolution clip, enlarged to the size of J,
@@ -27,7 +28,7 @@ def shrink(
 
     Args:
         clips: clips whose rows and columns are multiples of `factor`.
-        factor: rows and columns are divided by this.
+        factor: h2 = h / factor, and w2 = w / factor.
     """
     b, t, h, w, c = clips.shape
     return clips.reshape(b, t, h // factor, factor, w // factor, factor, c).mean((3, 5))
@@ -36,20 +37,19 @@ def shrink(
 def enlarge(clips: Float[Array, "b t h w c"], factor: int) -> Float[Array, "b t h2 w2 c"]:
     """Enlarges clips by bilinear interpolation between the centres of pixels.
 
-    Beyond the centres of the outermost pixels, their values are repeated.
+    Beyond the centres of the outermost pixels, the values of these pixels are repeated.
 
     Super-resolution networks are usually given bilinear enlargements, because repeated pixels would
     have edges that no real clip has. If a clip's values are linear in rows and columns, `shrink`
-    and then `enlarge` return it unchanged. Only pixels within half a low-resolution pixel of the
-    frame's edge differ.
+    and then `enlarge` change only pixels within half a low-resolution pixel of the frame's edge.
 
     The result equals `jax.image.resize(..., "bilinear")`. If an axis is split over chips,
-    `jax.image.resize` would gather the whole axis. Here each chip takes only one row from each
-    neighbour.
+    `jax.image.resize` would gather the whole axis. In this function, each chip takes only one row
+    of pixels from each neighbouring chip.
 
     Args:
         clips: any clips.
-        factor: rows and columns are multiplied by this.
+        factor: h2 = h * factor, and w2 = w * factor.
     """
     for axis in (2, 3):
         clips = _enlarge_axis(clips, axis, factor)
@@ -64,7 +64,7 @@ def draw(
     Args:
         key: random key for levels and noise.
         clips: clean clips, -1..1, whose rows and columns are multiples of `factor`.
-        factor: rows and columns are divided by this.
+        factor: h2 = h / factor, and w2 = w / factor.
         max_level: levels are uniform in 0..max_level.
 
     Returns:
@@ -78,7 +78,8 @@ def network_input(
 ) -> Float[Array, "b t h w d"]:
     """Joins x_t, the enlarged low-resolution clips and the level along the channels.
 
-    The result is the network's input, [J, C, S] of the module's docstring, with 2 c + 1 channels.
+    The result is the network's input, with d = 2 c + 1 channels. The module's docstring describes
+    these channels.
 
     Args:
         x_t: noisy clips.

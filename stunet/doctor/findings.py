@@ -1,4 +1,4 @@
-"""Defines the result of a check. An error of the check becomes a result too."""
+"""Defines the result of a check. An error that a check raises becomes a result too."""
 
 import dataclasses
 from collections.abc import Callable
@@ -38,9 +38,9 @@ def checked(subject: str, check: Callable[[], str], remedy: str = "") -> Finding
 
     Args:
         subject: what the check examines, such as "video".
-        check: returns one line that describes the subject. Raises UserError if the subject has a
-            fault.
-        remedy: what the user can do about a fault; "" if the error says this.
+        check: function that returns one line about the subject. It raises UserError if the subject
+            has a fault.
+        remedy: what the user can do about a fault; "" if the error itself says what to do.
     """
     try:
         return Finding(subject, check())

@@ -39,7 +39,8 @@ def requirements() -> list[Requirement]:
     """Returns the packages that every installation needs.
 
     Raises:
-        PackageNotFoundError: stunet is not installed, even if Python can import its source.
+        PackageNotFoundError: stunet is not installed as a package, although Python may be
+            able to import its source.
     """
     parsed = [Requirement(line) for line in metadata.requires("stunet") or ()]
     return [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
@@ -63,7 +64,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _package(needed: Requirement) -> Finding | None:
-    """Returns a finding about a package that is missing, does not fit or is broken; else None."""
+    """Returns a finding if a package is missing, broken or of an unsuitable version, else None."""
     quoted = f"run: pip install '{needed}'"
     try:
         version = metadata.version(needed.name)

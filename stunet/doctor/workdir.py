@@ -86,7 +86,7 @@ def _checkpoints(workdir: pathlib.Path, is_running: bool) -> Iterator[Finding]:
     """Yields a finding for each checkpoint, newest first.
 
     Also yields findings about checkpoints that were set aside as damaged, and about unfinished
-    ones.
+    checkpoints.
     """
     steps = checkpoint_names.steps(workdir)
     if not steps:
@@ -157,7 +157,7 @@ def _date(seconds: float) -> str:
 
 
 def _data(config: configs.Experiment) -> Iterator[Finding]:
-    """Yields, for each split of the data, whether its records are complete and can be read."""
+    """Checks that the records of each split are complete and readable, and yields findings."""
     dataset = make_parts(config).dataset
     if not dataset.is_stored:
         yield Finding("data", f"is drawn by {dataset.source}, and needs no files")

@@ -28,7 +28,7 @@ class MeasurementCache:
         self.directory = directory
 
     def read(self, name: str, *depends_on: object) -> dict[str, np.ndarray] | None:
-        """Returns the arrays stored under a name and a description, or None."""
+        """Returns the arrays stored under a name and a description, or None if there are none."""
         try:
             return load_file(self._file(name, depends_on))
         except (OSError, SafetensorError):

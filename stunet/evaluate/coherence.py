@@ -1,10 +1,10 @@
 """Measures whether objects in a clip keep one steady motion from the first frame to the last.
 
-First, each object's positions are unrolled: converted to the distance that it has moved along its
-path. The path leads over the edges of a torus, around the centre, or to and fro between walls. Over
-time, the distance is a straight line for every motion of `stunet.data.synthetic.motions`. Each
-metric measures how far a clip is from a straight line. A clip that stands still counts as perfectly
-coherent, so read all metrics together with `speed`.
+First, each object's positions are unrolled. They are converted to the distance that the object has
+moved along its path. The path leads over the edges of a torus, around the centre, or to and fro
+between walls. Over time, the distance is a straight line for every motion of
+`stunet.data.synthetic.motions`. Each metric measures how far a clip is from a straight line. A clip
+that stands still counts as perfectly coherent, so read all metrics together with `speed`.
 
 Each metric has one value for each clip, `[n]`. Units are pixels and frames.
 """
@@ -31,11 +31,13 @@ PerClip = Float[np.ndarray, " n"]
 class Paths:
     """Holds the distances that objects have moved along their paths.
 
+    The shapes stand for n clips of t frames with o objects each, and d components of a distance.
+
     Attributes:
-        distance: distance of each object at each frame in pixels. On a torus it has two
-            signed parts, (y, x). For a rotating arm it is how far the arm's end has moved,
-            clockwise. For a bouncing object it is the distance along the path, without sign, and
-            the position across the path.
+        distance: distance of each object at each frame, in pixels. On a torus, the two components
+            are the signed distances along y and x. For a rotating arm, the one component is how far
+            the arm's end has moved clockwise. For a bouncing object, the two components are the
+            distance along the path, without sign, and the position across the path.
         turn: length of each object's path over a whole period, in pixels.
     """
 
@@ -44,7 +46,7 @@ class Paths:
 
     @property
     def steps(self) -> Float[np.ndarray, "n o s d"]:
-        """Returns the pixels moved from each frame to the next."""
+        """Returns how many pixels each object moves from each frame to the next; s is t - 1."""
         return np.diff(self.distance, axis=2)
 
     @property
@@ -56,7 +58,7 @@ class Paths:
 def unroll(positions: Positions, stage: Stage) -> Paths:
     """Converts the objects' positions to distances along their paths.
 
-    Neighbouring frames are assumed to be less than half a turn apart.
+    Neighbouring frames are assumed to be less than half a period of the motion apart.
     """
     return _UNROLL[stage.motion](positions, stage)
 
@@ -76,27 +78,30 @@ def measure(
         stage: canvas and motion of the clips.
         shapes: shapes of the two objects of each clip; needed for `cross` only.
         truth: true positions of the objects, if captions or keyframes gave the direction of motion.
-            The velocity is compared with the true one.
+            The velocity is compared with the true velocity.
         borders: first frame of each window except the first window. A window is a stretch of frames
             that the network makes at a time. Borders are measured separately from the rest.
 
     Returns:
-        speed: median speed over the clip in pixels per frame; for two objects, the mean of both.
+        speed: median speed over the clip in pixels per frame; for two objects, the mean of their
+            median speeds.
         coherent: 1 if no step differs from the clip's median step by more than `TOLERANCE`. A step
             is the motion from one frame to the next.
         deviation: largest difference of a step from the median step, in pixels per frame.
         speed_error: pixels per frame by which the speed is outside the range of the data.
-        velocity_error: pixels per frame from the true velocity, direction included; only with
-            `truth`.
+        velocity_error: length of the vector from the true velocity to the clip's velocity, in
+            pixels per frame; only with `truth`.
         faithful: 1 if the clip is coherent and its speed error is at most half of `TOLERANCE`. With
-            `truth`, the same holds for its velocity error.
-        period_drift: change of the frequency from the first half of the clip to the second, as a
-            share of the higher frequency, 0..2. NaN for a clip without motion.
+            `truth`, its velocity error must also be at most half of `TOLERANCE`.
+        period_drift: change of an object's frequency (periods per frame) from the first half of the
+            clip to the second, as a share of the higher frequency, 0..2. NaN for a clip without
+            motion.
         phase_drift: an object's largest distance from the steady motion that fits its path best,
             as a share of the period.
         jump: mean change of velocity from step to step, except at borders, in pixels per frame.
         border_jump: mean change of velocity at borders; only with `borders`.
-        identity_drift: 1 minus the mean correlation of each object with itself in the first frame.
+        identity_drift: 1 minus the mean correlation between each object's look in a frame and its
+            look in the first frame.
     """
     positions = tracking.track(clips, stage, shapes)
     paths = unroll(positions, stage)
@@ -121,7 +126,7 @@ def measure(
 
 
 def speed(paths: Paths) -> PerClip:
-    """Returns the median speed in pixels per frame; for several objects, their mean speed."""
+    """Returns the median speed in pixels per frame; for two objects, the mean of both medians."""
     return np.linalg.norm(paths.velocity, axis=-1).mean(-1)
 
 
@@ -152,12 +157,13 @@ def velocity_error(paths: Paths, truth: Paths) -> PerClip:
 
 
 def period_drift(paths: Paths) -> PerClip:
-    """Returns the change of frequency between a clip's halves, as a share of the higher one, 0..2.
+    """Returns how much an object's frequency differs between a clip's first and second half, 0..2.
 
-    The value is 1 if one half stands still. It is 2 if the halves move at the same speed in
-    opposite directions. The frequency of a half follows from the slope of the straight line that
-    fits the object's distance over time best. NaN stands for an object that moves less than 0.1
-    pixels per frame.
+    The frequency is the number of periods per frame, and the difference is a share of the higher
+    frequency. The value is 1 if one half stands still. It is 2 if the halves move at the same speed
+    in opposite directions. The frequency of a half follows from the slope of the straight line that
+    fits the object's distance over time best. NaN stands for a clip with an object that moves less
+    than 0.1 pixels per frame.
     """
     middle = paths.distance.shape[2] // 2
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]
@@ -170,7 +176,7 @@ def period_drift(paths: Paths) -> PerClip:
 def phase_drift(paths: Paths) -> PerClip:
     """Returns an object's largest distance from the steady motion that fits its path best.
 
-    The distance is a share of the way that the object covers in one period.
+    The distance is given as a share of the length of the object's path over one period.
     """
     distance = paths.distance
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2
@@ -182,17 +188,18 @@ def phase_drift(paths: Paths) -> PerClip:
 def jumps(paths: Paths, borders: Sequence[int]) -> tuple[PerClip, PerClip]:
     """Returns the mean change of velocity at borders and elsewhere, in pixels per frame.
 
-    Each of `borders` is the first frame of a window, a stretch of frames that the network makes at
-    a time. Two changes of velocity count as "at the border": just before and just after the step
-    into this frame. A shift of phase shows in both changes, a change of velocity in one. NaN stands
-    for a mean over no changes.
+    Each of `borders` is the first frame of a window. A window is a stretch of frames that the
+    network makes at a time. Two changes of velocity belong to each border: the change just before
+    and the change just after the step into the window's first frame. A sudden shift of position
+    appears in both changes. A lasting change of velocity appears in one. NaN stands for a mean over
+    no changes.
     """
     change = np.linalg.norm(np.diff(paths.steps, axis=2), axis=-1).mean(1)  # [n, t - 2]
     return at_and_elsewhere(change, {k for b in borders for k in (b - 2, b - 1)})
 
 
 def identity_drift(clips: Clips, positions: Positions, stage: Stage) -> PerClip:
-    """Returns 1 minus the mean correlation of each object with itself in the first frame.
+    """Returns 1 minus the mean correlation of each object's look with its look in the first frame.
 
     NaN stands for a clip whose two objects overlap in every frame.
     """
@@ -201,7 +208,10 @@ def identity_drift(clips: Clips, positions: Positions, stage: Stage) -> PerClip:
 
 
 def at_and_elsewhere(values: Float[np.ndarray, "n s"], at: set[int]) -> tuple[PerClip, PerClip]:
-    """Returns two means: over the columns `at`, and over all others. A mean of no values is NaN."""
+    """Returns each row's mean over the columns `at`, and each row's mean over all other columns.
+
+    A mean of no values is NaN.
+    """
     chosen = np.isin(np.arange(values.shape[1]), sorted(at))
     return _mean(values[:, chosen]), _mean(values[:, ~chosen])
 
@@ -214,7 +224,10 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _slopes(distance: np.ndarray) -> np.ndarray:
-    """Returns the slopes [n, o, d] of the straight lines that fit distances [n, o, t, d] best."""
+    """Returns the slopes [n, o, d] of the straight lines that fit distances [n, o, t, d] best.
+
+    The letters are as in `Paths`.
+    """
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2
     return np.einsum("t,notd->nod", frames, distance) / max((frames**2).sum(), 1e-9)
 
@@ -237,8 +250,8 @@ def _around_centre(positions: Positions, stage: Stage) -> Paths:
 def _between_walls(positions: Positions, stage: Stage) -> Paths:
     """Unrolls the path of a bouncing object by mirroring it at the walls.
 
-    A single position does not tell the direction. In each frame, the object has the direction of
-    the steady motion that fits the clip best.
+    A single position does not tell the direction. The function therefore takes each frame's
+    direction from the steady motion that fits the clip best.
     """
     distance, turn = np.zeros(positions.shape), np.zeros(positions.shape[:2])
     for i, o in np.ndindex(turn.shape):
@@ -256,7 +269,10 @@ def _between_walls(positions: Positions, stage: Stage) -> Paths:
 
 
 def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
-    """Finds the phases, 0..1, and the frequency per frame of a triangle wave of heights [t]."""
+    """Fits a triangle wave to heights [t].
+
+    Returns the phase of each frame, 0..1, and the frequency of the wave in periods per frame.
+    """
     height = height.astype(np.float32)
     frames = np.arange(len(height), dtype=np.float32)
 

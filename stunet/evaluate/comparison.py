@@ -1,6 +1,6 @@
 """Chooses captions to sample clips for, and real clips to compare with.
 
-Both come from the run's own data or from a protocol.
+Both come from the run's own data, or from a protocol, which describes another data set.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Comparison:
         reference: real clips to compare sets of clips with. Each example holds a uint8 `video`.
         num_reference: number of reference clips to use.
         frames: number of frames of each clip to judge, from the first frame on.
-        default_metrics: metric groups to measure unless the user chooses, separated by commas.
+        default_metrics: metric groups, separated by commas, to measure if the user chooses none.
         real: real clips that the captions describe; None if there are none.
         real_indices: for each caption, the number of the clip in `real` that it describes.
     """
@@ -52,8 +52,9 @@ class Protocol:
         videos: path of a folder, in which each class has a folder of videos.
         classes: number of classes.
         clips: number of videos in all classes together.
-        samples: number of clips to sample. Each class gets a share in proportion to its videos.
-        frames: number of frames of each video and of each sample to judge, from the first on.
+        samples: number of clips to sample. Each class gets a share in proportion to its number of
+            videos.
+        frames: number of frames to judge of each video and each sample, from the first frame on.
         fps: frames per second of the videos.
         prompt: maps the name of a class to the prompt that its clips are sampled for.
         source: where to get the videos, as a phrase for messages.
@@ -71,7 +72,7 @@ class Protocol:
 
 
 class FirstFrames:
-    """A source that gives the first clip of each video, in the size of a run's clips."""
+    """Gives the first frames of each video as a clip, resized to the size of a run's clips."""
 
     def __init__(self, videos: Sequence[pathlib.Path], frames: int, fps: float, clip: ClipSpec):
         self._videos = videos
@@ -116,7 +117,7 @@ def from_dataset(dataset: Dataset, num: int) -> Comparison:
 
 
 def from_protocol(file: pathlib.Path, clip: ClipSpec, num: int | None) -> Comparison:
-    """Chooses the prompts of a protocol's classes, and its videos as reference.
+    """Chooses the prompts of a protocol's classes, and the protocol's videos as reference.
 
     Args:
         file: a Python file with `get_protocol()`, or the name of a protocol that comes with stunet.
@@ -175,8 +176,8 @@ def find_videos(protocol: Protocol) -> dict[str, list[pathlib.Path]]:
 def share_out(num: int, sizes: Mapping[str, int]) -> dict[str, int]:
     """Divides `num` in proportion to `sizes`, by the method of largest remainders.
 
-    Each share is a whole number less than one away from the exact proportion. All shares add up to
-    `num`.
+    Each share is a whole number and differs from the exact proportion by less than one. All shares
+    add up to `num`.
     """
     total = sum(sizes.values())
     shares = {name: num * size // total for name, size in sizes.items()}

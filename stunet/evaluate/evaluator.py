@@ -49,7 +49,7 @@ class Evaluator:
             on_step: called with the number of finished sampling steps and the number of all steps.
 
         Returns:
-            The measurements, and the first `sample.num` clips to show.
+            The measurements, and the first clips to show (the config's `sample.num` clips).
         """
         comparison, generator = self.comparison, self.generator
         num_shown, measured = generator.parts.preview_clips, []

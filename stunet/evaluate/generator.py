@@ -26,13 +26,14 @@ class Generator:
     """Generates the clips to be judged.
 
     Attributes:
-        parts: parts that the config of the run describes, such as its network and data set. For a
-            cascade, the run is the one that makes keyframes.
+        parts: the network, data set and other objects that the config of the run describes. For a
+            cascade, these are the objects of the run that makes keyframes.
         dataset: data set of real clips with the shape and rate of the generated clips.
-        borders: frames in which two windows of a cascade meet.
+        borders: frames in which two windows of a cascade meet. A window is a stretch of frames that
+            a network makes at a time.
         operations: number of floating-point operations that it takes to sample one clip.
-        given: what the network is given of the real clips, such as "true keyframes"; "" if it is
-            given nothing.
+        given: what the network gets to see of the real clips, such as "true keyframes"; "" if it
+            sees nothing.
         identity: JSON value of everything that the clips depend on beside captions and real clips.
         make: maps (number of the first clip, captions, real clips of these captions, on_step) to
             clips in -1..1. The first call loads the weights.

@@ -41,8 +41,8 @@ class MetricGroup:
             metrics of the whole first set. None for a group that compares no sets.
         check: raises a UserError if clips of this shape cannot be measured. It is called before any
             clip is sampled.
-        companions: groups that are always measured with this one. Without them, its metrics would
-            mislead.
+        companions: groups that are always measured together with this group, because its metrics
+            alone would mislead.
         min_clips: smallest number of clips in each set for which the metrics can be computed.
     """
 
@@ -69,8 +69,9 @@ def parse(names: str) -> tuple[str, ...]:
 def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:
     """Returns the name and the title of the metric for a Fréchet distance of I3D logits.
 
-    The distance is called FVD only if both sets and the clips are as large as those that FVD is
-    usually computed for. It is larger for fewer clips, and differs for clips of other sizes.
+    The distance is called FVD only if the numbers of clips and the size of the clips are at least
+    as large as is usual for FVD. A distance is larger for fewer clips, and differs for clips of
+    other sizes.
 
     Args:
         clips: number of clips that were compared.

@@ -134,7 +134,7 @@ def weights_file() -> Path:
 
     Raises:
         UserError: neither the cache nor an installed package has the weights, or the package's file
-            is not the expected one.
+            is not the expected file.
     """
     file = files.user_cache("weights") / f"i3d-kinetics-400-{_SHA256[:16]}.safetensors"
     if not file.is_file():

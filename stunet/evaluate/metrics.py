@@ -26,8 +26,8 @@ class Metric:
         format: format string for the mean over clips.
         better: "higher" or "lower" for a metric by which reports rank; None for all others. A clip
             that stands still, for example, has the lowest velocity change but is not the best.
-        claim: for a share of clips, the clause that holds for the counted clips, as in "velocity
-            stays steady in 94% of the clips"; "" for all other metrics.
+        claim: if the metric is a share of the clips, a clause that is true for the clips in this
+            share, such as "velocity stays steady"; "" for all other metrics.
     """
 
     title: str
@@ -189,7 +189,9 @@ def measure(
     borders: Sequence[int] = (),
     reference: Clips | None = None,
 ) -> MetricValues:
-    """Measures every metric that these clips have. Metrics of the whole set repeat for each clip.
+    """Measures all metrics that can be computed for these clips.
+
+    Metrics of the whole set repeat for each clip.
 
     Args:
         clips: clips in -1..1.
@@ -197,7 +199,8 @@ def measure(
         shapes: as in `coherence.measure`.
         truth: as in `coherence.measure`.
         borders: first frame of each window except the first window, as in `coherence.measure`.
-        reference: real clips, for the distances of flow histograms; None leaves these out.
+        reference: real clips, for the distances of flow histograms; None leaves these distances
+            out.
     """
     found = {}
     if stage is not None:
@@ -211,7 +214,7 @@ def measure(
 
 
 def mean(values: Float[np.ndarray, " n"]) -> float:
-    """Returns the mean over the clips that have a value, or NaN if none has."""
+    """Returns the mean over all values that are not NaN, or NaN if all values are NaN."""
     counted = values[~np.isnan(values)]
     return float(counted.mean()) if len(counted) else float("nan")
 
@@ -222,7 +225,7 @@ def table(
     titles: Mapping[str, str] | None = None,
     markdown: bool = False,
 ) -> str:
-    """Lays out means over clips: a row for each metric, a column for each set of clips.
+    """Lays out means over clips in a table, with metrics as rows and sets of clips as columns.
 
     Args:
         columns: values of each metric, by the name of the set of clips.

@@ -1,7 +1,7 @@
 """Reads the arrays of a pickle as data. Nothing in the pickle is imported, called or run.
 
-A pickle is a program, and `pickle.load` runs it. This module only lists the instructions, with
-`pickletools.genops`. A table interprets the few instructions that write a tree of arrays. Any other
+A pickle is a program, and `pickle.load` runs it. This module lists the instructions with
+`pickletools.genops`. It interprets only the few instructions that write a tree of arrays. Any other
 instruction is refused, and so is any name that does not belong to NumPy's arrays.
 """
 
@@ -67,7 +67,10 @@ def read_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _Refused(Exception):
-    """Raised if a pickle holds something that this module refuses to read. The message names it."""
+    """Raised if a pickle holds something that this module refuses to read.
+
+    The message names what was refused.
+    """
 
 
 class _Reader:
@@ -151,7 +154,7 @@ class _Reader:
 
 
 def _array(state: Any) -> np.ndarray:
-    """Returns the array that NumPy wrote as this state."""
+    """Returns the array that `state`, in NumPy's form for pickles, describes."""
     version, shape, dtype, is_fortran, content = state
     if (version, dtype, is_fortran) != (1, _Dtype("f4"), False) or not isinstance(content, bytes):
         raise _Refused("an array that is not of float32, row by row")

@@ -37,9 +37,9 @@ def measure(clips: Clips, borders: Sequence[int] = ()) -> dict[str, PerClip]:
             0..1.
         border_frame_error: mean squared difference of the two frames at a border; only with
             `borders`.
-        detail: mean difference of neighbouring pixels; brightness is in 0..1. Blur lowers it.
-        flow: mean length of the optical flow in pixels per frame: the amount of motion. Only clips
-            of 8 rows and columns or more, and of 3 frames or more, have a flow.
+        detail: mean difference of neighbouring pixels; brightness is in 0..1. Blur lowers `detail`.
+        flow: mean length of the optical flow in pixels per frame, which is the amount of motion.
+            Only clips of 8 rows and columns or more, and of 3 frames or more, have a flow.
         flow_change: mean change of the flow from step to step in pixels per frame, except at
             borders.
         border_flow_change: mean change of the flow at borders; only with `borders`.
@@ -115,11 +115,12 @@ def _opencv() -> ModuleType:
 
 
 def flow_distance(one: Flow, other: Float[np.ndarray, "m s h w 2"]) -> tuple[float, float]:
-    """Returns two distances between sets of clips: in flow lengths, and in sizes of flow changes.
+    """Returns two distances between the optical flows of two sets of clips, in pixels per frame.
 
-    Each is the earth mover's distance between two histograms: the pixels per frame by which values
-    must move, on average, to turn one histogram into the other. The first distance compares the
-    amount of motion, the second its steadiness.
+    The first distance compares the lengths of the flow, which show the amount of motion. The second
+    distance compares the sizes of changes of the flow, which show how steady the motion is. Each is
+    the earth mover's distance between two histograms. It says how far values must move, on average,
+    to turn one histogram into the other.
     """
     pairs = zip(flow_histograms(one), flow_histograms(other), strict=True)
     lengths, changes = (earth_mover(*pair) for pair in pairs)

@@ -1,4 +1,4 @@
-"""Judges a trained run: samples clips for held-out captions, and measures these and real clips."""
+"""Judges a trained run: samples clips for held-out captions, and measures them and real clips."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ class Evaluation:
     Attributes:
         columns: metrics of each clip, by the name of the set. "generated" holds the sampled clips,
             and "real" the clips that the captions were written for. "shuffled" holds the real clips
-            with their frames in a random order; it is there only with FVD.
+            with their frames in a random order; it is measured only for FVD.
         clips: number of clips in each set. "reference" is the set that others are compared with.
         titles: titles of metrics whose names depend on the number and size of the clips, by the
             name of the metric.
@@ -82,18 +82,18 @@ def evaluate(
     chooses. If there are fewer held-out clips, captions repeat with other noise. If `workdir`
     holds a temporal super-resolution network, the network fills in the frames between true
     keyframes of the held-out clip. Sets of clips are compared with `num` training clips, which
-    `sources.representatives` chooses too. Distances use as many clips of each set as the smallest
-    set has.
+    `sources.representatives` chooses too. The distance of the sampled clips and the distance of
+    the held-out clips each use as many clips as the smaller of these two sets has.
 
     Batches are split over all devices. The measurements of each batch are stored in `out`, so that
     a repeated call continues where an earlier call was stopped.
 
     Args:
         workdir: work directory of a training run.
-        metrics: comma-separated names in `groups.METRIC_GROUPS`; None means the comparison's
-            default.
-        protocol: path or name of a protocol. The protocol names data to compare with, in place of
-            the run's data.
+        metrics: comma-separated names in `groups.METRIC_GROUPS`. None means "fvd" with a protocol
+            and `groups.DEFAULT` without.
+        protocol: path or name of a protocol (`comparison.Protocol`). The protocol's prompts and
+            videos take the place of the run's captions and clips.
         tsr: work directory of the temporal super-resolution run that fills in frames between the
             keyframes of `workdir`.
         augmentation: noise augmentation of the keyframes; see `cascade.fill`. None means the
@@ -103,12 +103,13 @@ def evaluate(
         num: number of clips to sample; None means 64, or the protocol's number.
         seed: seed of the noise.
         batch_size: number of clips, or of windows of clips, in each batch.
-        window: frames in each window. The borders of windows are measured separately from the rest.
-            0 means the windows of a cascade.
+        window: frames in each window, a stretch of frames that a network makes at a time. The
+            borders of windows are measured separately from the rest. 0 means the windows in which
+            the clips are generated.
         on_step: called with the number of finished sampling steps and the number of all steps.
         on_clips: called with the name of a set of real clips, the number of clips measured so far,
             and the number of all.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: settings that replace those in the section `sample` of the run's config.
 
     Raises:
         UserError: a directory holds no training run or no checkpoint; a run enlarges clips

@@ -44,7 +44,7 @@ def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True)
     """Returns what is known about the clips of a source at `indices`.
 
     Nothing is known about videos, clips with several digits, clips sub-sampled in time, and clips
-    that are cut, several each, from longer clips.
+    of which two or more are cut from the same longer clip.
 
     Args:
         source: source of the clips.

@@ -73,10 +73,10 @@ def centroids(clips: Clips) -> Float[np.ndarray, "n t 2"]:
 def pairs(clips: Clips, stage: Stage, shapes: Sequence[Sequence[str]]) -> Positions:
     """Finds two objects of known shapes on one line, as the pair of templates that fits best.
 
-    The objects move along a row or a column of pixels, whichever shows more change. Each frame is
-    reduced to a line in this direction. Each pixel of a row is the brightest one in its column, and
-    each pixel of a column is the brightest one in its row. If one object hides the other, the
-    hidden object's motion in the other frames decides where it is.
+    Each frame is reduced to one row, which holds the brightest pixel of each column, and to one
+    column, which holds the brightest pixel of each row. The objects move along the row or the
+    column, whichever changes more over time. If one object hides the other, the hidden object's
+    motion in the other frames decides where it is.
     """
     light = brightness(clips)
     # Both objects and their common centre lie on the same row (or column).
@@ -95,7 +95,7 @@ def angles(positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
 
 
 def similarity(clips: Clips, positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
-    """Returns the correlation, -1..1, of each object in each frame with itself in the first frame.
+    """Correlates each object's look in each frame with its look in the first frame, -1..1.
 
     Each object is cut out around its position at sub-pixel precision, and an arm is rotated to
     point right. The value is NaN in frames where two objects overlap. If they overlap in the first
@@ -179,9 +179,10 @@ def _templates(stage: Stage, axis: int, shape: str, spots: np.ndarray, blur: flo
 
 
 def _best(error: np.ndarray, spots: np.ndarray) -> np.ndarray:
-    """Finds the pair of positions [2, t] with the smallest error [t, spots, spots] in each frame.
+    """Finds the pair of positions [2, t], in pixels, with the smallest error in each frame.
 
-    A parabola through 3 spots gives each position to a fraction of a spot.
+    `error` [t, spots, spots] has a value for each pair of positions in `spots`. A parabola through
+    3 neighbouring spots then refines each position to a fraction of the distance between spots.
     """
     count, frames = len(spots), np.arange(len(error))
     a, b = np.unravel_index(error.reshape(len(error), -1).argmin(1), error.shape[1:])

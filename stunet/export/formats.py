@@ -36,10 +36,10 @@ class Format(NamedTuple):
 
     Attributes:
         summary: what the format holds, for the help.
-        write: writes a run into a directory. Returns the number of updates that the weights have
-            had.
+        write: function that writes a run into a directory. It returns the number of updates that
+            the weights have had.
         options: names of the command-line options that this format takes.
-        check: raises UserError if a package that the format needs is not installed.
+        check: function that raises UserError if a package that the format needs is missing.
     """
 
     summary: str

@@ -24,7 +24,7 @@ BATCH = "b"
 
 
 class Argument(NamedTuple):
-    """An argument of a program, or its result.
+    """An argument of a program, or the result of a program.
 
     Attributes:
         name: name in card.json. `Program.function` takes its arguments by position.
@@ -44,7 +44,8 @@ class Program(NamedTuple):
 
     Attributes:
         meaning: what the program does.
-        function: maps the parameters, a dict by name, and the arguments to the result.
+        function: takes the parameters, as a dict by name, and then the arguments. It returns the
+            result.
         arguments: descriptions of the arguments that follow the parameters.
         result: description of the array that the program returns.
     """

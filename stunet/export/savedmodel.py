@@ -1,4 +1,6 @@
-"""Writes `stunet export --format savedmodel`: programs and weights for TensorFlow, and card.json.
+"""Exports a run for TensorFlow (`stunet export --format savedmodel`).
+
+Writes programs and weights as a SavedModel, and card.json.
 
 orbax-export wraps the StableHLO of each program in a TensorFlow function, and stores the weights as
 TensorFlow variables. TensorFlow compiles the function with XLA. Importing this module needs

@@ -1,4 +1,4 @@
-"""Writes `stunet export --format stablehlo`: programs, weights and card.json, for JAX alone."""
+"""Exports a run for JAX (`stunet export --format stablehlo`): programs, weights and card.json."""
 
 import pathlib
 from collections.abc import Sequence

@@ -1,16 +1,16 @@
 """Samples with the keyframe cascade: keyframes from prompts, then the frames between them.
 
-The cascade is the baseline for Lumiere's single pass. The keyframes come from an ordinary
-text-to-video network, which was trained on clips that are sub-sampled in time (`data.stride`). A
-temporal super-resolution (TSR) network (`tsr.stride`, `stunet.diffusion.keyframes`) fills in the
-rest. It fills in windows, which are as long as the clips that it was trained on. If a window holds
-two keyframes, this is the cascade of Imagen Video (arXiv 2210.02303) and Make-A-Video (arXiv
-2209.14792). If a window holds all keyframes, it is the whole clip. Any number between works too.
+The cascade is the baseline with which Lumiere's single pass is compared. The keyframes come from an
+ordinary text-to-video network, which was trained on clips that are sub-sampled in time
+(`data.stride`). A temporal super-resolution (TSR) network (`tsr.stride`,
+`stunet.diffusion.keyframes`) makes the other frames. To do so, it samples the clip in windows. Each
+window is as long as the clips that the TSR network was trained on. A window may hold any number of
+keyframes from two to all of them. With two, this is the cascade of Imagen Video (arXiv 2210.02303)
+and Make-A-Video (arXiv 2209.14792). With all of them, one window is the whole clip.
 
-Each window has noise of its own. It is sampled independently of the other windows, even of those in
-the same batch. Neighbouring windows share a keyframe, which the network is given for both. The
-given keyframes replace the network's output in their frames, so both windows have the same frame
-there.
+Each window is sampled from its own noise, independently of all other windows, even in the same
+batch. Neighbouring windows share a keyframe, which the network is given for both. The given
+keyframes replace the network's output in their frames, so both windows have the same frame there.
 """
 
 import dataclasses
@@ -42,9 +42,10 @@ class Cascaded:
 
     Attributes:
         clips: clips in -1..1; frames 0, stride, 2 stride, ... are the keyframes themselves.
-        keyframes: the keyframes, as given.
+        keyframes: the keyframes that the network was given, in -1..1.
         stride: frames from one keyframe to the next.
-        borders: frames in which two windows meet, ascending; none if one window is the whole clip.
+        borders: indices of the frames in which two windows meet, ascending. A window is a stretch
+            of frames that the network samples at once. Empty if one window is the whole clip.
         parts: parts of the temporal super-resolution run, with the settings used for sampling.
         augmentation: noise level of the keyframes when the network saw them.
         checkpoints: number of updates of each network that was used, the keyframe network first.
@@ -88,23 +89,23 @@ def fill(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Cascaded:
-    """Fills in the frames between keyframes, generated or true.
+    """Makes the frames between keyframes. The keyframes may be generated or from real clips.
 
     Args:
         run: temporal super-resolution run (`text.load`).
         keyframes: keyframes in -1..1, at least two for each clip, `tsr.stride` frames apart.
         prompts: one prompt for each clip.
         augmentation: noise level of the keyframes when the network sees them, 0 to the run's
-            `tsr.max_augmentation`. 0 suits true keyframes, `AUGMENTATION` generated ones.
+            `tsr.max_augmentation`. Use 0 for real keyframes, and `AUGMENTATION` for generated ones.
         seed: seed of the noise. A clip depends only on the seed, the clip's number and the
             settings.
         number: number of the first clip. The other clips have the next numbers.
-        batch_size: windows sampled at once; None samples all at once.
+        batch_size: windows (parts of clips) sampled at once; None samples all at once.
         on_step: called with the number of steps done and the number of all steps.
 
     Raises:
-        UserError: the run is no temporal super-resolution run, or keyframes or augmentation do
-            not suit it.
+        UserError: the run is no temporal super-resolution run, or the keyframes, the prompts or the
+            augmentation do not suit it.
     """
     keyframes, parts = np.asarray(keyframes, np.float32), run.parts
     stride = _check_tsr(parts, "the run")
@@ -145,19 +146,19 @@ def cascade(
     on_step: OnStep = lambda done, total: None,
     **sample: object,
 ) -> Cascaded:
-    """Samples one clip for each prompt, through both networks.
+    """Samples keyframes for each prompt with one network, and the other frames with a second one.
 
     Args:
         keyframes_workdir: working directory of a run with a `data.stride` above 1.
         tsr_workdir: working directory of a run with a `tsr.stride` above 1.
         prompts: captions like those that the runs were trained on.
         augmentation: noise level of the keyframes when the second network sees them. None means
-            `AUGMENTATION`, or the highest level in that network's training if this is lower.
+            `AUGMENTATION`, but at most the highest level that the second network was trained at.
         seed: seed of the noise. Clip i depends only on the seed, on i and on the settings.
         batch_size: how many clips the first network, and how many windows the second network,
             samples at once; None samples all at once.
-        on_step: called with the number of steps done and the number of all steps. The
-            steps of both networks count.
+        on_step: called with the number of steps done and the number of all steps, over both
+            networks.
         sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
@@ -281,7 +282,7 @@ def check_augmentation(tsr: Parts, augmentation: float) -> None:
 
 
 def count_windows(tsr: Parts, keyframes: int) -> int:
-    """Counts the windows in a clip. The network samples each window as a clip of its own.
+    """Counts the windows of a clip: the stretches of frames that the network samples one by one.
 
     Args:
         tsr: parts of the temporal super-resolution run.
@@ -303,7 +304,7 @@ def count_windows(tsr: Parts, keyframes: int) -> int:
 
 
 def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
-    """Returns the frames in which two windows of a clip meet, ascending.
+    """Returns the indices of the frames in which two windows of a clip meet, ascending.
 
     Arguments and errors are those of `count_windows`.
     """
@@ -314,7 +315,10 @@ def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
 def split(
     keyframes: Float[np.ndarray, "n k h w c"], windows: int
 ) -> Float[np.ndarray, "n*{windows} j h w c"]:
-    """Returns the keyframes of each window, clip by clip. Neighbouring windows share a keyframe."""
+    """Splits the `k` keyframes of each clip into windows of `j` keyframes.
+
+    Neighbouring windows share a keyframe. All windows of the first clip come first.
+    """
     steps = (keyframes.shape[1] - 1) // windows
     places = np.arange(windows)[:, None] * steps + np.arange(steps + 1)
     return keyframes[:, places].reshape(-1, steps + 1, *keyframes.shape[2:])
@@ -323,7 +327,10 @@ def split(
 def join(
     filled: Float[np.ndarray, "n*{windows} t h w c"], windows: int
 ) -> Float[np.ndarray, "n t2 h w c"]:
-    """Joins windows into clips. A frame that two windows share comes from the earlier window."""
+    """Joins windows of `t` frames into clips of `t2` frames.
+
+    A frame that two windows share is taken from the earlier window.
+    """
     filled = filled.reshape(-1, windows, *filled.shape[1:])
     rest = filled[:, :, 1:]
     rest = rest.reshape(len(filled), -1, *filled.shape[3:])
@@ -331,7 +338,11 @@ def join(
 
 
 def _check_tsr(parts: Parts, which: str) -> int:
-    """Returns how many frames apart a temporal super-resolution network's keyframes are."""
+    """Returns how many frames apart a temporal super-resolution network's keyframes are.
+
+    Raises:
+        UserError: the run has no such network. The message calls the run `which`.
+    """
     stride = parts.denoiser.conditioning.keyframe_stride
     if stride < 2:
         raise UserError(

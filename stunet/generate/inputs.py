@@ -13,11 +13,11 @@ from stunet.progress import note
 
 
 def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"]:
-    """Reads the beginning of a video, in -1..1, as one clip of the run.
+    """Reads the beginning of a video as one clip like those of a run, in -1..1.
 
-    The video is treated as `stunet prepare` treats it: resampled in time to the run's rate, shrunk
-    or enlarged until it covers the run's rows and columns, and cropped at its centre. If the video
-    has fewer pictures than the run's rate asks for, a sentence on stderr says so.
+    The video is treated as `stunet prepare` treats it: resampled in time to the run's frame rate,
+    shrunk or enlarged until it covers the run's rows and columns, and cropped at its centre. If
+    many frames repeat because the video has too few of its own, a note on stderr says so.
 
     Raises:
         UserError: the video cannot be read, or is shorter than the run's clips.
@@ -26,11 +26,11 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
 
 
 def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
-    """Reads a mask video: True where it is white (128 of 255 and above).
+    """Reads a mask from a video. The mask is True where a pixel is white (128 of 255 and above).
 
-    The mask video is resampled, resized and cropped like its video (see `read_clip`). Both videos
-    must have the same size, as players show it, and the same length to half a frame of the video.
-    The mask video may have fewer frames, because a GIF stores equal frames once.
+    The mask video is resampled, resized and cropped like the video that it masks (see `read_clip`).
+    Both videos must have the same size, as players show it. Their lengths may differ by half a
+    frame at most. The mask video may have fewer frames, because a GIF stores equal frames once.
 
     Raises:
         UserError: the mask video cannot be read, has another length or size than the video, or has
@@ -50,11 +50,11 @@ def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[n
 
 
 def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
-    """Reads a rectangle `top,left,height,width` in pixels of the run's clips; True inside.
+    """Reads a rectangle `top,left,height,width`, in pixels, as a mask that is True inside it.
 
     Raises:
-        UserError: the text is not four whole numbers, or the rectangle is empty or leaves the
-            frame.
+        UserError: the text is not four whole numbers, or the rectangle is empty or reaches beyond
+            the frame.
     """
     try:
         top, left, height, width = map(int, text.split(","))

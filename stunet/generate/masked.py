@@ -4,10 +4,10 @@ Lumiere (arXiv 2401.12945, section 4.1) makes all three with one mechanism. The 
 [J, C, M]: the noisy clip, the given part of the clean clip, and the mask of that part
 (`stunet.diffusion.masks`).
 
-The network makes every pixel itself, and loses some detail of the given pixels. Where M = 1 the
-true pixel is known. It replaces the network's pixel after the last step. The clips of all three
-tasks therefore hold the given pixels bit for bit, and the outside of a cinemagraph does not move at
-all. `put_back=False` shows what the network itself makes.
+The network makes every pixel itself, and loses some detail of the given pixels. After the last
+step, the given pixels (M = 1) therefore replace the network's pixels. The clips of all three tasks
+hold the given pixels bit for bit, and a cinemagraph does not move at all outside its region.
+`put_back=False` leaves the network's pixels in place.
 """
 
 import pathlib
@@ -48,14 +48,14 @@ def complete(
     batch_size: int | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Makes the part of clips that a mask leaves open.
+    """Completes clips of which only some pixels are given.
 
     Args:
         run: run that `load_masked` has loaded.
         prompts: one prompt for each clip; "" for none.
         clips: clips in -1..1; pixels that are not given do not matter.
         given: mask, True where a pixel is given; broadcast against the clips.
-        put_back: True puts the given pixels back in place of what the network makes of them.
+        put_back: True replaces the network's output at given pixels by the given pixels.
         seed: see `text.text_to_video`.
         batch_size: see `text.text_to_video`.
         on_step: see `text.text_to_video`.
@@ -144,7 +144,14 @@ def inpaint(
 
 
 def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarray]:
-    """Returns clips with the picture in every frame, and their mask; `kind` is a key of `MASKS`."""
+    """Returns clips with a picture in every frame, and the mask of the given pixels.
+
+    Args:
+        run: run that `load_masked` has loaded.
+        images: pictures, `[n, h, w, c]`.
+        kind: kind of mask, a key of `MASKS`.
+        box: `[h, w]`, True inside the region that moves; its values matter for cinemagraphs only.
+    """
     frames = run.parts.denoiser.clip.frames
     first = (np.arange(frames) == 0)[:, None, None]
     given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))

@@ -32,7 +32,7 @@ def write(
     the name is taken, a hash of the settings is added to it.
 
     Returns:
-        The files: "GIF", "MP4", "X-T slice" and "settings".
+        The paths of the files, by the keys "GIF", "MP4", "X-T slice" and "settings".
 
     Raises:
         UserError: `out` cannot be written.
@@ -70,7 +70,7 @@ def _settings(task: str, request: Request, sampled: Sampled) -> str:
 
 
 def _vacant(out: pathlib.Path, name: str, settings: str) -> str:
-    """Returns `name`, with a hash of the settings if other settings have used that name."""
+    """Returns `name`, with a hash of the settings added if `name` is taken by other settings."""
     noted = out / f"{name}.json"
     if noted.is_file():
         vacant = noted.read_bytes() == settings.encode()
@@ -81,7 +81,10 @@ def _vacant(out: pathlib.Path, name: str, settings: str) -> str:
 
 
 def _slug(words: str) -> str:
-    """Keeps letters with their marks, and digits, of all scripts; joins words by underscores."""
+    """Returns words as a part of a file name, joined by underscores.
+
+    Keeps the letters, combining marks and digits of all scripts, and drops other characters.
+    """
     kept = (
         character if unicodedata.category(character)[0] in "LMN" else " "
         for character in unicodedata.normalize("NFC", words.lower())
@@ -90,5 +93,8 @@ def _slug(words: str) -> str:
 
 
 def _cut(name: str, size: int) -> str:
-    """Cuts `name` to whole characters that fit into `size` bytes; file systems allow 255."""
+    """Cuts `name` to at most `size` bytes, without breaking a character.
+
+    File systems allow 255 bytes in a name.
+    """
     return name.encode()[:size].decode(errors="ignore")

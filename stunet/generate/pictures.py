@@ -19,7 +19,7 @@ _SIXTEEN_BITS = ("PNG", "PPM")
 def read_picture(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c"]:
     """Reads a picture file. Values are in -1..1.
 
-    The picture is turned upright, as the camera noted in the file. If the file has a colour
+    The picture is turned upright by the orientation in its EXIF data. If the file has a colour
     profile, the colours are converted from the profile to sRGB. CMYK without a profile is converted
     by Pillow's simple formula. Pixels of 16 bits are rounded to 8 bits. A white background shows
     through transparent pixels.

@@ -43,12 +43,14 @@ class Sampled:
     """The clips that a task made, and what the files written from them need.
 
     Attributes:
-        clips: `[n, t, h, w, c]` in -1..1, one for each prompt, or one for each of `captions`.
+        clips: `[n, t, h, w, c]` in -1..1, one for each of `captions`. If `captions` is empty, one
+            for each prompt.
         parts: parts of the run that made the clips, with the settings used for sampling.
         checkpoint: number of updates that the weights have had.
-        settings: settings that only this task has, for the record. They are JSON values or paths.
+        settings: settings that only this task has, as JSON values or paths, to write beside the
+            clips.
         labels: words to add to the files' names, which tell tasks and their inputs apart.
-        captions: one caption for each clip, if the prompts are not captions already.
+        captions: one caption for each clip. Empty if the prompts are the captions.
         columns: clips in each row of the grid that shows all clips; None chooses a grid of about
             3:2.
     """

@@ -25,11 +25,11 @@ def text_to_video(
         request: see `Request`.
         tsr: working directory of a temporal super-resolution run, which fills in the frames
             between the keyframes that `request.workdir` makes.
-        augmentation: noise level of the keyframes; None chooses `cascade.AUGMENTATION`, or the
-            highest level trained if that is lower.
+        augmentation: noise level of the keyframes when the `tsr` network sees them. None means
+            `cascade.AUGMENTATION`, but at most the highest level that the network was trained at.
 
     Raises:
-        UserError: a run does not suit, or there is an `augmentation` without `tsr`.
+        UserError: a run cannot do this task, or `augmentation` is given without `tsr`.
     """
     if tsr:
         filled = cascade.cascade(
@@ -98,7 +98,7 @@ def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
 
 
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
-    """Changes the video file `clip` to follow other prompts (SDEdit, `video.edit`)."""
+    """Changes the video file `clip` to follow prompts. `video.edit` explains `strength`."""
     run = text.load_unconditioned(request.workdir, **request.sample)
     frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
@@ -118,15 +118,18 @@ def enlarge(
 ) -> Sampled:
     """Enlarges a video file, or clips that a low-resolution run first makes from the prompts.
 
+    Each clip is denoised in overlapping segments. A segment has as many frames as the clips that
+    the super-resolution run was trained on.
+
     Args:
         request: see `Request`.
         clip: video file of any length; not needed if `base` is given.
         base: working directory of the low-resolution run.
         overlap: frames that neighbouring segments share.
         weights: how frames that segments share are averaged, "uniform" or "ramp".
-        augmentation: noise level of the low-resolution clip; None means 0 for a video file. For
-            clips of `base`, it means `upscale.AUGMENTATION`, or the highest level trained if that
-            is lower.
+        augmentation: noise level of the low-resolution clip when the network sees it. None means 0
+            for a video file. For clips of `base`, None means `upscale.AUGMENTATION`, but at most
+            the highest level that the network was trained at.
         batch_size: segments sampled at once; None means one for each device.
     """
     prompts, seed = request.prompts, request.seed

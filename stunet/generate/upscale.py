@@ -1,15 +1,16 @@
 """Enlarges clips of any length (spatial super-resolution), by temporal MultiDiffusion
 (`stunet.diffusion.multidiffusion`).
 
-The host's memory holds the clip three times: at the current noise level, and as the estimates of
-this step and of the step before. Devices see batches of segments. The batches have the same shape
-whatever the length of the clip. Long clips therefore need no more device memory than short ones,
-and one compiled program enlarges clips of any length.
+MultiDiffusion denoises overlapping segments of a clip, and averages them where they overlap. The
+host's memory holds the whole clip three times: the noisy clip, the estimate of the clean clip in
+this step, and the estimate in the step before. Devices see batches of segments, and all batches
+have the same shape. Long clips therefore need no more device memory than short ones, and one
+compiled program enlarges clips of any length.
 
 The noise of a clip consists of consecutive blocks, each as long as a segment. Block k is the noise
 that plain sampling (`make_sampler`) would draw for row k of a batch. A clip of one segment is
-therefore the same as with plain sampling, up to float rounding. Rounding differs because each step
-is one program in plain sampling and two programs here.
+therefore the same as with plain sampling, up to float rounding. Rounding differs because plain
+sampling compiles each step as one program, and this module compiles it as two.
 """
 
 import dataclasses
@@ -51,8 +52,8 @@ class Upscaler:
         parts: parts that the run's config describes, with the settings used for sampling.
         params: averaged (EMA) parameters, on every device.
         mesh: the devices, over which batches of segments are split.
-        functions: jitted functions that do the parts of a sampling step. `update` takes a key and a
-            state for each row of a batch.
+        functions: compiled functions from which sampling is made. Here `update` takes one random
+            key and one sampler state for each row of a batch.
         checkpoint: number of updates that `params` have had.
     """
 
@@ -69,7 +70,7 @@ class Upscaled:
 
     Attributes:
         clip: the clip, in -1..1.
-        segments: the overlapping stretches of frames in which the clip was denoised.
+        segments: the overlapping stretches of frames that were denoised separately.
     """
 
     clip: Float[np.ndarray, "t h w c"]
@@ -303,7 +304,9 @@ def _check_clip(parts: Parts, low: np.ndarray) -> None:
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the rows of each batch, and the number of rows that are no copies.
+    """Splits rows 0..count - 1 into batches of `size` rows.
+
+    Yields the indices of the rows in each batch, and how many of these rows are not copies.
 
     The last batch is filled up with copies of its rows, so that all batches have the same shape and
     nothing is compiled again.

@@ -1,4 +1,4 @@
-"""Makes a clip again from a noise level at which only its rough shape is left (video-to-video).
+"""Changes a clip to follow a prompt, and keeps its rough shape (video-to-video).
 
 SDEdit (Meng et al., arXiv 2108.01073): noise the clip to an intermediate time, and denoise from
 there. SDEdit works on a clip as it does on a picture, because the network makes the whole clip
@@ -32,9 +32,10 @@ def edit(
         run: run that `text.load_unconditioned` has loaded.
         prompts: one prompt for each clip to make; "" for none.
         clips: clips in -1..1, one for each prompt, or one for all.
-        strength: noise time of the noised clips, 0..1. At 0 the clips come back bit for bit. At 1
-            nothing is left of them, and the result is what `text.text_to_video` makes of the
-            prompts and the seed. Denoising takes all `sample.steps` steps at any strength above 0.
+        strength: diffusion time to which the clips are noised, 0..1. At 0 the clips come back bit
+            for bit. At 1 nothing is left of them, and the result is the same as that of
+            `text.text_to_video` with these prompts and this seed. Denoising takes all
+            `sample.steps` steps at any strength above 0.
         seed: see `text.text_to_video`.
         batch_size: see `text.text_to_video`.
         on_step: see `text.text_to_video`.

@@ -14,11 +14,11 @@ from stunet.nn.sharding import constrain, partition_spec
 class TextAttention(nn.Module):
     """Residual attention of the positions in each frame to one another and to the text.
 
-    As in DeepFloyd IF, the keys and values of the text are added to the frame's own ("added
-    key/value"), so one softmax weighs both. Without text this is plain self-attention.
+    The keys and values of the text are concatenated with those of the frame, so one softmax weighs
+    both. DeepFloyd IF does the same ("added key/value"). Without text this is plain self-attention.
 
     Attributes:
-        head_channels: features of one attention head; the channels are a multiple of it.
+        head_channels: features of one attention head; must divide the number of channels.
         groups: number of groups in the group norm of the frame.
         text_groups: number of groups in the group norm of the text states.
         flash: compute attention with `flash_attention`.
@@ -110,11 +110,11 @@ def flash_attention(
     value: Float[Array, "b t s n d"],
     allowed: Bool[Array, "b s"] | None = None,
 ) -> Float[Array, "b t l n d"]:
-    """Computes `frame_attention` with a fused kernel on TPUs, which never stores the scores.
+    """Computes `frame_attention`, on TPUs with a fused kernel that never stores the scores.
 
-    The kernel is the Pallas kernel that JAX ships (Dao et al., arXiv 2205.14135). Other platforms
-    use `frame_attention` itself. So do TPUs if the number of queries on a chip, the number of keys
-    on a chip, or the features of a head is not a multiple of the kernel's tile of 128.
+    The kernel is the Pallas kernel that JAX ships (Dao et al., arXiv 2205.14135). It works in tiles
+    of 128. TPUs use it if three numbers are multiples of 128: the queries on a chip, the keys on a
+    chip, and the features of a head. Otherwise, and on other platforms, `frame_attention` runs.
 
     Args:
         query: l queries of n heads with d features.
@@ -191,7 +191,7 @@ class TemporalAttention(nn.Module):
     embedding, so this one is our choice.
 
     Attributes:
-        head_channels: features of one attention head; the channels are a multiple of it.
+        head_channels: features of one attention head; must divide the number of channels.
         groups: number of groups in the group norm.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.

@@ -5,8 +5,8 @@ padding keeps the size.
 
   - TPUs use XLA's convolution of arrays with 5 axes. A clip sharded over its frames or rows stays
     sharded.
-  - GPUs, and a CPU without a mesh, use XLA's convolution of arrays with 4 axes, for which they have
-    better kernels.
+  - GPUs, and a CPU without a mesh, use XLA's convolution of arrays with 4 axes, because XLA has
+    better kernels for 4 axes on these platforms.
   - A CPU without a mesh computes the backward pass as matrix products over patches ("im2col"), a
     few thousand positions at a time, so that the patches stay in cache.
 
@@ -89,8 +89,9 @@ def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
 def _conv_rank_4(x, kernel):
     """Convolves with two axes merged and none transposed, which suits CPUs and GPUs best.
 
-    For a spatial kernel, the axes of clips and frames are merged; for a temporal kernel, those of
-    rows and columns. A kernel that extends over time and space is left to `_conv_rank_5`.
+    For a spatial kernel, the axes of clips and frames are merged. For a temporal kernel, the axes
+    of rows and columns are merged. A kernel that extends over time and space is left to
+    `_conv_rank_5`.
     """
     b, t, h, w, c = x.shape
     kt, kh, kw, _, c_out = kernel.shape
@@ -111,9 +112,9 @@ def _conv_rank_5(x, kernel):
 
     XLA's batch axis is the axis of frames for a spatial kernel, and the axis of columns for a
     temporal kernel. The axis of clips is then one more axis to convolve over, along which the
-    kernel has extent 1. If the few clips were the batch, XLA for TPUs would copy columns into the
-    batch axis. If axes were merged, XLA would compute norms and activations apart from the
-    convolution.
+    kernel has extent 1. If the axis of clips, which is short, were the batch axis, XLA for TPUs
+    would copy columns into it. If axes were merged, XLA would not fuse norms and activations with
+    the convolution.
     """
     kt, kh, kw = kernel.shape[:3]
     # `spatial` holds the axes of the clips that XLA convolves over, `kernel_axes` the axis of the

@@ -80,7 +80,7 @@ class TextPooling(nn.Module):
 
     Attributes:
         features: features of the vector.
-        heads: number of attention heads; the features of the text states are a multiple of it.
+        heads: number of attention heads; must divide the number of features of the text states.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """

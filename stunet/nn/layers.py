@@ -1,4 +1,4 @@
-"""Layers that hold weights: each names the axes of its weights and casts them for use.
+"""Layers with weights. Each layer names the axes of its weights, and casts the weights for use.
 
 Every weight carries logical axis names, which `parallel/` maps to mesh axes: `in_channels` and
 `out_channels` for matrices and convolution kernels, `channels` for vectors. The axes of activations
@@ -196,8 +196,8 @@ class GroupNorm(nn.Module):
 
         Args:
             x: activations.
-            scale_shift: a scale s and a shift d for each channel of each clip, `[b, 2c]`. With
-                them the result is `norm(x) * (1 + s) + d`.
+            scale_shift: a scale and a shift for each channel of each clip, so d = 2 c. With them
+                the result is `norm(x) * (1 + scale) + shift`.
         """
         channels = x.shape[-1]
         scale = _vector(self, "scale", nn.initializers.ones, channels).astype(jnp.float32)

@@ -8,8 +8,8 @@ sees, and its columns are the output features. A is a kernel of the same extents
 features, and B is a 1x1 convolution after A. So the change A B of each kernel has at most rank
 `rank`.
 
-The adapters are added to the tree of parameters before the network is applied to that tree. No
-module knows about adapters.
+`merge` computes all sums W + scale A B before the network runs. The network gets these sums as its
+kernels, so no module knows about adapters.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ Path = tuple[str, ...]
 def is_adapted(path: Sequence[str]) -> bool:
     """Returns True if the parameter at `path` gets an adapter.
 
-    These are the kernels of all convolutions and projections in the text-to-image network.
+    The kernels of all convolutions and projections in the text-to-image network get adapters.
     """
     return path[-1] == "kernel" and not is_temporal(path)
 

@@ -4,10 +4,10 @@ A parameter's path is a tuple of the names of the modules around it and its own 
 `("down_0_layer_1", "resnet", "conv1", "kernel")`. Its name in files joins the path by dots:
 `down_0_layer_1.resnet.conv1.kernel`.
 
-With `scan_layers`, the layers of a level whose parameters have the same shapes are stacked: each
-parameter is one array, whose first axis runs over these layers. For instance, `down_0_layers` holds
-layers 1, 2, ... of level 0. In files each layer always has its own arrays, under the names that
-they have in a network without `scan_layers`.
+With `scan_layers`, layers of one level are stacked if their parameters have the same shapes. Each
+parameter is then one array, whose first axis runs over these layers. For instance, `down_0_layers`
+holds layers 1, 2, ... of level 0. In files each layer always has its own arrays, under the names
+that they have in a network without `scan_layers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,9 @@ def is_stacked(path: Sequence[str]) -> bool:
 def equal_layers(count: int, has_skips: bool) -> range:
     """Returns the layers of a level that `scan_layers` stacks; empty if there are fewer than two.
 
-    Stacked layers must have inputs of the same width. The first layer of a level has an input of
-    another width than the rest. On the way up, so does the last layer, because its skip connection
-    carries the input of the level on the way down.
+    Stacked layers must have inputs of the same width. The input of a level's first layer has
+    another width than the inputs of later layers. On the way up, the input of the last layer also
+    differs, because its skip connection carries the level's input from the way down.
 
     Args:
         count: number of layers in the level.
@@ -50,7 +50,7 @@ def equal_layers(count: int, has_skips: bool) -> range:
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts the parameters of a network without `scan_layers` to those of one with it."""
+    """Stacks the parameters of a network, as the same network with `scan_layers` needs them."""
     stacked = {name: leaf for name, leaf in params.items() if _LAYER not in name}
     for level in {name.rsplit(_LAYER, 1)[0] for name in params if _LAYER in name}:
         count = sum(name.startswith(level + _LAYER) for name in params)
@@ -105,7 +105,7 @@ def flatten(params: Any) -> dict[str, Any]:
 
 
 def unflatten(named: Mapping[str, Any], like: Any) -> Any:
-    """Converts arrays, by the names that they have in files, to a tree: the inverse of `flatten`.
+    """Builds a tree of parameters from arrays by their names in files. Inverts `flatten`.
 
     Args:
         named: arrays by name. Names that `like` does not have are ignored.

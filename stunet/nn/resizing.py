@@ -26,7 +26,7 @@ def upsample_space(x: Float[Array, "b t h w c"]) -> Float[Array, "b t 2*h 2*w c"
 
 
 def _by_form(windows: Callable, reshape: Callable, x: Array) -> Array:
-    """Applies `windows` on TPUs, unless frames are split over chips, and otherwise `reshape`."""
+    """Applies `windows` on TPUs if the mesh does not split frames. Otherwise applies `reshape`."""
     # Windows merge the axes of clips and frames, which is impossible for frames split over chips.
     if is_split("frames", x.shape[1]):
         return reshape(x)

@@ -18,9 +18,9 @@ levels only), and an inflation block. The inflation block is a convolution, exce
 level, where it is attention over time.
 
 All temporal parts start as no-ops or as nearest-neighbour resizing. So at initialisation the output
-at frame k is that of the spatial network, except that each level sees frame f * (k // f) instead of
-frame k, also in its skip connections. Here f is the product of the temporal factors down to that
-level. Let N be the product of all temporal factors. Then
+at frame k is the output of the spatial network, with one difference. Each level sees frame
+f * (k // f) instead of frame k, also in its skip connections. Here f is the product of the temporal
+factors down to that level. Let N be the product of all temporal factors. Then
   - at every k divisible by N, all levels see frame k, and the output is exactly the output of the
     spatial network for frame k;
   - for a clip that is constant over blocks of N frames, such as a static clip, the output is that
@@ -157,8 +157,8 @@ class STUNet(nn.Module):
         patch_size: squares of this many pixels on a side are folded into channels before the first
             convolution, and unfolded after the last one. 1 folds nothing, as in Imagen and Lumiere.
             Larger values are cheaper ("simple diffusion", arXiv 2301.11093, section 3.3).
-        layers_per_level: number of layers on the way down, for each level or one for all levels.
-            On the way up each level has one layer more.
+        layers_per_level: number of layers of each level on the way down. A single number holds
+            for all levels. On the way up each level has one layer more.
         attention_levels: for each level, True if its layers attend to pixels and text.
         temporal_factors: for each level, the factor by which the number of frames shrinks on the
             way into the level; the first is 1. None makes the spatial (text-to-image) network,
@@ -187,9 +187,9 @@ class STUNet(nn.Module):
         level_embedding: the network takes `low_res_time`, the noise time of a low-resolution clip
             among its input channels, and embeds it in the same way as `time`.
         remat: a key of `remat.REMAT_POLICIES`, or "none".
-        scan_layers: run the layers of a level that have the same shapes as one scanned layer, which
-            cuts the compile time of deep levels. Their parameters are stacked
-            (`parameters.stack_layers`).
+        scan_layers: run the layers of a level by `nn.scan` if their parameters have the same
+            shapes. This cuts the compile time of deep levels. The parameters of these layers are
+            stacked (`parameters.stack_layers`).
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """

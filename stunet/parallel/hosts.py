@@ -110,8 +110,8 @@ def _check(given: dict[str, str | int | None]) -> None:
 def _several_in_environment() -> bool:
     """Tells whether a scheduler has started this process as one of several.
 
-    JAX itself would also initialise a process that runs alone under SLURM, and would hide all GPUs
-    but one from it.
+    `jax.distributed.initialize` does not check this. If it ran in a process that is alone under
+    SLURM, it would hide all GPUs but one from the process.
     """
     for cluster in ClusterEnv._cluster_types:
         # A pod that is not part of an indexed job, such as that of a notebook, has no number.
@@ -161,7 +161,7 @@ def wait_for_all(name: str) -> None:
 
 
 def first_text(text: str) -> str:
-    """Returns the same text in every process: the first of all processes' texts that is not empty.
+    """Returns, in every process, the text of the first process whose text is not empty.
 
     If the texts of all processes are empty, the result is "".
 
@@ -187,12 +187,13 @@ def gather(array: jax.Array) -> np.ndarray:
 class Agreement:
     """Lets all processes agree, once in each update, on whether to do something, such as to stop.
 
-    Every process gets the same answer: True if any process wants it.
+    Every process gets the same answer: True if any process wants to do it.
 
     Args:
         mesh: the devices of all processes.
-        lag: number of calls by which the answer of several processes is late. Use the number of
-            updates that are queued on the devices, so that no process waits for the devices.
+        lag: with several processes, each call returns the answer to the question of `lag` calls
+            earlier, and the first `lag` calls return False. Use the number of updates that are
+            queued on the devices, so that no process waits for the devices.
     """
 
     def __init__(self, mesh: Mesh, lag: int):
@@ -202,10 +203,10 @@ class Agreement:
         self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def __call__(self, is_wanted: bool) -> bool:
-        """Agrees with the other processes on whether to do it after this update.
+        """Agrees with the other processes on whether to do something, such as to stop.
 
         Args:
-            is_wanted: whether this process wants it.
+            is_wanted: True if this process wants to do it.
         """
         if jax.process_count() == 1:
             return is_wanted
@@ -218,11 +219,12 @@ class Agreement:
 
 @contextlib.contextmanager
 def failing_together(name: str) -> Iterator[None]:
-    """Context manager in which an exception in one process ends them all with status 1.
+    """Context manager in which an exception in one process ends all processes with status 1.
 
-    Every process prints which process failed. Without this, the other processes would wait for the
-    failed one in their next collective, and the failed one would wait for them in JAX's shutdown at
-    exit. With a single process, exceptions pass through.
+    Every process prints which process failed. With a single process, exceptions pass through.
+
+    Outside this context, the other processes would wait for the failed process in their next
+    collective, and the failed process would wait for them in JAX's shutdown at exit.
 
     Args:
         name: name of the program, with which messages begin.
@@ -255,7 +257,7 @@ def failing_together(name: str) -> Iterator[None]:
 
 
 def tell_failure(reason: str) -> None:
-    """Tells the other processes, if there are any, that this one fails; they then end too.
+    """Tells the other processes, if there are any, that this process fails. They then end too.
 
     Args:
         reason: a sentence that says why.

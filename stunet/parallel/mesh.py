@@ -32,7 +32,7 @@ RULES = (
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a run asks for its devices to be arranged: the extent of each mesh axis.
+    """The arrangement of devices that a run asks for, as the extent of each mesh axis.
 
     One extent may be -1: the number of devices divided by the product of the other extents. The
     batch is split into slice * data * fsdp parts.

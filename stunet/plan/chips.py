@@ -28,7 +28,7 @@ from stunet.plan.topology_names import FORMS, to_shape
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device, as JAX counts them. A field is None where its value is not known.
+    """One device, as JAX counts devices. A field is None where its value is not known.
 
     Attributes:
         name: name of the chip, for people to read.

@@ -42,12 +42,12 @@ class CompiledStep:
     """A compiled train step, on one device.
 
     Attributes:
-        program: the step's collectives.
+        program: the step's collectives; empty if the compiler refused the program.
         temporaries: bytes of memory in addition to the step's arguments; None if the compiler
             refused the program because it is too large.
         code: bytes of the machine code; None if the compiler was stopped before writing it.
-        used: bytes that the program would need, as the compiler reports them when it refuses the
-            program as too large; otherwise None.
+        used: bytes that the program would need, if the compiler refused it because it is too large;
+            None if the compiler accepted the program.
         excess: bytes by which `used` exceeds the device's memory; None if `used` is None.
     """
 

@@ -195,7 +195,7 @@ def differentiable(piece: pieces.Piece, remat: str) -> tuple[Callable, dict, dic
 
     Args:
         piece: one of the network's pieces.
-        remat: the remat policy to apply to it.
+        remat: the remat policy to apply to the piece.
 
     Returns:
         (apply, inputs, others), where `apply(params, inputs, others)` calls the piece. Both dicts

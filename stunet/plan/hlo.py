@@ -1,8 +1,8 @@
 """Reads cycles and collectives of a step from the text of a compiled TPU program.
 
-The compiler's own totals (`cost_analysis`) count the body of a loop once. Here each iteration
-counts. The compiler estimates the cycles of each kernel when it chooses the kernel's tiling. These
-estimates leave out the time of collectives.
+The compiler's own totals (`cost_analysis`) count the body of a loop once. This module counts each
+iteration. The compiler estimates the cycles of each kernel when it chooses the kernel's tiling.
+These estimates leave out the time of collectives.
 """
 
 import dataclasses
@@ -53,7 +53,8 @@ class Program:
 
     Attributes:
         cycles: cycles that the compiler estimates, without collectives.
-        collectives: collectives by kind. With several TPU slices, only those within a slice.
+        collectives: collectives by kind. With several TPU slices, these are only the collectives
+            within a slice.
         between_slices: collectives between TPU slices, by kind.
     """
 

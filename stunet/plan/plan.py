@@ -43,9 +43,9 @@ class Plan:
             if its size is known, the program's code.
         hbm: bytes that a chip has for a program; None if unknown.
         excess: bytes by which the program exceeds `hbm`; 0 if it fits; None if unknown.
-        flops: operations of the model in a step, on all chips together. They are three times those
-            of the forward pass, or twice for blocks whose parameters are frozen. Operations that
-            remat repeats are not counted.
+        flops: operations of the model in a step, on all chips together. Each block counts as three
+            times the operations of its forward pass, or as two times if its parameters are frozen.
+            Operations that remat repeats are not counted.
         peak_flops: peak operations a second of one chip, in bfloat16; None if unknown.
         least_seconds: lower bound of the time of a step; None if the peak is unknown.
         step_seconds: predicted time of a step, the sum of `costs`; None if no time was asked for,
@@ -53,7 +53,8 @@ class Plan:
         collective_seconds: time of the collectives within a TPU slice at the links' full speed. It
             adds to `step_seconds` as far as it does not overlap with computation. None if
             `step_seconds` is None.
-        collectives: collectives by kind. With several TPU slices, only those within a slice.
+        collectives: collectives by kind. With several TPU slices, these are only the collectives
+            within a slice.
         between_slices: collectives between TPU slices, by kind.
         costs: time of each distinct block of the network, the costliest first.
         unsplit: a line for each level that the mesh cannot split evenly (`unsplit_levels`).
@@ -183,9 +184,10 @@ def make_plan(
 
 
 def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> list[str]:
-    """Returns a line for each level and axis that the mesh should split, but cannot split evenly.
+    """Names the levels of the network where the mesh cannot split an axis evenly.
 
-    At such a level, every chip computes the whole axis.
+    At such a level, every chip computes the whole axis. The result has one line of text for each
+    level and axis.
     """
     clip, network, found = parts.denoiser.clip, parts.denoiser.network, []
     context_axis, frames = parts.layout.context_axis, clip.frames

@@ -182,9 +182,10 @@ def _bytes_of_params(kept: Any, params: Any) -> int:
 def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
     """Returns all layouts that are estimated to fit, the fastest first.
 
-    Times within 2% of each other count as equal. Layouts with equal times are sorted by the number
-    of parts of each clip, and then by the number of microbatches, fewest first. The batch size,
-    `mesh.tensor` and `mesh.context_axis` stay as in the config.
+    Times within 2% of each other count as equal. Among layouts of equal time, those that split each
+    clip into the fewest parts come first. If layouts are still equal, those with the fewest
+    microbatches come first. The batch size, `mesh.tensor` and `mesh.context_axis` stay as in the
+    config.
 
     Raises:
         UserError: no layout fits, or the chip's memory, peak or speed of links is unknown.
@@ -265,9 +266,9 @@ def estimate(
     clips = parts.batch_size / (_extent(mesh, BATCH_AXES) * accumulate)
 
     def clips_of(block: Block) -> float:
-        """Returns how many clips of a block one device computes in a microbatch.
+        """Returns for how many clips one device computes the block in a microbatch.
 
-        This can be a fraction, because several devices may share a clip.
+        The number can be a fraction, because several devices may share a clip.
         """
         splits = getattr(block, parts.layout.context_axis) % mesh["context"] == 0
         return clips / mesh["tensor"] / (mesh["context"] if splits else 1)

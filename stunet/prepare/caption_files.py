@@ -46,8 +46,8 @@ def match(
 ) -> tuple[dict[str, str], list[Row]]:
     """Finds the video that each row names.
 
-    A row names a video by its path relative to the folder, or by its absolute path. Its folders may
-    be separated by backslashes, and a letter with an accent may be one Unicode character or two.
+    A row names a video by its path relative to the folder, or by its absolute path. The path may
+    have backslashes for slashes, and a letter with an accent may be one Unicode character or two.
 
     Args:
         path: the caption file, for messages.
@@ -56,8 +56,8 @@ def match(
         videos: paths of the videos, relative to the folder.
 
     Returns:
-        A dict from each video that a row names to its caption on one line, and a list of the rows
-        that name no video.
+        A dict from the path of each named video to the video's caption, joined to one line, and a
+        list of the rows that name no video.
 
     Raises:
         UserError: no row names a video; two rows give one video different captions; a row and a
@@ -101,7 +101,7 @@ def match(
 
 
 def escape_surrogates(text: str) -> str:
-    """Replaces characters that UTF-8 cannot encode by escapes, as in `caf\\udce9.mp4`.
+    """Writes escapes for characters that UTF-8 cannot encode, as in `caf\\udce9.mp4`.
 
     In file names that are not UTF-8, Python reads some bytes as halves of surrogate pairs. JSON can
     hold such halves too.

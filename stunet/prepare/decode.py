@@ -27,9 +27,9 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
 
     Attributes:
         clips: number of clips yielded so far.
-        dropped_frames: number of frames, at the requested rate, that are in no clip, because fewer
-            than a clip needs are left before a break or before the end of the file. The number is
-            final when the iterator is exhausted.
+        dropped_frames: number of frames, at the requested rate, that are in no clip. Such frames
+            remain before a break or before the end of the file, and are too few for a clip. The
+            number is final when the iterator is exhausted.
         breaks: for each break, a sentence that says why no clip spans it.
         frames: number of frames so far, at the requested rate.
         repeated: number of frames so far that show the same picture as the frame before.
@@ -115,7 +115,7 @@ def decode_clips(
     Each frame is shrunk by area averaging until it just covers height x width, then cropped at its
     centre. Non-square pixels are taken into account, and so is the rotation or mirroring that
     phones note in the file. High dynamic range (HLG, PQ) and wide colours are mapped to ordinary
-    ones, and a white background shows through transparent pixels.
+    colours, and a white background shows through transparent pixels.
 
     A file that breaks off is detected if its format states the length. MPEG program streams and
     GIFs state no length, so a truncated file of these formats yields the clips that it still holds.

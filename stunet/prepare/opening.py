@@ -44,7 +44,7 @@ def is_video(path: Path) -> bool:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
-    """Context manager that opens a file and its video stream, and replaces FFmpeg's errors.
+    """Context manager that opens a file and its video stream, and replaces FFmpeg's exceptions.
 
     The cover picture of an audio file does not count as a video stream.
 
@@ -116,8 +116,8 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
 def _packets(container, stream, ends: dict[int, Fraction]) -> Iterator[tuple[av.Packet, list]]:
     """Yields each packet of a stream, and a list of the stream's next few packets.
 
-    Also writes into `ends` at which second each other stream ends, such as the sound. Some formats
-    state only one duration for all streams together.
+    Also writes into `ends` the second at which each other stream, such as the sound, ends. Some
+    formats state only one duration for all streams together.
     """
     waiting: collections.deque[av.Packet] = collections.deque()
     for packet in container.demux():

@@ -37,8 +37,8 @@ class PrepareSummary:
         too_short: names of videos that do not fill one clip.
         folder_notes: sentences for the user about captions, and about files that are not read.
         notes: maps the name of a video that was decoded to a note for the user about the video.
-        dropped_frames: number of frames that are in no clip, because fewer than a clip needs are
-            left before the end of a video or before a place that no clip may span. The frames of
+        dropped_frames: number of frames that are in no clip. Such frames remain before the end of a
+            video or before a place that no clip may span, and are too few for a clip. The frames of
             `too_short` videos are included.
         num_bytes: size of the record files in bytes.
         seconds: wall time.
@@ -99,8 +99,8 @@ def prepare(
     not a whole number of clips, the remainder is added to the share of the next video.
 
     The last clips are held out, because neighbouring clips are nearly the same picture. If held-out
-    clips were drawn at random, near-copies of them would be in the training set. Of the clips at
-    the end of a video, only the first has a neighbour in the training set. Validation therefore
+    clips were drawn at random, near-copies of them would be in the training set. Of the held-out
+    clips of a video, only the first has a neighbour in the training set. Validation therefore
     measures later parts of the same scenes. To measure on unseen scenes, prepare a separate data
     set from other videos.
 

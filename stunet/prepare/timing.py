@@ -87,7 +87,7 @@ def resample(pictures: Iterable[Picture], fps: float | int | Fraction) -> Iterat
 
 
 def _break_between(before: Picture, picture: Picture, begin: Fraction) -> str:
-    """Returns the reason why no clip may hold both pictures; "" if a clip may."""
+    """Returns the reason why no clip may hold both pictures, or "" if a clip may hold both."""
     step = picture.start - before.start
     if step < 0:
         at = float(before.start + before.duration - begin)

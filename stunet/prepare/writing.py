@@ -126,7 +126,7 @@ def write_videos(
     writer: ClipWriter,
     val_fraction: float | int,
 ) -> WrittenVideos:
-    """Writes the clips of each video and holds out the last ones for validation.
+    """Writes the clips of each video and holds out the last clips for validation.
 
     If a video's share of held-out clips is not a whole number, the remainder is added to the share
     of the next video. Each file of raw clips is deleted after its clips are written.

@@ -20,7 +20,7 @@ Named = Callable[[str], Markup]
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Holds the order of a sweep's arms by one metric, and by how much the best arm leads.
+    """Holds the ranking of a sweep's arms (variants) by one metric, and the lead of the best arm.
 
     Attributes:
         metric: name of the metric.
@@ -79,7 +79,9 @@ class Ranking:
 
 
 def rank(arms: Arms) -> list[Ranking]:
-    """Ranks a sweep's arms by each metric that two arms or more have and that can rank arms.
+    """Ranks the arms (variants) of a sweep by each metric for which lower or higher is better.
+
+    A metric needs values from at least two arms.
 
     Metrics of evaluations come first, because losses only hint at the quality of samples. Losses
     are left out if arms differ in a setting that changes what a loss measures. The training loss is
@@ -105,9 +107,9 @@ def rank(arms: Arms) -> list[Ranking]:
 def _rank(name: str, better: str, values: Mapping[str, Mapping[int | None, float]]) -> Ranking:
     """Ranks arms by one metric: the best arm first, then the others by their distance from it.
 
-    Two arms are compared on the seeds that both have, because with other seeds the worse arm may
-    have the better mean. The same seeds decide whether the difference is clear. Arms that share no
-    seed are compared by their means over all seeds.
+    Two arms are compared on the seeds that both have. Their means over different seeds could put
+    the worse arm first. The same shared seeds decide whether the difference is clear. Arms that
+    share no seed are compared by their means over all seeds.
     """
     sign = 1 if better == "lower" else -1
     means = {arm: t_interval(list(of_seed.values())) for arm, of_seed in values.items()}
@@ -161,7 +163,7 @@ def say(rankings: Sequence[Ranking], marked: Named = escape) -> list[Markup]:
 
 
 def _say_order(ranking: Ranking, marked: Named) -> Markup:
-    """Gives the mean of each arm, as in "velocity stays steady in 94% of the ... clips, ..."."""
+    """Says the mean of each arm, as in "velocity stays steady in 94% of the ... clips, ..."."""
     metric = formatting.metric(ranking.metric)
     shown = {arm: metric.show(mean.mean) for arm, mean in ranking.means.items()}
     if metric.claim:
@@ -224,7 +226,7 @@ def _the(arm: str, marked: Named = escape) -> Markup:
 
 
 def _whose(arm: str, marked: Named, what: str = "") -> Markup:
-    """Returns a phrase such as "the global cascade's clips", or "clips with width = 8"."""
+    """Returns a phrase such as "the global cascade's clips", where `what` is " clips"."""
     if "=" in arm:
         return fill("{{ what }} with {{ arm }}", what=what.strip() or "those", arm=marked(arm))
     return fill("the {{ arm }}'s{{ what }}", arm=marked(arm), what=what)

@@ -64,7 +64,8 @@ def _curve(colour: int, runs: Sequence[Run], key: str, unit: float) -> Curve | N
         colour: number of the arm's colour.
         runs: runs of the arm.
         key: name of the values in the lines of `metrics.jsonl`.
-        unit: length of one update on the horizontal axis, in the axis's unit.
+        unit: length of one update on the horizontal axis. It is 1 if the axis counts updates. If
+            the axis counts floating-point operations, it is the operations of one update.
     """
     points = max(sum(key in line for line in run.lines) for run in runs)
     width = max(run.step for run in runs) / _POINTS if points > _POINTS else 1

@@ -116,10 +116,13 @@ def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> Markup:
 
 
 def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str) -> Markup:
-    """Draws one row for each arm: mean, confidence interval and seeds, on a common scale.
+    """Draws the mean, the confidence interval and the value of each seed, in one row for each arm.
+
+    All rows have the same scale.
 
     Args:
-        rows: for each arm, the number of its colour, its interval, and the value for each seed.
+        rows: for each arm, the number of its colour, its mean with the confidence interval, and the
+            value for each seed.
         label: text for readers who do not see the drawing.
     """
     width, step = 170, 16

@@ -37,7 +37,10 @@ def number(value: float) -> str:
 
 
 def interval(value: Interval, percent: bool = False) -> Markup:
-    """Returns the HTML "mean ± half", with half the confidence interval written in two digits."""
+    """Returns HTML such as "0.520 ± 0.013": the mean, and half the width of the interval.
+
+    The half width has two significant digits. If `percent`, both numbers are in percent.
+    """
     times, unit = (100, "%") if percent else (1, "")
     mean, half = times * value.mean, times * (value.half or 0.0)
     # Half an interval this small is a rounding error.
@@ -57,7 +60,7 @@ def is_percent(name: str) -> bool:
 
 
 def flops(value: float) -> str:
-    """Writes operations with a prefix: 1.333e12 is "1.333 TFLOPs"."""
+    """Writes a number of floating-point operations: 1.333e12 is "1.333 TFLOPs"."""
     size, unit = flops_unit(value)
     return f"{value / size:.4g} {unit}"
 
@@ -84,7 +87,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def enumerate_words(words: Sequence[str]) -> Markup:
-    """Joins words, text or HTML, as a sentence does: "a, b and c"."""
+    """Joins words as in a sentence: "a, b and c". A word may be plain text or HTML."""
     return join([join(words[:-1], ", "), words[-1]] if len(words) > 1 else words, " and ")
 
 

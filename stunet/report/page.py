@@ -151,7 +151,7 @@ def table(
     """Returns an HTML table. The first cell of each row is the row's name.
 
     Args:
-        head: the cells of the first row, text or HTML, as all cells.
+        head: the cells of the first row. Every cell may be text or HTML.
         rows: the cells of the other rows. If a row has only one cell, the cell spans all columns.
         caption: text or HTML below the table.
         kind: CSS class of the table: "results", or "" for a table of short texts.

@@ -101,7 +101,7 @@ def _called(run: Run) -> str:
 
 
 def _block(found: Sequence[tuple[str, bytes, bytes]]) -> Markup:
-    """Returns HTML that shows the slices of several runs, and below the clips of these runs.
+    """Returns HTML that shows slices through time of several runs, and their clips below.
 
     Args:
         found: for each run, its name (text or HTML), its GIF and its PNG; b"" for a missing
@@ -137,8 +137,8 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
         config_file: `config.json` of the run.
 
     Returns:
-        The contents of a GIF of the clips and of a PNG of their slices. None if the data cannot
-        be opened: the machine that makes the report may not have them.
+        The contents of two files: a GIF of the clips, and a PNG of their slices. None if the data
+        cannot be opened, as on a machine that does not have them.
     """
     try:
         parts = make_parts(configs.read(config_file))

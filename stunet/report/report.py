@@ -126,8 +126,9 @@ def _draw_run(found: Results, workdir: pathlib.Path) -> Markup:
 def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
     """Gives each arm a colour number, the same in all groups.
 
-    Arms that can be ranked get the lowest numbers. Arms that were given a part of the real clips
-    come next. Arms that are only parts of others, such as one network of a cascade, come last.
+    Arms that can be ranked get the lowest numbers. Next come arms that cannot be ranked because
+    they were given a part of the real clips. Arms that are only a part of another arm, such as one
+    network of a cascade, come last.
     """
     found = {}
     for choose in (results.rivals, results.compared, dict):

@@ -89,7 +89,7 @@ class Run:
 
     @property
     def skipped(self) -> int:
-        """The number of updates that were skipped because they went wrong."""
+        """The number of updates that were skipped, for example because the loss was NaN."""
         return next((int(x[_SKIPPED]) for x in reversed(self.lines) if _SKIPPED in x), 0)
 
     @property
@@ -119,7 +119,7 @@ class Results:
     manifest: Manifest | None
 
     def groups(self) -> dict[str, dict[str, list[Run]]]:
-        """Returns the runs of each arm of each group, by names, in the sweep's order."""
+        """Returns the runs by the names of their group and arm, in the sweep's order."""
         found = {}
         for run in self.runs:
             found.setdefault(run.group, {}).setdefault(run.title, []).append(run)
@@ -154,7 +154,7 @@ def rivals(arms: Arms) -> Arms:
 
 
 def by_seed(runs: Sequence[Run], name: str) -> dict[int | None, float]:
-    """Returns the value of a metric for each seed whose run has one."""
+    """Returns the value of the metric `name` for each seed. Leaves out runs without a value."""
     return {run.seed: run.metrics[name] for run in runs if name in run.metrics}
 
 
@@ -185,7 +185,7 @@ def read(workdir: pathlib.Path) -> Results:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yields the finite numbers of a nested dict, by names such as "fast / drift"."""
+    """Yields each finite number of a nested dict, with its name, such as "fast / drift"."""
     for key, value in nested.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key} / ")
@@ -292,7 +292,8 @@ class _Evaluation:
     """Holds the content of `evaluation.json`, which users may also write themselves.
 
     Attributes:
-        metrics: numbers by name, or groups of numbers. Values of other types are left out.
+        metrics: numbers by name. A value may also be a dict of numbers, which forms a group. Values
+            of other types are left out.
         better, training_flops, sampling_flops, given: as in `Run`.
     """
 

@@ -124,7 +124,10 @@ def run_results(run: Run) -> Markup:
 
 
 def differences(groups: Mapping[str, Arms], colours: Mapping[str, int]) -> Markup:
-    """Shows the settings in which groups and arms differ, and what arms are made of."""
+    """Shows the settings in which groups and arms differ.
+
+    If an arm combines several training runs, also says which ones.
+    """
     settings = {
         (group, arm): runs[0].settings
         for group, arms in groups.items()

@@ -34,14 +34,14 @@ class Member:
     """A training run of a sweep.
 
     Attributes:
-        name: name of the run, and of its directory in that of the sweep.
+        name: name of the run, and of its directory inside the directory of the sweep.
         config: config of the run.
-        group: the report compares members of the same group, such as those with the same data.
-            Members with "" form a group too.
-        label: name of the member's arm in the report, such as "global cascade", which reads well
+        group: name of a group of members, such as those with the same data. The report compares
+            members of the same group. Members whose group is "" form one group.
+        label: name of the member's arm in the report, such as "global cascade". It must read well
             after "the". An arm is a set of members that differ only in the seed. Arms of two groups
-            with the same label have the same colour. "": the report uses the member's name
-            without the seed.
+            with the same label have the same colour. If the label is "", the report uses the
+            member's name without the seed.
     """
 
     name: str
@@ -118,8 +118,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
     """Reads the file of a sweep and checks all its members and steps.
 
     Args:
-        path: a Python file with `get_sweep()`, or the name of a sweep that comes with stunet;
-            either may be followed by `:argument`, which `get_sweep` gets.
+        path: a Python file with `get_sweep()`, or the name of a sweep that comes with stunet. If
+            the path or name ends in `:argument`, `get_sweep` is called with `argument`.
         overrides: flags such as `--config.train.steps=100`, which apply to every member.
 
     Returns:
@@ -176,8 +176,8 @@ def arms(entries: Sequence[Entry]) -> dict[str, str]:
     """Returns a dict from the name of each member and step to the name of its arm.
 
     Members whose configs differ only in the seed are one arm. The arm has the name of its members,
-    without the seed. The commands of steps differ for each seed. Steps are therefore one arm if
-    their names differ only in the seed of the members that they need.
+    without the seed. Steps are one arm if their names differ only in the seed of the members that
+    they need.
     """
     found, seed_of, same_config = {}, seeds(entries), collections.defaultdict(list)
     for entry in entries:
@@ -234,7 +234,13 @@ def _check_labels(entries: Sequence[Entry]) -> None:
 
 
 def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
-    """Returns a checked entry; the config of a member is resolved. `seen` has all earlier names."""
+    """Checks a member or step, and resolves the config of a member.
+
+    Args:
+        entry: the member or step.
+        seen: names of the members and steps before it.
+        overrides: as for `load`.
+    """
     if not isinstance(entry, Entry):
         raise UserError(
             f"get_sweep() returns a list with {entry!r}; it may hold Members and Steps only"

@@ -159,7 +159,7 @@ def run(
 def _start(
     workdir: pathlib.Path, entry: Entry, environment: Mapping[str, str], lock: int | None
 ) -> _Child:
-    """Starts the process of a member or a step, which inherits the file descriptor `lock`."""
+    """Starts the process of a member or step, and passes the file descriptor `lock` to it."""
     log = workdir / entry.name / "log.txt"
     log.parent.mkdir(exist_ok=True)
     with log.open("ab") as output:

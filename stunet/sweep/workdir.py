@@ -1,8 +1,9 @@
 """Writes and reads the directory of a sweep.
 
-It holds `sweep.json` and a working directory for each member. `NAME/config.json` is written before
-the member runs, and the member reads its config there. Once a sweep has begun, nothing depends on
-the sweep's own file. `NAME/log.txt` holds what the process of the member prints.
+The directory holds `sweep.json` and a working directory for each member (training run).
+`NAME/config.json` is written before the member NAME runs, and the member reads its config there.
+Members therefore do not read the Python file that defines the sweep. `NAME/log.txt` holds what the
+process of the member prints.
 """
 
 import json
@@ -36,7 +37,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         after: names of the members and steps that a step needs.
         makes: file that a step writes, relative to the sweep's directory.
         group: the report compares entries of the same group.
-        label: name of the arm in the report. "": the report makes a name.
+        label: name of the arm in the report. If it is "", the report makes a name.
     """
 
     name: EntryName
@@ -56,7 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         command: arguments of `stunet` that made the sweep.
         commit: commit of this program at which the sweep began, if it is known.
         entries: members (training runs) and steps (commands that run after them).
-        question: what the sweep asks, in a sentence. "": the sweep's file has no question.
+        question: what the sweep asks, in a sentence; "" if the sweep's file has no question.
     """
 
     command: tuple[str, ...]
@@ -70,7 +71,7 @@ def claim(
 ) -> None:
     """Writes the sweep to `workdir`, or checks that `workdir` already holds it.
 
-    The sweep may have more entries than the one in `workdir`.
+    The sweep may have members and steps that are not in `workdir` yet.
 
     Args:
         workdir: directory of the sweep.
@@ -79,8 +80,8 @@ def claim(
         question: what the sweep asks, for the title of the report.
 
     Raises:
-        UserError: the directory belongs to another sweep or to a single run, or cannot be written,
-            or checkpoints in it could not be read.
+        UserError: the directory belongs to another sweep or to a single run, it cannot be written,
+            or its path cannot hold checkpoints.
     """
     for entry in entries:
         check_path(workdir / entry.name)
@@ -172,7 +173,7 @@ def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
 
 
 def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, float]:
-    """Returns the newest complete line of a member's metrics, or an empty dict."""
+    """Returns the newest complete line of the metrics of member `name`; empty if there is none."""
     file = workdir / name / metric_lines.FILE
     try:
         with file.open("rb") as opened:

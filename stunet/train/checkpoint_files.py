@@ -43,8 +43,8 @@ class Loaded:
     Attributes:
         items: each tree of arrays that was read, by its name in the checkpoint, such as "ema".
         data: position in the training data.
-        note: sentence for the user that nothing was verified, because an earlier version of the
-            program saved the checkpoint without digests; "" if everything was verified.
+        note: sentence for the user if nothing could be verified; "" if everything was verified.
+            Checkpoints from earlier versions of the program have no digests to verify.
     """
 
     items: dict[str, Any]
@@ -98,8 +98,8 @@ def load(
     Raises:
         DamagedCheckpoint: the checkpoint does not hold what was saved, or belongs to another
             network.
-        UserError: the checkpoint cannot be read, but may be undamaged: too little memory, for
-            example.
+        UserError: the checkpoint cannot be read for a reason other than damage, such as too little
+            memory.
     """
     missing = [name for name in optional if not (checkpoint / name).exists()]
     abstract = {name: item for name, item in abstract.items() if name not in missing}
@@ -131,8 +131,8 @@ def verify(workdir: pathlib.Path, step: int) -> Verdict:
         step: number of updates after which the checkpoint was saved.
 
     Raises:
-        UserError: the checkpoint cannot be read, but may be undamaged: too little memory, for
-            example.
+        UserError: the checkpoint cannot be read for a reason other than damage, such as too little
+            memory.
     """
     check_path(workdir)
     checkpoint = place(workdir) / str(step)

@@ -29,7 +29,7 @@ def check_path(workdir: pathlib.Path) -> None:
 
     Raises:
         UserError: the path has a character with which checkpoints could be written but not read,
-            or a file is in the place of the checkpoints.
+            or a file is in the place of the directory of checkpoints.
     """
     if place(workdir).exists() and not place(workdir).is_dir():
         raise UserError(f"{place(workdir)} is a file, where checkpoints belong; move it away")

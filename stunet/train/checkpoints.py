@@ -1,10 +1,10 @@
 """Saves and restores checkpoints. Checkpoint N is the state of a run after exactly N updates.
 
 Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
-the parameters and the optimiser. `ema` holds the averaged parameters, and `frozen` the parameters
-that are not trained, if there are any. Sampling loads only `ema` and `frozen`. `data` holds the
-position in the training data. `digests` holds a digest of each array and of the position, as JSON.
-Every read compares arrays and position with these digests.
+the parameters and the optimiser. `ema` holds the averaged parameters. `frozen` holds the
+parameters that are not trained, if there are any. Sampling loads only `ema` and `frozen`. `data`
+holds the position in the training data. `digests` holds a digest of each array and of the position,
+as JSON. Every read compares arrays and position with these digests.
 """
 
 import contextlib
@@ -57,10 +57,10 @@ class Checkpoints:
         workdir: working directory of the run.
         keep: says which checkpoints stay after a new one is saved. None opens the directory only
             for reading.
-        at_once: about the number of bytes that saving serialises in one batch, which is also the
-            extra memory that saving takes. An array with more bytes is a batch of its own. The
-            arrays must not be donated before `wait` returns. With None, `save` copies all arrays
-            before it returns, and all arrays are serialised before the first is written.
+        at_once: approximate number of bytes that saving serialises in one batch. Saving takes this
+            much extra memory. An array with more bytes is a batch of its own. The arrays must not
+            be donated before `wait` returns. With None, `save` copies all arrays before
+            it returns, and all arrays are serialised before the first array is written.
 
     Raises:
         UserError: the path of `workdir` has a character with which checkpoints could be written but
@@ -126,7 +126,7 @@ class Checkpoints:
                 best.
 
         Raises:
-            Exception: any error of writing, now or in the background since the last call.
+            Exception: writing failed, now or in the background since the last call.
         """
         step = int(state.step)
         if step == self.latest():
@@ -223,7 +223,7 @@ class Checkpoints:
         return found
 
     def _set_aside(self, damaged: Iterable[int]) -> None:
-        """Renames damaged checkpoints to N.damaged. Every process must call this method."""
+        """Renames each damaged checkpoint N to N.damaged. Every process must call this method."""
         if not damaged:
             return
         self._orbax.close()

@@ -3,7 +3,7 @@
 Time is spent either on updates or on something else: starting, compiling, restoring, validating,
 sampling, saving, standing still. The times are noted in the run's working directory. `clock.json`
 says when the run first began. Each line of `metrics.jsonl` has a step, and says how many seconds
-all updates up to that step took. When a run continues from a checkpoint, lines with a later step
+all updates up to that step took. When a run continues from a checkpoint, lines of later updates
 are dropped. The time of updates that are lost and done again is therefore not counted.
 """
 
@@ -47,10 +47,10 @@ def read_began(workdir: pathlib.Path) -> float | None:
 class Clock:
     """Measures the time that this process spends on a run, from the clock's creation on.
 
-    The first update of a process compiles, so it takes much longer than the others. Its time is
-    left out of means, unless it is the only update since the last call of `measure`. The productive
-    time includes the mean time of the process's other updates in place of the first update's own
-    time, or zero while there are no other updates.
+    The first update of a process compiles, so it takes much longer than the others. The means leave
+    this update out, unless it is the only update since the last call of `measure`. In the
+    productive time, the first update counts as much as the mean of the process's other updates. It
+    counts as zero while there are no other updates.
 
     Args:
         seconds: returns the seconds of a clock that never goes back.
@@ -121,7 +121,7 @@ class Clock:
 
     @property
     def is_compiling(self) -> bool:
-        """Tells whether the first update of this process, which compiles, has not ended yet."""
+        """Returns True until the first update of this process, which compiles, has ended."""
         return self._first is None
 
     def updated(self) -> None:

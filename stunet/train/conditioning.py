@@ -1,4 +1,7 @@
-"""Defines what a network gets beside the noisy clip and the caption: one function for each kind."""
+"""Defines what a network gets besides the noisy clip and the caption.
+
+Each kind of conditioning has its own function.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -30,12 +33,13 @@ class Conditioning:
         clean: maps real clips to the low-resolution clips or keyframes that the network is given,
             before augmentation; None for other kinds of conditioning.
         give: maps (keys `[b]`, clean, level) to `given`, for sampling. For low-resolution clips and
-            keyframes, this adds noise at `level` to `clean`, drawn from each row's key. For masks,
-            `clean` is the pair of the user's clips and mask, and gets no noise. None if the network
-            gets only noisy clips and captions.
+            keyframes, this adds noise at the augmentation level `level` to `clean`, drawn from each
+            row's key. For masks, `clean` is the pair of the user's clips and mask, and gets no
+            noise. None if the network gets only noisy clips and captions.
         upscale_factor: ratio of the clip's height and width to those of the low-resolution clip.
         keyframe_stride: frames from one keyframe to the next.
-        max_augmentation: largest augmentation level in training, 0..1.
+        max_augmentation: largest augmentation level in training, from 0 (no noise is added to what
+            the network is given) to 1 (only noise is left).
     """
 
     name: str
@@ -91,7 +95,8 @@ def on_low_resolution(factor: int, max_augmentation: float) -> Conditioning:
 
     Args:
         factor: ratio of the clip's height and width to those of the low-resolution clip.
-        max_augmentation: largest augmentation level in training, 0..1.
+        max_augmentation: largest augmentation level in training, from 0 (no noise is added to what
+            the network is given) to 1 (only noise is left).
     """
     return Conditioning(
         name="upscale",
@@ -112,7 +117,8 @@ def on_keyframes(stride: int, max_augmentation: float) -> Conditioning:
 
     Args:
         stride: frames from one keyframe to the next.
-        max_augmentation: largest augmentation level in training, 0..1.
+        max_augmentation: largest augmentation level in training, from 0 (no noise is added to what
+            the network is given) to 1 (only noise is left).
     """
     return Conditioning(
         name="tsr",

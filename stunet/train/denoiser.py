@@ -22,7 +22,7 @@ class Denoiser:
 
     Attributes:
         network: the Flax module.
-        conditioning: what the network sees beside the noisy clip.
+        conditioning: what the network sees besides the noisy clip.
         schedule: noise schedule of the clips.
         prediction: what the network predicts: "eps", "v" or "x0".
         clip: shape and rate of the clips.
@@ -98,7 +98,7 @@ class Denoiser:
             time: noise time of each clip, 0..1.
             text: token states.
             text_mask: bool `[b, l]`, True at tokens.
-            given: what the network sees beside the noisy clips (`Conditioning`).
+            given: what the network sees besides the noisy clips (`Conditioning`).
         """
         inputs, embedded = self.conditioning.network_input(x_t, *given), ()
         if self.network.level_embedding:

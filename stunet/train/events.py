@@ -22,7 +22,7 @@ class Due:
 
 @dataclasses.dataclass(frozen=True)
 class Events:
-    """Says how often each event happens, in updates.
+    """Says when each event of a run happens.
 
     Attributes:
         steps: number of updates in the run.

@@ -33,7 +33,7 @@ class Guard:
     Attributes:
         skip_nonfinite: True skips updates whose loss or gradient is not finite.
         spikes: an update is skipped if its gradient's norm is more than this many times the running
-            mean of the norm. 0 skips no update for its norm.
+            mean of the norm. With 0, no update is skipped as a spike.
     """
 
     skip_nonfinite: bool = False
@@ -45,7 +45,10 @@ class Guard:
         return self.skip_nonfinite or self.spikes > 0
 
     def init(self) -> Counts:
-        """Returns the counts before the first update; an empty dict if no update can be skipped."""
+        """Returns the guard's counts before the first update.
+
+        The dict is empty if no update can be skipped.
+        """
         if not self.is_on:
             return {}
         zero = jnp.zeros((), jnp.int32)
@@ -57,7 +60,8 @@ class Guard:
         """Returns True if an update is done, and False if it is skipped.
 
         Args:
-            counts: the counts before the update.
+            counts: numbers of skipped and done updates, and the running mean of the gradient's
+                norm, before the update.
             loss: loss of the update's batch.
             norm: global norm of the batch's gradient, before clipping.
         """
@@ -70,10 +74,11 @@ class Guard:
         return taken
 
     def count(self, counts: Counts, taken: Bool[Array, ""], norm: Float[Array, ""]) -> Counts:
-        """Returns the counts after an update.
+        """Returns the guard's counts after an update.
 
         Args:
-            counts: the counts before the update.
+            counts: numbers of skipped and done updates, and the running mean of the gradient's
+                norm, before the update.
             taken: False if the update was skipped.
             norm: global norm of the batch's gradient, before clipping.
         """

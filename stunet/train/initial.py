@@ -42,7 +42,7 @@ class _Start(NamedTuple):
     """Says where the weights that a run begins with come from.
 
     Attributes:
-        parts: parts of the run that trained the weights.
+        parts: network and settings of the run that trained the weights.
         read: reads the parameters of that run's network, laid out on the mesh.
     """
 
@@ -54,7 +54,7 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
     """Returns the state before the first update, laid out on the mesh.
 
     Args:
-        parts: parts of this run.
+        parts: network and settings of this run.
         abstract: shapes and shardings of the run's state.
         mesh: the devices.
 
@@ -160,11 +160,14 @@ def widen(
     """Returns a convolution's kernel with zeros for the channels that are added to its input.
 
     Args:
-        kernel: the kernel. Its input channels are all channels of the first pixel of a patch, then
-            all channels of the second pixel, and so on.
+        kernel: the kernel, with i input and f output channels. The input channels are all channels
+            of the first pixel of a patch, then all channels of the second pixel, and so on.
         pixels: number of pixels in a patch.
         channels: number of channels of each pixel in the returned kernel. The old channels come
             first.
+
+    Returns:
+        The kernel, with i2 = `pixels * channels` input channels.
     """
     *size, inputs, features = kernel.shape
     kernel = kernel.reshape(*size, pixels, inputs // pixels, features)

@@ -46,8 +46,8 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
     them. A few updates later, all processes stop after the same update and save a checkpoint.
 
     Args:
-        parts: parts of the run. Their config holds the fingerprint of its text encoder
-            (`parts.with_fingerprint`).
+        parts: network, data set and settings of the run. `parts.config` must hold the fingerprint
+            of the text encoder (see `stunet.train.parts.with_fingerprint`).
         workdir: working directory of the run.
         changing: keys of the config whose values may differ from those in `workdir`. New values
             hold from the next update on.
@@ -57,8 +57,8 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
 
     Raises:
         UserError: the data or the devices do not fit the config, `workdir` belongs to another
-            config, `train.init_from` holds no weights that fit, the loss is not finite or too many
-            updates were skipped, the disk is full, or `workdir` may not be written.
+            config or cannot be written, or `train.init_from` holds no weights that fit. Also
+            raised if the loss is not finite, too many updates were skipped, or the disk is full.
     """
     steps = parts.events.steps
     with _set_up(parts, workdir, changing) as (run, state):

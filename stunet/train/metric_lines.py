@@ -1,4 +1,4 @@
-"""Reads `metrics.jsonl`, in which a run notes what it measures: one JSON object in each line."""
+"""Reads `metrics.jsonl`. Each line is a JSON object with metrics of a run."""
 
 import pathlib
 from typing import Annotated, Any

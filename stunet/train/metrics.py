@@ -186,7 +186,7 @@ class Progress:
 
         Args:
             loss: loss of the last updates; None if all of them were skipped.
-            clips_per_second: clips trained on per second; None if not known.
+            clips_per_second: number of clips that the run trains on per second; None if not known.
             skipped: number of updates skipped since the run began.
         """
         shown = [

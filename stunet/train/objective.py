@@ -39,8 +39,9 @@ class Objective:
             batch: `video` uint8 `[b, t, h, w, c]`, `text` `[b, l, d]` and `text_mask` `[b, l]`.
 
         Returns:
-            The arguments of `loss` after `params`: clean clips, `given`, noise times, noise, text
-                states and their mask. The text of a clip is empty if its caption is dropped.
+            The arguments of `loss` after `params`: clean clips, `given` (what the network sees
+                besides the noisy clips), noise times, noise, text states and their mask. The text
+                states and mask of a clip are zero if its caption is dropped.
         """
         time_key, noise_key, caption_key = jax.random.split(key, 3)
         clips = to_float(batch["video"])
@@ -66,7 +67,7 @@ class Objective:
         Args:
             params: parameters of the network.
             x0: clean clips, -1..1.
-            given: what the network sees beside the noisy clips.
+            given: what the network sees besides the noisy clips.
             t: noise time of each clip, 0..1.
             noise: Gaussian noise.
             text: token states.

@@ -43,7 +43,7 @@ def adamw(
     """Makes AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     Args:
-        steps: number of updates after which the cosine decay ends.
+        steps: number of updates, including the warm-up, after which the cosine decay ends.
         learning_rate: learning rate at the end of the warm-up.
         warmup_steps: number of updates of the linear warm-up.
         final_learning_rate: share of `learning_rate` that is left at the end of the cosine decay.
@@ -68,9 +68,13 @@ def adamw(
 
 
 def on_schedule(opt_state: Any, step: jax.Array) -> Any:
-    """Returns the optimiser's state with its schedule at update `step`, counted from 0.
+    """Returns the optimiser's state, with its learning-rate schedule moved to update `step`.
 
-    The schedule itself does not count updates that were skipped.
+    The optimiser's own count leaves out updates that were skipped.
+
+    Args:
+        opt_state: state of the optimiser.
+        step: number of the update, counted from 0. Skipped updates count too.
     """
 
     def is_schedule(leaf: Any) -> bool:
@@ -86,7 +90,7 @@ def on_schedule(opt_state: Any, step: jax.Array) -> Any:
 def _has_decay(params: Any) -> Any:
     """Tells which parameters have weight decay, by their names.
 
-    The number of axes does not tell it, because the vectors of scanned layers are stacked and have
-    as many axes as a matrix.
+    The number of axes cannot tell this, because the vectors of scanned layers are stacked and then
+    have as many axes as a matrix.
     """
     return path_aware_map(lambda path, _: path[-1] in ("kernel", lora.A, lora.B), params)

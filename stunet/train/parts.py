@@ -1,7 +1,7 @@
-"""Turns the config into the parts that training and sampling are made of.
+"""Turns the config into the objects and settings that training and sampling use.
 
-Only this module reads the config's keys. Other modules take the parts, and use the whole config
-(`Parts.config`) only to compare or write it.
+Only this module reads the config's keys. Other modules take these objects (`Parts`), and use
+the whole config (`Parts.config`) only to compare or write it.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from stunet.train.trainable import Trainable
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Holds the parts that one config asks for.
+    """Holds the objects and settings that one config asks for.
 
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
@@ -54,7 +54,7 @@ class Parts:
         accumulate: number of equal parts of a batch that are computed one after the other.
         skip_limit: largest number of updates in a row that may be skipped.
         watchdog_seconds: seconds without progress after which the run ends; 0 for never.
-        num_threads: number of threads that read ahead in each process.
+        num_threads: number of threads in each process that read clips ahead of use.
         retention: says which checkpoints stay.
         validation_times: noise times, 0..1, at which held-out clips are denoised.
         validation_clips: number of held-out clips in a validation.
@@ -85,9 +85,9 @@ class Parts:
 
 @functools.lru_cache(maxsize=16)
 def make_parts(config: Config) -> Parts:
-    """Turns a config into its parts. Reads no file and computes nothing.
+    """Makes the objects and settings that a config asks for. Reads no file and computes nothing.
 
-    Equal configs give the same object, so that functions compiled for it are used again.
+    Equal configs give the same `Parts`, so that functions compiled for them are used again.
     """
     denoiser = _denoiser(config)
     return Parts(
@@ -134,7 +134,7 @@ def make_parts(config: Config) -> Parts:
 
 
 def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
-    """Returns the parts of the training run in `workdir`, to sample from it.
+    """Returns the network and settings of the training run in `workdir`, to sample from it.
 
     Args:
         workdir: working directory of the run.
@@ -156,11 +156,11 @@ def with_fingerprint(config: Config) -> Config:
     """Returns the config with the fingerprint of its text encoder filled in.
 
     The fingerprint keeps a run from continuing with another text encoder than it began with. If the
-    records hold text states, the fingerprint is read from the records. Otherwise it is computed
+    training data hold text states, the fingerprint is read from the data. Otherwise it is computed
     from the encoder.
 
     Raises:
-        UserError: the encoder is needed and cannot be made.
+        UserError: the fingerprint must be computed, but the encoder cannot be made.
     """
     text = config.text
     if text.fingerprint:

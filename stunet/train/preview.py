@@ -39,7 +39,7 @@ def make_preview(
         dataset: where held-out clips come from.
         workdir: working directory of the run.
         mesh: the devices.
-        num: number of clips to sample, or all held-out clips if there are fewer.
+        num: number of clips to sample, but not more than there are held-out clips.
         seed: seed of the noise, the same at every step.
     """
     source = representatives(make_source(dataset, "val"), num, dataset)

@@ -38,9 +38,9 @@ class Profile:
                 self.stop()
 
     def overlooked(self) -> str | None:
-        """Returns advice if no chosen update was left to trace when this process began.
+        """Returns advice if all chosen updates were done, untraced, before this process began.
 
-        Returns None in all other cases, and if an earlier process has written a trace.
+        Returns None in all other cases.
         """
         if self._is_late and not self._directory.exists():
             return f"no update is traced: set profile.start above {self._update}"

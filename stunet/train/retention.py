@@ -12,10 +12,10 @@ class Retention:
 
     Attributes:
         latest: how many of the newest checkpoints stay.
-        every: each checkpoint whose step is a multiple of this number stays for ever. With 0, no
-            checkpoint stays for its step.
-        best: name of a metric. The checkpoint with the lowest value of the metric stays. With "",
-            no checkpoint stays for a metric.
+        every: each checkpoint whose step is a multiple of this number stays for ever. 0 turns this
+            rule off.
+        best: name of a metric. The checkpoint with the lowest value of the metric stays. ""
+            turns this rule off.
     """
 
     latest: int

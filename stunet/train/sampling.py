@@ -45,7 +45,7 @@ class SamplerSettings:
 class SamplerFunctions(NamedTuple):
     """Holds the pure functions that sampling is made of, for `jax.jit`.
 
-    `given` is what the network sees beside the noisy clip (`stunet.train.conditioning`).
+    `given` is what the network sees besides the noisy clip (`stunet.train.conditioning`).
 
     Attributes:
         first: maps (keys `[b]`, clean, level, start) to (the state before the first step, given).
@@ -101,7 +101,12 @@ def make_functions(
 
 
 def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) -> Array:
-    """Returns the random key `[b]` for the noise of each row of the batch."""
+    """Returns random keys `[b]`, one for the noise of each row of a batch.
+
+    Args:
+        seed: seed of the noise.
+        rows: number of each row. A row's key depends only on this number and on the seed.
+    """
     key = jax.random.key(seed)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
 

@@ -32,7 +32,7 @@ def make_train_step(
     """Returns `step(state, batch) -> (state, metrics)`, which does exactly one update.
 
     Args:
-        objective: the loss, and what is drawn at random for it.
+        objective: draws the random inputs for a batch, such as noise, and computes the loss.
         optimizer: how gradients become updates.
         seed: seed of all randomness.
         accumulate: number of equal parts of the batch that are computed one after the other. The
@@ -102,7 +102,10 @@ def jit_train_step(
 
 
 def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int):
-    """Returns the mean value and gradient over `parts` equal parts of the inputs' leading axis."""
+    """Returns the mean value and gradient over equal parts of the inputs.
+
+    The leading axis of each input is split into `parts` parts.
+    """
     if parts == 1:
         return value_and_grad(params, inputs)
 

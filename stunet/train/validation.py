@@ -72,10 +72,11 @@ def make_validation(
 def make_validation_step(
     objective: Objective, times: Sequence[float], seed: int
 ) -> Callable[[Any, Batch], Metrics]:
-    """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`: the loss at each noise time.
+    """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`.
 
-    The noise and the network's other random inputs depend on the seed alone, and no caption is
-    dropped. Losses after different updates can therefore be compared.
+    The dict holds the loss at each of the noise times `times`. The noise and the network's other
+    random inputs depend on the seed alone, and no caption is dropped. Losses after different
+    updates can therefore be compared.
     """
 
     def validate(params: Any, batch: Batch) -> Metrics:

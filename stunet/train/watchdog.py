@@ -50,7 +50,7 @@ class Watchdog:
 
     A task may take `seconds`, or 20 times as long as the longest task so far that was not slow,
     whichever is more. A slow task, such as compiling, may take ten times this limit. After a stop
-    signal, all limits are a tenth of what they were, and time is counted from the signal or from
+    signal, all limits are a tenth of what they were. Time is then counted from the signal or from
     the beginning of the task, whichever is later. Time in which the whole process was stopped, as
     by Ctrl-Z, does not count.
 

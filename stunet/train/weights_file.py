@@ -1,9 +1,9 @@
 """Reads and writes a network's parameters as one safetensors file.
 
 `stunet.nn.parameters` defines the names of the arrays. The file's metadata says where the weights
-come from: `config` holds the run's config as JSON, and `training_step` the number of updates after
-which the weights were saved. `digests` holds a digest of each array. Reading an array verifies its
-digest. A file without this metadata can also be read.
+come from. `config` holds the run's config as JSON. `training_step` holds the number of updates
+after which the weights were saved. `digests` holds a digest of each array. Reading an array
+verifies its digest. A file without this metadata can also be read.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ def check(file: pathlib.Path, header: Header, params: Any) -> None:
     Args:
         file: name of the file, for messages.
         header: header of the file.
-        params: parameters of the network, which may be abstract.
+        params: parameters of the network, as arrays or as their shapes.
 
     Raises:
         UserError: a parameter is missing, has another shape, or does not belong to the network.

@@ -51,8 +51,9 @@ def note_config(
 ) -> None:
     """Writes the config to `workdir`. If a config is there already, checks that both agree.
 
-    Only the first process writes. The other processes wait until it has, and check that they see
-    the same config. Keys that change keep their old values in `config.json` until `note_changes`.
+    Only the first process writes. The other processes wait until the file is written, and check
+    that they see the same config. Keys that change keep their old values in `config.json` until
+    `note_changes`.
 
     Args:
         config: config of the run.
@@ -138,7 +139,7 @@ def _check_same(
 def _unchanged(
     config: configs.Experiment, file: pathlib.Path, changing: Collection[str]
 ) -> configs.Experiment:
-    """Returns `config`, but with the old values in `file` of the keys in `changing`."""
+    """Returns `config`, in which the keys in `changing` have the values that `file` holds."""
     return _with_values(config, configs.read(file), changing) if changing else config
 
 

@@ -113,7 +113,7 @@ def to_stunet(
     frames: int | None = None,
     temporal_factors: Sequence[int] | None = None,
 ) -> configs.Experiment:
-    """Returns the config of a network whose frozen spatial half is the U-Net of a config.json.
+    """Returns the config of a network whose frozen spatial half a config.json describes.
 
     Stage I of IF becomes a text-to-video network. Stages II and III become super-resolution
     networks, with `upscale.factor` 4: their inputs include a low-resolution picture and its noise

@@ -45,7 +45,7 @@ Path = tuple[str, ...]
 
 
 class Tensor(NamedTuple):
-    """The place of one of our weights in diffusers' U-Net.
+    """Says where one of our weights is stored in diffusers' U-Net.
 
     Attributes:
         names: names of the tensors in diffusers; one for each layer if layers are stacked.
@@ -103,7 +103,7 @@ def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
 
 
 def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Header]:
-    """Returns the dtype and shape that each tensor has in diffusers, by its name there."""
+    """Returns the header of each tensor in diffusers, by the name of the tensor."""
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
@@ -140,7 +140,7 @@ def check(tensors: Mapping[Path, Tensor], found: Mapping[str, Header], place: st
 
 
 class Directory:
-    """A diffusers U-Net in a directory, whose weights are read part by part."""
+    """Reads the weights of a diffusers U-Net from a directory, part by part."""
 
     def __init__(self, directory: pathlib.Path, tensors: Mapping[Path, Tensor]):
         """Finds the files, and checks that they hold the network's weights.
@@ -165,7 +165,7 @@ class Directory:
         Args:
             path: path of the weight among our parameters.
             index: the part, as a slice for each axis of our weight; empty for the whole weight.
-            dtype: dtype of the result; None keeps the file's.
+            dtype: dtype of the result; None keeps the dtype in the file.
 
         Raises:
             UserError: the file is damaged.

@@ -44,14 +44,14 @@ def inflate(
     """Writes the working directory of a run that begins with a text-to-image U-Net's weights.
 
     Checkpoint 0 of the run has these weights unchanged, and new temporal layers. The temporal
-    layers start as no-ops or nearest-neighbour resizing, so each output frame is the U-Net's output
-    for input frames that `stunet.nn.stunet` specifies. Other runs start from this checkpoint with
-    `train.init_from`.
+    layers start as no-ops or nearest-neighbour resizing. So at first the network computes each
+    output frame as the U-Net does, from input frames that `stunet.nn.stunet` specifies. Other runs
+    start from this checkpoint with `train.init_from`.
 
     Each shard of a weight is read by itself and placed where the config's mesh puts it. So the host
-    holds its shards of the weights only once. It also needs memory for the data that is packed for
-    the disk, which is `AT_ONCE` bytes or the largest weight, whichever is more. Averages and
-    moments take no extra memory.
+    holds its shards of the weights only once. Packing data for the disk takes another `AT_ONCE`
+    bytes, or the size of the largest weight if that is more. Averages and moments take no extra
+    memory.
 
     Args:
         t2i: directory of a diffusers U-Net of DeepFloyd IF's family.
@@ -179,7 +179,7 @@ def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
 
 
 def _parts(leaves: Leaves) -> Iterator[Leaves]:
-    """Yields the leaves in order, in groups within the limits `AT_ONCE` and `DRAWN_AT_ONCE`.
+    """Yields the leaves in order, in groups of up to `AT_ONCE` bytes and `DRAWN_AT_ONCE` leaves.
 
     A group has at least one leaf, even if the leaf is larger than `AT_ONCE`.
     """

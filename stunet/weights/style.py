@@ -17,7 +17,7 @@ from stunet.train.trainable import Trainable
 
 
 def interpolate(trainable: Trainable, original: Any, style: Any, alpha: float) -> Any:
-    """Returns the original network's parameters, with its spatial weights mixed with the style's.
+    """Returns the original network's parameters, with spatial weights mixed from both networks.
 
     The spatial weights are those that `freeze="spatial"` does not train: all weights except those
     of the layers that inflation adds. If the network's input has more channels than the noisy clip,

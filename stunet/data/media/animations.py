@@ -26,7 +26,7 @@ def write_gif(
     *,
     columns: int | None = None,
 ) -> None:
-    """Writes the contact sheet as a GIF that repeats forever.
+    """Writes a contact sheet of clips as a GIF that repeats forever.
 
     A GIF stores the duration of each frame in hundredths of a second. The durations alternate, for
     example between 60 and 70 ms, so that no frame begins more than 5 ms early or late. Above 50
@@ -74,7 +74,7 @@ def write_mp4(
     upscale: int | None = None,
     crf: int = 18,
 ) -> None:
-    """Writes the contact sheet as H.264 video (yuv420p, which every player reads).
+    """Writes a contact sheet of clips as H.264 video (yuv420p, which every player reads).
 
     Args:
         path: path of the file, which appears when it is complete.
@@ -82,7 +82,7 @@ def write_mp4(
         fps: frames per second.
         captions: as for `contact_sheet`.
         columns: as for `contact_sheet`.
-        upscale: as for `contact_sheet`. If the sheet's height or width is odd, it grows by one
+        upscale: as for `contact_sheet`. An odd height or width of the sheet is then padded by one
             pixel.
         crf: quality setting of libx264, from 0 (lossless) to 51; 18 looks like the original.
     """

@@ -36,7 +36,7 @@ def contact_sheet(
     columns: int | None = None,
     upscale: int | None = None,
 ) -> UInt8[np.ndarray, "t rows cols 3"]:
-    """Lays n clips out in an animated grid, each with its caption below.
+    """Lays clips out in an animated grid, each with its caption below.
 
     Args:
         clips: clips as float in -1..1 or as uint8, grey or RGB.

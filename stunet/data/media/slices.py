@@ -69,7 +69,7 @@ def write_xt(
 
 
 def read_slices(png: bytes) -> list[tuple[Literal["x", "y"], UInt8[np.ndarray, "h w 3"]]]:
-    """Reads the slices from a PNG that `write_xt` made, without the enlargement.
+    """Reads the slices from a PNG that `write_xt` made, and shrinks them to their original size.
 
     Args:
         png: contents of the file.
@@ -118,7 +118,7 @@ class _Place:
     times_x: Annotated[int, msgspec.Meta(ge=1)]
 
     def cut(self, sheet: np.ndarray) -> np.ndarray:
-        """Cuts the slice out of the picture `sheet`, without the enlargement."""
+        """Cuts the slice out of the picture `sheet`, and shrinks it to its original size."""
         rows = slice(self.top, self.top + self.height, self.times_y)
         return sheet[rows, self.left : self.left + self.width : self.times_x]
 
@@ -224,8 +224,8 @@ def moves_vertically(clip: Clip) -> bool:
 
     When an object moves left or right, pixels change in the same rows at all times, but the columns
     that change differ from frame to frame. The function therefore computes, for each frame, the
-    share of all change that lies in each row and in each column. The motion is vertical if the
-    shares of the rows vary more over time than those of the columns.
+    share of the frame's change that lies in each row and in each column. The motion is vertical if
+    the shares of the rows vary more over time than the shares of the columns.
     """
     light = clip.astype(np.float32).mean(axis=-1)
     change = np.abs(np.diff(light, axis=0))

@@ -8,14 +8,15 @@ round is its period:
 - `bounce`: one object moves back and forth between two walls.
 - `rotate`: an arm, which is a bar that begins at the centre of the canvas, turns about the centre.
 
-On a canvas of few rows, down to one, objects move along x alone.
+Objects move along x alone if the canvas has fewer rows than two diameters of an object. A canvas
+may have a single row.
 
-The phase of an object is the share of the path that it has covered, 0..1. From one keyframe to the
-next, `stride` frames later, the phase grows by stride / period. Steps that differ by whole periods
-look the same. Keyframes therefore cannot tell forwards from backwards motion if the period is
-exactly twice the stride, or if periods vary (`spread`) and some are shorter than twice the stride.
-On a torus, the period is shorter than twice the stride if an object moves more than half the canvas
-between two keyframes.
+The phase of an object is the share of its path that the object has covered, 0..1. From one keyframe
+to the next, `stride` frames later, the phase grows by stride / period. Steps that differ by whole
+periods look the same. Keyframes therefore cannot tell forwards from backwards motion if the period
+is exactly twice the stride, or if periods vary (`spread`) and some are shorter than twice the
+stride. On a torus, the period is shorter than twice the stride if an object moves more than half
+the canvas between two keyframes.
 
 Positions are (y, x) in pixels. Whole numbers are centres of pixels, and rows count downwards. A
 torus wraps at `height` and `width`.
@@ -76,7 +77,7 @@ class Stage:
 
     Raises:
         UserError: objects do not fit on the canvas, or may move by half a period per frame or more,
-            so that even neighbouring frames cannot tell the direction.
+            so that even neighbouring frames do not show the direction.
     """
 
     motion: str
@@ -388,9 +389,10 @@ def _mover(stage, shape, direction, axis, phase, across, speed_word) -> Mover:
 
 
 def _across(stage: Stage, axis: int, word: int) -> float:
-    """Chooses the row or column along which an object moves, as a whole number of pixels.
+    """Chooses the position, in pixels, of the row or column along which an object moves.
 
-    The object is sharp at a whole number.
+    The position is a random whole number, at which the object looks sharp. If the canvas has too
+    few rows for a choice, the position is the middle of the rows.
     """
     if stage.motion == "bounce" and len(stage.axes) == 2:
         least, largest = (math.ceil(stage.walls(1 - axis)[0]), math.floor(stage.walls(1 - axis)[1]))

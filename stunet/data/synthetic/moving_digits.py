@@ -232,7 +232,7 @@ def _render_one(
 
 @functools.cache
 def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Loads images uint8 [1797, 8, 8], 0..255, and labels int [1797]."""
+    """Loads the digit images, uint8 [1797, 8, 8] in 0..255, and their labels, int [1797]."""
     # Importing scikit-learn takes a second, which other sources should not cost.
     from sklearn.datasets import load_digits
 
@@ -242,7 +242,7 @@ def _load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _digit_images(size: int) -> np.ndarray:
-    """Returns the images resized to uint8 [1797, size, size]."""
+    """Returns the digit images, resized to uint8 [1797, size, size]."""
     images = _load_digits()[0]
     if size == _NATIVE_SIZE:
         return images
@@ -257,10 +257,10 @@ def _digit_images(size: int) -> np.ndarray:
 
 @functools.cache
 def _split_images(split: str, styles: int) -> np.ndarray:
-    """Returns the numbers of a split's images.
+    """Returns the indices of the digit images that a split uses.
 
-    Every tenth image of each class is held out for "val". `styles` limits a class to its first
-    images.
+    Every tenth image of each class is held out for "val". If `styles` is not 0, only the first
+    `styles` images of each class are used.
     """
     labels = _load_digits()[1]
     chosen = []

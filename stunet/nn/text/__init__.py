@@ -1,7 +1,7 @@
 """Text encoders: turn captions into the token states that the network attends to.
 
 `byte_ngrams` needs no files. `t5` and `bert` are transformers in Flax: `checkpoint` reads their
-weights from safetensors files, and `tokenizer` turns captions into their token ids. Only this part
+weights from safetensors files, and `tokenizer` turns captions into token ids. Only this part
 of `nn/` reads files.
 """
 
@@ -27,15 +27,16 @@ def text_encoder(
         name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; or "t5:DIR", the T5-v1.1
             checkpoint in the directory DIR.
         max_length: tokens in each caption (l); longer captions are cut.
-        dim: features of each token state (d). "bytes" takes any number, and None means 64. Each
-            other encoder takes None or its own number.
+        dim: features of each token state (d). "bytes" takes any number from 8, and None means 64.
+            Each other encoder takes None or its own number.
         fingerprint: expected fingerprint of the encoder's weights and tokenizer; "" for any.
 
     Returns:
-        A function from n captions to states, float32 [n, l, d], and a mask, bool [n, l], with the
-        attributes `max_length`, `dim` and `fingerprint`. `is_cut(caption)` tells whether a caption
-        is too long; the first few such captions are also named on stderr. An empty caption has no
-        token. Weights are read in the first call.
+        The text encoder. A call with n captions returns their states, float32 [n, l, d], and a
+        mask, bool [n, l]. Weights are read in the first call. The encoder has the attributes
+        `max_length`, `dim` and `fingerprint`. Its method `is_cut(caption)` tells whether a caption
+        is too long. Calls also print the first few such captions on stderr. An empty caption has
+        no token.
 
     Raises:
         UserError: the name is unknown, a package or file is missing, a size does not fit, or the

@@ -107,7 +107,7 @@ def bert(config: Mapping[str, Any], path: str) -> Architecture:
         path: path of config.json, for error messages.
 
     Raises:
-        UserError: the file describes no BERT or an unsupported variant, or lacks a key.
+        UserError: the file does not describe a supported BERT, or lacks a key.
     """
     for key, value in (
         ("model_type", "bert"),

@@ -32,7 +32,7 @@ class BytesEncoder:
 
     The states of different words are nearly orthogonal, and those of words with the same stem are
     similar. All words have the same weight in a mean over tokens, because their states have the
-    same RMS. The same caption gives the same bits on every machine, on which checkpoints rely.
+    same RMS. The same caption gives the same bits on every machine. Checkpoints rely on this.
 
     Attributes:
         max_length: tokens in each caption (l).

@@ -31,7 +31,7 @@ _CACHE_BYTES = 64 * 2**20
 
 
 class PretrainedEncoder:
-    """Encodes captions by a checkpoint in the format of Hugging Face, in float32.
+    """Encodes captions with a transformer from a Hugging Face checkpoint, in float32.
 
     Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
     A caption of nothing but spaces has no token at all. In guidance, such a caption means "no
@@ -52,7 +52,7 @@ class PretrainedEncoder:
 
         Args:
             family: "minilm" or "t5".
-            directory: directory of a T5 checkpoint; empty for MiniLM, which a package holds.
+            directory: directory of a T5 checkpoint; empty for MiniLM, which is in a Python package.
             max_length: tokens in each caption; longer captions are cut.
 
         Raises:

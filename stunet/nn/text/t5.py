@@ -121,10 +121,10 @@ def relative_position_bucket(
 ) -> Int[np.ndarray, "..."]:
     """Returns the bucket of each distance (section 2.1 of arXiv 1910.10683).
 
-    The lower half of the buckets is for keys at or to the left of the query, the upper half for
-    keys to the right. In each of these halves, the first half of the buckets hold a single distance
-    each. The other buckets hold ranges of distances, which grow geometrically up to `max_distance`.
-    The last bucket also holds all larger distances.
+    The lower half of the buckets is for keys at or to the left of the query. The upper half is for
+    keys to the right. On each side, every bucket of the first half holds a single distance. The
+    other buckets of this side hold ranges of distances, which grow geometrically up to
+    `max_distance`. The last bucket of a side also holds all larger distances.
 
     Args:
         distance: position of the key minus that of the query, in tokens.

@@ -38,8 +38,8 @@ def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
 
     Args:
         file: the tokenizer's file (`find`).
-        max_length: largest number of tokens in each caption, special tokens included; must leave
-            room for at least one other token.
+        max_length: largest number of tokens in each caption, special tokens included. There must
+            be room for at least one other token.
         vocab_size: number of token ids that the model knows.
 
     Raises:
@@ -118,8 +118,8 @@ def _model_class():
     """Returns a protobuf class with the needed parts of sentencepiece_model.proto.
 
     The class is made by hand because `tokenizers` cannot read such files, and the package
-    sentencepiece would be one more dependency for 40 lines. Enums are declared as integers, which
-    is how they are stored.
+    sentencepiece would be one more dependency, to save 40 lines. Enums are declared as integers,
+    because files store them as integers.
     """
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="spiece.proto", package="stunet.spiece")
