@@ -19,8 +19,8 @@ def frechet_distance(one: Samples, other: Float[np.ndarray, "m d"]) -> float:
     is larger for fewer samples, so compare only distances between sets of equal sizes.
 
     The computation needs no square root of a matrix, which would fail if there were more features
-    than samples. With centred samples X, C is X'X. The trace of (C1 C2)^(1/2) is then the sum of
-    the singular values of X1 X2'.
+    than samples. Let X be the n samples minus their mean, divided by (n - 1)^(1/2), so that C is
+    X'X. Then the trace of (C1 C2)^(1/2) is the sum of the singular values of X1 X2'.
 
     Raises:
         UserError: a set has fewer than 16 samples, or a value is not finite.

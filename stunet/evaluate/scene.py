@@ -43,8 +43,9 @@ class Scene:
 def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True) -> Scene:
     """Returns what is known about the clips of a source at `indices`.
 
-    Nothing is known about videos, clips with several digits, clips sub-sampled in time, and clips
-    of which two or more are cut from the same longer clip.
+    Nothing is known about clips of real videos, clips with several digits, and clips that were
+    sub-sampled in time. Nothing is known either if the source cuts each of its clips into two or
+    more pieces.
 
     Args:
         source: source of the clips.

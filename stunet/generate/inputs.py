@@ -17,7 +17,8 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
 
     The video is treated as `stunet prepare` treats it: resampled in time to the run's frame rate,
     shrunk or enlarged until it covers the run's rows and columns, and cropped at its centre. If
-    many frames repeat because the video has too few of its own, a note on stderr says so.
+    the video has fewer frames a second than the run, frames repeat; a note on stderr says so if
+    they are many.
 
     Raises:
         UserError: the video cannot be read, or is shorter than the run's clips.

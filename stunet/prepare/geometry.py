@@ -61,7 +61,7 @@ def turn_filters(signs: Orientation) -> tuple[tuple[str, dict[str, str]], ...]:
 
 
 def lies_down(signs: Orientation) -> bool:
-    """Tells whether players exchange rows and columns of a picture.
+    """Tells whether a video player turns a picture so that its rows become columns.
 
     Args:
         signs: result of `orientation` for the picture.
