@@ -710,8 +710,8 @@ class Sample:
     guidance_scale: float = _field(
         2.0,
         "Scale of classifier-free guidance. 1: no guidance. 0: the caption is ignored. Above 1: "
-        "clips follow the caption more closely. Any scale except 0 and 1 runs the network twice "
-        "in each step.",
+        "clips follow the caption more closely. With any scale except 0 and 1, each step computes "
+        "each clip twice: with its caption and without.",
         least=0,
     )
     threshold: str = _field(

@@ -97,9 +97,10 @@ def angles(positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
 def similarity(clips: Clips, positions: Positions, stage: Stage) -> Float[np.ndarray, "n o t"]:
     """Correlates each object's look in each frame with its look in the first frame, -1..1.
 
-    Each object is cut out around its position at sub-pixel precision, and an arm is rotated to
-    point right. The value is NaN in frames where two objects overlap. If they overlap in the first
-    frame, the first frame without overlap takes its place.
+    Each object is cut out around its position at sub-pixel precision. An object that turns about
+    the centre of the picture (an arm) is first rotated until it points to the right. The value is
+    NaN in frames where two objects overlap. If they overlap in the first frame, the first frame
+    without overlap takes its place.
     """
     light = brightness(clips)
     turned = angles(positions, stage) if stage.motion == "rotate" else np.zeros(positions.shape[:3])

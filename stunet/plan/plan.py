@@ -112,8 +112,8 @@ def make_plan(
     Args:
         config: config of the run; its `mesh` says how the run is split over the chips.
         topology: chips to plan for.
-        predict_time: also predict the time of a step, if the chips are TPUs and the topology is not
-            `local`. No other compiler estimates the time of kernels.
+        predict_time: also predict the time of a step. It is predicted for a topology of TPUs only,
+            and not for `local`: the times are estimates of XLA's compiler for TPUs.
         every_piece: compile every distinct block of the network to predict the time. False scales
             the times of some blocks from the time of a narrower block (`costs.representatives`).
 
@@ -221,7 +221,7 @@ def _estimate(
     return search.estimate(
         parts,
         search.trace(parts.denoiser, topology.platform),
-        search.state_bytes(parts),
+        search.parameter_bytes(parts),
         topology.chip,
         mesh.shape,
         parts.denoiser.network.remat,

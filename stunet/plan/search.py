@@ -105,7 +105,7 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class StateBytes:
+class ParameterBytes:
     """Size of one copy of the parameters, not divided by the number of chips.
 
     Attributes:
@@ -196,7 +196,7 @@ def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
             f"--search needs a chip whose memory, peak and links are known; {chip.name} is not one "
             f"of {', '.join(chips.TPUS | chips.GPUS)}"
         )
-    blocks, state = trace(parts.denoiser, topology.platform), state_bytes(parts)
+    blocks, state = trace(parts.denoiser, topology.platform), parameter_bytes(parts)
     tried = [
         estimate(parts, blocks, state, chip, mesh, remat, accumulate)
         for mesh in _meshes(parts, topology)
@@ -246,7 +246,7 @@ def suggest_overrides(
 def estimate(
     parts: Parts,
     blocks: Sequence[Block],
-    state: StateBytes,
+    state: ParameterBytes,
     chip: chips.Chip,
     mesh: Mapping[str, int],
     remat: str,
@@ -257,7 +257,7 @@ def estimate(
     Args:
         parts: the run.
         blocks: the network's blocks (`trace`).
-        state: bytes of the network's parameters (`state_bytes`).
+        state: bytes of the network's parameters (`parameter_bytes`).
         chip: properties of each chip.
         mesh: extent of every mesh axis in the layout.
         remat: remat policy of the layout.
@@ -296,11 +296,11 @@ def estimate(
     )
 
 
-def state_bytes(parts: Parts) -> StateBytes:
+def parameter_bytes(parts: Parts) -> ParameterBytes:
     """Returns the size in bytes of one copy of the network's parameters."""
     one_chip = jax.sharding.AbstractMesh((1,) * len(AXES), AXES)
     state = abstract_state(parts.denoiser, parts.optimizer, one_chip)
-    return StateBytes(_bytes(state.params), _bytes(state.frozen))
+    return ParameterBytes(_bytes(state.params), _bytes(state.frozen))
 
 
 def _meshes(parts: Parts, topology: chips.Topology) -> list[dict[str, int]]:
