@@ -28,14 +28,20 @@ class MeasurementCache:
         self.directory = directory
 
     def read(self, name: str, *depends_on: object) -> dict[str, np.ndarray] | None:
-        """Returns the arrays stored under a name and a description, or None if there are none."""
+        """Returns the arrays that `write` stored under the same arguments, or None without any."""
         try:
             return load_file(self._file(name, depends_on))
         except (OSError, SafetensorError):
             return None
 
     def write(self, arrays: Arrays, name: str, *depends_on: object) -> None:
-        """Stores arrays under a name and a description, which is made of JSON values and arrays."""
+        """Stores arrays under a name and everything that they were computed from.
+
+        Args:
+            arrays: arrays to store, by name.
+            name: what the arrays are.
+            *depends_on: what they were computed from: values of JSON, and other arrays.
+        """
         arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
         remedy = "finished batches are kept: free some space and run the same command again"
         with (

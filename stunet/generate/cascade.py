@@ -282,7 +282,7 @@ def check_augmentation(tsr: Parts, augmentation: float) -> None:
 
 
 def count_windows(tsr: Parts, keyframes: int) -> int:
-    """Counts the windows of a clip: the stretches of frames that the network samples one by one.
+    """Counts the windows of a clip. The network samples each window of frames by itself.
 
     Args:
         tsr: parts of the temporal super-resolution run.

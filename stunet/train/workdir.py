@@ -52,8 +52,8 @@ def note_config(
     """Writes the config to `workdir`. If a config is there already, checks that both agree.
 
     Only the first process writes. The other processes wait until the file is written, and check
-    that they see the same config. Keys that change keep their old values in `config.json` until
-    `note_changes`.
+    that they see the same config. The keys in `changing` need not agree: `config.json` keeps their
+    old values until `note_changes` replaces them.
 
     Args:
         config: config of the run.

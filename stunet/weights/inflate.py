@@ -44,9 +44,9 @@ def inflate(
     """Writes the working directory of a run that begins with a text-to-image U-Net's weights.
 
     Checkpoint 0 of the run has these weights unchanged, and new temporal layers. The temporal
-    layers start as no-ops or nearest-neighbour resizing. So at first the network computes each
-    output frame as the U-Net does, from input frames that `stunet.nn.stunet` specifies. Other runs
-    start from this checkpoint with `train.init_from`.
+    layers start as no-ops or nearest-neighbour resizing. So for a static clip the network at first
+    gives in every frame what the U-Net gives for its picture. (`stunet.nn.stunet` says what it
+    gives for other clips.) Other runs start from this checkpoint with `train.init_from`.
 
     Each shard of a weight is read by itself and placed where the config's mesh puts it. So the host
     holds its shards of the weights only once. Packing data for the disk takes another `AT_ONCE`

@@ -125,7 +125,13 @@ def _model_class():
     file = descriptor_pb2.FileDescriptorProto(name="spiece.proto", package="stunet.spiece")
 
     def message(name: str, *fields) -> None:
-        """Declares a message type. Fields are (name, number, type[, name of the message type])."""
+        """Declares a type of Protocol Buffers messages.
+
+        Args:
+            name: name of the type.
+            *fields: name, number and type of each field. For a field that holds a message itself,
+                the name of that message's type follows.
+        """
         declared = file.message_type.add(name=name)
         for field_name, number, field_type, *message_type in fields:
             repeated = field_name == "pieces"
