@@ -46,9 +46,9 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=0,
         metavar="N",
-        help="frames in each window of a clip, if the network samples each window by itself; some "
-        "metrics are then also reported for the borders between windows alone (default with "
-        "--tsr: as in the --tsr run)",
+        help="also measure each border between two neighbouring windows of N frames by itself; the "
+        "option does not change how clips are sampled (default with --tsr: the windows of the "
+        "--tsr run)",
     )
     parser.options.add_argument(
         "--out",

@@ -269,7 +269,7 @@ class Diffusion:
     min_snr_gamma: float = _field(
         5.0,
         "Gamma of the weighting 'min_snr'. The weight of the error in x0 grows with the "
-        "signal-to-noise ratio up to this ratio, and then stays the same.",
+        "signal-to-noise ratio until that ratio reaches gamma, and then stays the same.",
         above=0,
     )
     caption_dropout: float = _field(

@@ -35,7 +35,7 @@ class MeasurementCache:
             return None
 
     def write(self, arrays: Arrays, name: str, *depends_on: object) -> None:
-        """Stores arrays under a name and everything that they were computed from.
+        """Stores arrays, which `read` finds again by the other arguments.
 
         Args:
             arrays: arrays to store, by name.

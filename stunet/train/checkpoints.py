@@ -116,8 +116,8 @@ class Checkpoints:
     ) -> None:
         """Starts to save checkpoint `state.step`.
 
-        If `at_once` is None, the arrays may be donated as soon as `save` returns. Otherwise they
-        may be donated after `wait`.
+        If this object was made without `at_once`, the arrays may be donated as soon as `save`
+        returns. Otherwise they may be donated after `wait`.
 
         Args:
             state: the state of training.
