@@ -46,9 +46,8 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=0,
         metavar="N",
-        help="also measure each border between two neighbouring windows of N frames by itself; the "
-        "option does not change how clips are sampled (default with --tsr: the windows of the "
-        "--tsr run)",
+        help="also report how much the velocity jumps at the borders between windows of N frames; "
+        "sampling does not change (default with --tsr: the windows of the --tsr run)",
     )
     parser.options.add_argument(
         "--out",

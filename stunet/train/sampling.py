@@ -112,7 +112,9 @@ def row_keys(seed: int | UInt32[Array, ""], rows: Int[Array | np.ndarray, "b"]) 
 
 
 def later_key(key: Array) -> Array:
-    """Returns the key of the noise that later steps add. No row's first noise has the same key.
+    """Returns the key of the noise that sampling adds after the first noise.
+
+    The key differs from that of the first noise of every row.
 
     Args:
         key: key of a row's first noise.

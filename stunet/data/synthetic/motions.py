@@ -218,11 +218,10 @@ def render(
 ) -> UInt8[np.ndarray, "t h w"]:
     """Draws objects at any positions. Where objects overlap, the brighter pixel is shown.
 
-    An arm points away from the centre of the canvas.
-
     Args:
         stage: the canvas and the motion.
-        shapes: shape of each object, a key of `SHAPES` or "arm".
+        shapes: shape of each object: a key of `SHAPES`, or "arm" for a bar that points away from
+            the centre of the canvas.
         positions: (y, x) of each object in each frame.
 
     Returns:
