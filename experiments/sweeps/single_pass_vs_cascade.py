@@ -28,9 +28,9 @@ so those arms are not ranked.
 
 Hardware and time: 61 min 4 s on two CPU cores, for 24 trainings and 30 evaluations of 128 clips.
 
-Expected result: on fast motion 83% ± 12% of the single pass's clips are coherent, 18% ± 1% of the
-windowed cascade's and 94% ± 6% of the global cascade's. On slow motion 79% ± 9%, 88% ± 5% and
-89% ± 7%. docs/how-to/cascade.md has the whole table.
+Expected result: on fast motion 85% ± 9% of the single pass's clips have a steady velocity, 17% ± 7%
+of the windowed cascade's and 92% ± 13% of the global cascade's. On slow motion 82% ± 13%, 89% ± 10%
+and 90% ± 14%. docs/how-to/cascade.md has the whole table.
 
 `--config single_pass_vs_cascade:gpu` takes clips of 36 frames of 32x32 pixels, and adds objects
 that cross, bounce and turn. It has not run yet.

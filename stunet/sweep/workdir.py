@@ -71,7 +71,7 @@ def claim(
 ) -> None:
     """Writes the sweep to `workdir`, or checks that `workdir` already holds it.
 
-    The sweep may have members and steps that are not in `workdir` yet.
+    Entries that `workdir` does not hold yet are added to it.
 
     Args:
         workdir: directory of the sweep.
