@@ -36,8 +36,9 @@ class Paths:
     Attributes:
         distance: distance of each object at each frame, in pixels. On a torus, the two components
             are the signed distances along y and x. For a rotating arm, the one component is how far
-            the arm's end has moved clockwise. For a bouncing object, the two components are the
-            distance along the path, without sign, and the position across the path.
+            the arm's end has moved clockwise. For a bouncing object, the first component is the
+            length of the path so far, which never falls. The second is how far the object lies
+            beside the path.
         turn: length of each object's path over a whole period, in pixels.
     """
 

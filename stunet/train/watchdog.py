@@ -48,14 +48,14 @@ class _Task(NamedTuple):
 class Watchdog:
     """Context manager whose thread ends the process when one task takes too long.
 
-    A task may take `seconds`, or 20 times as long as the longest task so far that was not slow,
-    whichever is more. A slow task, such as compiling, may take ten times this limit. After a stop
-    signal, all limits are a tenth of what they were. Time is then counted from the signal or from
-    the beginning of the task, whichever is later. Time in which the whole process was stopped, as
-    by Ctrl-Z, does not count.
+    There are ordinary tasks, and slow tasks such as compiling. An ordinary task may take `seconds`,
+    or 20 times as long as the longest ordinary task so far, whichever is more. A slow task may take
+    ten times this limit. After a stop signal, all limits are a tenth of what they were. Time is
+    then counted from the signal or from the beginning of the task, whichever is later. Time in
+    which the whole process was stopped, as by Ctrl-Z, does not count.
 
     Args:
-        seconds: limit of a task that is not slow; 0 watches nothing.
+        seconds: limit of an ordinary task; 0 watches nothing.
         tell: passes a sentence to the other processes of the run, if there are any.
     """
 
