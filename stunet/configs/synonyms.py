@@ -11,8 +11,9 @@ class Synonym(NamedTuple):
     """Names of one setting in other programs.
 
     Attributes:
-        names: the names, separated by spaces. A name may join a group to a key, as "model_width"
-            does for `model.width`; such a name is looked up before its last part, "width".
+        names: the names, separated by spaces. For a setting that another program calls
+            `model.width`, the name is "model_width", or "width" if the group does not matter. The
+            longer name is looked up first.
         keys: stunet's keys for this setting, separated by spaces; empty if there are none.
         note: hint for a setting that works differently in stunet, as a sentence without a full
             stop. The error message adds the keys at the end of the hint. If the note is empty, the

@@ -37,8 +37,8 @@ class Paths:
         distance: distance of each object at each frame, in pixels. On a torus, the two components
             are the signed distances along y and x. For a rotating arm, the one component is how far
             the arm's end has moved clockwise. For a bouncing object, the first component is the
-            length of the path so far, which never falls. The second is how far the object lies
-            beside the path.
+            length of its path so far, bounces included. The second is the position at right angles
+            to the path.
         turn: length of each object's path over a whole period, in pixels.
     """
 
