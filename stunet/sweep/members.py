@@ -148,7 +148,7 @@ def question(path: str) -> str:
         path: as for `load`; the file must be there.
     """
     file = experiments.find(path, "get_sweep").split(":", 1)[0]
-    source = pathlib.Path(file).read_text()
+    source = pathlib.Path(file).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 

@@ -73,7 +73,9 @@ class Clock:
         self._sum, self._sum_waited, self._count = 0.0, 0.0, 0
 
     def note(self, workdir: pathlib.Path) -> str:
-        """Reads from `clock.json` when the run first began, or writes the present time there.
+        """Reads the time at which the run first began from `clock.json`.
+
+        At the first start there is no such file, and the present time is written there.
 
         Returns:
             A sentence about a damaged `clock.json`, which is replaced; "" if nothing is wrong.
