@@ -21,7 +21,7 @@ parameters and their running average. PyTorch does the update in its fused kerne
 Each network runs in a process of its own, and the processes take turns, step by step, so that other
 load on the machine meets all of them. A rate is the counted operations (three times those of a
 forward pass for a step) divided by the median time. Beside the networks stands the rate of a matrix
-product of 2048 x 2048 in PyTorch, which is what the machine can do.
+product of 2048 x 2048, in PyTorch and in XLA.
 """
 
 import argparse
@@ -47,12 +47,14 @@ def stunet(channels: int, shape: tuple[int, ...], batch: int, compiled: bool) ->
     from train_step import noise_batch
 
     from stunet import configs
+    from stunet.commands.setup import set_up_jax
     from stunet.parallel import mesh as meshes
     from stunet.train import flops
     from stunet.train.parts import make_parts
     from stunet.train.state import create_state
     from stunet.train.step import jit_train_step
 
+    set_up_jax()
     config = configs.default()
     config.data.source = "moving_digits"
     config.data.frames, config.data.height, config.data.width = shape
@@ -195,19 +197,35 @@ def _torch_step(
     )
 
 
-def matmul() -> dict:
-    """Makes a product of matrices of 2048 x 2048, as what the machine can do."""
+def torch_matmul() -> Callable[[], None]:
+    """Makes a product of matrices of 2048 x 2048 in PyTorch."""
     import torch
 
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    return dict(parameters=0, forward_flops=2 * 2048**3, step=lambda: None, forward=lambda: a @ b)
+    return lambda: a @ b
+
+
+def xla_matmul() -> Callable[[], None]:
+    """Makes a product of matrices of 2048 x 2048 in XLA."""
+    import jax
+    import jax.numpy as jnp
+
+    a, product = jnp.ones((2048, 2048)), jax.jit(jnp.matmul)
+    return lambda: jax.block_until_ready(product(a, a))
 
 
 def work(order: dict) -> None:
     """Makes a network, and then runs and times what each line of standard input names."""
     name = order.pop("network")
-    makers = {"stunet": stunet, "lumiere": lumiere, "unet3d": unet3d}
-    made = matmul() if name == "matmul" else makers[name](**order)
+    if name in MATMULS:
+        made = dict(
+            parameters=0,
+            forward_flops=2 * 2048**3,
+            forward=MATMULS[name](),
+            step=lambda: None,
+        )
+    else:
+        made = {"stunet": stunet, "lumiere": lumiere, "unet3d": unet3d}[name](**order)
     answer = {key: made[key] for key in ("parameters", "forward_flops")}
     print(json.dumps(answer), file=_ANSWERS, flush=True)
     for line in sys.stdin:
@@ -217,6 +235,9 @@ def work(order: dict) -> None:
         with open("/proc/self/status") as file:
             (peak,) = (int(text.split()[1]) for text in file if text.startswith("VmHWM"))
         print(json.dumps({"seconds": seconds, "kilobytes": peak}), file=_ANSWERS, flush=True)
+
+
+MATMULS = {"torch matmul": torch_matmul, "xla matmul": xla_matmul}
 
 
 class Worker:
@@ -260,7 +281,10 @@ def compare(arguments: argparse.Namespace, row: str, batch: int, compiled: bool)
     channels, _, size = row.partition(":")
     shape = tuple(int(n) for n in size.split("x"))
     order = dict(channels=int(channels), shape=shape, batch=batch)
-    workers = {"matmul": Worker(arguments.python, network="matmul")}
+    workers = {}
+    for name in MATMULS:
+        python = sys.executable if name.startswith("xla") else arguments.python
+        workers[name] = Worker(python, network=name)
     for name in arguments.networks:
         python = sys.executable if name == "stunet" else arguments.python
         workers[name] = Worker(python, network=name, **order, compiled=compiled)
@@ -272,7 +296,7 @@ def compare(arguments: argparse.Namespace, row: str, batch: int, compiled: bool)
         flops = worker.facts["forward_flops"]
         forward, step = (statistics.median(worker.seconds[k]) for k in ("forward", "step"))
         cells = [f"{flops / forward / 1e9:.0f}"]
-        if name != "matmul":
+        if name not in MATMULS:
             cells = [
                 f"{worker.facts['parameters'] / 1e6:.2f}",
                 f"{flops / 1e9:.1f}",
@@ -284,7 +308,7 @@ def compare(arguments: argparse.Namespace, row: str, batch: int, compiled: bool)
             ]
         else:
             cells = ["", f"{flops / 1e9:.1f}", f"{forward:.3f}", *cells, "", "", ""]
-        mode = "compiled" if compiled and name not in ("stunet", "matmul") else ""
+        mode = "compiled" if compiled and name in ("lumiere", "unet3d") else ""
         print(
             "| " + " | ".join([row, str(batch), f"{name} {mode}".strip(), *cells]) + " |",
             flush=True,
