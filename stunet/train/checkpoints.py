@@ -78,6 +78,7 @@ class Checkpoints:
         self._preservation = _Preservation(keep) if keep else None
         self._at_once, self._writes = at_once, keep is not None
         self._late = silence_late_failures()
+        self._saving: Any = None
         self._orbax = self._open()
 
     def _open(self) -> ocp.training.Checkpointer:
@@ -100,6 +101,7 @@ class Checkpoints:
         try:
             self._orbax.close()
         finally:
+            self._release()
             # A checkpoint that is unfinished by now stays so, and would keep a full disk full.
             if self._writes:
                 _wait_for_writers()
@@ -134,7 +136,8 @@ class Checkpoints:
         if self._preservation:
             self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
-        self._orbax.save_checkpointables_async(step, content, force=True)
+        self.wait()
+        self._saving = self._orbax.save_checkpointables_async(step, content, force=True)
 
     def wait(self) -> None:
         """Waits until every checkpoint that `save` has started is on disk.
@@ -142,7 +145,23 @@ class Checkpoints:
         Raises:
             Exception: any error of writing.
         """
-        self._orbax.wait()
+        try:
+            self._orbax.wait()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Ends the thread in which Orbax waits for the last save, once that save has ended.
+
+        If nobody asks for the result of a save, Orbax keeps this thread and its three file
+        descriptors for ever. A run of 340 checkpoints would then hold 1,020 descriptors, and the
+        usual limit is 1,024.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            # An error of writing is also raised by `wait` or `close`.
+            with contextlib.suppress(Exception):
+                saving.result(_WRITERS_SECONDS)
 
     def restore(self, abstract: TrainState) -> Restored:
         """Reads the newest undamaged checkpoint, which may have been saved on another mesh.

@@ -114,6 +114,28 @@ def words(command: tuple[str, ...], place: pathlib.Path) -> list[str]:
     return [word.replace("{place}", str(place)) for word in command]
 
 
+class Worlds:
+    """Holds directories of healthy files. Each one is made when it is first asked for.
+
+    Args:
+        directory: where the directories are made.
+        server: runs the commands that make them.
+    """
+
+    def __init__(self, directory: pathlib.Path, server: Server):
+        self._directory, self._server = directory, server
+        self._made: dict[str, pathlib.Path] = {}
+
+    def __call__(self, world: str) -> pathlib.Path:
+        """Returns the directory of a world. After a failure, the next call makes it again."""
+        if world not in self._made:
+            place = self._directory / world
+            shutil.rmtree(place, ignore_errors=True)
+            build(world, place, self._server)
+            self._made[world] = place
+        return self._made[world]
+
+
 def build(world: str, place: pathlib.Path, server: Server) -> None:
     """Makes the directory of a world, with healthy files."""
     place.mkdir()

@@ -72,7 +72,10 @@ class Process:
 
     def has_ended(self, seconds: float = 0) -> bool:
         """Tells whether the process has ended, or ends within `seconds`."""
-        return bool(select.select([self._pidfd], [], [], seconds)[0])
+        # `select.select` takes no descriptor above 1023.
+        waiting = select.poll()
+        waiting.register(self._pidfd, select.POLLIN)
+        return bool(waiting.poll(1000 * seconds))
 
     def hangs(
         self,

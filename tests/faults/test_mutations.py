@@ -20,15 +20,7 @@ AT_ONCE = 25
 @pytest.fixture(scope="session")
 def worlds(server, tmp_path_factory):
     """`worlds(name)` is a directory of healthy files, which are made when first asked for."""
-    directory, made = tmp_path_factory.mktemp("worlds"), {}
-
-    def world(name):
-        if name not in made:
-            made[name] = directory / name
-            inputs.build(name, made[name], server)
-        return made[name]
-
-    return world
+    return inputs.Worlds(tmp_path_factory.mktemp("worlds"), server)
 
 
 def batches() -> list[tuple[str, range]]:

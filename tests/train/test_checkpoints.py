@@ -1,9 +1,11 @@
 """The memory that saving a state takes, and the errors when saving or reading fails."""
 
 import asyncio
+import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +81,32 @@ def test_a_write_that_fails_after_the_first_is_not_said_again(tmp_path, monkeypa
     assert len(said) == (1 if closed else 2)
 
 
-def small(**params) -> TrainState:
+def small(step: int = 0, **params) -> TrainState:
     params = {name: jnp.arange(size, dtype=jnp.float32) for name, size in params.items()}
-    return TrainState(jnp.int32(0), params, {}, params, {})
+    return TrainState(jnp.int32(step), params, {}, params, {})
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waited_for", "one_after_the_other"])
+def test_saving_often_needs_no_more_threads_and_file_descriptors(tmp_path, waits):
+    def held() -> tuple[int, int]:
+        """Returns how many threads of event loops run, and how many descriptors are open."""
+        loops = [thread for thread in threading.enumerate() if "_run_loop" in thread.name]
+        for loop in loops:
+            loop.join(0.5)  # It may be about to end.
+        running = sum(loop.is_alive() for loop in loops)
+        return running, len(list(pathlib.Path("/proc/self/fd").iterdir()))
+
+    with Checkpoints(tmp_path, Retention(1)) as checkpoints:
+        for step in range(5):
+            checkpoints.save(small(step, a=9), {"global_next_index": 0})
+            if waits or step == 0:
+                checkpoints.wait()
+            if step == 0:
+                before = held()
+        checkpoints.wait()
+        after = held()
+    assert after[0] <= before[0]
+    assert after[1] < before[1] + 3
 
 
 def read(workdir, state):
