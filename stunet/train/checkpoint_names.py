@@ -3,7 +3,10 @@
 This module imports neither JAX nor Orbax.
 """
 
+import dataclasses
+import datetime
 import pathlib
+from collections.abc import Iterator
 
 from stunet.errors import UserError
 
@@ -19,9 +22,59 @@ def place(workdir: pathlib.Path) -> pathlib.Path:
 
 def steps(workdir: pathlib.Path) -> list[int]:
     """Returns the step of each complete checkpoint of a run, newest first."""
-    # Orbax gives a checkpoint this name once it is complete.
-    found = [path for path in place(workdir).glob("*") if path.name.isdecimal() and path.is_dir()]
-    return sorted((int(path.name) for path in found), reverse=True)
+    return [found.step for found in StepNames().find_all(place(workdir))]
+
+
+_EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Describes a complete checkpoint to Orbax.
+
+    Attributes:
+        step: number of updates after which the checkpoint was saved.
+        path: directory of the checkpoint.
+        commit_timestamp: Orbax asks when the checkpoint was saved, but uses this only for policies
+            that stunet does not use. It is always the same time.
+    """
+
+    step: int
+    path: pathlib.Path
+    commit_timestamp: datetime.datetime = _EPOCH
+
+
+class StepNames:
+    """Finds the checkpoints in a directory, for Orbax, by the names of their directories alone.
+
+    Orbax's own class also reads a file of each checkpoint to learn when it was saved. If that file
+    is damaged, Orbax can open none of the checkpoints: it raises an error for a time that is out of
+    range, and waits for ever for a named pipe.
+    """
+
+    def build_name(self, step: int) -> str:
+        """Returns the name of the directory of a checkpoint."""
+        return str(step)
+
+    def find_all(self, base_path: pathlib.Path) -> Iterator[Found]:
+        """Yields each complete checkpoint in a directory, newest first."""
+        # Orbax gives a checkpoint this name once it is complete.
+        named = [path for path in base_path.glob("*") if path.name.isdecimal()]
+        found = [Found(int(path.name), path) for path in named if path.is_dir()]
+        # "007" and digits of other scripts are not names that a checkpoint gets.
+        found = [one for one in found if one.path.name == self.build_name(one.step)]
+        yield from sorted(found, key=lambda one: one.step, reverse=True)
+
+    def find_step(self, base_path: pathlib.Path, step: int) -> Found:
+        """Returns a complete checkpoint.
+
+        Raises:
+            ValueError: there is no such checkpoint. Orbax expects this type.
+        """
+        found = Found(step, base_path / self.build_name(step))
+        if not found.path.is_dir():
+            raise ValueError(f"there is no checkpoint {found.path}")
+        return found
 
 
 def check_path(workdir: pathlib.Path) -> None:

@@ -27,7 +27,7 @@ from stunet.errors import UserError
 from stunet.parallel import hosts
 from stunet.train import checkpoint_files
 from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
-from stunet.train.checkpoint_names import check_path, place
+from stunet.train.checkpoint_names import StepNames, check_path, place
 from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
@@ -88,6 +88,7 @@ class Checkpoints:
             # The train loop decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=self._preservation,
+            step_name_format=StepNames(),
             # A killed run leaves unfinished checkpoints. A reader must not touch those of a run
             # that goes on.
             cleanup_tmp_directories=self._writes,
@@ -298,15 +299,18 @@ def _saving_context(at_once: int | None) -> ocp.Context:
 
 @contextlib.contextmanager
 def silence_late_failures() -> Iterator[None]:
-    """Context manager in which writes that fail after the first failure print no traceback.
+    """Context manager in which reads and writes that end after a failure print no traceback.
 
     If several writes fail, Orbax raises the first error and closes its event loop. Each of the
-    other writes then fails with "Event loop is closed".
+    other writes then fails with "Event loop is closed". If a read fails, Orbax abandons the other
+    reads. Python closes their coroutines with GeneratorExit, and Orbax turns that into an exception
+    with pages of TensorStore's settings.
     """
     report = sys.unraisablehook
 
     def report_others(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        error = unraisable.exc_value
+        if not (str(error) == "Event loop is closed" or isinstance(error.__cause__, GeneratorExit)):
             report(unraisable)
 
     sys.unraisablehook = report_others

@@ -1,6 +1,9 @@
 """The memory that saving a state takes, and the errors when saving or reading fails."""
 
 import asyncio
+import gc
+import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -13,6 +16,7 @@ import pytest
 from orbax.checkpoint._src.serialization import serialization
 
 from stunet.errors import UserError
+from stunet.train.checkpoint_names import steps
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.retention import Retention
 from stunet.train.state import TrainState
@@ -79,6 +83,72 @@ def test_a_write_that_fails_after_the_first_is_not_said_again(tmp_path, monkeypa
     assert said == ([] if closed else [ZeroDivisionError])
     Write()
     assert len(said) == (1 if closed else 2)
+
+
+@pytest.mark.parametrize("abandoned", [True, False], ids=["abandoned", "of_another_kind"])
+def test_a_read_that_is_abandoned_after_a_failure_is_not_said(tmp_path, monkeypatch, abandoned):
+    said = []
+
+    async def read():
+        try:
+            await asyncio.Future()
+        except BaseException as error:
+            # Orbax does this for each array, without regard to the error.
+            raise Exception("reading failed") from (error if abandoned else None)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(unraisable.exc_type))
+    with Checkpoints(tmp_path, Retention(1)):
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(read())
+        coroutine = task.get_coro()
+        loop.run_until_complete(asyncio.sleep(0))
+        # The collector does not print errors of a task whose loop is closed.
+        task._log_destroy_pending = False
+        loop.close()
+        del task, coroutine
+        gc.collect()
+    assert said == ([] if abandoned else [Exception])
+
+
+@pytest.mark.parametrize("nanoseconds", [10**30, -(10**30), "now", float("nan"), [], None])
+def test_a_damaged_time_of_saving_is_told_or_harmless(tmp_path, nanoseconds):
+    with Checkpoints(tmp_path, Retention(2)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(small(step, a=9), {"global_next_index": step})
+    file = tmp_path / "checkpoints" / "2" / "_CHECKPOINT_METADATA"
+    content = json.loads(file.read_text()) | {"commit_timestamp_nsecs": nanoseconds}
+    file.write_text(json.dumps(content))
+    with Checkpoints(tmp_path, Retention(2)) as checkpoints:
+        restored = checkpoints.restore(small(a=9))
+        assert int(restored.state.step) == (1 if restored.notes else 2)
+        checkpoints.save(small(3, a=9), {"global_next_index": 3})
+    assert steps(tmp_path)[0] == 3
+
+
+def test_a_pipe_for_the_time_of_saving_is_told(tmp_path):
+    with Checkpoints(tmp_path, Retention(2)) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(small(step, a=9), {"global_next_index": step})
+    file = tmp_path / "checkpoints" / "2" / "_CHECKPOINT_METADATA"
+    file.unlink()
+    os.mkfifo(file)
+    with Checkpoints(tmp_path, Retention(2)) as checkpoints:
+        assert int(checkpoints.restore(small(a=9)).state.step) == 1
+    assert steps(tmp_path) == [1]
+
+
+def test_entries_that_are_no_checkpoints_are_left_alone(tmp_path):
+    directory = tmp_path / "checkpoints"
+    directory.mkdir()
+    (directory / "7").write_text("")
+    (directory / "8").symlink_to("8")
+    (directory / "9").symlink_to("nowhere")
+    (directory / "007").mkdir()
+    (directory / "\N{ARABIC-INDIC DIGIT THREE}").mkdir()
+    with Checkpoints(tmp_path, Retention(1)) as checkpoints:
+        assert checkpoints.latest() is None
+        checkpoints.save(small(1, a=9), {"global_next_index": 1})
+    assert steps(tmp_path) == [1]
 
 
 def small(step: int = 0, **params) -> TrainState:
