@@ -22,12 +22,21 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "a symbolic link in this path leads back to itself; remove it",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -Hn)",
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "your share of the disk is full; free some space and run the same command again",
 }
 
-# What a full disk means for a directory that is written whole or not at all.
-_NOTHING_LEFT = "no unfinished files are left: free some space and run the same command again"
+# What a disk that takes no more can be, by the number of the error, and what to do about it.
+_DISK = {
+    errno.ENOSPC: ("the disk that holds {} is full", "free some space"),
+    errno.EDQUOT: ("your share of the disk that holds {} is full", "free some space"),
+    errno.EFBIG: (
+        "a file in {} becomes larger than a file may be",
+        "raise the limit (ulimit -f), or choose another disk,",
+    ),
+    errno.EIO: ("the disk that holds {} fails", "repair it"),
+}
+
+# What this means for a directory that is written whole or not at all.
+_NOTHING_LEFT = "no unfinished files are left"
 
 
 @contextlib.contextmanager
@@ -133,26 +142,33 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def full_disk_explained(place: Path, outcome: str) -> Iterator[None]:
-    """Context manager that turns the error of a full disk into a UserError.
+def full_disk_explained(place: Path, outcome: str, again: str = "") -> Iterator[None]:
+    """Context manager that turns the error of a disk that takes no more into a UserError.
+
+    The disk is full, a quota is used up, a file is too large, or the disk is broken.
 
     Args:
-        place: file or directory that the block writes, on the disk that may be full.
-        outcome: end of the message. It says what became of the files and what to do now.
+        place: file or directory that the block writes.
+        outcome: middle of the message. It says what became of the files.
+        again: end of the message. It says what running the command again does.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or not _is_disk_full(error):
+        number = None if isinstance(error, UserError) else _disk_error(error)
+        if number is None:
             raise
-        raise UserError(f"the disk that holds {place} is full; {outcome}") from error
+        what, remedy = _DISK[number]
+        raise UserError(
+            f"{what.format(place)}; {outcome}: {remedy} and run the same command again{again}"
+        ) from error
 
 
 @contextlib.contextmanager
 def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
     """Context manager that turns errors of the file system into a UserError.
 
-    The error of a full disk is not changed. `full_disk_explained` changes that error.
+    The errors that `full_disk_explained` changes are not changed.
 
     Args:
         place: file or directory that the block writes.
@@ -161,7 +177,7 @@ def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _is_disk_full(error):
+        if _disk_error(error):
             raise
         raise UserError(f"cannot write {place} ({error.strerror or error}); {remedy}") from error
 
@@ -197,16 +213,18 @@ def refusals_explained() -> Iterator[None]:
     except OSError as error:
         path = error.filename2 or error.filename
         # Writing to an open file fails without its name.
-        if error.errno not in _REMEDIES or not (path or _is_disk_full(error)):
+        if number := _disk_error(error):
+            what, remedy = _DISK[number]
+            name = what.format(path or "the output")
+            raise UserError(f"{name}; {remedy} and run the same command again") from error
+        if error.errno not in _REMEDIES or not path:
             raise
-        name = f"{path}: " if path else ""
-        raise UserError(f"{name}{error.strerror}; {_REMEDIES[error.errno]}") from error
+        raise UserError(f"{path}: {error.strerror}; {_REMEDIES[error.errno]}") from error
 
 
-def _is_disk_full(error: Exception) -> bool:
-    """Tells whether an exception says that a disk is full or that a disk quota is used up."""
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError) and error.errno in codes:
-        return True
+def _disk_error(error: Exception) -> int | None:
+    """Returns the number of the error of a disk that takes no more, or None for another error."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return error.errno
     # TensorStore and ArrayRecord raise exceptions of their own with the message of the system.
-    return any(os.strerror(code) in str(error) for code in codes)
+    return next((number for number in _DISK if os.strerror(number) in str(error)), None)

@@ -43,9 +43,8 @@ class MeasurementCache:
             *depends_on: what they were computed from: values of JSON, and other arrays.
         """
         arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        remedy = "finished batches are kept: free some space and run the same command again"
         with (
-            files.full_disk_explained(self.directory, remedy),
+            files.full_disk_explained(self.directory, "finished batches are kept"),
             files.atomic(self._file(name, depends_on)) as partial,
         ):
             tensorfiles.write(partial, arrays)

@@ -32,11 +32,6 @@ from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import claimed, note_changes
 
-_FULL_DISK = (
-    "complete checkpoints are untouched: free some space and run the same command again, which "
-    "continues from the latest"
-)
-
 
 def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -> int:
     """Trains until the last update, beginning from the latest checkpoint in `workdir`, if any.
@@ -170,7 +165,8 @@ def _set_up(
         preview = _preview(parts, workdir, mesh) if events.preview_every else None
         if not (workdir / "config.json").exists():
             initial.check(parts, mesh)
-        stack.enter_context(full_disk_explained(workdir, _FULL_DISK))
+        kept, again = "complete checkpoints are untouched", ", which continues from the latest"
+        stack.enter_context(full_disk_explained(workdir, kept, again))
         stack.enter_context(claimed(parts.config, workdir, changing))
         damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
