@@ -39,9 +39,9 @@ from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips
-from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan
 from stunet.train.parts import Parts, make_parts
+from stunet.train.program import abstract_batch
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
 

@@ -20,6 +20,7 @@ from stunet.plan import chips, compiled_step, hlo, search
 from stunet.plan.costs import Cost, Costs
 from stunet.train.flops import model_flops
 from stunet.train.parts import Parts, make_parts
+from stunet.train.program import abstract_batch
 from stunet.train.state import abstract_state, count_parameters
 
 
@@ -135,7 +136,7 @@ def make_plan(
         "frozen": _bytes_on_a_chip(state.frozen),
         "optimizer": _bytes_on_a_chip(state.opt_state),
         "ema": _bytes_on_a_chip(state.ema),
-        "batch": _bytes_on_a_chip(compiled_step.abstract_batch(parts, mesh)),
+        "batch": _bytes_on_a_chip(abstract_batch(parts, mesh)),
     }
     chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)
     step, timed = None, []

@@ -90,9 +90,8 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _time(plan: Plan) -> list[str]:
-    lines = [
-        f"model FLOPs of a step   {plan.flops:.3g}; of a {_unit(plan)} {plan.flops / plan.devices:.3g}"
-    ]
+    each = f"of a {_unit(plan)} {plan.flops / plan.devices:.3g}"
+    lines = [f"model FLOPs of a step   {plan.flops:.3g}; {each}"]
     if plan.step_seconds is None:
         if plan.least_seconds is not None:
             lines += [

@@ -16,9 +16,9 @@ from from_config import make_source, model_flops
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, costs, gpu_compiler, hlo, report
-from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan, unsplit_levels
 from stunet.train.parts import make_parts
+from stunet.train.program import abstract_batch
 
 PLAN = Plan(
     chip="v5p",
