@@ -185,9 +185,8 @@ def test_what_cannot_be_compiled_is_told(arguments, message, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")
 def test_tpus_that_are_elsewhere_get_a_program_that_this_machine_refuses(tmp_path, step):
-    if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed")
     out = tmp_path / "tpu.program"
     words = ["compile", "--config", tiny.experiment(tmp_path), "--topology", "v5e-4", "--out", out]
     done = tiny.run(*words, *tiny.ONE_LEVEL)
