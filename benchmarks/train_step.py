@@ -39,9 +39,9 @@ from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips
-from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan
 from stunet.train.parts import Parts, make_parts
+from stunet.train.program import abstract_batch
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step
 
@@ -120,14 +120,14 @@ def report(plan: Plan, times: list[float], peak: int | None) -> str:
     predicted = sum(plan.bytes.values())
     size = lambda n: f"{n / 2**20:12,.2f} MiB"  # noqa: E731
     lines = [
-        f"devices        {plan.chips} x {plan.chip}   mesh {mesh}",
+        f"devices        {plan.devices} x {plan.chip}   mesh {mesh}",
         "settings       " + "  ".join(f"{k}={v}" for k, v in plan.settings.items()),
         f"parameters     {plan.params + plan.frozen:,}, of which {plan.params:,} are trained",
         f"step time      {median:.4g} s, the median of {len(times)}; "
         f"quartiles {low:.4g} to {high:.4g} s",
         f"clips/s        {plan.clips / median:.4g}",
         f"model FLOPs    {plan.flops:.4g} in a step; "
-        f"{plan.flops / plan.chips / median:.4g} a second on a device",
+        f"{plan.flops / plan.devices / median:.4g} a second on a device",
         "MFU            " + (f"{mfu:.1%}" if mfu else "not known: this device's peak is not known"),
         "",
         "memory of a device",

@@ -9,34 +9,28 @@ from local import at_least
 
 from stunet.commands.parsing import Parser
 from stunet.errors import UserError, choose
-from stunet.plan.topology_names import to_shape
+from stunet.plan import tpus
 
 
 @dataclasses.dataclass(frozen=True)
-class Generation:
+class Names:
     """Names of a generation of TPUs in Google's documentation.
 
     Attributes:
-        prefix: start of an accelerator type, such as `v5p` in `v5p-128`.
-        counted: units that an accelerator type counts for each chip: 2 TensorCores, or 1 chip.
         accelerator: value of the label `cloud.google.com/gke-tpu-accelerator` of a GKE node.
         runtime: version of a TPU VM's software.
-        dimensions: number of dimensions of a slice's shape.
     """
 
-    prefix: str
-    counted: int
     accelerator: str
     runtime: str
-    dimensions: int
 
 
-# The keys are the names that `stunet plan` uses (`stunet/plan/chips.py`).
-GENERATIONS = {
-    "v4": Generation("v4", 2, "tpu-v4-podslice", "tpu-ubuntu2204-base", 3),
-    "v5e": Generation("v5litepod", 1, "tpu-v5-lite-podslice", "v2-alpha-tpuv5-lite", 2),
-    "v5p": Generation("v5p", 2, "tpu-v5p-slice", "v2-alpha-tpuv5", 3),
-    "v6e": Generation("v6e", 1, "tpu-v6e-slice", "v2-alpha-tpuv6e", 2),
+# The keys are those of `stunet.plan.tpus.GENERATIONS`.
+NAMES = {
+    "v4": Names("tpu-v4-podslice", "tpu-ubuntu2204-base"),
+    "v5e": Names("tpu-v5-lite-podslice", "v2-alpha-tpuv5-lite"),
+    "v5p": Names("tpu-v5p-slice", "v2-alpha-tpuv5"),
+    "v6e": Names("tpu-v6e-slice", "v2-alpha-tpuv6e"),
 }
 
 # A host has four chips, except for these slices of two dimensions, which are one host each.
@@ -49,13 +43,15 @@ class Slice:
     """A TPU slice: chips on one or more hosts, joined by their own links.
 
     Attributes:
-        generation: names of the generation.
+        generation: properties of the generation.
+        names: further names of the generation in Google's documentation.
         shape: chips along each dimension, such as `4x4x4`.
         chips: number of chips.
         hosts: number of hosts.
     """
 
-    generation: Generation
+    generation: tpus.Generation
+    names: Names
     shape: str
     chips: int
     hosts: int
@@ -63,7 +59,7 @@ class Slice:
     @property
     def accelerator_type(self) -> str:
         """Name of the slice in Google Cloud, such as `v5p-128`."""
-        return f"{self.generation.prefix}-{self.chips * self.generation.counted}"
+        return f"{self.generation.prefix}-{self.chips * self.generation.cores}"
 
     @property
     def chips_of_a_host(self) -> int:
@@ -77,9 +73,10 @@ def parse(topology: str) -> Slice:
     Raises:
         UserError: there is no such generation, or no slice of that shape.
     """
-    name, _, shape = to_shape(topology).partition(":")
-    generation = choose(GENERATIONS, name, "generation of TPUs")
-    example = "x".join(["4"] * generation.dimensions)
+    name, _, shape = tpus.to_shape(topology).partition(":")
+    names = choose(NAMES, name, "generation of TPUs")
+    generation = tpus.GENERATIONS[name]
+    example = generation.example
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape) or (
         shape.count("x") + 1 != generation.dimensions
     ):
@@ -93,7 +90,7 @@ def parse(topology: str) -> Slice:
             f"--topology is {topology!r}, {chips} chips, which do not fill hosts of "
             f"{of_a_host} chips; choose a shape such as {name}:{example}"
         )
-    return Slice(generation, shape, chips, chips // of_a_host)
+    return Slice(generation, names, shape, chips, chips // of_a_host)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -138,4 +135,5 @@ def add_place(parser: Parser) -> None:
 
 def devices(arguments: argparse.Namespace) -> tuple[int, int]:
     """Returns the number of devices, and the number of slices."""
-    return parse(arguments.topology).chips * arguments.slices, arguments.slices
+    tpu = parse(arguments.topology)
+    return tpu.chips * tpu.generation.devices * arguments.slices, arguments.slices

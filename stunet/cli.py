@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from stunet.commands import compile as compile_step
 from stunet.commands import (
     doctor,
     evaluate,
@@ -30,6 +31,7 @@ STUNET = Group(
         "evaluate": evaluate.COMMAND,
         "prepare": prepare.COMMAND,
         "plan": plan.COMMAND,
+        "compile": compile_step.COMMAND,
         "inflate": inflate.COMMAND,
         "export": export.COMMAND,
         "sweep": sweep.COMMAND,

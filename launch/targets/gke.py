@@ -109,7 +109,7 @@ def _pod(job: Job, arguments: argparse.Namespace, tpu: tpus.Slice) -> dict[str, 
         "serviceAccountName": arguments.service_account,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "nodeSelector": {
-            "cloud.google.com/gke-tpu-accelerator": tpu.generation.accelerator,
+            "cloud.google.com/gke-tpu-accelerator": tpu.names.accelerator,
             "cloud.google.com/gke-tpu-topology": tpu.shape,
             **spot,
         },

@@ -124,7 +124,7 @@ def script(job: Job, arguments: argparse.Namespace) -> str:
         arguments,
         *("create", job.name, *nodes),
         *("--accelerator-type", tpu.accelerator_type),
-        *("--runtime-version", arguments.runtime or tpu.generation.runtime),
+        *("--runtime-version", arguments.runtime or tpu.names.runtime),
         *(["--service-account", arguments.service_account] if arguments.service_account else []),
         *(["--spot"] if arguments.spot else []),
         end=' \\\n  --metadata-from-file startup-script="$startup"',

@@ -1,11 +1,12 @@
 """`stunet plan`: predicts whether a run fits on TPUs or GPUs, and how fast it is."""
 
 import argparse
-import os
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
+from stunet.commands.setup import compile_for_elsewhere
 from stunet.errors import UserError
+from stunet.plan.tpus import GENERATIONS
 from stunet.progress import elapsed
 
 
@@ -22,9 +23,10 @@ def add_arguments(parser: Parser) -> None:
         "--topology",
         required=True,
         metavar="NAME",
-        help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
-        "shape (v5p:4x4x4); or GPUs by name and number in each host (rtx4090:1, a100-80gb:1, "
-        "h100:8); or local, for this machine's devices",
+        help="TPUs as Google Cloud calls them (v5e-16, v5p-128, tpu7x-128), or by generation "
+        f"({', '.join(GENERATIONS)}) and shape (v5p:4x4x4); or GPUs by name and "
+        "number in each host (rtx4090:1, a100-80gb:1, h100:8); or local, for this machine's "
+        "devices",
     )
     parser.options.add_argument(
         "--slices",
@@ -62,15 +64,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    local = arguments.topology == "local"
-    if not local:
-        # Compiling for chips that are elsewhere needs no chip here, and must not look for one. The
-        # first import of JAX reads these.
-        os.environ |= {
-            "JAX_PLATFORMS": "cpu",
-            "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        }
+    if arguments.topology != "local":
+        compile_for_elsewhere()
     from stunet import configs
     from stunet.plan import chips, report, search
     from stunet.plan.plan import make_plan
@@ -78,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = configs.load(arguments.config, arguments.overrides)
     topology = chips.find(arguments.topology, arguments.slices, arguments.estimate)
-    target = f"{topology.count} x {topology.chip.name}"
+    target = f"{topology.count // topology.chip.per_chip} x {topology.chip.name}"
     if arguments.search:
         with elapsed(f"searching layouts for {target}"):
             layouts = search.rank(make_parts(config), topology)

@@ -1,6 +1,7 @@
 """Set-up that every command needs before it uses JAX."""
 
 import ctypes
+import os
 
 from stunet.files import user_cache
 
@@ -23,6 +24,18 @@ def set_up_jax() -> None:
 
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(user_cache("xla")))
+
+
+def compile_for_elsewhere() -> None:
+    """Lets JAX compile for chips that this machine does not have, and look for none here.
+
+    Call this function before the first import of JAX, which reads these variables.
+    """
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
 
 
 def keep_freed_memory() -> None:

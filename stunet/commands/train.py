@@ -45,6 +45,15 @@ def add_arguments(parser: Parser) -> None:
         help="exit status if SIGTERM, SIGHUP or Ctrl-C ends training early, 0 to 255 "
         "(default %(default)s)",
     )
+    parser.options.add_argument(
+        "--compiled",
+        type=shared.path,
+        metavar="FILE",
+        help="file that keeps the compiled update, so that a restart, also on other hosts, need "
+        "not compile it; `stunet compile` writes it ahead of time, or the first start of the run; "
+        "if the file is for another run, training says why and compiles; take it only from people "
+        "you trust, since it is a program",
+    )
     processes = parser.add_argument_group(
         "several processes",
         "TPU pods, GKE and SLURM need none of these: JAX finds the processes there.\n"
@@ -86,7 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     with hosts.failing_together("stunet train"), refusals_explained():
         if config is None:
             config = members.find(arguments.config, arguments.member, arguments.overrides).config
-        step = train(make_parts(with_fingerprint(config)), arguments.workdir, changing)
+        parts = make_parts(with_fingerprint(config))
+        step = train(parts, arguments.workdir, changing, arguments.compiled)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")

@@ -23,7 +23,7 @@ from stunet.errors import UserError
 from stunet.parallel.mesh import count_slices
 from stunet.parallel.peaks import BFLOAT16
 from stunet.plan import gpu_compiler
-from stunet.plan.topology_names import FORMS, to_shape
+from stunet.plan.tpus import FORMS, GENERATIONS, check_shape, to_shape, topology_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Chip:
         hertz: frequency of the clock whose cycles the TPU compiler counts; None for other chips.
         ici: bytes a second that one chip can send over all its links to the other chips of its
             slice (TPUs) or of its host (GPUs).
+        per_chip: number of devices in one physical chip. A TPU7x has two.
     """
 
     name: str
@@ -44,16 +45,12 @@ class Chip:
     flops: float | None = None
     hertz: float | None = None
     ici: float | None = None
+    per_chip: int = 1
 
 
-# Links: cloud.google.com/tpu/docs. Clocks: the peak divided by the operations that a chip's matrix
-# units do in one cycle. Memory: the compiler named v5p's limit; the others are the published sizes,
-# reduced by about as much.
 TPUS = {
-    "v4": Chip("v4", 30.75 * 2**30, BFLOAT16["TPU v4"], 1.05e9, 300e9),
-    "v5e": Chip("v5e", 15.75 * 2**30, BFLOAT16["TPU v5 lite"], 1.5e9, 200e9),
-    "v5p": Chip("v5p", 95.74 * 2**30, BFLOAT16["TPU v5"], 1.75e9, 600e9),
-    "v6e": Chip("v6e", 31.25 * 2**30, BFLOAT16["TPU v6 lite"], 1.75e9, 448e9),
+    name: Chip(name, g.hbm, BFLOAT16[g.kind], g.hertz, g.ici, g.devices)
+    for name, g in GENERATIONS.items()
 }
 
 # NVIDIA's data sheets of the A100 80GB and the H100 (SXM), and "NVIDIA Ada GPU Architecture"
@@ -76,8 +73,8 @@ class Topology:
         name: name on the command line, such as `v5p:4x4x4`, `h100:8` or `local`.
         platform: JAX's name of the platform. For local devices it is tpu, gpu or cpu. Otherwise it
             is tpu for TPUs and cuda for GPUs.
-        chip: properties of one chip, which all chips share.
-        count: number of chips, over all slices.
+        chip: properties of one device, which all devices share.
+        count: number of devices, over all slices.
         slices: number of TPU slices; for GPUs, number of hosts. The data-centre network joins them.
         devices: devices that programs are compiled for; empty for an estimate.
     """
@@ -152,17 +149,16 @@ def _gpus(name: str, kind: str, shape: str, hosts: int, estimate: bool) -> Topol
 
 
 def _tpus(name: str, kind: str, shape: str, slices: int, estimate: bool) -> Topology:
+    check_shape(name)
     if estimate:
-        count = math.prod(map(int, shape.split("x"))) * slices
+        count = math.prod(map(int, shape.split("x"))) * slices * TPUS[kind].per_chip
         return Topology(name, "tpu", TPUS[kind], count, slices)
     from jax.experimental import topologies
 
     with silence_stderr():
         try:
             found = topologies.get_topology_desc(
-                topology_name=name,
-                platform="tpu",
-                **({"num_slices": slices} if slices > 1 else {}),
+                topology_name=name, platform="tpu", **topology_options(name, slices)
             )
         except Exception as error:  # The plugin has no type of its own for its errors.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

@@ -16,15 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo
+from stunet.train import program
 from stunet.train.parts import Parts, make_parts
-from stunet.train.state import abstract_state
-from stunet.train.step import jit_train_step
 
 # The compiler dumps _LAST right before it writes machine code, and the other two before that.
 # Waiting for _LAST to be complete would take gigabytes.
@@ -69,25 +67,8 @@ def compile_step(config: configs.Experiment, topology: chips.Topology) -> Compil
     return _compile_elsewhere(config, topology)
 
 
-def abstract_batch(
-    parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
-) -> dict[str, Any]:
-    """Returns shapes, dtypes and shardings of a global batch from the data pipeline."""
-    size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
-    shapes = {
-        "video": (clip.shape, jnp.uint8),
-        "text": ((text.max_length, text.dim), jnp.float32),
-        "text_mask": ((text.max_length,), jnp.bool_),
-    }
-    sharding = meshes.batch_sharding(mesh)
-    return {
-        key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
-        for key, (shape, dtype) in shapes.items()
-    }
-
-
 def _compile_local(parts: Parts, devices: Sequence[jax.Device]) -> CompiledStep:
-    compiled = _lower(parts, devices).compile()
+    compiled = program.lower(parts, meshes.make_mesh(parts.layout, devices)).compile()
     memory = compiled.memory_analysis()
     return CompiledStep(
         hlo.read(compiled.as_text()),
@@ -122,20 +103,6 @@ def _compile_elsewhere(config: configs.Experiment, topology: chips.Topology) -> 
             process.join()
 
 
-def _lower(parts: Parts, devices: Sequence[jax.Device]):
-    mesh = meshes.make_mesh(parts.layout, devices)
-    with meshes.use(mesh, parts.layout.context_axis):
-        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
-        step = jit_train_step(
-            parts.objective,
-            parts.optimizer,
-            state,
-            seed=parts.seed,
-            accumulate=parts.accumulate,
-        )
-        return step.lower(state, abstract_batch(parts, mesh))
-
-
 def _compiler_process(
     config: configs.Experiment, topology: str, slices: int, directory: str, sender
 ) -> None:
@@ -147,7 +114,8 @@ def _compiler_process(
         if found.platform == "cuda":
             # Autotuning would run kernels.
             options["xla_gpu_autotune_level"] = "0"
-        lowered = _lower(make_parts(config), found.devices)
+        parts = make_parts(config)
+        lowered = program.lower(parts, meshes.make_mesh(parts.layout, found.devices))
         try:
             compiled = lowered.compile(options)
         except jax.errors.JaxRuntimeError as error:
@@ -166,15 +134,22 @@ def _read_dump(directory: pathlib.Path) -> CompiledStep:
 
 def _read_message(message: Mapping[str, Any]) -> CompiledStep:
     """Converts the message from the compiler's process to a `CompiledStep`."""
-    if "error" not in message:
-        return CompiledStep(hlo.read(message["text"]), message["temporaries"])
+    if "error" in message:
+        return read_refusal(message["error"])
+    return CompiledStep(hlo.read(message["text"]), message["temporaries"])
+
+
+def read_refusal(error: str) -> CompiledStep:
+    """Reads the message of a compiler that refuses a program because of its size.
+
+    Raises:
+        UserError: the compiler refuses the program for another reason.
+    """
     found = re.search(
-        r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])",
-        message["error"],
-        re.DOTALL,
+        r"Used ([\d.]+)([KMGT]) of .*?Exceeded hbm capacity by ([\d.]+)([KMGT])", error, re.DOTALL
     )
-    if "RESOURCE_EXHAUSTED" not in message["error"] or not found:
-        reason = " ".join(message["error"].split())[:300]
+    if "RESOURCE_EXHAUSTED" not in error or not found:
+        reason = " ".join(error.split())[:300]
         raise UserError(f"the compiler refuses this program: {reason}")
     used, excess = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
     return CompiledStep(hlo.Program(0, {}, {}), used=used, excess=excess)

@@ -20,6 +20,7 @@ from stunet.plan import chips, compiled_step, hlo, search
 from stunet.plan.costs import Cost, Costs
 from stunet.train.flops import model_flops
 from stunet.train.parts import Parts, make_parts
+from stunet.train.program import abstract_batch
 from stunet.train.state import abstract_state, count_parameters
 
 
@@ -27,12 +28,14 @@ from stunet.train.state import abstract_state, count_parameters
 class Plan:
     """One train step on one topology.
 
-    Bytes, operations and seconds are for one chip, unless the attribute says otherwise.
+    Bytes, operations and seconds are for one device, unless the attribute says otherwise. A chip is
+    one device, except for the chips of which JAX counts each half as a device (TPU7x).
 
     Attributes:
         chip: name of the chip; for a local device, JAX's name of its kind.
         platform: JAX's name of the chips' platform (`chips.Topology`).
-        chips: number of chips, in all TPU slices or hosts together.
+        devices: number of devices, in all TPU slices or hosts together.
+        chips: number of chips that have these devices.
         estimated: True if the plan is an estimate from traces, False if the step was compiled.
         mesh: extent of each mesh axis.
         settings: the other settings that change memory and time most, as values by config key, such
@@ -41,12 +44,12 @@ class Plan:
         frozen: number of frozen parameters.
         bytes: memory by kind. The kinds are params, frozen, optimizer, ema, batch, temporaries and,
             if its size is known, the program's code.
-        hbm: bytes that a chip has for a program; None if unknown.
+        hbm: bytes that a device has for a program; None if unknown.
         excess: bytes by which the program exceeds `hbm`; 0 if it fits; None if unknown.
-        flops: operations of the model in a step, on all chips together. Each block counts as three
-            times the operations of its forward pass, or as two times if its parameters are frozen.
-            Operations that remat repeats are not counted.
-        peak_flops: peak operations a second of one chip, in bfloat16; None if unknown.
+        flops: operations of the model in a step, on all devices together. Each block counts as
+            three times the operations of its forward pass, or as two times if its parameters are
+            frozen. Operations that remat repeats are not counted.
+        peak_flops: peak operations a second of one device, in bfloat16; None if unknown.
         least_seconds: lower bound of the time of a step; None if the peak is unknown.
         step_seconds: predicted time of a step, the sum of `costs`; None if no time was asked for,
             if the program does not fit, or if no compiler estimates the time.
@@ -66,6 +69,7 @@ class Plan:
 
     chip: str
     platform: str
+    devices: int
     chips: int
     estimated: bool
     mesh: dict[str, int]
@@ -98,7 +102,7 @@ class Plan:
         """
         if self.step_seconds is None or self.peak_flops is None:
             return None
-        return self.flops / self.chips / self.peak_flops / self.step_seconds
+        return self.flops / self.devices / self.peak_flops / self.step_seconds
 
 
 def make_plan(
@@ -132,7 +136,7 @@ def make_plan(
         "frozen": _bytes_on_a_chip(state.frozen),
         "optimizer": _bytes_on_a_chip(state.opt_state),
         "ema": _bytes_on_a_chip(state.ema),
-        "batch": _bytes_on_a_chip(compiled_step.abstract_batch(parts, mesh)),
+        "batch": _bytes_on_a_chip(abstract_batch(parts, mesh)),
     }
     chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)
     step, timed = None, []
@@ -153,7 +157,8 @@ def make_plan(
     return Plan(
         chip=chip.name,
         platform=topology.platform,
-        chips=topology.count,
+        devices=topology.count,
+        chips=topology.count // chip.per_chip,
         estimated=step is None,
         mesh=dict(mesh.shape),
         settings={

@@ -31,8 +31,8 @@ def as_text(plan: Plan) -> str:
         _memory(plan),
         _time(plan),
         _pieces(plan),
-        _collectives("collectives of a step, on each chip", plan.collectives),
-        _collectives("collectives of a step between slices, from each chip", plan.between_slices),
+        _collectives(f"collectives of a step, on each {_unit(plan)}", plan.collectives),
+        _collectives(f"collectives between slices, from each {_unit(plan)}", plan.between_slices),
         plan.unsplit or ["every level splits as the mesh asks"],
         [
             f"{'estimated' if plan.estimated else 'compiled'} in {plan.compile_seconds:.0f} s",
@@ -45,11 +45,20 @@ def as_text(plan: Plan) -> str:
 
 def _run(plan: Plan) -> list[str]:
     return [
-        f"{plan.chips} x {plan.chip}   mesh: {_mesh(plan.mesh)}",
+        f"{plan.chips} x {plan.chip}{_halves(plan)}   mesh: {_mesh(plan.mesh)}",
         "  ".join(f"{key}={value}" for key, value in plan.settings.items()),
         f"{plan.params + plan.frozen:,} parameters, "
         + (f"{plan.params:,} trained and {plan.frozen:,} frozen" if plan.frozen else "all trained"),
     ]
+
+
+def _unit(plan: Plan) -> str:
+    return "chip" if plan.devices == plan.chips else "device"
+
+
+def _halves(plan: Plan) -> str:
+    each = plan.devices // plan.chips
+    return f", of {each} devices each," if each > 1 else ""
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -66,7 +75,7 @@ def _memory(plan: Plan) -> list[str]:
     total = sum(plan.bytes.values())
     available = "size not known" if plan.hbm is None else f"{plan.hbm / _GIB:.2f} GiB"
     lines = [
-        f"memory of a chip ({available})",
+        f"memory of a {_unit(plan)} ({available})",
         *(f"  {kind:<12} {_size(size)}" for kind, size in plan.bytes.items() if size),
         f"  {'peak':<12} {_size(total)}" + (f", {total / plan.hbm:.0%}" if plan.hbm else ""),
     ]
@@ -81,7 +90,8 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _time(plan: Plan) -> list[str]:
-    lines = [f"model FLOPs of a step   {plan.flops:.3g}; of a chip {plan.flops / plan.chips:.3g}"]
+    each = f"of a {_unit(plan)} {plan.flops / plan.devices:.3g}"
+    lines = [f"model FLOPs of a step   {plan.flops:.3g}; {each}"]
     if plan.step_seconds is None:
         if plan.least_seconds is not None:
             lines += [

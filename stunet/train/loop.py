@@ -12,10 +12,10 @@ from stunet import signals
 from stunet.data import pipeline
 from stunet.data.sources import make_source
 from stunet.errors import UserError
-from stunet.files import full_disk_explained
+from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train import initial
+from stunet.train import initial, program
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock
@@ -27,13 +27,18 @@ from stunet.train.profile import Profile
 from stunet.train.reporting import IN_FLIGHT, Reporter
 from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
-from stunet.train.step import Step, jit_train_step
+from stunet.train.step import Step
 from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import claimed, note_changes
 
 
-def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -> int:
+def train(
+    parts: Parts,
+    workdir: pathlib.Path,
+    changing: Collection[str] = (),
+    compiled: pathlib.Path | None = None,
+) -> int:
     """Trains until the last update, beginning from the latest checkpoint in `workdir`, if any.
 
     After SIGTERM, SIGINT or SIGHUP, the run finishes the update in progress, saves a checkpoint and
@@ -46,17 +51,20 @@ def train(parts: Parts, workdir: pathlib.Path, changing: Collection[str] = ()) -
         workdir: working directory of the run.
         changing: keys of the config whose values may differ from those in `workdir`. New values
             hold from the next update on.
+        compiled: file that keeps the compiled step (`stunet.train.program.kept_in`); None to
+            compile the step.
 
     Returns:
         The number of updates done.
 
     Raises:
         UserError: the data or the devices do not fit the config, `workdir` belongs to another
-            config or cannot be written, or `train.init_from` holds no weights that fit. Also
-            raised if the loss is not finite, too many updates were skipped, or the disk is full.
+            config or cannot be written, `train.init_from` holds no weights that fit, or `compiled`
+            cannot be written. Also raised if the loss is not finite, too many updates were skipped,
+            or the disk is full.
     """
     steps = parts.events.steps
-    with _set_up(parts, workdir, changing) as (run, state):
+    with _set_up(parts, workdir, changing, compiled) as (run, state):
         step, stop = run.first_step, False
         run.clock.begin()
         while step < steps and not stop:
@@ -145,7 +153,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _set_up(
-    parts: Parts, workdir: pathlib.Path, changing: Collection[str]
+    parts: Parts, workdir: pathlib.Path, changing: Collection[str], compiled: pathlib.Path | None
 ) -> Iterator[tuple[_Run, TrainState]]:
     """Context manager that sets up a run.
 
@@ -153,6 +161,8 @@ def _set_up(
         The objects and functions that the loop uses, and the state before the loop's first update.
     """
     check_path(workdir)
+    if compiled is not None and not compiled.exists():
+        check_writable(compiled.parent, "choose another place for --compiled")
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -203,6 +213,9 @@ def _set_up(
         first = _first_line(abstract, mesh, step)
         for line in filter(None, (*damage, *notes, first, *changes, profile.overlooked())):
             progress.write(line)
+        update = program.jit_step(parts, abstract)
+        if compiled is not None:
+            update = program.kept_in(compiled, update, mesh, progress.write)
         reporter = stack.enter_context(
             Reporter(
                 metrics,
@@ -232,13 +245,7 @@ def _set_up(
 
         run = _Run(
             first_step=step,
-            update=jit_train_step(
-                parts.objective,
-                parts.optimizer,
-                abstract,
-                seed=parts.seed,
-                accumulate=parts.accumulate,
-            ),
+            update=update,
             batches=batches,
             next_batch=next_batch,
             # A signal that comes after the question is answered after the next update.

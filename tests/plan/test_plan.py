@@ -16,13 +16,14 @@ from from_config import make_source, model_flops
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, costs, gpu_compiler, hlo, report
-from stunet.plan.compiled_step import abstract_batch
 from stunet.plan.plan import Plan, make_plan, unsplit_levels
 from stunet.train.parts import make_parts
+from stunet.train.program import abstract_batch
 
 PLAN = Plan(
     chip="v5p",
     platform="tpu",
+    devices=64,
     chips=64,
     estimated=False,
     mesh={"slice": 1, "data": 1, "fsdp": 64, "context": 1, "tensor": 1},
@@ -153,7 +154,7 @@ def test_the_planned_batch_is_the_pipelines_batch():
     ("topology", "message"),
     [
         ("v9:2x2", "--topology is 'v9:2x2'; write the name that Google Cloud gives to TPUs, such"),
-        ("v5p", "their generation (v4, v5e, v5p, v6e) and shape, such as v5p:4x4x4"),
+        ("v5p", "their generation (v4, v5e, v5p, v6e, tpu7x) and shape, such as v5p:4x4x4"),
         ("v5e-17", "and there is no such slice; the number counts chips: 1, 4, 8, 16, 32"),
         ("h100", "how many GPUs each host has, 1 to 8, such as h100:8"),
         ("h100:0", "how many GPUs each host has"),

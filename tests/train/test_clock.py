@@ -130,14 +130,14 @@ def crashed(tmp_path_factory):
         checkpoint=dict(every=6),
         log=dict(every=2, validate_every=3),
     )
-    next_batch, jit_train_step, crashes = pipeline.TrainBatches.__next__, loop.jit_train_step, [8]
+    next_batch, jit_step, crashes = pipeline.TrainBatches.__next__, loop.program.jit_step, [8]
 
     def slow_batch(self):
         time.sleep(DATA)
         return next_batch(self)
 
-    def slow_first(*arguments, **options):
-        update, calls = jit_train_step(*arguments, **options), []
+    def slow_first(*arguments):
+        update, calls = jit_step(*arguments), []
 
         def run(state, batch):
             calls.append(1)
@@ -155,7 +155,7 @@ def crashed(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.TrainBatches, "__next__", slow_batch)
-        patch.setattr(loop, "jit_train_step", slow_first)
+        patch.setattr(loop.program, "jit_step", slow_first)
         patch.setattr(loop, "make_validation", lambda *_, **__: validate)
         patch.setitem(clock_module.BFLOAT16, "cpu", 1e12)
         begun = time.time()

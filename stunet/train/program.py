@@ -1,0 +1,337 @@
+"""Saves the compiled train step, so that a run elsewhere, or its restart, need not compile it.
+
+A file holds one entry of JAX's own cache of compiled programs. Training puts the entry where JAX
+looks for it, and JAX finds it by its key: a hash of the program, of the versions and of the
+devices. So a program that does not fit is never run. JAX has a second way to save programs,
+`jax.experimental.serialize_executable`, but that one loads pickles, which run what they name.
+
+The first line of a file is a header in JSON. It says what the program was compiled for, so that a
+run that needs another program can say why not. The rest of the file is the entry.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import msgspec
+from jax.experimental.compilation_cache import compilation_cache
+
+from stunet import jsonfiles
+from stunet.errors import UserError
+from stunet.files import atomic
+from stunet.parallel import hosts
+from stunet.parallel import mesh as meshes
+from stunet.train.objective import Batch
+from stunet.train.parts import Parts
+from stunet.train.state import TrainState, abstract_state
+from stunet.train.step import Metrics, Step, jit_train_step
+
+# JAX appends this to the key of an entry, to name its file.
+_SUFFIX = "-cache"
+_AS_USUAL = "the step is compiled as usual"
+# JAX records this event when it takes a program from its cache.
+_HIT = "/jax/compilation_cache/cache_hits"
+# An entry depends on these. The path of the cache is part of the keys unless its further caches,
+# which only GPUs have, are off.
+_SETTINGS = {
+    "jax_enable_compilation_cache": True,
+    "jax_persistent_cache_enable_xla_caches": "none",
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """What a step is compiled for. Two equal targets have the same program.
+
+    Attributes:
+        jax: version of jax.
+        jaxlib: version of jaxlib, which holds the compiler for CPUs.
+        backend: version of the backend, such as that of libtpu.
+        device: JAX's name of the kind of device.
+        devices: number of devices.
+        processes: number of processes that have the devices.
+        processor: digest of the processor's model and instructions, for CPUs; "" for other devices.
+        flags: flags of the compiler from the environment, sorted.
+        step: digest of the step before it is compiled (StableHLO).
+    """
+
+    jax: str
+    jaxlib: str
+    backend: str
+    device: str
+    devices: int
+    processes: int
+    processor: str
+    flags: list[str]
+    step: str
+
+
+# Field of a target -> how a sentence names it, in the order in which fields are compared.
+_NAMES = {
+    "device": "another kind of device",
+    "devices": "another number of devices",
+    "processes": "another number of processes",
+    "jax": "another version of jax",
+    "jaxlib": "another version of jaxlib",
+    "backend": "another version of the backend",
+    "processor": "another processor",
+    "flags": "other flags in XLA_FLAGS or LIBTPU_INIT_ARGS",
+    "step": "another config or another version of stunet",
+}
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True):
+    """Holds the first line of a file.
+
+    Attributes:
+        target: what the step was compiled for.
+        key: JAX's key of the entry.
+        digest: SHA-256 of the header's other fields and of the entry.
+    """
+
+    target: _Target
+    key: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+-[0-9a-f]{64}$")]
+    digest: str
+
+
+def abstract_batch(
+    parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+) -> dict[str, Any]:
+    """Returns shapes, dtypes and shardings of a global batch from the data pipeline."""
+    size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
+    shapes = {
+        "video": (clip.shape, jnp.uint8),
+        "text": ((text.max_length, text.dim), jnp.float32),
+        "text_mask": ((text.max_length,), jnp.bool_),
+    }
+    sharding = meshes.batch_sharding(mesh)
+    return {
+        key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
+        for key, (shape, dtype) in shapes.items()
+    }
+
+
+def jit_step(parts: Parts, state: TrainState) -> jax.stages.Wrapped:
+    """Returns the update that a run does, jitted.
+
+    Args:
+        parts: network and settings of the run.
+        state: the state of training, or its shapes and shardings.
+    """
+    return jit_train_step(
+        parts.objective, parts.optimizer, state, seed=parts.seed, accumulate=parts.accumulate
+    )
+
+
+def lower(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """Returns the update that a run does on `mesh`, ready to be compiled.
+
+    The devices of the mesh need not be here.
+    """
+    with meshes.use(mesh, parts.layout.context_axis):
+        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        return jit_step(parts, state).lower(state, abstract_batch(parts, mesh))
+
+
+def save(lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh, file: Path) -> None:
+    """Compiles a step and writes it to a file, whole or not at all.
+
+    All processes compile, and the first process writes.
+
+    Args:
+        lowered: the step, from `lower`; not compiled before.
+        mesh: devices of the step.
+        file: the file to write.
+
+    Raises:
+        UserError: JAX cannot save programs for these devices.
+    """
+    with tempfile.TemporaryDirectory(prefix="stunet_compile_") as name:
+        with _cache_at(name):
+            lowered.compile()
+        if not hosts.is_first():
+            return
+        entries = list(Path(name).glob(f"*{_SUFFIX}"))
+        if len(entries) != 1:
+            kind = mesh.devices.flat[0].device_kind
+            raise UserError(f"JAX cannot save programs that it has compiled for {kind} devices")
+        entry = entries[0].read_bytes()
+    header = _Header(_target(lowered, mesh), entries[0].name.removesuffix(_SUFFIX), "")
+    header.digest = _digest(header, entry)
+    with atomic(file) as partial:
+        partial.write_bytes(msgspec.json.encode(header) + b"\n" + entry)
+
+
+def kept_in(
+    file: Path, update: jax.stages.Wrapped, mesh: jax.sharding.Mesh, tell: Callable[[str], None]
+) -> Step:
+    """Returns `update`, whose first call takes the compiled step from a file instead of compiling.
+
+    If there is no such file, the first call compiles the step and writes the file. If the file does
+    not hold the step of this run, the first call compiles the step and leaves the file as it is.
+
+    Args:
+        file: the file, for all processes. Take it only from people you trust: it is a program.
+        update: the run's update, from `jit_step`.
+        mesh: devices of the run.
+        tell: takes a sentence for the user, which says where the step comes from and why.
+    """
+    first = True
+
+    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        nonlocal first
+        if first:
+            first = False
+            # JAX keeps what it has lowered and compiled, so the call below does neither again.
+            tell(_use(file, update.lower(state, batch), mesh))
+        return update(state, batch)
+
+    return run
+
+
+def _use(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> str:
+    """Compiles the step or takes it from the file; returns a sentence that says which, and why."""
+    devices = mesh.devices.flat
+    if devices[0].platform == "cpu" and jax.process_count() > 1:
+        return f"CPUs of several processes cannot share a compiled step; {_AS_USUAL}"
+    try:
+        # Processes that compile for GPUs wait for one another, so all do the same.
+        if hosts.first_text("there" if hosts.is_first() and file.exists() else ""):
+            return _take(file, lowered, mesh)
+        save(lowered, mesh, file)
+        return f"{file} keeps the compiled step for the next start"
+    except UserError as error:
+        return f"{error}; {_AS_USUAL}"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}; {_AS_USUAL}"
+
+
+def _take(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> str:
+    """Takes the step from the file, if it is that of this run; returns a sentence about it.
+
+    Raises:
+        UserError: the file cannot be read, or does not hold the step of this run.
+        OSError: the file's entry cannot be copied to JAX's cache.
+    """
+    header, entry = _read(file)
+    ours = _target(lowered, mesh)
+    for field, what in _NAMES.items():
+        if getattr(header.target, field) != getattr(ours, field):
+            was, now = (_shown(target, field) for target in (header.target, ours))
+            raise UserError(f"{file} was compiled for {what}{was and f' ({was}, not {now})'}")
+    with tempfile.TemporaryDirectory(prefix="stunet_compile_") as spare, _counted_hits() as hits:
+        configured = jax.config.jax_compilation_cache_dir
+        # JAX alone writes to a cache in a bucket.
+        place = Path(spare if not configured or "://" in configured else configured)
+        with atomic(place / f"{header.key}{_SUFFIX}") as partial:
+            partial.write_bytes(entry)
+        with _cache_at(str(place)):
+            lowered.compile()
+    if not hits:
+        raise UserError(f"JAX does not know the key {header.key}, under which {file} has the step")
+    return f"the compiled step comes from {file}"
+
+
+@contextlib.contextmanager
+def _counted_hits() -> Iterator[list[str]]:
+    """Context manager that yields a list, with an item for each program from JAX's cache."""
+    hits = []
+
+    def note(event: str, **_: Any) -> None:
+        hits.extend([event] * (event == _HIT))
+
+    jax.monitoring.register_event_listener(note)
+    try:
+        yield hits
+    finally:
+        jax.monitoring.unregister_event_listener(note)
+
+
+@contextlib.contextmanager
+def _cache_at(directory: str) -> Iterator[None]:
+    """Context manager in which JAX keeps all programs in `directory`, by keys without its path."""
+    settings = _SETTINGS | {"jax_compilation_cache_dir": directory}
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        # JAX reads the settings when it first uses the cache.
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def _target(lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> _Target:
+    device = mesh.devices.flat[0]
+    flags = (os.environ.get(name, "").split() for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS"))
+    return _Target(
+        jax=jax.__version__,
+        jaxlib=jaxlib.__version__,
+        backend=device.client.platform_version,
+        device=device.device_kind,
+        devices=mesh.size,
+        processes=len({one.process_index for one in mesh.devices.flat}),
+        processor=_processor() if device.platform == "cpu" else "",
+        flags=sorted(flag for given in flags for flag in given),
+        step=_sha256(lowered.as_text().encode()),
+    )
+
+
+def _processor() -> str:
+    """Returns a digest of the model and the instructions of this machine's processor.
+
+    A program that was compiled for a CPU may use every instruction that the CPU has.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # Only Linux has this file.
+        lines = [f"model name {platform.processor()}"]
+    names = ("model name", "flags", "Features", "CPU part")
+    return _sha256("\n".join(sorted({line for line in lines if line.startswith(names)})).encode())
+
+
+def _read(file: Path) -> tuple[_Header, bytes]:
+    """Reads a file from `save`.
+
+    Raises:
+        UserError: the file cannot be read or is damaged.
+    """
+    try:
+        first, _, entry = file.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror})") from error
+    header = jsonfiles.parse(first, _Header, str(file))
+    if header.digest != _digest(header, entry):
+        raise UserError(f"{file} is damaged: its content does not have the digest in its header")
+    return header, entry
+
+
+def _digest(header: _Header, entry: bytes) -> str:
+    fields = json.dumps([dataclasses.asdict(header.target), header.key], sort_keys=True)
+    return _sha256(fields.encode() + entry)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _shown(target: _Target, field: str) -> str:
+    """Returns the value of a target's field for a sentence; "" for a digest."""
+    value = getattr(target, field)
+    if field in ("processor", "step"):
+        return ""
+    return " ".join((" ".join(value) if field == "flags" else str(value)).split()) or "none"
