@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -104,18 +104,53 @@ def _shape(layout: Layout, devices: int, slices: int) -> dict[str, int]:
     asked = {axis: getattr(layout, axis) for axis in AXES}
     fixed = math.prod(extent for extent in asked.values() if extent != -1)
     shape = {axis: devices // fixed if e == -1 else e for axis, e in asked.items()}
-    if math.prod(shape.values()) != devices:
-        extents = " x ".join(f"{axis} {extent}" for axis, extent in asked.items())
-        raise UserError(
-            f"mesh is {extents}, which does not fit {devices} devices; "
-            "set one extent to -1 to take what is left"
-        )
-    if shape["slice"] % slices:
-        raise UserError(
-            f"mesh.slice is {shape['slice']} and the devices are {slices} slices; set mesh.slice "
-            f"to {slices}, so that no other axis crosses the data-centre network"
-        )
-    return shape
+    if math.prod(shape.values()) == devices and shape["slice"] % slices == 0:
+        return shape
+    extents = " x ".join(f"{axis} {extent}" for axis, extent in asked.items())
+    wrong = f"which does not fit {devices} devices"
+    if math.prod(shape.values()) == devices:
+        wrong = f"but the devices are {slices} slices, and mesh.slice must be a multiple of that, "
+        wrong += "so that no other axis crosses the data-centre network"
+    arguments = " ".join(
+        f"--config.mesh.{axis}={extent}"
+        for axis, extent in _nearest_extents(asked, devices, slices).items()
+    )
+    raise UserError(f"mesh is {extents}, {wrong}; the nearest mesh that fits: {arguments}")
+
+
+def _nearest_extents(asked: Mapping[str, int], devices: int, slices: int) -> dict[str, int]:
+    """Returns the changes that make a mesh fit the devices, as new extents by axis.
+
+    As few axes as possible change, and these by the smallest factor. If that leaves a choice,
+    `data` changes first, then `fsdp`, `context`, `tensor` and `slice`, so that clips stay split as
+    they are.
+
+    Args:
+        asked: extent of each axis in the mesh that does not fit; -1 for what is left.
+        devices: number of devices.
+        slices: number of TPU slices.
+    """
+
+    def split(number: int, axes: Sequence[str]) -> Iterator[dict[str, int]]:
+        """Yields all ways to write `number` as a product of extents."""
+        if len(axes) == 1:
+            yield {axes[0]: number}
+            return
+        for extent in (n for n in range(1, number + 1) if number % n == 0):
+            for rest in split(number // extent, axes[1:]):
+                yield {axes[0]: extent} | rest
+
+    def changes(mesh: Mapping[str, int]) -> dict[str, int]:
+        return {axis: mesh[axis] for axis in AXES if asked[axis] not in (-1, mesh[axis])}
+
+    def distance(mesh: Mapping[str, int]):
+        changed = changes(mesh)
+        factors = sum(abs(math.log(n / max(asked[axis], 1))) for axis, n in changed.items())
+        kept = [axis in changed for axis in ("slice", "tensor", "context", "fsdp", "data")]
+        return len(changed), round(factors, 6), kept
+
+    fitting = (mesh for mesh in split(devices, AXES) if mesh["slice"] % slices == 0)
+    return changes(min(fitting, key=distance))
 
 
 def count_slices(devices: Sequence[jax.Device]) -> int:

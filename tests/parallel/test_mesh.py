@@ -1,5 +1,6 @@
 """Every mesh gives the same update, and extents that do not fit are refused."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -121,6 +122,29 @@ def test_extents_must_fit_the_devices():
         meshes.make_mesh(meshes.Layout(data=3), jax.devices()[:1])
 
 
+@pytest.mark.parametrize(
+    ("extents", "devices", "slices", "nearest"),
+    [
+        # One extent changes, and what is -1 takes the rest.
+        (dict(fsdp=64), 16, 1, dict(fsdp=16)),
+        (dict(fsdp=64, data=1, context=-1), 16, 1, dict(fsdp=16)),
+        # By the smallest factor: halving `fsdp` is less than making `context` 1.
+        (dict(data=1, fsdp=4, context=4), 8, 1, dict(fsdp=2)),
+        # With equal factors, clips stay split as they are.
+        (dict(data=2, fsdp=2, context=2), 4, 1, dict(data=1)),
+        (dict(data=1, fsdp=8), 8, 2, dict(slice=2, fsdp=4)),
+        (dict(data=1, fsdp=64, context=4), 128, 2, dict(slice=2, fsdp=16)),
+    ],
+)
+def test_a_mesh_that_does_not_fit_gets_the_nearest_that_does(extents, devices, slices, nearest):
+    layout = meshes.Layout(**extents)
+    said = " ".join(f"--config.mesh.{axis}={n}" for axis, n in nearest.items())
+    with pytest.raises(UserError, match=f"the nearest mesh that fits: {said}$"):
+        meshes.abstract_mesh(layout, devices, slices)
+    mesh = meshes.abstract_mesh(dataclasses.replace(layout, **nearest), devices, slices)
+    assert mesh.size == devices
+
+
 def tpus(slices: int) -> list[jax.Device]:
     """Returns stand-ins for the chips of `slices` slices of 2x2, one slice after the other."""
     return [
@@ -153,7 +177,7 @@ def test_only_the_axis_slice_crosses_between_slices(extents):
 
 
 def test_an_axis_other_than_slice_may_not_cross_between_slices():
-    with pytest.raises(UserError, match=r"mesh.slice is 1 and the devices are 2 slices; set .* 2"):
+    with pytest.raises(UserError, match=r"the devices are 2 slices, .*: --config.mesh.slice=2$"):
         meshes.make_mesh(meshes.Layout(), tpus(2))
     assert meshes.make_mesh(meshes.Layout(), tpus(1)).shape["data"] == 4
 
