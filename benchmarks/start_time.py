@@ -3,13 +3,15 @@
     python benchmarks/start_time.py --config quickstart
     python benchmarks/start_time.py --config quickstart --config.data.frames=8
 
-`stunet train` runs three times, each time in a process of its own: cold, with no compiled program
-on the disk; warm, with those of the first run; and once more in the same work directory, where it
-restores a checkpoint. JAX itself reports what it traces, lowers and compiles or reads; the rest is
-measured between events of the run. Parts that a second thread does meanwhile are not counted.
+`stunet train` runs five times, each time in a process of its own: cold, with no compiled program on
+the disk; warm, with those of the first run; and three times more in the same work directory, where
+it restores a checkpoint: with those programs, with none, as on another host, and with none but the
+update that `stunet compile` has saved (`--compiled`). JAX itself reports what it traces, lowers and
+compiles or reads; the rest is measured between events of the run. Parts that a second thread does
+meanwhile are not counted.
 
 The run ends after its first update. Times are in seconds. Python's files of bytecode and the
-system's file cache are warm in all three.
+system's file cache are warm in all five.
 """
 
 import argparse
@@ -34,6 +36,17 @@ ROWS = (
     "all else before the first update",
     "the first update itself",
     "to the end of the first update",
+    "processor time until then",
+)
+TOTAL, PROCESSOR = ROWS[-2:]
+
+# Name of a start, its work directory, its cache of compiled programs, and the updates of the run.
+STARTS = (
+    ("cold", "a", "cache", 1),
+    ("warm", "b", "cache", 1),
+    ("restart", "b", "cache", 2),
+    ("restart elsewhere", "b", "empty", 3),
+    ("with --compiled", "b", "empty_too", 4),
 )
 
 
@@ -60,7 +73,7 @@ def child(began: float, arguments: list[str]) -> None:
     main, seen = threading.main_thread(), []
 
     def compiled(event: str, seconds: float, **_) -> None:
-        if event in COMPILING and not parts[ROWS[-1]] and threading.current_thread() is main:
+        if event in COMPILING and not parts[TOTAL] and threading.current_thread() is main:
             parts[COMPILING[event]] += seconds
 
     jax.monitoring.register_event_duration_secs_listener(compiled)
@@ -72,13 +85,15 @@ def child(began: float, arguments: list[str]) -> None:
             jax.block_until_ready(measured)
             seen.append(step)
             parts["the first update itself"] = time.time() - called
-            parts[ROWS[-1]] = time.time() - began
+            parts[TOTAL] = time.time() - began
+            parts[PROCESSOR] = time.process_time()
         add(self, step, measured)
 
     reporting.Reporter.add = first
     status = cli.main(["train", *arguments])
-    known = [row for row in ROWS if row not in (ROWS[-1], "all else before the first update")]
-    parts["all else before the first update"] = parts[ROWS[-1]] - sum(parts[row] for row in known)
+    others = "all else before the first update"
+    known = [row for row in ROWS if row not in (TOTAL, PROCESSOR, others)]
+    parts[others] = parts[TOTAL] - sum(parts[row] for row in known)
     print(json.dumps(parts))
     sys.stdout.flush()
     os._exit(status)
@@ -106,14 +121,18 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="how often; the medians are printed")
     known, overrides = parser.parse_known_args()
     arguments = [f"--config={known.config}", *overrides]
-    columns: dict[str, list[dict[str, float]]] = {"cold": [], "warm": [], "restart": []}
+    columns: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in STARTS}
     for _ in range(known.repeat):
         with tempfile.TemporaryDirectory() as name:
             place = pathlib.Path(name)
-            for column, run, steps in (("cold", "a", 1), ("warm", "b", 1), ("restart", "b", 2)):
+            program = place / "step.program"
+            compiling = ["compile", "--topology=local", f"--out={program}", *arguments]
+            subprocess.run([sys.executable, "-m", "stunet", *compiling], check=True)
+            for column, run, cache, steps in STARTS:
                 ends = [*arguments, f"--config.train.steps={steps}"]
                 ends += ["--change=train.steps"] if steps > 1 else []
-                columns[column].append(measure(place / run, place / "cache", ends))
+                ends += [f"--compiled={program}"] if column == "with --compiled" else []
+                columns[column].append(measure(place / run, place / cache, ends))
     print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
     for row in ROWS:
         cells = (sorted(run[row] for run in runs)[len(runs) // 2] for runs in columns.values())
