@@ -83,6 +83,18 @@ def file_with(function: str) -> Callable[[str], str]:
     return name
 
 
+def add_config(parser: Parser, example: str) -> None:
+    """Adds --config, an experiment. The help names the experiment `example`."""
+    parser.required.add_argument(
+        "--config",
+        required=True,
+        type=file_with("get_config"),
+        metavar="NAME",
+        help=f"experiment that comes with stunet (--config help lists them), such as {example}; or "
+        "a Python file with get_config(), or the config.json of a run",
+    )
+
+
 def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
     """Adds --workdir, the directory of a trained run.
 

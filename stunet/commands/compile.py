@@ -8,26 +8,20 @@ from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import compile_for_elsewhere, set_up_jax
 from stunet.errors import UserError
 from stunet.files import check_writable, refusal_explained
+from stunet.plan.tpus import GENERATIONS
 from stunet.progress import elapsed
 
 _ELSEWHERE = "choose another place for the file"
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.required.add_argument(
-        "--config",
-        required=True,
-        type=shared.file_with("get_config"),
-        metavar="NAME",
-        help="experiment that comes with stunet (--config help lists them), such as lumiere_base; "
-        "or a Python file with get_config(), or the config.json of a run",
-    )
+    shared.add_config(parser, "lumiere_base")
     parser.required.add_argument(
         "--topology",
         required=True,
         metavar="NAME",
-        help="TPUs as Google Cloud calls them (v5e-16, v6e-64, v5p-128), or by generation and "
-        "shape (v5p:4x4x4); or local, for this machine's devices",
+        help="TPUs as Google Cloud calls them (v5e-16, v5p-128, tpu7x-128), or by generation "
+        f"({', '.join(GENERATIONS)}) and shape (v5p:4x4x4); or local, for this machine's devices",
     )
     parser.required.add_argument(
         "--out", required=True, type=shared.path, metavar="FILE", help="file to write"

@@ -11,14 +11,7 @@ from stunet.progress import elapsed
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.required.add_argument(
-        "--config",
-        required=True,
-        type=shared.file_with("get_config"),
-        metavar="NAME",
-        help="experiment that comes with stunet (--config help lists them), such as lumiere_base; "
-        "or a Python file with get_config(), or the config.json of a run",
-    )
+    shared.add_config(parser, "lumiere_base")
     parser.required.add_argument(
         "--topology",
         required=True,

@@ -10,14 +10,7 @@ from stunet.files import refusals_explained
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.required.add_argument(
-        "--config",
-        required=True,
-        type=shared.file_with("get_config"),
-        metavar="NAME",
-        help="experiment that comes with stunet (--config help lists them), such as quickstart; or "
-        "a Python file with get_config(), or the config.json of a run",
-    )
+    shared.add_config(parser, "quickstart")
     parser.required.add_argument(
         "--workdir",
         required=True,

@@ -1,23 +1,23 @@
 """Writes what a run measures to `metrics.jsonl`, TensorBoard events and a progress bar."""
 
 import contextlib
+import functools
 import json
 import pathlib
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
-from PIL import Image
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from stunet.files import atomic
 from stunet.formatting import duration
 from stunet.train import metric_lines
+
+if TYPE_CHECKING:
+    from stunet.train.tensorboard import Events
 
 
 class Metrics:
@@ -40,21 +40,18 @@ class Metrics:
 
     def __init__(self, workdir: pathlib.Path, step: int, write: bool, tracked: str = ""):
         self._write, self._tracked = write, tracked
-        self._file = workdir / metric_lines.FILE
+        self._workdir, self._file = workdir, workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
         self.damage = ""
         self.values = _read_values(self._file, tracked, step) if tracked else {}
         if write:
             self.last, self.damage = _drop_later_lines(self._file, step)
-            # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for
-            # its queue.
-            self._events = EventsWriter(str(workdir / "events"))
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_) -> None:
-        if self._write:
+        if "_events" in vars(self):
             # Every event was flushed, or the run already ends because it could not be.
             with contextlib.suppress(OSError):
                 self._events.close()
@@ -68,27 +65,19 @@ class Metrics:
         # Closed after each line: a mounted bucket has the line only then.
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        self._show(step, [v for k in values for v in summary.scalar(k, values[k]).value])
+        self._events.scalars(step, values)
 
     def picture(self, step: int, name: str, path: str) -> None:
         """Shows a PNG or GIF file in TensorBoard, which plays GIFs."""
         if not self._write:
             return
-        with Image.open(path) as image:
-            width, height = image.size
-        picture = Summary.Image(
-            height=height,
-            width=width,
-            colorspace=3,
-            encoded_image_string=pathlib.Path(path).read_bytes(),
-        )
-        self._show(step, [Summary.Value(tag=name, image=picture)])
+        self._events.picture(step, name, path)
 
-    def _show(self, step: int, values: list[Summary.Value]) -> None:
-        self._events.write_event(
-            Event(step=step, wall_time=time.time(), summary=Summary(value=values))
-        )
-        self._events.flush()
+    @functools.cached_property
+    def _events(self) -> "Events":
+        from stunet.train.tensorboard import Events
+
+        return Events(self._workdir)
 
 
 def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:

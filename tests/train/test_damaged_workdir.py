@@ -105,7 +105,7 @@ def test_a_disk_that_fills_up_is_named(trained, small_disk, command, kilobytes, 
     where = [] if command == ["report"] else ["--workdir"]
     status = main([*command, *where, str(trained[1]), "--out", str(disk / "out")])
     error = capfd.readouterr().err
-    assert status == ("disk is full" in error), error
+    assert status == ("is full; free some space" in error), error
     assert status or kilobytes < 1096
     assert [file for file in disk.rglob("*") if ".partial" in file.name] == []
 

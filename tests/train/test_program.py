@@ -1,6 +1,7 @@
 """A compiled step in a file: used where it fits, bit for bit the same, and never used elsewhere."""
 
 import dataclasses
+import importlib.util
 import random
 import shutil
 
@@ -181,3 +182,19 @@ def test_what_cannot_be_compiled_is_told(arguments, message, tmp_path, monkeypat
     words = ["compile", "--config", experiment, "--out", str(tmp_path / "out"), *arguments]
     assert cli.main(words) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")
+def test_tpus_that_are_elsewhere_get_a_program_that_this_machine_refuses(tmp_path, step):
+    out = tmp_path / "tpu.program"
+    words = ["compile", "--config", tiny.experiment(tmp_path), "--topology", "v5e-4", "--out", out]
+    done = tiny.run(*words, *tiny.ONE_LEVEL)
+    assert done.returncode == 0, done.stderr
+    target = program._read(out)[0].target
+    assert (target.device, target.devices, target.processes) == ("TPU v5 lite", 4, 1)
+    said = program._use(out, *step)
+    assert said == (
+        f"{out} was compiled for another kind of device (TPU v5 lite, not cpu); the step is "
+        "compiled as usual"
+    )

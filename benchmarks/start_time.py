@@ -1,0 +1,145 @@
+"""Measures the time from the command to the end of the first update, and what it is made of.
+
+    python benchmarks/start_time.py --config quickstart
+    python benchmarks/start_time.py --config quickstart --config.data.frames=8
+
+`stunet train` runs five times, each time in a process of its own: cold, with no compiled program on
+the disk; warm, with those of the first run; and three times more in the same work directory, where
+it restores a checkpoint: with those programs, with none, as on another host, and with none but the
+update that `stunet compile` has saved (`--compiled`). JAX itself reports what it traces, lowers and
+compiles or reads; the rest is measured between events of the run. Parts that a second thread does
+meanwhile are not counted.
+
+The run ends after its first update. Times are in seconds. Python's files of bytecode and the
+system's file cache are warm in all five.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+# JAX's events of time, and what they are called here.
+COMPILING = {
+    "/jax/core/compile/jaxpr_trace_duration": "tracing",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
+    "/jax/core/compile/backend_compile_duration": "compiling, or reading what was compiled",
+}
+ROWS = (
+    "importing",
+    *COMPILING.values(),
+    "all else before the first update",
+    "the first update itself",
+    "to the end of the first update",
+    "processor time until then",
+)
+TOTAL, PROCESSOR = ROWS[-2:]
+
+# Name of a start, its work directory, its cache of compiled programs, and the updates of the run.
+STARTS = (
+    ("cold", "a", "cache", 1),
+    ("warm", "b", "cache", 1),
+    ("restart", "b", "cache", 2),
+    ("restart elsewhere", "b", "empty", 3),
+    ("with --compiled", "b", "empty_too", 4),
+)
+
+
+def child(began: float, arguments: list[str]) -> None:
+    """Runs `stunet train`, and prints the parts of its start on the last line.
+
+    Args:
+        began: time of the system's clock just before this process was started, in seconds.
+        arguments: arguments of `stunet train`.
+    """
+    from stunet import cli
+    from stunet.commands.setup import set_up_jax
+
+    set_up_jax()
+    import jax
+
+    from stunet.train import (
+        loop,  # noqa: F401  (imports what training needs)
+        reporting,
+    )
+
+    parts = dict.fromkeys(ROWS, 0.0)
+    parts["importing"] = time.time() - began
+    main, seen = threading.main_thread(), []
+
+    def compiled(event: str, seconds: float, **_) -> None:
+        if event in COMPILING and not parts[TOTAL] and threading.current_thread() is main:
+            parts[COMPILING[event]] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(compiled)
+    add = reporting.Reporter.add
+
+    def first(self, step, measured) -> None:
+        if not seen:
+            called = time.time()
+            jax.block_until_ready(measured)
+            seen.append(step)
+            parts["the first update itself"] = time.time() - called
+            parts[TOTAL] = time.time() - began
+            parts[PROCESSOR] = time.process_time()
+        add(self, step, measured)
+
+    reporting.Reporter.add = first
+    status = cli.main(["train", *arguments])
+    others = "all else before the first update"
+    known = [row for row in ROWS if row not in (TOTAL, PROCESSOR, others)]
+    parts[others] = parts[TOTAL] - sum(parts[row] for row in known)
+    print(json.dumps(parts))
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def measure(workdir: pathlib.Path, cache: pathlib.Path, arguments: list[str]) -> dict[str, float]:
+    """Returns the parts of a start, in seconds, by name."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    command = [sys.executable, __file__, "--child", str(time.time()), f"--workdir={workdir}"]
+    done = subprocess.run(
+        [*command, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(float(sys.argv[2]), sys.argv[3:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="experiment, as for `stunet train`")
+    parser.add_argument("--repeat", type=int, default=1, help="how often; the medians are printed")
+    known, overrides = parser.parse_known_args()
+    arguments = [f"--config={known.config}", *overrides]
+    columns: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in STARTS}
+    for _ in range(known.repeat):
+        with tempfile.TemporaryDirectory() as name:
+            place = pathlib.Path(name)
+            program = place / "step.program"
+            # The decay of the learning rate, and so the update, depends on the number of updates.
+            compiling = ["compile", "--topology=local", f"--out={program}", *arguments]
+            compiling += [f"--config.train.steps={STARTS[-1][-1]}"]
+            subprocess.run([sys.executable, "-m", "stunet", *compiling], check=True)
+            for column, run, cache, steps in STARTS:
+                ends = [*arguments, f"--config.train.steps={steps}"]
+                ends += ["--change=train.steps"] if steps > 1 else []
+                ends += [f"--compiled={program}"] if column == "with --compiled" else []
+                columns[column].append(measure(place / run, place / cache, ends))
+    print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+    for row in ROWS:
+        cells = (sorted(run[row] for run in runs)[len(runs) // 2] for runs in columns.values())
+        print(f"| {row} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

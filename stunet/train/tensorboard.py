@@ -1,0 +1,53 @@
+"""Writes metrics and pictures for TensorBoard.
+
+This module is imported when the first metrics are written, not when a run begins: where PyTorch is
+installed, tensorboardX imports it, which takes two seconds.
+"""
+
+import pathlib
+import time
+from collections.abc import Mapping
+
+from PIL import Image
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+
+class Events:
+    """Writes a new file of events in a directory.
+
+    Args:
+        directory: directory for the file; it need not exist yet.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for its
+        # queue.
+        self._writer = EventsWriter(str(directory / "events"))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes metrics after update `step`, as a point each."""
+        self._write(step, [v for k in values for v in summary.scalar(k, values[k]).value])
+
+    def picture(self, step: int, name: str, path: str) -> None:
+        """Writes a PNG or GIF file after update `step`; TensorBoard plays GIFs."""
+        with Image.open(path) as image:
+            width, height = image.size
+        picture = Summary.Image(
+            height=height,
+            width=width,
+            colorspace=3,
+            encoded_image_string=pathlib.Path(path).read_bytes(),
+        )
+        self._write(step, [Summary.Value(tag=name, image=picture)])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _write(self, step: int, values: list[Summary.Value]) -> None:
+        event = Event(step=step, wall_time=time.time(), summary=Summary(value=values))
+        self._writer.write_event(event)
+        self._writer.flush()
