@@ -126,7 +126,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             place = pathlib.Path(name)
             program = place / "step.program"
+            # The decay of the learning rate, and so the update, depends on the number of updates.
             compiling = ["compile", "--topology=local", f"--out={program}", *arguments]
+            compiling += [f"--config.train.steps={STARTS[-1][-1]}"]
             subprocess.run([sys.executable, "-m", "stunet", *compiling], check=True)
             for column, run, cache, steps in STARTS:
                 ends = [*arguments, f"--config.train.steps={steps}"]
