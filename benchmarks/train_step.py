@@ -115,7 +115,7 @@ def report(plan: Plan, times: list[float], peak: int | None) -> str:
     """Returns what the plan predicts and what was measured, as text for people."""
     median = statistics.median(times)
     low, _, high = statistics.quantiles(times, n=4)
-    mfu = dataclasses.replace(plan, step_seconds=median).mfu
+    mfu = dataclasses.replace(plan, seconds={"step": median}).mfu
     mesh = " x ".join(f"{axis} {n}" for axis, n in plan.mesh.items() if n > 1) or "1"
     predicted = sum(plan.bytes.values())
     size = lambda n: f"{n / 2**20:12,.2f} MiB"  # noqa: E731

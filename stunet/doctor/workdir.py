@@ -88,14 +88,14 @@ def _checkpoints(workdir: pathlib.Path, is_running: bool) -> Iterator[Finding]:
     Also yields findings about checkpoints that were set aside as damaged, and about unfinished
     checkpoints.
     """
+    silence_late_failures()
     steps = checkpoint_names.steps(workdir)
     if not steps:
         yield Finding("checkpoints", "there are none yet")
     for step in steps:
         subject = f"checkpoint {step}"
         try:
-            with silence_late_failures():
-                verdict = checkpoint_files.verify(workdir, step)
+            verdict = checkpoint_files.verify(workdir, step)
         except UserError as error:
             yield wrong(subject, str(error))
             continue

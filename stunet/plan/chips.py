@@ -37,6 +37,7 @@ class Chip:
         hertz: frequency of the clock whose cycles the TPU compiler counts; None for other chips.
         ici: bytes a second that one chip can send over all its links to the other chips of its
             slice (TPUs) or of its host (GPUs).
+        links: number of links of a TPU device to its neighbours; 1 for other chips.
         per_chip: number of devices in one physical chip. A TPU7x has two.
     """
 
@@ -46,10 +47,13 @@ class Chip:
     hertz: float | None = None
     ici: float | None = None
     per_chip: int = 1
+    links: int = 1
 
 
 TPUS = {
-    name: Chip(name, g.hbm, BFLOAT16[g.kind], g.hertz, g.ici, g.devices)
+    name: Chip(
+        name, g.hbm, BFLOAT16[g.kind], g.hertz, g.ici, g.devices, 2 * g.dimensions // g.devices
+    )
     for name, g in GENERATIONS.items()
 }
 

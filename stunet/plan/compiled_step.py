@@ -20,7 +20,7 @@ import jax
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo
+from stunet.plan import chips, hlo, schedule
 from stunet.train import program
 from stunet.train.parts import Parts, make_parts
 
@@ -41,6 +41,8 @@ class CompiledStep:
 
     Attributes:
         program: the step's collectives; empty if the compiler refused the program.
+        events: the order of computation and collectives; empty if the compiler refused the
+            program.
         temporaries: bytes of memory in addition to the step's arguments; None if the compiler
             refused the program because it is too large.
         code: bytes of the machine code; None if the compiler was stopped before writing it.
@@ -54,6 +56,7 @@ class CompiledStep:
     code: float | None = None
     used: float | None = None
     excess: float | None = None
+    events: tuple[schedule.Event, ...] = ()
 
 
 def compile_step(config: configs.Experiment, topology: chips.Topology) -> CompiledStep:
@@ -129,14 +132,18 @@ def _read_dump(directory: pathlib.Path) -> CompiledStep:
     """Reads the files that the compiler dumped before it was stopped."""
     (text,), (buffers,) = directory.glob(_TEXT), directory.glob(_BUFFERS)
     temporaries = sum(int(size) for size in _TEMPORARY.findall(buffers.read_text()))
-    return CompiledStep(hlo.read(text.read_text()), temporaries)
+    return _from_text(text.read_text(), temporaries)
 
 
 def _read_message(message: Mapping[str, Any]) -> CompiledStep:
     """Converts the message from the compiler's process to a `CompiledStep`."""
     if "error" in message:
         return read_refusal(message["error"])
-    return CompiledStep(hlo.read(message["text"]), message["temporaries"])
+    return _from_text(message["text"], message["temporaries"])
+
+
+def _from_text(text: str, temporaries: float) -> CompiledStep:
+    return CompiledStep(hlo.read(text), temporaries, events=schedule.read(text))
 
 
 def read_refusal(error: str) -> CompiledStep:

@@ -3,7 +3,9 @@
 The compiler needs an hour for a whole network, and minutes for its distinct blocks. A piece is one
 block of the network: a residual block, an attention, an inflation or a resizing. It includes the
 forward pass, and the backward pass under the network's remat policy, with the shardings that its
-arguments have in the step. The noise, the loss and the optimiser's update are in no piece.
+arguments have in the step. Noise, loss and the
+optimiser's update are in no piece, and are compiled as two programs of their own
+(`stunet.plan.outside`).
 
 Some pieces differ only in the width of their input. These are residual blocks of one level: the
 input of a block is wider if a skip connection joins it. Such pieces reach the same share of a
@@ -31,9 +33,8 @@ from stunet import configs, files, jsonfiles
 from stunet.errors import UserError
 from stunet.nn.layers import CLIP_AXES
 from stunet.nn.remat import REMAT_POLICIES
-from stunet.nn.sharding import partition_spec
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, hlo
+from stunet.plan import chips, hlo, outside
 from stunet.train import flops, pieces
 from stunet.train.parts import make_parts
 
@@ -87,7 +88,7 @@ class Costs:
         arguments = (config, batch, topology, slices)
         self._seconds = {
             i: self._pool.submit(_seconds, *arguments, i)
-            for i in sorted(set(self._representatives))
+            for i in (*outside.PROGRAMS, *sorted(set(self._representatives)))
         }
 
     def __enter__(self):
@@ -108,6 +109,10 @@ class Costs:
                 seconds *= flops.of_piece(piece) / flops.of_piece(compiled)
                 costs.append(Cost(piece.name, calls, seconds, compiled.name))
         return sorted(costs, key=lambda cost: -cost.seconds)
+
+    def outside(self) -> dict[str, float]:
+        """Waits for the programs outside the network and returns the time of each in a step."""
+        return {name: self._seconds[name].result() for name in outside.PROGRAMS}
 
 
 def representatives(found: Sequence[pieces.Piece]) -> list[int]:
@@ -141,15 +146,26 @@ class _Compiled(TypedDict):
 
 
 def _seconds(
-    config: configs.Experiment, batch: int, topology: str, slices: int, index: int
+    config: configs.Experiment, batch: int, topology: str, slices: int, which: int | str
 ) -> float:
-    """Returns the time of one call of a piece on one chip, from the cache or by compiling it."""
+    """Returns the time of one call of a program on one chip, from the cache or by compiling it.
+
+    Args:
+        config: config of the run.
+        batch: clips in a microbatch.
+        topology: name of a topology of TPUs.
+        slices: number of TPU slices.
+        which: index of a piece of the network, or name of a program outside it.
+    """
     found = chips.find(topology, slices)
     parts = make_parts(config)
     mesh = meshes.make_mesh(parts.layout, found.devices)
-    piece = pieces.find(parts.denoiser, batch)[index]
     with meshes.use(mesh, parts.layout.context_axis):
-        lowered = lower(piece, parts.denoiser.network.remat, mesh)
+        if isinstance(which, str):
+            name, lowered = which, outside.PROGRAMS[which](parts, mesh)
+        else:
+            piece = pieces.find(parts.denoiser, batch)[which]
+            name, lowered = piece.name, lower(piece, parts.denoiser.network.remat, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
     key = f"{version} {topology} {slices} {lowered.as_text()}"
     file = files.user_cache("plan") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
@@ -159,7 +175,7 @@ def _seconds(
     with chips.silence_stderr():
         cycles = hlo.read(lowered.compile().as_text()).cycles
     with files.atomic(file) as temporary:
-        temporary.write_text(json.dumps({"piece": piece.name, "cycles": cycles}))
+        temporary.write_text(json.dumps({"piece": name, "cycles": cycles}))
     return cycles / found.chip.hertz
 
 
@@ -174,14 +190,14 @@ def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh) -> jax.stage
     """
     apply, *shapes = differentiable(piece, remat)
     params = meshes.abstract(pieces.abstract_init(piece.module, piece.arguments), mesh)
-    inputs, others = jax.tree.map(lambda a: _placed(a, mesh), tuple(shapes))
+    inputs, others = jax.tree.map(lambda a: outside.placed(a, mesh), tuple(shapes))
 
     def both(params, inputs, others, dy):
         y, backward = jax.vjp(lambda params, inputs: apply(params, inputs, others), params, inputs)
         dparams, dinputs = backward(dy)
         return y, (dparams if piece.trained else {}, dinputs)
 
-    y = _placed(jax.eval_shape(apply, params, inputs, others), mesh)
+    y = outside.placed(jax.eval_shape(apply, params, inputs, others), mesh)
     formats = lambda tree: jax.tree.map(_format, tree)  # noqa: E731
     return jax.jit(
         both,
@@ -223,11 +239,3 @@ def _format(leaf: jax.ShapeDtypeStruct) -> Format:
     layout, a piece would have to copy each clip before and after its computation.
     """
     return Format(Layout.AUTO if leaf.ndim == len(CLIP_AXES) else None, leaf.sharding)
-
-
-def _placed(leaf: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
-    """Returns the leaf with the sharding that activations of its shape have in the network."""
-    names = CLIP_AXES if leaf.ndim == len(CLIP_AXES) else ("batch", *[None] * (leaf.ndim - 1))
-    spec = partition_spec(names, leaf.shape, mesh.shape)
-    sharding = jax.sharding.NamedSharding(mesh, spec)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

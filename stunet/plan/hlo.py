@@ -21,12 +21,12 @@ COLLECTIVES = (
 )
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_OPCODE = re.compile(r"^\s*(?:ROOT )?%[\w.\-]+ = (.*?)[\])}] ([a-z][\w\-]*)\(")
+OPCODE = re.compile(r"^\s*(?:ROOT )?%[\w.\-]+ = (.*?)[\])}] ([a-z][\w\-]*)\(")
 _CALLED = re.compile(
     r"(calls|body|condition|to_apply|branch_computations)=\{?(%[\w.\-]+(?:, *%[\w.\-]+)*)"
 )
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 # A transfer between slices is not a collective of the slice's program: the program hands it to the
 # runtime of the data-centre network.
@@ -65,11 +65,11 @@ class Program:
 
 def read(text: str) -> Program:
     """Reads the text of a compiled module (`Compiled.as_text()`)."""
-    computations, entry = _computations(text)
-    runs = _runs(computations, entry)
+    parts, entry = computations(text)
+    runs = _runs(parts, entry)
     fused = {
         name
-        for lines in computations.values()
+        for lines in parts.values()
         for line in lines
         if " fusion(" in line
         for kind, names in _CALLED.findall(line)
@@ -78,36 +78,27 @@ def read(text: str) -> Program:
     }
     cycles = 0
     within, between = {}, []
-    for name, lines in computations.items():
+    for name, lines in parts.items():
         for line in lines:
             if (estimate := _CYCLES.search(line)) and name not in fused:
                 cycles += int(estimate[1]) * runs.get(name, 0)
-            if match := _OPCODE.match(line):
-                kind, sizes = match[2].removesuffix("-start"), _sizes(match[1] + "]")
+            if match := OPCODE.match(line):
+                kind, results = match[2].removesuffix("-start"), sizes(match[1] + "]")
                 if kind in COLLECTIVES:
                     # The result of a start holds what is sent and what is received. The result of
                     # any other collective is what is received.
-                    size = max(sizes, default=0) if match[2] != kind else sum(sizes)
+                    size = max(results, default=0) if match[2] != kind else sum(results)
                     # A collective that runs beside several kernels is written in each of them, and
                     # once more where it ends.
-                    channel = _CHANNEL.search(line)
+                    channel = CHANNEL.search(line)
                     key = (kind, channel[1]) if channel else len(within)
                     found = (kind, runs.get(name, 0), size)
                     within[key] = max(found, within.get(key, found))
                 elif kind == "recv" and (transfer := _MEGASCALE.search(line)):
                     # The result holds a number of the transfer beside the received array.
                     kind = transfer[1].lower().replace("_", "-")
-                    between.append((kind, runs.get(name, 0), max(sizes, default=0)))
+                    between.append((kind, runs.get(name, 0), max(results, default=0)))
     return Program(cycles, _totals(within.values()), _totals(between))
-
-
-def bytes_sent(collectives: Mapping[str, Collective]) -> int:
-    """Returns the bytes that a chip sends in a step.
-
-    An all-reduce sends its result twice: once to sum the parts, and once to gather the sums. Other
-    collectives send their result once.
-    """
-    return sum(c.bytes * (2 if kind == "all-reduce" else 1) for kind, c in collectives.items())
 
 
 def _totals(found: Iterable[tuple[str, int, int]]) -> dict[str, Collective]:
@@ -119,16 +110,16 @@ def _totals(found: Iterable[tuple[str, int, int]]) -> dict[str, Collective]:
     return {kind: total for kind, total in totals.items() if total.count}
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Returns the lines of each computation, and the name of the program's main computation."""
-    computations, entry, lines = {}, "", []
+    found, entry, lines = {}, "", []
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
-            lines = computations.setdefault(match[2], [])
+            lines = found.setdefault(match[2], [])
             entry = match[2] if match[1] else entry
         elif line.startswith(" "):
             lines.append(line)
-    return computations, entry
+    return found, entry
 
 
 def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
@@ -139,18 +130,18 @@ def _runs(computations: Mapping[str, list[str]], entry: str) -> dict[str, int]:
         runs[name] = runs.get(name, 0) + times
         for line in computations.get(name, ()):
             called = [(kind, c) for kind, names in _CALLED.findall(line) for c in _names(names)]
-            trips = 1
+            times_more = 1
             if " while(" in line:
                 conditions = [c for kind, c in called if kind == "condition"]
-                trips = _trips(line, computations.get(conditions[0], ()))
+                times_more = trips(line, computations.get(conditions[0], ()))
             for _, callee in called:
-                visit(callee, times * trips)
+                visit(callee, times * times_more)
 
     visit(entry, 1)
     return runs
 
 
-def _trips(line: str, condition) -> int:
+def trips(line: str, condition) -> int:
     """Returns how many iterations a loop has.
 
     The number comes from the compiler's note in `line`. Without a note, it is the largest constant
@@ -162,11 +153,16 @@ def _trips(line: str, condition) -> int:
     return max(limits, default=1)
 
 
+def called(line: str) -> dict[str, list[str]]:
+    """Returns the computations that an instruction calls, by their role, such as "body"."""
+    return {role: _names(names) for role, names in _CALLED.findall(line)}
+
+
 def _names(text: str) -> list[str]:
     return [name.strip().lstrip("%") for name in text.split(",") if name.strip()]
 
 
-def _sizes(shapes: str) -> list[int]:
+def sizes(shapes: str) -> list[int]:
     """Returns the bytes of each array in a result."""
     return [
         BYTES[kind] * math.prod(int(n) for n in extents.split(",") if n)

@@ -16,7 +16,7 @@ import jax
 
 from stunet import configs
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, compiled_step, hlo, search
+from stunet.plan import chips, compiled_step, hlo, schedule, search
 from stunet.plan.costs import Cost, Costs
 from stunet.train.flops import model_flops
 from stunet.train.parts import Parts, make_parts
@@ -51,11 +51,12 @@ class Plan:
             frozen. Operations that remat repeats are not counted.
         peak_flops: peak operations a second of one device, in bfloat16; None if unknown.
         least_seconds: lower bound of the time of a step; None if the peak is unknown.
-        step_seconds: predicted time of a step, the sum of `costs`; None if no time was asked for,
-            if the program does not fit, or if no compiler estimates the time.
-        collective_seconds: time of the collectives within a TPU slice at the links' full speed. It
-            adds to `step_seconds` as far as it does not overlap with computation. None if
-            `step_seconds` is None.
+        seconds: predicted time of each part of a step. The parts are blocks (the sum of `costs`),
+            noise and loss, update, and exposed collectives: those within a TPU slice for which
+            computation waits. Empty if no time was asked for, if the program does not fit, or if no
+            compiler estimates the time.
+        hidden_seconds: time of the collectives within a TPU slice that computation hides; None if
+            `seconds` is empty.
         collectives: collectives by kind. With several TPU slices, these are only the collectives
             within a slice.
         between_slices: collectives between TPU slices, by kind.
@@ -82,8 +83,8 @@ class Plan:
     flops: float
     peak_flops: float | None
     least_seconds: float | None
-    step_seconds: float | None
-    collective_seconds: float | None
+    seconds: dict[str, float]
+    hidden_seconds: float | None
     collectives: dict[str, hlo.Collective]
     between_slices: dict[str, hlo.Collective]
     costs: list[Cost]
@@ -94,11 +95,15 @@ class Plan:
     compile_seconds: float
 
     @property
+    def step_seconds(self) -> float | None:
+        """Returns the predicted time of a step, the sum of its parts; None if it is unknown."""
+        return sum(self.seconds.values()) if self.seconds else None
+
+    @property
     def mfu(self) -> float | None:
         """Returns the model FLOPs utilisation that follows from the predicted time.
 
-        The result assumes that all collectives overlap with computation. It is None if the time or
-        the chip's peak is unknown.
+        The result is None if the time or the chip's peak is unknown.
         """
         if self.step_seconds is None or self.peak_flops is None:
             return None
@@ -139,17 +144,21 @@ def make_plan(
         "batch": _bytes_on_a_chip(abstract_batch(parts, mesh)),
     }
     chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)
-    step, timed = None, []
-    excess = collective_seconds = None
+    step, timed, seconds = None, [], {}
+    excess = hidden_seconds = None
     least_seconds = flops / topology.count / chip.flops if chip.flops else None
     if topology.devices:
         with _pieces(config, topology, predict_time, every_piece) as pieces:
             step = compiled_step.compile_step(config, topology)
             sizes |= _step_bytes(step, sum(sizes.values()))
             excess = step.excess or _excess(sizes, chip)
-            timed = pieces.result() if pieces and not excess else []
-        if timed:
-            collective_seconds = hlo.bytes_sent(step.program.collectives) / chip.ici
+            if pieces and not excess:
+                timed = pieces.result()
+                seconds = {"blocks": sum(cost.seconds for cost in timed)} | pieces.outside()
+        if seconds:
+            waits = schedule.overlap(step.events, sum(seconds.values()), chip.ici, chip.links)
+            seconds["exposed collectives"] = waits.exposed
+            hidden_seconds = waits.hidden
     else:
         layout = _estimate(parts, topology, mesh)
         sizes["temporaries"] = layout.temporaries
@@ -175,8 +184,8 @@ def make_plan(
         flops=flops,
         peak_flops=chip.flops,
         least_seconds=least_seconds,
-        step_seconds=sum(cost.seconds for cost in timed) if timed else None,
-        collective_seconds=collective_seconds,
+        seconds=seconds,
+        hidden_seconds=hidden_seconds,
         collectives=dict(step.program.collectives) if step else {},
         between_slices=dict(step.program.between_slices) if step else {},
         costs=timed,
@@ -274,7 +283,6 @@ def _unknown(
         ),
         (chip.flops is None, "the peak of a device"),
         (topology.slices > 1, "the time that the data-centre network takes"),
-        (topology.count > 1, "how much of the collectives' time computation hides"),
         (True, "whether the data pipeline keeps up"),
     )
     return [what for applies, what in cases if applies]

@@ -102,8 +102,10 @@ def _time(plan: Plan) -> list[str]:
     hours = plan.steps * plan.step_seconds * plan.chips / 3600
     return [
         *lines,
-        f"predicted step time     {plan.step_seconds:.3f} s, if computation hides the collectives; "
-        f"alone they take {plan.collective_seconds:.3f} s",
+        "predicted time of a step, by the compiler's estimate of its kernels",
+        *(f"  {part:<21} {_seconds(seconds)}" for part, seconds in plan.seconds.items()),
+        f"  {'step':<21} {_seconds(plan.step_seconds)}",
+        f"  beside computation, {_seconds(plan.hidden_seconds).strip()} of collectives are hidden",
         f"model FLOPs utilised    {plan.mfu:.1%} of the peak",
         f"clips/s                 {plan.clips / plan.step_seconds:.1f}",
         f"chip-hours              {hours:,.0f} for {plan.steps:,} steps",
@@ -118,7 +120,7 @@ def _pieces(plan: Plan) -> list[str]:
         + (f", scaled from {cost.scaled_from}" if cost.scaled_from else "")
         for cost in plan.costs[:_PIECES_SHOWN]
     ]
-    return ["what takes longest (noise, loss and the optimiser's update are not counted)", *lines]
+    return ["blocks that take longest, of the step", *lines]
 
 
 def _collectives(title: str, collectives: Mapping[str, Collective]) -> list[str]:
@@ -153,14 +155,22 @@ def ranking(layouts: Sequence[Layout], topology: Topology, most: int = 10) -> st
 def as_json(plan: Plan) -> str:
     """Returns the plan as JSON, for programs.
 
-    The JSON holds the fields of the plan, `mfu` and `fits`. Unknown values are null.
+    The JSON holds the fields of the plan, `step_seconds`, `mfu` and `fits`. Unknown values are
+    null.
     """
     fits = None if plan.excess is None else not plan.excess
-    return json.dumps(dataclasses.asdict(plan) | {"mfu": plan.mfu, "fits": fits})
+    return json.dumps(
+        dataclasses.asdict(plan)
+        | {"step_seconds": plan.step_seconds, "mfu": plan.mfu, "fits": fits}
+    )
 
 
 def _mesh(extents: Mapping[str, int]) -> str:
     return " x ".join(f"{axis} {n}" for axis, n in extents.items() if n > 1) or "one chip"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:8.3f} s" if seconds >= 0.1 else f"{1000 * seconds:7.2f} ms"
 
 
 def _size(size: float) -> str:

@@ -46,7 +46,8 @@ def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
         command += ["--out", str(out)]
     text = draw(found, workdir, shlex.join(command))
     with refusal_explained(out, "choose another --out"), atomic(out) as partial:
-        partial.write_text(text)
+        # Names of files and runs may hold bytes that are no text.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def draw(found: Results, workdir: pathlib.Path, command: str) -> Markup:

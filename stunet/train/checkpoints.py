@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +77,7 @@ class Checkpoints:
         self.directory = place(workdir)
         self._preservation = _Preservation(keep) if keep else None
         self._at_once, self._writes = at_once, keep is not None
-        self._late = silence_late_failures()
+        silence_late_failures()
         self._saving: Any = None
         self._orbax = self._open()
 
@@ -95,7 +95,6 @@ class Checkpoints:
         )
 
     def __enter__(self) -> "Checkpoints":
-        self._late.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
@@ -108,7 +107,6 @@ class Checkpoints:
                 _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
                     shutil.rmtree(partial, ignore_errors=True)
-            self._late.__exit__(None, None, None)
 
     def latest(self) -> int | None:
         """Returns the step of the newest complete checkpoint; None if there is none."""
@@ -297,27 +295,30 @@ def _saving_context(at_once: int | None) -> ocp.Context:
     return context
 
 
-@contextlib.contextmanager
-def silence_late_failures() -> Iterator[None]:
-    """Context manager in which reads and writes that end after a failure print no traceback.
+def silence_late_failures() -> None:
+    """Makes reads and writes of checkpoints that end after a failure print no traceback.
 
     If several writes fail, Orbax raises the first error and closes its event loop. Each of the
     other writes then fails with "Event loop is closed". If a read fails, Orbax abandons the other
     reads. Python closes their coroutines with GeneratorExit, and Orbax turns that into an exception
     with pages of TensorStore's settings.
+
+    All of them may end at any time after the failure, so the process stays like this. Other errors
+    that cannot be raised are printed as before.
     """
-    report = sys.unraisablehook
+    if not isinstance(sys.unraisablehook, _OtherFailures):
+        sys.unraisablehook = _OtherFailures(sys.unraisablehook)
 
-    def report_others(unraisable: Any) -> None:
+
+class _OtherFailures(NamedTuple):
+    """Passes on errors that cannot be raised, except those of `silence_late_failures`."""
+
+    report: Callable[[Any], None]
+
+    def __call__(self, unraisable: Any) -> None:
         error = unraisable.exc_value
-        if not (str(error) == "Event loop is closed" or isinstance(error.__cause__, GeneratorExit)):
-            report(unraisable)
-
-    sys.unraisablehook = report_others
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
+        if str(error) != "Event loop is closed" and not isinstance(error.__cause__, GeneratorExit):
+            self.report(unraisable)
 
 
 def _wait_for_writers() -> None:

@@ -51,29 +51,43 @@ def make_train_step(
         if shardings is not None:
             # A gradient with another sharding would be moved once for each of its uses.
             grads = jax.lax.with_sharding_constraint(grads, shardings)
-        opt_state = on_schedule(state.opt_state, state.step)
-        updates, opt_state = optimizer.transformation.update(grads, opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # Early weights are far from where they go: average over the recent tenth of the run at
-        # first.
-        decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
-        norm = optax.tree.norm(grads)
-        metrics = {
-            "loss": loss,
-            "grad_norm": norm,
-            "learning_rate": optimizer.learning_rate(state.step),
-        }
-        after = state.replace(params=params, ema=ema, opt_state=opt_state)
-        if optimizer.guard.is_on:
-            taken = optimizer.guard.takes(state.guard, loss, norm)
-            counts = optimizer.guard.count(state.guard, taken, norm)
-            after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, state)
-            after = after.replace(guard=counts)
-            metrics |= {"skipped_updates": counts["skipped"], "in_a_row": counts["in_a_row"]}
-        return after.replace(step=state.step + 1), metrics
+        return apply_gradients(optimizer, state, loss, grads)
 
     return step
+
+
+def apply_gradients(
+    optimizer: Optimizer, state: TrainState, loss: Array, grads: Any
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after one update of the weights, their moments and their average.
+
+    Args:
+        optimizer: how gradients become updates.
+        state: the state before the update.
+        loss: mean loss of the batch, a scalar.
+        grads: gradient of the loss by `state.params`.
+    """
+    opt_state = on_schedule(state.opt_state, state.step)
+    updates, opt_state = optimizer.transformation.update(grads, opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # Early weights are far from where they go: average over the recent tenth of the run at
+    # first.
+    decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+    norm = optax.tree.norm(grads)
+    metrics = {
+        "loss": loss,
+        "grad_norm": norm,
+        "learning_rate": optimizer.learning_rate(state.step),
+    }
+    after = state.replace(params=params, ema=ema, opt_state=opt_state)
+    if optimizer.guard.is_on:
+        taken = optimizer.guard.takes(state.guard, loss, norm)
+        counts = optimizer.guard.count(state.guard, taken, norm)
+        after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, state)
+        after = after.replace(guard=counts)
+        metrics |= {"skipped_updates": counts["skipped"], "in_a_row": counts["in_a_row"]}
+    return after.replace(step=state.step + 1), metrics
 
 
 def jit_train_step(

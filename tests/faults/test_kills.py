@@ -1,6 +1,7 @@
 """A run that is killed at any moments, and started again, ends as if nothing had been."""
 
 import random
+import shutil
 import signal
 import time
 
@@ -27,8 +28,19 @@ FILES = (
 def test_killed_run_ends_as_the_undisturbed_one(server, undisturbed, tmp_path, seed, count):
     expected, seconds = undisturbed
     generator, workdir = random.Random(seed), tmp_path / "run"
-    # In the lives after the first, the checkpoint is restored.
-    for _ in range(1 + seed % 3):
+
+    def check_end() -> None:
+        ended = training.finish(server, workdir)
+        count("hangs", ended.hung)
+        assert ended.status == 0, ended.output
+        assert not ended.unseemly, ended.output
+        found = training.differences(training.result(workdir), expected)
+        count("differences", bool(found))
+        assert not found
+
+    kills = 0
+    # After a kill, the next life of the run restores a checkpoint.
+    while kills < 1 + seed % 3:
         process = server.start(*training.words(workdir))
         if generator.random() < 0.5:
             process.has_ended(generator.uniform(0, seconds))
@@ -37,12 +49,12 @@ def test_killed_run_ends_as_the_undisturbed_one(server, undisturbed, tmp_path, s
             time.sleep(generator.expovariate(1 / 0.02))
         process.signal(signal.SIGKILL)
         ended = process.wait()
-        count("SIGKILL: processes killed" if ended.status == -9 else "SIGKILL: came too late")
         assert not ended.unseemly, ended.output
-    ended = training.finish(server, workdir)
-    count("hangs", ended.hung)
-    assert ended.status == 0, ended.output
-    assert not ended.unseemly, ended.output
-    found = training.differences(training.result(workdir), expected)
-    count("differences", bool(found))
-    assert not found
+        if ended.status == -9:
+            kills += 1
+            count("SIGKILL: processes killed")
+        else:  # The run had ended: another one is killed.
+            count("SIGKILL: came too late")
+            check_end()
+            shutil.rmtree(workdir)
+    check_end()

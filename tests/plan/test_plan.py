@@ -36,8 +36,8 @@ PLAN = Plan(
     flops=64 * 459e12,
     peak_flops=459e12,
     least_seconds=1.0,
-    step_seconds=2.0,
-    collective_seconds=0.1,
+    seconds={"blocks": 1.6, "noise and loss": 0.1, "update": 0.1, "exposed collectives": 0.2},
+    hidden_seconds=0.1,
     collectives={"all-gather": hlo.Collective(10, 2**30)},
     between_slices={},
     costs=[costs.Cost("conv", 2, 0.5)],
@@ -62,7 +62,7 @@ def test_utilisation_is_the_share_of_the_peak():
 
 
 def test_a_plan_that_does_not_fit_says_so():
-    larger = dataclasses.replace(PLAN, excess=2**30, step_seconds=None, collective_seconds=None)
+    larger = dataclasses.replace(PLAN, excess=2**30, seconds={}, hidden_seconds=None)
     said = report.as_text(larger)
     assert "it DOES NOT FIT: 1.00 GiB too much" in said
     assert json.loads(report.as_json(larger))["fits"] is False
@@ -70,9 +70,9 @@ def test_a_plan_that_does_not_fit_says_so():
 
 def test_a_plan_does_not_make_up_unknown_values():
     unknown = dict.fromkeys(
-        ("hbm", "excess", "peak_flops", "least_seconds", "step_seconds", "collective_seconds"), None
+        ("hbm", "excess", "peak_flops", "least_seconds", "hidden_seconds"), None
     )
-    plan = dataclasses.replace(PLAN, **unknown, unknown=["the peak of a device"])
+    plan = dataclasses.replace(PLAN, **unknown, seconds={}, unknown=["the peak of a device"])
     said = report.as_text(plan)
     assert "memory of a chip (size not known)" in said
     assert not {"%", "predicted", "bound", "utilised", "FIT", "fits"} & set(
@@ -249,6 +249,9 @@ def test_a_plan_from_the_command_line(tmp_path):
     assert plan["chips"] == 4
     assert 0 < plan["mfu"] < 1
     assert plan["bytes"]["optimizer"] == pytest.approx(2 * plan["bytes"]["params"], rel=0.01)
+    assert set(plan["seconds"]) == {"blocks", "noise and loss", "update", "exposed collectives"}
+    assert min(plan["seconds"].values()) > 0
+    assert plan["step_seconds"] == pytest.approx(sum(plan["seconds"].values()))
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs the extra [tpu]")

@@ -417,6 +417,9 @@ def test_whatever_files_say_is_text_on_the_page(tmp_path):
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<img src=x" not in source
     evaluation = tmp_path / "pair" / "evaluation.json"
+    half = {"metrics": {"half a character \ud800": 1.0}, "better": {}}
+    evaluation.write_text(json.dumps(half))
+    assert r"half a character \ud800" in rendered(tmp_path)[0]
     evaluation.write_text(json.dumps({"metrics": {"a": 1.0}, "better": {"a": TAG}}))
     with pytest.raises(UserError, match=r"pair/evaluation\.json is no evaluation"):
         rendered(tmp_path)
