@@ -1,17 +1,21 @@
-"""Measures the time from the command to the end of the first update, and what it is made of.
+"""Measures the time from the command to the end of the first update, and its parts.
 
     python benchmarks/start_time.py --config quickstart
     python benchmarks/start_time.py --config quickstart --config.data.frames=8
 
-`stunet train` runs five times, each time in a process of its own: cold, with no compiled program on
-the disk; warm, with those of the first run; and three times more in the same work directory, where
-it restores a checkpoint: with those programs, with none, as on another host, and with none but the
-update that `stunet compile` has saved (`--compiled`). JAX itself reports what it traces, lowers and
-compiles or reads; the rest is measured between events of the run. Parts that a second thread does
-meanwhile are not counted.
+`stunet train` runs five times, each time in a process of its own:
 
-The run ends after its first update. Times are in seconds. Python's files of bytecode and the
-system's file cache are warm in all five.
+* cold: no compiled program is on the disk;
+* warm: the programs that the cold run compiled are on the disk;
+* restart: the run also restores a checkpoint, as do the next two;
+* restart elsewhere: no compiled program is on the disk, as on another host;
+* with --compiled: only the update that `stunet compile` has saved is on the disk.
+
+JAX itself reports the time that it takes to trace, lower, and compile or read programs. The rest is
+measured between events of the run. What a second thread does meanwhile is not counted.
+
+Each run ends after its first update. Times are in seconds. Python's bytecode files and the system's
+file cache are warm in all five runs.
 """
 
 import argparse
@@ -24,7 +28,7 @@ import tempfile
 import threading
 import time
 
-# JAX's events of time, and what they are called here.
+# JAX's event that reports a time -> name of this time in the table.
 COMPILING = {
     "/jax/core/compile/jaxpr_trace_duration": "tracing",
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
@@ -40,7 +44,7 @@ ROWS = (
 )
 TOTAL, PROCESSOR = ROWS[-2:]
 
-# Name of a start, its work directory, its cache of compiled programs, and the updates of the run.
+# Name of a start, its work directory, its cache of compiled programs, and its `train.steps`.
 STARTS = (
     ("cold", "a", "cache", 1),
     ("warm", "b", "cache", 1),
@@ -51,7 +55,7 @@ STARTS = (
 
 
 def child(began: float, arguments: list[str]) -> None:
-    """Runs `stunet train`, and prints the parts of its start on the last line.
+    """Runs `stunet train`, and prints the times of the parts of its start on the last line.
 
     Args:
         began: time of the system's clock just before this process was started, in seconds.
@@ -100,7 +104,7 @@ def child(began: float, arguments: list[str]) -> None:
 
 
 def measure(workdir: pathlib.Path, cache: pathlib.Path, arguments: list[str]) -> dict[str, float]:
-    """Returns the parts of a start, in seconds, by name."""
+    """Starts `stunet train` in a new process and returns the seconds of each part, by name."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     command = [sys.executable, __file__, "--child", str(time.time()), f"--workdir={workdir}"]
     done = subprocess.run(
@@ -118,7 +122,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, help="experiment, as for `stunet train`")
-    parser.add_argument("--repeat", type=int, default=1, help="how often; the medians are printed")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=1,
+        help="how often to measure (default 1); the medians are printed",
+    )
     known, overrides = parser.parse_known_args()
     arguments = [f"--config={known.config}", *overrides]
     columns: dict[str, list[dict[str, float]]] = {name: [] for name, *_ in STARTS}
@@ -126,7 +135,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             place = pathlib.Path(name)
             program = place / "step.program"
-            # The decay of the learning rate, and so the update, depends on the number of updates.
+            # The compiled update depends on `train.steps`, through the decay of the learning rate.
             compiling = ["compile", "--topology=local", f"--out={program}", *arguments]
             compiling += [f"--config.train.steps={STARTS[-1][-1]}"]
             subprocess.run([sys.executable, "-m", "stunet", *compiling], check=True)

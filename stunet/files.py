@@ -24,7 +24,7 @@ _REMEDIES = {
     errno.EMFILE: "too many files are open; raise the limit (ulimit -Hn)",
 }
 
-# What a disk that takes no more can be, by the number of the error, and what to do about it.
+# Number of an error of a disk that takes no more data -> what is wrong, and what to do about it.
 _DISK = {
     errno.ENOSPC: ("the disk that holds {} is full", "free some space"),
     errno.EDQUOT: ("your share of the disk that holds {} is full", "free some space"),
@@ -35,7 +35,7 @@ _DISK = {
     errno.EIO: ("the disk that holds {} fails", "repair it"),
 }
 
-# What this means for a directory that is written whole or not at all.
+# What became of a directory that is written whole or not at all.
 _NOTHING_LEFT = "no unfinished files are left"
 
 
@@ -143,9 +143,9 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def full_disk_explained(place: Path, outcome: str, again: str = "") -> Iterator[None]:
-    """Context manager that turns the error of a disk that takes no more into a UserError.
+    """Context manager that turns an error of a disk that takes no more data into a UserError.
 
-    The disk is full, a quota is used up, a file is too large, or the disk is broken.
+    Such a disk is full or broken, its quota is used up, or a file is too large for it.
 
     Args:
         place: file or directory that the block writes.
@@ -168,7 +168,7 @@ def full_disk_explained(place: Path, outcome: str, again: str = "") -> Iterator[
 def refusal_explained(place: Path, remedy: str) -> Iterator[None]:
     """Context manager that turns errors of the file system into a UserError.
 
-    The errors that `full_disk_explained` changes are not changed.
+    Errors that `full_disk_explained` explains are raised as they are.
 
     Args:
         place: file or directory that the block writes.
@@ -223,7 +223,7 @@ def refusals_explained() -> Iterator[None]:
 
 
 def _disk_error(error: Exception) -> int | None:
-    """Returns the number of the error of a disk that takes no more, or None for another error."""
+    """Returns the number of an error that `_DISK` describes, or None for any other error."""
     if isinstance(error, OSError) and error.errno in _DISK:
         return error.errno
     # TensorStore and ArrayRecord raise exceptions of their own with the message of the system.

@@ -84,7 +84,7 @@ def file_with(function: str) -> Callable[[str], str]:
 
 
 def add_config(parser: Parser, example: str) -> None:
-    """Adds --config, an experiment. The help names the experiment `example`."""
+    """Adds --config, which takes an experiment. Its help mentions the experiment `example`."""
     parser.required.add_argument(
         "--config",
         required=True,

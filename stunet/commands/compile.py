@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
             "the compiler tries programs for GPUs on the GPU itself; run this command there, with "
             "--topology local"
         )
-    # Compiling may take an hour.
+    # A file that cannot be written is reported now: compiling may take an hour.
     check_writable(arguments.out.parent, _ELSEWHERE)
     if arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a directory; {_ELSEWHERE}")

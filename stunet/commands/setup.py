@@ -27,9 +27,9 @@ def set_up_jax() -> None:
 
 
 def compile_for_elsewhere() -> None:
-    """Lets JAX compile for chips that this machine does not have, and look for none here.
+    """Makes JAX compile for chips that this machine does not have, without looking for chips here.
 
-    Call this function before the first import of JAX, which reads these variables.
+    Call this function before the first import of JAX, which reads these environment variables.
     """
     os.environ |= {
         "JAX_PLATFORMS": "cpu",

@@ -42,10 +42,10 @@ def add_arguments(parser: Parser) -> None:
         "--compiled",
         type=shared.path,
         metavar="FILE",
-        help="file that keeps the compiled update, so that a restart, also on other hosts, need "
-        "not compile it; `stunet compile` writes it ahead of time, or the first start of the run; "
-        "if the file is for another run, training says why and compiles; take it only from people "
-        "you trust, since it is a program",
+        help="file that keeps the compiled update, so that a restart need not compile it, even on "
+        "other hosts; `stunet compile` writes the file ahead of time, otherwise the first start of "
+        "the run does; if the file does not fit the run, training says why and compiles; take it "
+        "only from people you trust, since it is a program",
     )
     processes = parser.add_argument_group(
         "several processes",

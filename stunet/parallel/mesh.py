@@ -126,7 +126,8 @@ def _nearest_extents(asked: Mapping[str, int], devices: int, slices: int) -> dic
     they are.
 
     Args:
-        asked: extent of each axis in the mesh that does not fit; -1 for what is left.
+        asked: extent of each axis in the mesh that does not fit. An axis with -1 takes
+            the devices that are left.
         devices: number of devices.
         slices: number of TPU slices.
     """

@@ -15,6 +15,6 @@ BFLOAT16 = {
     "TPU v5 lite": 197e12,
     "TPU v5": 459e12,
     "TPU v6 lite": 918e12,
-    # JAX counts two devices for each chip, which has 2307e12.
+    # This is half of a chip's peak, 2307e12: JAX counts two devices in each chip.
     "TPU7x": 1153.5e12,
 }

@@ -3,9 +3,8 @@
 The compiler needs an hour for a whole network, and minutes for its distinct blocks. A piece is one
 block of the network: a residual block, an attention, an inflation or a resizing. It includes the
 forward pass, and the backward pass under the network's remat policy, with the shardings that its
-arguments have in the step. Noise, loss and the
-optimiser's update are in no piece, and are compiled as two programs of their own
-(`stunet.plan.outside`).
+arguments have in the step. Noise, loss and the optimiser's update are in no piece. They are
+compiled as two separate programs (`stunet.plan.outside`).
 
 Some pieces differ only in the width of their input. These are residual blocks of one level: the
 input of a block is wider if a skip connection joins it. Such pieces reach the same share of a
@@ -111,7 +110,7 @@ class Costs:
         return sorted(costs, key=lambda cost: -cost.seconds)
 
     def outside(self) -> dict[str, float]:
-        """Waits for the programs outside the network and returns the time of each in a step."""
+        """Waits for the programs outside the network and returns the seconds of each in a step."""
         return {name: self._seconds[name].result() for name in outside.PROGRAMS}
 
 

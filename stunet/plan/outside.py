@@ -1,7 +1,7 @@
-"""Lowers the parts of a train step that are no block of the network.
+"""Lowers the parts of a train step that lie outside the blocks of the network.
 
-These are noise and loss, and the optimiser's update. Each is the code of the real step
-(`stunet.train.step`), sharded as there, without the network.
+There are two such parts: noise and loss, and the optimiser's update. Each is lowered from the code
+of the real step (`stunet.train.step`), with the real step's shardings, but without the network.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ class _GivenPrediction:
     """Stands in for the network: its parameters are the prediction itself.
 
     Attributes:
-        level_embedding: as in the network.
-        inputs: list that the arguments of each call are added to.
+        level_embedding: the network's attribute of this name.
+        inputs: list to which each call adds its arguments.
     """
 
     level_embedding: bool
@@ -39,7 +39,7 @@ def lower_noise_and_loss(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lo
     """Lowers all that comes before and after the network in a forward and backward pass.
 
     The program draws noise, noise times and dropped captions, makes the network's input, and
-    computes the loss and its gradient by the network's prediction.
+    computes the loss and its gradient with respect to the network's prediction.
     """
     network = parts.denoiser.network
 
@@ -75,7 +75,7 @@ def lower_update(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     return jitted.lower(state, jax.ShapeDtypeStruct((), jnp.float32), state.params)
 
 
-# What a line of the plan is called -> the function that lowers the program.
+# Name of a part of the step in the plan -> the function that lowers the part's program.
 PROGRAMS = {"noise and loss": lower_noise_and_loss, "update": lower_update}
 
 

@@ -29,7 +29,7 @@ class Plan:
     """One train step on one topology.
 
     Bytes, operations and seconds are for one device, unless the attribute says otherwise. A chip is
-    one device, except for the chips of which JAX counts each half as a device (TPU7x).
+    one device, except for TPU7x: JAX counts each half of such a chip as a device.
 
     Attributes:
         chip: name of the chip; for a local device, JAX's name of its kind.
@@ -52,9 +52,9 @@ class Plan:
         peak_flops: peak operations a second of one device, in bfloat16; None if unknown.
         least_seconds: lower bound of the time of a step; None if the peak is unknown.
         seconds: predicted time of each part of a step. The parts are blocks (the sum of `costs`),
-            noise and loss, update, and exposed collectives: those within a TPU slice for which
-            computation waits. Empty if no time was asked for, if the program does not fit, or if no
-            compiler estimates the time.
+            noise and loss, update, and exposed collectives. Exposed collectives are those within a
+            TPU slice for which computation waits. Empty if no time was asked for, if the
+            program does not fit, or if no compiler estimates the time.
         hidden_seconds: time of the collectives within a TPU slice that computation hides; None if
             `seconds` is empty.
         collectives: collectives by kind. With several TPU slices, these are only the collectives

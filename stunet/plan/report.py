@@ -105,7 +105,7 @@ def _time(plan: Plan) -> list[str]:
         "predicted time of a step, by the compiler's estimate of its kernels",
         *(f"  {part:<21} {_seconds(seconds)}" for part, seconds in plan.seconds.items()),
         f"  {'step':<21} {_seconds(plan.step_seconds)}",
-        f"  beside computation, {_seconds(plan.hidden_seconds).strip()} of collectives are hidden",
+        f"  computation hides another {_seconds(plan.hidden_seconds).strip()} of collectives",
         f"model FLOPs utilised    {plan.mfu:.1%} of the peak",
         f"clips/s                 {plan.clips / plan.step_seconds:.1f}",
         f"chip-hours              {hours:,.0f} for {plan.steps:,} steps",
@@ -120,7 +120,7 @@ def _pieces(plan: Plan) -> list[str]:
         + (f", scaled from {cost.scaled_from}" if cost.scaled_from else "")
         for cost in plan.costs[:_PIECES_SHOWN]
     ]
-    return ["blocks that take longest, of the step", *lines]
+    return ["blocks that take longest, with their share of the step", *lines]
 
 
 def _collectives(title: str, collectives: Mapping[str, Collective]) -> list[str]:

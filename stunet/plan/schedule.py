@@ -1,8 +1,8 @@
 """Estimates how much of the collectives' time a compiled step hides behind computation.
 
-The text of a compiled TPU program is scheduled: its instructions run in this order. A collective
-that starts and ends in different instructions runs beside those between them. A collective that is
-one instruction is waited for. The text tells no times, so they are estimated here:
+The instructions of a compiled TPU program run in the order of its text. A collective that starts
+and ends in different instructions runs beside the instructions between them. Computation waits for
+a collective that is one instruction. The text holds no times, so they are estimated here:
 
 * A collective takes the time of a ring at the full speed of the device's links. This is a lower
   bound for groups of devices that do not use all links.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from stunet.plan import hlo
 
-# Instructions that take no time of their own, or whose parts are visited.
+# Instructions that take no time of their own, or whose parts are counted instead.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call"),
     *("conditional", "copy-start", "copy-done", "after-all", "partition-id", "send", "recv"),
@@ -33,10 +33,12 @@ _GROUPS = (
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """What happens at one place of the schedule. Exactly one of the kinds below is set.
+    """Describes one place of the schedule: work, the start or end of a collective, or a loop.
+
+    The attributes that belong to the other kinds of event keep their defaults.
 
     Attributes:
-        work: bytes that instructions read and write, while they compute.
+        work: bytes that the instructions here read and write.
         starts: name of a collective that starts here.
         sent: bytes that a device sends for the collective that starts here, over all links.
         hop: whether this collective sends over one link only.
@@ -56,11 +58,11 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """Time of the collectives of a step.
+    """Holds the time of the collectives of a step.
 
     Attributes:
-        hidden: seconds in which computation goes on.
-        exposed: seconds in which computation waits.
+        hidden: seconds of collectives during which computation goes on.
+        exposed: seconds for which computation waits for collectives.
     """
 
     hidden: float
@@ -70,7 +72,7 @@ class Overlap:
 def overlap(
     events: Sequence[Event], compute_seconds: float, links_speed: float, links: int
 ) -> Overlap:
-    """Plays the schedule: computation and links work side by side until one waits for the other.
+    """Simulates the schedule: computation and links work side by side, and wait for each other.
 
     Args:
         events: schedule of the step (`read`).
@@ -152,7 +154,7 @@ def _read(computations: Mapping[str, list[str]], name: str) -> tuple[Event, ...]
 def _collectives(
     computations: Mapping[str, list[str]], line: str
 ) -> Iterator[tuple[str, float, bool]]:
-    """Yields name, sent bytes and `hop` of each collective in an instruction or in its fusion."""
+    """Yields the name, `Event.sent` and `Event.hop` of each collective in a line or its fusion."""
     inside = [line]
     if " fusion(" in line:
         inside = [part for c in hlo.called(line).get("calls", ()) for part in computations[c]]
@@ -177,7 +179,7 @@ def _sent(kind: str, size: int, line: str) -> float:
 
 
 def _group(line: str) -> int | None:
-    """Returns the number of devices that take part in a collective; None if it is not told."""
+    """Returns the number of devices that take part in a collective; None if unknown."""
     listed, counted, mesh = (pattern.search(line) for pattern in _GROUPS)
     if listed:
         return listed[1].count(",") + 1

@@ -3,9 +3,9 @@
 A generation is one entry of `GENERATIONS`. Everything else follows from it: which names and shapes
 `stunet plan` accepts, what its messages say, and how many devices JAX counts.
 
-For example, Google Cloud calls `v5p:4x4x4` `v5p-128`. The number in a name counts TensorCores if a
-chip has two of them, and chips otherwise (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e and
-/tpu7x).
+For example, Google Cloud's name of `v5p:4x4x4` is `v5p-128`. The number in a name counts
+TensorCores if a chip has two of them, and chips otherwise (cloud.google.com/tpu/docs/v4,
+/v5e, /v5p, /v6e and /tpu7x).
 """
 
 import dataclasses
@@ -23,7 +23,9 @@ _CUBE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """A generation of TPUs. Memory, clock and links are those of one device, as JAX counts devices.
+    """Describes a generation of TPUs.
+
+    Memory, clock and links are those of one device, as JAX counts devices.
 
     Attributes:
         kind: JAX's name of a device.
@@ -58,13 +60,14 @@ class Generation:
 
     @property
     def example(self) -> str:
-        """Returns the shape of a slice of a middling size."""
+        """Returns the shape of a slice of medium size."""
         return "x".join(["4"] * self.dimensions)
 
 
-# Memory: what the compiler names when a program exceeds it. JAX uses the two cores of a v4 or v5p
-# as one device. For v4, the compiler must be asked for that. A tpu7x has two chiplets; each is a
-# device with its own half of the memory, and the chip's six links are counted half for each.
+# The memory is the limit that the compiler names when a program exceeds it. JAX uses the two cores
+# of a v4 or v5p as one device. For v4, the compiler must be asked to do so. A tpu7x has two
+# chiplets. Each is a device with half of the chip's memory, and is counted with half of the chip's
+# six links.
 GENERATIONS = {
     "v4": Generation(
         "TPU v4", 30.75 * 2**30, 1.05e9, 300e9, 3, 4096, "v4", cores=2,
@@ -83,7 +86,7 @@ FORMS = (
     f"({', '.join(GENERATIONS)}) and shape, such as v5p:4x4x4"
 )
 
-# The slices of two dimensions, and those of three dimensions that are smaller than a cube of 64.
+# All shapes of two dimensions, and the shapes of three dimensions that have fewer than 64 chips.
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _BELOW_A_CUBE = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 
@@ -150,8 +153,8 @@ def shapes(key: str) -> tuple[tuple[int, ...], ...]:
 def nearest(key: str, sides: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Returns the slices that are most like a shape which does not exist.
 
-    This is a slice with as many chips, if there is one. Otherwise, it is the next smaller slice and
-    the next larger one.
+    If a slice has the same number of chips, only that slice is returned. Otherwise, the next
+    smaller slice and the next larger one are returned.
     """
     chips = math.prod(sides)
     sizes = sorted({math.prod(shape) for shape in shapes(key)})

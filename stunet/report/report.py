@@ -46,7 +46,7 @@ def write_report(workdir: pathlib.Path, out: pathlib.Path) -> None:
         command += ["--out", str(out)]
     text = draw(found, workdir, shlex.join(command))
     with refusal_explained(out, "choose another --out"), atomic(out) as partial:
-        # Names of files and runs may hold bytes that are no text.
+        # Names of files and runs may hold characters that UTF-8 cannot encode.
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

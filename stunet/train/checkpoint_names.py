@@ -35,8 +35,8 @@ class Found:
     Attributes:
         step: number of updates after which the checkpoint was saved.
         path: directory of the checkpoint.
-        commit_timestamp: Orbax asks when the checkpoint was saved, but uses this only for policies
-            that stunet does not use. It is always the same time.
+        commit_timestamp: a constant in place of the time when the checkpoint was saved. Orbax asks
+            for that time, but uses it only in policies that stunet does not use.
     """
 
     step: int
@@ -48,8 +48,8 @@ class StepNames:
     """Finds the checkpoints in a directory, for Orbax, by the names of their directories alone.
 
     Orbax's own class also reads a file of each checkpoint to learn when it was saved. If that file
-    is damaged, Orbax can open none of the checkpoints: it raises an error for a time that is out of
-    range, and waits for ever for a named pipe.
+    is damaged, Orbax can open none of the checkpoints. It raises an error if the time is out of
+    range, and waits for ever if the file is a named pipe.
     """
 
     def build_name(self, step: int) -> str:
@@ -58,7 +58,7 @@ class StepNames:
 
     def find_all(self, base_path: pathlib.Path) -> Iterator[Found]:
         """Yields each complete checkpoint in a directory, newest first."""
-        # Orbax gives a checkpoint this name once it is complete.
+        # Orbax gives a checkpoint a name of digits alone once the checkpoint is complete.
         named = [path for path in base_path.glob("*") if path.name.isdecimal()]
         found = [Found(int(path.name), path) for path in named if path.is_dir()]
         # "007" and digits of other scripts are not names that a checkpoint gets.

@@ -296,22 +296,22 @@ def _saving_context(at_once: int | None) -> ocp.Context:
 
 
 def silence_late_failures() -> None:
-    """Makes reads and writes of checkpoints that end after a failure print no traceback.
+    """Silences the tracebacks of reads and writes that end after another read or write failed.
 
     If several writes fail, Orbax raises the first error and closes its event loop. Each of the
     other writes then fails with "Event loop is closed". If a read fails, Orbax abandons the other
     reads. Python closes their coroutines with GeneratorExit, and Orbax turns that into an exception
     with pages of TensorStore's settings.
 
-    All of them may end at any time after the failure, so the process stays like this. Other errors
-    that cannot be raised are printed as before.
+    These reads and writes may end at any time after the failure, so they stay silenced until the
+    process ends. Other errors that cannot be raised are printed as before.
     """
     if not isinstance(sys.unraisablehook, _OtherFailures):
         sys.unraisablehook = _OtherFailures(sys.unraisablehook)
 
 
 class _OtherFailures(NamedTuple):
-    """Passes on errors that cannot be raised, except those of `silence_late_failures`."""
+    """Reports errors that cannot be raised, except those that `silence_late_failures` silences."""
 
     report: Callable[[Any], None]
 

@@ -1,9 +1,9 @@
-"""Saves the compiled train step, so that a run elsewhere, or its restart, need not compile it.
+"""Saves the compiled train step, so that a run elsewhere, or a restart, need not compile it.
 
 A file holds one entry of JAX's own cache of compiled programs. Training puts the entry where JAX
 looks for it, and JAX finds it by its key: a hash of the program, of the versions and of the
 devices. So a program that does not fit is never run. JAX has a second way to save programs,
-`jax.experimental.serialize_executable`, but that one loads pickles, which run what they name.
+`jax.experimental.serialize_executable`, but that one loads pickles, which run code that they name.
 
 The first line of a file is a header in JSON. It says what the program was compiled for, so that a
 run that needs another program can say why not. The rest of the file is the entry.
@@ -41,8 +41,8 @@ _SUFFIX = "-cache"
 _AS_USUAL = "the step is compiled as usual"
 # JAX records this event when it takes a program from its cache.
 _HIT = "/jax/compilation_cache/cache_hits"
-# An entry depends on these. The path of the cache is part of the keys unless its further caches,
-# which only GPUs have, are off.
+# JAX writes and finds entries under these settings. If JAX's other caches were on, which only GPUs
+# use, each key would depend on the path of the cache.
 _SETTINGS = {
     "jax_enable_compilation_cache": True,
     "jax_persistent_cache_enable_xla_caches": "none",
@@ -52,7 +52,7 @@ _SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Target:
-    """What a step is compiled for. Two equal targets have the same program.
+    """Describes what a step is compiled for. Two equal targets have the same program.
 
     Attributes:
         jax: version of jax.
@@ -60,7 +60,7 @@ class _Target:
         backend: version of the backend, such as that of libtpu.
         device: JAX's name of the kind of device.
         devices: number of devices.
-        processes: number of processes that have the devices.
+        processes: number of processes to which the devices belong.
         processor: digest of the processor's model and instructions, for CPUs; "" for other devices.
         flags: flags of the compiler from the environment, sorted.
         step: digest of the step before it is compiled (StableHLO).
@@ -137,7 +137,7 @@ def jit_step(parts: Parts, state: TrainState) -> jax.stages.Wrapped:
 def lower(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """Returns the update that a run does on `mesh`, ready to be compiled.
 
-    The devices of the mesh need not be here.
+    This machine need not have the devices of the mesh.
     """
     with meshes.use(mesh, parts.layout.context_axis):
         state = abstract_state(parts.denoiser, parts.optimizer, mesh)
@@ -150,7 +150,7 @@ def save(lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh, file: Path) -> No
     All processes compile, and the first process writes.
 
     Args:
-        lowered: the step, from `lower`; not compiled before.
+        lowered: the step, from `lower`. It must not have been compiled before.
         mesh: devices of the step.
         file: the file to write.
 
@@ -176,13 +176,14 @@ def save(lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh, file: Path) -> No
 def kept_in(
     file: Path, update: jax.stages.Wrapped, mesh: jax.sharding.Mesh, tell: Callable[[str], None]
 ) -> Step:
-    """Returns `update`, whose first call takes the compiled step from a file instead of compiling.
+    """Returns a function like `update`, whose first call takes the compiled step from a file.
 
     If there is no such file, the first call compiles the step and writes the file. If the file does
     not hold the step of this run, the first call compiles the step and leaves the file as it is.
 
     Args:
-        file: the file, for all processes. Take it only from people you trust: it is a program.
+        file: the file, which all processes share. Take it only from people you trust: it is a
+            program.
         update: the run's update, from `jit_step`.
         mesh: devices of the run.
         tell: takes a sentence for the user, which says where the step comes from and why.
@@ -206,7 +207,7 @@ def _use(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> st
     if devices[0].platform == "cpu" and jax.process_count() > 1:
         return f"CPUs of several processes cannot share a compiled step; {_AS_USUAL}"
     try:
-        # Processes that compile for GPUs wait for one another, so all do the same.
+        # Processes that compile for GPUs wait for one another, so all compile or none does.
         if hosts.first_text("there" if hosts.is_first() and file.exists() else ""):
             return _take(file, lowered, mesh)
         save(lowered, mesh, file)
@@ -218,7 +219,7 @@ def _use(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> st
 
 
 def _take(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> str:
-    """Takes the step from the file, if it is that of this run; returns a sentence about it.
+    """Takes the step from the file, if the file fits this run; returns a sentence about it.
 
     Raises:
         UserError: the file cannot be read, or does not hold the step of this run.
@@ -232,7 +233,7 @@ def _take(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> s
             raise UserError(f"{file} was compiled for {what}{was and f' ({was}, not {now})'}")
     with tempfile.TemporaryDirectory(prefix="stunet_compile_") as spare, _counted_hits() as hits:
         configured = jax.config.jax_compilation_cache_dir
-        # JAX alone writes to a cache in a bucket.
+        # Only JAX itself can write to a cache in a bucket.
         place = Path(spare if not configured or "://" in configured else configured)
         with atomic(place / f"{header.key}{_SUFFIX}") as partial:
             partial.write_bytes(entry)
@@ -245,7 +246,7 @@ def _take(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> s
 
 @contextlib.contextmanager
 def _counted_hits() -> Iterator[list[str]]:
-    """Context manager that yields a list, with an item for each program from JAX's cache."""
+    """Context manager that yields a list, to which each program from JAX's cache adds an item."""
     hits = []
 
     def note(event: str, **_: Any) -> None:
@@ -260,7 +261,7 @@ def _counted_hits() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _cache_at(directory: str) -> Iterator[None]:
-    """Context manager in which JAX keeps all programs in `directory`, by keys without its path."""
+    """Context manager in which JAX keeps programs in `directory`, under keys that omit its path."""
     settings = _SETTINGS | {"jax_compilation_cache_dir": directory}
     before = {name: getattr(jax.config, name) for name in settings}
     try:

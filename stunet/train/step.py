@@ -59,19 +59,19 @@ def make_train_step(
 def apply_gradients(
     optimizer: Optimizer, state: TrainState, loss: Array, grads: Any
 ) -> tuple[TrainState, Metrics]:
-    """Returns the state after one update of the weights, their moments and their average.
+    """Returns the state after one update of weights, moments and averages, and the metrics.
 
     Args:
         optimizer: how gradients become updates.
         state: the state before the update.
         loss: mean loss of the batch, a scalar.
-        grads: gradient of the loss by `state.params`.
+        grads: gradient of the loss with respect to `state.params`.
     """
     opt_state = on_schedule(state.opt_state, state.step)
     updates, opt_state = optimizer.transformation.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Early weights are far from where they go: average over the recent tenth of the run at
-    # first.
+    # Early weights are far from the final ones. So the average covers only the recent tenth of the
+    # run at first.
     decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
     ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
     norm = optax.tree.norm(grads)

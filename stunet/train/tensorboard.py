@@ -19,16 +19,17 @@ class Events:
     """Writes a new file of events in a directory.
 
     Args:
-        directory: directory for the file; it need not exist yet.
+        directory: working directory of a run. The file goes to its subdirectory `events`, which
+            need not exist yet.
     """
 
     def __init__(self, directory: pathlib.Path):
-        # FileWriter will not do: its thread dies of a full disk and leaves the run waiting for its
-        # queue.
+        # FileWriter is not used: if the disk is full, its thread dies, and the run then waits for
+        # its queue for ever.
         self._writer = EventsWriter(str(directory / "events"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes metrics after update `step`, as a point each."""
+        """Writes the metrics after update `step`, each as one point."""
         self._write(step, [v for k in values for v in summary.scalar(k, values[k]).value])
 
     def picture(self, step: int, name: str, path: str) -> None:

@@ -53,7 +53,7 @@ def test_killed_run_ends_as_the_undisturbed_one(server, undisturbed, tmp_path, s
         if ended.status == -9:
             kills += 1
             count("SIGKILL: processes killed")
-        else:  # The run had ended: another one is killed.
+        else:  # The run ended before the signal came. A new run is started and killed.
             count("SIGKILL: came too late")
             check_end()
             shutil.rmtree(workdir)

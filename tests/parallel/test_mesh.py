@@ -125,10 +125,10 @@ def test_extents_must_fit_the_devices():
 @pytest.mark.parametrize(
     ("extents", "devices", "slices", "nearest"),
     [
-        # One extent changes, and what is -1 takes the rest.
+        # One extent changes, and an axis with -1 takes the rest.
         (dict(fsdp=64), 16, 1, dict(fsdp=16)),
         (dict(fsdp=64, data=1, context=-1), 16, 1, dict(fsdp=16)),
-        # By the smallest factor: halving `fsdp` is less than making `context` 1.
+        # The smallest factor is chosen: halving `fsdp` changes less than making `context` 1.
         (dict(data=1, fsdp=4, context=4), 8, 1, dict(fsdp=2)),
         # With equal factors, clips stay split as they are.
         (dict(data=2, fsdp=2, context=2), 4, 1, dict(data=1)),

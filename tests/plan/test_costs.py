@@ -60,7 +60,7 @@ def test_time_scales_with_operations(monkeypatch):
 
         def submit(self, _, *arguments):
             future = concurrent.futures.Future()
-            # This chip computes every piece at the same rate, and what is no piece at once.
+            # This chip computes every piece at the same rate. Other programs take no time.
             which = arguments[-1]
             future.set_result(0.0 if which in PROGRAMS else flops.of_piece(found[which]) / 1e9)
             return future

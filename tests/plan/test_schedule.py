@@ -35,7 +35,7 @@ def overlap(text: str, compute: float, speed: float, links: int = 4) -> tuple[fl
 
 
 def test_a_collective_is_hidden_by_the_kernels_between_its_start_and_its_end():
-    # The permutation sends 512 bytes over one of four links, and 3/4 of a second is between.
+    # The permutation sends 512 bytes over one of four links. It runs beside 3/4 s of kernels.
     assert overlap(TEXT, 1.0, 4 * 512) == pytest.approx((0.75, 0.25))
     assert overlap(TEXT, 1.0, 4 * 1024) == pytest.approx((0.5, 0.0))
     assert overlap(TEXT, 1e-9, 4 * 512) == pytest.approx((0.0, 1.0), abs=1e-8)

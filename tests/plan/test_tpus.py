@@ -1,4 +1,4 @@
-"""Names of TPU slices: those of Google Cloud's documentation, and what is none."""
+"""Names of TPU slices are read as Google Cloud documents them, and other names are refused."""
 
 import importlib.util
 import math

@@ -186,8 +186,8 @@ def flagged(path):
 def test_no_damage_that_the_decoder_marks_is_kept(tmp_path):
     """4 random bytes of a video change. The clips are those of the whole video, or it is refused.
 
-    A few changes give another video that is whole, as far as any decoder can tell: 3 to 6 of 60,
-    as the encoder writes another file on another processor.
+    A few changes give another video that is whole, as far as any decoder can tell: 3 to 6 of 60.
+    Their number varies, because the encoder writes another file on another processor.
     """
     content = make_mp4(tmp_path / "a.mp4").read_bytes()
     whole = np.stack(list(decode_clips(tmp_path / "a.mp4", 4, 8, 48, 64))).astype(int)

@@ -56,7 +56,7 @@ print(held("VmHWM") - before)
 def beside(tmp_path, at_once: int) -> int:
     """Returns the MiB of extra memory that saving 200 MiB of random numbers takes."""
     arguments = [sys.executable, "-c", SAVE, str(tmp_path / str(at_once)), str(at_once)]
-    # The memory that each thread's own arena holds differs from run to run by 60 MiB.
+    # If each thread had an arena, the memory in arenas would differ from run to run by 60 MiB.
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_a_read_that_is_abandoned_after_a_failure_is_not_said(tmp_path, monkeypa
         try:
             await asyncio.Future()
         except BaseException as error:
-            # Orbax does this for each array, without regard to the error.
+            # Orbax does this for each array, whatever the error is.
             raise Exception("reading failed") from (error if abandoned else None)
 
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: said.append(unraisable.exc_type))
@@ -104,7 +104,7 @@ def test_a_read_that_is_abandoned_after_a_failure_is_not_said(tmp_path, monkeypa
         task = loop.create_task(read())
         coroutine = task.get_coro()
         loop.run_until_complete(asyncio.sleep(0))
-        # The collector does not print errors of a task whose loop is closed.
+        # Otherwise asyncio would also log that a pending task was destroyed.
         task._log_destroy_pending = False
         loop.close()
         del task, coroutine

@@ -1,4 +1,4 @@
-"""A compiled step in a file: used where it fits, bit for bit the same, and never used elsewhere."""
+"""A compiled step from a file is bit for bit the same, and is used only where it fits."""
 
 import dataclasses
 import importlib.util
@@ -32,7 +32,7 @@ def lower(config):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """The file that `stunet compile` writes for `config()`."""
+    """Returns the file that `stunet compile` writes for `config()`."""
     directory = tmp_path_factory.mktemp("compiled")
     changes = [*tiny.ONE_LEVEL, "--config.train.steps=3"]
     experiment, out = tiny.experiment(directory), directory / "step.program"
@@ -48,7 +48,7 @@ def step():
 
 @pytest.fixture
 def run(tmp_path, capfd):
-    """`run(compiled, **train)` trains, and returns the losses and norms, and what was printed."""
+    """Returns a function that trains, and returns losses, gradient norms and the printed text."""
     count = iter(range(100))
 
     def run(compiled, **train_keys):
@@ -63,7 +63,7 @@ def run(tmp_path, capfd):
 
 @pytest.fixture
 def empty_cache(tmp_path):
-    """JAX's cache without the programs of other tests."""
+    """Gives JAX an empty cache, without the programs of other tests."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "cache"))
     yield
@@ -71,7 +71,7 @@ def empty_cache(tmp_path):
 
 
 def rewrite(file, tmp_path, change):
-    """Returns a copy of `file` whose header went through `change`, with a digest that fits it."""
+    """Returns a copy of `file` with a header that `change` has changed, and a matching digest."""
     header, entry = program._read(file)
     change(header)
     header.digest = program._digest(header, entry)
