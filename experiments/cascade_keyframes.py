@@ -12,7 +12,7 @@ Keyframes alias fast motion. A fast digit moves 2 pixels a frame, so it is 10 pi
 next keyframe. The canvas wraps around after 16 pixels: the same keyframes also show a digit that
 moves 6 pixels the other way.
 
-Hardware and time: half of the operations of the quickstart, which trains in five minutes on two CPU
+Hardware and time: half of the operations of the quickstart, which trains in two minutes on two CPU
 cores: 800 updates, each with half as many frames.
 
 Expected result: not measured; these digits were tried for 20 updates only. The sweep

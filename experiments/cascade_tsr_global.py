@@ -7,7 +7,7 @@ cascade_keyframes.py trains the first network, and has the command that samples 
 sight, not only two as in cascade_tsr_windowed.py. That makes it the fairest opponent of a single
 pass.
 
-Hardware and time: half of the operations of the quickstart, which trains in five minutes on two CPU
+Hardware and time: half of the operations of the quickstart, which trains in two minutes on two CPU
 cores.
 
 Expected result: not measured; these digits were not tried. The sweep single_pass_vs_cascade

@@ -7,7 +7,7 @@ temporal super-resolution as in Imagen Video and Make-A-Video: a window knows th
 ends and nothing else. Each window has 6 frames, and the first and the last are given. Windows are
 cut from the same 16-frame clips as the keyframes, and 3 windows make up a clip.
 
-Hardware and time: half of the operations of the quickstart, which trains in five minutes on two CPU
+Hardware and time: half of the operations of the quickstart, which trains in two minutes on two CPU
 cores.
 
 Expected result: not measured; these digits were tried for 20 updates only. The sweep
