@@ -343,6 +343,7 @@ def good(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=lambda i: f"{i}-{KINDS[i].name}")
+@pytest.mark.slow
 def test_damage_gets_one_sentence_and_no_traceback(number, good, monkeypatch):
     # Operations are counted by tracing, for each config.
     monkeypatch.setattr(results, "model_flops", lambda *_: 1)
