@@ -80,6 +80,7 @@ def rewrite(file, tmp_path, change):
     return copy
 
 
+@pytest.mark.slow
 def test_training_with_a_saved_step_is_bitwise_equal_to_compiling(file, run):
     plain, _ = run(None)
     loaded, said = run(file)
@@ -88,6 +89,7 @@ def test_training_with_a_saved_step_is_bitwise_equal_to_compiling(file, run):
     assert f"the compiled step comes from {file}" in said
 
 
+@pytest.mark.slow
 def test_the_first_start_writes_the_file_and_the_next_one_takes_it(tmp_path, run):
     file = tmp_path / "kept" / "step.program"
     file.parent.mkdir()
@@ -98,6 +100,7 @@ def test_the_first_start_writes_the_file_and_the_next_one_takes_it(tmp_path, run
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_step_of_another_config_is_refused_and_stays(file, tmp_path, run):
     copy = tmp_path / "copy.program"
     shutil.copy(file, copy)
@@ -123,6 +126,7 @@ def test_every_field_of_a_target_is_compared():
     assert set(program._NAMES) == {field.name for field in dataclasses.fields(program._Target)}
 
 
+@pytest.mark.slow
 def test_a_step_under_another_key_is_not_run(file, tmp_path, empty_cache):
     def change(header):
         header.key = header.key[:-64] + 64 * "0"
