@@ -10,7 +10,7 @@ Or by hand:
 The network has 1,077,476 parameters. It learns 32 clips (16 frames of 16x16 pixels) nearly by
 heart, and uses every part of the program: captions, training, checkpoints, sampling by prompt.
 
-Hardware and time: `make quickstart` takes four minutes on 2 AVX-512 cores, of which one installs.
+Hardware and time: `make quickstart` takes three minutes on 2 AVX-512 cores after installing.
 Training runs at 51 clips a second there (19 to 22 on 2 AVX2 cores) and needs 2.2 GiB of memory.
 
 Expected result: a training loss of 0.058 and a loss of 0.139 on held-out handwriting. Prompts

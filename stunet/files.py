@@ -21,6 +21,7 @@ _REMEDIES = {
     errno.ENOTEMPTY: "a directory is in the place of this file; move it away",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "a symbolic link in this path leads back to itself; remove it",
+    errno.EIO: "the disk or network share that holds it fails; check it",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -Hn)",
 }
 
@@ -32,7 +33,6 @@ _DISK = {
         "a file in {} becomes larger than a file may be",
         "raise the limit (ulimit -f), or choose another disk,",
     ),
-    errno.EIO: ("the disk that holds {} fails", "repair it"),
 }
 
 # What became of a directory that is written whole or not at all.
@@ -145,7 +145,8 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
 def full_disk_explained(place: Path, outcome: str, again: str = "") -> Iterator[None]:
     """Context manager that turns an error of a disk that takes no more data into a UserError.
 
-    Such a disk is full or broken, its quota is used up, or a file is too large for it.
+    Such a disk is full, its quota is used up, or a file is too large for it. Only writing raises
+    these errors, so they are about the disk that holds `place`.
 
     Args:
         place: file or directory that the block writes.

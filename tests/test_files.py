@@ -15,7 +15,6 @@ SENTENCES = {
     errno.ENOSPC: "the disk that holds /run is full; .*: free some space and run",
     errno.EDQUOT: "your share of the disk that holds /run is full; .*: free some space and run",
     errno.EFBIG: "a file in /run becomes larger than a file may be; .*: raise the limit",
-    errno.EIO: "the disk that holds /run fails; .*: repair it and run",
 }
 
 
@@ -35,6 +34,15 @@ def test_a_disk_that_takes_no_more_is_told(number, make):
 def test_a_disk_that_takes_no_more_is_told_where_nobody_expected_it(number):
     with pytest.raises(UserError, match=r"the output.*run the same command"), refusals_explained():
         raise OSError(number, os.strerror(number))
+
+
+def test_a_disk_that_cannot_be_read_is_not_taken_for_the_one_that_is_written():
+    with (
+        pytest.raises(UserError, match=r"^/videos/a\.mp4: Input/output error; .* check it"),
+        refusals_explained(),
+        full_disk_explained(pathlib.Path("/run"), "nothing is lost"),
+    ):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/videos/a.mp4")
 
 
 def test_other_errors_stay_as_they_are():

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     mesh = meshes.make_mesh(parts.layout, topology.devices)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
     silence = contextlib.nullcontext() if local else chips.silence_stderr()
-    task = f"compiling for {topology.count} x {topology.chip.name}"
+    task = f"compiling for {topology.chips} x {topology.chip.name}"
     with elapsed(task), silence, refusal_explained(arguments.out, _ELSEWHERE):
         lowered = program.lower(parts, mesh)
         try:

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     config = configs.load(arguments.config, arguments.overrides)
     topology = chips.find(arguments.topology, arguments.slices, arguments.estimate)
-    target = f"{topology.count // topology.chip.per_chip} x {topology.chip.name}"
+    target = f"{topology.chips} x {topology.chip.name}"
     if arguments.search:
         with elapsed(f"searching layouts for {target}"):
             layouts = search.rank(make_parts(config), topology)

@@ -91,6 +91,11 @@ class Topology:
     devices: Sequence[jax.Device] = ()
 
     @property
+    def chips(self) -> int:
+        """Returns the number of chips, which may have several devices each."""
+        return self.count // self.chip.per_chip
+
+    @property
     def is_local(self) -> bool:
         """Returns whether the devices are this machine's own."""
         return self.name == "local"

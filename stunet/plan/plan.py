@@ -167,7 +167,7 @@ def make_plan(
         chip=chip.name,
         platform=topology.platform,
         devices=topology.count,
-        chips=topology.count // chip.per_chip,
+        chips=topology.chips,
         estimated=step is None,
         mesh=dict(mesh.shape),
         settings={

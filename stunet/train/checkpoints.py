@@ -317,7 +317,9 @@ class _OtherFailures(NamedTuple):
 
     def __call__(self, unraisable: Any) -> None:
         error = unraisable.exc_value
-        if str(error) != "Event loop is closed" and not isinstance(error.__cause__, GeneratorExit):
+        # Python may give no error here, only its type.
+        cause = getattr(error, "__cause__", None)
+        if str(error) != "Event loop is closed" and not isinstance(cause, GeneratorExit):
             self.report(unraisable)
 
 
