@@ -22,6 +22,8 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 # Bits that are flipped, and files that are damaged in each other way, in the short form and in the
 # long one (FAULTS=long).
 FLIPS, FILES = (500, 100) if os.environ.get("FAULTS") == "long" else (20, 6)
