@@ -52,21 +52,21 @@ def get_config():
     config.diffusion.prediction = "x0"
 
     config.data.source = "moving_digits"
-    config.data.num_clips = 32
+    config.data.digit_styles = 4
     config.data.frames = 16
     config.data.height = config.data.width = 16
     config.data.channels = 1
     config.data.fps = 8.0
 
-    config.train.steps = 800
-    config.train.batch_size = 8
+    config.train.steps = 4400
+    config.train.batch_size = 4
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 0.02
-    config.train.ema_decay = 0.99
+    config.train.ema_decay = 0.995
 
-    config.checkpoint.every = 200
-    config.log.every = 10
-    config.log.validate_every = 800
+    config.checkpoint.every = 1100
+    config.log.every = 50
+    config.log.validate_every = 1100
     config.log.validate_clips = 32
     config.log.sample_every = 0
 
