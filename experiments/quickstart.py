@@ -45,14 +45,14 @@ def get_config():
 
     # All 16 frames show one digit, so that averaging over them removes much of the noise: shifted
     # towards noise, and weighted uniformly, for what is decided there, which digit goes where.
-    config.diffusion.shift = 0.5
+    config.diffusion.shift = 0.3
     config.diffusion.weighting = "uniform"
     # A network this narrow has no room to carry the noise through, which v and eps ask of it: 700
     # updates of x0 give sharper digits than 1,000 of v.
     config.diffusion.prediction = "x0"
 
     config.data.source = "moving_digits"
-    config.data.digit_styles = 4
+    config.data.digit_styles = 2
     config.data.frames = 16
     config.data.height = config.data.width = 16
     config.data.channels = 1
@@ -71,5 +71,6 @@ def get_config():
     config.log.sample_every = 0
 
     config.sample.steps = 40
+    config.sample.guidance_scale = 4.0
     config.sample.threshold = "static"
     return config
