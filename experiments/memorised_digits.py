@@ -18,11 +18,12 @@ from stunet import configs
 def get_config():
     config = configs.start_from("quickstart")
     config.data.num_clips = 32
+    config.data.frames = 16
     config.data.digit_styles = 0
     config.train.steps = 800
-    config.train.batch_size = 8
     config.train.ema_decay = 0.99
     config.checkpoint.every = 200
     config.log.every = 10
     config.log.validate_every = 800
+    config.sample.guidance_scale = 2.0
     return config

@@ -45,7 +45,7 @@ def get_config():
 
     # All 16 frames show one digit, so that averaging over them removes much of the noise: shifted
     # towards noise, and weighted uniformly, for what is decided there, which digit goes where.
-    config.diffusion.shift = 0.3
+    config.diffusion.shift = 0.5
     config.diffusion.weighting = "uniform"
     # A network this narrow has no room to carry the noise through, which v and eps ask of it: 700
     # updates of x0 give sharper digits than 1,000 of v.
@@ -53,13 +53,13 @@ def get_config():
 
     config.data.source = "moving_digits"
     config.data.digit_styles = 2
-    config.data.frames = 16
+    config.data.frames = 8
     config.data.height = config.data.width = 16
     config.data.channels = 1
     config.data.fps = 8.0
 
     config.train.steps = 4400
-    config.train.batch_size = 4
+    config.train.batch_size = 8
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 0.02
     config.train.ema_decay = 0.995
