@@ -52,7 +52,7 @@ def get_config():
     config.diffusion.prediction = "x0"
 
     config.data.source = "moving_digits"
-    config.data.digit_styles = 2
+    config.data.digit_styles = 4
     config.data.frames = 8
     config.data.height = config.data.width = 16
     config.data.channels = 1
