@@ -109,7 +109,8 @@ class Model:
         "never stores the attention scores. TPUs use it where `model.head_channels`, the number of "
         "queries and the number of keys on each chip are multiples of 128. GPUs use it, from the "
         "Ampere generation on, where `model.dtype` is bfloat16 and `model.head_channels` is a "
-        "multiple of 8 and at most 128. In all other cases, ordinary attention runs.",
+        "multiple of 8 and at most 128, and the numbers of queries and keys are even. In all other "
+        "cases, ordinary attention runs.",
     )
     text_features: int = _field(
         768,

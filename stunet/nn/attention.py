@@ -128,8 +128,8 @@ def flash_attention(
       - TPUs use the Pallas kernel that JAX ships. It works in tiles of 128, so three numbers must
         be multiples of 128: the queries on a chip, the keys on a chip, and the features of a head.
       - NVIDIA GPUs, of the Ampere generation or newer, use cuDNN's kernel. The arrays must be
-        bfloat16 or float16, and the features of a head a multiple of 8 and at most 128 (256 on
-        Hopper and newer).
+        bfloat16 or float16, the features of a head a multiple of 8 and at most 128 (256 on Hopper
+        and newer), and the queries and the keys on a chip even in number.
 
     In all other cases, `frame_attention` runs.
 
@@ -221,11 +221,11 @@ def _suits_cudnn(query, key, value, lengths):
     """Returns whether cuDNN can compute `flash_attention` of these arrays.
 
     JAX knows the rules for the installed cuDNN and for the GPU, if there is one, and checks them
-    when it traces. Without JAX's CUDA plugin it refuses too.
+    when it traces. It has more rules for gradients. Without JAX's CUDA plugin it refuses too.
     """
     arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (query, key, value, lengths)]
     try:
-        jax.eval_shape(_cudnn_attention, *arrays)
+        jax.eval_shape(lambda q, k, v, n: jax.vjp(_cudnn_attention, q, k, v, n)[0], *arrays)
     except RuntimeError:  # `NotImplementedError`, which JAX raises for most rules, is one.
         return False
     return True
