@@ -1,24 +1,26 @@
-"""Measures convolutions of clips on this CPU: XLA's of rank 5, XLA's of rank 4, and this package's.
+"""Measures convolutions of clips on this device: XLA's of rank 5 and 4, and this package's.
 
-    JAX_PLATFORMS=cpu python benchmarks/conv_on_cpu.py
+    JAX_PLATFORMS=cpu python benchmarks/conv_forms.py
+    python benchmarks/conv_forms.py --dtype bfloat16 \
+      --clips 8x16x64x64x128 8x8x32x32x256 8x4x16x16x384
 
 It prints GFLOP/s of the forward pass, and of the forward and backward pass together (three times
-the operations), in float32. Rank 4 merges the axes that a kernel does not mix: frames into the
-batch for a (1, 3, 3) kernel, rows and columns into one axis for a (3, 1, 1) kernel. It takes about
-a minute.
+the operations). Rank 4 merges the axes that a kernel does not mix: frames into the batch for a
+(1, 3, 3) kernel, rows and columns into one axis for a (3, 1, 1) kernel. The first command takes
+about a minute. The second is for a GPU, where it was not run yet; its clips are those of `one_gpu`.
 """
 
+import argparse
 import math
 import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from stunet.nn.conv import conv
 
-SHAPES = [(16, 16, 16, 16, 32), (16, 16, 8, 8, 64), (16, 8, 4, 4, 128)]
+CLIPS = ("16x16x16x16x32", "16x16x8x8x64", "16x8x4x4x128")
 KERNELS = [(1, 3, 3), (3, 1, 1)]
 
 
@@ -65,17 +67,31 @@ def gflops(form: Callable, x, kernel) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--clips",
+        nargs="+",
+        metavar="BxTxHxWxC",
+        default=CLIPS,
+        help="clips, frames, rows, columns and channels (%(default)s)",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)"
+    )
+    arguments = parser.parse_args()
     forms = {"XLA rank 5": xla_rank_5, "XLA rank 4": xla_rank_4, "stunet": conv}
-    print("GFLOP/s, forward / forward and backward")
-    print(f"{'clip':24}{'kernel':12}" + "".join(f"{name:>16}" for name in forms))
-    for shape in SHAPES:
+    print(f"GFLOP/s in {arguments.dtype}, forward / forward and backward")
+    print(f"{'clip':24}{'kernel':12}" + "".join(f"{name:>18}" for name in forms))
+    for clip in arguments.clips:
+        shape = tuple(map(int, clip.split("x")))
         for size in KERNELS:
-            x = jax.random.normal(jax.random.key(0), shape)
-            kernel = jax.random.normal(jax.random.key(1), (*size, shape[-1], shape[-1]))
-            kernel = kernel / jnp.sqrt(math.prod(kernel.shape[:-1]))
+            x = jax.random.normal(jax.random.key(0), shape, arguments.dtype)
+            kernel = (*size, shape[-1], shape[-1])
+            kernel = jax.random.normal(jax.random.key(1), kernel, arguments.dtype)
+            kernel = kernel / math.sqrt(math.prod(kernel.shape[:-1]))
             cells = ["{:.0f} / {:.0f}".format(*gflops(form, x, kernel)) for form in forms.values()]
-            row = "".join(f"{cell:>16}" for cell in cells)
-            print(f"{shape!s:24}{size!s:12}{row}", flush=True)
+            row = "".join(f"{cell:>18}" for cell in cells)
+            print(f"{clip:24}{size!s:12}{row}", flush=True)
 
 
 if __name__ == "__main__":
