@@ -1,4 +1,4 @@
-"""Trains on every caption of moving digits, in @@TOTAL on two CPU cores.
+"""Trains on every caption of moving digits, in 8 minutes on two CPU cores.
 
     make quickstart
 
@@ -12,11 +12,12 @@ checkpoints, sampling by prompt. Clips have 8 frames of 16x16 pixels. They are d
 network trains: 10 digits of 4 people's handwriting, 4 directions and 3 speeds make 120 captions,
 and a digit may start anywhere.
 
-Hardware and time: @@HARDWARE
+Hardware and time: `make quickstart` takes 7 min 25 s on 2 AVX-512 cores after installing. Training
+runs at 90 clips a second there and needs 1.9 GiB of memory.
 
 Expected result: 120 clips sampled at guidance 4 show the digit of their caption in 79% of cases
 (real clips, read by the same classifier: 98%), its direction in 100% and its speed in 99%. All
-three are right in 78%. The training loss is 0.078, and so is the loss on held-out handwriting.
+three are right in 78%. The training loss is 0.077, and so is the loss on held-out handwriting.
 
 With 16 frames and half as many updates, which take the same time, the direction was right in 51%.
 """
