@@ -5,9 +5,9 @@
     stunet sample image --workdir runs/masked_digits --image digit.png --prompt "a 7 moving left"
 
 Training begins with the weights of runs/memorised_digits. The first convolution goes from 1 input
-channel to 3, and zeros fill the new weights. Lumiere fine-tunes one text-to-video network for all of these
-tasks in the same way (arXiv 2401.12945, section 4.1). `--config.train.init_from=` (empty) trains
-from scratch. The paper names no shares of the masks: the shares below are a choice.
+channel to 3, and zeros fill the new weights. Lumiere fine-tunes one text-to-video network for all
+of these tasks in the same way (arXiv 2401.12945, section 4.1). `--config.train.init_from=` (empty)
+trains from scratch. The paper names no shares of the masks: the shares below are a choice.
 
 The data are all clips of moving digits, not the 32 that were memorised. The given part shows the
 digit, which 800 updates do not teach from captions.
