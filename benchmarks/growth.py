@@ -145,6 +145,8 @@ def draw(file: pathlib.Path, sweeps: Mapping[str, Sequence[Step]], note: str) ->
             plot.Curve(plot.COLOURS[0], x, middle, *np.percentile(rows, (25, 75), axis=1)),
         ]
         labels = {at: _short(step.sizes[name]) for at, step in zip(x, steps, strict=True)}
+        near = [at for at, after in zip(x, x[1:]) if after - at < 0.1 * (x[-1] - x[0])]
+        labels |= dict.fromkeys(near, "")
         title = f"{name}: exponent {exponents(name, steps)[1].mean:.2f}"
         panel = plot.Panel(title, name, labels, y, curves)
         sheet.panel(70 + 315 * column, 110, 270, 220, panel)
@@ -154,7 +156,8 @@ def draw(file: pathlib.Path, sweeps: Mapping[str, Sequence[Step]], note: str) ->
 def _short(count: int) -> str:
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if count >= unit:
-            return f"{count / unit:.2g}{letter}"
+            digits = 0 if count >= 10 * unit else 1
+            return f"{count / unit:.{digits}f}{letter}"
     return str(count)
 
 
