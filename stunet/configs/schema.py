@@ -470,6 +470,14 @@ class Data:
         least=0,
         most=0.95,
     )
+    speed_octaves: float = _field(
+        0.0,
+        "For the source 'motions': each object's speed is multiplied by 2^u, where u is random "
+        "between -`data.speed_octaves` and `data.speed_octaves`. 1 draws speeds from half to twice "
+        "`data.speed`. Either this key or `data.speed_spread` is 0.",
+        least=0,
+        most=4,
+    )
     num_clips: int = _field(
         0,
         "Number of clips to train on, taken from the beginning of the source. 0: all clips.",
