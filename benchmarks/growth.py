@@ -9,14 +9,18 @@ parameters. The steps take turns, round by round, so that other load on the mach
 them. Times are medians over the rounds.
 
 Below each part stand exponents: if a quantity doubles, its cost grows by two to the power of the
-exponent. An exponent is the slope of a line that is fitted to logarithms. That of the time is the
-mean over the rounds, with its 95% interval. Operations are those of the network's trace, and memory
-is what the compiler reserves for a step's arrays: state, batch and temporary arrays.
+exponent. An exponent is the slope of a line that is fitted to logarithms. The interval of the
+time's exponent is a 95% bootstrap interval over the rounds. The last line fits a constant and a
+part in proportion to the quantity to the times, and says how far the times are from this fit.
+
+Operations are those of the network's trace, and memory is what the compiler reserves for a step's
+arrays: state, batch and temporary arrays.
 
 The step is the one that training runs. Its batch is noise that is on the device already.
 """
 
 import argparse
+import itertools
 import math
 import pathlib
 import statistics
@@ -34,7 +38,6 @@ from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.report.statistics import Interval, t_interval
 from stunet.train.flops import model_flops
 from stunet.train.parts import make_parts
 
@@ -86,15 +89,30 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
-def exponents(name: str, steps: Sequence[Step]) -> tuple[float, Interval, float]:
-    """Returns with which power of a quantity operations, time and memory grow."""
+def exponents(name: str, steps: Sequence[Step]) -> tuple[float, float, tuple[float, float], float]:
+    """Returns the exponents of operations, of time, its 95% interval, and the one of memory."""
     sizes = [step.sizes[name] for step in steps]
-    rounds = zip(*(step.seconds for step in steps), strict=True)
+    seconds = np.array([step.seconds for step in steps])
+    rounds = seconds.shape[1]
+    drawn = np.random.default_rng(0).integers(0, rounds, (1000, rounds))
+    again = [exponent(sizes, np.median(seconds[:, chosen], axis=1)) for chosen in drawn]
     return (
         exponent(sizes, [step.flops for step in steps]),
-        t_interval([exponent(sizes, seconds) for seconds in rounds]),
+        exponent(sizes, np.median(seconds, axis=1)),
+        tuple(np.percentile(again, (2.5, 97.5))),
         exponent(sizes, [step.bytes for step in steps]),
     )
+
+
+def line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Fits `constant + slope * size` to times, so that relative errors are small.
+
+    Returns:
+        The constant, the slope, and the largest relative error.
+    """
+    slope, constant = np.polyfit(sizes, seconds, 1, w=1 / np.array(seconds))
+    errors = (constant + slope * np.array(sizes)) / seconds - 1
+    return float(constant), float(slope), float(np.abs(errors).max())
 
 
 def table(name: str, steps: Sequence[Step]) -> Iterator[str]:
@@ -114,9 +132,13 @@ def table(name: str, steps: Sequence[Step]) -> Iterator[str]:
             f"{step.bytes / 2**20:.0f}",
         ]
         yield f"| {' | '.join(cells)} |"
-    operations, seconds, memory = exponents(name, steps)
-    interval = f" ({seconds.low:.2f} to {seconds.high:.2f})" if seconds.half else ""
-    yield f"| exponent | {operations:.2f} | {seconds.mean:.2f}{interval} | | | {memory:.2f} |"
+    operations, seconds, (low, high), memory = exponents(name, steps)
+    of_time = f"{seconds:.2f} ({low:.2f} to {high:.2f})"
+    yield f"| exponent | {operations:.2f} | {of_time} | | | {memory:.2f} |"
+    medians = [statistics.median(step.seconds) for step in steps]
+    constant, slope, error = line([step.sizes[name] for step in steps], medians)
+    fit = f"{1e3 * constant:.3g} ms + {1e3 * slope:.3g} ms per {per}"
+    yield f"\nfit of the time: {fit}, at most {error:.0%} off"
 
 
 def draw(file: pathlib.Path, sweeps: Mapping[str, Sequence[Step]], note: str) -> None:
@@ -132,20 +154,24 @@ def draw(file: pathlib.Path, sweeps: Mapping[str, Sequence[Step]], note: str) ->
     colours = {"measured": plot.COLOURS[0], "in proportion to the quantity": plot.SOFT}
     sheet.legend(640, 24, colours)
     medians = [statistics.median(s.seconds) for steps in sweeps.values() for s in steps]
-    powers = range(math.floor(math.log10(min(medians))), math.ceil(math.log10(max(medians))) + 1)
-    y = {power: f"{10.0**power:g} s" for power in powers}
+    marks = sorted(digit * 10.0**power for power in range(-5, 4) for digit in (1, 3))
+    below = max(mark for mark in marks if mark <= min(medians))
+    above = min(mark for mark in marks if mark >= max(medians))
+    y = {math.log10(mark): f"{mark:g} s" for mark in marks if below <= mark <= above}
     for column, (name, steps) in enumerate(sweeps.items()):
-        x = [math.log10(step.sizes[name]) for step in steps]
+        x = np.log10([step.sizes[name] for step in steps])
         rows = np.log10([step.seconds for step in steps])
         middle = np.median(rows, axis=1)
-        line = middle[0] + np.array(x) - x[0]
-        shown = line <= max(y)
+        straight = middle[-1] + x - x[-1]
+        shown = straight >= min(y)
         curves = [
-            plot.Curve(plot.SOFT, *(v[shown] for v in (np.array(x), *[line] * 3)), dots=False),
+            plot.Curve(plot.SOFT, x[shown], *[straight[shown]] * 3, dots=False),
             plot.Curve(plot.COLOURS[0], x, middle, *np.percentile(rows, (25, 75), axis=1)),
         ]
         labels = {at: _short(step.sizes[name]) for at, step in zip(x, steps, strict=True)}
-        title = f"{name}: exponent {exponents(name, steps)[1].mean:.2f}"
+        near = [at for at, after in itertools.pairwise(x) if after - at < 0.1 * (x[-1] - x[0])]
+        labels |= dict.fromkeys(near, "")
+        title = f"{name}: exponent {exponents(name, steps)[1]:.2f}"
         panel = plot.Panel(title, name, labels, y, curves)
         sheet.panel(70 + 315 * column, 110, 270, 220, panel)
     sheet.save(file)
@@ -154,7 +180,8 @@ def draw(file: pathlib.Path, sweeps: Mapping[str, Sequence[Step]], note: str) ->
 def _short(count: int) -> str:
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if count >= unit:
-            return f"{count / unit:.2g}{letter}"
+            digits = 0 if count >= 10 * unit else 1
+            return f"{count / unit:.{digits}f}{letter}"
     return str(count)
 
 

@@ -11,7 +11,7 @@ For 80 GB, the config is `one_gpu:80gb`, and the clips have `--frames 32 --heigh
 | GPU memory | parameters | clip | `stunet plan` | a step takes at least |
 |---|---|---|---|---|
 | 24 GB | 134,760,707 | 16 x 64 x 64 | 9.7 of 16.8 GiB (`rtx4090:1`) | 0.26 s |
-| 80 GB | 298,263,043 | 32 x 128 x 128 | 37.2 of 55.9 GiB, estimated (`h100:1`) | 0.39 s |
+| 80 GB | 298,263,043 | 32 x 128 x 128 | 27.0 of 55.9 GiB (`h100:1`) | 0.39 s |
 
 JAX may use three quarters of a GPU's memory by default. The least time is that of all operations at
 the GPU's peak: 1.4 hours for the 20,000 steps on an RTX 4090, and three times that at a third of
