@@ -119,7 +119,9 @@ def _traced_init(
     def init(key: Array) -> TrainState:
         return init_state(denoiser, optimizer, denoiser.init_params(key), key)
 
-    jaxpr, boxed = jax.make_jaxpr(init, return_shape=True)(jax.random.key(0))
+    # The mesh may be of devices that are elsewhere, for a plan. No key can be made on those.
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jaxpr, boxed = jax.make_jaxpr(init, return_shape=True)(key)
     # Flax also traced a forward pass, whose result no parameter needs.
     needed, _ = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals), instantiate=True)
     run = jaxpr_as_fun(ClosedJaxpr(needed, jaxpr.consts))
