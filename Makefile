@@ -11,7 +11,8 @@ quickstart: .venv/installed
 	$(BIN)/stunet train --config quickstart --workdir $(RUN)
 	$(BIN)/stunet sample text --workdir $(RUN) --num 1 --seed 0 \
 	  --prompt "a 0 moving right, slowly" --prompt "a 7 moving right, fast" \
-	  --prompt "a 9 moving left" --prompt "a 5 moving up"
+	  --prompt "a 9 moving left" --prompt "a 5 moving up" \
+	  --prompt "a 3 moving down, slowly" --prompt "an 8 moving left, fast"
 	@echo "metrics    $(RUN)/metrics.jsonl"
 
 test: .venv/installed-test

@@ -1,7 +1,7 @@
 """Measures whether sampled clips show what their captions say: which digit, which way, how fast.
 
-    stunet train --config experiments/text_digits.py --workdir runs/text_digits
-    python benchmarks/caption_following.py --workdir runs/text_digits --out following.png
+    make quickstart
+    python benchmarks/caption_following.py --workdir runs/quickstart --out following.png
 
 Prompts are captions of held-out clips that take turns among all combinations of digit, direction
 and speed. `digit_reader.py` reads what a clip shows without its caption. A support vector machine

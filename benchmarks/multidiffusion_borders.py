@@ -1,6 +1,6 @@
 """Measures how much a super-resolved clip jumps where its segments meet, with and without overlap.
 
-    stunet train --config experiments/quickstart.py --workdir runs/ssr --config.upscale.factor=4
+    stunet train --config memorised_digits --workdir runs/ssr --config.upscale.factor=4
     python benchmarks/multidiffusion_borders.py --workdir runs/ssr --frames 64 --clips 16
     python benchmarks/multidiffusion_borders.py --workdir runs/ssr --memory 16 48 160
 

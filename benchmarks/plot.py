@@ -150,9 +150,11 @@ class Sheet:
         """Draws a chart whose axes span this rectangle; its texts stand around the rectangle."""
         lowest, highest = min(panel.y), max(panel.y)
         first, last = min(panel.x), max(panel.x)
+        # A single x stands at the left.
+        span = (last - first) or 1
 
         def at(x: float, y: float) -> tuple[float, float]:
-            x = left + width * (0.04 + 0.92 * (x - first) / (last - first))
+            x = left + width * (0.04 + 0.92 * (x - first) / span)
             return x, top + height * (1 - (y - lowest) / (highest - lowest))
 
         self.text(left, top - 26, panel.title, 15)

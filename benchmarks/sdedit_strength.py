@@ -1,6 +1,6 @@
 """Measures how much of a video is left at each strength of `stunet sample video` (SDEdit).
 
-    python benchmarks/sdedit_strength.py --workdir runs/text_digits --out strength.png
+    python benchmarks/sdedit_strength.py --workdir runs/quickstart --out strength.png
 
 Each held-out clip is edited towards the caption of the next clip. For each strength the command
 prints two root mean square differences of values in -1..1, with 95% intervals over clips:

@@ -11,8 +11,9 @@
 * restart elsewhere: no compiled program is on the disk, as on another host;
 * with --compiled: only the update that `stunet compile` has saved is on the disk.
 
-JAX itself reports the time that it takes to trace, lower, and compile or read programs. The rest is
-measured between events of the run. What a second thread does meanwhile is not counted.
+JAX itself reports the time that it takes to trace, lower, and compile or read programs. One thread
+compiles the update while another makes or restores the state, and both are counted. So the parts
+add up to more than the time to the end of the first update.
 
 Each run ends after its first update. Times are in seconds. Python's bytecode files and the system's
 file cache are warm in all five runs.
@@ -25,7 +26,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 # JAX's event that reports a time -> name of this time in the table.
@@ -37,7 +37,6 @@ COMPILING = {
 ROWS = (
     "importing",
     *COMPILING.values(),
-    "all else before the first update",
     "the first update itself",
     "to the end of the first update",
     "processor time until then",
@@ -74,10 +73,10 @@ def child(began: float, arguments: list[str]) -> None:
 
     parts = dict.fromkeys(ROWS, 0.0)
     parts["importing"] = time.time() - began
-    main, seen = threading.main_thread(), []
+    seen = []
 
     def compiled(event: str, seconds: float, **_) -> None:
-        if event in COMPILING and not parts[TOTAL] and threading.current_thread() is main:
+        if event in COMPILING and not parts[TOTAL]:
             parts[COMPILING[event]] += seconds
 
     jax.monitoring.register_event_duration_secs_listener(compiled)
@@ -95,9 +94,6 @@ def child(began: float, arguments: list[str]) -> None:
 
     reporting.Reporter.add = first
     status = cli.main(["train", *arguments])
-    others = "all else before the first update"
-    known = [row for row in ROWS if row not in (TOTAL, PROCESSOR, others)]
-    parts[others] = parts[TOTAL] - sum(parts[row] for row in known)
     print(json.dumps(parts))
     sys.stdout.flush()
     os._exit(status)

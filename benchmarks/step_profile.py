@@ -18,15 +18,13 @@ import tempfile
 import time
 
 import jax
-from train_step import noise_batch
+from train_step import prepare
 
 from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.parallel import mesh as meshes
 from stunet.train import flops
 from stunet.train.parts import make_parts
-from stunet.train.state import create_state
-from stunet.train.step import jit_train_step
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (\S+).* ([\w\-]+)\(", re.M)
 _SOURCE = re.compile(r'op_name="([^"]*)"')
@@ -69,15 +67,7 @@ def main() -> None:
     parts = make_parts(configs.load(arguments.config, overrides))
     mesh = meshes.make_mesh(parts.layout, jax.devices()[:1])
     with meshes.use(mesh, parts.layout.context_axis):
-        state = create_state(parts.denoiser, parts.optimizer, parts.seed, mesh)
-        batch = noise_batch(parts, mesh)
-        update = jit_train_step(
-            parts.objective,
-            parts.optimizer,
-            state,
-            seed=parts.seed,
-            accumulate=parts.accumulate,
-        )
+        state, batch, update = prepare(parts, mesh)
         text = update.lower(state, batch).compile().as_text()
         seconds = []
         for _ in range(2 + arguments.steps):

@@ -1,12 +1,12 @@
 """Measures time and memory of a train step on this machine, and prints the plan's beside them.
 
     python benchmarks/train_step.py --config experiments/quickstart.py
-    python benchmarks/train_step.py --config experiments/lumiere_base.py \
-      --config.model.channels=128 --config.train.batch_size=2
+    python benchmarks/train_step.py --config one_gpu
+    python benchmarks/train_step.py --config one_gpu:80gb
 
-The second command is meant for one GPU of 80 GB, where it was not run yet: 351,445,891 parameters
-in bfloat16, clips of 80 frames of 128x128. A step that does not fit is not begun; the message says
-by how much.
+The second command is for one GPU of 24 GB and the third for one of 80 GB. docs/how-to/gpu.md says
+what to expect; neither was run on a GPU yet. A step that does not fit is not begun; the message
+says by how much.
 
 The step is the one that training runs. Its batch is noise that is on the devices already, so the
 time does not include reading clips. The benchmark waits for every step. It prints:
@@ -42,8 +42,8 @@ from stunet.plan import chips
 from stunet.plan.plan import Plan, make_plan
 from stunet.train.parts import Parts, make_parts
 from stunet.train.program import abstract_batch
-from stunet.train.state import create_state
-from stunet.train.step import jit_train_step
+from stunet.train.state import TrainState, create_state
+from stunet.train.step import Step, jit_train_step
 
 PROCESS = pathlib.Path("/proc/self")
 
@@ -60,6 +60,15 @@ def noise_batch(parts: Parts, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     return meshes.shard_batch({key: make[key](shape) for key, shape in shapes.items()}, mesh)
 
 
+def prepare(parts: Parts, mesh: jax.sharding.Mesh) -> tuple[TrainState, dict, Step]:
+    """Returns a new training state, a batch of noise, and the update. Call it inside `mesh`."""
+    state = create_state(parts.denoiser, parts.optimizer, parts.seed, mesh)
+    update = jit_train_step(
+        parts.objective, parts.optimizer, state, seed=parts.seed, accumulate=parts.accumulate
+    )
+    return state, noise_batch(parts, mesh), update
+
+
 def measure(
     parts: Parts, devices: Sequence[jax.Device], warmup: int, steps: int
 ) -> tuple[list[float], int | None]:
@@ -71,15 +80,7 @@ def measure(
     """
     mesh = meshes.make_mesh(parts.layout, devices)
     with meshes.use(mesh, parts.layout.context_axis):
-        state = create_state(parts.denoiser, parts.optimizer, parts.seed, mesh)
-        batch = noise_batch(parts, mesh)
-        update = jit_train_step(
-            parts.objective,
-            parts.optimizer,
-            state,
-            seed=parts.seed,
-            accumulate=parts.accumulate,
-        )
+        state, batch, update = prepare(parts, mesh)
         leaves = jax.tree.leaves((state, batch))
         held = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
         times = []

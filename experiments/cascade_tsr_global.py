@@ -7,8 +7,8 @@ cascade_keyframes.py trains the first network, and has the command that samples 
 sight, not only two as in cascade_tsr_windowed.py. That makes it the fairest opponent of a single
 pass.
 
-Hardware and time: half of the operations of the quickstart, which trains in two minutes on two CPU
-cores.
+Hardware and time: half of the operations of memorised_digits.py, which trains in two minutes on two
+CPU cores.
 
 Expected result: not measured; these digits were not tried. The sweep single_pass_vs_cascade
 measures trained cascades.
@@ -18,7 +18,7 @@ from stunet import configs
 
 
 def get_config():
-    config = configs.start_from("quickstart")
+    config = configs.start_from("memorised_digits")
     config.tsr.stride = 5
     # Keyframes that are hidden by more teach nothing that sampling asks for.
     config.tsr.max_augmentation = 0.5

@@ -1,4 +1,4 @@
-"""Trains on moving digits in three minutes on two CPU cores.
+"""Trains on every caption of moving digits, in 8 minutes on two CPU cores.
 
     make quickstart
 
@@ -7,18 +7,19 @@ Or by hand:
     stunet train --config quickstart --workdir runs/quickstart
     stunet sample text --workdir runs/quickstart --prompt "a 7 moving right, fast"
 
-The network has 1,077,476 parameters. It learns 32 clips (16 frames of 16x16 pixels) nearly by
-heart, and uses every part of the program: captions, training, checkpoints, sampling by prompt.
+The network has 1,077,476 parameters. It uses every part of the program: captions, training,
+checkpoints, sampling by prompt. Clips have 8 frames of 16x16 pixels. They are drawn while the
+network trains: 10 digits of 4 people's handwriting, 4 directions and 3 speeds make 120 captions,
+and a digit may start anywhere.
 
-Hardware and time: `make quickstart` takes three minutes on 2 AVX-512 cores after installing.
-Training runs at 51 clips a second there (19 to 22 on 2 AVX2 cores) and needs 2.2 GiB of memory.
+Hardware and time: `make quickstart` takes 7 min 25 s on 2 AVX-512 cores after installing. Training
+runs at 90 clips a second there and needs 1.9 GiB of memory.
 
-Expected result: a training loss of 0.058 and a loss of 0.139 on held-out handwriting. Prompts
-should be among the captions of the 32 clips, such as "a 0 moving right, slowly", "a 9 moving left"
-or "a 5 moving up".
+Expected result: 120 clips sampled at guidance 4 show the digit of their caption in 85% of cases
+(real clips, read by the same classifier: 98%), its direction in 99% and its speed in 99%. All
+three are right in 84%. The training loss is 0.077, and so is the loss on held-out handwriting.
 
-`--config.data.num_clips=0` trains on all clips instead, which takes many more updates. In trials,
-after 12,000 clips the digit still changed from frame to frame.
+With 16 frames and half as many updates, which take the same time, the direction was right in 51%.
 """
 
 from stunet import configs
@@ -43,7 +44,7 @@ def get_config():
 
     config.text.max_length = 12
 
-    # All 16 frames show one digit, so that averaging over them removes much of the noise: shifted
+    # All frames show one digit, so that averaging over them removes much of the noise: shifted
     # towards noise, and weighted uniformly, for what is decided there, which digit goes where.
     config.diffusion.shift = 0.5
     config.diffusion.weighting = "uniform"
@@ -52,24 +53,25 @@ def get_config():
     config.diffusion.prediction = "x0"
 
     config.data.source = "moving_digits"
-    config.data.num_clips = 32
-    config.data.frames = 16
+    config.data.digit_styles = 4
+    config.data.frames = 8
     config.data.height = config.data.width = 16
     config.data.channels = 1
     config.data.fps = 8.0
 
-    config.train.steps = 800
+    config.train.steps = 4400
     config.train.batch_size = 8
     config.train.learning_rate = 2e-3
     config.train.final_learning_rate = 0.02
-    config.train.ema_decay = 0.99
+    config.train.ema_decay = 0.995
 
-    config.checkpoint.every = 200
-    config.log.every = 10
-    config.log.validate_every = 800
+    config.checkpoint.every = 1100
+    config.log.every = 50
+    config.log.validate_every = 1100
     config.log.validate_clips = 32
     config.log.sample_every = 0
 
     config.sample.steps = 40
+    config.sample.guidance_scale = 4.0
     config.sample.threshold = "static"
     return config

@@ -2,7 +2,7 @@
 """Runs a command as several processes on this machine, which act like the hosts of a pod.
 
     launch/local.py --processes 2 --devices-per-process 4 -- \\
-        stunet train --config experiments/quickstart.py --workdir runs/two_hosts
+        stunet train --config experiments/memorised_digits.py --workdir runs/two_hosts
 
 Each process gets `--coordinator HOST:PORT --processes N --process I` after its command, and virtual
 CPU devices. The output of process 0 is shown as it comes; that of the others is shown if the job

@@ -53,7 +53,7 @@ def operations(name):
 
 @pytest.mark.parametrize("second", ["cascade_tsr_windowed", "cascade_tsr_global"])
 def test_a_cascade_trains_with_as_many_operations_as_the_single_pass(second):
-    names = ("quickstart", "cascade_keyframes", second)
+    names = ("memorised_digits", "cascade_keyframes", second)
     single, *both = (configs.load(str(EXPERIMENTS / f"{name}.py")) for name in names)
     cascade.check_pair(*map(make_parts, both))
     first, *rest = map(operations, names)

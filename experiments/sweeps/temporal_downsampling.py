@@ -22,7 +22,7 @@ STEPS = 400
 
 def get_sweep():
     base = replace(
-        configs.start_from("quickstart"),
+        configs.start_from("memorised_digits"),
         {
             "model.channels": 16,
             "model.head_channels": 16,

@@ -20,7 +20,7 @@ from stunet.sweep.members import product, replace
 
 def get_sweep():
     base = replace(
-        configs.start_from("quickstart"),
+        configs.start_from("memorised_digits"),
         {
             "model.channels": 16,
             "model.head_channels": 16,

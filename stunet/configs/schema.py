@@ -105,10 +105,12 @@ class Model:
     )
     flash_attention: bool = _field(
         False,
-        "True: on TPUs, attention to pixels and text runs in a fused kernel that never stores the "
-        "attention scores. It runs where `model.head_channels`, the number of queries and the "
-        "number of keys on each chip are multiples of 128. In all other cases, ordinary attention "
-        "runs.",
+        "True: on TPUs and NVIDIA GPUs, attention to pixels and text runs in a fused kernel that "
+        "never stores the attention scores. TPUs use it where `model.head_channels`, the number of "
+        "queries and the number of keys on each chip are multiples of 128. GPUs use it, from the "
+        "Ampere generation on, where `model.dtype` is bfloat16 and `model.head_channels` is a "
+        "multiple of 8 and at most 128, and the numbers of queries and keys are even. In all other "
+        "cases, ordinary attention runs.",
     )
     text_features: int = _field(
         768,
@@ -467,6 +469,14 @@ class Data:
         "1 - `data.speed_spread` and 1 + `data.speed_spread`.",
         least=0,
         most=0.95,
+    )
+    speed_octaves: float = _field(
+        0.0,
+        "For the source 'motions': each object's speed is multiplied by 2^u, where u is random "
+        "between -`data.speed_octaves` and `data.speed_octaves`. 1 draws speeds from half to twice "
+        "`data.speed`. Either this key or `data.speed_spread` is 0.",
+        least=0,
+        most=4,
     )
     num_clips: int = _field(
         0,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from stunet.nn.layers import Dense, GroupNorm
 from stunet.nn.platforms import platform_dependent
@@ -21,7 +21,7 @@ class TextAttention(nn.Module):
         head_channels: features of one attention head; must divide the number of channels.
         groups: number of groups in the group norm of the frame.
         text_groups: number of groups in the group norm of the text states.
-        flash: compute attention with `flash_attention`.
+        flash: compute attention with `flash_attention`, unless `text_only`, whose keys are few.
         text_only: attend to the text alone, not to the frame's own positions.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
@@ -58,14 +58,8 @@ class TextAttention(nn.Module):
 
         norm = GroupNorm(groups=self.groups, name="group_norm", **dtypes)
         states = norm(x).reshape(b, t, h * w, c)
-        query, keys_values, allowed = heads("to_q", states), [], None
-        if text is not None:
-            # `batch_axes=1`: the statistics go over all tokens of a prompt, padding included.
-            norm = GroupNorm(groups=self.text_groups, batch_axes=1, name="norm_cross", **dtypes)
-            text = norm(text)
-            added = [jnp.expand_dims(heads(name, text), 1) for name in ("add_k_proj", "add_v_proj")]
-            keys_values.append([jnp.broadcast_to(a, (b, t, *a.shape[2:])) for a in added])
-            allowed = mask
+        query, keys_values = heads("to_q", states), []
+        flash = self.flash and not self.text_only
         if not self.text_only:
             own = [heads(name, states) for name in ("to_k", "to_v")]
             # Every position attends to all others. So a frame that is split over chips is gathered
@@ -74,11 +68,28 @@ class TextAttention(nn.Module):
             keys_values.append(
                 [constrain(a, "batch", "frames", None, "features", None) for a in own]
             )
-            if allowed is not None:
-                allowed = jnp.concatenate([allowed, jnp.ones((b, h * w), bool)], axis=1)
+        if text is None:
+            mask = None
+        else:
+            # `batch_axes=1`: the statistics go over all tokens of a prompt, padding included.
+            norm = GroupNorm(groups=self.text_groups, batch_axes=1, name="norm_cross", **dtypes)
+            text = norm(text)
+            if flash and mask is not None:
+                # `flash_attention` can leave out the last keys only. The result does not depend on
+                # the order of the tokens.
+                order = jnp.argsort(~mask, axis=1)[..., None]
+                text = jnp.take_along_axis(text, order, axis=1, mode="promise_in_bounds")
+            added = [jnp.expand_dims(heads(name, text), 1) for name in ("add_k_proj", "add_v_proj")]
+            keys_values.append([jnp.broadcast_to(a, (b, t, *a.shape[2:])) for a in added])
         key, value = (jnp.concatenate(parts, axis=2) for parts in zip(*keys_values, strict=True))
-        attend = flash_attention if self.flash else frame_attention
-        y = attend(query, key, value, allowed).reshape(b, t, h, w, c)
+        if flash:
+            lengths = None if mask is None else h * w + mask.sum(axis=1, dtype=jnp.int32)
+            y = flash_attention(query, key, value, lengths)
+        else:
+            if mask is not None and not self.text_only:
+                mask = jnp.concatenate([jnp.ones((b, h * w), bool), mask], axis=1)
+            y = frame_attention(query, key, value, mask)
+        y = y.reshape(b, t, h, w, c)
         return x + Dense(features=c, name="to_out", **dtypes)(y)
 
 
@@ -108,32 +119,41 @@ def flash_attention(
     query: Float[Array, "b t l n d"],
     key: Float[Array, "b t s n d"],
     value: Float[Array, "b t s n d"],
-    allowed: Bool[Array, "b s"] | None = None,
+    lengths: Int[Array, "b"] | None = None,
 ) -> Float[Array, "b t l n d"]:
-    """Computes `frame_attention`, on TPUs with a fused kernel that never stores the scores.
+    """Computes attention within each frame, with a fused kernel that never stores the scores.
 
-    The kernel is the Pallas kernel that JAX ships (Dao et al., arXiv 2205.14135). It works in tiles
-    of 128. TPUs use it if three numbers are multiples of 128: the queries on a chip, the keys on a
-    chip, and the features of a head. Otherwise, and on other platforms, `frame_attention` runs.
+    The algorithm is that of Dao et al. (arXiv 2205.14135). Each platform has its own kernel:
+
+      - TPUs use the Pallas kernel that JAX ships. It works in tiles of 128, so three numbers must
+        be multiples of 128: the queries on a chip, the keys on a chip, and the features of a head.
+      - NVIDIA GPUs, of the Ampere generation or newer, use cuDNN's kernel. The arrays must be
+        bfloat16 or float16, the features of a head a multiple of 8 and at most 128 (256 on Hopper
+        and newer), and the queries and the keys on a chip even in number.
+
+    In all other cases, `frame_attention` runs.
 
     Args:
         query: l queries of n heads with d features.
         key: s keys.
         value: s values.
-        allowed: False on keys that are left out of the softmax; None keeps all keys.
+        lengths: number of keys that take part in the softmax, at least 1. They are the first keys
+            of each frame. None keeps all keys.
     """
-    if allowed is None:
-        allowed = jnp.ones((key.shape[0], key.shape[2]), bool)
+    if lengths is None:
+        lengths = jnp.full(key.shape[:1], key.shape[2], jnp.int32)
 
     def attend_on_chip(*arrays):
-        query, key = arrays[:2]
-        if any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], key.shape[4])):
-            return frame_attention(*arrays)
-        return platform_dependent(*arrays, tpu=_pallas_attention, default=frame_attention)
+        forms = {}
+        if _suits_pallas(*arrays):
+            forms["tpu"] = _pallas_attention
+        if _suits_cudnn(*arrays):
+            forms["cuda"] = _cudnn_attention
+        return platform_dependent(*arrays, default=_plain_attention, **forms)
 
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or not nn.get_logical_axis_rules():
-        return attend_on_chip(query, key, value, allowed)
+        return attend_on_chip(query, key, value, lengths)
 
     def spec(x, *names):
         return partition_spec(names, x.shape, mesh.shape)
@@ -142,11 +162,21 @@ def flash_attention(
     # rows of a frame splits its queries, since positions are in row-major order.
     query_spec = spec(query, "batch", "frames", "rows", "features", None)
     key_spec = spec(key, "batch", "frames", None, "features", None)
-    in_specs = (query_spec, key_spec, key_spec, spec(allowed, "batch", None))
+    in_specs = (query_spec, key_spec, key_spec, spec(lengths, "batch"))
     # The check of `shard_map` needs to know how outputs vary over the mesh, which the kernel does
     # not declare.
     attend = jax.shard_map(attend_on_chip, in_specs=in_specs, out_specs=query_spec, check_vma=False)
-    return attend(query, key, value, allowed)
+    return attend(query, key, value, lengths)
+
+
+def _allowed(key, lengths):
+    """Returns which keys take part, `[b, s]`."""
+    return jnp.arange(key.shape[2]) < lengths[:, None]
+
+
+def _plain_attention(query, key, value, lengths):
+    """Computes `flash_attention` by its definition."""
+    return frame_attention(query, key, value, _allowed(key, lengths))
 
 
 _FLASH_TILE = 128
@@ -154,12 +184,17 @@ _FLASH_TILE = 128
 _FLASH_BLOCKS = (512, 384, 256, 128)
 
 
-def _pallas_attention(query, key, value, allowed):
-    """Computes `frame_attention` with the Pallas kernel for TPUs."""
+def _suits_pallas(query, key, value, lengths):
+    """Returns whether the Pallas kernel can compute `flash_attention` of these arrays."""
+    return not any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], key.shape[4]))
+
+
+def _pallas_attention(query, key, value, lengths):
+    """Computes `flash_attention` with the Pallas kernel for TPUs."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 
     b, t, queries, _, d = query.shape
-    keys = key.shape[2]
+    keys, allowed = key.shape[2], _allowed(key, lengths)
     # [b, t, l, n, d] -> [b t, n, l, d].
     query, key, value = (
         x.swapaxes(2, 3).reshape(b * t, x.shape[3], x.shape[2], d) for x in (query, key, value)
@@ -180,6 +215,34 @@ def _pallas_attention(query, key, value, allowed):
         query, key, value, segment_ids=segments, sm_scale=d**-0.5, block_sizes=blocks
     )
     return y.reshape(b, t, *y.shape[1:]).swapaxes(2, 3)
+
+
+def _suits_cudnn(query, key, value, lengths):
+    """Returns whether cuDNN can compute `flash_attention` of these arrays.
+
+    JAX knows the rules for the installed cuDNN and for the GPU, if there is one, and checks them
+    when it traces. It has more rules for gradients. Without JAX's CUDA plugin it refuses too.
+    """
+    arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (query, key, value, lengths)]
+    try:
+        jax.eval_shape(lambda q, k, v, n: jax.vjp(_cudnn_attention, q, k, v, n)[0], *arrays)
+    except RuntimeError:  # `NotImplementedError`, which JAX raises for most rules, is one.
+        return False
+    return True
+
+
+def _cudnn_attention(query, key, value, lengths):
+    """Computes `flash_attention` with cuDNN's kernel for NVIDIA GPUs."""
+    # Lengths instead of a mask: the mask would have an entry for each pair of a query and a key,
+    # and with one, gradients have been NaN (github.com/pytorch/pytorch/issues/196678).
+    # cuDNN computes a batch of clips' frames: [b, t, l, n, d] -> [b t, l, n, d].
+    merged = [x.reshape(-1, *x.shape[2:]) for x in (query, key, value)]
+    y = jax.nn.dot_product_attention(
+        *merged,
+        key_value_seq_lengths=jnp.repeat(lengths, query.shape[1]),
+        implementation="cudnn",
+    )
+    return y.reshape(query.shape)
 
 
 class TemporalAttention(nn.Module):
@@ -212,6 +275,8 @@ class TemporalAttention(nn.Module):
             return projected.reshape(*x.shape[:-1], -1, self.head_channels)
 
         states = GroupNorm(groups=self.groups, name="group_norm", **dtypes)(x)
+        # No fused kernel: at the coarsest level a clip has ten frames or so. Their scores are fewer
+        # than the features of the queries, and would fill a tenth of a kernel's tile.
         query, key, value = rotate(heads("to_q")), rotate(heads("to_k")), heads("to_v")
         # `vmap` over columns, then over rows.
         attend = jax.vmap(jax.vmap(jax.nn.dot_product_attention, 2, 2), 3, 3)

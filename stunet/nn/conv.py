@@ -10,7 +10,7 @@ padding keeps the size.
   - A CPU without a mesh computes the backward pass as matrix products over patches ("im2col"), a
     few thousand positions at a time, so that the patches stay in cache.
 
-`benchmarks/conv_on_cpu.py` measures how much faster this backward pass is on a machine.
+`benchmarks/conv_forms.py` measures how much faster this backward pass is on a machine.
 """
 
 from collections.abc import Callable, Sequence

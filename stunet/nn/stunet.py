@@ -170,7 +170,7 @@ class STUNet(nn.Module):
         groups: number of groups in each group norm.
         text_groups: number of groups in the group norm of text states in attention.
         head_channels: features of one attention head.
-        flash_attention: use the fused kernel `attention.flash_attention` on TPUs for attention to
+        flash_attention: use the fused kernels of `attention.flash_attention` for attention to
             pixels and text.
         text_features: width of the text states inside attention; 0 for a network without text.
         text_pooling_heads: heads of the attention that pools the text into the conditioning

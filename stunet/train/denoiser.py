@@ -62,7 +62,7 @@ class Denoiser:
             arguments += [jax.ShapeDtypeStruct((batch,), jnp.float32)]
         return tuple(arguments)
 
-    def init_params(self, seed: int) -> Any:
+    def init_params(self, key: Array) -> Any:
         """Returns fresh parameters of the network, each boxed with the names of its axes."""
         # One clip, as small as the network takes: parameters do not depend on its size.
         network = self.network
@@ -77,9 +77,7 @@ class Denoiser:
         # shardings of the whole state are given to jit, and they know about extents that do not
         # divide.
         with nn.logical_axis_rules(()):
-            return network.init(jax.random.key(seed), jnp.zeros(shape), jnp.zeros(1), *rest)[
-                "params"
-            ]
+            return network.init(key, jnp.zeros(shape), jnp.zeros(1), *rest)["params"]
 
     def predict(
         self,

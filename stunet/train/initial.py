@@ -68,7 +68,7 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
     def begin(params: Any) -> TrainState:
-        return init_state(denoiser, optimizer, extend(denoiser, params), parts.seed)
+        return init_state(denoiser, optimizer, extend(denoiser, params), jax.random.key(parts.seed))
 
     return jax.jit(begin, out_shardings=shardings)(params)
 

@@ -51,8 +51,8 @@ def train(
         workdir: working directory of the run.
         changing: keys of the config whose values may differ from those in `workdir`. New values
             hold from the next update on.
-        compiled: file that keeps the compiled step (`stunet.train.program.kept_in`); None to
-            compile the step.
+        compiled: file that keeps the compiled step (see `stunet.train.program.compiled_beside`);
+            None to compile the step.
 
     Returns:
         The number of updates done.
@@ -191,6 +191,13 @@ def _set_up(
         stack.callback(batches.close)
 
         abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        update = program.jit_step(parts, abstract)
+        if (checkpoints.latest() or 0) < events.steps:
+            # The progress bar, which writes the sentence, is made when the state is there.
+            tell = lambda sentence: progress.write(sentence)  # noqa: E731
+            update = stack.enter_context(
+                program.compiled_beside(update, parts, abstract, mesh, compiled, tell)
+            )
         if checkpoints.latest() is None:
             state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
@@ -213,9 +220,6 @@ def _set_up(
         first = _first_line(abstract, mesh, step)
         for line in filter(None, (*damage, *notes, first, *changes, profile.overlooked())):
             progress.write(line)
-        update = program.jit_step(parts, abstract)
-        if compiled is not None:
-            update = program.kept_in(compiled, update, mesh, progress.write)
         reporter = stack.enter_context(
             Reporter(
                 metrics,

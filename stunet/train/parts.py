@@ -253,6 +253,7 @@ _SOURCE_OPTIONS = {
         speed=data.speed,
         period=data.period,
         spread=data.speed_spread,
+        octaves=data.speed_octaves,
     ),
     "clips": lambda data: dict(path=data.path),
 }

@@ -1,4 +1,4 @@
-"""Saves the compiled train step, so that a run elsewhere, or a restart, need not compile it.
+"""Compiles the train step beside other work, and saves it, so that a restart need not compile it.
 
 A file holds one entry of JAX's own cache of compiled programs. Training puts the entry where JAX
 looks for it, and JAX finds it by its key: a hash of the program, of the versions and of the
@@ -9,6 +9,7 @@ The first line of a file is a header in JSON. It says what the program was compi
 run that needs another program can say why not. The rest of the file is the entry.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -173,32 +174,55 @@ def save(lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh, file: Path) -> No
         partial.write_bytes(msgspec.json.encode(header) + b"\n" + entry)
 
 
-def kept_in(
-    file: Path, update: jax.stages.Wrapped, mesh: jax.sharding.Mesh, tell: Callable[[str], None]
-) -> Step:
-    """Returns a function like `update`, whose first call takes the compiled step from a file.
+@contextlib.contextmanager
+def compiled_beside(
+    update: jax.stages.Wrapped,
+    parts: Parts,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+    file: Path | None,
+    tell: Callable[[str], None],
+) -> Iterator[Step]:
+    """Context manager that compiles the update in a thread, while the caller makes the state.
 
-    If there is no such file, the first call compiles the step and writes the file. If the file does
-    not hold the step of this run, the first call compiles the step and leaves the file as it is.
+    The yielded function is like `update`, but its first call waits for the thread. With a file, the
+    thread only traces and lowers the update. The first call then takes the compiled update from
+    the file. If there is no such file, it compiles the update and writes the file. If the file does
+    not hold the update of this run, it compiles the update and leaves the file as it is.
+
+    Leaving the context waits for the thread.
 
     Args:
-        file: the file, which all processes share. Take it only from people you trust: it is a
-            program.
         update: the run's update, from `jit_step`.
+        parts: network and settings of the run.
+        state: shapes and shardings of the state.
         mesh: devices of the run.
-        tell: takes a sentence for the user, which says where the step comes from and why.
+        file: the file, which all processes share; None for no file. Take it only from people you
+            trust: it is a program.
+        tell: takes a sentence for the user, which says where the update comes from and why.
     """
-    first = True
 
-    def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        nonlocal first
-        if first:
-            first = False
-            # JAX keeps what it has lowered and compiled, so the call below does neither again.
-            tell(_use(file, update.lower(state, batch), mesh))
-        return update(state, batch)
+    def prepare() -> jax.stages.Lowered:
+        # JAX knows the mesh only in the thread that entered it.
+        with meshes.use(mesh, parts.layout.context_axis):
+            lowered = update.lower(state, abstract_batch(parts, mesh))
+        # With a file, JAX's settings change while it compiles, for all threads.
+        if file is None:
+            lowered.compile()
+        return lowered
 
-    return run
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        pending = [threads.submit(prepare)]
+
+        def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+            if pending:
+                lowered = pending.pop().result()
+                if file is not None:
+                    tell(_use(file, lowered, mesh))
+            # JAX keeps what it has lowered and compiled, so this call does neither again.
+            return update(state, batch)
+
+        yield run
 
 
 def _use(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> str:

@@ -1,11 +1,16 @@
 """Defines the state of training: parameters, their running average, and the optimiser's moments."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
+from jaxtyping import Array
 
 from stunet.nn import lora
 from stunet.parallel import mesh as meshes
@@ -48,19 +53,19 @@ class TrainState:
         return self.network_params(self.ema)
 
 
-def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, seed: int = 0) -> TrainState:
+def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array) -> TrainState:
     """Returns the state before the first update.
 
     Args:
         denoiser: the network and which of its parameters are trained.
         optimizer: the optimiser.
         params: all parameters of the network, plain or boxed with the names of their axes.
-        seed: seed of fresh adapters, if there are any.
+        key: random key of fresh adapters, if there are any.
     """
     trainable = denoiser.trainable
     trained, frozen = trainable.split(params)
     if trainable.lora_rank:
-        trained = lora.init(jax.random.key(seed), params, trainable.lora_rank)
+        trained = lora.init(key, params, trainable.lora_rank)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=trained,
@@ -78,7 +83,7 @@ def abstract_state(
     mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
 ) -> TrainState:
     """Returns shapes, dtypes and shardings of the state; computes nothing."""
-    boxed = jax.eval_shape(lambda: init_state(denoiser, optimizer, denoiser.init_params(0)))
+    _, boxed = _traced_init(denoiser, optimizer, jax.sharding.get_abstract_mesh())
     return meshes.abstract(boxed, mesh)
 
 
@@ -88,12 +93,40 @@ def create_state(
     """Makes a fresh state on the mesh, each shard directly on its device."""
     abstract = abstract_state(denoiser, optimizer, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    init, _ = _traced_init(denoiser, optimizer, jax.sharding.get_abstract_mesh())
+    fresh = jax.jit(
+        lambda key: meshes.unbox(init(key)), out_shardings=shardings, **quick_to_compile(mesh)
+    )
+    return fresh(jax.random.key(seed))
 
-    def fresh() -> TrainState:
-        params = denoiser.init_params(seed)
-        return meshes.unbox(init_state(denoiser, optimizer, params, seed))
 
-    return jax.jit(fresh, out_shardings=shardings, **quick_to_compile(mesh))()
+@functools.lru_cache(maxsize=8)
+def _traced_init(
+    denoiser: Denoiser, optimizer: Optimizer, mesh: jax.sharding.AbstractMesh
+) -> tuple[Callable[[Array], TrainState], TrainState]:
+    """Traces once how a fresh state is made. The trace of a whole network takes seconds.
+
+    Args:
+        denoiser: see `init_state`.
+        optimizer: see `init_state`.
+        mesh: the mesh in use, to which a trace belongs.
+
+    Returns:
+        A function of a random key that makes the state, and the state's shapes. Parameters are
+        boxed with the names of their axes.
+    """
+
+    def init(key: Array) -> TrainState:
+        return init_state(denoiser, optimizer, denoiser.init_params(key), key)
+
+    # The mesh may be of devices that are elsewhere, for a plan. No key can be made on those.
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jaxpr, boxed = jax.make_jaxpr(init, return_shape=True)(key)
+    # Flax also traced a forward pass, whose result no parameter needs.
+    needed, _ = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals), instantiate=True)
+    run = jaxpr_as_fun(ClosedJaxpr(needed, jaxpr.consts))
+    structure = jax.tree.structure(boxed)
+    return lambda key: jax.tree.unflatten(structure, run(key)), boxed
 
 
 def quick_to_compile(mesh: jax.sharding.Mesh) -> dict[str, Any]:

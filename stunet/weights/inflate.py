@@ -162,7 +162,7 @@ def _draw(parts: Parts, leaves: Leaves) -> dict[Path, jax.Array]:
     """
 
     def fresh() -> list[jax.Array]:
-        params = flatten_dict(meshes.unbox(parts.denoiser.init_params(parts.seed)))
+        params = flatten_dict(meshes.unbox(parts.denoiser.init_params(jax.random.key(parts.seed))))
         return [params[path] for path in leaves]
 
     # The network is traced once. Each program is the part of that trace that its weights need.

@@ -38,6 +38,15 @@ def test_every_shipped_config_is_read_by_its_name(name):
     assert configs.load(name) == configs.load(str(ROOT / f"{name}.py"))
 
 
+def test_an_experiment_for_one_gpu_has_a_size_for_each_memory():
+    small, large = (configs.load(f"one_gpu:{size}") for size in ("24gb", "80gb"))
+    assert configs.load("one_gpu") == small
+    assert (small.data.frames, small.data.height, small.diffusion.shift) == (16, 64, 0.5)
+    assert (large.data.frames, large.data.height, large.diffusion.shift) == (32, 128, 0.25)
+    with pytest.raises(UserError, match="there is no size '40gb'; the sizes are 24gb and 80gb"):
+        configs.load("one_gpu:40gb")
+
+
 def test_a_sweep_is_found_with_and_without_its_folder_and_keeps_its_argument():
     path = str(ROOT / "sweeps" / "single_pass_vs_cascade.py")
     for name in ("single_pass_vs_cascade", "sweeps/single_pass_vs_cascade"):

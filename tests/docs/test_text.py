@@ -1,5 +1,6 @@
 """What pages say and show is what the code does: prompts, paths and the README's example."""
 
+import itertools
 import pathlib
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from stunet import configs
 from stunet.data.sources import make_source
+from stunet.data.synthetic.moving_digits import caption
 from stunet.train.parts import make_parts
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -24,24 +26,26 @@ def name(page: pathlib.Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def learned():
-    """The captions of the clips that the quickstart trains on."""
+def trained_on():
+    """The captions of the clips of the quickstart's first 400 updates."""
     config = configs.load(str(ROOT / "experiments" / "quickstart.py"))
     source = make_source(make_parts(config).dataset, "train")
-    assert len(source) == config.data.num_clips
-    return [source[i]["caption"] for i in range(len(source))]
+    return {caption(source.truth(i)) for i in range(400 * config.train.batch_size)}
 
 
 @pytest.mark.parametrize("page", [*PAGES, NOTEBOOK, ROOT / "Makefile"], ids=name)
-def test_prompts_are_captions_that_the_quickstart_learned(page, learned):
-    assert {*PROMPT.findall(page.read_text())} <= {*learned}
+def test_prompts_are_captions_that_the_quickstart_is_trained_on(page, trained_on):
+    assert {*PROMPT.findall(page.read_text())} <= trained_on
 
 
-def test_the_quickstart_lists_the_captions_that_it_learned(learned):
+def test_the_quickstart_is_trained_on_every_caption_that_its_page_allows(trained_on):
     text = (ROOT / "docs" / "start" / "quickstart.md").read_text()
-    _, listed = text.split("## The 32 captions")
-    found = re.findall(r"`([^`]+)`(?: \((\d) clips\))?", listed)
-    assert sorted(caption for caption, n in found for _ in range(int(n or 1))) == sorted(learned)
+    _, section = text.split("## Which captions it knows")
+    rows = re.findall(r"^\| (?:digit|direction|speed) \|(.*)$", section, re.MULTILINE)
+    digits, directions, speeds = (re.findall(r"`([^`]*)`", row) for row in rows)
+    allowed = itertools.product(digits, directions, ("", *speeds))
+    assert {f"{digit} {direction}{speed}" for digit, direction, speed in allowed} == trained_on
+    assert len(trained_on) == 120
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

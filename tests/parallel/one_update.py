@@ -6,11 +6,13 @@
 
 import json
 import pathlib
+import re
 import sys
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax._src.cudnn import fused_attention_stablehlo as jax_cudnn
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "train"))
 import test_step
@@ -26,6 +28,9 @@ from stunet.plan import hlo
 
 # Large enough for a mesh with `context` 4 to give each device a row or a frame at both levels.
 SIZE = dict(frames=8, height=16, width=16)
+# Queries, keys and values of two clips of 3 frames, with 4 heads of 8 features. Eight of the keys
+# are the text's.
+ATTENTION = ((2, 3, 16, 4, 8), (2, 3, 24, 4, 8), (2, 3, 24, 4, 8))
 
 
 def one_update(first, asked: dict) -> dict[str, np.ndarray]:
@@ -111,12 +116,28 @@ def attention_error() -> float:
     """Returns the error of `flash_attention` on a mesh that splits clips, rows and heads."""
     mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
     keys = jax.random.split(jax.random.key(0), 3)
-    lengths = (16, 24, 24)  # Of queries, keys and values; eight of the keys are the text's.
-    arrays = [jax.random.normal(key, (2, 3, n, 4, 8)) for key, n in zip(keys, lengths, strict=True)]
-    allowed = np.arange(24)[None] >= np.array([[0], [5]])
+    arrays = [jax.random.normal(key, s) for key, s in zip(keys, ATTENTION, strict=True)]
+    lengths = np.array([24, 19], np.int32)
     with meshes.use(mesh):
-        got = jax.jit(flash_attention)(*arrays, allowed)
-    return float(abs(jax.device_get(got) - frame_attention(*arrays, allowed)).max())
+        got = jax.jit(flash_attention)(*arrays, lengths)
+    expected = frame_attention(*arrays, np.arange(24) < lengths[:, None])
+    return float(abs(jax.device_get(got) - expected).max())
+
+
+def cudnn_shapes() -> list[str]:
+    """Returns the shapes of query, key and value that one GPU's cuDNN gets on the same mesh."""
+    jax_cudnn.check_cudnn_version = lambda: 91000  # As if JAX's CUDA plugin were installed.
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
+    arrays = [jax.ShapeDtypeStruct(s, jax.numpy.bfloat16) for s in ATTENTION]
+    lengths = jax.ShapeDtypeStruct((2,), np.int32)
+    with meshes.use(mesh):
+        lowered = (
+            jax.jit(lambda *a: flash_attention(*a))
+            .trace(*arrays, lengths)
+            .lower(lowering_platforms=("cuda",))
+        )
+    (call,) = re.findall(r"@__cudnn\$fmhaSoftmax\(.*", lowered.as_text())
+    return re.findall(r"tensor<([\dx]+)xbf16>", call)[:3]
 
 
 def upscaling_split() -> dict[str, float]:
@@ -146,7 +167,7 @@ if __name__ == "__main__":
     out, *asked = sys.argv[1:]
     if asked == ["layers"]:
         np.savez(f"{out}/convolution.npz", error=convolution_error())
-        np.savez(f"{out}/attention.npz", error=attention_error())
+        np.savez(f"{out}/attention.npz", error=attention_error(), cudnn=cudnn_shapes())
         np.savez(f"{out}/exchange.npz", **exchange_errors())
         np.savez(f"{out}/upscaling.npz", **upscaling_split())
     else:

@@ -63,6 +63,12 @@ def test_flash_attention_is_the_same_on_every_chip_s_share(directory):
     assert np.load(directory / "attention.npz")["error"] < 1e-6
 
 
+def test_on_each_gpu_cudnn_computes_its_own_share_of_clips_queries_and_heads(directory):
+    shapes = np.load(directory / "attention.npz")["cudnn"].tolist()
+    # [clips x frames, queries or keys, heads, features], each extent but the keys' halved.
+    assert shapes == ["3x8x2x8", "3x24x2x8", "3x24x2x8"]
+
+
 def test_a_low_resolution_clip_is_enlarged_where_it_lies_but_for_one_row_each_way(directory):
     split = dict(np.load(directory / "upscaling.npz"))
     assert split.pop("error") < 1e-6

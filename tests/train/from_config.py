@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+
 from stunet.data import sources
 from stunet.parallel import mesh as meshes
 from stunet.train import flops, initial, loop, pieces, preview, sampling, state, step, validation
@@ -46,7 +48,7 @@ def split(config, params):
 
 def init_state(config, params):
     parts = make_parts(config)
-    return state.init_state(parts.denoiser, parts.optimizer, params, parts.seed)
+    return state.init_state(parts.denoiser, parts.optimizer, params, jax.random.key(parts.seed))
 
 
 def abstract_state(config, mesh):

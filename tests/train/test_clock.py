@@ -147,6 +147,7 @@ def crashed(tmp_path_factory):
                 raise Crash
             return update(state, batch)
 
+        run.lower = update.lower
         return run
 
     def validate(*_):

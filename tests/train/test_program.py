@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import random
 import shutil
+import threading
 
 import jax
 import msgspec
@@ -58,6 +59,7 @@ def run(tmp_path, capfd):
         values = [(line["loss"], line["grad_norm"]) for line in lines]
         return values, capfd.readouterr().err
 
+    run.again = lambda: train(make_parts(config()), tmp_path / "run0")
     return run
 
 
@@ -78,6 +80,29 @@ def rewrite(file, tmp_path, change):
     copy = tmp_path / "changed.program"
     copy.write_bytes(msgspec.json.encode(header) + b"\n" + entry)
     return copy
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Returns a list that gets the thread of each compilation of a function named `step`."""
+    threads = []
+
+    def note(event, _, fun_name="", **__):
+        if event == "/jax/core/compile/backend_compile_duration" and "step" in fun_name:
+            threads.append(threading.current_thread())
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield threads
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_the_step_is_compiled_once_beside_the_making_of_the_state(run, compilations):
+    run(None)
+    (thread,) = compilations
+    assert thread is not threading.main_thread()
+    # A run that is done compiles nothing.
+    run.again()
+    assert len(compilations) == 1
 
 
 @pytest.mark.slow

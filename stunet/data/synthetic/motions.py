@@ -74,10 +74,13 @@ class Stage:
             the other and back, or in which an arm turns once. If `period` is not 0, it replaces
             `speed`.
         spread: each object's speed is drawn from (1 - spread) to (1 + spread) times the speed.
+        octaves: each object's speed is multiplied by 2^u, where u is drawn from -octaves to
+            octaves. So the logarithm of the speed is uniform. Either `spread` or `octaves` is 0.
 
     Raises:
         UserError: objects do not fit on the canvas, or may move by half a period per frame or more,
-            so that even neighbouring frames do not show the direction.
+            so that even neighbouring frames do not show the direction. Also raised if both `spread`
+            and `octaves` are above 0.
     """
 
     motion: str
@@ -87,6 +90,7 @@ class Stage:
     speed: float | int = 1.0
     period: float | int = 0.0
     spread: float | int = 0.0
+    octaves: float | int = 0.0
 
     def __post_init__(self):
         choose(MOTIONS, self.motion, "motion")
@@ -100,16 +104,21 @@ class Stage:
                 f"an arm needs {_FEWEST_ROWS_OF_AN_ARM} rows and columns to turn in, and the "
                 f"canvas has {self.height}x{self.width}; choose another motion or a larger canvas"
             )
+        if self.spread and self.octaves:
+            raise UserError(
+                f"speeds are spread by {self.spread:g} and by {self.octaves:g} octaves; set one of "
+                "the two to 0"
+            )
         if self.speeds[0] <= 0:
             raise UserError("objects stand still: give a positive speed or period, and spread < 1")
         shortest = min(self.path_length(axis) for axis in self.axes)
-        fastest = (1 / self.period if self.period else self.speed / shortest) * (1 + self.spread)
+        fastest = (1 / self.period if self.period else self.speed / shortest) * self.factors[1]
         if fastest >= 0.5:
             raise UserError(
                 f"objects may move {fastest:.3g} of a turn per frame, so that even neighbouring "
                 "frames do not show the direction; the period must be above "
-                f"{2 * (1 + self.spread):g} frames (the speed below "
-                f"{shortest / 2 / (1 + self.spread):.3g} pixels per frame)"
+                f"{2 * self.factors[1]:g} frames (the speed below "
+                f"{shortest / 2 / self.factors[1]:.3g} pixels per frame)"
             )
 
     @property
@@ -128,11 +137,23 @@ class Stage:
         return (self.height - 1) / 2, (self.width - 1) / 2
 
     @property
+    def factors(self) -> tuple[float, float]:
+        """Returns the least and the largest number by which an object's speed is multiplied."""
+        return self.factor(0.0), self.factor(1.0)
+
+    def factor(self, share: float) -> float:
+        """Returns the number by which a speed is multiplied, for a random share from 0 to 1."""
+        if self.octaves:
+            return 2.0 ** (self.octaves * (2 * share - 1))
+        return 1 + self.spread * (2 * share - 1)
+
+    @property
     def speeds(self) -> tuple[float, float]:
         """Returns the lowest and the highest speed on any axis, in pixels per frame."""
         lengths = [self.path_length(axis) for axis in self.axes]
         speeds = [length / self.period for length in lengths] if self.period else [self.speed]
-        return min(speeds) * (1 - self.spread), max(speeds) * (1 + self.spread)
+        slowest, fastest = self.factors
+        return min(speeds) * slowest, max(speeds) * fastest
 
     def extent(self, axis: int) -> int:
         """Returns the number of pixels along an axis."""
@@ -383,7 +404,7 @@ def _along(mover: Mover, axis: int, position: np.ndarray, sign: np.ndarray):
 def _mover(stage, shape, direction, axis, phase, across, speed_word) -> Mover:
     length = stage.path_length(axis)
     speed = length / stage.period if stage.period else stage.speed
-    speed *= 1 + stage.spread * (2 * _fraction(speed_word) - 1)
+    speed *= stage.factor(_fraction(speed_word))
     return Mover(shape, direction, speed, length / speed, _fraction(phase), across)
 
 

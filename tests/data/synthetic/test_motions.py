@@ -222,6 +222,14 @@ def test_shapes_lengths_and_colours():
         source(length=3)[3]
 
 
+def test_octaves_spread_the_logarithm_of_the_speed_evenly():
+    clips = source(period=16.0, width=32, height=32, octaves=2)
+    periods = np.array([clips.truth(i).periods[0] for i in range(4000)])
+    assert clips.stage.speeds == (0.5, 8.0)
+    shares = np.histogram(np.log2(periods), [2, 3, 4, 5, 6])[0] / len(periods)
+    np.testing.assert_allclose(shares, 0.25, atol=0.03)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -235,6 +243,8 @@ def test_shapes_lengths_and_colours():
         ({"period": 2}, "the period must be above 2 frames"),
         ({"motion": "bounce", "speed": 11}, "below 11 pixels"),
         ({"spread": 1.0}, "stand still"),
+        ({"spread": 0.5, "octaves": 1}, "by 0.5 and by 1 octaves; set one"),
+        ({"period": 7, "octaves": 2}, "the period must be above 8 frames"),
         ({"frames": 0}, "frames"),
         ({"seed": -1}, "seed"),
     ],
@@ -253,6 +263,9 @@ def test_a_config_makes_the_source_it_names():
         "seed": 4,
     }
     made = make_source(configs.resolve(raw), "val")
+    spread = raw | {"data": raw["data"] | {"speed_spread": 0.0, "speed_octaves": 1.5}}
+    octaves = make_source(configs.resolve(spread), "val").stage
+    assert octaves == Stage("bounce", 1, 32, size=3.0, period=6.0, octaves=1.5)
     assert made.stage == Stage("bounce", 1, 32, size=3.0, period=6.0, spread=0.25)
     expected = Motions("val", made.stage, 8, seed=4)[5]
     example = make_source(configs.resolve(raw), "val")[5]
