@@ -1,6 +1,6 @@
 """Measures how time and memory of a training step grow with frames, pixels and parameters.
 
-    python benchmarks/growth.py --config quickstart --plot growth.png \
+    python benchmarks/growth.py --config memorised_digits --plot growth.png \
       --config.data.height=32 --config.data.width=32 --config.train.batch_size=1
 
 The table has three parts. In each, one quantity changes and all else stays as in the config: the
