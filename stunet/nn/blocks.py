@@ -59,12 +59,16 @@ class ResnetBlock(nn.Module):
             return Conv(features=self.features, kernel_size=kernel_size, name=name, **dtypes)
 
         act, resample = ACTIVATIONS[self.activation], RESAMPLE[self.resample]
-        y = act(norm("norm1")(x))
-        x, y = resample(x), resample(y)
-        y = conv(SPATIAL, "conv1")(y)
+        norm1, conv1 = norm("norm1"), conv(SPATIAL, "conv1")
+        if self.resample == "none":
+            y = conv1(x, *norm1.coefficients(x), act)
+        else:
+            y = act(norm1(x))
+            x, y = resample(x), resample(y)
+            y = conv1(y)
         modulation = Dense(features=2 * self.features, name="time_emb_proj", **dtypes)
-        y = act(norm("norm2")(y, modulation(act(condition))))
-        y = conv(SPATIAL, "conv2")(y)
+        coefficients = norm("norm2").coefficients(y, modulation(act(condition)))
+        y = conv(SPATIAL, "conv2")(y, *coefficients, act)
         if x.shape[-1] != self.features:
             x = conv(POINTWISE, "conv_shortcut")(x)
         y = x + y
@@ -165,9 +169,10 @@ class TemporalUpsample(nn.Module):
         conv = Conv(
             features=x.shape[-1],
             kernel_size=TEMPORAL,
+            time_repeat=self.factor,
             kernel_init=self.kernel_init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="conv",
         )
-        return conv(jnp.repeat(x, self.factor, axis=1))
+        return conv(x)

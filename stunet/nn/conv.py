@@ -18,10 +18,12 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from stunet.nn.platforms import platform_dependent
-from stunet.nn.sharding import is_split
+from stunet.nn.sharding import is_split, partition_spec
 
 # Bytes of patches that are gathered at once. About one core's cache; 1 to 3 MiB measured best.
 _PATCH_BYTES = 3 << 19
@@ -107,7 +109,7 @@ def _conv_rank_4(x, kernel):
     return y.reshape(b, t, h, w, c_out)
 
 
-def _conv_rank_5(x, kernel):
+def _conv_rank_5(x, kernel, pad_rows=True):
     """Convolves without merging axes, which suits TPUs best.
 
     XLA's batch axis is the axis of frames for a spatial kernel, and the axis of columns for a
@@ -127,8 +129,72 @@ def _conv_rank_5(x, kernel):
         batch, spatial, kernel_axes = 0, (1, 2, 3), (0, 1, 2)
     layout = (batch, 4, *spatial)
     dimensions = lax.ConvDimensionNumbers(layout, (4, 3, *kernel_axes), layout)
-    padding = [(kernel.shape[axis] // 2,) * 2 for axis in kernel_axes]
+    halves = [kernel.shape[axis] // 2 * (axis != 1 or pad_rows) for axis in kernel_axes]
+    padding = [(half, half) for half in halves]
     return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions)
+
+
+def affine(
+    x: Float[Array, "b *rest c"],
+    factor: Float[Array, "b *ones c"],
+    offset: Float[Array, "b *ones c"],
+    dtype: DTypeLike,
+) -> Float[Array, "b *rest c"]:
+    """Returns `x * factor + offset`, computed in float32."""
+    return (x.astype(jnp.float32) * factor + offset).astype(dtype)
+
+
+def normalised_conv(
+    x: Float[Array, "b t h w i"],
+    factor: Float[Array, "b t 1 1 i"],
+    offset: Float[Array, "b t 1 1 i"],
+    kernel: Float[Array, "kt kh kw i o"],
+    activation: Callable[[Array], Array],
+) -> Float[Array, "b t h w o"]:
+    """Returns `conv(activation(x * factor + offset), kernel)`.
+
+    Where rows are split over TPUs, a spatial convolution needs its neighbours' first and last rows.
+    XLA would exchange the rows of the convolution's input. To do that, it writes norm and
+    activation to memory. Here the rows of `x` are exchanged instead. So norm and activation are
+    computed where the convolution reads its input, as they are where rows are not split.
+    """
+
+    def plain(x, factor, offset, kernel):
+        return conv(activation(affine(x, factor, offset, x.dtype)), kernel)
+
+    def exchanged(x, factor, offset, kernel):
+        mesh = jax.sharding.get_abstract_mesh()
+        split = partition_spec(
+            ("batch", "frames", "rows", "columns", "features"), x.shape, mesh.shape
+        )
+        rows = split[2]
+        last = jax.sharding.NamedSharding(mesh, split).shard_shape(x.shape)[2] + 1
+
+        def part(x, factor, offset, kernel):
+            index, count = lax.axis_index(rows), lax.axis_size(rows)
+            down = [(i, i + 1) for i in range(count - 1)]
+            above = lax.ppermute(x[:, :, -1:], rows, down)
+            below = lax.ppermute(x[:, :, :1], rows, [(j, i) for i, j in down])
+            x = jnp.concatenate([above, x, below], axis=2)
+            y = activation(affine(x, factor, offset, x.dtype))
+            # The clip's padding is zero after norm and activation, and not before them.
+            row = lax.broadcasted_iota(jnp.int32, (1, 1, last + 1, 1, 1), 2)
+            outside = ((row == 0) & (index == 0)) | ((row == last) & (index == count - 1))
+            return _conv_rank_5(jnp.where(outside, 0, y), kernel, pad_rows=False)
+
+        each_clip, whole = PartitionSpec(split[0]), PartitionSpec()
+        mapped = jax.shard_map(part, in_specs=(split, each_clip, each_clip, whole), out_specs=split)
+        return mapped(x, factor, offset, kernel)
+
+    arrays = x, factor, offset, kernel
+    if (
+        kernel.shape[:2] != (1, 3)
+        or x.shape[1] < _TPU_BATCH
+        or not is_split("rows", x.shape[2])
+        or is_split("features", x.shape[4])
+    ):
+        return plain(*arrays)
+    return platform_dependent(*arrays, cuda=plain, rocm=plain, default=exchanged)
 
 
 def _patches(x, kernel_size: Sequence[int]):
@@ -195,3 +261,52 @@ def strided_temporal_conv(
     x = jnp.pad(x, [(0, 0), (half, half), (0, 0), (0, 0), (0, 0)])
     taps = [x[:, k : k + t : stride] for k in range(kernel.shape[0])]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def repeated_temporal_conv(
+    x: Float[Array, "b t h w i"], kernel: Float[Array, "kt 1 1 i o"], times: int
+) -> Float[Array, "b s h w o"]:
+    """Returns `conv` of the clip in which each frame is repeated `times` times."""
+
+    def repeat(x, kernel):
+        return conv(jnp.repeat(x, times, axis=1), kernel)
+
+    def dilate(x, kernel):
+        # A frame of the result reads each frame of `x` at most once: the kernel's values for
+        # repeated frames are added up first. With zeros between the frames of `x`, one kernel does
+        # that for all frames of the result. XLA for TPUs leaves the zeros out.
+        taps = _taps_of_repeated(kernel.shape[0], times)
+        kernel = jnp.stack([sum(kernel[i] for i in tap) for tap in taps.values()])
+        layout = (3, 4, 0, 1, 2)
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1, 1),
+            # The result has `times - 1` more frames than the clip with zeros between its frames.
+            ((0, 0), (-min(taps), max(taps) + times - 1), (0, 0)),
+            lhs_dilation=(1, times, 1),
+            dimension_numbers=lax.ConvDimensionNumbers(layout, (4, 3, 1, 0, 2), layout),
+        )
+
+    if is_split("frames", x.shape[1]):
+        return repeat(x, kernel)
+    return platform_dependent(x, kernel, tpu=dilate, default=repeat)
+
+
+def _taps_of_repeated(size: int, times: int) -> dict[int, list[int]]:
+    """Returns which taps of a kernel read the same frame before it was repeated.
+
+    Args:
+        size: number of taps; odd.
+        times: how often each frame is repeated.
+
+    Returns:
+        The indices of taps, by the place of the frame that they read: how many frames of the result
+        it comes after the one that reads it. Every place from the first to the last is in the dict.
+    """
+    taps: dict[int, list[int]] = {}
+    for repetition in range(times):
+        for i in range(size):
+            place = (repetition + i - size // 2) // times * times - repetition
+            taps.setdefault(place, []).append(i)
+    return dict(sorted(taps.items()))

@@ -15,7 +15,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from stunet.nn.conv import conv, strided_temporal_conv
+from stunet.nn.conv import (
+    affine,
+    conv,
+    normalised_conv,
+    repeated_temporal_conv,
+    strided_temporal_conv,
+)
 from stunet.nn.sharding import constrain, is_split
 
 Initializer = Callable[..., Array]
@@ -28,6 +34,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 # The name of group norms' statistics in policies of rematerialisation (`nn/remat.py`). Statistics
 # are few numbers, but computing them takes a pass over the whole clip.
 STATISTICS = "statistics"
+# The name, in those policies, of what matrices and convolutions give after the bias was added.
+PROJECTION = "projection"
 
 # Logical names of the axes of a clip's activations, `[b, t, h, w, c]`.
 CLIP_AXES = ("batch", "frames", "rows", "columns", "features")
@@ -111,9 +119,9 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = _weight(self, "kernel", self.kernel_init, shape, ("in_channels", "out_channels"))
         y = x.astype(self.dtype) @ kernel
-        if not self.use_bias:
-            return y
-        return add_bias(y, _vector(self, "bias", nn.initializers.zeros, self.features))
+        if self.use_bias:
+            y = add_bias(y, _vector(self, "bias", nn.initializers.zeros, self.features))
+        return checkpoint_name(y, PROJECTION)
 
 
 class Conv(nn.Module):
@@ -125,6 +133,8 @@ class Conv(nn.Module):
             `(3, 1, 1)` a temporal convolution.
         time_stride: only frames 0, time_stride, 2 time_stride, ... of the result are computed.
             Values above 1 need a temporal kernel.
+        time_repeat: how often each frame is repeated before the convolution. Values above 1 need a
+            temporal kernel.
         kernel_init: initialiser of the kernel.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
@@ -133,12 +143,28 @@ class Conv(nn.Module):
     features: int
     kernel_size: tuple[int, int, int]
     time_stride: int = 1
+    time_repeat: int = 1
     kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b s h w o"]:
+    def __call__(
+        self,
+        x: Float[Array, "b t h w i"],
+        factor: Float[Array, "b t 1 1 i"] | None = None,
+        offset: Float[Array, "b t 1 1 i"] | None = None,
+        activation: Callable[[Array], Array] | None = None,
+    ) -> Float[Array, "b s h w o"]:
+        """Convolves `x`, or `activation(x * factor + offset)` if `factor` is given.
+
+        Args:
+            x: activations.
+            factor: what `GroupNorm.coefficients` returns. It needs a kernel of more than one
+                position, and neither `time_stride` nor `time_repeat`.
+            offset: given together with `factor`.
+            activation: given together with `factor`.
+        """
         shape = (*self.kernel_size, x.shape[-1], self.features)
         axes = (None, None, None, "in_channels", "out_channels")
         # Where a clip is split in two, XLA's partitioner computes a multiple of the right result if
@@ -148,11 +174,16 @@ class Conv(nn.Module):
         kernel = _weight(self, "kernel", self.kernel_init, shape, axes, out_axis)
         if self.time_stride > 1:
             y = strided_temporal_conv(x, kernel, self.time_stride)
+        elif self.time_repeat > 1:
+            y = repeated_temporal_conv(x, kernel, self.time_repeat)
         elif self.kernel_size == (1, 1, 1):
             y = x @ kernel[0, 0, 0]
+        elif factor is not None:
+            y = normalised_conv(x, factor, offset, kernel, activation)
         else:
             y = conv(x, kernel)
-        return add_bias(y, _vector(self, "bias", nn.initializers.zeros, self.features))
+        y = add_bias(y, _vector(self, "bias", nn.initializers.zeros, self.features))
+        return checkpoint_name(y, PROJECTION)
 
 
 def identity_temporal_kernel(
@@ -188,7 +219,6 @@ class GroupNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
     def __call__(
         self, x: Float[Array, "b *rest c"], scale_shift: Float[Array, "b d"] | None = None
     ) -> Float[Array, "b *rest c"]:
@@ -199,6 +229,13 @@ class GroupNorm(nn.Module):
             scale_shift: a scale and a shift for each channel of each clip, so d = 2 c. With them
                 the result is `norm(x) * (1 + scale) + shift`.
         """
+        return affine(x, *self.coefficients(x, scale_shift), self.dtype)
+
+    @nn.compact
+    def coefficients(
+        self, x: Float[Array, "b *rest c"], scale_shift: Float[Array, "b d"] | None = None
+    ) -> tuple[Float[Array, "b *ones c"], Float[Array, "b *ones c"]]:
+        """Returns factor and offset: the normalised `x` is `x * factor + offset`, in float32."""
         channels = x.shape[-1]
         scale = _vector(self, "scale", nn.initializers.ones, channels).astype(jnp.float32)
         bias = _vector(self, "bias", nn.initializers.zeros, channels).astype(jnp.float32)
@@ -221,8 +258,7 @@ class GroupNorm(nn.Module):
         # The gradients of factor and offset are sums of dy over a frame, which the compiler fuses
         # with the convolution that computes dy. Without the barrier it would sum dy a second time,
         # over all frames, for the gradients of scale and shift.
-        factor, offset = jax.lax.optimization_barrier((factor, offset))
-        return (values * factor + offset).astype(self.dtype)
+        return jax.lax.optimization_barrier((factor, offset))
 
     def _group_mean(self, per_channel: Array) -> Array:
         """Replaces the value of each channel by the mean over its group."""

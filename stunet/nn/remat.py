@@ -10,25 +10,16 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from stunet.nn.layers import STATISTICS
+from stunet.nn.layers import PROJECTION, STATISTICS
+
+# Saves what matrices and convolutions give. Their bias is added before: without it, the backward
+# pass would add it again. Also saves the statistics of group norms.
+_NAMED = jax.checkpoint_policies.save_only_these_names(PROJECTION, STATISTICS)
 
 
-def _with_statistics(policy: Callable) -> Callable:
-    """Extends a policy so that it also stores the statistics of group norms."""
-    return jax.checkpoint_policies.save_from_both_policies(
-        policy, jax.checkpoint_policies.save_only_these_names(STATISTICS)
-    )
-
-
-def _save_projections(primitive, *_, **params) -> bool:
-    """Policy that stores results of convolutions, and of matrix products without batch dimensions.
-
-    Matrix products with a weight have no batch dimensions. The products of attention have them.
-    """
-    if primitive is jax.lax.dot_general_p:
-        _, (batch, _) = params["dimension_numbers"]
-        return not batch
-    return primitive is jax.lax.conv_general_dilated_p
+def _save_attention(primitive, *_, **params) -> bool:
+    """Policy that stores products of activations, which have batch dimensions."""
+    return primitive is jax.lax.dot_general_p and bool(params["dimension_numbers"][1][0])
 
 
 # Policies of `jax.checkpoint` by name; "none", for no rematerialisation, is not among them.
@@ -36,9 +27,9 @@ REMAT_POLICIES: dict[str, Callable] = {
     # Stores nothing.
     "full": jax.checkpoint_policies.nothing_saveable,
     # Stores the result of every multiplication with a weight, but not the scores of attention.
-    "projections": _with_statistics(_save_projections),
-    # Stores the result of every matrix product and convolution.
-    "dots": _with_statistics(jax.checkpoint_policies.dots_saveable),
+    "projections": _NAMED,
+    # Stores the scores of attention, too.
+    "dots": jax.checkpoint_policies.save_from_both_policies(_NAMED, _save_attention),
 }
 
 

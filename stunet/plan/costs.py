@@ -32,6 +32,7 @@ from stunet import configs, files, jsonfiles
 from stunet.errors import UserError
 from stunet.nn.layers import CLIP_AXES
 from stunet.nn.remat import REMAT_POLICIES
+from stunet.parallel import compiler
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, outside
 from stunet.train import flops, pieces
@@ -166,7 +167,8 @@ def _seconds(
             piece = pieces.find(parts.denoiser, batch)[which]
             name, lowered = piece.name, lower(piece, parts.denoiser.network.remat, mesh)
     version = importlib.metadata.version("libtpu"), jax.__version__
-    key = f"{version} {topology} {slices} {lowered.as_text()}"
+    options = compiler.options(mesh.devices.flat)
+    key = f"{version} {topology} {slices} {sorted(options.items())} {lowered.as_text()}"
     file = files.user_cache("plan") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     # A damaged file is made again.
     with contextlib.suppress(UserError):
@@ -202,6 +204,7 @@ def lower(piece: pieces.Piece, remat: str, mesh: jax.sharding.Mesh) -> jax.stage
         both,
         in_shardings=formats((params, inputs, others, y)),
         out_shardings=formats((y, (params if piece.trained else {}, inputs))),
+        compiler_options=compiler.options(y.sharding.device_set),
     ).lower(params, inputs, others, y)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from stunet.nn.layers import CLIP_AXES
 from stunet.nn.sharding import partition_spec
+from stunet.parallel import compiler
 from stunet.train.parts import Parts
 from stunet.train.program import abstract_batch
 from stunet.train.state import abstract_state
@@ -60,7 +61,9 @@ def lower_noise_and_loss(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lo
     arguments = jax.ShapeDtypeStruct((), jnp.int32), abstract_batch(parts, mesh), prediction
     made = jax.eval_shape(noise_and_loss, *arguments)
     shardings = jax.tree.map(lambda leaf: placed(leaf, mesh).sharding, made)
-    return jax.jit(noise_and_loss, out_shardings=shardings).lower(*arguments)
+    options = compiler.options(prediction.sharding.device_set)
+    jitted = jax.jit(noise_and_loss, out_shardings=shardings, compiler_options=options)
+    return jitted.lower(*arguments)
 
 
 def lower_update(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
@@ -71,7 +74,12 @@ def lower_update(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     def update(state, loss, grads):
         return apply_gradients(parts.optimizer, state, loss, grads)
 
-    jitted = jax.jit(update, donate_argnums=0, out_shardings=(shardings, None))
+    jitted = jax.jit(
+        update,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=compiler.options(shardings.step.device_set),
+    )
     return jitted.lower(state, jax.ShapeDtypeStruct((), jnp.float32), state.params)
 
 

@@ -79,7 +79,8 @@ def _of_equation(equation) -> int:
     if name == "conv_general_dilated":
         kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
         per_output = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
-        return 2 * equation.outvars[0].aval.size * per_output
+        # Zeros that the convolution puts between its inputs need no multiplication.
+        return 2 * equation.outvars[0].aval.size * per_output // math.prod(params["lhs_dilation"])
     inner = [_of_jaxpr(jaxpr) for jaxpr in _jaxprs(params)]
     if name == "cond":
         return max(inner)

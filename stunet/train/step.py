@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array
 
 from stunet.nn.sharding import constrain
+from stunet.parallel import compiler
 from stunet.train.objective import Batch, Objective
 from stunet.train.optimizer import Optimizer, on_schedule
 from stunet.train.state import TrainState
@@ -112,7 +113,12 @@ def jit_train_step(
     step = make_train_step(
         objective, optimizer, seed=seed, accumulate=accumulate, shardings=shardings.params
     )
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=compiler.options(shardings.step.device_set),
+    )
 
 
 def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int):

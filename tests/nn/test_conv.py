@@ -10,7 +10,8 @@ import pytest
 from jax import export, lax
 
 import stunet.nn.conv as conv_module
-from stunet.nn.conv import conv, strided_temporal_conv
+from stunet.nn.conv import conv, repeated_temporal_conv, strided_temporal_conv
+from stunet.nn.platforms import assume_platform
 
 KERNELS = [(1, 3, 3), (3, 1, 1), (3, 3, 3)]
 
@@ -126,6 +127,22 @@ def test_strided_temporal_conv_is_conv_then_slicing(stride):
 
     got = jit(lambda: value_and_gradients(lambda *a: strided_temporal_conv(*a, stride)))()
     want = jit(lambda: value_and_gradients(lambda *a: reference(*a)[:, ::stride]))()
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b, 2e-6)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(("taps", "times"), [(3, 2), (3, 3), (5, 2), (1, 2)])
+def test_repeated_temporal_conv_is_conv_of_the_repeated_clip(platform, taps, times):
+    x, kernel, _ = arrays(3, (taps, 1, 1), jnp.float32)
+
+    def value_and_gradients(f):
+        y, vjp = jax.vjp(f, x, kernel)
+        return y, *vjp(jnp.cos(y))
+
+    with assume_platform(platform):
+        got = jit(lambda: value_and_gradients(lambda *a: repeated_temporal_conv(*a, times)))()
+    want = jit(lambda: value_and_gradients(lambda x, k: reference(jnp.repeat(x, times, 1), k)))()
     for a, b in zip(got, want, strict=True):
         assert_close(a, b, 2e-6)
 

@@ -21,6 +21,7 @@ from from_config import abstract_state, create_state, jit_train_step, make_mesh
 
 from stunet.diffusion import upscaling
 from stunet.nn.attention import flash_attention, frame_attention
+from stunet.nn.conv import normalised_conv
 from stunet.nn.layers import Conv, shard_clip
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
@@ -84,6 +85,33 @@ def convolution_error() -> float:
     return float(abs(error).max() / abs(expected).max())
 
 
+def exchange_errors() -> dict[str, float]:
+    """Compares norm, activation and convolution on split rows with the same on one device.
+
+    Returns the error of the result and of each gradient, relative to the largest value, and the
+    number of exchanges between devices.
+    """
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=4))
+    rng = np.random.default_rng(0)
+    shapes = (2, 8, 16, 8, 3), (2, 8, 1, 1, 3), (2, 8, 1, 1, 3), (1, 3, 3, 3, 5), (2, 8, 16, 8, 5)
+    *arrays, dy = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+
+    def convolve(x, *others):
+        return shard_clip(normalised_conv(shard_clip(x), *others, jax.nn.silu))
+
+    def results(dy, *arrays):
+        y, vjp = jax.vjp(convolve, *arrays)
+        return dict(zip(("y", "x", "factor", "offset", "kernel"), (y, *vjp(dy)), strict=True))
+
+    expected = jax.jit(results)(dy, *arrays)
+    # A function of its own, so that JAX traces it for the mesh.
+    with meshes.use(mesh):
+        forward = jax.jit(lambda *a: convolve(*a)).lower(*arrays).compile()
+        got = jax.device_get(jax.jit(lambda *a: results(*a))(dy, *arrays))
+    errors = {k: float(abs(got[k] - v).max() / abs(v).max()) for k, v in expected.items()}
+    return errors | {k: c.count for k, c in hlo.read(forward.as_text()).collectives.items()}
+
+
 def attention_error() -> float:
     """Returns the error of `flash_attention` on a mesh that splits clips, rows and heads."""
     mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
@@ -140,6 +168,7 @@ if __name__ == "__main__":
     if asked == ["layers"]:
         np.savez(f"{out}/convolution.npz", error=convolution_error())
         np.savez(f"{out}/attention.npz", error=attention_error(), cudnn=cudnn_shapes())
+        np.savez(f"{out}/exchange.npz", **exchange_errors())
         np.savez(f"{out}/upscaling.npz", **upscaling_split())
     else:
         alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
