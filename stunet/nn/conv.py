@@ -42,8 +42,6 @@ def _forward(x, kernel):
 
 
 def _conv_fwd(x, kernel):
-    # Calls `_forward` instead of `conv`, so that a policy of rematerialisation sees XLA's
-    # convolution and can store its result.
     return _forward(x, kernel), (x, kernel)
 
 
