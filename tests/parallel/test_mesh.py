@@ -31,7 +31,7 @@ ONE, *OTHERS = [
 def on_eight_devices(out: pathlib.Path, *asked: str) -> pathlib.Path:
     """Runs one_update.py, which writes its files into `out`."""
     command = [sys.executable, pathlib.Path(__file__).with_name("one_update.py"), out, *asked]
-    subprocess.run(command, env=tiny.environment(devices=8), check=True, timeout=3600)
+    subprocess.run(command, env=tiny.environment(devices=8), check=True, timeout=900)
     return out
 
 
