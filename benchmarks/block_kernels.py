@@ -13,6 +13,8 @@ import argparse
 import os
 import re
 
+from overrides import parse_with_overrides
+
 # Compiling for chips that are elsewhere must not look for any here. The first import of JAX reads
 # these.
 os.environ |= {
@@ -36,9 +38,7 @@ def main() -> None:
         "--topology", required=True, help="TPUs by generation and shape, such as v6e:16x16"
     )
     parser.add_argument("--block", help="name of a block, as stunet plan prints it")
-    arguments, overrides = parser.parse_known_args()
-    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
-        parser.error(f"unknown argument {unknown[0]!r}")
+    arguments, overrides = parse_with_overrides(parser)
 
     from stunet import configs
     from stunet.parallel import mesh as meshes

@@ -13,6 +13,8 @@ once and cached, so the benchmark can be stopped and run again.
 import argparse
 import os
 
+from overrides import parse_with_overrides
+
 # Compiling for chips that are elsewhere must not look for any here. The first import of JAX reads
 # these.
 os.environ |= {
@@ -45,9 +47,7 @@ def main() -> None:
         metavar="N",
         help="frames of a whole batch (otherwise the config's clips of each length)",
     )
-    arguments, overrides = parser.parse_known_args()
-    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
-        parser.error(f"unknown argument {unknown[0]!r}")
+    arguments, overrides = parse_with_overrides(parser)
     if odd := [frames for frames in arguments.frames if (arguments.in_a_step or 0) % frames]:
         parser.error(
             f"--in-a-step {arguments.in_a_step} is not a multiple of {odd[0]} frames; "

@@ -32,6 +32,7 @@ from typing import Any
 import jax
 import numpy as np
 import plot
+from overrides import parse_with_overrides
 from train_step import prepare
 
 from stunet import configs
@@ -219,9 +220,7 @@ def main() -> None:
         )
     parser.add_argument("--rounds", type=int, default=7, help="measured steps of each config (7)")
     parser.add_argument("--plot", type=pathlib.Path, metavar="FILE", help="PNG to draw")
-    arguments, overrides = parser.parse_known_args()
-    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
-        parser.error(f"unknown argument {unknown[0]!r}")
+    arguments, overrides = parse_with_overrides(parser)
     numbers = (arguments.frames, arguments.sides, arguments.channels)
     if min(map(len, numbers)) < 2 or arguments.rounds < 1:
         parser.error("each of --frames, --sides and --channels needs two numbers; --rounds, one")

@@ -32,6 +32,7 @@ import time
 
 import jax
 import numpy as np
+from overrides import parse_with_overrides
 
 from stunet import configs, tensorfiles
 from stunet.parallel import mesh as meshes
@@ -115,9 +116,7 @@ def main() -> None:
         "--directory", type=pathlib.Path, help="directory for the files (a temporary one)"
     )
     parser.add_argument("--devices", type=int, default=1, help="virtual devices of the CPU (1)")
-    arguments, overrides = parser.parse_known_args()
-    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
-        parser.error(f"unknown argument {unknown[0]!r}")
+    arguments, overrides = parse_with_overrides(parser)
     # The processes that this one starts inherit it. This one makes no arrays.
     flags = os.environ.get("XLA_FLAGS", "")
     count = f"--xla_force_host_platform_device_count={arguments.devices}"

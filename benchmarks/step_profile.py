@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import jax
+from overrides import parse_with_overrides
 from train_step import prepare
 
 from stunet import configs
@@ -60,9 +61,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="name of an experiment, or its file")
     parser.add_argument("--steps", type=int, default=5, help="steps to profile (5)")
     parser.add_argument("--top", type=int, default=10, help="single operations to list (10)")
-    arguments, overrides = parser.parse_known_args()
-    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
-        parser.error(f"unknown argument {unknown[0]!r}")
+    arguments, overrides = parse_with_overrides(parser)
     set_up_jax()
     parts = make_parts(configs.load(arguments.config, overrides))
     mesh = meshes.make_mesh(parts.layout, jax.devices()[:1])

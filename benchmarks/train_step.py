@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from overrides import parse_with_overrides
 
 from stunet import configs
 from stunet.commands.setup import set_up_jax
@@ -154,9 +155,7 @@ def main() -> None:
     parser.add_argument(
         "--warmup", type=int, default=3, help="steps before those, which are not measured (3)"
     )
-    arguments, overrides = parser.parse_known_args()
-    if unknown := [flag for flag in overrides if not flag.startswith("--config.")]:
-        parser.error(f"unknown argument {unknown[0]!r}")
+    arguments, overrides = parse_with_overrides(parser)
     if arguments.steps < 2 or arguments.warmup < 1:
         parser.error("--steps must be at least 2, and --warmup at least 1: the first step compiles")
     set_up_jax()  # With JAX's cache, the step uses the program that the plan compiled.

@@ -193,8 +193,10 @@ def _set_up(
         abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
         update = program.jit_step(parts, abstract)
         if (checkpoints.latest() or 0) < events.steps:
-            # The progress bar, which writes the sentence, is made when the state is there.
-            tell = lambda sentence: progress.write(sentence)  # noqa: E731
+
+            def tell(sentence: str) -> None:
+                progress.write(sentence)  # The progress bar is made when the state is there.
+
             update = stack.enter_context(
                 program.compiled_beside(update, parts, abstract, mesh, compiled, tell)
             )

@@ -83,7 +83,7 @@ def rewrite(file, tmp_path, change):
 
 
 @pytest.fixture
-def compilations(monkeypatch):
+def compilations():
     """Returns a list that gets the thread of each compilation of a function named `step`."""
     threads = []
 
