@@ -63,6 +63,11 @@ def add_arguments(task: Task, parser: Parser) -> None:
         metavar="DIR",
         help="directory for the clips (default: samples/ in --workdir)",
     )
+    parser.options.add_argument(
+        "--arrays",
+        action="store_true",
+        help="also write the clips as NumPy arrays (.npz), which `stunet gallery` shows",
+    )
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
@@ -78,9 +83,11 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         sample=shared.sampling_settings(arguments),
         on_step=sampling_bar(),
+        command=arguments.command_line,
     )
     sampled = TASKS[name].sample(request, arguments)
-    for what, file in output.write(out, name, request, sampled).items():
+    written = output.write(out, name, request, sampled, arguments.arrays)
+    for what, file in written.items():
         print(f"{what:9}  {file}")
 
 

@@ -246,6 +246,8 @@ _SOURCE_OPTIONS = {
         num_digits=data.num_digits,
         styles=data.digit_styles,
         speed_factor=data.speed,
+        path=data.path,
+        look=data.look,
     ),
     "motions": lambda data: dict(
         motion=data.motion,
