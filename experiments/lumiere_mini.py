@@ -5,7 +5,7 @@
     stunet train --config lumiere_mini:base --workdir runs/lumiere/base \\
       --config.train.init_from=runs/lumiere/text_to_image
 
-The sweep of the same name (`make lumiere`) trains all of them, in this order:
+The sweep `lumiere_gallery` (`make lumiere`) trains all of them, in this order:
 
     text_to_image   pictures of coloured digits, from captions such as "a red 7 on blue stripes"
     base            the same network, inflated: its weights are frozen, and temporal layers learn
@@ -38,6 +38,7 @@ class Size:
         updates: number of updates of each stage.
         batch: clips or pictures in each update, by stage.
         dtype: precision of the computation.
+        handwriting: file of handwriting; "" for scikit-learn's.
     """
 
     frames: int
@@ -48,6 +49,7 @@ class Size:
     updates: dict
     batch: dict
     dtype: str = "float32"
+    handwriting: str = "runs/handwriting.npz"
 
 
 SIZES = {
@@ -68,6 +70,7 @@ SIZES = {
         window=2,
         updates=dict(text_to_image=4, base=4, masks=2, upscale=2, style=2),
         batch=dict(text_to_image=4, base=2, masks=2, upscale=1, style=4),
+        handwriting="",
     ),
     "gpu": Size(
         frames=32,
@@ -186,7 +189,7 @@ def _common(size):
     config.diffusion.prediction = "x0"
 
     config.data.source = "moving_digits"
-    config.data.path = "runs/handwriting.npz"
+    config.data.path = size.handwriting
     config.data.look = "colours"
     config.data.frames = size.frames
     config.data.height = config.data.width = size.side

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -64,10 +65,26 @@ def add_arguments(task: Task, parser: Parser) -> None:
         help="directory for the clips (default: samples/ in --workdir)",
     )
     parser.options.add_argument(
+        "--name",
+        type=_name,
+        default="",
+        metavar="NAME",
+        help="name of the files, without suffix (default: made from the prompt, the seed and the "
+        "task)",
+    )
+    parser.options.add_argument(
         "--arrays",
         action="store_true",
         help="also write the clips as NumPy arrays (.npz), which `stunet gallery` shows",
     )
+
+
+def _name(text: str) -> str:
+    if not text or pathlib.PurePath(text).name != text or len(text.encode()) > 200:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a file; give a short name without directories"
+        )
+    return text
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
@@ -84,6 +101,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         sample=shared.sampling_settings(arguments),
         on_step=sampling_bar(),
         command=arguments.command_line,
+        name=arguments.name,
     )
     sampled = TASKS[name].sample(request, arguments)
     written = output.write(out, name, request, sampled, arguments.arrays)

@@ -40,7 +40,7 @@ def write(
     Raises:
         UserError: `out` cannot be written.
     """
-    name = "_".join(
+    name = request.name or "_".join(
         [
             _slug(request.prompts[0]) or "no_prompt",
             f"seed{request.seed}",

@@ -25,6 +25,8 @@ class Request:
         sample: settings of the config's `sample` that replace the run's own.
         on_step: called with the number of steps done and the number of all steps.
         command: the command line that asks for the clips; "" if there is none.
+        name: name of the files, without suffix; "" makes one from the first prompt, the seed and
+            the task.
     """
 
     workdir: pathlib.Path
@@ -33,6 +35,7 @@ class Request:
     sample: Mapping[str, object]
     on_step: OnStep
     command: str = ""
+    name: str = ""
 
     @property
     def options(self) -> dict[str, object]:
