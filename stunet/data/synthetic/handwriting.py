@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from stunet.errors import UserError
 
@@ -64,10 +64,9 @@ def glyph(path: str, image: int, size: int) -> UInt8[np.ndarray, "size size"]:
     """
     if not path:
         return _smooth_images(size)[image]
-    from PIL import Image
-
-    contour = Image.fromarray(_contour(path, image))
-    return np.asarray(contour.resize((size, size), Image.Resampling.BOX))
+    contour = _contour(path, image)
+    shares = _overlaps(len(contour), size)
+    return np.round(shares @ contour @ shares.T).astype(np.uint8)
 
 
 @functools.cache
@@ -160,6 +159,15 @@ def _contour(path: str, image: int) -> UInt8[np.ndarray, "s s"]:
     )
     sharp = np.clip((smooth - 0.5) * _SHARPEN + 0.5, 0, 1)
     return np.round(sharp * 255).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=16)
+def _overlaps(pixels: int, size: int) -> Float[np.ndarray, "size pixels"]:
+    """Returns which share of each of `size` equal stretches each of `pixels` old pixels covers."""
+    ends = np.arange(size + 1) * pixels / size
+    old = np.arange(pixels)
+    covered = np.minimum(ends[1:, None], old + 1) - np.maximum(ends[:-1, None], old)
+    return np.maximum(covered, 0) * size / pixels
 
 
 def _cut(pixels: UInt8[np.ndarray, "s s"]) -> UInt8[np.ndarray, "k k"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from stunet.errors import choose
 
 Coverage = Float[np.ndarray, "t h w"]
-Rgb = Float[np.ndarray, "*axes 3"]
+Rgb = Float[np.ndarray, "... 3"]
 
 # Colours of shapes, 0..1. The largest value of each is at least 0.9, and that of each colour of the
 # ground below at most 0.42, so that a shape can be told from any ground by brightness alone.
