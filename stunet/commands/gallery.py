@@ -25,19 +25,19 @@ def add_arguments(parser: Parser) -> None:
         help="title of the page (default %(default)s)",
     )
     parser.options.add_argument(
-        "--note", default="", metavar="WORDS", help="text below the title (default: none)"
+        "--note", metavar="WORDS", help="text below the title (default: none)"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     from stunet.report.gallery import write_gallery
 
-    count = write_gallery(arguments.places, arguments.out, arguments.title, arguments.note)
+    count = write_gallery(arguments.places, arguments.out, arguments.title, arguments.note or "")
     print(f"gallery    {arguments.out} ({count} clips)")
 
 
 COMMAND = Command(
-    "show sampled clips on one page of HTML, with the commands that made them",
+    "show sampled clips on one page of HTML",
     add_arguments,
     run,
     (

@@ -40,7 +40,7 @@ class Task:
 
 def add_arguments(task: Task, parser: Parser) -> None:
     """Adds the arguments that all tasks share, and those that only `task` has."""
-    shared.add_run(parser, task.trained)
+    shared.add_run(parser, task.trained, or_file=True)
     (parser.required if task.needs_prompt else parser.options).add_argument(
         "--prompt",
         required=task.needs_prompt,
@@ -62,12 +62,11 @@ def add_arguments(task: Task, parser: Parser) -> None:
         "--out",
         type=shared.path,
         metavar="DIR",
-        help="directory for the clips (default: samples/ in --workdir)",
+        help="directory for the clips (default: samples/ in --workdir, or beside the weights file)",
     )
     parser.options.add_argument(
         "--name",
         type=_name,
-        default="",
         metavar="NAME",
         help="name of the files, without suffix (default: made from the prompt, the seed and the "
         "task)",
@@ -92,7 +91,9 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     set_up_jax()
     from stunet.generate import output
 
-    out = arguments.out or arguments.workdir / "samples"
+    # A weights file has no directory of its own.
+    place = arguments.workdir.parent if arguments.workdir.is_file() else arguments.workdir
+    out = arguments.out or place / "samples"
     output.check_out(out)
     request = Request(
         workdir=arguments.workdir,
@@ -101,7 +102,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         sample=shared.sampling_settings(arguments),
         on_step=sampling_bar(),
         command=arguments.command_line,
-        name=arguments.name,
+        name=arguments.name or "",
     )
     sampled = TASKS[name].sample(request, arguments)
     written = output.write(out, name, request, sampled, arguments.arrays)

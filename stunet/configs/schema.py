@@ -404,7 +404,7 @@ class Data:
         "",
         "For the source 'clips': directory that `stunet prepare` wrote, or directory of "
         "a prepared data set of TensorFlow Datasets. For the source 'moving_digits': file of "
-        "handwriting that `experiments/fetch_handwriting.py` wrote; empty: the 1,797 images of 8x8 "
+        "handwriting that experiments/fetch_handwriting.py wrote; empty: the 1,797 images of 8x8 "
         "pixels that scikit-learn ships.",
         path="",
     )
