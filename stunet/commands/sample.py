@@ -79,7 +79,8 @@ def add_arguments(task: Task, parser: Parser) -> None:
 
 
 def _name(text: str) -> str:
-    if not text or pathlib.PurePath(text).name != text or len(text.encode()) > 200:
+    is_name = text and pathlib.PurePath(text).name == text and not text.startswith(".")
+    if not is_name or len(text.encode()) > 200:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no name of a file; give a short name without directories"
         )
