@@ -96,8 +96,8 @@ def add_config(parser: Parser, example: str) -> None:
 
 
 _OR_SEVERAL = (
-    "; or a weights file; or a directory of several networks, of which the task takes the one that it "
-    "needs"
+    "; or a weights file; or a directory of several networks, of which the task takes the one that "
+    "it needs"
 )
 
 
