@@ -139,7 +139,7 @@ def sheet(panels: Sequence[Panel], legend: Mapping[str, int | None], title: str)
     top, width = 60, columns * step_x + gap
     drawn = [element("text", title, class_="title", x=gap, y=40)]
     if len(panels) % columns:
-        keys, _ = _legend(legend, _WIDTH - _LEFT)
+        keys, _ = _legend(legend, 0.0)
         x, y = gap + step_x + _LEFT, top + (len(panels) // columns) * step_y + head
     else:
         keys, height = _legend(legend, width - 2 * gap)
@@ -160,11 +160,15 @@ def sheet(panels: Sequence[Panel], legend: Mapping[str, int | None], title: str)
 
 
 def _legend(names: Mapping[str, int | None], width: float) -> tuple[list[Markup], float]:
-    """Draws the name of each arm beside a piece of its line. Returns the drawing and its height."""
+    """Draws the name of each arm beside a piece of its line, in rows of at most this width.
+
+    Returns the drawing and its height. A row holds one name or more. Widths are estimates, because
+    the font is the reader's.
+    """
     font, step = ImageFont.load_default(14), 26
     drawn, x, y = [], 0.0, 0
     for name, arm in names.items():
-        needed = 60 + font.getlength(name)
+        needed = 64 + 1.1 * font.getlength(name)
         if x and x + needed > width:
             x, y = 0.0, y + step
         middle = y + step / 2
@@ -209,7 +213,7 @@ def _plot(panel: Panel) -> list[Markup]:
     for place, words in marks:
         ends = dict(y1=_TOP, y2=_HEIGHT - _BOTTOM)
         drawn.append(element("line", class_="mark", **_both("x", at_x(place)), **ends))
-        drawn.append(element("text", words, x=f"{at_x(place) + 5:.1f}", y=_TOP + 10))
+        drawn.append(element("text", words, class_="middle", x=f"{at_x(place):.1f}", y=_TOP - 3))
     for c in curves:
         for points in c.pieces():
             drawn += _bands(points, colour(c.arm), line)

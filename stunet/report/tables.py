@@ -43,10 +43,8 @@ def results(arms: Arms, colours: Mapping[str, int], rankings: Sequence[Ranking])
     ranked = {ranking.metric: ranking for ranking in rankings}
     better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
     names = [n for n in metric_names(arms) if n not in (TRAINING, VALIDATION) or _compares(n, arms)]
-    rows = [
-        _metric_row(name, arms, colours, better.get(name), ranked.get(name))
-        for name in sorted(names, key=lambda name: name not in better)
-    ]
+    names.sort(key=lambda name: name not in better)
+    rows = [_metric_row(name, arms, colours, better.get(name), ranked.get(name)) for name in names]
     first = next((i for i, name in enumerate(names) if name not in better), None)
     if first:
         rows.insert(first, [Markup("<small>Neither high nor low is better:</small>")])

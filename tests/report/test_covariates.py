@@ -186,7 +186,7 @@ def page_of(directory) -> tuple[str, str]:
 
 def test_the_report_shows_curves_and_what_was_predicted_before_them(made_up_sweep):
     source, text = page_of(made_up_sweep)
-    order = [*made_up.PREDICTIONS, "velocity stays steady in", made_up.CURVES.title, "Training"]
+    order = [*made_up.PREDICTIONS, "Velocity stays steady in", made_up.CURVES.title, "Training"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
     # The made-up runs began in 1970.

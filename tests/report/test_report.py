@@ -205,7 +205,10 @@ def test_groups_are_answered_by_themselves(two_groups):
         r"41% of the pair's\.",
         page.text,
     )
-    assert "The whole network is clearly better than the pair (by 40 points)." in page.text
+    assert (
+        "The whole network is clearly better than the pair (by 40 points), also after Holm's "
+        "correction for 2 comparisons." in page.text
+    )
     assert "true pair" not in page.text[: page.text.index("Results in numbers")]
     for group in ("Slow", "Fast"):
         table = page.text[page.text.rindex(f"{group} motion") :]
