@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         for entry in entries:
             if not workdir.is_done(arguments.workdir, entry):
                 line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
-                needs = ", ".join(getattr(entry, "after", ()))
+                needs = ", ".join(entry.after)
                 lines.append(f"{line}  # after {needs}" if needs else line)
         # In one call, for readers such as `head`, which close the pipe after the first lines.
         print("\n".join(lines), end="\n" if lines else "")

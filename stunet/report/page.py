@@ -150,15 +150,17 @@ _TABLE = """\
 {% if caption %}<p class=note>{{ caption }}</p>{% endif %}"""
 
 
-def page(title: str, parts: Sequence[Markup]) -> Markup:
+def page(title: str, parts: Sequence[Markup], style: str = "") -> Markup:
     """Returns a whole document.
 
     Args:
         title: title of the browser's window.
         parts: the parts of the body.
+        style: style sheet of this kind of page, which follows the common one. It must be a constant
+            of the program, because it is not escaped.
     """
     body = join([part for part in parts if part], "\n")
-    return fill(_PAGE, title=title, style=Markup(STYLE), body=body)
+    return fill(_PAGE, title=title, style=Markup(STYLE + style), body=body)
 
 
 def table(
@@ -175,17 +177,26 @@ def table(
     return fill(_TABLE, head=head, rows=rows, caption=caption, kind=kind)
 
 
-def image(data: bytes, kind: str, alt: str) -> Markup:
-    """Returns an HTML image that holds the data of a GIF or a PNG.
+def image(
+    data: bytes, kind: str, alt: str, width: int | None = None, height: int | None = None
+) -> Markup:
+    """Returns an HTML image that holds the data of a picture.
 
     Args:
         data: contents of the picture's file.
-        kind: "gif" or "png".
+        kind: "gif", "png" or "webp".
         alt: text for readers who do not see the picture.
+        width: width on the page in pixels; None for the picture's own.
+        height: height on the page in pixels; None for the picture's own.
     """
     encoded = base64.b64encode(data).decode()
     source = f"data:image/{kind};base64,{encoded}"
-    return fill('<img alt="{{ alt }}" src="{{ source }}">', alt=alt, source=source)
+    template = (
+        '<img alt="{{ alt }}" src="{{ source }}"'
+        '{% if width %} width="{{ width }}"{% endif %}'
+        '{% if height %} height="{{ height }}"{% endif %}>'
+    )
+    return fill(template, alt=alt, source=source, width=width, height=height)
 
 
 def swatch(arm: int | None, name: str) -> Markup:

@@ -37,19 +37,22 @@ class Member:
 
     Attributes:
         name: name of the run, and of its directory inside the directory of the sweep.
-        config: config of the run.
+        config: config of the run. In `train.init_from`, "{sweep}" stands for the sweep's directory.
         group: name of a group of members, such as those with the same data. The report compares
             members of the same group. Members whose group is "" form one group.
         label: name of the member's arm in the report, such as "global cascade". It must read well
             after "the". An arm is a set of members that differ only in the seed. Arms of two groups
             with the same label have the same colour. If the label is "", the report uses the
             member's name without the seed.
+        after: names of the members and steps that the run needs, such as the member whose weights
+            it begins with. They come earlier in the sweep.
     """
 
     name: str
     config: configs.Experiment | ConfigDict
     group: str = ""
     label: str = ""
+    after: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +205,11 @@ def arms(entries: Sequence[Entry]) -> dict[str, str]:
     found, seed_of, same_config = {}, seeds(entries), collections.defaultdict(list)
     for entry in entries:
         if isinstance(entry, Member):
-            same_config[str(_to_dict(entry.config) | {"seed": None})].append(entry.name)
+            text = str(_to_dict(entry.config) | {"seed": None})
+            for name in entry.after:
+                # The config may name the member of the same seed whose weights it begins with.
+                text = text.replace(f"/{name}", f"/{_without_seed(name, seed_of[name])}")
+            same_config[text].append(entry.name)
         else:
             found[entry.name] = _without_seed(entry.name, seed_of[entry.name])
     groups = [*same_config.values()]
@@ -285,13 +292,13 @@ def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entr
         )
     if name in seen:
         raise UserError(f"two entries of the sweep have the name {name!r}; give each its own name")
+    for other in entry.after:
+        if other not in seen:
+            raise UserError(
+                f"{kind} {name!r} needs {other!r}, which is not before it in the sweep; name a "
+                "member or step that get_sweep() lists earlier"
+            )
     if isinstance(entry, Step):
-        for other in entry.after:
-            if other not in seen:
-                raise UserError(
-                    f"step {name!r} needs {other!r}, which is not before it in the sweep; name a "
-                    "member or step that get_sweep() lists earlier"
-                )
         return entry
     try:
         config = configs.override(configs.resolve(_to_dict(entry.config)), overrides)

@@ -36,7 +36,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         arm: name of the arm, a set of entries that differ only in the seed.
         seed: the seed. None if the entry needs members of several seeds.
         command: arguments of `stunet`, for a step; empty for a member.
-        after: names of the members and steps that a step needs.
+        after: names of the members and steps that the entry needs.
         makes: file that a step writes, relative to the sweep's directory.
         group: the report compares entries of the same group.
         label: name of the arm in the report. If it is "", the report makes a name.
@@ -114,9 +114,13 @@ def claim(workdir: pathlib.Path, sweep: Sweep, command: Sequence[str]) -> None:
     to_write = {}
     for member in entries:
         if isinstance(member, Member):
-            file, config = config_file(workdir, member), member.config
+            file, config = config_file(workdir, member), config_of(workdir, member)
             if file.exists():
                 there = configs.read(file)
+                if config != member.config:
+                    # The sweep's directory may have been moved since.
+                    key = "train.init_from"
+                    config = configs.replace(config, {key: configs.flatten(there)[key]})
                 if differences := configs.differences(there, config):
                     _refuse(workdir, f"in member {member.name}, {'; '.join(differences)}")
                 # Training may have written the fingerprint of the text encoder there meanwhile.
@@ -170,12 +174,18 @@ def manifest_entries(entries: Sequence[Entry]) -> list[ManifestEntry]:
     arm, seed = arms(entries), seeds(entries)
 
     def of_step(e: Entry) -> dict[str, Any]:
-        if isinstance(e, Member):
-            return {}
-        return dict(command=tuple(e.command), after=tuple(e.after), makes=e.makes)
+        return {} if isinstance(e, Member) else dict(command=tuple(e.command), makes=e.makes)
 
     return [
-        ManifestEntry(e.name, arm[e.name], seed[e.name], **of_step(e), group=e.group, label=e.label)
+        ManifestEntry(
+            e.name,
+            arm[e.name],
+            seed[e.name],
+            after=tuple(e.after),
+            group=e.group,
+            label=e.label,
+            **of_step(e),
+        )
         for e in entries
     ]
 
@@ -186,6 +196,15 @@ def arguments(workdir: pathlib.Path, entry: Entry) -> list[str]:
         return [word.replace("{sweep}", str(workdir)) for word in entry.command]
     file = config_file(workdir, entry)
     return ["train", "--config", str(file), "--workdir", str(file.parent)]
+
+
+def config_of(workdir: pathlib.Path, member: Member) -> configs.Experiment:
+    """Returns a member's config, with the sweep's directory in place of "{sweep}"."""
+    key = "train.init_from"
+    given = configs.flatten(member.config)[key]
+    if "{sweep}" not in given:
+        return member.config
+    return configs.replace(member.config, {key: given.replace("{sweep}", str(workdir))})
 
 
 def config_file(workdir: pathlib.Path, member: Member) -> pathlib.Path:

@@ -78,6 +78,38 @@ def test_arms_differ_in_more_than_the_seed(tmp_path):
     assert found["all"] == "all"
 
 
+BEGUN = """
+def get_sweep():
+    made = []
+    for seed in (1, 12):
+        first = tiny.config(model=tiny.ONE_LEVEL_KEYS)
+        second = tiny.config(
+            model=tiny.ONE_LEVEL_KEYS, train=dict(init_from="{sweep}/first,seed=%d" % seed)
+        )
+        for name, config, after in (("first", first, ()), ("second", second, ("first",))):
+            config = dataclasses.replace(config, seed=seed)
+            after = tuple(f"{n},seed={seed}" for n in after)
+            made.append(Member(f"{name},seed={seed}", config, after=after))
+    return made
+"""
+
+
+def test_a_member_may_begin_with_the_weights_of_another_of_the_same_seed(tmp_path):
+    entries = load(sweep_file(tmp_path, "import dataclasses\n" + BEGUN))
+    assert [entry.after for entry in entries] == [(), ("first,seed=1",), (), ("first,seed=12",)]
+    found = arms(entries)
+    assert found["second,seed=1"] == found["second,seed=12"] == "second"
+    directory, moved = tmp_path / "runs", tmp_path / "moved"
+    workdirs.claim(directory, entries, ["sweep"])
+    (_, second, *_) = entries
+    begins = configs.read(workdirs.config_file(directory, second)).train.init_from
+    assert begins == str(directory / "first,seed=1")
+    assert workdirs.read_manifest(directory).entries[1].after == ("first,seed=1",)
+    # The sweep continues where its directory was moved.
+    directory.rename(moved)
+    workdirs.claim(moved, entries, ["sweep"])
+
+
 def test_overrides_are_every_members(tmp_path):
     file = sweep_file(
         tmp_path, "def get_sweep(n):\n    return product(tiny.config(), {'seed': range(int(n))})\n"
@@ -98,6 +130,10 @@ def test_overrides_are_every_members(tmp_path):
             "must return a list with at least one Member",
         ),
         ("def get_sweep(): return 1 / 0", "ZeroDivisionError: division by zero"),
+        (
+            "def get_sweep(): return [Member('a', tiny.config(), after=('b',))]",
+            "member 'a' needs 'b', which is not before it",
+        ),
         (
             "def get_sweep(): return [Member('a', tiny.config()), 3]",
             "a list with 3; it may",
