@@ -110,7 +110,7 @@ def make_jobs(
         if len(overrides) != len(rest) or given.config is None:
             raise UserError("a sweep takes only --config, --workdir and --config.KEY=VALUE")
         jobs = []
-        for entry in members.load(given.config, overrides):
+        for entry in members.load(given.config, overrides).entries:
             if isinstance(entry, members.Member):
                 if entry.after:
                     raise UserError(

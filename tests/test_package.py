@@ -87,7 +87,8 @@ print(stunet.__file__)
 for entry in experiments.shipped().values():
     print(entry.path)
 # This one starts from another, and this sweep from an experiment.
-print(configs.load("cascade_keyframes").data.stride, len(members.load("temporal_resize_init")))
+sweep = members.load("temporal_resize_init")
+print(configs.load("cascade_keyframes").data.stride, len(sweep.entries))
 """
     *files, last = run(installed, tmp_path, "-c", program).splitlines()
     # Beside the package's own file, all but those that fetch data.

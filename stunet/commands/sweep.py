@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from stunet.sweep import members, run, workdir
 
-    entries = members.load(arguments.config, arguments.overrides)
+    sweep = members.load(arguments.config, arguments.overrides)
     made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
-    question = members.question(arguments.config)
-    workdir.claim(arguments.workdir, entries, made_by + arguments.overrides, question)
+    workdir.claim(arguments.workdir, sweep, made_by + arguments.overrides)
+    entries = sweep.entries
     if arguments.dry_run:
         lines = []
         for entry in entries:

@@ -9,6 +9,7 @@ process of the member prints.
 import json
 import pathlib
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -18,8 +19,9 @@ import stunet
 from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
-from stunet.sweep.members import NAME, Entry, Member, Step, arms, seeds
-from stunet.train import metric_lines
+from stunet.sweep.curves import Curves
+from stunet.sweep.members import NAME, Entry, Member, Step, Sweep, arms, seeds
+from stunet.train import clock, metric_lines
 from stunet.train.checkpoint_names import check_path, steps
 
 # A directory within that of the sweep; "" is the sweep's own, of a single run.
@@ -50,6 +52,18 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: str = ""
 
 
+class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sentence that says what a sweep is expected to show.
+
+    Attributes:
+        sentence: the sentence.
+        noted: when `sweep.json` first held the sentence, in seconds since 1970.
+    """
+
+    sentence: str
+    noted: Annotated[float, msgspec.Meta(ge=0, lt=2**40)]
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The contents of `sweep.json`.
 
@@ -58,31 +72,34 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commit: commit of this program at which the sweep began, if it is known.
         entries: members (training runs) and steps (commands that run after them).
         question: what the sweep asks, in a sentence; "" if the sweep's file has no question.
+        curves: curves over a property of each clip, which the report draws.
+        predictions: what the author of the sweep expects of it.
     """
 
     command: tuple[str, ...]
     commit: str | None
     entries: tuple[ManifestEntry, ...]
     question: str = ""
+    curves: tuple[Curves, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
 
-def claim(
-    workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str], question: str = ""
-) -> None:
+def claim(workdir: pathlib.Path, sweep: Sweep, command: Sequence[str]) -> None:
     """Writes the sweep to `workdir`, or checks that `workdir` already holds it.
 
-    Entries that `workdir` does not hold yet are added to it.
+    Entries that `workdir` does not hold yet are added to it. Once a member has begun to train, the
+    predictions that `workdir` holds stay there.
 
     Args:
         workdir: directory of the sweep.
-        entries: the sweep's members, which are trained, and the commands that run after them.
+        sweep: the sweep, from `members.load`.
         command: arguments of `stunet` that started the sweep.
-        question: what the sweep asks, for the title of the report.
 
     Raises:
         UserError: the directory belongs to another sweep or to a single run, it cannot be written,
             or its path cannot hold checkpoints.
     """
+    entries = sweep.entries
     for entry in entries:
         check_path(workdir / entry.name)
     old = read_manifest(workdir)
@@ -119,10 +136,22 @@ def claim(
             command=old.command if old else tuple(command),
             commit=old.commit if old else commit(),
             entries=tuple(new.values()),
-            question=question,
+            question=sweep.question,
+            curves=sweep.curves,
+            predictions=_predictions(workdir, old, sweep),
         )
         with atomic(workdir / "sweep.json") as partial:
             partial.write_text(json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n")
+
+
+def _predictions(
+    workdir: pathlib.Path, old: Manifest | None, sweep: Sweep
+) -> tuple[Prediction, ...]:
+    """Returns the sweep's predictions, and those of `old` that may no longer be removed."""
+    before = {prediction.sentence: prediction for prediction in (old.predictions if old else ())}
+    has_begun = any((workdir / entry.name / clock.FILE).exists() for entry in sweep.entries)
+    sentences = dict.fromkeys((*(before if has_begun else ()), *sweep.predictions))
+    return tuple(before.get(s, Prediction(s, time.time())) for s in sentences)
 
 
 def read_manifest(workdir: pathlib.Path) -> Manifest | None:
