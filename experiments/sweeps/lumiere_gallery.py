@@ -123,8 +123,8 @@ def _steps(scale):
 
 
 NOTE = (
-    "Everything on this page was made by `make lumiere`: six small networks, trained on "
-    "handwritten digits. The seed of every sample is 0."
+    "Six small networks, trained on handwritten digits by the command make lumiere, made all clips "
+    "on this page. Every sample has the seed 0: none was chosen by hand."
 )
 
 
