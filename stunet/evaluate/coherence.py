@@ -86,6 +86,9 @@ def measure(
     Returns:
         speed: median speed over the clip in pixels per frame; for two objects, the mean of their
             median speeds.
+        step_length: median length of the clip's steps, whichever way they go, in pixels per frame;
+            for two objects, the mean of both.
+        true_speed: step length of the true positions; only with `truth`.
         coherent: 1 if no step differs from the clip's median step by more than `TOLERANCE`. A step
             is the motion from one frame to the next.
         deviation: largest difference of a step from the median step, in pixels per frame.
@@ -108,13 +111,16 @@ def measure(
     paths = unroll(positions, stage)
     values = {
         "speed": speed(paths),
+        "step_length": step_length(paths),
         "coherent": (deviation(paths) <= TOLERANCE).astype(float),
         "deviation": deviation(paths),
         "speed_error": speed_error(paths, stage),
     }
     correct = values["speed_error"] <= TOLERANCE / 2
     if truth is not None:
-        values["velocity_error"] = velocity_error(paths, unroll(truth, stage))
+        true_paths = unroll(truth, stage)
+        values["true_speed"] = step_length(true_paths)
+        values["velocity_error"] = velocity_error(paths, true_paths)
         correct &= values["velocity_error"] <= TOLERANCE / 2
     values["faithful"] = values["coherent"] * correct
     values["period_drift"] = period_drift(paths)
@@ -129,6 +135,15 @@ def measure(
 def speed(paths: Paths) -> PerClip:
     """Returns the median speed in pixels per frame; for two objects, the mean of both medians."""
     return np.linalg.norm(paths.velocity, axis=-1).mean(-1)
+
+
+def step_length(paths: Paths) -> PerClip:
+    """Returns the median length of a clip's steps, in pixels per frame.
+
+    `speed` is the length of the median step. If parts of a clip move in opposite directions, its
+    steps cancel in `speed`, but not here. For two objects, the value is the mean of both.
+    """
+    return np.median(np.linalg.norm(paths.steps, axis=-1), axis=2).mean(-1)
 
 
 def deviation(paths: Paths) -> PerClip:

@@ -56,6 +56,16 @@ class Metric:
 # stands still is as coherent as can be.
 METRICS = {
     "speed": Metric("median speed", "the objects' median speed over the clip", "px/frame"),
+    "step_length": Metric(
+        "median step length",
+        "the median length of the objects' steps, whichever way they go",
+        "px/frame",
+    ),
+    "true_speed": Metric(
+        "true speed",
+        "the speed that the caption or the keyframes describe",
+        "px/frame",
+    ),
     "flow": Metric(
         "optical flow",
         "the mean length of the optical flow, which is the amount of motion",

@@ -8,7 +8,7 @@ import numpy as np
 
 from stunet.data.sources import Cut, Source
 from stunet.data.synthetic.motions import Motions, Stage
-from stunet.data.synthetic.moving_digits import SPEEDS, MovingDigits
+from stunet.data.synthetic.moving_digits import GREY, SPEEDS, MovingDigits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Scene:
 def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True) -> Scene:
     """Returns what is known about the clips of a source at `indices`.
 
-    Nothing is known about clips of real videos, clips with several digits, and clips that were
-    sub-sampled in time. Nothing is known either if the source cuts each of its clips into two or
-    more pieces.
+    Nothing is known about clips of real videos, clips with several digits or with digits in colour,
+    and clips that were sub-sampled in time. Nothing is known either if the source cuts each of its
+    clips into two or more pieces.
 
     Args:
         source: source of the clips.
@@ -61,7 +61,7 @@ def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True)
         shapes = [tuple(mover.shape for mover in truth.movers) for truth in truths]
         positions = np.stack([truth.positions for truth in truths])
         return Scene(source.stage, shapes, positions if with_truth else None)
-    if isinstance(source, MovingDigits) and source.num_digits == 1:
+    if isinstance(source, MovingDigits) and source.num_digits == 1 and source.look == GREY:
         slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
         stage = Stage(
             "glide",
