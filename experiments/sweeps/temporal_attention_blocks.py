@@ -14,7 +14,7 @@ Expected result: unknown. The sweep has not run to its end yet.
 """
 
 from stunet import configs
-from stunet.sweep.members import evaluations, product, replace
+from stunet.sweep.members import Sweep, evaluations, product, replace
 
 
 def get_sweep():
@@ -31,4 +31,9 @@ def get_sweep():
     )
     grid = {"model.temporal_attention_blocks": (0, 1, 2, 4), "seed": range(5)}
     members = product(base, grid)
-    return members + evaluations(members, "--num", "120", "--metrics", "coherence")
+    steps = evaluations(members, "--num", "120", "--metrics", "coherence")
+    predictions = (
+        "Without a block, direction and speed are right in the fewest clips.",
+        "Two and four blocks cannot be told apart by five seeds.",
+    )
+    return Sweep(members + steps, predictions=predictions)
