@@ -8,7 +8,8 @@ import numpy as np
 
 from stunet.data.sources import Cut, Source
 from stunet.data.synthetic.motions import Motions, Stage
-from stunet.data.synthetic.moving_digits import GREY, SPEEDS, MovingDigits
+from stunet.data.synthetic.moving_digits import GREY, SPEEDS
+from stunet.evaluate.digits import Asked, Drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,16 @@ class Scene:
         shapes: shapes of the objects of each clip; None if `stage` does not need them.
         truth: true positions [n, o, t, 2] of the objects; None if they are unknown, or if the
             network could not know the direction of motion.
+        asked: what the captions of clips of one moving digit say; None for all other clips, and
+            if no network could know it.
+        look: look of moving digits, one of `digits.READABLE`.
     """
 
     stage: Stage | None = None
     shapes: Sequence[Sequence[str]] | None = None
     truth: np.ndarray | None = None
+    asked: Asked | None = None
+    look: str = GREY
 
     def cut(self, frames: int) -> "Scene":
         """Returns the scene of the first `frames` frames of the same clips."""
@@ -32,7 +38,7 @@ class Scene:
         return dataclasses.replace(self, truth=truth)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the scene as JSON values."""
+        """Returns the scene as JSON values, without what captions say."""
         return {
             "stage": None if self.stage is None else dataclasses.asdict(self.stage),
             "shapes": None if self.shapes is None else [list(shapes) for shapes in self.shapes],
@@ -43,9 +49,9 @@ class Scene:
 def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True) -> Scene:
     """Returns what is known about the clips of a source at `indices`.
 
-    Nothing is known about clips of real videos, clips with several digits or with digits in colour,
-    and clips that were sub-sampled in time. Nothing is known either if the source cuts each of its
-    clips into two or more pieces.
+    Nothing is known about clips of real videos, clips with several digits or in a style, and clips
+    that were sub-sampled in time. Nothing is known either if the source cuts each of its clips into
+    two or more pieces.
 
     Args:
         source: source of the clips.
@@ -61,7 +67,7 @@ def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True)
         shapes = [tuple(mover.shape for mover in truth.movers) for truth in truths]
         positions = np.stack([truth.positions for truth in truths])
         return Scene(source.stage, shapes, positions if with_truth else None)
-    if isinstance(source, MovingDigits) and source.num_digits == 1 and source.look == GREY:
+    if drawing := Drawing.of(source):
         slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
         stage = Stage(
             "glide",
@@ -71,12 +77,16 @@ def scene_of(source: Source, indices: Sequence[int], *, with_truth: bool = True)
             speed=source.speed_factor * (slowest + fastest) / 2,
             spread=(fastest - slowest) / (fastest + slowest),
         )
-        return Scene(stage, truth=_digit_positions(source, indices) if with_truth else None)
+        if not with_truth:
+            return Scene(stage, look=source.look)
+        digits = tuple(source.truth(i)[0] for i in indices)
+        asked = Asked(drawing, digits, tuple(source.ground(i) for i in indices))
+        return Scene(stage, None, _positions(asked, source.frames), asked, source.look)
     return Scene()
 
 
-def _digit_positions(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
+def _positions(asked: Asked, frames: int) -> np.ndarray:
     """Returns the positions [n, 1, t, 2] of digits, relative to each digit's first position."""
-    frames = np.arange(source.frames)[:, None]
-    velocities = np.array([source.truth(i)[0].velocity for i in indices])
-    return (velocities[:, None] * frames)[:, None] % [source.height, source.width]
+    steps = np.arange(frames)[:, None]
+    velocities = np.array([digit.velocity for digit in asked.digits])
+    return (velocities[:, None] * steps)[:, None] % [asked.drawing.height, asked.drawing.width]
