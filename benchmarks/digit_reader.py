@@ -83,7 +83,7 @@ class Reader:
         scores = self.classify(crops.reshape(-1, crops[0, 0].size))
         # A digit that changes on the way counts as what most of its frames show.
         digit = scores.reshape(*crops.shape[:2], -1).sum(1).argmax(-1)
-        stage = scene_of(self.source, (), with_truth=False).stage
+        stage = scene_of(self.source, (), captions=False, keyframes=False).stage
         velocities = coherence.unroll(positions[:, None], stage).velocity[:, 0]
         way = [_direction(v, self.source.speed_factor) for v in velocities]
         speed = [_speed(np.abs(v).max(), self.source.speed_factor) for v in velocities]
