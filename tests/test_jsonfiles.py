@@ -111,7 +111,7 @@ def write_run(directory):
 
 def write_sweep(directory):
     entries = [members.Member("one", tiny.config()), members.Step("two", ("x",), ("one",), "two/x")]
-    workdir.claim(directory, entries, ["sweep"], "Why?")
+    workdir.claim(directory, members.Sweep(entries, question="Why?"), ["sweep"])
     write_run(directory / "one")
 
 

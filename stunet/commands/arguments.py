@@ -95,19 +95,22 @@ def add_config(parser: Parser, example: str) -> None:
     )
 
 
-def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
+def add_run(
+    parser: Parser, run: str = "training run, such as runs/quickstart", or_file: bool = False
+) -> None:
     """Adds --workdir, the directory of a trained run.
 
     Args:
         parser: parser of the command.
         run: description of the run, for the help text.
+        or_file: the command also takes a weights file of `stunet export --format safetensors`.
     """
     parser.required.add_argument(
         "--workdir",
         required=True,
         type=path,
         metavar="DIR",
-        help=f"working directory of a {run}",
+        help=f"working directory of a {run}" + (", or a weights file" if or_file else ""),
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Task:
 
 def add_arguments(task: Task, parser: Parser) -> None:
     """Adds the arguments that all tasks share, and those that only `task` has."""
-    shared.add_run(parser, task.trained)
+    shared.add_run(parser, task.trained, or_file=True)
     (parser.required if task.needs_prompt else parser.options).add_argument(
         "--prompt",
         required=task.needs_prompt,
@@ -61,8 +62,29 @@ def add_arguments(task: Task, parser: Parser) -> None:
         "--out",
         type=shared.path,
         metavar="DIR",
-        help="directory for the clips (default: samples/ in --workdir)",
+        help="directory for the clips (default: samples/ in --workdir, or beside the weights file)",
     )
+    parser.options.add_argument(
+        "--name",
+        type=_name,
+        metavar="NAME",
+        help="name of the files, without suffix (default: made from the prompt, the seed and the "
+        "task)",
+    )
+    parser.options.add_argument(
+        "--arrays",
+        action="store_true",
+        help="also write the clips as NumPy arrays (.npz), which `stunet gallery` shows",
+    )
+
+
+def _name(text: str) -> str:
+    is_name = text and pathlib.PurePath(text).name == text and not text.startswith(".")
+    if not is_name or len(text.encode()) > 200:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a file; give a short name without directories"
+        )
+    return text
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
@@ -70,7 +92,9 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     set_up_jax()
     from stunet.generate import output
 
-    out = arguments.out or arguments.workdir / "samples"
+    # A weights file has no directory of its own.
+    place = arguments.workdir.parent if arguments.workdir.is_file() else arguments.workdir
+    out = arguments.out or place / "samples"
     output.check_out(out)
     request = Request(
         workdir=arguments.workdir,
@@ -78,9 +102,12 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         sample=shared.sampling_settings(arguments),
         on_step=sampling_bar(),
+        command=arguments.command_line,
+        name=arguments.name or "",
     )
     sampled = TASKS[name].sample(request, arguments)
-    for what, file in output.write(out, name, request, sampled).items():
+    written = output.write(out, name, request, sampled, arguments.arrays)
+    for what, file in written.items():
         print(f"{what:9}  {file}")
 
 

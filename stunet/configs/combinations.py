@@ -189,6 +189,11 @@ def _source(config: Config) -> Mistakes:
     pixels = f"{data.height}x{data.width}"
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
         yield f"data.digit_size is {data.digit_size}, larger than the clip's {pixels} pixels"
+    if data.source == "moving_digits" and data.look != "grey" and data.channels == 1:
+        yield (
+            f"data.look is {data.look!r} and data.channels 1; that look has colours: set "
+            "data.channels to 3"
+        )
     if data.source == "motions" and data.width < 2 * data.object_size:
         yield (
             f"data.object_size is {data.object_size:g}; it must be at most half of data.width, "

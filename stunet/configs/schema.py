@@ -403,7 +403,9 @@ class Data:
     path: str = _field(
         "",
         "For the source 'clips': directory that `stunet prepare` wrote, or directory of "
-        "a prepared data set of TensorFlow Datasets.",
+        "a prepared data set of TensorFlow Datasets. For the source 'moving_digits': file of "
+        "handwriting that experiments/fetch_handwriting.py wrote; empty: the 1,797 images of 8x8 "
+        "pixels that scikit-learn ships.",
         path="",
     )
     frames: int = _field(16, "Number of frames in each clip.", least=1)
@@ -437,8 +439,16 @@ class Data:
     digit_styles: int = _field(
         0,
         "For the source 'moving_digits': number of handwritten images of each digit to draw from. "
-        "0: all of them, about 160.",
+        "0: all of them, about 160 without `data.path`.",
         least=0,
+    )
+    look: str = _field(
+        "grey",
+        "For the source 'moving_digits': how clips look. 'grey': white digits on black. 'colours': "
+        "digits of six colours on dark grounds with patterns, which captions name; "
+        "`data.channels` must be 3. 'neon' and 'paper': the same clips in two styles, as glowing "
+        "tubes and as ink on ruled paper, with the captions of 'colours'.",
+        choices=("grey", "colours", "neon", "paper"),
     )
     motion: str = _field(
         "glide",
@@ -509,7 +519,9 @@ class Train:
         "",
         "Weights to begin with: the working directory of another run, whose averaged weights are "
         "taken, or a .safetensors file of `stunet export`. A network with more inputs than that "
-        "of the other run ignores its additional inputs at first. Empty: random weights.",
+        "of the other run ignores its additional inputs at first. A video network may begin with "
+        "a text-to-image network (`model.temporal` False); its temporal layers are then fresh. "
+        "Empty: random weights.",
         path="",
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)

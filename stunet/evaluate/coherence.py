@@ -66,6 +66,9 @@ def measure(
     Returns:
         speed: speed in pixels per frame, the median over the clip. For motions whose speed changes
             it is the mean. For two objects, it is the mean of their speeds.
+        step_length: median length of the clip's steps, whichever way they go, in pixels per frame;
+            for two objects, the mean of both.
+        true_speed: step length of the true positions; only with `truth`.
         coherent: 1 if no step differs by more than `tolerance(stage)` from the step of the motion
             that fits best. A step is the motion from one frame to the next.
         deviation: largest difference of a step from the step of the motion that fits best, in
@@ -93,13 +96,16 @@ def measure(
     paths = unroll(positions, stage)
     values = {
         "speed": speed(paths),
+        "step_length": step_length(paths),
         "coherent": (deviation(paths) <= tolerance(stage)).astype(float),
         "deviation": deviation(paths),
         "speed_error": speed_error(paths, stage),
     }
     correct = values["speed_error"] <= TOLERANCE / 2
     if truth is not None:
-        values["velocity_error"] = velocity_error(paths, unroll(truth, stage), factors)
+        true_paths = unroll(truth, stage)
+        values["true_speed"] = step_length(true_paths)
+        values["velocity_error"] = velocity_error(paths, true_paths, factors)
         correct &= values["velocity_error"] <= TOLERANCE / 2
     values["faithful"] = values["coherent"] * correct
     if isinstance(paths, FreePaths):
@@ -120,6 +126,15 @@ def measure(
 def speed(paths: AnyPaths) -> PerClip:
     """Returns the speed in pixels per frame; for two objects, the mean of both speeds."""
     return paths.speed.mean(-1)
+
+
+def step_length(paths: AnyPaths) -> PerClip:
+    """Returns the median length of a clip's steps, in pixels per frame.
+
+    `speed` is the length of the median step. If parts of a clip move in opposite directions, its
+    steps cancel in `speed`, but not here. For two objects, the value is the mean of both.
+    """
+    return np.median(np.linalg.norm(paths.steps, axis=-1), axis=2).mean(-1)
 
 
 def deviation(paths: AnyPaths) -> PerClip:

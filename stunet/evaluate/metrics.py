@@ -60,6 +60,16 @@ METRICS = {
         "the objects' median speed over the clip, or their mean speed if the speed changes",
         "px/frame",
     ),
+    "step_length": Metric(
+        "median step length",
+        "the median length of the objects' steps, whichever way they go",
+        "px/frame",
+    ),
+    "true_speed": Metric(
+        "true speed",
+        "the speed that the caption or the keyframes describe",
+        "px/frame",
+    ),
     "flow": Metric(
         "optical flow",
         "the mean length of the optical flow, which is the amount of motion",

@@ -9,7 +9,7 @@ import numpy as np
 from stunet.data.sources import Cut, Source
 from stunet.data.synthetic.motions import MOTIONS, Motions
 from stunet.data.synthetic.movers import PACES, Mover
-from stunet.data.synthetic.moving_digits import SPEEDS, MovingDigits
+from stunet.data.synthetic.moving_digits import GREY, SPEEDS, MovingDigits
 from stunet.data.synthetic.stage import Stage
 
 
@@ -52,9 +52,9 @@ def scene_of(
 ) -> Scene:
     """Returns what is known about the clips of a source at `indices`.
 
-    Nothing is known about clips of real videos, clips with several digits, and clips that were
-    sub-sampled in time. Nothing is known either if the source cuts each of its clips into two or
-    more pieces.
+    Nothing is known about clips of real videos, clips with several digits or with digits in colour,
+    and clips that were sub-sampled in time. Nothing is known either if the source cuts each of its
+    clips into two or more pieces.
 
     Args:
         source: source of the clips.
@@ -77,7 +77,7 @@ def scene_of(
         if not keyframes and source.stage.octaves:
             factors = np.array([[_told(source, m) for m in truth.movers] for truth in truths])
         return Scene(source.stage, shapes, np.stack([t.positions for t in truths]), factors)
-    if isinstance(source, MovingDigits) and source.num_digits == 1:
+    if isinstance(source, MovingDigits) and source.num_digits == 1 and source.look == GREY:
         slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
         stage = Stage(
             "glide",

@@ -1,0 +1,136 @@
+"""What does Lumiere's recipe make in two hours on a laptop?
+
+    make lumiere
+
+Or by hand:
+
+    python experiments/fetch_handwriting.py runs/handwriting.npz
+    stunet sweep --config lumiere_gallery --workdir runs/lumiere --jobs 2
+
+The networks are those of experiments/lumiere_mini.py. The steps after them make a picture for each
+task of Lumiere (arXiv 2401.12945, figure 1), all with seed 0, and show them on one page,
+runs/lumiere/gallery.html. `--config lumiere_gallery:gpu` is a larger size for one GPU, and
+`--config lumiere_gallery:smoke` runs through everything in minutes, for nothing to look at.
+"""
+
+from stunet import configs
+from stunet.sweep.members import Member, Step, replace
+
+# Member -> member whose weights it begins with.
+MEMBERS = {
+    "text_to_image": "",
+    "base": "text_to_image",
+    "masks": "base",
+    "upscale": "",
+    "style_neon": "text_to_image",
+    "style_paper": "text_to_image",
+}
+PICTURES = (
+    "a red 0 on grey",
+    "a yellow 1 on blue stripes",
+    "a green 2 on purple dots",
+    "a blue 3 on brown checks",
+    "a pink 4 on green",
+    "a white 5 on red stripes",
+)
+CLIPS = (
+    "a red 6 moving right, on grey",
+    "a yellow 7 moving left, fast, on blue stripes",
+    "a green 8 moving up, on purple dots",
+    "a blue 9 moving down, slowly, on brown checks",
+    "a pink 0 moving right, fast, on green",
+    "a white 3 moving left, slowly, on red stripes",
+)
+# Held-out clips whose first frames are continued, with what their captions say and with something
+# else.
+CONTINUED = {
+    1: (
+        "a yellow 7 moving up, on green stripes",
+        "a yellow 7 moving right, fast, on green stripes",
+    ),
+    3: ("a pink 3 moving down, on green stripes", "a pink 3 moving left, fast, on green stripes"),
+}
+# Another digit is painted into the right half of a held-out clip.
+PAINTED = {5: ("a yellow 2 moving down, on green stripes", (0, 16, 32, 16))}
+# The digit of the picture lies in rows 7 to 22, and moves there.
+ANIMATED = {9: ("a green 6 moving left, fast, on green stripes", (6, 0, 18, 32))}
+EDITED = {8: ("a red 8 moving left, slowly, on blue dots", "a green 5 moving left, on grey")}
+ALPHAS = ("0", "0.5", "0.75", "1")
+HELD_OUT = 10
+
+
+def get_sweep(size="cpu"):
+    entries = []
+    for name, start in MEMBERS.items():
+        config = configs.start_from(f"lumiere_mini:{name},{size}")
+        begin = {"train.init_from": f"{{sweep}}/{start}"} if start else {}
+        after = (start,) if start else ()
+        entries.append(Member(name, replace(config, begin), after=after))
+    scale = entries[1].config.data.height / 32
+    return entries + _steps(scale)
+
+
+def _steps(scale):
+    """The data, a step for each picture, and the page.
+
+    Args:
+        scale: height of a frame, as a multiple of 32 pixels.
+    """
+    clips = "{sweep}/base/config.json"
+    steps = [
+        _step("data_train", "base", "data", "--config", clips, "--num", "6"),
+        _step("data_val", "base", "data", "--config", clips, "--split", "val", "--num", HELD_OUT),
+    ]
+
+    def sample(name, task, run, *options, prompts, after=()):
+        words = ["sample", task, "--workdir", f"{{sweep}}/{run}", *options]
+        words += [word for prompt in prompts for word in ("--prompt", prompt)]
+        steps.append(_step(name, run, *words, "--arrays", "--name", name, after=after))
+
+    def held_out(number, end):
+        return f"{{sweep}}/gallery/data_val/val_{number}.{end}"
+
+    def box(numbers):
+        return ",".join(str(round(number * scale)) for number in numbers)
+
+    sample("text_to_image_samples", "text", "text_to_image", prompts=PICTURES)
+    sample("text", "text", "base", prompts=CLIPS)
+    for number, prompts in CONTINUED.items():
+        options = ("--image", held_out(number, "png"))
+        sample(f"image_{number}", "image", "masks", *options, prompts=prompts, after=("data_val",))
+    for task, flag, end, table in (
+        ("inpaint", "--video", "mp4", PAINTED),
+        ("cinemagraph", "--image", "png", ANIMATED),
+    ):
+        for number, (prompt, corners) in table.items():
+            options = (flag, held_out(number, end), "--box", box(corners), "--num", "2")
+            name, after = f"{task}_{number}", ("data_val",)
+            sample(name, task, "masks", *options, prompts=[prompt], after=after)
+    for number, prompts in EDITED.items():
+        options = ("--video", held_out(number, "mp4"), "--strength", "0.8")
+        sample(f"video_{number}", "video", "base", *options, prompts=prompts, after=("data_val",))
+    for look in ("neon", "paper"):
+        style = f"style_{look}"
+        options = ["--style-workdir", f"{{sweep}}/{style}"]
+        options += [word for alpha in ALPHAS for word in ("--alpha", alpha)]
+        sample(f"{style}_clips", "style", "base", *options, prompts=CLIPS[:2], after=(style,))
+    options = ("--base", "{sweep}/base")
+    sample("large", "upscale", "upscale", *options, prompts=CLIPS[:3], after=("base",))
+    made = tuple(step.name for step in steps)
+    page = ("gallery", "{sweep}/gallery", "--out", "{sweep}/gallery.html")
+    page += ("--title", "Lumiere in small", "--note", NOTE)
+    return [*steps, Step("page", page, made, "gallery.html")]
+
+
+NOTE = (
+    "Everything on this page was made by `make lumiere`: six small networks, trained on "
+    "handwritten digits. The seed of every sample is 0."
+)
+
+
+def _step(name, run, *words, after=()):
+    """Returns a step that writes NAME.npz, or SPLIT.npz for data, into gallery/NAME/."""
+    out = f"gallery/{name}"
+    made = name.removeprefix("data_") if name.startswith("data_") else name
+    command = (*map(str, words), "--out", f"{{sweep}}/{out}")
+    return Step(name, command, (run, *after), f"{out}/{made}.npz")
