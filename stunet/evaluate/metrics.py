@@ -52,9 +52,31 @@ class Metric:
         return "-" if np.isnan(value) else self.format.format(value + 0.0)  # Not "-0.00".
 
 
-# Tables and reports list metrics in this order. The amount of motion comes first, since a clip that
-# stands still is as coherent as can be.
+# What the caption of a moving digit says -> metric of whether the clip shows it.
+_OF_CAPTIONS = {
+    f"right_{part}": Metric(
+        f"{title} as asked",
+        f"{clause}, as read from the clip without its caption",
+        "share of clips",
+        "{:.0%}",
+        "higher",
+        clause,
+    )
+    for part, title, clause in (
+        ("caption", "everything", "all that the caption says is shown"),
+        ("digit", "digit", "the digit is the caption's"),
+        ("direction", "direction", "the direction is the caption's"),
+        ("speed", "speed", "the speed is the caption's"),
+        ("colour", "digit's colour", "the digit's colour is the caption's"),
+        ("ground", "ground's colour", "the ground's colour is the caption's"),
+        ("pattern", "ground's pattern", "the ground's pattern is the caption's"),
+    )
+}
+
+# Tables and reports list metrics in this order. The amount of motion comes before coherence, since
+# a clip that stands still is as coherent as can be.
 METRICS = {
+    **_OF_CAPTIONS,
     "speed": Metric(
         "median speed",
         "the objects' median speed over the clip, or their mean speed if the speed changes",

@@ -9,8 +9,9 @@ import numpy as np
 from stunet.data.sources import Cut, Source
 from stunet.data.synthetic.motions import MOTIONS, Motions
 from stunet.data.synthetic.movers import PACES, Mover
-from stunet.data.synthetic.moving_digits import GREY, SPEEDS, MovingDigits
+from stunet.data.synthetic.moving_digits import GREY, SPEEDS
 from stunet.data.synthetic.stage import Stage
+from stunet.evaluate.digits import Asked, Drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,17 @@ class Scene:
             network could not know the direction of motion.
         factors: least and largest multiple [n, o, 2] of each object's true speed that the network
             was told; None if it was told the true speed, or if `truth` is None.
+        asked: what the captions of clips of one moving digit say; None for all other clips, and
+            if no network could know it.
+        look: look of moving digits, one of `digits.READABLE`.
     """
 
     stage: Stage | None = None
     shapes: Sequence[Sequence[str]] | None = None
     truth: np.ndarray | None = None
     factors: np.ndarray | None = None
+    asked: Asked | None = None
+    look: str = GREY
 
     def cut(self, frames: int) -> "Scene":
         """Returns the scene of the first `frames` frames of the same clips."""
@@ -37,7 +43,7 @@ class Scene:
         return dataclasses.replace(self, truth=truth)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the scene as JSON values."""
+        """Returns the scene as JSON values, without what captions say."""
         values = {
             "stage": None if self.stage is None else dataclasses.asdict(self.stage),
             "shapes": None if self.shapes is None else [list(shapes) for shapes in self.shapes],
@@ -52,9 +58,9 @@ def scene_of(
 ) -> Scene:
     """Returns what is known about the clips of a source at `indices`.
 
-    Nothing is known about clips of real videos, clips with several digits or with digits in colour,
-    and clips that were sub-sampled in time. Nothing is known either if the source cuts each of its
-    clips into two or more pieces.
+    Nothing is known about clips of real videos, clips with several digits or in a style, and clips
+    that were sub-sampled in time. Nothing is known either if the source cuts each of its clips into
+    two or more pieces.
 
     Args:
         source: source of the clips.
@@ -77,7 +83,7 @@ def scene_of(
         if not keyframes and source.stage.octaves:
             factors = np.array([[_told(source, m) for m in truth.movers] for truth in truths])
         return Scene(source.stage, shapes, np.stack([t.positions for t in truths]), factors)
-    if isinstance(source, MovingDigits) and source.num_digits == 1 and source.look == GREY:
+    if drawing := Drawing.of(source):
         slowest, fastest = min(SPEEDS.values()), max(SPEEDS.values())
         stage = Stage(
             "glide",
@@ -87,8 +93,12 @@ def scene_of(
             speed=source.speed_factor * (slowest + fastest) / 2,
             spread=(fastest - slowest) / (fastest + slowest),
         )
-        known = captions or keyframes
-        return Scene(stage, truth=_digit_positions(source, indices) if known else None)
+        if not (captions or keyframes):
+            return Scene(stage, look=source.look)
+        digits = tuple(source.truth(i)[0] for i in indices)
+        asked = Asked(drawing, digits, tuple(source.ground(i) for i in indices))
+        positions = _positions(asked, source.frames)
+        return Scene(stage, truth=positions, asked=asked, look=source.look)
     return Scene()
 
 
@@ -101,8 +111,8 @@ def _told(source: Motions, mover: Mover) -> tuple[float, float]:
     return least, largest
 
 
-def _digit_positions(source: MovingDigits, indices: Sequence[int]) -> np.ndarray:
+def _positions(asked: Asked, frames: int) -> np.ndarray:
     """Returns the positions [n, 1, t, 2] of digits, relative to each digit's first position."""
-    frames = np.arange(source.frames)[:, None]
-    velocities = np.array([source.truth(i)[0].velocity for i in indices])
-    return (velocities[:, None] * frames)[:, None] % [source.height, source.width]
+    steps = np.arange(frames)[:, None]
+    velocities = np.array([digit.velocity for digit in asked.digits])
+    return (velocities[:, None] * steps)[:, None] % [asked.drawing.height, asked.drawing.width]
