@@ -94,7 +94,7 @@ def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:
 def _coherence(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
     if scene.stage is None:
         return {}
-    known = dict(shapes=scene.shapes, truth=scene.truth, borders=borders)
+    known = dict(shapes=scene.shapes, truth=scene.truth, factors=scene.factors, borders=borders)
     if scene.look != GREY:
         clips = digits.light(clips, scene.look)
     return coherence.measure(clips, scene.stage, **known)

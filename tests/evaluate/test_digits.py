@@ -143,4 +143,4 @@ def test_the_captions_of_other_clips_say_nothing_that_can_be_read():
         assert scene.asked is None
         assert METRIC_GROUPS["captions"].measure(scaled(source, [0, 1]), scene, ()) == {}
     # A network without text was asked for nothing.
-    assert scene_of(in_colour(), [0], with_truth=False).asked is None
+    assert scene_of(in_colour(), [0], captions=False, keyframes=False).asked is None
