@@ -33,6 +33,9 @@ def installed(tmp_path_factory) -> pathlib.Path:
             shutil.copytree(CHECKOUT / name, source / name, ignore=ignored)
         else:
             shutil.copy(CHECKOUT / name, source)
+    weights = source / "pretrained" / "mini" / "base" / "params.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     command += ["--no-index", "--quiet", "--wheel-dir", str(out), str(source)]
     subprocess.run(command, check=True)
@@ -64,6 +67,14 @@ def test_the_wheel_holds_every_experiment(installed):
     modules = {n for n in names(installed / "stunet") if not n.startswith("experiments/")}
     assert modules == names(CHECKOUT / "stunet")
     assert {p.name.split("-")[0] for p in installed.iterdir()} == {"stunet"}
+
+
+def test_the_wheel_holds_weights_where_they_are_found_by_name(installed, tmp_path):
+    program = "from stunet.generate import networks; print(networks.shipped())"
+    assert run(installed, tmp_path, "-c", program) == "['mini']\n"
+    pretrained = installed / "stunet" / "pretrained"
+    files = {p.relative_to(pretrained).as_posix() for p in pretrained.rglob("*") if p.is_file()}
+    assert files == {"mini/base/params.safetensors"}
 
 
 def test_the_wheel_finds_its_own_experiments_from_any_folder(installed, tmp_path):

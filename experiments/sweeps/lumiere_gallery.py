@@ -9,7 +9,8 @@ Or by hand:
 
 The networks are those of experiments/lumiere_mini.py. The steps after them make a picture for each
 task of Lumiere (arXiv 2401.12945, figure 1), all with seed 0, and show them on one page,
-runs/lumiere/gallery.html. `--config lumiere_gallery:gpu` is a larger size for one GPU, and
+runs/lumiere/gallery.html. The weights of four networks, which do all tasks together, are written
+into runs/lumiere/networks. `--config lumiere_gallery:gpu` is a larger size for one GPU, and
 `--config lumiere_gallery:smoke` runs through everything in minutes, for nothing to look at.
 """
 
@@ -57,6 +58,8 @@ ANIMATED = {9: ("a green 6 moving left, fast, on green stripes", (6, 0, 18, 32))
 EDITED = {8: ("a red 8 moving left, slowly, on blue dots", "a green 5 moving left, on grey")}
 ALPHAS = ("0", "0.5", "0.75", "1")
 HELD_OUT = 10
+# Networks that do all tasks together: the one with masks also makes clips from text alone.
+EXPORTED = ("masks", "upscale", "style_neon", "style_paper")
 
 
 def get_sweep(size="cpu"):
@@ -117,14 +120,23 @@ def _steps(scale):
     options = ("--base", "{sweep}/base")
     sample("large", "upscale", "upscale", *options, prompts=CLIPS[:3], after=("base",))
     made = tuple(step.name for step in steps)
+    steps += [_export(name) for name in EXPORTED]
     page = ("gallery", "{sweep}/gallery", "--out", "{sweep}/gallery.html")
     page += ("--title", "Lumiere in small", "--note", NOTE)
     return [*steps, Step("page", page, made, "gallery.html")]
 
 
+def _export(name):
+    """Returns a step that writes the averaged weights of a network, to pass them on."""
+    out = f"networks/{name}"
+    words = ("export", "--workdir", f"{{sweep}}/{name}", "--out", f"{{sweep}}/{out}")
+    words += ("--format", "safetensors", "--dtype", "bfloat16")
+    return Step(f"export_{name}", words, (name,), f"{out}/params.safetensors")
+
+
 NOTE = (
-    "Everything on this page was made by `make lumiere`: six small networks, trained on "
-    "handwritten digits. The seed of every sample is 0."
+    "Six small networks, trained on handwritten digits by the command make lumiere, made all clips "
+    "on this page. Every sample has the seed 0: none was chosen by hand."
 )
 
 

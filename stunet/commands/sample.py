@@ -40,7 +40,7 @@ class Task:
 
 def add_arguments(task: Task, parser: Parser) -> None:
     """Adds the arguments that all tasks share, and those that only `task` has."""
-    shared.add_run(parser, task.trained, or_file=True)
+    shared.add_run(parser, task.trained, or_several=True)
     (parser.required if task.needs_prompt else parser.options).add_argument(
         "--prompt",
         required=task.needs_prompt,
@@ -62,7 +62,8 @@ def add_arguments(task: Task, parser: Parser) -> None:
         "--out",
         type=shared.path,
         metavar="DIR",
-        help="directory for the clips (default: samples/ in --workdir, or beside the weights file)",
+        help="directory for the clips (default: samples/ in the run's directory, or beside the "
+        "weights file)",
     )
     parser.options.add_argument(
         "--name",
@@ -90,14 +91,13 @@ def _name(text: str) -> str:
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Samples, writes the clips, and prints where they are."""
     set_up_jax()
-    from stunet.generate import output
+    from stunet.generate import networks, output
 
-    # A weights file has no directory of its own.
-    place = arguments.workdir.parent if arguments.workdir.is_file() else arguments.workdir
-    out = arguments.out or place / "samples"
+    workdir = networks.find(arguments.workdir, name)
+    out = arguments.out or networks.samples(arguments.workdir, workdir)
     output.check_out(out)
     request = Request(
-        workdir=arguments.workdir,
+        workdir=workdir,
         prompts=[prompt for prompt in arguments.prompt or [""] for _ in range(arguments.num)],
         seed=arguments.seed,
         sample=shared.sampling_settings(arguments),

@@ -204,6 +204,11 @@ def _source(config: Config) -> Mistakes:
             f"data.motion is 'rotate', and the clip has {pixels} pixels; an arm needs at least "
             "8x8 pixels"
         )
+    if data.source == "motions" and data.caption_speed and not data.speed_octaves:
+        yield (
+            "data.caption_speed is True, and data.speed_octaves is 0, so all objects move at about "
+            "the same speed; raise data.speed_octaves or set data.caption_speed to False"
+        )
 
 
 def _validation(config: Config) -> Mistakes:

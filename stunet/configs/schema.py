@@ -455,8 +455,10 @@ class Data:
         "For the source 'motions': how objects move. 'glide': along a row or a column; what "
         "leaves at one edge comes back at the opposite one. 'cross': two objects glide in "
         "opposite directions. 'bounce': to and fro between two walls. 'rotate': an arm turns "
-        "about the centre.",
-        choices=("glide", "cross", "bounce", "rotate"),
+        "about the centre. 'fall': down to the floor and up again, under gravity. 'pendulum': to "
+        "and fro on an arc, with damping. 'wander': on a random smooth path. 'turn': as 'glide', "
+        "with one change of direction that no caption names.",
+        choices=("glide", "cross", "bounce", "rotate", "fall", "pendulum", "wander", "turn"),
     )
     object_size: float = _field(
         4.0, "For the source 'motions': diameter of each object, in pixels.", least=2
@@ -464,13 +466,15 @@ class Data:
     speed: float = _field(
         1.0,
         "For the source 'motions': speed of objects, or of the end of a rotating arm, in pixels "
-        "per frame. For the source 'moving_digits': factor by which all speeds are multiplied.",
+        "per frame; if the speed changes, its mean over a period. For the source 'moving_digits': "
+        "factor by which all speeds are multiplied.",
         above=0,
     )
     period: float = _field(
         0.0,
         "For the source 'motions': number of frames after which an object is back at its first "
-        "position. Above 0, it replaces `data.speed`. 0: `data.speed` counts.",
+        "position. For 'fall', it is the time from bounce to bounce; for 'wander', the shortest "
+        "period of the path's waves. Above 0, it replaces `data.speed`. 0: `data.speed` counts.",
         least=0,
     )
     speed_spread: float = _field(
@@ -487,6 +491,12 @@ class Data:
         "`data.speed`. Either this key or `data.speed_spread` is 0.",
         least=0,
         most=4,
+    )
+    caption_speed: bool = _field(
+        False,
+        "For the source 'motions': captions also say how fast each object moves, in words that "
+        "stand for five equal parts of the range that `data.speed_octaves` gives: very slowly, "
+        "slowly, (no words), fast, very fast. Needs `data.speed_octaves` above 0.",
     )
     num_clips: int = _field(
         0,

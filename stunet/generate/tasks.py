@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stunet.errors import UserError
-from stunet.generate import cascade, inputs, masked, pictures, style, text, upscale, video
+from stunet.generate import cascade, inputs, masked, networks, pictures, style, text, upscale, video
 from stunet.generate.request import Request, Sampled
 from stunet.progress import sampling_bar
 from stunet.train.parts import read_parts
@@ -149,6 +149,7 @@ def enlarge(
     # Before the low-resolution clips are made, which takes long.
     upscale.check_settings(parts, overlap, weights, augmentation)
     if base:
+        base = networks.find(base, "text")
         upscale.check_base(read_parts(base), parts)
         run = text.load_unconditioned(base, **request.sample)
         low = text.sample_clips(run, prompts, seed=seed, on_step=sampling_bar())
@@ -191,6 +192,7 @@ def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[floa
     """
     prompts = request.prompts
     run = text.load_unconditioned(request.workdir, **request.sample)
+    style_workdir = networks.find(style_workdir, "style")
     other = text.load(style_workdir)
     clips = style.stylise(run, other, prompts, alphas, **request.options)
     return Sampled(

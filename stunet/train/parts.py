@@ -271,6 +271,7 @@ _SOURCE_OPTIONS = {
         period=data.period,
         spread=data.speed_spread,
         octaves=data.speed_octaves,
+        caption_speed=data.caption_speed,
     ),
     "clips": lambda data: dict(path=data.path),
 }

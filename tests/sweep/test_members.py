@@ -354,7 +354,8 @@ def test_shipped_sweeps_are_sweeps(file):
     entries = load(str(file)).entries
     assert len(set(arms(entries).values())) > 1
     if file.stem == "temporal_downsampling":
-        configs_of_seed_0 = [e.config for e in entries if e.config.seed == 0]
+        members = [e for e in entries if isinstance(e, Member)]
+        configs_of_seed_0 = [member.config for member in members if member.config.seed == 0]
         flops = [config.train.steps * model_flops(config) for config in configs_of_seed_0]
         assert len(flops) == 2
         assert max(flops) / min(flops) < 1.05

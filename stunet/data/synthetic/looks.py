@@ -95,7 +95,7 @@ def draw_colours(
     """Draws bright shapes of one colour each on a dark pattern of two tones."""
     (_, height, width), colour = coverages[0].shape, np.array(GROUND_COLOURS[ground.colour])
     darker, lighter = (colour * tone for tone in _TONES)
-    tone = _pattern(ground, height, width) if ground.pattern != "plain" else 0.5
+    tone = pattern(ground, height, width) if ground.pattern != "plain" else 0.5
     clip = _mix(darker, lighter, np.broadcast_to(tone, (height, width)))[None]
     for coverage, name in zip(coverages, colours, strict=True):
         clip = _mix(clip, np.array(SHAPE_COLOURS[name]), coverage)
@@ -110,7 +110,7 @@ def draw_neon(
 
     height, width = coverages[0].shape[1:]
     wall = np.array(GROUND_COLOURS[ground.colour]) * 0.3
-    clip = wall * (0.7 + 0.3 * _pattern(ground, height, width)[None, ..., None])
+    clip = wall * (0.7 + 0.3 * pattern(ground, height, width)[None, ..., None])
     for coverage, name in zip(coverages, colours, strict=True):
         near, far = (
             ndimage.gaussian_filter(coverage, (0, height * s, height * s), mode="wrap")
@@ -165,7 +165,8 @@ def draw(
     return np.round(np.clip(clip, 0, 1) * 255).astype(np.uint8)
 
 
-def _pattern(ground: Ground, height: int, width: int) -> Float[np.ndarray, "h w"]:
+def pattern(ground: Ground, height: int, width: int) -> Float[np.ndarray, "h w"]:
+    """Returns the pattern of a ground: 0 where it is darker, 1 where it is lighter."""
     y, x = ground.place
     rows = _axis(height, height) + y
     columns = _axis(width, height) + x
