@@ -1,6 +1,6 @@
 """Draws the curves of a sweep over a property of each clip as an SVG, as its report shows them.
 
-    python benchmarks/curve_figure.py --sweep runs/curve --out docs/images/curve.svg
+    python benchmarks/curve_figure.py --sweep runs/curve --out curve.svg
 
 The sweep's file says which curves there are (`stunet.sweep.curves.Curves`). As in the report,
 unfinished runs are left out.

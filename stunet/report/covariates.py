@@ -93,7 +93,7 @@ def _vertical(name: str, line: Line) -> Axis:
     means = [mean.mean for mean in found] + [value for value in line.real if value is not None]
     # A wide interval may reach beyond the chart.
     most = max(means)
-    high = max([most] + [min(mean.high, 1.5 * most) for mean in found if mean.n > 2])
+    high = max([0.0, most] + [min(mean.high, 1.5 * most) for mean in found if mean.n > 2])
     low = min([0.0, *means])
     return Axis(metric.unit, low, high + 0.04 * (high - low) or 1.0, show=show)
 
@@ -113,11 +113,11 @@ def _note(figure: Figure) -> str:
     else:
         parts = [f"by {of[name]} for {enumerate_words(arms)}" for name, arms in over.items()]
         axis = f"Clips are sorted {enumerate_words(parts)}."
-    real = "The dashed line is of real clips. " if _has_real(figure) else ""
+    real = " The dashed line is of real clips." if _has_real(figure) else ""
     return (
         f"{axis} Dots are means over seeds of each seed's mean in a bin, whose edges are marked "
         "below. Bands are 95% intervals over three seeds or more; hollow dots are means of one or "
-        f"two. A seed without a clip in a bin does not count there. {real}"
+        f"two. A seed without a clip in a bin does not count there.{real}"
     )
 
 

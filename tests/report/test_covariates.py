@@ -191,7 +191,7 @@ def test_the_report_shows_curves_and_what_was_predicted_before_them(made_up_swee
     assert places == sorted(places)
     # The made-up runs began in 1970.
     assert text.count("noted after the first training had begun") == 2
-    assert text.count("limit of aliasing") == 3
+    assert source.count(">limit of aliasing<") == 3
     # Five lines, and real clips.
     chart = source[source.index("<svg", source.index("Steady motion over speed")) :]
     chart = chart[: chart.index("</svg>")]
