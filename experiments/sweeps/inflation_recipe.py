@@ -1,4 +1,4 @@
-"""Does it pay to freeze a text-to-image network and train temporal layers, as Lumiere does?
+"""Does it pay to freeze a text-to-image network, as Lumiere does?
 
     python experiments/fetch_handwriting.py runs/handwriting.npz
     stunet sweep --config inflation_recipe --workdir runs/recipe --jobs 2
