@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from read_records import ClipWriter
 from safetensors.numpy import save_file
 
 from stunet import configs, jsonfiles, tensorfiles
@@ -26,7 +27,6 @@ from stunet.errors import UserError
 from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.t5 import t5
-from stunet.prepare.writing import ClipWriter
 from stunet.report import results
 from stunet.sweep import members, workdir
 from stunet.train import metrics, weights_file
