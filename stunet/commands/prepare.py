@@ -6,12 +6,14 @@ from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 
-# Flag, type, name of the value and help text of each option that takes a number.
+# Flag, type, name of the value, default and help text of each option that takes a number. Defaults
+# are those of `Spec` and `prepare`, which a test compares, so that the help needs no NumPy.
 _NUMBERS = (
     (
         "--side",
         shared.positive,
         "PIXELS",
+        256,
         "largest height or width, whichever is smaller, of stored pictures; clips are scaled from "
         "them",
     ),
@@ -19,6 +21,7 @@ _NUMBERS = (
         "--fps",
         shared.number,
         "FPS",
+        24.0,
         "frames per second of the shots; clips have this rate or a lower one, best this number "
         "divided by a whole one",
     ),
@@ -26,24 +29,28 @@ _NUMBERS = (
         "--min-seconds",
         shared.number,
         "SECONDS",
+        1.0,
         "shorter stretches are left out",
     ),
     (
         "--max-seconds",
         shared.number,
         "SECONDS",
+        20.0,
         "longer stretches become several shots",
     ),
     (
         "--val-fraction",
         shared.number,
         "SHARE",
+        0.1,
         "share of the time held out for validation, at least 0 and below 1",
     ),
     (
         "--val-seconds",
         shared.number,
         "SECONDS",
+        5.0,
         "length of each stretch that is held out, at the end of a shot; no clip that is longer can "
         "be validated",
     ),
@@ -71,10 +78,6 @@ class _Moved(argparse.Action):
 
 
 def add_arguments(parser: Parser) -> None:
-    from stunet.data.shots.codecs import CODECS
-    from stunet.data.shots.layout import Spec
-
-    defaults = vars(Spec()) | {"val_fraction": 0.1, "val_seconds": 5.0}
     parser.required.add_argument(
         "input",
         type=shared.path,
@@ -89,8 +92,7 @@ def add_arguments(parser: Parser) -> None:
         help="directory to create; if it is there, videos that it does not hold yet are added, and "
         "a command that was stopped goes on",
     )
-    for flag, kind, metavar, text in _NUMBERS:
-        default = defaults[flag.removeprefix("--").replace("-", "_")]
+    for flag, kind, metavar, default, text in _NUMBERS:
         parser.options.add_argument(
             flag,
             type=kind,
@@ -100,27 +102,23 @@ def add_arguments(parser: Parser) -> None:
         )
     parser.options.add_argument(
         "--codec",
-        default=defaults["codec"],
-        choices=sorted(CODECS),
+        default="h264",
+        choices=("h264", "jpeg", "raw", "webp"),
         help="how pictures are stored (default %(default)s)",
-    )
-    qualities = "; ".join(
-        f"{name} {kind.qualities[0]} to {kind.qualities[-1]}, default {kind.quality}"
-        for name, kind in CODECS.items()
-        if len(kind.qualities) > 1
     )
     parser.options.add_argument(
         "--quality",
         type=int,
         metavar="N",
-        help=f"quality of the codec: {qualities}; for h264, lower is better",
+        help="quality of the codec: h264 51 (worst) to 0, default 18; webp 1 to 100, default 90; "
+        "jpeg 1 to 100, default 95",
     )
     parser.options.add_argument(
         "--group",
         type=shared.positive,
         metavar="N",
         help="for h264: pictures from one that is stored by itself to the next; 1 stores each by "
-        f"itself (default {CODECS['h264'].group})",
+        "itself (default 8)",
     )
     parser.options.add_argument(
         "--workers",

@@ -1,6 +1,7 @@
 """A folder becomes a set of shots that stops, goes on and grows without changing a byte."""
 
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 from videos import make_video, noise
 
+from stunet.commands.prepare import COMMAND
 from stunet.data.shots import layout
+from stunet.data.shots.codecs import CODECS, make_codec
 from stunet.data.shots.layout import Spec, read_index
 from stunet.data.shots.records import unpack
 from stunet.data.shots.shards import Shards
@@ -346,6 +349,30 @@ def test_arguments_out_of_range_are_refused(folder, tmp_path, spec, options, mes
     with pytest.raises(UserError, match=message):
         prepare(folder, tmp_path / "out", Spec(**spec), **ONE, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_the_command_has_the_defaults_of_the_function():
+    parsed = vars(COMMAND.parser("stunet prepare").parse(["videos", "out"]))
+    there = inspect.signature(prepare).parameters
+    for name, value in {**vars(Spec()), **{n: p.default for n, p in there.items()}}.items():
+        if name in parsed and name not in ("quality", "group"):
+            assert parsed[name] == value
+    spec = make_codec(Spec.codec)
+    assert (Spec.quality, Spec.group) == (spec.quality, spec.group)
+    for action in COMMAND.parser("stunet prepare")._actions:
+        if action.dest == "codec":
+            assert sorted(action.choices) == sorted(CODECS)
+        if action.dest in ("codec", "quality", "group"):
+            for name, kind in CODECS.items():
+                if action.dest == "quality" and len(kind.qualities) > 1:
+                    assert f"{name} " in action.help
+                    assert f"default {kind.quality}" in action.help
+
+
+def test_options_that_became_keys_are_explained(capsys):
+    with pytest.raises(SystemExit):
+        COMMAND.parser("stunet prepare").parse(["videos", "out", "--frames", "16"])
+    assert "give `stunet train` --config.data.frames=16" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_what_is_done(folder, tmp_path, small_disk):
