@@ -1,9 +1,10 @@
-# `make quickstart` and `make test` need Python >= 3.11 and nothing else; both use the virtual environment in .venv.
+# `make quickstart`, `make lumiere` and `make test` need Python >= 3.11 and nothing else; they use the virtual environment in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/quickstart
+LUMIERE ?= runs/lumiere
 
-.PHONY: quickstart test test-all faults lint docs clean
+.PHONY: quickstart lumiere test test-all faults lint docs clean
 
 # Arrays of megabytes are allocated and freed in every step: huge pages save a tenth of the time.
 quickstart: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
@@ -14,6 +15,18 @@ quickstart: .venv/installed
 	  --prompt "a 9 moving left" --prompt "a 5 moving up" \
 	  --prompt "a 3 moving down, slowly" --prompt "an 8 moving left, fast"
 	@echo "metrics    $(RUN)/metrics.jsonl"
+
+# Lumiere in small: six networks and one page of what they make. The same command continues after a stop.
+# Two processes run at a time; with one thread each they do not slow each other down.
+lumiere: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+lumiere: export XLA_FLAGS ?= --xla_cpu_multi_thread_eigen=false
+lumiere: export OMP_NUM_THREADS ?= 1
+lumiere: .venv/installed runs/handwriting.npz
+	$(BIN)/stunet sweep --config lumiere_gallery --workdir $(LUMIERE) --jobs 2
+	@echo "the page is $(LUMIERE)/gallery.html"
+
+runs/handwriting.npz: | .venv/installed
+	$(BIN)/python experiments/fetch_handwriting.py $@
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"

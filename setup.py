@@ -11,7 +11,11 @@ EXPERIMENTS = {
     "stunet.experiments.sweeps": "experiments/sweeps",
 }
 
-README = (pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+ROOT = pathlib.Path(__file__).parent
+# Weights of small networks, by name. A wheel holds them in the package, as it does the experiments.
+PRETRAINED = {"stunet.pretrained": "pretrained"} if (ROOT / "pretrained").is_dir() else {}
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Package indexes show neither files of the repository nor links to them: a relative image goes, and
 # a relative link becomes its text.
 RELATIVE = r"\((?!https?://|#)[^)]*\)"
@@ -70,8 +74,9 @@ setup(
     ],
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["stunet", "stunet.*"]), *EXPERIMENTS],
-    package_dir=EXPERIMENTS,
+    packages=[*find_packages(include=["stunet", "stunet.*"]), *EXPERIMENTS, *PRETRAINED],
+    package_dir=EXPERIMENTS | PRETRAINED,
+    package_data={name: ["*/*.md", "*/*/*.safetensors"] for name in PRETRAINED},
     install_requires=[
         "absl-py",
         "array_record>=0.8.1",

@@ -4,8 +4,9 @@
     python benchmarks/caption_following.py --workdir runs/quickstart --out following.png
 
 Prompts are captions of held-out clips that take turns among all combinations of digit, direction
-and speed. `digit_reader.py` reads what a clip shows without its caption. A support vector machine
-that has seen the training handwriting alone reads the digit; tracking reads direction and speed.
+and speed. `stunet.evaluate.digits` reads what a clip shows without its caption. A support vector
+machine that has seen the training handwriting alone reads the digit; tracking reads direction and
+speed.
 
 The table has the share of clips that agree with their captions at each guidance scale, with
 Wilson's 95% intervals over clips. Real clips of the same captions stand beside them, which bound
@@ -21,7 +22,6 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-import digit_reader
 import numpy as np
 import plot
 
@@ -35,6 +35,7 @@ from stunet.data.synthetic.moving_digits import (
     caption,
 )
 from stunet.errors import UserError
+from stunet.evaluate import digits
 from stunet.files import atomic
 from stunet.generate import text
 from stunet.progress import sampling_bar
@@ -77,14 +78,14 @@ def table(rows: Mapping[str, Hits], num: int) -> str:
         rows: hits of each set of clips, by the name of the set.
         num: clips in each set.
     """
-    lines = [f"{'':12}" + "".join(f"{part:>22}" for part in digit_reader.CHANCE)]
+    lines = [f"{'':12}" + "".join(f"{part:>22}" for part in digits.CHANCE)]
     for name, hits in rows.items():
         cells = []
-        for part in digit_reader.CHANCE:
+        for part in digits.CHANCE:
             low, high = share_interval(int(hits[part].sum()), num)
             cells.append(f"{hits[part].mean():.1%} ({low:.0%} to {high:.0%})")
         lines.append(f"{name:12}" + "".join(f"{cell:>22}" for cell in cells))
-    chance = "".join(f"{chance:>22.1%}" for chance in digit_reader.CHANCE.values())
+    chance = "".join(f"{chance:>22.1%}" for chance in digits.CHANCE.values())
     return "\n".join([*lines, f"{'chance':12}{chance}"])
 
 
@@ -137,7 +138,7 @@ def draw(
             ],
             [
                 plot.Level(colours[REAL], real.mean(), low, high),
-                plot.Level(colours["chance"], digit_reader.CHANCE[name]),
+                plot.Level(colours["chance"], digits.CHANCE[name]),
             ],
         )
         sheet.panel(60 + number * (panel_width + 60), 100, panel_width, 190, panel)
@@ -162,8 +163,8 @@ def _name(scale: float) -> str:
 def measure(arguments: argparse.Namespace) -> None:
     """Samples clips at each scale, reads them, prints the table and draws the figure."""
     source = make_source(read_parts(arguments.workdir).dataset, "val")
-    reader = digit_reader.train_reader(source)
-    chosen = digit_reader.balanced(source, arguments.num)
+    reader = digits.train_reader(source)
+    chosen = digits.balanced(source, arguments.num)
     truths = [source.truth(i)[0] for i in chosen]
     prompts = [caption([truth]) for truth in truths]
     accuracy = _accuracy(reader, source)
@@ -200,7 +201,7 @@ def _different(truths: Sequence[MovingDigit]) -> list[int]:
     return chosen
 
 
-def _accuracy(reader: digit_reader.Reader, source: MovingDigits) -> float:
+def _accuracy(reader: digits.Reader, source: MovingDigits) -> float:
     every = range(len(source))
     truths = [source.truth(i)[0] for i in every]
     return reader.read(_real(source, every)).agrees(truths)["digit"].mean()

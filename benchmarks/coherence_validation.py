@@ -1,12 +1,18 @@
 """Checks that the metrics of coherence see clips that were broken on purpose, each in one way.
 
     python experiments/fetch_real_clips.py runs/videos
-    python benchmarks/coherence_validation.py --videos runs/videos
+    python benchmarks/coherence_validation.py --videos runs/videos --sheet motions.png
 
-The command prints a table for each motion of `stunet.data.synthetic.motions`, a table of the least
-and the largest mean over all motions, and a table for real videos. Windows have 4 frames, as
-between keyframes. Motions have a period of about 8 frames, so that such keyframes do not tell which
-way an object goes.
+The command prints a table for each motion of `stunet.data.synthetic.motions`. A table of the least
+and the largest mean over all motions at constant speed follows, a second one for all other motions,
+and a table for real videos. Windows have 4 frames, as between keyframes. Motions have a period of
+about 8 frames, so that such keyframes do not tell which way an object goes. `--sheet` also draws a
+clip of each motion.
+
+    python benchmarks/coherence_validation.py --pass-rate 10000
+
+tells how many of so many real clips count as coherent, and how many of those whose second window
+comes from another clip that agrees at the keyframes.
 """
 
 import argparse
@@ -14,23 +20,26 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from stunet.data.synthetic.motions import MOTIONS, SHAPES, Motions, Stage, render
-from stunet.evaluate import metrics
+from stunet.data.synthetic.drawing import SHAPES, render
+from stunet.data.synthetic.motions import MOTIONS, Motions
+from stunet.data.synthetic.stage import Stage
+from stunet.evaluate import coherence, free_paths, metrics
 from stunet.prepare.decode import decode_clips
 
 FRAMES, WINDOW = 16, 4
 BORDERS = tuple(range(WINDOW, FRAMES, WINDOW))
+# Frames between the keyframes at which a window agrees with another clip. A window has both its
+# keyframes, so it has 6 frames.
+STRIDE = 5
+JOINED = "windows: another clip"
+_CANVASES = {"rotate": (16,)}
 STAGES = {
     f"{motion}, {height}x16": Stage(motion, height, 16, period=8.0, spread=0.2)
-    for motion, heights in [
-        ("glide", (16, 1)),
-        ("cross", (16, 1)),
-        ("bounce", (16, 1)),
-        ("rotate", (16,)),
-    ]
-    for height in heights
+    for motion in MOTIONS
+    for height in _CANVASES.get(motion, (16, 1))
 }
 
 
@@ -38,6 +47,7 @@ def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str,
     """Returns clips by what was done to them.
 
     Beside what `_broken` does, the windows of a clip get different velocities, phases or objects.
+    One window comes from another clip (`joined_wrongly`).
 
     Args:
         stage: motion and size of the clips.
@@ -62,7 +72,50 @@ def broken_motion(stage: Stage, num: int, rng: np.random.Generator) -> dict[str,
         "windows: velocity": _scaled(velocity),
         "windows: phase": _scaled(phase),
         "windows: object": _scaled([_other_objects(stage, source, i) for i in range(num)]),
+        JOINED: joined_wrongly(stage, num)[0],
     }
+
+
+def joined_wrongly(stage: Stage, num: int, pool: int = 10_000) -> tuple[np.ndarray, np.ndarray]:
+    """Returns clips whose second window comes from another clip that agrees at the keyframes.
+
+    Keyframes lie `STRIDE` frames apart. Among the windows of `pool` other clips whose ends lie
+    within 0.75 px of both keyframes, the one is taken that is farthest from the true window. It is
+    then moved by what its ends are off, so that the keyframes are exactly the true ones.
+
+    Returns:
+        The clips, and for each clip the mean distance in pixels of the window from the true one.
+        The distance is 0 if no other clip agrees.
+    """
+    source, others = Motions("val", stage, FRAMES), Motions("train", stage, FRAMES)
+    paths = np.concatenate([others.truth(i).positions for i in range(pool)])
+    windows = np.lib.stride_tricks.sliding_window_view(paths, STRIDE + 1, axis=1)
+    windows = windows.swapaxes(-1, -2).reshape(-1, STRIDE + 1, 2)
+    clips, distances = [], np.full(num, np.inf)
+    for i in range(num):
+        truth = source.truth(i)
+        positions = truth.positions.copy()
+        for window in positions[:, STRIDE : 2 * STRIDE + 1]:
+            window[:], distance = _farthest(stage, window, windows)
+            distances[i] = min(distances[i], distance)
+        clips.append(render(stage, [m.shape for m in truth.movers], positions)[..., None])
+    return _scaled(clips), distances
+
+
+def _farthest(stage: Stage, true: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the window that agrees with the true one at its ends, and is farthest in between."""
+    extents = np.array([stage.height, stage.width])
+
+    def offset(a, b):
+        return a - b - stage.wraps * extents * np.round((a - b) / extents)
+
+    share = np.arange(STRIDE + 1)[:, None] / STRIDE
+    first, last = (offset(true[k], windows[:, k]) for k in (0, -1))
+    agrees = np.maximum(*(np.linalg.norm(end, axis=-1) for end in (first, last))) < 0.75
+    moved = (1 - share) * first[agrees, None] + share * last[agrees, None]
+    found = np.concatenate([true[None], windows[agrees] + moved])
+    apart = np.linalg.norm(offset(found, true), axis=-1).mean(-1)
+    return found[apart.argmax()], float(apart.max())
 
 
 def _other_objects(stage: Stage, source: Motions, i: int) -> np.ndarray:
@@ -127,6 +180,57 @@ def _scaled(videos) -> np.ndarray:
     return np.stack(videos).astype(np.float32) / 127.5 - 1
 
 
+def pass_rates(num: int) -> str:
+    """Lays out the shares of real and of wrongly joined clips that count as coherent."""
+    rows = ["| motion | real | largest deviation (px/frame) | joined wrongly | clips |"]
+    rows.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, stage in STAGES.items():
+        source = Motions("val", stage, FRAMES, length=num)
+        shapes = [tuple(mover.shape for mover in source.movers(i)) for i in range(num)]
+        real = _scaled([source[i]["video"] for i in range(num)])
+        found = coherence.measure(real, stage, shapes=shapes)
+        # Windows that differ by less than a pixel are no mistake to be found.
+        joined, distances = joined_wrongly(stage, min(num, 300))
+        far = distances >= 1
+        wrong = coherence.measure(joined[far], stage, shapes=np.array(shapes)[: len(far)][far])
+        cells = [f"{found['coherent'].mean():.2%}", f"{found['deviation'].max():.2f}"]
+        cells += [f"{wrong['coherent'].mean():.1%}", str(far.sum())]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def draw_sheet(file: Path) -> None:
+    """Draws a clip of each motion: every second frame, and the brightest pixels over time.
+
+    Args:
+        file: PNG to write.
+    """
+    side, gap, head = 64, 12, 24
+    font = ImageFont.load_default(14)
+    slices = gap + 8 * (side + 4) + gap  # Where the pictures over time begin.
+    size = (slices + 2 * (2 * side + gap), gap + len(MOTIONS) * (head + 2 * side + 2 * gap))
+    sheet = Image.new("L", size, 255)
+    pen = ImageDraw.Draw(sheet)
+
+    def paste(pixels: np.ndarray, left: int, top: int, side: int) -> None:
+        picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(picture, (left, top))
+
+    for row, motion in enumerate(MOTIONS):
+        example = Motions("val", Stage(motion, 16, 16, period=16.0), 2 * FRAMES)[3 + row]
+        clip, top = example["video"][..., 0], gap + row * (head + 2 * side + 2 * gap)
+        pen.text((gap, top), f"{motion}: {example['caption']}", fill=0, font=font)
+        for k, frame in enumerate(clip[::2]):
+            paste(frame, gap + k % 8 * (side + 4), top + head + k // 8 * (side + 4), side)
+        over_time = {"x, time down": clip.max(axis=1), "y, time right": clip.max(axis=2).T}
+        for column, (title, pixels) in enumerate(over_time.items()):
+            left = slices + column * (2 * side + gap)
+            pen.text((left, top), title, fill=0, font=font)
+            paste(pixels, left, top + head, 2 * side + 4)
+    sheet.save(file, optimize=True)
+
+
 def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, metrics.MetricValues]:
     """Returns every metric of each set of broken clips, by the name of the set."""
     source = Motions("val", stage, FRAMES)
@@ -134,11 +238,14 @@ def measured(stage: Stage, num: int, rng: np.random.Generator) -> dict[str, metr
     options = dict(
         shapes=[tuple(mover.shape for mover in truth.movers) for truth in truths],
         truth=np.stack([truth.positions for truth in truths]),
-        borders=BORDERS,
         reference=_scaled([Motions("train", stage, FRAMES)[i]["video"] for i in range(num)]),
     )
     clips = broken_motion(stage, num, rng)
-    return {name: metrics.measure(c, stage, **options) for name, c in clips.items()}
+    borders = {JOINED: (STRIDE, 2 * STRIDE)}
+    return {
+        name: metrics.measure(c, stage, **options, borders=borders.get(name, BORDERS))
+        for name, c in clips.items()
+    }
 
 
 def ranges(tables: list[dict[str, metrics.MetricValues]]) -> str:
@@ -166,12 +273,28 @@ def main() -> None:
     parser.add_argument(
         "--videos", type=Path, metavar="DIR", help="folder that fetch_real_clips.py made"
     )
+    parser.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="draw a clip of each motion, and do nothing else"
+    )
+    parser.add_argument(
+        "--pass-rate", type=int, metavar="N", help="judge N real clips of each motion, nothing else"
+    )
     arguments = parser.parse_args()
-    begun, rng, tables = time.monotonic(), np.random.default_rng(0), []
+    begun, rng = time.monotonic(), np.random.default_rng(0)
+    if arguments.sheet:
+        return draw_sheet(arguments.sheet)
+    if arguments.pass_rate:
+        pass_rates(arguments.pass_rate)
+        print(f"\nin {time.monotonic() - begun:.0f} s")
+        return None
+    tables: dict[str, list] = {"motions at constant speed": [], "all other motions": []}
     for name, stage in STAGES.items():
-        tables.append(measured(stage, arguments.num, rng))
-        print(f"\n{name}\n{metrics.table(tables[-1])}", flush=True)
-    print(f"\nall motions\n\n{ranges(tables)}")
+        found = measured(stage, arguments.num, rng)
+        kind = "all other motions" if stage.motion in free_paths.MOTIONS else next(iter(tables))
+        tables[kind].append(found)
+        print(f"\n{name}\n{metrics.table(found)}", flush=True)
+    for kind, found in tables.items():
+        print(f"\n{kind}\n\n{ranges(found)}")
     if arguments.videos:
         clips = broken_videos(arguments.videos, rng)
         real = clips["real"]

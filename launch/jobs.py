@@ -110,8 +110,14 @@ def make_jobs(
         if len(overrides) != len(rest) or given.config is None:
             raise UserError("a sweep takes only --config, --workdir and --config.KEY=VALUE")
         jobs = []
-        for entry in members.load(given.config, overrides):
+        for entry in members.load(given.config, overrides).entries:
             if isinstance(entry, members.Member):
+                if entry.after:
+                    raise UserError(
+                        f"member {entry.name!r} needs {', '.join(entry.after)}, and the jobs of a "
+                        "sweep start at once; launch `stunet train --member NAME` for each member, "
+                        "in turn"
+                    )
                 _check_mesh(entry.config, devices, slices)
                 workdir = f"{given.workdir.rstrip('/')}/{entry.name}"
                 member = ["--config", given.config, "--member", entry.name, "--workdir", workdir]

@@ -13,7 +13,8 @@ def load(workdir: str | os.PathLike, **settings: object) -> "Model":
     """Loads a trained run to make clips with, as in `stunet.load(DIR).sample("a 9 moving left")`.
 
     Args:
-        workdir: working directory of a run whose network needs only a caption.
+        workdir: working directory of a run whose network needs only a caption, a weights file of
+            `stunet export`, or a directory of several networks, such as that of a sweep.
         settings: settings of the config's `sample`, such as `steps`, that replace the run's own.
 
     Raises:

@@ -8,9 +8,11 @@ from typing import NoReturn
 
 from stunet.commands import compile as compile_step
 from stunet.commands import (
+    data,
     doctor,
     evaluate,
     export,
+    gallery,
     inflate,
     plan,
     prepare,
@@ -30,12 +32,14 @@ STUNET = Group(
         "sample": sample.COMMAND,
         "evaluate": evaluate.COMMAND,
         "prepare": prepare.COMMAND,
+        "data": data.COMMAND,
         "plan": plan.COMMAND,
         "compile": compile_step.COMMAND,
         "inflate": inflate.COMMAND,
         "export": export.COMMAND,
         "sweep": sweep.COMMAND,
         "report": report.COMMAND,
+        "gallery": gallery.COMMAND,
         "doctor": doctor.COMMAND,
     },
     examples=(train.COMMAND.examples[0], sample.COMMAND.examples[0]),

@@ -12,6 +12,7 @@ from from_config import abstract_state, input_shape, model_flops
 from stunet import configs
 from stunet.generate import cascade
 from stunet.parallel import mesh as meshes
+from stunet.sweep import members
 from stunet.train.parts import make_parts
 from stunet.train.state import count_parameters
 from stunet.weights.diffusers_config import to_stunet
@@ -49,6 +50,17 @@ def operations(name):
     """Of a whole run."""
     config = configs.load(str(EXPERIMENTS / f"{name}.py"))
     return model_flops(config) * config.train.steps
+
+
+def test_the_arms_of_the_inflation_recipe_train_with_equal_operations():
+    entries = members.load("inflation_recipe").entries
+    found = {e.name: e.config for e in entries if isinstance(e, members.Member)}
+    first = {name: config for name, config in found.items() if config.seed == 0}
+    spent = {name: config.train.steps * model_flops(config) for name, config in first.items()}
+    pictures = spent["pictures,seed=0"]
+    for name in ("frozen", "unfrozen"):
+        total = pictures + spent[f"{name},seed=0"]
+        assert total == pytest.approx(spent["scratch,seed=0"], rel=1e-3)
 
 
 @pytest.mark.parametrize("second", ["cascade_tsr_windowed", "cascade_tsr_global"])

@@ -32,6 +32,7 @@ from stunet.nn.text.t5 import t5
 from stunet.prepare import shards
 from stunet.report import results
 from stunet.sweep import members, workdir
+from stunet.sweep.curves import Curves
 from stunet.train import metrics, weights_file
 from stunet.train.clock import Clock
 from stunet.train.parts import make_parts
@@ -109,12 +110,14 @@ def write_run(directory):
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (directory / "clock.json").write_text('{"began": 1e9}')
     evaluation = {"metrics": {"a": 1.0, "b": {"c": 2}}, "better": {"a": "lower"}, "given": "x"}
+    evaluation["generated"] = {name: {"clips": [1.0, None]} for name in ("speed", "coherent")}
     (directory / "evaluation.json").write_text(json.dumps(evaluation))
 
 
 def write_sweep(directory):
     entries = [members.Member("one", tiny.config()), members.Step("two", ("x",), ("one",), "two/x")]
-    workdir.claim(directory, entries, ["sweep"], "Why?")
+    curves = Curves("Why?", ("coherent",), ("speed",), (0, 1, 2), "speed", marks=((1, "half"),))
+    workdir.claim(directory, members.Sweep(entries, (curves,), ("It falls.",), "Why?"), ["sweep"])
     write_run(directory / "one")
 
 

@@ -33,6 +33,9 @@ def installed(tmp_path_factory) -> pathlib.Path:
             shutil.copytree(CHECKOUT / name, source / name, ignore=ignored)
         else:
             shutil.copy(CHECKOUT / name, source)
+    weights = source / "pretrained" / "mini" / "base" / "params.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
     command += ["--no-index", "--quiet", "--wheel-dir", str(out), str(source)]
     subprocess.run(command, check=True)
@@ -66,6 +69,14 @@ def test_the_wheel_holds_every_experiment(installed):
     assert {p.name.split("-")[0] for p in installed.iterdir()} == {"stunet"}
 
 
+def test_the_wheel_holds_weights_where_they_are_found_by_name(installed, tmp_path):
+    program = "from stunet.generate import networks; print(networks.shipped())"
+    assert run(installed, tmp_path, "-c", program) == "['mini']\n"
+    pretrained = installed / "stunet" / "pretrained"
+    files = {p.relative_to(pretrained).as_posix() for p in pretrained.rglob("*") if p.is_file()}
+    assert files == {"mini/base/params.safetensors"}
+
+
 def test_the_wheel_finds_its_own_experiments_from_any_folder(installed, tmp_path):
     program = """
 import stunet
@@ -76,10 +87,13 @@ print(stunet.__file__)
 for entry in experiments.shipped().values():
     print(entry.path)
 # This one starts from another, and this sweep from an experiment.
-print(configs.load("cascade_keyframes").data.stride, len(members.load("temporal_resize_init")))
+sweep = members.load("temporal_resize_init")
+print(configs.load("cascade_keyframes").data.stride, len(sweep.entries))
 """
     *files, last = run(installed, tmp_path, "-c", program).splitlines()
-    assert len(files) == len(list((CHECKOUT / "experiments").rglob("*.py")))
+    # Beside the package's own file, all but those that fetch data.
+    shipped = [p for p in (CHECKOUT / "experiments").rglob("*.py") if "fetch_" not in p.name]
+    assert len(files) == 1 + len(shipped)
     assert all(pathlib.Path(file).is_relative_to(installed) for file in files)
     assert last == "5 6"
 

@@ -95,19 +95,28 @@ def add_config(parser: Parser, example: str) -> None:
     )
 
 
-def add_run(parser: Parser, run: str = "training run, such as runs/quickstart") -> None:
+_OR_SEVERAL = (
+    "; or a weights file; or a directory of several networks, of which the task takes the one that "
+    "it needs"
+)
+
+
+def add_run(
+    parser: Parser, run: str = "training run, such as runs/quickstart", or_several: bool = False
+) -> None:
     """Adds --workdir, the directory of a trained run.
 
     Args:
         parser: parser of the command.
         run: description of the run, for the help text.
+        or_several: the command also takes what `stunet.generate.networks.find` takes.
     """
     parser.required.add_argument(
         "--workdir",
         required=True,
         type=path,
         metavar="DIR",
-        help=f"working directory of a {run}",
+        help=f"working directory of a {run}" + (_OR_SEVERAL if or_several else ""),
     )
 
 

@@ -211,6 +211,7 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
             name, entry = entry.choose(words)
             prog, words = f"{prog} {name}", words[1:]
         parsed = entry.parser(prog).parse(words)
+        parsed.command_line = shlex.join([*prog.split(), *words])
         with refusals_explained():
             return entry.run(parsed) or 0
     except UserError as error:

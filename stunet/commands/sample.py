@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Task:
 
 def add_arguments(task: Task, parser: Parser) -> None:
     """Adds the arguments that all tasks share, and those that only `task` has."""
-    shared.add_run(parser, task.trained)
+    shared.add_run(parser, task.trained, or_several=True)
     (parser.required if task.needs_prompt else parser.options).add_argument(
         "--prompt",
         required=task.needs_prompt,
@@ -61,26 +62,52 @@ def add_arguments(task: Task, parser: Parser) -> None:
         "--out",
         type=shared.path,
         metavar="DIR",
-        help="directory for the clips (default: samples/ in --workdir)",
+        help="directory for the clips (default: samples/ in the run's directory, or beside the "
+        "weights file)",
     )
+    parser.options.add_argument(
+        "--name",
+        type=_name,
+        metavar="NAME",
+        help="name of the files, without suffix (default: made from the prompt, the seed and the "
+        "task)",
+    )
+    parser.options.add_argument(
+        "--arrays",
+        action="store_true",
+        help="also write the clips as NumPy arrays (.npz), which `stunet gallery` shows",
+    )
+
+
+def _name(text: str) -> str:
+    is_name = text and pathlib.PurePath(text).name == text and not text.startswith(".")
+    if not is_name or len(text.encode()) > 200:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a file; give a short name without directories"
+        )
+    return text
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Samples, writes the clips, and prints where they are."""
     set_up_jax()
-    from stunet.generate import output
+    from stunet.generate import networks, output
 
-    out = arguments.out or arguments.workdir / "samples"
+    workdir = networks.find(arguments.workdir, name)
+    out = arguments.out or networks.samples(arguments.workdir, workdir)
     output.check_out(out)
     request = Request(
-        workdir=arguments.workdir,
+        workdir=workdir,
         prompts=[prompt for prompt in arguments.prompt or [""] for _ in range(arguments.num)],
         seed=arguments.seed,
         sample=shared.sampling_settings(arguments),
         on_step=sampling_bar(),
+        command=arguments.command_line,
+        name=arguments.name or "",
     )
     sampled = TASKS[name].sample(request, arguments)
-    for what, file in output.write(out, name, request, sampled).items():
+    written = output.write(out, name, request, sampled, arguments.arrays)
+    for what, file in written.items():
         print(f"{what:9}  {file}")
 
 

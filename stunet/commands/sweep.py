@@ -47,16 +47,16 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from stunet.sweep import members, run, workdir
 
-    entries = members.load(arguments.config, arguments.overrides)
+    sweep = members.load(arguments.config, arguments.overrides)
     made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
-    question = members.question(arguments.config)
-    workdir.claim(arguments.workdir, entries, made_by + arguments.overrides, question)
+    workdir.claim(arguments.workdir, sweep, made_by + arguments.overrides)
+    entries = sweep.entries
     if arguments.dry_run:
         lines = []
         for entry in entries:
             if not workdir.is_done(arguments.workdir, entry):
                 line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
-                needs = ", ".join(getattr(entry, "after", ()))
+                needs = ", ".join(entry.after)
                 lines.append(f"{line}  # after {needs}" if needs else line)
         # In one call, for readers such as `head`, which close the pipe after the first lines.
         print("\n".join(lines), end="\n" if lines else "")

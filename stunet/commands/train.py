@@ -69,7 +69,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from stunet import configs
-    from stunet.sweep import members
+    from stunet.sweep import members, workdir
 
     # The file of a sweep may count operations with JAX, which must not start before the hosts
     # have joined.
@@ -87,7 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     hosts.join(arguments.coordinator, arguments.processes, arguments.process)
     with hosts.failing_together("stunet train"), refusals_explained():
         if config is None:
-            config = members.find(arguments.config, arguments.member, arguments.overrides).config
+            member = members.find(arguments.config, arguments.member, arguments.overrides)
+            config = workdir.config_of(arguments.workdir.parent, member)
         parts = make_parts(with_fingerprint(config))
         step = train(parts, arguments.workdir, changing, arguments.compiled)
     if hosts.is_first():

@@ -189,6 +189,11 @@ def _source(config: Config) -> Mistakes:
     pixels = f"{data.height}x{data.width}"
     if data.source == "moving_digits" and min(data.height, data.width) < data.digit_size:
         yield f"data.digit_size is {data.digit_size}, larger than the clip's {pixels} pixels"
+    if data.source == "moving_digits" and data.look != "grey" and data.channels == 1:
+        yield (
+            f"data.look is {data.look!r} and data.channels 1; that look has colours: set "
+            "data.channels to 3"
+        )
     if data.source == "motions" and data.width < 2 * data.object_size:
         yield (
             f"data.object_size is {data.object_size:g}; it must be at most half of data.width, "
@@ -198,6 +203,11 @@ def _source(config: Config) -> Mistakes:
         yield (
             f"data.motion is 'rotate', and the clip has {pixels} pixels; an arm needs at least "
             "8x8 pixels"
+        )
+    if data.source == "motions" and data.caption_speed and not data.speed_octaves:
+        yield (
+            "data.caption_speed is True, and data.speed_octaves is 0, so all objects move at about "
+            "the same speed; raise data.speed_octaves or set data.caption_speed to False"
         )
 
 

@@ -181,8 +181,10 @@ def _what(path: pathlib.Path) -> str:
 def _members(get_sweep: Any, *arguments: str) -> str:
     """Returns the names of the first members (training runs) of a sweep, for a message."""
     try:
-        # Its steps have names too, and no config.
-        names = [repr(entry.name) for entry in get_sweep(*arguments) if hasattr(entry, "config")]
+        found = get_sweep(*arguments)
+        # A `Sweep` holds its members and steps. Steps have names too, and no config.
+        entries = getattr(found, "entries", found)
+        names = [repr(entry.name) for entry in entries if hasattr(entry, "config")]
     except Exception as error:  # Whatever the file itself raises.
         return f"which cannot be listed: {type(error).__name__}"
     return first_few(names)

@@ -403,7 +403,9 @@ class Data:
     path: str = _field(
         "",
         "For the source 'clips': directory of shots that `stunet prepare` wrote, or directory of "
-        "a prepared data set of TensorFlow Datasets.",
+        "a prepared data set of TensorFlow Datasets. For the source 'moving_digits': file of "
+        "handwriting that experiments/fetch_handwriting.py wrote; empty: the 1,797 images of 8x8 "
+        "pixels that scikit-learn ships.",
         path="",
     )
     frames: int = _field(16, "Number of frames in each clip.", least=1)
@@ -449,16 +451,26 @@ class Data:
     digit_styles: int = _field(
         0,
         "For the source 'moving_digits': number of handwritten images of each digit to draw from. "
-        "0: all of them, about 160.",
+        "0: all of them, about 160 without `data.path`.",
         least=0,
+    )
+    look: str = _field(
+        "grey",
+        "For the source 'moving_digits': how clips look. 'grey': white digits on black. 'colours': "
+        "digits of six colours on dark grounds with patterns, which captions name; "
+        "`data.channels` must be 3. 'neon' and 'paper': the same clips in two styles, as glowing "
+        "tubes and as ink on ruled paper, with the captions of 'colours'.",
+        choices=("grey", "colours", "neon", "paper"),
     )
     motion: str = _field(
         "glide",
         "For the source 'motions': how objects move. 'glide': along a row or a column; what "
         "leaves at one edge comes back at the opposite one. 'cross': two objects glide in "
         "opposite directions. 'bounce': to and fro between two walls. 'rotate': an arm turns "
-        "about the centre.",
-        choices=("glide", "cross", "bounce", "rotate"),
+        "about the centre. 'fall': down to the floor and up again, under gravity. 'pendulum': to "
+        "and fro on an arc, with damping. 'wander': on a random smooth path. 'turn': as 'glide', "
+        "with one change of direction that no caption names.",
+        choices=("glide", "cross", "bounce", "rotate", "fall", "pendulum", "wander", "turn"),
     )
     object_size: float = _field(
         4.0, "For the source 'motions': diameter of each object, in pixels.", least=2
@@ -466,13 +478,15 @@ class Data:
     speed: float = _field(
         1.0,
         "For the source 'motions': speed of objects, or of the end of a rotating arm, in pixels "
-        "per frame. For the source 'moving_digits': factor by which all speeds are multiplied.",
+        "per frame; if the speed changes, its mean over a period. For the source 'moving_digits': "
+        "factor by which all speeds are multiplied.",
         above=0,
     )
     period: float = _field(
         0.0,
         "For the source 'motions': number of frames after which an object is back at its first "
-        "position. Above 0, it replaces `data.speed`. 0: `data.speed` counts.",
+        "position. For 'fall', it is the time from bounce to bounce; for 'wander', the shortest "
+        "period of the path's waves. Above 0, it replaces `data.speed`. 0: `data.speed` counts.",
         least=0,
     )
     speed_spread: float = _field(
@@ -489,6 +503,12 @@ class Data:
         "`data.speed`. Either this key or `data.speed_spread` is 0.",
         least=0,
         most=4,
+    )
+    caption_speed: bool = _field(
+        False,
+        "For the source 'motions': captions also say how fast each object moves, in words that "
+        "stand for five equal parts of the range that `data.speed_octaves` gives: very slowly, "
+        "slowly, (no words), fast, very fast. Needs `data.speed_octaves` above 0.",
     )
     num_clips: int = _field(
         0,
@@ -512,7 +532,9 @@ class Train:
         "",
         "Weights to begin with: the working directory of another run, whose averaged weights are "
         "taken, or a .safetensors file of `stunet export`. A network with more inputs than that "
-        "of the other run ignores its additional inputs at first. Empty: random weights.",
+        "of the other run ignores its additional inputs at first. A video network may begin with "
+        "a text-to-image network (`model.temporal` False); its temporal layers are then fresh. "
+        "Empty: random weights.",
         path="",
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)

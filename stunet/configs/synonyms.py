@@ -421,7 +421,11 @@ CHOICES = {
     "data.motion": {
         "glide": "linear translate slide",
         "bounce": "bouncing",
-        "rotate": "rotation spin turn",
+        "rotate": "rotation spin",
+        "fall": "falling gravity drop",
+        "pendulum": "swing swinging",
+        "wander": "wandering random random_walk",
+        "turn": "turning swerve",
     },
     "diffusion.prediction": {
         "eps": "epsilon noise eps_prediction",

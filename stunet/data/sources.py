@@ -16,8 +16,9 @@ from stunet.data.shots.layout import holds_shots
 from stunet.data.shots.source import ShotClips
 from stunet.data.shots.states import find_encoder
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
-from stunet.data.synthetic.motions import Motions, Stage
+from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.moving_digits import MovingDigits
+from stunet.data.synthetic.stage import Stage
 from stunet.errors import UserError, choose
 from stunet.nn.text import Encoded
 
@@ -213,11 +214,23 @@ def _moving_digits(split: str, clip: ClipSpec, text: TextSpec, seed: int, **opti
 
 
 def _motions(
-    split: str, clip: ClipSpec, text: TextSpec, seed: int, *, motion: str, **options
+    split: str,
+    clip: ClipSpec,
+    text: TextSpec,
+    seed: int,
+    *,
+    motion: str,
+    caption_speed: bool,
+    **options,
 ) -> Source:
-    stage = Stage(motion, clip.height, clip.width, **options)
     return Motions(
-        split, stage, clip.frames, clip.channels, seed=seed, encode_text=make_encoder(text)
+        split,
+        Stage(motion, clip.height, clip.width, **options),
+        clip.frames,
+        clip.channels,
+        seed=seed,
+        encode_text=make_encoder(text),
+        caption_speed=caption_speed,
     )
 
 

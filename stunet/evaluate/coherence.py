@@ -1,67 +1,44 @@
-"""Measures whether objects in a clip keep one steady motion from the first frame to the last.
+"""Measures whether objects in a clip keep one motion from the first frame to the last.
 
-First, each object's positions are unrolled. They are converted to the distance that the object has
-moved along its path. The path leads over the edges of a torus, around the centre, or to and fro
-between walls. Over time, the distance is a straight line for every motion of
-`stunet.data.synthetic.motions`. Each metric measures how far a clip is from a straight line. A clip
-that stands still counts as perfectly coherent, so read all metrics together with `speed`.
+First, each object's positions are unrolled: they are converted to the distance that the object has
+moved along its path. For motions at constant speed, the distance over time is a straight line
+(`steady_paths`). For all other motions of `stunet.data.synthetic.motions`, what the data do is
+fitted to the distance (`free_paths`). Each metric measures how far a clip is from the line, or from
+what was fitted. A clip that stands still counts as perfectly coherent, so read all metrics together
+with `speed`.
 
 Each metric has one value for each clip, `[n]`. Units are pixels and frames.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from stunet.data.synthetic.motions import Stage
-from stunet.evaluate import tracking
+from stunet.data.synthetic.stage import Stage
+from stunet.evaluate import free_paths, steady_paths, swaps, tracking
+from stunet.evaluate.free_paths import FreePaths
+from stunet.evaluate.steady_paths import STANDS_STILL, Paths
 from stunet.evaluate.tracking import Clips, Positions
 
 # Steps that differ by at most this much, in pixels per frame, count as the same velocity.
 TOLERANCE = 1.0
-# An object slower than this, in pixels per frame, has no period.
-_STANDS_STILL = 0.1
+# What is fitted to a random path follows a break halfway, so that half of the break is left.
+_TOLERANCES = {"wander": TOLERANCE / 2}
 
 PerClip = Float[np.ndarray, " n"]
+AnyPaths = Paths | FreePaths
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Paths:
-    """Holds the distances that objects have moved along their paths.
-
-    The shapes stand for n clips of t frames with o objects each, and d components of a distance.
-
-    Attributes:
-        distance: distance of each object at each frame, in pixels. On a torus, the two components
-            are the signed distances along y and x. For a rotating arm, the one component is how far
-            the arm's end has moved clockwise. For a bouncing object, the first component is the
-            length of its path so far, bounces included. The second is the position at right angles
-            to the path.
-        turn: length of each object's path over a whole period, in pixels.
-    """
-
-    distance: Float[np.ndarray, "n o t d"]
-    turn: Float[np.ndarray, "n o"]
-
-    @property
-    def steps(self) -> Float[np.ndarray, "n o s d"]:
-        """Returns how many pixels each object moves from each frame to the next; s is t - 1."""
-        return np.diff(self.distance, axis=2)
-
-    @property
-    def velocity(self) -> Float[np.ndarray, "n o d"]:
-        """Returns the median step over the clip, in pixels per frame."""
-        return np.median(self.steps, axis=2)
+def unroll(positions: Positions, stage: Stage) -> AnyPaths:
+    """Converts the objects' positions to distances along their paths; see `Paths`, `FreePaths`."""
+    is_free = stage.motion in free_paths.MOTIONS
+    return free_paths.fit(positions, stage) if is_free else steady_paths.unroll(positions, stage)
 
 
-def unroll(positions: Positions, stage: Stage) -> Paths:
-    """Converts the objects' positions to distances along their paths.
-
-    Neighbouring frames are assumed to be less than half a period of the motion apart.
-    """
-    return _UNROLL[stage.motion](positions, stage)
+def tolerance(stage: Stage) -> float:
+    """Returns the largest deviation of a coherent clip, in pixels per frame."""
+    return _TOLERANCES.get(stage.motion, TOLERANCE)
 
 
 def measure(
@@ -70,6 +47,7 @@ def measure(
     *,
     shapes: Sequence[Sequence[str]] | None = None,
     truth: Positions | None = None,
+    factors: Float[np.ndarray, "n o 2"] | None = None,
     borders: Sequence[int] = (),
 ) -> dict[str, PerClip]:
     """Measures all metrics of clips whose objects can be tracked.
@@ -80,81 +58,122 @@ def measure(
         shapes: shapes of the two objects of each clip; needed for `cross` only.
         truth: true positions of the objects, if captions or keyframes gave the direction of motion.
             The velocity is compared with the true velocity.
+        factors: least and largest multiple of each object's true velocity that captions allow; None
+            allows the true velocity alone.
         borders: first frame of each window except the first window. A window is a stretch of frames
             that the network makes at a time. Borders are measured separately from the rest.
 
     Returns:
-        speed: median speed over the clip in pixels per frame; for two objects, the mean of their
-            median speeds.
-        coherent: 1 if no step differs from the clip's median step by more than `TOLERANCE`. A step
-            is the motion from one frame to the next.
-        deviation: largest difference of a step from the median step, in pixels per frame.
+        speed: speed in pixels per frame, the median over the clip. For motions whose speed changes
+            it is the mean. For two objects, it is the mean of their speeds.
+        step_length: median length of the clip's steps, whichever way they go, in pixels per frame;
+            for two objects, the mean of both.
+        true_speed: step length of the true positions; only with `truth`.
+        coherent: 1 if no step differs by more than `tolerance(stage)` from the step of the motion
+            that fits best. A step is the motion from one frame to the next.
+        deviation: largest difference of a step from the step of the motion that fits best, in
+            pixels per frame. For motions at constant speed, the best step is the median step.
         speed_error: pixels per frame by which the speed is outside the range of the data.
         velocity_error: length of the vector from the true velocity to the clip's velocity, in
-            pixels per frame; only with `truth`.
+            pixels per frame; only with `truth`. For motions whose velocity changes, the vector has
+            the components that `FreePaths.velocity` names.
         faithful: 1 if the clip is coherent and its speed error is at most half of `TOLERANCE`. With
             `truth`, its velocity error must also be at most half of `TOLERANCE`.
         period_drift: change of an object's frequency (periods per frame) from the first half of the
             clip to the second, as a share of the higher frequency, 0..2. NaN for a clip without
-            motion.
+            motion. Only for motions at constant speed.
         phase_drift: an object's largest distance from the steady motion that fits its path best,
-            as a share of the period.
+            as a share of the period. Only for motions at constant speed.
         jump: mean change of velocity from step to step, except at borders, in pixels per frame.
+            Changes that are part of the motion that fits best are taken off.
         border_jump: mean change of velocity at borders; only with `borders`.
         identity_drift: 1 minus the mean correlation between each object's look in a frame and its
             look in the first frame.
+        identity_swaps: how often two objects exchange their looks or their paths; only for `cross`.
+            See `swaps`.
     """
     positions = tracking.track(clips, stage, shapes)
     paths = unroll(positions, stage)
     values = {
         "speed": speed(paths),
-        "coherent": (deviation(paths) <= TOLERANCE).astype(float),
+        "step_length": step_length(paths),
+        "coherent": (deviation(paths) <= tolerance(stage)).astype(float),
         "deviation": deviation(paths),
         "speed_error": speed_error(paths, stage),
     }
     correct = values["speed_error"] <= TOLERANCE / 2
     if truth is not None:
-        values["velocity_error"] = velocity_error(paths, unroll(truth, stage))
+        true_paths = unroll(truth, stage)
+        values["true_speed"] = step_length(true_paths)
+        values["velocity_error"] = velocity_error(paths, true_paths, factors)
         correct &= values["velocity_error"] <= TOLERANCE / 2
     values["faithful"] = values["coherent"] * correct
-    values["period_drift"] = period_drift(paths)
-    values["phase_drift"] = phase_drift(paths)
+    if isinstance(paths, FreePaths):
+        # The range of mean speeds of short clips begins near 0.
+        values["faithful"] *= values["speed"] > STANDS_STILL
+    else:
+        values["period_drift"] = period_drift(paths)
+        values["phase_drift"] = phase_drift(paths)
     at_borders, values["jump"] = jumps(paths, borders)
     if borders:
         values["border_jump"] = at_borders
     values["identity_drift"] = identity_drift(clips, positions, stage)
+    if stage.motion == "cross":
+        values["identity_swaps"] = swaps.identity_swaps(positions, stage)
     return values
 
 
-def speed(paths: Paths) -> PerClip:
-    """Returns the median speed in pixels per frame; for two objects, the mean of both medians."""
-    return np.linalg.norm(paths.velocity, axis=-1).mean(-1)
+def speed(paths: AnyPaths) -> PerClip:
+    """Returns the speed in pixels per frame; for two objects, the mean of both speeds."""
+    return paths.speed.mean(-1)
 
 
-def deviation(paths: Paths) -> PerClip:
-    """Returns the largest difference of a step from the clip's median step, in pixels per frame.
+def step_length(paths: AnyPaths) -> PerClip:
+    """Returns the median length of a clip's steps, in pixels per frame.
+
+    `speed` is the length of the median step. If parts of a clip move in opposite directions, its
+    steps cancel in `speed`, but not here. For two objects, the value is the mean of both.
+    """
+    return np.median(np.linalg.norm(paths.steps, axis=-1), axis=2).mean(-1)
+
+
+def deviation(paths: AnyPaths) -> PerClip:
+    """Returns the largest difference of a step from the step that fits best, in pixels per frame.
 
     A step is the motion from one frame to the next. Steps are vectors, so a step backwards differs
     from a step forwards by twice the speed.
     """
-    difference = paths.steps - paths.velocity[:, :, None]
+    difference = paths.steps - paths.expected_steps
     return np.linalg.norm(difference, axis=-1).max(axis=(1, 2))
 
 
-def speed_error(paths: Paths, stage: Stage) -> PerClip:
+def speed_error(paths: AnyPaths, stage: Stage) -> PerClip:
     """Returns how far the speed is outside the data's range, in pixels per frame.
 
     A value above 0 reveals motion that keyframes have aliased, even if the true direction is
     unknown.
     """
-    speeds = np.linalg.norm(paths.velocity, axis=-1)
     low, high = stage.speeds
-    return np.maximum(np.maximum(low - speeds, speeds - high), 0).max(-1)
+    return np.maximum(np.maximum(low - paths.speeds, paths.speeds - high), 0).max(axis=(1, 2))
 
 
-def velocity_error(paths: Paths, truth: Paths) -> PerClip:
-    """Returns the error of the velocity in pixels per frame; for two objects, the larger error."""
-    return np.linalg.norm(paths.velocity - truth.velocity, axis=-1).max(-1)
+def velocity_error(
+    paths: AnyPaths, truth: AnyPaths, factors: Float[np.ndarray, "n o 2"] | None = None
+) -> PerClip:
+    """Returns the error of the velocity in pixels per frame; for two objects, the larger error.
+
+    Args:
+        paths: paths whose velocity is judged.
+        truth: true paths.
+        factors: least and largest multiple of each object's true velocity that counts as right.
+            None counts the true velocity alone.
+    """
+    right = truth.velocity
+    if factors is not None:
+        squared = np.maximum(np.square(right).sum(-1), 1e-9)
+        nearest = (paths.velocity * right).sum(-1) / squared
+        right = right * np.clip(nearest, factors[..., 0], factors[..., 1])[..., None]
+    return np.linalg.norm(paths.velocity - right, axis=-1).max(-1)
 
 
 def period_drift(paths: Paths) -> PerClip:
@@ -170,7 +189,7 @@ def period_drift(paths: Paths) -> PerClip:
     halves = [_slopes(paths.distance[:, :, k]) for k in (slice(middle), slice(middle, None))]
     change = np.linalg.norm(halves[1] - halves[0], axis=-1)
     fastest = np.max([np.linalg.norm(half, axis=-1) for half in halves], axis=0)
-    moves = np.linalg.norm(paths.steps, axis=-1).mean(-1) > _STANDS_STILL
+    moves = np.linalg.norm(paths.steps, axis=-1).mean(-1) > STANDS_STILL
     return np.where(moves, change / np.maximum(fastest, 1e-9), np.nan).max(-1)
 
 
@@ -186,16 +205,17 @@ def phase_drift(paths: Paths) -> PerClip:
     return (np.linalg.norm(residual, axis=-1).max(-1) / paths.turn).max(-1)
 
 
-def jumps(paths: Paths, borders: Sequence[int]) -> tuple[PerClip, PerClip]:
+def jumps(paths: AnyPaths, borders: Sequence[int]) -> tuple[PerClip, PerClip]:
     """Returns the mean change of velocity at borders and elsewhere, in pixels per frame.
 
     Each of `borders` is the first frame of a window. A window is a stretch of frames that the
     network makes at a time. Two changes of velocity belong to each border: the change just before
     and the change just after the step into the window's first frame. A sudden shift of position
-    appears in both changes. A lasting change of velocity appears in one. NaN stands for a mean over
-    no changes.
+    appears in both changes. A lasting change of velocity appears in one. Changes that are part of
+    the motion that fits best are taken off. NaN stands for a mean over no changes.
     """
-    change = np.linalg.norm(np.diff(paths.steps, axis=2), axis=-1).mean(1)  # [n, t - 2]
+    unexpected = paths.steps - paths.expected_steps
+    change = np.linalg.norm(np.diff(unexpected, axis=2), axis=-1).mean(1)  # [n, t - 2]
     return at_and_elsewhere(change, {k for b in borders for k in (b - 2, b - 1)})
 
 
@@ -231,74 +251,3 @@ def _slopes(distance: np.ndarray) -> np.ndarray:
     """
     frames = np.arange(distance.shape[2]) - (distance.shape[2] - 1) / 2
     return np.einsum("t,notd->nod", frames, distance) / max((frames**2).sum(), 1e-9)
-
-
-def _on_torus(positions: Positions, stage: Stage) -> Paths:
-    extents = np.array([stage.height, stage.width], float)
-    steps = np.diff(positions, axis=2)
-    steps = (steps + extents / 2) % extents - extents / 2
-    distance = np.concatenate([positions[:, :, :1], steps], 2).cumsum(2)
-    main = np.abs(np.median(steps, axis=2)).argmax(-1)
-    return Paths(distance, extents[main])
-
-
-def _around_centre(positions: Positions, stage: Stage) -> Paths:
-    angle = np.unwrap(tracking.angles(positions, stage), axis=-1)
-    turn = np.full(angle.shape[:2], stage.path_length(1))
-    return Paths(angle[..., None] * stage.arm, turn)
-
-
-def _between_walls(positions: Positions, stage: Stage) -> Paths:
-    """Unrolls the path of a bouncing object by mirroring it at the walls.
-
-    A single position does not tell the direction. The function therefore takes each frame's
-    direction from the steady motion that fits the clip best.
-    """
-    distance, turn = np.zeros(positions.shape), np.zeros(positions.shape[:2])
-    for i, o in np.ndindex(turn.shape):
-        axis = max(stage.axes, key=lambda axis: positions[i, o, :, axis].var())
-        least, largest = stage.walls(axis)
-        turn[i, o] = stage.path_length(axis)
-        height = np.clip((positions[i, o, :, axis] - least) / (largest - least), 0, 1)
-        phase, frequency = _unfold(height)
-        steps = np.diff(phase) - frequency
-        steps -= np.round(steps)
-        along = np.concatenate([phase[:1], steps + frequency]).cumsum()
-        distance[i, o, :, 0] = along * turn[i, o]
-        distance[i, o, :, 1] = positions[i, o, :, 1 - axis]
-    return Paths(distance, turn)
-
-
-def _unfold(height: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fits a triangle wave to heights [t].
-
-    Returns the phase of each frame, 0..1, and the frequency of the wave in periods per frame.
-    """
-    height = height.astype(np.float32)
-    frames = np.arange(len(height), dtype=np.float32)
-
-    def errors(frequency, start):
-        phases = (frequency[..., None] * frames + start[..., None]) % 1
-        return np.abs(1 - np.abs(1 - 2 * phases) - height).sum(-1)
-
-    grid = np.linspace(0, 0.5, 10 * len(height) + 1), np.arange(32) / 32
-    frequency, start = (a.ravel().astype(np.float32) for a in np.meshgrid(*grid))
-    # A coarse search gives 16 candidates, and a fine search tries all around each of them.
-    coarse = errors(frequency, start).argsort()[:16]
-    fine = np.linspace(-1, 1, 9, dtype=np.float32)
-    frequency = frequency[coarse, None, None] + fine * (0.05 / len(height))
-    start = start[coarse, None, None] + fine[:, None] / 32
-    frequency, start = np.broadcast_arrays(frequency, start)
-    best = np.unravel_index(errors(frequency, start).argmin(), frequency.shape)
-    expected = frequency[best] * frames + start[best]
-    branches = np.stack([height / 2, 1 - height / 2])
-    distance = np.abs((branches - expected + 0.5) % 1 - 0.5)
-    return np.where(distance[0] < distance[1], *branches), float(frequency[best])
-
-
-_UNROLL = {
-    "glide": _on_torus,
-    "cross": _on_torus,
-    "rotate": _around_centre,
-    "bounce": _between_walls,
-}

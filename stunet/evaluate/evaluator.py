@@ -109,11 +109,12 @@ class Evaluator:
         return _join(measured)
 
     def _scene(self, source: Source, indices: Sequence[int]) -> Scene:
-        # Captions or keyframes give the network the direction of motion.
-        given = (
-            bool(self.generator.given) or self.generator.parts.denoiser.network.text_features > 0
+        # What may give the network the direction of motion.
+        given = dict(
+            captions=self.generator.parts.denoiser.network.text_features > 0,
+            keyframes=bool(self.generator.given),
         )
-        return scene_of(source, indices, with_truth=given).cut(self.comparison.frames)
+        return scene_of(source, indices, **given).cut(self.comparison.frames)
 
     def _measure_batch(
         self,

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from stunet.data.synthetic.moving_digits import GREY
 from stunet.errors import choose
-from stunet.evaluate import coherence, i3d, pixels
+from stunet.evaluate import coherence, digits, i3d, pixels
 from stunet.evaluate.frechet import MIN_SAMPLES, frechet_distance
 from stunet.evaluate.scene import Scene
 from stunet.evaluate.tracking import Clips
@@ -93,8 +94,14 @@ def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:
 def _coherence(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
     if scene.stage is None:
         return {}
-    known = dict(shapes=scene.shapes, truth=scene.truth, borders=borders)
+    known = dict(shapes=scene.shapes, truth=scene.truth, factors=scene.factors, borders=borders)
+    if scene.look != GREY:
+        clips = digits.light(clips, scene.look)
     return coherence.measure(clips, scene.stage, **known)
+
+
+def _captions(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
+    return digits.measure(clips, scene.asked) if scene.asked else {}
 
 
 def _pixels(clips: Clips, scene: Scene, borders: Sequence[int]) -> Arrays:
@@ -134,6 +141,7 @@ def _compare_logits(features: Arrays, reference: Arrays, shape: Shape) -> dict[s
 
 
 METRIC_GROUPS = {
+    "captions": MetricGroup("whether clips of a moving digit show what captions say", _captions),
     "coherence": MetricGroup("motion of objects that can be tracked", _coherence),
     "pixels": MetricGroup(
         "differences of frames, optical flow, detail", _pixels, check=pixels.check_flow

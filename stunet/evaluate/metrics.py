@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from stunet.data.synthetic.motions import Stage
+from stunet.data.synthetic.stage import Stage
 from stunet.evaluate import coherence, pixels
 from stunet.evaluate.tracking import Clips
 
@@ -52,10 +52,46 @@ class Metric:
         return "-" if np.isnan(value) else self.format.format(value + 0.0)  # Not "-0.00".
 
 
-# Tables and reports list metrics in this order. The amount of motion comes first, since a clip that
-# stands still is as coherent as can be.
+# What the caption of a moving digit says -> metric of whether the clip shows it.
+_OF_CAPTIONS = {
+    f"right_{part}": Metric(
+        f"{title} as asked",
+        f"{clause}, as read from the clip without its caption",
+        "share of clips",
+        "{:.0%}",
+        "higher",
+        clause,
+    )
+    for part, title, clause in (
+        ("caption", "everything", "all that the caption says is shown"),
+        ("digit", "digit", "the digit is the caption's"),
+        ("direction", "direction", "the direction is the caption's"),
+        ("speed", "speed", "the speed is the caption's"),
+        ("colour", "digit's colour", "the digit's colour is the caption's"),
+        ("ground", "ground's colour", "the ground's colour is the caption's"),
+        ("pattern", "ground's pattern", "the ground's pattern is the caption's"),
+    )
+}
+
+# Tables and reports list metrics in this order. The amount of motion comes before coherence, since
+# a clip that stands still is as coherent as can be.
 METRICS = {
-    "speed": Metric("median speed", "the objects' median speed over the clip", "px/frame"),
+    **_OF_CAPTIONS,
+    "speed": Metric(
+        "median speed",
+        "the objects' median speed over the clip, or their mean speed if the speed changes",
+        "px/frame",
+    ),
+    "step_length": Metric(
+        "median step length",
+        "the median length of the objects' steps, whichever way they go",
+        "px/frame",
+    ),
+    "true_speed": Metric(
+        "true speed",
+        "the speed that the caption or the keyframes describe",
+        "px/frame",
+    ),
     "flow": Metric(
         "optical flow",
         "the mean length of the optical flow, which is the amount of motion",
@@ -64,7 +100,8 @@ METRICS = {
     ),
     "coherent": Metric(
         "steady velocity",
-        f"the clip's steps all lie within {coherence.TOLERANCE:g} px of its median step",
+        f"the clip's steps all lie within {coherence.TOLERANCE:g} px of its median step, or of the "
+        "motion of the data that fits best",
         "share of clips",
         "{:.0%}",
         "higher",
@@ -81,7 +118,8 @@ METRICS = {
     ),
     "deviation": Metric(
         "largest deviation of a step",
-        "the largest difference of a step from the clip's median step",
+        "the largest difference of a step from the clip's median step, or from the motion of the "
+        "data that fits best",
         "px/frame",
         better="lower",
     ),
@@ -124,6 +162,12 @@ METRICS = {
         "identity drift",
         "one minus the mean correlation of each object with itself in the first frame, 0 to 2",
         format="{:.3f}",
+        better="lower",
+    ),
+    "identity_swaps": Metric(
+        "identity swaps",
+        "how often two objects exchange their looks or each other's paths",
+        "per clip",
         better="lower",
     ),
     "frame_error": Metric(
@@ -186,6 +230,7 @@ def measure(
     *,
     shapes: Sequence[Sequence[str]] | None = None,
     truth: Float[np.ndarray, "n o t 2"] | None = None,
+    factors: Float[np.ndarray, "n o 2"] | None = None,
     borders: Sequence[int] = (),
     reference: Clips | None = None,
 ) -> MetricValues:
@@ -198,13 +243,15 @@ def measure(
         stage: canvas and motion of objects that can be tracked; None for clips of any other kind.
         shapes: as in `coherence.measure`.
         truth: as in `coherence.measure`.
+        factors: as in `coherence.measure`.
         borders: first frame of each window except the first window, as in `coherence.measure`.
         reference: real clips, for the distances of flow histograms; None leaves these distances
             out.
     """
     found = {}
     if stage is not None:
-        found |= coherence.measure(clips, stage, shapes=shapes, truth=truth, borders=borders)
+        known = dict(shapes=shapes, truth=truth, factors=factors, borders=borders)
+        found |= coherence.measure(clips, stage, **known)
     found |= pixels.measure(clips, borders)
     if reference is not None and pixels.has_flow(clips.shape[1:4]):
         flow, change = pixels.flow_distance(pixels.farneback(clips), pixels.farneback(reference))

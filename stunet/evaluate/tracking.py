@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from stunet.data.synthetic.motions import Stage, render
+from stunet.data.synthetic.drawing import render
+from stunet.data.synthetic.stage import Stage
 
 Clips = Float[np.ndarray, "n t h w c"]
 Positions = Float[np.ndarray, "n o t 2"]

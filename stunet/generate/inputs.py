@@ -74,6 +74,13 @@ def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
     return box
 
 
+def outline(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Returns a mask of the pixels inside a region that touch its border or the frame's edge."""
+    inner = np.pad(region, 1)
+    inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    return region & ~inner
+
+
 def _decode(path: pathlib.Path, clip: ClipSpec, channels: int) -> UInt8[np.ndarray, "t h w c"]:
     rate = clip.frame_rate
     decoder = decode_clips(path, clip.frames, rate, clip.height, clip.width, channels)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stunet import paths
+from stunet.generate import networks
 from stunet.generate.text import Run, load_unconditioned, sample_clips
 from stunet.progress import sampling_bar
 from stunet.train.sampling import make_sampler
@@ -72,7 +73,8 @@ class Model:
 def load(workdir: str | os.PathLike, **settings: object) -> Model:
     """Loads a trained run; see `stunet.load`."""
     paths.check(workdir)
-    return Model(load_unconditioned(pathlib.Path(workdir), **settings))
+    network = networks.find(pathlib.Path(workdir), "text")
+    return Model(load_unconditioned(network, **settings))
 
 
 # A sampler holds compiled programs: one sampler for each choice of settings.

@@ -6,9 +6,10 @@ import json
 import pathlib
 import unicodedata
 
+from stunet.data.media import to_uint8
 from stunet.errors import UserError
 from stunet.files import atomic, check_writable, refusal_explained
-from stunet.generate import text
+from stunet.generate import arrays, text
 from stunet.generate.request import Request, Sampled
 
 
@@ -24,20 +25,22 @@ def check_out(out: pathlib.Path) -> None:
 
 
 def write(
-    out: pathlib.Path, task: str, request: Request, sampled: Sampled
+    out: pathlib.Path, task: str, request: Request, sampled: Sampled, with_arrays: bool = False
 ) -> dict[str, pathlib.Path]:
     """Writes clips as a GIF, an MP4 and X-T slices, and NAME.json with all that they depend on.
+
+    With `with_arrays`, NAME.npz holds the clips as arrays (`stunet.generate.arrays`).
 
     The same request writes the same files again. Files of another request are not overwritten: if
     the name is taken, a hash of the settings is added to it.
 
     Returns:
-        The paths of the files, by the keys "GIF", "MP4", "X-T slice" and "settings".
+        The paths of the files, by the keys "GIF", "MP4", "X-T slice", "settings" and "arrays".
 
     Raises:
         UserError: `out` cannot be written.
     """
-    name = "_".join(
+    name = request.name or "_".join(
         [
             _slug(request.prompts[0]) or "no_prompt",
             f"seed{request.seed}",
@@ -54,7 +57,16 @@ def write(
         with atomic(settings) as partial:
             partial.write_text(content)
         written = text.write(out, name, sampled.clips, captions, rate, sampled.columns)
-    return {"GIF": written.gif, "MP4": written.mp4, "X-T slice": written.xt, "settings": settings}
+        files = {"GIF": written.gif, "MP4": written.mp4, "X-T slice": written.xt}
+        files["settings"] = settings
+        if with_arrays:
+            files["arrays"] = out / f"{name}{arrays.SUFFIX}"
+            given = None if sampled.given is None else to_uint8(sampled.given)
+            shown = arrays.Shown(
+                task, request.command, rate, tuple(captions), to_uint8(sampled.clips), given
+            )
+            arrays.write(files["arrays"], shown)
+    return files
 
 
 def _settings(task: str, request: Request, sampled: Sampled) -> str:

@@ -24,6 +24,9 @@ class Request:
         seed: seed of the noise.
         sample: settings of the config's `sample` that replace the run's own.
         on_step: called with the number of steps done and the number of all steps.
+        command: the command line that asks for the clips; "" if there is none.
+        name: name of the files, without suffix; "" makes one from the first prompt, the seed and
+            the task.
     """
 
     workdir: pathlib.Path
@@ -31,6 +34,8 @@ class Request:
     seed: int
     sample: Mapping[str, object]
     on_step: OnStep
+    command: str = ""
+    name: str = ""
 
     @property
     def options(self) -> dict[str, object]:
@@ -53,6 +58,8 @@ class Sampled:
         captions: one caption for each clip. Empty if the prompts are the captions.
         columns: clips in each row of the grid that shows all clips; None chooses a grid of about
             3:2.
+        given: what the task was given beside prompts, to show it: one clip `[1, t, h, w, c]` in
+            -1..1, or one for each clip; None if it was given nothing.
     """
 
     clips: "np.ndarray"
@@ -62,6 +69,7 @@ class Sampled:
     labels: tuple[str, ...] = ()
     captions: Sequence[str] = ()
     columns: int | None = None
+    given: "np.ndarray | None" = None
 
 
 def check_seed(value: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stunet.errors import UserError
-from stunet.generate import cascade, inputs, masked, pictures, style, text, upscale, video
+from stunet.generate import cascade, inputs, masked, networks, pictures, style, text, upscale, video
 from stunet.generate.request import Request, Sampled
 from stunet.progress import sampling_bar
 from stunet.train.parts import read_parts
@@ -61,7 +61,8 @@ def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
     run = masked.load_masked(request.workdir, **request.sample)
     picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     clips = masked.image_to_video(run, request.prompts, picture, **request.options)
-    return Sampled(clips, run.parts, run.checkpoint, {"image": image}, ("image", image.stem))
+    settings, labels = {"image": image}, ("image", image.stem)
+    return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=picture[:, None])
 
 
 def inpaint(
@@ -83,8 +84,10 @@ def inpaint(
     frames = inputs.read_clip(clip, data)[None]
     hole = inputs.read_box(box, data) if box else inputs.read_mask(mask, clip, data)
     clips = masked.inpaint(run, request.prompts, frames, hole, **request.options)
-    settings = {"video": clip, "mask": mask, "box": box}
-    return Sampled(clips, run.parts, run.checkpoint, settings, ("inpaint", clip.stem))
+    settings, labels = {"video": clip, "mask": mask, "box": box}, ("inpaint", clip.stem)
+    # The hole is grey where the task shows what it was given.
+    given = np.where(hole[..., None], 0, frames)
+    return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=given)
 
 
 def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
@@ -94,7 +97,8 @@ def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
     region = inputs.read_box(box, run.parts.denoiser.clip)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
     settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)
-    return Sampled(clips, run.parts, run.checkpoint, settings, labels)
+    given = np.where(inputs.outline(region)[..., None], 1, picture)[:, None]
+    return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=given)
 
 
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
@@ -102,8 +106,9 @@ def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sam
     run = text.load_unconditioned(request.workdir, **request.sample)
     frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
-    settings, labels = {"video": clip, "strength": strength}, ("video", clip.stem)
-    return Sampled(clips, run.parts, run.checkpoint, settings, (*labels, f"strength{strength:g}"))
+    settings = {"video": clip, "strength": strength}
+    labels = ("video", clip.stem, f"strength{strength:g}")
+    return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=frames)
 
 
 def enlarge(
@@ -144,6 +149,7 @@ def enlarge(
     # Before the low-resolution clips are made, which takes long.
     upscale.check_settings(parts, overlap, weights, augmentation)
     if base:
+        base = networks.find(base, "text")
         upscale.check_base(read_parts(base), parts)
         run = text.load_unconditioned(base, **request.sample)
         low = text.sample_clips(run, prompts, seed=seed, on_step=sampling_bar())
@@ -171,7 +177,9 @@ def enlarge(
         clips.append(upscaled.clip)
         settings["segments"] = upscaled.segments.starts
     labels = ("upscaled",) if base else (clip.stem, "upscaled")
-    return Sampled(np.stack(clips), parts, upscaler.checkpoint, settings, labels)
+    return Sampled(
+        np.stack(clips), parts, upscaler.checkpoint, settings, labels, given=np.stack(low)
+    )
 
 
 def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[float]) -> Sampled:
@@ -184,6 +192,7 @@ def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[floa
     """
     prompts = request.prompts
     run = text.load_unconditioned(request.workdir, **request.sample)
+    style_workdir = networks.find(style_workdir, "style")
     other = text.load(style_workdir)
     clips = style.stylise(run, other, prompts, alphas, **request.options)
     return Sampled(

@@ -15,10 +15,9 @@ from stunet.errors import UserError
 from stunet.generate.request import check_seed
 from stunet.parallel import mesh as meshes
 from stunet.progress import OnStep
-from stunet.train.checkpoints import Checkpoints
+from stunet.train import trained
 from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import make_sampler
-from stunet.train.state import abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +67,7 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     """Reads the newest checkpoint of a training run.
 
     Args:
-        workdir: working directory of the run.
+        workdir: working directory of the run, or a weights file of `stunet export`.
         devices: number of devices that clips are split over; each holds all weights.
         sample: settings of the config's `sample` that replace the run's own.
 
@@ -77,10 +76,8 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     """
     parts = read_parts(workdir, **sample)
     mesh = meshes.make_mesh(meshes.Layout(data=devices), jax.devices()[:devices])
-    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
-        params = checkpoints.restore_ema_params(abstract)
-        step = checkpoints.latest()
+    with meshes.use(mesh):
+        params, step = trained.restore(workdir, parts, mesh)
     return Run(parts, params, mesh, make_sampler(parts.denoiser, parts.sampling), step)
 
 

@@ -31,11 +31,10 @@ from stunet.generate.text import OnStep
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size
 from stunet.progress import note
-from stunet.train.checkpoints import Checkpoints
+from stunet.train import trained
 from stunet.train.objective import to_float
 from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import SamplerFunctions, later_key, make_functions, row_keys
-from stunet.train.state import abstract_state
 
 # Frames that neighbouring segments share, as in Lumiere.
 OVERLAP = 2
@@ -81,7 +80,7 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
     """Reads the newest checkpoint of a super-resolution run.
 
     Args:
-        workdir: working directory of the run.
+        workdir: working directory of the run, or a weights file of `stunet export`.
         sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
@@ -98,10 +97,8 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
         )
     devices = jax.local_devices()
     mesh = meshes.make_mesh(meshes.Layout(data=len(devices)), devices)
-    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
-        params = checkpoints.restore_ema_params(abstract)
-        step = checkpoints.latest()
+    with meshes.use(mesh):
+        params, step = trained.restore(workdir, parts, mesh)
     return make_upscaler(parts, params, mesh, step)
 
 

@@ -42,7 +42,11 @@ def losses(arms: Arms, colours: Mapping[str, int]) -> Markup:
             for arm, runs in trained.items()
         ]
         if curves := [curve for curve in curves if curve]:
-            figures.append(drawing.chart(curves, label, name))
+            values = [value for curve in curves for seed in curve.seeds for value in seed]
+            most = max(curve.x[-1] for curve in curves) or 1.0
+            x = drawing.Axis(label, 0.0, most)
+            y = drawing.axis_of(values, name)
+            figures.append(drawing.chart(drawing.Panel(curves, x, y, name)))
     several = len(trained) > 1 or any(len(runs) > 1 for runs in trained.values())
     legend, note = [], ""
     if several:

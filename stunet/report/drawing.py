@@ -5,21 +5,66 @@ Each arm (variant) of a sweep has a CSS class, to which the page's style sheet g
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from markupsafe import Markup
+from PIL import ImageFont
 
 from stunet.report.formatting import number
 from stunet.report.markup import element, join
-from stunet.report.page import colour
+from stunet.report.page import STYLE, colour
 from stunet.report.statistics import Interval
 
 # Size and margins of a chart, in its own units; the page scales it.
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
-# A curve that falls by more than this factor is shown on a logarithmic scale.
+# Values that differ by more than this factor are shown on a logarithmic scale.
 _LOG_RATIO = 4
+# A curve with at most this many points has a dot at each.
+_MOST_DOTS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Describes an axis of a chart.
+
+    Attributes:
+        label: what stands beside the axis.
+        low: value at the beginning of the axis.
+        high: value at its end, above `low`.
+        is_log: the axis is logarithmic, and `low` is above 0.
+        show: function that writes a value beside its tick.
+        ticks: values to write beside the axis; () chooses about five round ones.
+    """
+
+    label: str
+    low: float
+    high: float
+    is_log: bool = False
+    show: Callable[[float], str] = number
+    ticks: Sequence[float] = ()
+
+    def share(self, value: float) -> float:
+        """Returns where a value lies on the axis, 0..1. Values beyond an end lie at that end."""
+        low, high, value = self.low, self.high, min(max(value, self.low), self.high)
+        if self.is_log:
+            low, high, value = map(math.log, (low, high, value))
+        return (value - low) / (high - low)
+
+    def find_ticks(self) -> Sequence[float]:
+        """Returns the values to write beside the axis."""
+        return self.ticks or (_log_ticks if self.is_log else _ticks)(self.low, self.high)
+
+
+def axis_of(values: Sequence[float], label: str) -> Axis:
+    """Returns an axis for these values. It is logarithmic if they differ by a factor above 4."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > _LOG_RATIO:
+        return Axis(f"{label}, logarithmic", low * 0.9, high * 1.1, is_log=True)
+    margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return Axis(label, low - margin, high + margin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,92 +72,188 @@ class Curve:
     """Holds the curve of one arm (variant) of a sweep.
 
     Attributes:
-        arm: number of the arm, which gives its colour.
+        arm: number of the arm, which gives its colour; None for real clips, whose curve is grey and
+            dashed.
         x: positions on the horizontal axis, ascending.
-        y: the mean over seeds and its confidence interval, at each x.
-        seeds: for each seed, the values at each x.
+        y: the mean over seeds and its confidence interval, at each x; None where there is no mean,
+            so that the curve has a gap.
+        seeds: for each seed, the values at each x, to be drawn as thin lines; () draws none.
     """
 
-    arm: int
+    arm: int | None
     x: Sequence[float]
-    y: Sequence[Interval]
-    seeds: Sequence[Sequence[float]]
+    y: Sequence[Interval | None]
+    seeds: Sequence[Sequence[float]] = ()
+
+    def pieces(self) -> list[list[tuple[float, Interval]]]:
+        """Returns the points (x, y) of each piece of the curve without a gap."""
+        points = [(x, y) for x, y in zip(self.x, self.y, strict=True)]
+        by_gap = itertools.groupby(points, key=lambda point: point[1] is not None)
+        return [list(piece) for there, piece in by_gap if there]
 
 
-def chart(curves: Sequence[Curve], x_label: str, y_label: str) -> Markup:
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """Describes a chart.
+
+    Attributes:
+        curves: one curve for each arm, at least one.
+        x: horizontal axis.
+        y: vertical axis.
+        title: title of the chart.
+        note: words after the title, such as "higher is better".
+        marks: places of vertical lines on the horizontal axis, and words beside each.
+    """
+
+    curves: Sequence[Curve]
+    x: Axis
+    y: Axis
+    title: str
+    note: str = ""
+    marks: Sequence[tuple[float, str]] = ()
+
+
+def chart(panel: Panel) -> Markup:
     """Draws means as lines, and the confidence interval of three seeds or more as a band.
 
-    With two seeds, a thin line for each seed replaces the band, because the confidence interval of
-    two values would fill the chart.
+    Where there are fewer seeds, there is no band, because the confidence interval of two values
+    would fill the chart. The title is not drawn.
+    """
+    return _svg(_WIDTH, _HEIGHT, panel.title, _plot(panel))
+
+
+def sheet(panels: Sequence[Panel], legend: Mapping[str, int | None], title: str) -> Markup:
+    """Returns an SVG that stands alone: charts in two columns, with their titles and a legend.
+
+    The last place of an odd number of charts holds the legend. An even number leaves it no place,
+    so that it stands above the charts.
 
     Args:
-        curves: one curve for each arm, at least one.
-        x_label: name of the horizontal axis.
-        y_label: name of the vertical axis.
+        panels: the charts.
+        legend: number of each arm's colour; None for real clips.
+        title: title of the picture.
     """
-    values = [v for c in curves for seed in c.seeds for v in seed]
-    low, high = min(values), max(values)
-    is_log = low > 0 and high / low > _LOG_RATIO
-    if is_log:
-        low, high = low * 0.9, high * 1.1
+    gap, head = 24, 30
+    columns = min(len(panels), 2)
+    step_x, step_y = _WIDTH + gap, head + _HEIGHT + gap
+    top, width = 60, columns * step_x + gap
+    drawn = [element("text", title, class_="title", x=gap, y=40)]
+    if len(panels) % columns:
+        keys, _ = _legend(legend, 0.0)
+        x, y = gap + step_x + _LEFT, top + (len(panels) // columns) * step_y + head
     else:
-        margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-        low, high = low - margin, high + margin
-    most = max(c.x[-1] for c in curves) or 1.0
+        keys, height = _legend(legend, width - 2 * gap)
+        x, y, top = gap, top, top + height
+    drawn.append(_moved(keys, x, y))
+    for i, panel in enumerate(panels):
+        words = [element("tspan", panel.title, class_="name strong")]
+        words += [element("tspan", panel.note, dx=8)] if panel.note else []
+        heading = element("text", join(words), x=_LEFT, y=16)
+        plot = _moved(_plot(panel), 0, head - 6)
+        at = gap + step_x * (i % columns), top + step_y * (i // columns)
+        drawn.append(_moved([heading, plot], *at))
+    height = top + step_y * -(-len(panels) // columns)
+    paper = element("rect", class_="paper", width=width, height=height)
+    size = dict(viewBox=f"0 0 {width} {height}", width=width, height=height)
+    words = {"xmlns": "http://www.w3.org/2000/svg", "role": "img", "aria-label": title}
+    return element("svg", join([element("style", Markup(STYLE)), paper, *drawn]), **words, **size)
 
-    def at_x(x: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * x / most
 
-    def at_y(y: float) -> float:
-        y = min(max(y, low), high)
-        share = math.log(y / low) / math.log(high / low) if is_log else (y - low) / (high - low)
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share
+def _legend(names: Mapping[str, int | None], width: float) -> tuple[list[Markup], float]:
+    """Draws the name of each arm beside a piece of its line, in rows of at most this width.
 
-    def line(x: Sequence[float], y: Sequence[float]) -> str:
-        return " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in zip(x, y, strict=True))
+    Returns the drawing and its height. A row holds one name or more. Widths are estimates, because
+    the font is the reader's.
+    """
+    font, step = ImageFont.load_default(14), 26
+    drawn, x, y = [], 0.0, 0
+    for name, arm in names.items():
+        needed = 64 + 1.1 * font.getlength(name)
+        if x and x + needed > width:
+            x, y = 0.0, y + step
+        middle = y + step / 2
+        line = dict(class_=f"mean {colour(arm)}", points=f"{x:.1f},{middle} {x + 26:.1f},{middle}")
+        drawn.append(element("polyline", **line))
+        if arm is not None:
+            dot = dict(class_=f"dot {colour(arm)}", cx=f"{x + 13:.1f}", cy=middle, r=3.6)
+            drawn.append(element("circle", **dot))
+        drawn.append(element("text", name, class_="name", x=f"{x + 34:.1f}", y=middle + 5))
+        x += needed
+    return drawn, y + step + 8
+
+
+def _moved(drawn: Sequence[Markup], x: float, y: float) -> Markup:
+    return element("g", join(drawn), transform=f"translate({x} {y})")
+
+
+def _plot(panel: Panel) -> list[Markup]:
+    """Draws a chart without its title."""
+    curves, x, y, marks = panel.curves, panel.x, panel.y, panel.marks
+
+    def at_x(value: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * x.share(value)
+
+    def at_y(value: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * y.share(value)
+
+    def line(points: Iterable[tuple[float, float]]) -> str:
+        return " ".join(f"{at_x(a):.1f},{at_y(b):.1f}" for a, b in points)
 
     drawn = []
-    for tick in _log_ticks(low, high) if is_log else _ticks(low, high):
-        y = at_y(tick)
+    for tick in y.find_ticks():
         ends = dict(x1=_LEFT, x2=_WIDTH - _RIGHT)
-        drawn.append(element("line", class_="grid", **ends, **_both("y", y)))
-        drawn.append(element("text", number(tick), class_="end", x=_LEFT - 6, y=f"{y + 4:.1f}"))
-    for tick in _ticks(0, most):
-        x = at_x(tick)
+        drawn.append(element("line", class_="grid", **ends, **_both("y", at_y(tick))))
+        place = dict(x=_LEFT - 6, y=f"{at_y(tick) + 4:.1f}")
+        drawn.append(element("text", y.show(tick), class_="end", **place))
+    for tick in x.find_ticks():
         ends = dict(y1=_HEIGHT - _BOTTOM, y2=_HEIGHT - _BOTTOM + 4)
-        drawn.append(element("line", class_="axis", **_both("x", x), **ends))
-        place = dict(x=f"{x:.1f}", y=_HEIGHT - _BOTTOM + 18)
-        drawn.append(element("text", number(tick), class_="middle", **place))
+        drawn.append(element("line", class_="axis", **_both("x", at_x(tick)), **ends))
+        place = dict(x=f"{at_x(tick):.1f}", y=_HEIGHT - _BOTTOM + 18)
+        drawn.append(element("text", x.show(tick), class_="middle", **place))
+    for place, words in marks:
+        ends = dict(y1=_TOP, y2=_HEIGHT - _BOTTOM)
+        drawn.append(element("line", class_="mark", **_both("x", at_x(place)), **ends))
+        drawn.append(element("text", words, class_="middle", x=f"{at_x(place):.1f}", y=_TOP - 3))
     for c in curves:
-        if len(c.seeds) > 2:
-            there = [*c.x, *reversed(c.x)]
-            back = [i.high for i in c.y] + [i.low for i in reversed(c.y)]
-            points = line(there, back)
-            drawn.append(element("polygon", class_=f"band {colour(c.arm)}", points=points))
+        for points in c.pieces():
+            drawn += _bands(points, colour(c.arm), line)
         for seed in c.seeds if len(c.seeds) == 2 else ():
-            points = line(c.x, seed)
+            points = line(zip(c.x, seed, strict=True))
             drawn.append(element("polyline", class_=f"seed {colour(c.arm)}", points=points))
     for c in curves:
-        means = [i.mean for i in c.y]
-        points = line(c.x, means)
-        drawn.append(element("polyline", class_=f"mean {colour(c.arm)}", points=points))
-        if len(c.x) <= 12:
-            dot = dict(class_=f"dot {colour(c.arm)}", r=3.2)
-            drawn += [
-                element("circle", **dot, cx=f"{at_x(x):.1f}", cy=f"{at_y(y):.1f}")
-                for x, y in zip(c.x, means, strict=True)
-            ]
-    scale = ", logarithmic" if is_log else ""
+        for points in c.pieces():
+            means = [(a, b.mean) for a, b in points]
+            drawn.append(element("polyline", class_=f"mean {colour(c.arm)}", points=line(means)))
+            for a, b in points if c.arm is not None and len(c.x) <= _MOST_DOTS else ():
+                kind = "dot" if b.n > 2 or c.seeds else "one"
+                place = dict(cx=f"{at_x(a):.1f}", cy=f"{at_y(b.mean):.1f}")
+                drawn.append(element("circle", class_=f"{kind} {colour(c.arm)}", r=3.2, **place))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     ends = dict(x1=_LEFT, x2=_WIDTH - _RIGHT)
     below = dict(x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6)
     beside = f"translate(13 {middle}) rotate(-90)"
     drawn += [
         element("line", class_="axis", **ends, **_both("y", _HEIGHT - _BOTTOM)),
-        element("text", x_label, class_="middle", **below),
-        element("text", f"{y_label}{scale}", class_="middle", transform=beside),
+        element("text", x.label, class_="middle", **below),
+        element("text", y.label, class_="middle", transform=beside),
     ]
-    return _svg(_WIDTH, _HEIGHT, y_label, drawn)
+    return drawn
+
+
+def _bands(
+    points: Sequence[tuple[float, Interval]],
+    classes: str,
+    line: Callable[[Iterable[tuple[float, float]]], str],
+) -> Iterator[Markup]:
+    """Draws the intervals of three seeds or more: a band, or a whisker at a single point."""
+    by_seeds = itertools.groupby(points, key=lambda point: point[1].n > 2)
+    for piece in (list(piece) for enough, piece in by_seeds if enough):
+        there = line((x, y.high) for x, y in piece)
+        back = line((x, y.low) for x, y in reversed(piece))
+        if len(piece) == 1:
+            yield element("polyline", class_=f"seed {classes}", points=f"{there} {back}")
+        else:
+            yield element("polygon", class_=f"band {classes}", points=f"{there} {back}")
 
 
 def intervals(rows: Sequence[tuple[int, Interval, Sequence[float]]], label: str) -> Markup:

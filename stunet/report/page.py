@@ -46,6 +46,8 @@ h2 { font-size: 1.25rem; margin: 2.6rem 0 .2rem; border-bottom: 1px solid var(--
   padding-bottom: .2rem; }
 h3 { font-size: 1.02rem; margin: 1.6rem 0 .5rem; }
 .answer { background: var(--box); border-radius: 8px; padding: .4rem 1.2rem; margin: 1.2rem 0; }
+.predicted { border-left: 3px solid var(--rule); padding: .1rem 0 .1rem 1rem; margin: 1.2rem 0;
+  font-size: .95rem; } .predicted p, .predicted ul { margin: .3rem 0; }
 .answer > div { display: flex; flex-wrap: wrap; gap: .6rem 2.4rem; align-items: center;
   padding: .8rem 0; }
 .answer > div + div { border-top: 1px solid var(--rule); }
@@ -67,6 +69,8 @@ td small, th small { color: var(--soft); font-weight: 400; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 50%;
   background: var(--c); margin-right: .35em; vertical-align: -.05em; }
 .dotted { white-space: nowrap; }
+.swatch.real { background: none; border-radius: 0; height: 0; width: 1.5em;
+  border-top: 2px dashed var(--c); vertical-align: .25em; }
 .swatch.again { background: none; border: .22em solid var(--c); }
 .charts { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
@@ -74,6 +78,8 @@ figure { margin: 0; } .charts figure { max-width: 600px; }
 svg { max-width: 100%; display: block; } figure svg { width: 100%; height: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--soft); }
 svg .name { font-size: 14px; fill: var(--ink); }
+svg .title { font-size: 22px; font-weight: 600; fill: var(--ink); }
+svg .strong { font-weight: 600; } .paper { fill: var(--paper); }
 svg .value { font-size: 16px; font-weight: 600; fill: var(--ink); }
 .end { text-anchor: end; } .middle { text-anchor: middle; }
 .grid { stroke: var(--rule); stroke-width: .6; } .axis { stroke: var(--soft); }
@@ -84,6 +90,10 @@ svg .value { font-size: 16px; font-weight: 600; fill: var(--ink); }
 .whisker { stroke: var(--c); stroke-width: 2.2; }
 .one { fill: none; stroke: var(--c); stroke-width: 1; opacity: .8; }
 .again.mean, .again.whisker { stroke-dasharray: 5 3; }
+.real { --c: var(--soft); } .real.mean { stroke-width: 1.4; stroke-dasharray: 3 3; }
+.mark { stroke: var(--soft); stroke-dasharray: 5 4; }
+.bins th, .bins td { padding-right: .7rem; } .bins td { min-width: 4.2rem; }
+.bins th:first-child { min-width: 13rem; } .bins { font-size: .92rem; margin-top: .8rem; }
 .legend span.key { margin-right: 1.2rem; white-space: nowrap; }
 summary { color: var(--soft); cursor: pointer; margin: .6rem 0; }
 .slices + .clips { margin-top: 1.2rem; }
@@ -108,8 +118,14 @@ code { font-size: .9em; background: var(--box); padding: .1em .3em; overflow-wra
 )
 
 
-def colour(arm: int) -> str:
-    """Returns the CSS classes of an arm's colour. `arm` is the number of the arm, 0 or above."""
+def colour(arm: int | None) -> str:
+    """Returns the CSS classes of an arm's colour.
+
+    Args:
+        arm: number of the arm, 0 or above; None for real clips.
+    """
+    if arm is None:
+        return "real"
     return f"arm{arm % _COLOURS}" + (" again" if arm >= _COLOURS else "")
 
 
@@ -134,15 +150,17 @@ _TABLE = """\
 {% if caption %}<p class=note>{{ caption }}</p>{% endif %}"""
 
 
-def page(title: str, parts: Sequence[Markup]) -> Markup:
+def page(title: str, parts: Sequence[Markup], style: str = "") -> Markup:
     """Returns a whole document.
 
     Args:
         title: title of the browser's window.
         parts: the parts of the body.
+        style: style sheet of this kind of page, which follows the common one. It must be a constant
+            of the program, because it is not escaped.
     """
     body = join([part for part in parts if part], "\n")
-    return fill(_PAGE, title=title, style=Markup(STYLE), body=body)
+    return fill(_PAGE, title=title, style=Markup(STYLE + style), body=body)
 
 
 def table(
@@ -159,24 +177,33 @@ def table(
     return fill(_TABLE, head=head, rows=rows, caption=caption, kind=kind)
 
 
-def image(data: bytes, kind: str, alt: str) -> Markup:
-    """Returns an HTML image that holds the data of a GIF or a PNG.
+def image(
+    data: bytes, kind: str, alt: str, width: int | None = None, height: int | None = None
+) -> Markup:
+    """Returns an HTML image that holds the data of a picture.
 
     Args:
         data: contents of the picture's file.
-        kind: "gif" or "png".
+        kind: "gif", "png" or "webp".
         alt: text for readers who do not see the picture.
+        width: width on the page in pixels; None for the picture's own.
+        height: height on the page in pixels; None for the picture's own.
     """
     encoded = base64.b64encode(data).decode()
     source = f"data:image/{kind};base64,{encoded}"
-    return fill('<img alt="{{ alt }}" src="{{ source }}">', alt=alt, source=source)
+    template = (
+        '<img alt="{{ alt }}" src="{{ source }}"'
+        '{% if width %} width="{{ width }}"{% endif %}'
+        '{% if height %} height="{{ height }}"{% endif %}>'
+    )
+    return fill(template, alt=alt, source=source, width=width, height=height)
 
 
-def swatch(arm: int, name: str) -> Markup:
+def swatch(arm: int | None, name: str) -> Markup:
     """Returns the HTML of an arm's name with a dot of the arm's colour.
 
     Args:
-        arm: number of the arm's colour.
+        arm: number of the arm's colour; None for real clips, which have a dashed line.
         name: name of the arm.
     """
     # The dot stays on the line of the first word.

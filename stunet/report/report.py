@@ -4,17 +4,29 @@ The page begins with what a reader wants to know first: which arm is best. The s
 the same page, byte for byte.
 """
 
+import math
 import pathlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from stunet.files import atomic, refusal_explained
-from stunet.report import curves, drawing, formatting, page, pictures, results, tables
+from stunet.report import (
+    binning,
+    covariates,
+    curves,
+    drawing,
+    formatting,
+    page,
+    pictures,
+    results,
+    tables,
+)
 from stunet.report.conclusions import Ranking, rank, say
 from stunet.report.markup import fill, join
 from stunet.report.results import Arms, Results, Run
+from stunet.sweep.curves import Curves
 from stunet.sweep.workdir import commit
 
 # Arms that the first sentence names; of more, it says how many there are.
@@ -28,6 +40,14 @@ _COMPARED = """\
 Compared: {{ words }}{% if within %}, on {{ within }}{% endif %}\
 {% if seeds %}, with {{ seeds }} seed{% if seeds != "1" %}s{% endif %} each{% endif %}. \
 {{ runs }}{% if when %}, begun on {{ when }}{% endif %}."""
+
+_PREDICTED = """\
+<div class=predicted><p>What was predicted, noted on {{ days }}:</p>\
+<ul>{% for sentence, is_late in predictions %}<li>{{ sentence }}\
+{% if is_late %} <small>(noted after the first training had begun)</small>{% endif %}</li>\
+{% endfor %}</ul></div>"""
+
+_NO_CURVES = "<p>No finished run has values of {{ over }} for its clips yet.</p>"
 
 _MADE_BY = """\
 <p>The runs: <code>{{ sweep }}</code>{% if begun %}, begun at commit {{ begun }}{% endif %}</p>\
@@ -62,19 +82,20 @@ def draw(found: Results, workdir: pathlib.Path, command: str) -> Markup:
 
 
 def _draw_sweep(found: Results, workdir: pathlib.Path, command: str) -> Markup:
-    groups = found.groups()
-    colours = choose_colours(groups)
-    answers, sections = [], []
+    groups, colours = arrange(found)
+    finished = {group: results.finished(arms) for group, arms in groups.items()}
+    rivals = {group: results.rivals(done) for group, done in finished.items()}
+    rankings = rank(rivals)
+    answers, sections = [], _curves(found.manifest.curves, finished, colours)
     for group, arms in groups.items():
-        arms = dict(sorted(arms.items(), key=lambda item: colours[item[0]]))
-        done = results.finished(arms)
-        answers.append(_answer(results.rivals(done), colours, group))
+        done = finished[group]
+        answers.append(_answer(rivals[group], rankings[group], colours, group))
         heading = formatting.capitalised(group) or "Results"
         sections.append(fill("<h2>{{ heading }}</h2>", heading=heading))
         size = pictures.MOST_BYTES // len(groups)
         for title, text in {
             "Sample clips": pictures.samples(results.compared(arms), colours, size),
-            "Results in numbers": tables.results(done, colours),
+            "Results in numbers": tables.results(done, colours, rankings[group]),
             "Training": curves.losses(arms, colours),
         }.items():
             heading = fill("<h3>{{ title }}</h3>", title=title)
@@ -87,6 +108,7 @@ def _draw_sweep(found: Results, workdir: pathlib.Path, command: str) -> Markup:
             fill("<h1>{{ title }}</h1>", title=title),
             fill("<p>{{ compared }}</p>", compared=_compared(found)),
             _unfinished(found),
+            _predictions(found),
             fill("<div class=answer>{{ answers }}</div>", answers=join(answers)),
             *sections,
             Markup("<h2>What differs</h2>"),
@@ -124,6 +146,19 @@ def _draw_run(found: Results, workdir: pathlib.Path) -> Markup:
     )
 
 
+def arrange(found: Results) -> tuple[dict[str, Arms], dict[str, int]]:
+    """Returns the runs by group and arm, and the number of each arm's colour.
+
+    Arms are in the order of their colours.
+    """
+    groups = found.groups()
+    colours = choose_colours(groups)
+    arranged = {
+        group: {arm: arms[arm] for arm in colours if arm in arms} for group, arms in groups.items()
+    }
+    return arranged, colours
+
+
 def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
     """Gives each arm a colour number, the same in all groups.
 
@@ -139,11 +174,47 @@ def choose_colours(groups: Mapping[str, Arms]) -> dict[str, int]:
     return found
 
 
-def _answer(arms: Arms, colours: Mapping[str, int], group: str) -> Markup:
+def _curves(
+    asked: Sequence[Curves], groups: Mapping[str, Arms], colours: Mapping[str, int]
+) -> list[Markup]:
+    """Shows the curves over a property of each clip that the sweep asks for.
+
+    Args:
+        asked: what the sweep asks for.
+        groups: finished runs of each arm of each group.
+        colours: number of each arm's colour.
+    """
+    sections = []
+    for wanted in asked:
+        sections.append(fill("<h2>{{ title }}</h2>", title=wanted.title))
+        figures = binning.measure(wanted, groups)
+        if not figures:
+            sections.append(fill(_NO_CURVES, over=" or ".join(wanted.over)))
+        for group, figure in figures.items():
+            title = formatting.capitalised(group)
+            sections.append(covariates.section(figure, colours, title))
+    return sections
+
+
+def _predictions(found: Results) -> Markup:
+    """Shows what the author of the sweep expected, and whether it was noted before the training."""
+    noted = found.manifest.predictions
+    if not noted:
+        return Markup()
+    began = min((run.date for run in found.runs if run.date), default=math.inf)
+    return fill(
+        _PREDICTED,
+        days=formatting.days([prediction.noted for prediction in noted]),
+        predictions=[(p.sentence, p.noted > began) for p in noted],
+    )
+
+
+def _answer(
+    arms: Arms, rankings: Sequence[Ranking], colours: Mapping[str, int], group: str
+) -> Markup:
     """Says which arm is best, with a bar chart of the first ranking."""
     if not arms:
         return Markup()
-    rankings = rank(arms)
     sentences = say(rankings, lambda arm: page.swatch(colours[arm], arm))
     if group:
         named = "<b>{{ group }}:</b> {{ sentence }}"

@@ -25,6 +25,9 @@ _LAST_SHARE = 0.1
 # Metric that counts the updates skipped since a run began.
 _SKIPPED = "skipped_updates"
 
+# Value of a metric for a clip. Its square is finite too.
+_Value = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]
+
 # Operations, of which 64 bits hold too few.
 _Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 
@@ -60,6 +63,8 @@ class Run:
         label: name of the arm for readers; "" if the sweep gives none.
         given: the part of the real clips that the run was given, such as "true keyframes"; "" if
             none. A run that was given a part is not ranked.
+        clips: value of each sampled clip, for each metric of clips; None where a clip has no value.
+        real_clips: the same for real clips.
     """
 
     name: str
@@ -82,6 +87,8 @@ class Run:
     group: str = ""
     label: str = ""
     given: str = ""
+    clips: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
+    real_clips: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -156,6 +163,11 @@ def rivals(arms: Arms) -> Arms:
 def by_seed(runs: Sequence[Run], name: str) -> dict[int | None, float]:
     """Returns the value of the metric `name` for each seed. Leaves out runs without a value."""
     return {run.seed: run.metrics[name] for run in runs if name in run.metrics}
+
+
+def clips_by_seed(runs: Sequence[Run], name: str) -> dict[int | None, list[float]]:
+    """Returns the values of the metric `name` for the clips of each seed; [] if not known."""
+    return {run.seed: [v for v in run.clips.get(name, ()) if v is not None] for run in runs}
 
 
 def read(workdir: pathlib.Path) -> Results:
@@ -243,6 +255,7 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
         group=entry.group,
         label=entry.label,
         given=evaluated.given,
+        **evaluated.per_clip(),
         **_find_pictures(directory),
     )
 
@@ -276,6 +289,7 @@ def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run])
         group=entry.group,
         label=entry.label,
         given=evaluated.given,
+        **evaluated.per_clip(),
         **pictures,
     )
 
@@ -288,6 +302,13 @@ def _read_date(directory: pathlib.Path) -> float | None:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Column:
+    """Holds the values of a metric for each clip; None where a clip has no value."""
+
+    clips: tuple[_Value | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Evaluation:
     """Holds the content of `evaluation.json`, which users may also write themselves.
 
@@ -295,6 +316,8 @@ class _Evaluation:
         metrics: numbers by name. A value may also be a dict of numbers, which forms a group. Values
             of other types are left out.
         better, training_flops, sampling_flops, given: as in `Run`.
+        generated: values of each sampled clip, by the name of the metric.
+        real: values of each real clip, by the name of the metric.
     """
 
     metrics: dict[str, Any]
@@ -302,6 +325,15 @@ class _Evaluation:
     training_flops: _Count | None = None
     sampling_flops: _Count | None = None
     given: str = ""
+    generated: dict[str, _Column] = dataclasses.field(default_factory=dict)
+    real: dict[str, _Column] = dataclasses.field(default_factory=dict)
+
+    def per_clip(self) -> dict[str, dict[str, Sequence[float | None]]]:
+        """Returns the values of clips as fields of `Run`."""
+        return {
+            "clips": {name: column.clips for name, column in self.generated.items()},
+            "real_clips": {name: column.clips for name, column in self.real.items()},
+        }
 
 
 def _read_evaluation(directory: pathlib.Path) -> _Evaluation | None:

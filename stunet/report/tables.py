@@ -8,20 +8,21 @@ from markupsafe import Markup, escape
 
 from stunet import configs
 from stunet.report import drawing, formatting, page
-from stunet.report.conclusions import Ranking, keys_of_the_loss, metric_names, rank
+from stunet.report.conclusions import Ranking, keys_of_the_loss, metric_names
 from stunet.report.formatting import TRAINING, VALIDATION
 from stunet.report.markup import fill, join
-from stunet.report.results import Arms, Run, by_seed, compared, rivals
+from stunet.report.results import Arms, Run, by_seed, compared
 from stunet.report.statistics import t_interval
 
 # Arms whose operations differ by at most this share did equal work.
 EQUAL_WORK = 0.05
 
 _RESULTS_NOTE = (
-    "Numbers are means over seeds ± half of the 95% interval by Student's t, not corrected for the "
-    "number of comparisons. Bold: the best mean, and means that the shared seeds do not tell from "
-    "it. FLOPs are counted from the trace of the network: matrix products and convolutions, the "
-    "backward pass as twice the forward pass."
+    "Numbers are means over seeds ± half of the 95% interval by Student's t. Bold: the best mean, "
+    "and means that the shared seeds do not tell from it after Holm's correction, which is for the "
+    "number of pairs of variants that a metric compares in the sweep. FLOPs are counted from the "
+    "trace of the network: matrix products and convolutions, the backward pass as twice the "
+    "forward pass."
 )
 
 _ROW_NAME = """\
@@ -29,17 +30,21 @@ _ROW_NAME = """\
 {% if description %}<br><small>{{ description }}</small>{% endif %}"""
 
 
-def results(arms: Arms, colours: Mapping[str, int]) -> Markup:
-    """Returns a table with a row for each metric and a column for each compared arm."""
+def results(arms: Arms, colours: Mapping[str, int], rankings: Sequence[Ranking]) -> Markup:
+    """Returns a table with a row for each metric and a column for each compared arm.
+
+    Args:
+        arms: runs of each arm.
+        colours: number of each arm's colour.
+        rankings: rankings of the arms that can be ranked.
+    """
     parts = {name for runs in arms.values() for run in runs for name in run.made_of}
     arms = compared(arms)
-    rankings = {ranking.metric: ranking for ranking in rank(rivals(arms))}
+    ranked = {ranking.metric: ranking for ranking in rankings}
     better = {k: v for runs in arms.values() for run in runs for k, v in run.better.items()}
     names = [n for n in metric_names(arms) if n not in (TRAINING, VALIDATION) or _compares(n, arms)]
-    rows = [
-        _metric_row(name, arms, colours, better.get(name), rankings.get(name))
-        for name in sorted(names, key=lambda name: name not in better)
-    ]
+    names.sort(key=lambda name: name not in better)
+    rows = [_metric_row(name, arms, colours, better.get(name), ranked.get(name)) for name in names]
     first = next((i for i, name in enumerate(names) if name not in better), None)
     if first:
         rows.insert(first, [Markup("<small>Neither high nor low is better:</small>")])
@@ -81,7 +86,7 @@ def _metric_row(
 ) -> list[str]:
     values = {arm: list(by_seed(runs, name).values()) for arm, runs in arms.items()}
     means = {arm: t_interval(v) for arm, v in values.items() if v}
-    best = {ranking.best, *ranking.unclear} if ranking else set()
+    best = {ranking.best, *ranking.unclear, *ranking.clear_alone} if ranking else set()
     percent = formatting.is_percent(name)
     cell = "<span{% if is_best %} class=best{% endif %}>{{ value }}</span>"
     cells = [

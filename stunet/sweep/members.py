@@ -1,7 +1,8 @@
 """Defines the parts of a sweep: members, which are trained, and steps, which run after them.
 
-The file of a sweep has a function `get_sweep()`, which returns a list of members and steps.
-Examples are in `experiments/sweeps/`. This sweep compares two values, each with three seeds:
+The file of a sweep has a function `get_sweep()`, which returns a list of members and steps, or a
+`Sweep`. Examples are in `experiments/sweeps/`. This sweep compares two values, each with three
+seeds:
 
     def get_sweep():
         grid = {"model.temporal_resize_init": ("nearest", "he"), "seed": (0, 1, 2)}
@@ -21,8 +22,9 @@ from ml_collections import ConfigDict
 
 from stunet import configs
 from stunet.configs import experiments
-from stunet.errors import UserError, closest
+from stunet.errors import UserError, choose, closest
 from stunet.formatting import first_few
+from stunet.sweep.curves import Curves
 
 # Names become directories and are pasted into shells.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
@@ -35,19 +37,22 @@ class Member:
 
     Attributes:
         name: name of the run, and of its directory inside the directory of the sweep.
-        config: config of the run.
+        config: config of the run. In `train.init_from`, "{sweep}" stands for the sweep's directory.
         group: name of a group of members, such as those with the same data. The report compares
             members of the same group. Members whose group is "" form one group.
         label: name of the member's arm in the report, such as "global cascade". It must read well
             after "the". An arm is a set of members that differ only in the seed. Arms of two groups
             with the same label have the same colour. If the label is "", the report uses the
             member's name without the seed.
+        after: names of the members and steps that the run needs, such as the member whose weights
+            it begins with. They come earlier in the sweep.
     """
 
     name: str
     config: configs.Experiment | ConfigDict
     group: str = ""
     label: str = ""
+    after: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,25 @@ class Step:
 Entry = Member | Step
 
 
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep, which `get_sweep()` may return in place of a list of its members and steps.
+
+    Attributes:
+        entries: members and steps, in an order in which they can run.
+        curves: curves over a property of each clip, such as its speed, which the report draws.
+        predictions: sentences that say what the author expects of the sweep, for example one for
+            each arm. `sweep.json` notes them before the first member trains. The report shows them
+            before the results.
+        question: what the sweep asks. `load` takes it from the first line of the file's docstring.
+    """
+
+    entries: Sequence[Entry]
+    curves: tuple[Curves, ...] = ()
+    predictions: tuple[str, ...] = ()
+    question: str = ""
+
+
 def product(
     base: configs.Experiment | ConfigDict, grid: Mapping[str, Sequence[Any]], name: str = ""
 ) -> list[Member]:
@@ -101,6 +125,27 @@ def product(
     return members
 
 
+def evaluations(members: Sequence[Member], *options: str) -> list[Step]:
+    """Returns a step for each member that samples clips of the trained network and measures them.
+
+    The measurements are written to the member's directory, so that they count as the member's own.
+
+    Args:
+        members: members of the sweep.
+        options: further arguments of `stunet evaluate`, such as "--num", "128".
+    """
+    return [
+        Step(
+            f"{member.name},evaluation",
+            ("evaluate", "--workdir", f"{{sweep}}/{member.name}", *options),
+            (member.name,),
+            f"{member.name}/evaluation.json",
+            member.group,
+        )
+        for member in members
+    ]
+
+
 def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of a config with some values changed. `load` checks the new values later.
 
@@ -114,7 +159,7 @@ def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) 
     return changed
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
+def load(path: str, overrides: Sequence[str] = ()) -> Sweep:
     """Reads the file of a sweep and checks all its members and steps.
 
     Args:
@@ -123,14 +168,16 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
         overrides: flags such as `--config.train.steps=100`, which apply to every member.
 
     Returns:
-        Members, with resolved configs, and steps, in an order in which they can run.
+        The sweep, whose members have resolved configs.
 
     Raises:
         UserError: there is no such file or it raises; the sweep has no members; two entries have
             the same name; a config is refused; a step needs something that does not come before
-            it; two arms have the same label.
+            it; two arms have the same label; curves compare an arm that the sweep does not have.
     """
-    entries = experiments.call(path, "get_sweep")
+    found = experiments.call(path, "get_sweep")
+    sweep = found if isinstance(found, Sweep) else Sweep(found)
+    entries = sweep.entries
     if not isinstance(entries, (list, tuple)) or not any(isinstance(e, Member) for e in entries):
         raise UserError(f"{path}: get_sweep() must return a list with at least one Member")
     checked, seen = [], set()
@@ -138,15 +185,12 @@ def load(path: str, overrides: Sequence[str] = ()) -> list[Entry]:
         checked.append(_check_entry(entry, seen, overrides))
         seen.add(entry.name)
     _check_labels(checked)
-    return checked
+    _check_report(sweep)
+    return dataclasses.replace(sweep, entries=checked, question=_question(path))
 
 
-def question(path: str) -> str:
-    """Returns the question that a sweep answers: the first line of its file's docstring.
-
-    Args:
-        path: as for `load`; the file must be there.
-    """
+def _question(path: str) -> str:
+    """Returns the first line of the docstring of a sweep's file; `path` is as for `load`."""
     file = experiments.find(path, "get_sweep").split(":", 1)[0]
     source = pathlib.Path(file).read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
@@ -163,7 +207,7 @@ def find(path: str, name: str, overrides: Sequence[str] = ()) -> Member:
     Raises:
         UserError: the sweep has no such member, or `load` refuses it.
     """
-    members = {e.name: e for e in load(path, overrides) if isinstance(e, Member)}
+    members = {e.name: e for e in load(path, overrides).entries if isinstance(e, Member)}
     if name in members:
         return members[name]
     nearest = closest(name, members)
@@ -182,7 +226,11 @@ def arms(entries: Sequence[Entry]) -> dict[str, str]:
     found, seed_of, same_config = {}, seeds(entries), collections.defaultdict(list)
     for entry in entries:
         if isinstance(entry, Member):
-            same_config[str(_to_dict(entry.config) | {"seed": None})].append(entry.name)
+            text = str(_to_dict(entry.config) | {"seed": None})
+            for name in entry.after:
+                # The config may name the member of the same seed whose weights it begins with.
+                text = text.replace(f"/{name}", f"/{_without_seed(name, seed_of[name])}")
+            same_config[text].append(entry.name)
         else:
             found[entry.name] = _without_seed(entry.name, seed_of[entry.name])
     groups = [*same_config.values()]
@@ -233,6 +281,18 @@ def _check_labels(entries: Sequence[Entry]) -> None:
             )
 
 
+def _check_report(sweep: Sweep) -> None:
+    """Raises UserError if the report cannot show the sweep's curves or predictions."""
+    for key, kind in (("curves", Curves), ("predictions", str)):
+        values = getattr(sweep, key)
+        if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
+            raise UserError(f"{key} of Sweep are {values!r}; give a tuple of {kind.__name__}")
+    labels = {entry.label: entry for entry in sweep.entries if entry.label}
+    for curves in sweep.curves:
+        for label in itertools.chain.from_iterable(curves.pairs):
+            choose(labels, label, "label in pairs of Curves")
+
+
 def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
     """Checks a member or step, and resolves the config of a member.
 
@@ -253,13 +313,13 @@ def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entr
         )
     if name in seen:
         raise UserError(f"two entries of the sweep have the name {name!r}; give each its own name")
+    for other in entry.after:
+        if other not in seen:
+            raise UserError(
+                f"{kind} {name!r} needs {other!r}, which is not before it in the sweep; name a "
+                "member or step that get_sweep() lists earlier"
+            )
     if isinstance(entry, Step):
-        for other in entry.after:
-            if other not in seen:
-                raise UserError(
-                    f"step {name!r} needs {other!r}, which is not before it in the sweep; name a "
-                    "member or step that get_sweep() lists earlier"
-                )
         return entry
     try:
         config = configs.override(configs.resolve(_to_dict(entry.config)), overrides)

@@ -102,7 +102,7 @@ def run(
         stops = signals.note_stops()
         while running or (waiting and not stops):
             for entry in [] if stops else list(waiting):
-                needs = getattr(entry, "after", ())
+                needs = entry.after
                 broken = [name for name in needs if name in failed]
                 if broken:
                     waiting.remove(entry)

@@ -9,6 +9,7 @@ process of the member prints.
 import json
 import pathlib
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -18,8 +19,9 @@ import stunet
 from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
-from stunet.sweep.members import NAME, Entry, Member, Step, arms, seeds
-from stunet.train import metric_lines
+from stunet.sweep.curves import Curves
+from stunet.sweep.members import NAME, Entry, Member, Step, Sweep, arms, seeds
+from stunet.train import clock, metric_lines
 from stunet.train.checkpoint_names import check_path, steps
 
 # A directory within that of the sweep; "" is the sweep's own, of a single run.
@@ -34,7 +36,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         arm: name of the arm, a set of entries that differ only in the seed.
         seed: the seed. None if the entry needs members of several seeds.
         command: arguments of `stunet`, for a step; empty for a member.
-        after: names of the members and steps that a step needs.
+        after: names of the members and steps that the entry needs.
         makes: file that a step writes, relative to the sweep's directory.
         group: the report compares entries of the same group.
         label: name of the arm in the report. If it is "", the report makes a name.
@@ -50,6 +52,18 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: str = ""
 
 
+class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sentence that says what a sweep is expected to show.
+
+    Attributes:
+        sentence: the sentence.
+        noted: when `sweep.json` first held the sentence, in seconds since 1970.
+    """
+
+    sentence: str
+    noted: Annotated[float, msgspec.Meta(ge=0, lt=2**40)]
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The contents of `sweep.json`.
 
@@ -58,31 +72,34 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commit: commit of this program at which the sweep began, if it is known.
         entries: members (training runs) and steps (commands that run after them).
         question: what the sweep asks, in a sentence; "" if the sweep's file has no question.
+        curves: curves over a property of each clip, which the report draws.
+        predictions: what the author of the sweep expects of it.
     """
 
     command: tuple[str, ...]
     commit: str | None
     entries: tuple[ManifestEntry, ...]
     question: str = ""
+    curves: tuple[Curves, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
 
-def claim(
-    workdir: pathlib.Path, entries: Sequence[Entry], command: Sequence[str], question: str = ""
-) -> None:
+def claim(workdir: pathlib.Path, sweep: Sweep, command: Sequence[str]) -> None:
     """Writes the sweep to `workdir`, or checks that `workdir` already holds it.
 
-    Entries that `workdir` does not hold yet are added to it.
+    Entries that `workdir` does not hold yet are added to it. Once a member has begun to train, the
+    predictions that `workdir` holds stay there.
 
     Args:
         workdir: directory of the sweep.
-        entries: the sweep's members, which are trained, and the commands that run after them.
+        sweep: the sweep, from `members.load`.
         command: arguments of `stunet` that started the sweep.
-        question: what the sweep asks, for the title of the report.
 
     Raises:
         UserError: the directory belongs to another sweep or to a single run, it cannot be written,
             or its path cannot hold checkpoints.
     """
+    entries = sweep.entries
     for entry in entries:
         check_path(workdir / entry.name)
     old = read_manifest(workdir)
@@ -97,9 +114,13 @@ def claim(
     to_write = {}
     for member in entries:
         if isinstance(member, Member):
-            file, config = config_file(workdir, member), member.config
+            file, config = config_file(workdir, member), config_of(workdir, member)
             if file.exists():
                 there = configs.read(file)
+                if config != member.config:
+                    # The sweep's directory may have been moved since.
+                    key = "train.init_from"
+                    config = configs.replace(config, {key: configs.flatten(there)[key]})
                 if differences := configs.differences(there, config):
                     _refuse(workdir, f"in member {member.name}, {'; '.join(differences)}")
                 # Training may have written the fingerprint of the text encoder there meanwhile.
@@ -115,10 +136,22 @@ def claim(
             command=old.command if old else tuple(command),
             commit=old.commit if old else commit(),
             entries=tuple(new.values()),
-            question=question,
+            question=sweep.question,
+            curves=sweep.curves,
+            predictions=_predictions(workdir, old, sweep),
         )
         with atomic(workdir / "sweep.json") as partial:
             partial.write_text(json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n")
+
+
+def _predictions(
+    workdir: pathlib.Path, old: Manifest | None, sweep: Sweep
+) -> tuple[Prediction, ...]:
+    """Returns the sweep's predictions, and those of `old` that may no longer be removed."""
+    before = {prediction.sentence: prediction for prediction in (old.predictions if old else ())}
+    has_begun = any((workdir / entry.name / clock.FILE).exists() for entry in sweep.entries)
+    sentences = dict.fromkeys((*(before if has_begun else ()), *sweep.predictions))
+    return tuple(before.get(s, Prediction(s, time.time())) for s in sentences)
 
 
 def read_manifest(workdir: pathlib.Path) -> Manifest | None:
@@ -141,12 +174,18 @@ def manifest_entries(entries: Sequence[Entry]) -> list[ManifestEntry]:
     arm, seed = arms(entries), seeds(entries)
 
     def of_step(e: Entry) -> dict[str, Any]:
-        if isinstance(e, Member):
-            return {}
-        return dict(command=tuple(e.command), after=tuple(e.after), makes=e.makes)
+        return {} if isinstance(e, Member) else dict(command=tuple(e.command), makes=e.makes)
 
     return [
-        ManifestEntry(e.name, arm[e.name], seed[e.name], **of_step(e), group=e.group, label=e.label)
+        ManifestEntry(
+            e.name,
+            arm[e.name],
+            seed[e.name],
+            after=tuple(e.after),
+            group=e.group,
+            label=e.label,
+            **of_step(e),
+        )
         for e in entries
     ]
 
@@ -157,6 +196,15 @@ def arguments(workdir: pathlib.Path, entry: Entry) -> list[str]:
         return [word.replace("{sweep}", str(workdir)) for word in entry.command]
     file = config_file(workdir, entry)
     return ["train", "--config", str(file), "--workdir", str(file.parent)]
+
+
+def config_of(workdir: pathlib.Path, member: Member) -> configs.Experiment:
+    """Returns a member's config, with the sweep's directory in place of "{sweep}"."""
+    key = "train.init_from"
+    given = configs.flatten(member.config)[key]
+    if "{sweep}" not in given:
+        return member.config
+    return configs.replace(member.config, {key: given.replace("{sweep}", str(workdir))})
 
 
 def config_file(workdir: pathlib.Path, member: Member) -> pathlib.Path:

@@ -7,6 +7,10 @@ If a network gets other inputs besides the noisy clip, its first convolution has
 channels. The kernels of the added channels start at zero, as in Lumiere, which extends 3 channels
 to 7 (arXiv 2401.12945, section 4.1). Before the first update, the network therefore gives the same
 output as the other run's network, whatever the added inputs are.
+
+A video network may begin with the weights of a text-to-image network (`model.temporal` False). Its
+temporal layers are then fresh, which is Lumiere's inflation (section 3.1). `stunet.nn.stunet` says
+what the network gives before the first update.
 """
 
 import pathlib
@@ -15,11 +19,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
-from jaxtyping import Array, Float
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from stunet import configs
 from stunet.errors import UserError
+from stunet.nn.parameters import is_temporal
+from stunet.parallel import mesh as meshes
 from stunet.train import weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.denoiser import Denoiser
@@ -68,7 +74,9 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
     def begin(params: Any) -> TrainState:
-        return init_state(denoiser, optimizer, extend(denoiser, params), jax.random.key(parts.seed))
+        key = jax.random.key(parts.seed)
+        params = inflate(denoiser, extend(denoiser, params), key)
+        return init_state(denoiser, optimizer, params, key)
 
     return jax.jit(begin, out_shardings=shardings)(params)
 
@@ -154,6 +162,21 @@ def extend(denoiser: Denoiser, params: Any) -> Any:
     return {**params, "conv_in": {**first, "kernel": kernel}}
 
 
+def inflate(denoiser: Denoiser, params: Any, key: PRNGKeyArray) -> Any:
+    """Adds fresh temporal layers to the parameters of a text-to-image network.
+
+    Args:
+        denoiser: the network that the parameters are for.
+        params: parameters with or without temporal layers. With them, nothing is added.
+        key: random key of the fresh layers.
+    """
+    given = flatten_dict(params)
+    if denoiser.network.temporal_factors is None or any(map(is_temporal, given)):
+        return params
+    fresh = flatten_dict(meshes.unbox(denoiser.init_params(key)))
+    return unflatten_dict({path: leaf for path, leaf in fresh.items() if is_temporal(path)} | given)
+
+
 def widen(
     kernel: Float[Array, "*size i f"], pixels: int, channels: int
 ) -> Float[Array, "*size i2 f"]:
@@ -179,8 +202,8 @@ def widen(
 def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
     """Checks that a network can begin with the weights of another one.
 
-    The network of `parts` may get more inputs than the network of `other`. The networks must agree
-    in everything else.
+    The network of `parts` may get more inputs than the network of `other`, and it may have temporal
+    layers that the other network lacks. The networks must agree in everything else.
     """
     workdir = parts.init_from
     ours, theirs = (p.denoiser.conditioning.name for p in (parts, other))
@@ -190,10 +213,14 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
             f"and this one {ours}); begin with one that is given nothing but captions"
         )
     here, there = (configs.flatten(p.config) for p in (parts, other))
-    same_shapes = _shapes(parts, mesh) == _shapes(other, mesh)
-    if not same_shapes or any(here[key] != there[key] for key in _OF_MEANING):
+    ours, theirs = _shapes(parts, mesh), _shapes(other, mesh)
+    free: tuple[str, ...] = ()
+    if other.denoiser.network.temporal_factors is None:
+        ours = {path: shape for path, shape in ours.items() if not is_temporal(path)}
+        free = ("model.temporal",)
+    if ours != theirs or any(here[key] != there[key] for key in _OF_MEANING):
         found = configs.differences(other.config, parts.config)
-        differences = [d for d in found if d.startswith(_OF_WEIGHTS)]
+        differences = [d for d in found if d.startswith(_OF_WEIGHTS) and not d.startswith(free)]
         raise UserError(
             f"train.init_from: the network of {workdir} has other weights: "
             f"{'; '.join(differences)}; give both the same"

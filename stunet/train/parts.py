@@ -21,7 +21,7 @@ from stunet.diffusion.schedules import NoiseSchedule
 from stunet.errors import UserError
 from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import Layout
-from stunet.train import conditioning
+from stunet.train import conditioning, weights_file
 from stunet.train.conditioning import Conditioning
 from stunet.train.denoiser import Denoiser
 from stunet.train.events import Events
@@ -136,19 +136,34 @@ def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
     """Returns the network and settings of the training run in `workdir`, to sample from it.
 
     Args:
-        workdir: working directory of the run.
+        workdir: working directory of the run, or a weights file of `stunet export`, which holds the
+            run's config.
         sample: settings that replace those in the `sample` group of the run's config.
 
     Raises:
-        UserError: `workdir` holds no training run, or a setting is out of range.
+        UserError: `workdir` holds no training run, the file holds no config, or a setting is out of
+            range.
     """
-    file = workdir / "config.json"
-    if not file.is_file():
-        raise UserError(f"{workdir} holds no training run: there is no config.json in it")
     # On one device, whatever the run was trained on: a few clips do not split over many.
-    config = dataclasses.replace(configs.read(file), mesh=Mesh(data=1))
+    config = dataclasses.replace(_read_config(workdir), mesh=Mesh(data=1))
     config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
     return make_parts(configs.resolve(dataclasses.asdict(config)))
+
+
+def _read_config(place: pathlib.Path) -> Config:
+    """Reads the config of a run, or the config that a weights file holds."""
+    if place.suffix == weights_file.SUFFIX and place.is_file():
+        if config := weights_file.read_header(place).config:
+            # Adapters were merged when the file was written.
+            return configs.reset(config, "lora")
+        raise UserError(
+            f"{place} holds weights without their config; take a file of `stunet export --format "
+            "safetensors`"
+        )
+    file = place / "config.json"
+    if not file.is_file():
+        raise UserError(f"{place} holds no training run: there is no config.json in it")
+    return configs.read(file)
 
 
 def with_fingerprint(config: Config) -> Config:
@@ -241,6 +256,8 @@ _SOURCE_OPTIONS = {
         num_digits=data.num_digits,
         styles=data.digit_styles,
         speed_factor=data.speed,
+        path=data.path,
+        look=data.look,
     ),
     "motions": lambda data: dict(
         motion=data.motion,
@@ -249,6 +266,7 @@ _SOURCE_OPTIONS = {
         period=data.period,
         spread=data.speed_spread,
         octaves=data.speed_octaves,
+        caption_speed=data.caption_speed,
     ),
     "clips": lambda data: dict(path=data.path, crop=data.crop, mirror=data.mirror),
 }

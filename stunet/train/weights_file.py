@@ -33,10 +33,12 @@ class Header(NamedTuple):
     Attributes:
         shapes: shape of each array, by name.
         config: config of the run that the weights come from; None if the file holds no config.
+        step: number of updates that the weights have had; None if the file does not say.
     """
 
     shapes: dict[str, tuple[int, ...]]
     config: configs.Experiment | None
+    step: int | None = None
 
 
 def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
@@ -83,12 +85,14 @@ def read_header(file: pathlib.Path) -> Header:
     with _opened(file) as stored:
         found = stored.keys()
         shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in found}
-        said = (stored.metadata() or {}).get("config")
+        metadata = stored.metadata() or {}
+    said, step = metadata.get("config"), metadata.get("training_step", "")
+    step = int(step) if step.isdecimal() else None
     if said is None:
-        return Header(shapes, None)
+        return Header(shapes, None, step)
     try:
         found = jsonfiles.parse(said, jsonfiles.Object, "the config in its header")
-        return Header(shapes, configs.resolve(found))
+        return Header(shapes, configs.resolve(found), step)
     except UserError as error:
         raise UserError(f"{file} is of another version of this program ({error})") from error
 

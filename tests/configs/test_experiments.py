@@ -21,9 +21,8 @@ def empty_folder(tmp_path, monkeypatch):
 
 def test_every_shipped_file_is_found_by_its_name_and_says_what_it_is():
     shipped = experiments.shipped()
-    assert {e.path for e in shipped.values()} | {ROOT / "fetch_real_clips.py"} == {
-        *ROOT.rglob("*.py")
-    }
+    fetching = {ROOT / "fetch_handwriting.py", ROOT / "fetch_real_clips.py"}
+    assert {e.path for e in shipped.values()} | fetching == {*ROOT.rglob("*.py")}
     for name, entry in shipped.items():
         assert experiments.find(name, entry.function) == str(entry.path)
         # One sentence on one line, for the listing.

@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from stunet.data.synthetic.motions import MOTIONS, Motions, Stage, render
+from stunet.data.synthetic.drawing import render
+from stunet.data.synthetic.motions import MOTIONS, Motions
+from stunet.data.synthetic.stage import Stage
 
 FRAMES = 16
 KINDS = [("glide", 16), ("glide", 1), ("cross", 16), ("cross", 1)]
 KINDS += [("bounce", 16), ("bounce", 1), ("rotate", 16)]
+FREE_KINDS = [(m, h) for m in ("fall", "pendulum", "wander", "turn") for h in (16, 1)]
 
 
 def scaled(videos) -> np.ndarray:
@@ -35,3 +38,8 @@ class Scene:
             at = np.stack([place(self.stage, *mp)[0] for mp in zip(movers, phases, strict=True)])
             clips.append(render(self.stage, [m.shape for m in movers], at)[..., None])
         return scaled(clips)
+
+    def at(self, positions) -> np.ndarray:
+        """Draws the same objects at positions [n, o, t, 2]."""
+        pairs = zip(self.shapes, positions, strict=True)
+        return scaled([render(self.stage, shapes, at)[..., None] for shapes, at in pairs])

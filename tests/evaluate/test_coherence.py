@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scenes import FRAMES, KINDS, Scene
 
-from stunet.data.synthetic.motions import Stage
+from stunet.data.synthetic.stage import Stage
 from stunet.evaluate import coherence
-from stunet.evaluate.coherence import Paths
+from stunet.evaluate.steady_paths import Paths
 
 WINDOW = 4
 BORDERS = tuple(range(WINDOW, FRAMES, WINDOW))

@@ -250,10 +250,30 @@ def test_moving_digits_are_tracked_as_gliding():
 
 def test_the_truth_is_left_out_if_nothing_gives_the_direction():
     source = make_source(config(), "val")
-    assert scene_of(source, [0, 1], with_truth=True).truth.shape == (2, 1, 8, 2)
-    assert scene_of(source, [0, 1], with_truth=False).truth is None
+    assert scene_of(source, [0, 1]).truth.shape == (2, 1, 8, 2)
+    assert scene_of(source, [0, 1], captions=False, keyframes=False).truth is None
     two = tiny.config(data=dict(num_digits=2))
     assert scene_of(make_source(two, "val"), [0]) == Scene()
+
+
+def test_captions_leave_open_what_they_do_not_say():
+    spread = dict(speed=1.0, speed_octaves=1.0)
+    source = make_source(config(**spread), "val")
+    assert scene_of(source, [0, 1]).factors is None
+    indices = range(40)
+    factors = scene_of(source, indices, keyframes=False).factors
+    speeds = np.array([[m.speed for m in source.movers(i)] for i in indices])
+    # All speeds of the data are as right as the true one.
+    np.testing.assert_allclose(factors * speeds[..., None], [[source.stage.speeds]] * 40)
+    told = make_source(config(caption_speed=True, **spread), "val")
+    factors = scene_of(told, indices, keyframes=False).factors
+    np.testing.assert_allclose(np.log2(factors[..., 1] / factors[..., 0]), 2 / 5)
+    assert (factors[..., 0] <= 1).all()
+    assert (factors[..., 1] >= 1).all()
+    # A caption does not say when and where an object turns. Keyframes show it.
+    turning = make_source(config(motion="turn"), "val")
+    assert scene_of(turning, [0, 1], keyframes=False).truth is None
+    assert scene_of(turning, [0, 1], captions=False).truth.shape == (2, 1, 8, 2)
 
 
 def test_a_single_piece_of_a_clip_has_the_scene_of_the_clip():

@@ -13,7 +13,7 @@ from processes import Server
 from stunet import configs
 from stunet.data import media
 from stunet.sweep import workdir as sweeps
-from stunet.sweep.members import Member
+from stunet.sweep.members import Member, Sweep
 
 TRAIN = (
     *("train", "--config={place}/experiment.py", "--workdir={place}/run"),
@@ -162,7 +162,8 @@ def _make_sweep(place: pathlib.Path) -> None:
     """Makes a sweep of the run and a copy of it, with evaluations."""
     config = configs.read(place / "run" / "config.json")
     sweep, names = place / "sweep", ("seed=0", "seed=1")
-    sweeps.claim(sweep, [Member(name, config) for name in names], ["sweep"], "Which is better?")
+    members = [Member(name, config) for name in names]
+    sweeps.claim(sweep, Sweep(members, question="Which is better?"), ["sweep"])
     for number, name in enumerate(names):
         shutil.copytree(place / "run", sweep / name, dirs_exist_ok=True)
         evaluation = {

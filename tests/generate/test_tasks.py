@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shlex
 import unicodedata
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from stunet import cli, configs
 from stunet.commands.sample import TASKS
-from stunet.generate import tasks
+from stunet.generate import arrays, tasks
 from stunet.generate.request import Sampled
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
@@ -81,6 +82,44 @@ def test_a_task_writes_clips_and_all_that_they_depend_on(
     given = dict(zip(own[::2], own[1::2], strict=True))
     for flag, value in given.items():
         assert flag == "--prompt" or str(noted[flag.strip("-")]) == value
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_arrays_hold_the_clips_and_what_was_given(workdir, tmp_path, monkeypatch, task):
+    stand_in.replace_network(monkeypatch, lambda inputs, time: 0.5 * inputs[..., :1])
+    own = [a.format(dir=workdir) for a in OWN[task][0]]
+    words = ["sample", task, "--workdir", str(workdir), "--out", str(tmp_path), "--steps", "1"]
+    words += [*own, "--num", "2", "--arrays", "--name", "mine"]
+    assert cli.main(words) == 0
+    ends = (".gif", ".mp4", "_xt.png", ".json", ".npz")
+    assert {p.name for p in tmp_path.iterdir()} == {f"mine{end}" for end in ends}
+    shown = arrays.read(tmp_path / "mine.npz")
+    assert shown.command == shlex.join(["stunet", *words])
+    assert (shown.task, shown.fps, shown.clips.shape) == (task, 10.0, (2, 4, 8, 8, 1))
+    if task == "text":
+        assert shown.given is None
+        return
+    given = shown.given[0, ..., 0].astype(int)
+    if task in ("image", "cinemagraph"):
+        # The box of the cinemagraph is drawn on the picture.
+        border = np.zeros((8, 8), bool)
+        border[:4, :4] = task == "cinemagraph"
+        border[1:3, 1:3] = False
+        np.testing.assert_allclose(given[0], np.where(border, 255, FRAMES[0]), atol=1)
+        np.testing.assert_allclose(shown.clips[:, 0, 4:, :, 0], FRAMES[[0, 0], 4:], atol=1)
+    elif task == "inpaint":
+        hole = FRAMES // 2 <= 127 - 0.5
+        assert np.isin(given[hole], (127, 128)).mean() > 0.9
+    else:
+        np.testing.assert_allclose(given, FRAMES, atol=2)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 300])
+def test_names_that_are_no_names_of_files_are_refused(workdir, capsys, name):
+    words = ["sample", "text", "--workdir", str(workdir), "--prompt", "a", "--name", name]
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "is no name of a file" in capsys.readouterr().err
 
 
 def test_samples_made_otherwise_are_kept_and_the_same_command_takes_its_own_name_again(

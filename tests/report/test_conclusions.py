@@ -1,8 +1,10 @@
 """What the report says in words, of arms whose seeds are the same and of others."""
 
+import html
 import pathlib
 import re
 
+import false_leads
 import pytest
 
 from stunet.report.conclusions import rank, say
@@ -31,7 +33,8 @@ def runs(arms, metric="deviation", better="lower"):
 
 def said(arms, metric="deviation", better="lower"):
     """The sentences, as text."""
-    return re.sub(r"<[^>]*>", "", " ".join(say(rank(runs(arms, metric, better)))))
+    sentences = say(rank({"": runs(arms, metric, better)})[""])
+    return html.unescape(re.sub(r"<[^>]*>", "", " ".join(sentences)))
 
 
 # B is lower than A by 1.97 on either seed of both, and seeds 2 to 4, which it lacks, are easy.
@@ -94,12 +97,13 @@ def test_what_is_clear_is_never_said_the_wrong_way_round():
     }
     found = said(arms)
     assert "is lowest with the C" in found
-    assert "The C is clearly better than the A (by 1)." in found
-    assert "On the seeds of both, it is clearly worse than the B (by 1)." in found
+    correction = "also after Holm's correction for 3 comparisons"
+    assert f"The C is clearly better than the A (by 1), {correction}." in found
+    assert f"On the seeds of both, it is clearly worse than the B (by 1), {correction}." in found
 
 
 def test_names_are_text():
-    (sentence, *_) = say(rank(runs({"a <b>": {0: 1.0}, "c & d": {0: 2.0}})))
+    (sentence, *_) = say(rank({"": runs({"a <b>": {0: 1.0}, "c & d": {0: 2.0}})})[""])
     assert "a &lt;b&gt;" in sentence
     assert "c &amp; d" in sentence
 
@@ -112,7 +116,43 @@ def test_other_metrics_name_their_best_arm_once(better):
             # The second metric has the values of the first, the third others.
             run.metrics.update(same=run.metrics["deviation"], drift=-run.metrics["deviation"])
             run.better.update(same=better, drift=better)
-    found = " ".join(say(rank(arms)))
+    found = " ".join(say(rank({"": arms})[""]))
     worst = "B" if better == "lower" else "A"
     assert f"Best by other metrics: the {worst} (drift)." in found
     assert "same" not in found
+
+
+def test_what_is_clear_by_itself_may_be_chance_among_many():
+    # B is behind A by 0.1 ± 0.07, and C by far.
+    values = {0: 1.0, 1: 2.0, 2: 3.0}
+    close = {seed: value + 0.1 + 0.03 * (seed - 1) for seed, value in values.items()}
+    unsteady = {0: 3.0, 1: 1.2, 2: 2.9}
+    arms = {"A": values, "B": close}
+    assert re.search(r"A is clearly better than the B \(by 0\.1\d* .*\)\.$", said(arms))
+    found = said(arms | {"C": unsteady})
+    assert re.search(
+        r"The lead of the A over the B \(by 0\.1\d* .*\) is clear by itself, but not "
+        r"after Holm's correction for 3 comparisons\. The lead of the A over the C",
+        found,
+    )
+
+
+def test_comparisons_are_counted_over_all_groups():
+    arms = runs({"A": {0: 1.0, 1: 2.0}, "B": {0: 5.0, 1: 6.5}, "C": {7: 9.0}})
+    (ranking,) = rank({"slow": arms})["slow"]
+    # C shares no seed with the others, so that it is not tested.
+    assert (ranking.comparisons, list(ranking.corrected)) == (1, ["B"])
+    both = rank({"slow": arms, "fast": arms})
+    assert [ranking.comparisons for (ranking,) in both.values()] == [2, 2]
+    alone, of_two = ranking.corrected["B"], both["fast"][0].corrected["B"]
+    assert of_two == pytest.approx(2 * alone)
+
+
+@pytest.mark.parametrize("clips", false_leads.CLIPS)
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_of_reports_without_any_effect_at_most_5_percent_call_a_lead_clear(clips, seeds):
+    shares = false_leads.simulate(clips, seeds, 300)
+    # Two standard deviations of a share of 300.
+    assert shares.rounded <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+    # The correction is needed: without it, reports call chance a lead.
+    assert shares.uncorrected > 0.1

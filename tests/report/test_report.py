@@ -19,7 +19,8 @@ from stunet.report import drawing, formatting, page, pictures, report, results
 from stunet.report.report import write_report
 from stunet.report.results import flatten
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.members import Member, Step, product
+from stunet.sweep.curves import Curves
+from stunet.sweep.members import Member, Step, Sweep, product
 
 ONE_LEVEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False
@@ -79,7 +80,7 @@ def sweep(tmp_path):
     needs = tuple(f"temporal_resize_init={init},seed=0" for init in ("nearest", "he"))
     entries.append(Step("both,seed=0", ("evaluate", "{sweep}/x"), needs, "both,seed=0/x"))
     directory = tmp_path / "a <b> & 'c'"
-    workdirs.claim(directory, entries, ["sweep", "--config", "<s>.py"])
+    workdirs.claim(directory, Sweep(entries), ["sweep", "--config", "<s>.py"])
     for entry in entries[:-1]:
         worse = 0.1 * (entry.config.model.temporal_resize_init == "he")
         losses = [1 / (i + 1) + worse + 0.01 * entry.config.seed for i in range(8)]
@@ -180,7 +181,7 @@ def two_groups(tmp_path):
                 given = "true keyframes" if "true" in name else ""
                 evaluated[name] = dict(share=share + 0.01 * seed, given=given)
             evaluated[names[0]] = dict(share=0.8 + 0.01 * seed, given="")
-    workdirs.claim(tmp_path, entries, ["sweep"], "Is one network enough?")
+    workdirs.claim(tmp_path, Sweep(entries, question="Is one network enough?"), ["sweep"])
     for entry in entries:
         if isinstance(entry, Member):
             write_run(tmp_path / entry.name, [1.0] * entry.config.train.steps)
@@ -205,7 +206,10 @@ def test_groups_are_answered_by_themselves(two_groups):
         r"41% of the pair's\.",
         page.text,
     )
-    assert "The whole network is clearly better than the pair (by 40 points)." in page.text
+    assert (
+        "The whole network is clearly better than the pair (by 40 points), also after Holm's "
+        "correction for 2 comparisons." in page.text
+    )
     assert "true pair" not in page.text[: page.text.index("Results in numbers")]
     for group in ("Slow", "Fast"):
         table = page.text[page.text.rindex(f"{group} motion") :]
@@ -264,7 +268,7 @@ def test_losses_of_other_objectives_are_not_ranked(tmp_path):
     base = tiny.config(model=ONE_LEVEL)
     grid = {"diffusion.prediction": ("v", "x0"), "seed": (0, 1)}
     entries = [type(m)(m.name, configs.resolve(m.config)) for m in product(base, grid)]
-    workdirs.claim(tmp_path, entries, ["sweep"])
+    workdirs.claim(tmp_path, Sweep(entries), ["sweep"])
     for entry in entries:
         write_run(tmp_path / entry.name, [1.0, 0.5] * 4)
     _, page = rendered(tmp_path)
@@ -402,7 +406,8 @@ def test_whatever_files_say_is_text_on_the_page(tmp_path):
         for s in (0, 1)
     ]
     entries.append(Step("pair", (TAG,), ("m1,seed=0", "m2,seed=0"), "pair/x", TAG, f"pair {TAG}"))
-    workdirs.claim(tmp_path, entries, ["sweep", TAG], TAG)
+    curves = Curves(TAG, ("coherent",), ("speed",), (0, 1, 2), TAG, marks=((1, TAG),))
+    workdirs.claim(tmp_path, Sweep(entries, (curves,), (TAG,), TAG), ["sweep", TAG])
     for i, entry in enumerate(entries):
         directory = tmp_path / entry.name
         directory.mkdir(exist_ok=True)
@@ -411,9 +416,12 @@ def test_whatever_files_say_is_text_on_the_page(tmp_path):
         metrics = {TAG: 1.0 + i, "coherent": 0.1 * i, f"a {TAG}": {TAG: 2.0 * i}}
         better = {TAG: "lower", "coherent": "higher", f"a {TAG} / {TAG}": "higher"}
         content = {"metrics": metrics, "better": better, "given": TAG * (i == 3)}
+        content["generated"] = {
+            name: {"clips": [1, 0, None]} for name in (TAG, "speed", "coherent")
+        }
         (directory / "evaluation.json").write_text(json.dumps(content))
     source, page = rendered(tmp_path)
-    assert page.text.count(TAG) >= 15
+    assert page.text.count(TAG) >= 25
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<img src=x" not in source
     evaluation = tmp_path / "pair" / "evaluation.json"

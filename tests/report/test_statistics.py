@@ -1,12 +1,20 @@
-"""Intervals against scipy's, against tables, and against what an interval promises."""
+"""Intervals and tests against scipy's, against tables, and against what they promise."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from stunet.report.statistics import paired_difference, share_interval, t_interval
+from stunet.report.statistics import (
+    Interval,
+    holm,
+    paired_difference,
+    rounding_variance,
+    share_interval,
+    t_interval,
+)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -55,3 +63,49 @@ def test_what_seeds_share_cancels_in_pairs():
 def test_the_interval_of_a_share_is_scipys_wilson(hits, n):
     expected = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
     np.testing.assert_allclose(share_interval(hits, n), [expected.low, expected.high], atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_p_value_is_scipys_paired_t_test(n, confidence):
+    a, b = np.random.default_rng(n).normal([[1.0], [1.3]], 0.4, (2, n)).tolist()
+    lead = paired_difference(dict(enumerate(a)), dict(enumerate(b)), confidence)
+    assert lead.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-9)
+    assert (lead.p_value < 1 - confidence) == lead.excludes_zero()
+    assert lead.scaled(-100).p_value == pytest.approx(lead.p_value)
+
+
+def test_the_p_value_of_what_does_not_vary():
+    assert t_interval([0.5]).p_value == 1
+    assert t_interval([0.0, 0.0]).p_value == 1
+    assert Interval(0.5, 0.0, 3).p_value == 0
+
+
+def test_holm_is_the_closed_test_of_bonferroni():
+    """A hypothesis is rejected if Bonferroni rejects each intersection of hypotheses with it."""
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 5, 6):
+        p_values = np.r_[rng.uniform(0, 0.1, count - 1), rng.uniform()].tolist()
+        expected = [0.0] * count
+        for size in range(1, count + 1):
+            for chosen in itertools.combinations(range(count), size):
+                bonferroni = min(1.0, size * min(p_values[i] for i in chosen))
+                for i in chosen:
+                    expected[i] = max(expected[i], bonferroni)
+        assert holm(p_values) == pytest.approx(expected)
+    assert holm([]) == []
+
+
+def test_rounding_is_the_variance_that_a_lattice_hides():
+    # The mean of n clips that are 0 or 1 is rounded to a multiple of 1/n.
+    values = np.random.default_rng(0).normal(0.5, 1.0, (2, 100_000))
+    steps = np.array([[1 / 4], [1 / 10]])
+    errors = np.diff(np.round(values / steps) * steps - values, axis=0)
+    few, many = [[0, 1, 1, 1], [1, 1, 1, 1]], [[1] * 10, [0] * 10]
+    assert rounding_variance(few, many) == pytest.approx(errors.var(), rel=0.02)
+    assert rounding_variance([[], []], [[], []]) == rounding_variance([], []) == 0
+    # Three seeds that differ by the same step are no proof.
+    a, b = {0: 1.0, 1: 1.0, 2: 1.0}, {0: 0.5, 1: 0.5, 2: 0.5}
+    rounding = rounding_variance([[1, 1]] * 3, [[0, 1]] * 3)
+    assert paired_difference(a, b).p_value == 0
+    assert paired_difference(a, b, rounding=rounding).p_value > 0.05

@@ -11,12 +11,13 @@ from from_config import model_flops
 from stunet import configs
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.members import Member, Step, arms, find, load, product, question
+from stunet.sweep.members import Member, Step, Sweep, arms, find, load, product
 
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
 HEAD = """
 import tiny
-from stunet.sweep.members import Member, Step, product
+from stunet.sweep.curves import Curves
+from stunet.sweep.members import Member, Step, Sweep, product
 """
 
 
@@ -28,7 +29,7 @@ def sweep_file(directory: pathlib.Path, body: str) -> str:
 
 def loaded(directory, grid, name="") -> list:
     body = f"def get_sweep():\n    return product(tiny.config(), {grid!r}, {name!r})\n"
-    return load(sweep_file(directory, body))
+    return load(sweep_file(directory, body)).entries
 
 
 def test_product_is_every_combination_and_names_say_what_differs(tmp_path):
@@ -77,12 +78,45 @@ def test_arms_differ_in_more_than_the_seed(tmp_path):
     assert found["all"] == "all"
 
 
+BEGUN = """
+def get_sweep():
+    made = []
+    for seed in (1, 12):
+        first = tiny.config(model=tiny.ONE_LEVEL_KEYS)
+        second = tiny.config(
+            model=tiny.ONE_LEVEL_KEYS, train=dict(init_from="{sweep}/first,seed=%d" % seed)
+        )
+        for name, config, after in (("first", first, ()), ("second", second, ("first",))):
+            config = dataclasses.replace(config, seed=seed)
+            after = tuple(f"{n},seed={seed}" for n in after)
+            made.append(Member(f"{name},seed={seed}", config, after=after))
+    return made
+"""
+
+
+def test_a_member_may_begin_with_the_weights_of_another_of_the_same_seed(tmp_path):
+    sweep = load(sweep_file(tmp_path, "import dataclasses\n" + BEGUN))
+    entries = sweep.entries
+    assert [entry.after for entry in entries] == [(), ("first,seed=1",), (), ("first,seed=12",)]
+    found = arms(entries)
+    assert found["second,seed=1"] == found["second,seed=12"] == "second"
+    directory, moved = tmp_path / "runs", tmp_path / "moved"
+    workdirs.claim(directory, sweep, ["sweep"])
+    (_, second, *_) = entries
+    begins = configs.read(workdirs.config_file(directory, second)).train.init_from
+    assert begins == str(directory / "first,seed=1")
+    assert workdirs.read_manifest(directory).entries[1].after == ("first,seed=1",)
+    # The sweep continues where its directory was moved.
+    directory.rename(moved)
+    workdirs.claim(moved, sweep, ["sweep"])
+
+
 def test_overrides_are_every_members(tmp_path):
     file = sweep_file(
         tmp_path, "def get_sweep(n):\n    return product(tiny.config(), {'seed': range(int(n))})\n"
     )
     flags = ["--config.train.steps=3", "--config.model.channel_multipliers=(1,1)"]
-    members = load(f"{file}:3", flags)
+    members = load(f"{file}:3", flags).entries
     assert [m.config.seed for m in members] == [0, 1, 2]
     assert {m.config.train.steps for m in members} == {3}
     assert {m.config.model.channel_multipliers for m in members} == {(1, 1)}
@@ -97,6 +131,10 @@ def test_overrides_are_every_members(tmp_path):
             "must return a list with at least one Member",
         ),
         ("def get_sweep(): return 1 / 0", "ZeroDivisionError: division by zero"),
+        (
+            "def get_sweep(): return [Member('a', tiny.config(), after=('b',))]",
+            "member 'a' needs 'b', which is not before it",
+        ),
         (
             "def get_sweep(): return [Member('a', tiny.config()), 3]",
             "a list with 3; it may",
@@ -135,6 +173,38 @@ def test_overrides_are_every_members(tmp_path):
             "    return [Member(m.name, m.config, label=m.name) for m in members]",
             "'a' has the labels 'a,seed=0' and 'a,seed=1'",
         ),
+        (
+            "def get_sweep(): return Sweep([Member('a', tiny.config())], predictions='it falls')",
+            "predictions of Sweep are 'it falls'; give a tuple of str",
+        ),
+        (
+            "def get_sweep(): return Sweep([Member('a', tiny.config())], curves=(3,))",
+            r"curves of Sweep are \(3,\); give a tuple of Curves",
+        ),
+        (
+            "def get_sweep(): return Curves('t', ('coherrent',), ('speed',), (0, 1), 'x')",
+            "unknown metric in metrics of Curves 'coherrent'; did you mean 'coherent'",
+        ),
+        (
+            "def get_sweep(): return Curves('t', ('coherent',), 'speed', (0, 1), 'x')",
+            "over of Curves is 'speed'; give a tuple of metrics",
+        ),
+        (
+            "def get_sweep(): return Curves('t', ('coherent',), ('speed',), (1, 0), 'x')",
+            r"bins of Curves are \(1, 0\); give two or more ascending edges",
+        ),
+        (
+            "def get_sweep(): return Curves('t', ('coherent',), ('speed',), (0, 1), 'x', 0)",
+            "scale of Curves is 0; give a positive number",
+        ),
+        (
+            "def get_sweep():\n"
+            "    entries = [Member('a', tiny.config(), label='one')]\n"
+            "    pairs = (('one', 'on'),)\n"
+            "    curves = Curves('t', ('coherent',), ('speed',), (0, 1), 'x', pairs=pairs)\n"
+            "    return Sweep(entries, (curves,))",
+            "unknown label in pairs of Curves 'on'; did you mean 'one'",
+        ),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path, body, sentence):
@@ -146,10 +216,9 @@ def test_mistakes_get_one_sentence(tmp_path, body, sentence):
 def test_the_question_and_the_labels_are_noted(tmp_path):
     body = "def get_sweep(): return [Member('a', tiny.config(), 'slow', 'single pass')]\n"
     file = sweep_file(tmp_path, body)
-    assert question(file) == ""
+    assert load(file).question == ""
     pathlib.Path(file).write_text(f'"""Is it so?\n\nMore."""\n{HEAD}{body}')
-    assert question(f"{file}:argument") == "Is it so?"
-    workdirs.claim(tmp_path / "sweep", load(file), ["sweep"], question(file))
+    workdirs.claim(tmp_path / "sweep", load(file), ["sweep"])
     manifest = workdirs.read_manifest(tmp_path / "sweep")
     assert manifest.question == "Is it so?"
     assert [(e.group, e.label) for e in manifest.entries] == [("slow", "single pass")]
@@ -158,6 +227,45 @@ def test_the_question_and_the_labels_are_noted(tmp_path):
     del noted["question"], noted["entries"][0]["label"]
     (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(noted))
     assert workdirs.read_manifest(tmp_path / "sweep").question == ""
+
+
+CURVED = """
+def get_sweep(label='limit'):
+    curves = Curves(
+        'Over speed', ('coherent',), ('speed',), (0, 1.5, 2), 'speed', 0.5, ((1, label),)
+    )
+    return Sweep([Member('a', tiny.config())], (curves,), ('It falls.', 'At 1.'))
+"""
+
+
+def test_curves_and_predictions_are_noted(tmp_path):
+    file, directory = sweep_file(tmp_path, CURVED), tmp_path / "sweep"
+    found = load(file)
+    workdirs.claim(directory, found, ["sweep"])
+    manifest = workdirs.read_manifest(directory)
+    assert manifest.curves == found.curves
+    assert [p.sentence for p in manifest.predictions] == ["It falls.", "At 1."]
+    # Other curves replace them: the report alone depends on them.
+    workdirs.claim(directory, load(f"{file}:other"), ["sweep"])
+    assert workdirs.read_manifest(directory).curves[0].marks == ((1.0, "other"),)
+
+
+def test_predictions_stay_once_training_has_begun(tmp_path, monkeypatch):
+    found, directory = load(sweep_file(tmp_path, CURVED)), tmp_path / "sweep"
+
+    def noted_at(time, *predictions):
+        monkeypatch.setattr(workdirs.time, "time", lambda: time)
+        workdirs.claim(directory, dataclasses.replace(found, predictions=predictions), ["sweep"])
+        noted = workdirs.read_manifest(directory).predictions
+        return [(prediction.sentence, prediction.noted) for prediction in noted]
+
+    assert noted_at(1.0, "It falls.") == [("It falls.", 1.0)]
+    # Before any training they may be reworded, and what stays keeps its time.
+    assert noted_at(2.0, "It falls.", "It rises.") == [("It falls.", 1.0), ("It rises.", 2.0)]
+    assert noted_at(3.0, "It falls.") == [("It falls.", 1.0)]
+    (directory / "a").mkdir(exist_ok=True)
+    (directory / "a" / "clock.json").write_text('{"began": 3.5}')
+    assert noted_at(4.0, "It rises.") == [("It falls.", 1.0), ("It rises.", 4.0)]
 
 
 def test_a_member_that_does_not_exist_suggests_the_nearest(tmp_path):
@@ -174,7 +282,7 @@ def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
     directory = tmp_path / "sweep"
     two = loaded(tmp_path, {"seed": (0, 1)})
     step = Step("s", ("report", "{sweep}"), ("seed=0",), "x")
-    workdirs.claim(directory, [*two, step], ["sweep"])
+    workdirs.claim(directory, Sweep([*two, step]), ["sweep"])
     before = (directory / "sweep.json").read_text()
     other = [Member(m.name, dataclasses.replace(m.config, seed=7)) for m in two]
     for entries, sentence in (
@@ -183,11 +291,11 @@ def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
         ([*two, dataclasses.replace(step, command=("plan",))], "step s has another command there"),
     ):
         with pytest.raises(UserError, match=sentence):
-            workdirs.claim(directory, entries, ["sweep"])
+            workdirs.claim(directory, Sweep(entries), ["sweep"])
     assert (directory / "sweep.json").read_text() == before
     # It may grow, and what no update depends on may change.
     grown = loaded(tmp_path, {"seed": (0, 1, 2), "log.every": (9,)})
-    workdirs.claim(directory, [*grown, step], ["another"])
+    workdirs.claim(directory, Sweep([*grown, step]), ["another"])
     assert configs.read(directory / "seed=0" / "config.json").log.every == 9
     manifest = workdirs.read_manifest(directory)
     assert [e.name for e in manifest.entries] == ["seed=0", "seed=1", "seed=2", "s"]
@@ -204,12 +312,12 @@ def test_directory_of_another_sweep_or_run_is_refused(tmp_path):
         )
         for m in grown[:1]
     ]
-    workdirs.claim(directory, [*encoded, *grown[1:], step], ["again"])
+    workdirs.claim(directory, Sweep([*encoded, *grown[1:], step]), ["again"])
     assert configs.read(file).text.fingerprint == "abc"
 
     configs.write(tiny.config(), tmp_path / "run" / "config.json")
     with pytest.raises(UserError, match="holds a single training run"):
-        workdirs.claim(tmp_path / "run", two, ["sweep"])
+        workdirs.claim(tmp_path / "run", Sweep(two), ["sweep"])
 
 
 def test_damaged_manifest_is_named(tmp_path):
@@ -243,10 +351,11 @@ def test_resolved_config_loads_as_an_experiment_does(tmp_path):
     ids=lambda file: file.stem,
 )
 def test_shipped_sweeps_are_sweeps(file):
-    entries = load(str(file))
+    entries = load(str(file)).entries
     assert len(set(arms(entries).values())) > 1
     if file.stem == "temporal_downsampling":
-        configs_of_seed_0 = [e.config for e in entries if e.config.seed == 0]
+        members = [e for e in entries if isinstance(e, Member)]
+        configs_of_seed_0 = [member.config for member in members if member.config.seed == 0]
         flops = [config.train.steps * model_flops(config) for config in configs_of_seed_0]
         assert len(flops) == 2
         assert max(flops) / min(flops) < 1.05

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import test_step
 import tiny
-from from_config import first_state, make_mesh, make_network, train
+from flax.traverse_util import flatten_dict
+from from_config import create_state, first_state, make_mesh, make_network, train
 from safetensors.numpy import load_file, save_file
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.nn.parameters import stack_layers
+from stunet.nn.parameters import is_temporal, stack_layers
 from stunet.parallel import mesh as meshes
 from stunet.train import initial, weights_file
 from stunet.train.checkpoints import Checkpoints
@@ -205,3 +206,68 @@ def test_a_file_with_a_flipped_bit_begins_nothing(file, tmp_path):
         (tmp_path / "flipped.safetensors").write_bytes(broken)
         with pytest.raises(UserError, match=r"flipped\.safetensors is damaged: .* export it again"):
             begun(tmp_path / "flipped.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Makes the work directory of a text-to-image run of two levels with random weights."""
+    workdir = tmp_path_factory.mktemp("pictures")
+    config = tiny.config(model=dict(temporal=False), data=dict(frames=1))
+    configs.write(config, workdir / "config.json")
+    state = test_step.random_state(config, make_mesh(config))
+    with Checkpoints(workdir, Retention(1)) as checkpoints:
+        checkpoints.save(state, {"global_next_index": 0})
+        checkpoints.wait()
+    return workdir, config, state
+
+
+def inflated(workdir, **groups):
+    config = tiny.config(train=dict(init_from=str(workdir)), **groups)
+    config = dataclasses.replace(config, freeze="spatial")
+    mesh = make_mesh(config)
+    with meshes.use(mesh):
+        initial.check(make_parts(config), mesh)
+        return config, first_state(config, mesh)
+
+
+def test_a_video_network_begins_with_pictures_weights_and_fresh_temporal_layers(pictures):
+    workdir, config, state = pictures
+    video, first = inflated(workdir)
+    frozen = flatten_dict(first.frozen)
+    assert frozen.keys() == flatten_dict(state.ema).keys()
+    for path, leaf in flatten_dict(state.ema).items():
+        np.testing.assert_array_equal(frozen[path], leaf)
+    added = flatten_dict(first.params)
+    assert added
+    assert all(map(is_temporal, added))
+    fresh = flatten_dict(create_state(video, make_mesh(video)).params)
+    for path, leaf in added.items():
+        np.testing.assert_array_equal(leaf, fresh[path])
+    # A static clip: each frame is what the text-to-image network makes of it.
+    picture = jax.random.normal(jax.random.key(0), (2, 1, 8, 8, 1))
+    clip = jnp.repeat(picture, 4, axis=1)
+    expected = output(config, state.ema, picture)
+    found = output(video, first.network_params(first.params), clip)
+    assert np.abs(expected).max() > 0.05
+    np.testing.assert_allclose(found, jnp.repeat(expected, 4, axis=1), atol=1e-4)
+
+
+def test_inflation_and_masks_at_once(pictures):
+    workdir, _, state = pictures
+    _, first = inflated(workdir, masks=MASKS)
+    kernel = first.params["conv_in"]["kernel"]
+    assert kernel.shape[-2] == 3 * state.ema["conv_in"]["kernel"].shape[-2]
+
+
+def test_weights_of_a_file_are_inflated_too(pictures, tmp_path):
+    workdir, config, state = pictures
+    file = tmp_path / "pictures.safetensors"
+    weights_file.write(file, weights_file.cast(state.ema, None), config, 7)
+    (_, expected), (_, found) = inflated(workdir), inflated(file)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_another_networks_pictures_say_which_keys_differ(pictures):
+    with pytest.raises(UserError, match=r"model.channels is 8 there and 16 here; give") as raised:
+        inflated(pictures[0], model=dict(channels=16))
+    assert "temporal" not in str(raised.value)

@@ -61,21 +61,22 @@ def random_words(seed: int, split: str, i: int, length: int, count: int) -> list
 
 
 def make_example(
-    grey: np.ndarray, caption: str, channels: int, encode_text: EncodeText | None
+    drawn: np.ndarray, caption: str, channels: int, encode_text: EncodeText | None
 ) -> dict[str, Any]:
     """Returns the example of a drawn clip.
 
     Args:
-        grey: grey values uint8 [t, h, w].
+        drawn: grey values uint8 [t, h, w], or colours uint8 [t, h, w, channels].
         caption: what the clip shows.
-        channels: channels of the video, over which the grey value is repeated.
+        channels: channels of the video, over which grey values are repeated.
         encode_text: encodes a list of n captions to states [n, l, d] and mask [n, l].
 
     Returns:
         `video` uint8 [t, h, w, channels] and `caption` str. With `encode_text` also `text` float32
         [l, d] and `text_mask` bool [l].
     """
-    example = {"video": np.repeat(grey[..., None], channels, axis=-1), "caption": caption}
+    video = np.repeat(drawn[..., None], channels, axis=-1) if drawn.ndim == 3 else drawn
+    example = {"video": video, "caption": caption}
     if encode_text is not None:
         states, mask = encode_text([caption])
         example["text"], example["text_mask"] = states[0], mask[0]

@@ -1,12 +1,12 @@
-"""Draws clips of handwritten digits that move over a black canvas, with true captions.
+"""Draws clips of handwritten digits that move, with true captions.
 
-The digits are the 1,797 8x8 images of scikit-learn's `load_digits`, so nothing is downloaded. Each
-digit moves at constant velocity and wraps around the edges of the canvas (a torus). The caption is
-therefore true from the first frame to the last, however long the clip.
+The digits are the images of `handwriting`. Each digit moves at constant velocity and wraps around
+the edges of the canvas (a torus). The caption is therefore true from the first frame to the last,
+however long the clip. Digits are white on black, or have colours on a ground with a pattern
+(`looks`).
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stunet.data.spec import EncodeText
-from stunet.data.synthetic import endless
-from stunet.errors import UserError
+from stunet.data.synthetic import endless, handwriting, looks
+from stunet.data.synthetic.looks import Ground
+from stunet.errors import UserError, choose
 
 # (dy, dx) of one pixel in each direction. Rows count downwards.
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
@@ -23,8 +24,7 @@ DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 # that then only slow digits are interpolated, in every other frame.
 SPEEDS = {"slowly": 0.5, "": 1.0, "fast": 2.0}
 
-_NATIVE_SIZE = 8
-_HELD_OUT_EVERY = 10
+GREY = "grey"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,12 @@ class MovingDigit:
 
     Attributes:
         digit: value of the digit, 0..9.
-        image: number of the digit's picture among scikit-learn's 1,797 images.
+        image: number of the digit's picture among the images of handwriting.
         direction: a key of `DIRECTIONS`.
         speed: a key of `SPEEDS`.
         start: (y, x) of the pixel at the digit's top left corner in the first frame.
         speed_factor: factor by which the speed in `SPEEDS` is multiplied.
+        colour: a key of `looks.SHAPE_COLOURS`; "" for a white digit on black.
     """
 
     digit: int
@@ -46,6 +47,7 @@ class MovingDigit:
     speed: str
     start: tuple[int, int]
     speed_factor: float | int = 1.0
+    colour: str = ""
 
     @property
     def velocity(self) -> tuple[float, float]:
@@ -55,14 +57,21 @@ class MovingDigit:
         return dy * speed, dx * speed
 
 
-def caption(digits: Sequence[MovingDigit]) -> str:
-    """Describes a clip, as in `a 3 moving left, fast, and an 8 moving up`."""
-    phrases = []
-    for digit in digits:
-        adverb = f", {digit.speed}" if digit.speed else ""
-        article = "an" if digit.digit == 8 else "a"
-        phrases.append(f"{article} {digit.digit} moving {digit.direction}{adverb}")
-    return ", and ".join(phrases)
+def caption(
+    digits: Sequence[MovingDigit], ground: Ground | None = None, *, still: bool = False
+) -> str:
+    """Describes a clip, as in `a red 3 moving left, fast, and a blue 8 moving up, on grey dots`.
+
+    Args:
+        digits: the digits of the clip.
+        ground: what is behind the digits; None for black, which is not mentioned.
+        still: True for a picture, in which no motion can be seen.
+    """
+    phrases = [_phrase(digit, still) for digit in digits]
+    place = f" on {ground.phrase}" if ground else ""
+    # A comma ends a list of adverbs: "moving left, fast, on blue".
+    comma = "," if place and not still else ""
+    return ", and ".join(phrases) + comma + place
 
 
 def render(
@@ -70,17 +79,26 @@ def render(
     frames: int,
     height: int,
     width: int,
-    digit_size: int = _NATIVE_SIZE,
+    digit_size: int = handwriting.NATIVE_SIZE,
+    path: str = "",
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Draws a clip of `frames` frames. Where digits overlap, the brighter pixel is shown.
+    """Draws white digits on black. Where digits overlap, the brighter pixel is shown.
+
+    Args:
+        digits: the digits of the clip.
+        frames: frames in the clip.
+        height: rows of the canvas in pixels.
+        width: columns of the canvas in pixels.
+        digit_size: height and width of a digit in pixels.
+        path: file of handwriting, as for `handwriting.load`.
 
     Returns:
         Grey values, 0 (black) to 255.
     """
-    images = _digit_images(digit_size)
     clip = None
     for digit in digits:
-        drawn = _render_one(images[digit.image], digit, frames, height, width)
+        picture = handwriting.glyph(path, digit.image, digit_size)
+        drawn = _render_one(picture, digit, frames, height, width)
         clip = drawn if clip is None else np.maximum(clip, drawn)
     return np.zeros((frames, height, width), np.uint8) if clip is None else clip
 
@@ -108,6 +126,8 @@ class MovingDigits:
         styles: int = 0,
         length: int | None = None,
         speed_factor: float | int = 1.0,
+        path: str = "",
+        look: str = GREY,
     ):
         """Checks the arguments. Clips are drawn when they are read.
 
@@ -121,24 +141,27 @@ class MovingDigits:
             seed: seed of the clips, 0 or above. Another seed gives other clips of the same images.
             encode_text: encodes a list of n captions to states [n, l, d] and mask [n, l].
             digit_size: height and width of a digit in pixels. None means 8; larger digits are
-                smoothly upscaled.
+                smoothly enlarged.
             num_digits: digits in each clip.
             styles: number of handwritten images of each class to draw from; 0 means all. Fewer
                 images are learnt sooner.
             length: clips in the source; None means 1,000,000 for train and 1,000 for val.
             speed_factor: factor for the speeds, which are 0.5, 1 and 2 pixels per frame.
+            path: file of handwriting, as for `handwriting.load`; "" for scikit-learn's images.
+            look: "grey" (white on black), or a key of `looks.LOOKS`.
 
         Raises:
-            UserError: the split is unknown, the canvas is smaller than a digit, or a value is out
-                of range.
+            UserError: the split or the look is unknown, the canvas is smaller than a digit, the
+                file of handwriting cannot be read, the look needs colours and `channels` is 1, or
+                a value is out of range.
         """
-        digit_size = _NATIVE_SIZE if digit_size is None else digit_size
+        digit_size = handwriting.NATIVE_SIZE if digit_size is None else digit_size
         length = endless.length_of("moving digits", split, length)
         least = {
             "frames": (frames, 1),
             "channels": (channels, 1),
             "seed": (seed, 0),
-            "digit_size": (digit_size, _NATIVE_SIZE),
+            "digit_size": (digit_size, handwriting.NATIVE_SIZE),
             "num_digits": (num_digits, 1),
             "styles": (styles, 0),
             "length": (length, 1),
@@ -151,6 +174,11 @@ class MovingDigits:
                 f"a canvas of {height}x{width} pixels is smaller than a digit of"
                 f" {digit_size}x{digit_size}; make height and width at least {digit_size}"
             )
+        if look != GREY:
+            choose(looks.LOOKS, look, "data.look")
+            if channels != 3:
+                raise UserError(f"the look {look!r} has colours; set data.channels to 3")
+        handwriting.load(path)
         self.split = split
         self.frames = frames
         self.height = height
@@ -163,14 +191,17 @@ class MovingDigits:
         self.styles = styles
         self.length = length
         self.speed_factor = speed_factor
+        self.path = path
+        self.look = look
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        digits = self.truth(i)
-        grey = render(digits, self.frames, self.height, self.width, self.digit_size)
-        return endless.make_example(grey, caption(digits), self.channels, self.encode_text)
+        digits, ground = self.truth(i), self.ground(i)
+        words = caption(digits, ground, still=self.frames == 1)
+        video = self._draw(digits, ground)
+        return endless.make_example(video, words, self.channels, self.encode_text)
 
     def truth(self, i: int) -> tuple[MovingDigit, ...]:
         """Returns the digits of clip `i`, in the order of the caption, without drawing the clip.
@@ -178,26 +209,87 @@ class MovingDigits:
         Raises:
             IndexError: `i` is not in 0..length-1.
         """
-        # Five words place one digit.
-        count = 5 * self.num_digits
-        words = endless.random_words(self.seed, self.split, i, self.length, count)
-        images = _split_images(self.split, self.styles)
-        labels = _load_digits()[1]
+        words, colours, _ = self._words(i)
+        images = handwriting.split_images(self.path, self.split, self.styles)
+        labels = handwriting.load(self.path).labels
         digits = []
-        for word in range(0, len(words), 5):
-            pick, direction, speed, y, x = words[word : word + 5]
+        for number, colour in enumerate(colours):
+            pick, turn, speed, y, x = words[5 * number : 5 * number + 5]
             image = int(images[pick % len(images)])
+            direction = _pick(DIRECTIONS, turn)
+            rows, columns = self._places(direction)
             digits.append(
                 MovingDigit(
                     digit=int(labels[image]),
                     image=image,
-                    direction=tuple(DIRECTIONS)[direction % len(DIRECTIONS)],
-                    speed=tuple(SPEEDS)[speed % len(SPEEDS)],
-                    start=(y % self.height, x % self.width),
+                    direction=direction,
+                    speed=_pick(SPEEDS, speed),
+                    start=(y % rows, x % columns),
                     speed_factor=self.speed_factor,
+                    colour=_pick(looks.SHAPE_COLOURS, colour) if self.look != GREY else "",
                 )
             )
         return tuple(digits)
+
+    def ground(self, i: int) -> Ground | None:
+        """Returns what is behind the digits of clip `i`; None if the look is "grey".
+
+        Raises:
+            IndexError: `i` is not in 0..length-1.
+        """
+        if self.look == GREY:
+            return None
+        colour, pattern, y, x = self._words(i)[2]
+        # The place is a whole number of pixels of the smallest clips, whatever the size.
+        place = (y % 64 / 64, x % 64 / 64)
+        return Ground(_pick(looks.GROUND_COLOURS, colour), _pick(looks.PATTERNS, pattern), place)
+
+    def _places(self, direction: str) -> tuple[int, int]:
+        """Returns how many rows and columns a digit may start at.
+
+        A grey digit starts anywhere. In the other looks, a digit starts anywhere on its way, but
+        never lies across the edges beside its way. So most frames show it in one piece.
+        """
+        rows, columns = self.height, self.width
+        if self.look != GREY and DIRECTIONS[direction][0]:
+            columns -= self.digit_size - 1
+        elif self.look != GREY:
+            rows -= self.digit_size - 1
+        return rows, columns
+
+    def _words(self, i: int) -> tuple[list[int], list[int], list[int]]:
+        """Returns the random words of clip `i`: of places, of digits' colours, and of the ground.
+
+        The first words do not depend on how many follow. So a clip has the same digits in every
+        look, which move alike.
+        """
+        # Five words place one digit, one colours it, and four describe the ground.
+        count = 6 * self.num_digits + 4
+        words = endless.random_words(self.seed, self.split, i, self.length, count)
+        ends = (5 * self.num_digits, 6 * self.num_digits)
+        return words[: ends[0]], words[ends[0] : ends[1]], words[ends[1] :]
+
+    def _draw(self, digits: Sequence[MovingDigit], ground: Ground | None) -> np.ndarray:
+        """Draws a clip, grey [t, h, w] or in colour [t, h, w, 3]."""
+        size = (self.frames, self.height, self.width, self.digit_size, self.path)
+        if ground is None:
+            return render(digits, *size)
+        coverages = [render([digit], *size).astype(np.float32) / 255 for digit in digits]
+        return looks.draw(self.look, coverages, [digit.colour for digit in digits], ground)
+
+
+def _phrase(digit: MovingDigit, still: bool) -> str:
+    """Describes a digit, as in `a red 3 moving left, fast`."""
+    name = f"{digit.colour} {digit.digit}".lstrip()
+    article = "an" if name == "8" else "a"
+    if still:
+        return f"{article} {name}"
+    adverb = f", {digit.speed}" if digit.speed else ""
+    return f"{article} {name} moving {digit.direction}{adverb}"
+
+
+def _pick(table: Any, word: int) -> str:
+    return tuple(table)[word % len(table)]
 
 
 def _render_one(
@@ -228,45 +320,3 @@ def _render_one(
         weight = fraction[:, None]
         clip = (clip * (1 - weight) + beyond * weight + 0.5).astype(np.uint8)
     return np.ascontiguousarray(clip.transpose(1, 2, 0) if dy else clip.transpose(1, 0, 2))
-
-
-@functools.cache
-def _load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Loads the digit images, uint8 [1797, 8, 8] in 0..255, and their labels, int [1797]."""
-    # Importing scikit-learn takes a second, which other sources should not cost.
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return np.round(data.images * (255 / 16)).astype(np.uint8), data.target
-
-
-@functools.cache
-def _digit_images(size: int) -> np.ndarray:
-    """Returns the digit images, resized to uint8 [1797, size, size]."""
-    images = _load_digits()[0]
-    if size == _NATIVE_SIZE:
-        return images
-    from scipy import ndimage
-
-    scale = (1, size / _NATIVE_SIZE, size / _NATIVE_SIZE)
-    smooth = ndimage.zoom(
-        images.astype(np.float32), scale, order=3, mode="grid-constant", grid_mode=True
-    )
-    return np.round(np.clip(smooth, 0, 255)).astype(np.uint8)
-
-
-@functools.cache
-def _split_images(split: str, styles: int) -> np.ndarray:
-    """Returns the indices of the digit images that a split uses.
-
-    Every tenth image of each class is held out for "val". If `styles` is not 0, only the first
-    `styles` images of each class are used.
-    """
-    labels = _load_digits()[1]
-    chosen = []
-    for digit in range(10):
-        images = np.flatnonzero(labels == digit)
-        held_out = np.arange(len(images)) % _HELD_OUT_EVERY == 0
-        candidates = images[held_out if split == "val" else ~held_out]
-        chosen.append(candidates[: styles or None])
-    return np.sort(np.concatenate(chosen))

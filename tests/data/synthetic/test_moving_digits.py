@@ -98,6 +98,10 @@ def test_two_digits_combine_by_the_brighter_pixel():
     assert clips[5]["caption"] == f"{caption([first])}, and {caption([second])}"
 
 
+def test_a_picture_says_nothing_of_motion():
+    assert re.fullmatch(r"an? \d", source(frames=1)[3]["caption"])
+
+
 def test_captions_read_as_english():
     digits = [
         MovingDigit(digit=3, image=0, direction="left", speed="fast", start=(0, 0)),
