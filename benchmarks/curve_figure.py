@@ -23,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="SVG to write (required)")
     parser.add_argument(
-        "--curves", type=int, default=0, metavar="N", help="number of the curves, from 0 (default 0)"
+        "--curves", type=int, default=0, metavar="N", help="number of the curves (default 0)"
     )
     parser.add_argument(
         "--group", default="", help="group of the sweep (default: the first one with curves)"
