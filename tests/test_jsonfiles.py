@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,16 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from read_records import ClipWriter
 from safetensors.numpy import save_file
 
 from stunet import configs, jsonfiles, tensorfiles
 from stunet.data.clips import ClipRecords
 from stunet.data.media import slices
+from stunet.data.shots import layout
 from stunet.errors import UserError
 from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.t5 import t5
-from stunet.prepare.writing import ClipWriter
+from stunet.prepare import shards
 from stunet.report import results
 from stunet.sweep import members, workdir
 from stunet.sweep.curves import Curves
@@ -249,7 +252,23 @@ def read_slices(directory):
     assert all(cut.size for _, cut in found)
 
 
+def write_shots(directory):
+    (directory / "shots.json").write_text(json.dumps(dataclasses.asdict(layout.Spec())))
+    video = {"path": "a.mp4", "captions": 1, "shots": 1, "frames": 30, "notes": ["turned"]}
+    manifest = {"bytes": 5, "sha256": "x", "frames": [30], "height": [8], "width": [8]}
+    manifest |= {"captions": ["a square"], "videos": [video]}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def read_manifest(directory):
+    (directory / "shards").mkdir(exist_ok=True)
+    shutil.copy(directory / "manifest.json", layout.manifest_file(directory, 0))
+    return shards.read_manifest(directory, 0)
+
+
 KINDS = (
+    Kind("shots.json", write_shots, lambda d: layout.read_spec(d).make_codec()),
+    Kind("manifest.json", write_shots, read_manifest),
     Kind("config.json", write_json("config.json", UNET), reads_config(unet)),
     Kind("model.safetensors.index.json", write_shards, read_shards),
     Kind("one.safetensors", write_shards, read_shards),
