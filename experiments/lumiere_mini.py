@@ -67,7 +67,7 @@ SIZES = {
         side=16,
         model=dict(channels=8, channel_multipliers=(1, 1), patch_size=4),
         upscale_model=dict(channels=8, channel_multipliers=(1, 1), patch_size=8),
-        window=2,
+        window=3,
         updates=dict(text_to_image=4, base=4, masks=2, upscale=2, style=2),
         batch=dict(text_to_image=4, base=2, masks=2, upscale=1, style=4),
         handwriting="",

@@ -1,6 +1,6 @@
 """Trains Lumiere's super-resolution to 1024x1024 pixels, in windows of 16 frames.
 
-    stunet prepare VIDEOS runs/clips_1024 --frames 16 --fps 16 --height 1024 --width 1024 ...
+    stunet prepare VIDEOS runs/clips_1024 --side 1024 --fps 16 ...
     stunet plan --config lumiere_ssr --topology v5p:4x4x4 --memory-only
 
 The paper (arXiv 2401.12945) gives the two resolutions and the 16 frames per second of the base

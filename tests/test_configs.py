@@ -11,7 +11,7 @@ from stunet.errors import UserError
 
 # Names that are spelt a little like some key, and mean none.
 TRAPS = """
-    wandb hidden nesterov amsgrad verbose debug name notes version strict loss_scale crop flip
+    wandb hidden nesterov amsgrad verbose debug name notes version strict loss_scale
     augment vae latent rope patchify bias qk_norm vocab temperature beam retries user email
     region license author sigma eta codec canny dilation shift_size prompt shuffle
 """
@@ -163,6 +163,8 @@ def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
         ("text.steps", ["train.steps", "profile.steps", "sample.steps"]),
         # By words.
         ("sample.percentile", ["sample.threshold_percentile"]),
+        ("data.random_flip", ["data.mirror"]),
+        ("center_crop", ["data.crop"]),
         # By spelling.
         ("train.Learning-Rate", ["train.learning_rate"]),
         ("train.learnig_rate", ["train.learning_rate"]),

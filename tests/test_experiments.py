@@ -53,7 +53,8 @@ def operations(name):
 
 
 def test_the_arms_of_the_inflation_recipe_train_with_equal_operations():
-    found = {e.name: e.config for e in members.load("inflation_recipe") if hasattr(e, "config")}
+    entries = members.load("inflation_recipe").entries
+    found = {e.name: e.config for e in entries if isinstance(e, members.Member)}
     first = {name: config for name, config in found.items() if config.seed == 0}
     spent = {name: config.train.steps * model_flops(config) for name, config in first.items()}
     pictures = spent["pictures,seed=0"]

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,18 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from read_records import ClipWriter
 from safetensors.numpy import save_file
 
 from stunet import configs, jsonfiles, tensorfiles
 from stunet.data.clips import ClipRecords
 from stunet.data.media import slices
+from stunet.data.shots import layout
 from stunet.errors import UserError
 from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.t5 import t5
-from stunet.prepare.writing import ClipWriter
+from stunet.prepare import shards
 from stunet.report import results
 from stunet.sweep import members, workdir
+from stunet.sweep.curves import Curves
 from stunet.train import metrics, weights_file
 from stunet.train.clock import Clock
 from stunet.train.parts import make_parts
@@ -106,12 +110,14 @@ def write_run(directory):
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (directory / "clock.json").write_text('{"began": 1e9}')
     evaluation = {"metrics": {"a": 1.0, "b": {"c": 2}}, "better": {"a": "lower"}, "given": "x"}
+    evaluation["generated"] = {name: {"clips": [1.0, None]} for name in ("speed", "coherent")}
     (directory / "evaluation.json").write_text(json.dumps(evaluation))
 
 
 def write_sweep(directory):
     entries = [members.Member("one", tiny.config()), members.Step("two", ("x",), ("one",), "two/x")]
-    workdir.claim(directory, members.Sweep(entries, question="Why?"), ["sweep"])
+    curves = Curves("Why?", ("coherent",), ("speed",), (0, 1, 2), "speed", marks=((1, "half"),))
+    workdir.claim(directory, members.Sweep(entries, (curves,), ("It falls.",), "Why?"), ["sweep"])
     write_run(directory / "one")
 
 
@@ -246,7 +252,23 @@ def read_slices(directory):
     assert all(cut.size for _, cut in found)
 
 
+def write_shots(directory):
+    (directory / "shots.json").write_text(json.dumps(dataclasses.asdict(layout.Spec())))
+    video = {"path": "a.mp4", "captions": 1, "shots": 1, "frames": 30, "notes": ["turned"]}
+    manifest = {"bytes": 5, "sha256": "x", "frames": [30], "height": [8], "width": [8]}
+    manifest |= {"captions": ["a square"], "videos": [video]}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+
+
+def read_manifest(directory):
+    (directory / "shards").mkdir(exist_ok=True)
+    shutil.copy(directory / "manifest.json", layout.manifest_file(directory, 0))
+    return shards.read_manifest(directory, 0)
+
+
 KINDS = (
+    Kind("shots.json", write_shots, lambda d: layout.read_spec(d).make_codec()),
+    Kind("manifest.json", write_shots, read_manifest),
     Kind("config.json", write_json("config.json", UNET), reads_config(unet)),
     Kind("model.safetensors.index.json", write_shards, read_shards),
     Kind("one.safetensors", write_shards, read_shards),

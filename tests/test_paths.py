@@ -19,7 +19,7 @@ from stunet.evaluate import comparison
 
 ADDRESSES = ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run", "http://host/a.mp4")
 # How the help calls what takes a path, and the arguments that take either a path or a name.
-METAVARS = ("DIR", "FILE", "RECORDS", "VIDEOS", "WORKDIR")
+METAVARS = ("DIR", "FILE", "SHOTS", "VIDEOS", "WORKDIR")
 BY_NAME = ("--config", "--protocol", "--text-encoder")
 
 

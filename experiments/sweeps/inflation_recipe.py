@@ -26,10 +26,17 @@ Expected result: unknown. The sweep has not run to its end yet.
 import dataclasses
 
 from stunet import configs
-from stunet.sweep.members import Member, Step, replace
+from stunet.sweep.members import Member, Step, Sweep, replace
 from stunet.train.flops import model_flops
 from stunet.train.parts import make_parts
 
+PREDICTIONS = (
+    "The digit and the colours: both arms that begin with pictures show them more often than the "
+    "network from scratch, because a picture costs a tenth of a clip.",
+    "The direction and the speed: the frozen network shows them least often. The layers that read "
+    "captions are frozen, and pictures never taught them words of motion.",
+    "Everything at once: the unfrozen network leads.",
+)
 LABELS = {
     "frozen": "frozen text-to-image network",
     "unfrozen": "unfrozen text-to-image network",
@@ -74,7 +81,7 @@ def get_sweep(size="cpu"):
             entries.append(Member(member, replace(config, values), group, LABELS[name], after))
             if group == "clips":
                 entries.append(_evaluation(member, group, name, chosen.clips))
-    return entries
+    return Sweep(entries, predictions=PREDICTIONS)
 
 
 def _arms(size, name):

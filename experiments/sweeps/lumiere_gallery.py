@@ -9,7 +9,8 @@ Or by hand:
 
 The networks are those of experiments/lumiere_mini.py. The steps after them make a picture for each
 task of Lumiere (arXiv 2401.12945, figure 1), all with seed 0, and show them on one page,
-runs/lumiere/gallery.html. `--config lumiere_gallery:gpu` is a larger size for one GPU, and
+runs/lumiere/gallery.html. The weights of four networks, which do all tasks together, are written
+into runs/lumiere/networks. `--config lumiere_gallery:gpu` is a larger size for one GPU, and
 `--config lumiere_gallery:smoke` runs through everything in minutes, for nothing to look at.
 """
 
@@ -41,22 +42,29 @@ CLIPS = (
     "a pink 0 moving right, fast, on green",
     "a white 3 moving left, slowly, on red stripes",
 )
-# Held-out clips whose first frames are continued, with what their captions say and with something
-# else.
+# What is made of held-out clips, by their number. In the first two, the first prompt is the clip's
+# own caption. Boxes are top, left, height and width, in pixels of a frame of 32x32.
 CONTINUED = {
-    1: (
-        "a yellow 7 moving up, on green stripes",
-        "a yellow 7 moving right, fast, on green stripes",
-    ),
     3: ("a pink 3 moving down, on green stripes", "a pink 3 moving left, fast, on green stripes"),
+    4: ("a red 7 moving left, slowly, on green", "a red 7 moving up, fast, on green"),
 }
-# Another digit is painted into the right half of a held-out clip.
-PAINTED = {5: ("a yellow 2 moving down, on green stripes", (0, 16, 32, 16))}
-# The digit of the picture lies in rows 7 to 22, and moves there.
-ANIMATED = {9: ("a green 6 moving left, fast, on green stripes", (6, 0, 18, 32))}
-EDITED = {8: ("a red 8 moving left, slowly, on blue dots", "a green 5 moving left, on grey")}
+# This box hides the digit in all frames.
+PAINTED = {
+    8: ("4,0,20,32", "a white 3 moving left, slowly, on brown", "a blue 5 moving up, on brown")
+}
+# The digit lies in rows 1 to 16, and moves there.
+ANIMATED = {
+    9: (
+        "0,0,18,32",
+        "a green 6 moving left, on green stripes",
+        "a green 6 moving right, on green stripes",
+    )
+}
+EDITED = {5: ("a blue 3 moving right, slowly, on purple", "a yellow 8 moving right, on brown dots")}
 ALPHAS = ("0", "0.5", "0.75", "1")
 HELD_OUT = 10
+# Networks that do all tasks together: the one with masks also makes clips from text alone.
+EXPORTED = ("masks", "upscale", "style_neon", "style_paper")
 
 
 def get_sweep(size="cpu"):
@@ -65,7 +73,8 @@ def get_sweep(size="cpu"):
         config = configs.start_from(f"lumiere_mini:{name},{size}")
         begin = {"train.init_from": f"{{sweep}}/{start}"} if start else {}
         after = (start,) if start else ()
-        entries.append(Member(name, replace(config, begin), after=after))
+        group = name.replace("_", " ")  # They learn different things: the report compares none.
+        entries.append(Member(name, replace(config, begin), group, after=after))
     scale = entries[1].config.data.height / 32
     return entries + _steps(scale)
 
@@ -90,8 +99,8 @@ def _steps(scale):
     def held_out(number, end):
         return f"{{sweep}}/gallery/data_val/val_{number}.{end}"
 
-    def box(numbers):
-        return ",".join(str(round(number * scale)) for number in numbers)
+    def box(corners):
+        return ",".join(str(round(int(number) * scale)) for number in corners.split(","))
 
     sample("text_to_image_samples", "text", "text_to_image", prompts=PICTURES)
     sample("text", "text", "base", prompts=CLIPS)
@@ -102,10 +111,10 @@ def _steps(scale):
         ("inpaint", "--video", "mp4", PAINTED),
         ("cinemagraph", "--image", "png", ANIMATED),
     ):
-        for number, (prompt, corners) in table.items():
-            options = (flag, held_out(number, end), "--box", box(corners), "--num", "2")
+        for number, (corners, *prompts) in table.items():
+            options = (flag, held_out(number, end), "--box", box(corners))
             name, after = f"{task}_{number}", ("data_val",)
-            sample(name, task, "masks", *options, prompts=[prompt], after=after)
+            sample(name, task, "masks", *options, prompts=prompts, after=after)
     for number, prompts in EDITED.items():
         options = ("--video", held_out(number, "mp4"), "--strength", "0.8")
         sample(f"video_{number}", "video", "base", *options, prompts=prompts, after=("data_val",))
@@ -117,14 +126,23 @@ def _steps(scale):
     options = ("--base", "{sweep}/base")
     sample("large", "upscale", "upscale", *options, prompts=CLIPS[:3], after=("base",))
     made = tuple(step.name for step in steps)
+    steps += [_export(name) for name in EXPORTED]
     page = ("gallery", "{sweep}/gallery", "--out", "{sweep}/gallery.html")
     page += ("--title", "Lumiere in small", "--note", NOTE)
     return [*steps, Step("page", page, made, "gallery.html")]
 
 
+def _export(name):
+    """Returns a step that writes the averaged weights of a network, to pass them on."""
+    out = f"networks/{name}"
+    words = ("export", "--workdir", f"{{sweep}}/{name}", "--out", f"{{sweep}}/{out}")
+    words += ("--format", "safetensors", "--dtype", "bfloat16")
+    return Step(f"export_{name}", words, (name,), f"{out}/params.safetensors")
+
+
 NOTE = (
-    "Everything on this page was made by `make lumiere`: six small networks, trained on "
-    "handwritten digits. The seed of every sample is 0."
+    "Six small networks, trained on handwritten digits by the command make lumiere, made all clips "
+    "on this page. Every sample has the seed 0: none was chosen by hand."
 )
 
 

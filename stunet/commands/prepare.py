@@ -1,10 +1,80 @@
-"""`stunet prepare`: cuts a folder of videos into records of clips."""
+"""`stunet prepare`: stores a folder of videos as shots, from which training cuts clips."""
 
 import argparse
 
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+
+# Flag, type, name of the value, default and help text of each option that takes a number. Defaults
+# are those of `Spec` and `prepare`, which a test compares, so that the help needs no NumPy.
+_NUMBERS = (
+    (
+        "--side",
+        shared.positive,
+        "PIXELS",
+        256,
+        "largest height or width, whichever is smaller, of stored pictures; clips are scaled from "
+        "them",
+    ),
+    (
+        "--fps",
+        shared.number,
+        "FPS",
+        24.0,
+        "frames per second of the shots; clips have this rate or a lower one, best this number "
+        "divided by a whole one",
+    ),
+    (
+        "--min-seconds",
+        shared.number,
+        "SECONDS",
+        1.0,
+        "shorter stretches are left out",
+    ),
+    (
+        "--max-seconds",
+        shared.number,
+        "SECONDS",
+        20.0,
+        "longer stretches become several shots",
+    ),
+    (
+        "--val-fraction",
+        shared.number,
+        "SHARE",
+        0.1,
+        "share of the time held out for validation, at least 0 and below 1",
+    ),
+    (
+        "--val-seconds",
+        shared.number,
+        "SECONDS",
+        5.0,
+        "length of each stretch that is held out, at the end of a shot; no clip that is longer can "
+        "be validated",
+    ),
+)
+
+
+# Options of earlier versions, and the keys of the config that have taken their place.
+_MOVED = {
+    "--frames": "data.frames",
+    "--height": "data.height",
+    "--width": "data.width",
+    "--channels": "data.channels",
+}
+
+
+class _Moved(argparse.Action):
+    """Explains that an option is now a key of the config."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        key = _MOVED[option_string]
+        parser.error(
+            f"{option_string} is chosen when training, and needs no new preparing: leave it out, "
+            f"and give `stunet train` --config.{key}={values}"
+        )
 
 
 def add_arguments(parser: Parser) -> None:
@@ -16,58 +86,61 @@ def add_arguments(parser: Parser) -> None:
         "or captions.jsonl in it, or from a .txt file beside each video",
     )
     parser.required.add_argument(
-        "output", type=shared.path, metavar="RECORDS", help="directory to create"
+        "output",
+        type=shared.path,
+        metavar="SHOTS",
+        help="directory to create; if it is there, videos that it does not hold yet are added, and "
+        "a command that was stopped goes on",
+    )
+    for flag, kind, metavar, default, text in _NUMBERS:
+        parser.options.add_argument(
+            flag,
+            type=kind,
+            default=default,
+            metavar=metavar,
+            help=f"{text} (default %(default){'s' if isinstance(default, int) else 'g'})",
+        )
+    parser.options.add_argument(
+        "--codec",
+        default="h264",
+        choices=("h264", "jpeg", "raw", "webp"),
+        help="how pictures are stored (default %(default)s)",
     )
     parser.options.add_argument(
-        "--frames",
-        type=shared.positive,
-        default=16,
-        metavar="N",
-        help="frames in each clip (default %(default)s)",
-    )
-    parser.options.add_argument(
-        "--fps",
-        type=shared.number,
-        default=8.0,
-        metavar="FPS",
-        help="frames per second of the clips (default %(default)g)",
-    )
-    parser.options.add_argument(
-        "--height",
-        type=shared.positive,
-        default=32,
-        metavar="PIXELS",
-        help="height of the clips (default %(default)s)",
-    )
-    parser.options.add_argument(
-        "--width",
-        type=shared.positive,
-        default=32,
-        metavar="PIXELS",
-        help="width of the clips (default %(default)s)",
-    )
-    parser.options.add_argument(
-        "--channels",
+        "--quality",
         type=int,
-        choices=(1, 3),
-        default=3,
-        help="1 for grey, 3 for RGB (default %(default)s)",
+        metavar="N",
+        help="quality of the codec: h264 51 (worst) to 0, default 18; webp 1 to 100, default 90; "
+        "jpeg 1 to 100, default 95",
     )
     parser.options.add_argument(
-        "--val-fraction",
-        type=shared.number,
-        default=0.1,
-        metavar="SHARE",
-        help="share of each video's clips held out for validation, at least 0 and below 1 "
-        "(default %(default)s)",
+        "--group",
+        type=shared.positive,
+        metavar="N",
+        help="for h264: pictures from one that is stored by itself to the next; 1 stores each by "
+        "itself (default 8)",
     )
+    parser.options.add_argument(
+        "--workers",
+        type=shared.positive,
+        metavar="N",
+        help="number of processes (default: one for each processor)",
+    )
+    parser.options.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the files that are there with their digests, and make damaged ones again",
+    )
+    for flag in _MOVED:
+        parser.options.add_argument(flag, action=_Moved, help=argparse.SUPPRESS)
     parser.options.add_argument(
         "--text-encoder",
         type=shared.encoder,
         default="bytes",
         metavar="NAME",
-        help="text encoder of the captions: bytes, minilm, or t5:DIR, where DIR holds a T5-v1.1 "
-        "checkpoint (default %(default)s)",
+        help="text encoder whose states are stored with the shots: minilm, or t5:DIR, where DIR "
+        "holds a T5-v1.1 checkpoint. The states of bytes are computed when clips are read "
+        "(default %(default)s)",
     )
     parser.options.add_argument(
         "--text-max-length",
@@ -85,35 +158,47 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from stunet.data.shots.codecs import make_codec
+    from stunet.data.shots.layout import Spec
     from stunet.nn.text import text_encoder
     from stunet.prepare.run import prepare
 
+    codec = make_codec(arguments.codec, arguments.quality, arguments.group)
+    encoder = None
     if arguments.text_encoder != "bytes":
         set_up_jax()
-    encoder = text_encoder(arguments.text_encoder, arguments.text_max_length, arguments.text_dim)
+        encoder = text_encoder(
+            arguments.text_encoder, arguments.text_max_length, arguments.text_dim
+        )
     print(
         prepare(
             arguments.input,
             arguments.output,
-            frames=arguments.frames,
-            fps=arguments.fps,
-            height=arguments.height,
-            width=arguments.width,
-            channels=arguments.channels,
-            encode_text=encoder,
+            Spec(
+                side=arguments.side,
+                fps=arguments.fps,
+                min_seconds=arguments.min_seconds,
+                max_seconds=arguments.max_seconds,
+                codec=codec.name,
+                quality=codec.quality,
+                group=codec.group,
+            ),
             text_encoder=arguments.text_encoder,
-            text_fingerprint=encoder.fingerprint,
+            encode_text=encoder,
             val_fraction=arguments.val_fraction,
+            val_seconds=arguments.val_seconds,
+            workers=arguments.workers,
+            verify=arguments.verify,
         )
     )
 
 
 COMMAND = Command(
-    "cut a folder of videos into records of clips",
+    "store a folder of videos as shots, from which training cuts clips",
     add_arguments,
     run,
     (
-        "stunet prepare videos runs/clips --frames 16 --fps 8 --height 64 --width 64",
-        "stunet prepare videos runs/grey --channels 1 --val-fraction 0.2 --text-encoder minilm",
+        "stunet prepare videos runs/shots",
+        "stunet prepare videos runs/shots --side 128 --fps 16 --text-encoder minilm",
     ),
 )

@@ -402,7 +402,7 @@ class Data:
     )
     path: str = _field(
         "",
-        "For the source 'clips': directory that `stunet prepare` wrote, or directory of "
+        "For the source 'clips': directory of shots that `stunet prepare` wrote, or directory of "
         "a prepared data set of TensorFlow Datasets. For the source 'moving_digits': file of "
         "handwriting that experiments/fetch_handwriting.py wrote; empty: the 1,797 images of 8x8 "
         "pixels that scikit-learn ships.",
@@ -427,8 +427,20 @@ class Data:
     channels: int = _field(3, "Colour channels of each clip. 1: grey. 3: RGB.", choices=(1, 3))
     fps: float = _field(
         8.0,
-        "Frames per second of the source. Clips are written to play at `data.fps` / `data.stride`.",
+        "Frames per second of the source. Clips are written to play at `data.fps` / `data.stride`. "
+        "Shots that `stunet prepare` wrote are read at this rate, which may be lower than theirs.",
         above=0,
+    )
+    crop: str = _field(
+        "centre",
+        "For shots: which part of a picture is trained on, if the picture has another shape than "
+        "the clip. 'centre': always its centre. 'random': any part, another one in each epoch.",
+        choices=("centre", "random"),
+    )
+    mirror: bool = _field(
+        False,
+        "For shots: True mirrors half of the training clips from left to right. Captions stay as "
+        "they are, so leave it False if they say 'left' or 'right', or if pictures hold writing.",
     )
     num_digits: int = _field(
         1, "For the source 'moving_digits': number of digits in each clip.", least=1
@@ -500,7 +512,8 @@ class Data:
     )
     num_clips: int = _field(
         0,
-        "Number of clips to train on, taken from the beginning of the source. 0: all clips.",
+        "Number of clips to train on, taken from the beginning of the source; of shots, always the "
+        "same frames. 0: all clips.",
         least=0,
     )
     num_threads: int = _field(

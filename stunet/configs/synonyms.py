@@ -195,6 +195,10 @@ SYNONYMS = (
     Synonym("h rows image_height img_height video_height", "data.height"),
     Synonym("w cols columns image_width img_width video_width", "data.width"),
     Synonym("frame_rate framerate frames_per_second sample_fps video_fps", "data.fps"),
+    Synonym("random_crop center_crop centre_crop crop_mode crop_type", "data.crop"),
+    Synonym(
+        "flip random_flip hflip horizontal_flip random_horizontal_flip mirrored", "data.mirror"
+    ),
     Synonym(
         "frame_stride frame_interval frame_skip sample_stride temporal_stride frame_step "
         "every_nth_frame",

@@ -205,7 +205,8 @@ def _open_data_set(directory: Path):
     for name in ("dataset_info.json", "features.json"):
         if not (directory / name).is_file():
             raise UserError(
-                f"{directory} is not a TFDS data set: it has no {name}; `stunet prepare` makes one"
+                f"{directory} holds no shots and is not a TFDS data set: it has neither shots.json "
+                f"nor {name}; `stunet prepare` makes shots"
             )
     try:
         described = jsonfiles.read(directory / "dataset_info.json", _DatasetInfo)

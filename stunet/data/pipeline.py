@@ -9,12 +9,14 @@ the same, row by row, for any number of processes and any mesh. (grain's own Ela
 examples out in turns, which permutes the rows when the number of processes changes.)
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
+from stunet.data.draws import draw, random_words
 from stunet.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -96,8 +98,9 @@ def train_batches(
     of the source pass through unchanged.
 
     Args:
-        source: source of the examples, by index. Several threads read it at once.
-        seed: seed of the order, 0 to 2**32-1.
+        source: source of the examples, by index. Several threads read it at once. Examples are
+            drawn with `stunet.data.draws.draw`.
+        seed: seed of the order and of the random words, 0 to 2**32-1.
         batch_size: clips in the global batch.
         rows: which rows of each global batch to read, as ascending numbers from 0; None reads all
             rows.
@@ -109,9 +112,8 @@ def train_batches(
     """
     if not len(source):
         raise UserError("the training source has no clips")
-    # All randomness depends on the position in this endless sequence, never on a worker. Random
-    # transforms therefore belong after `repeat`, as `random_map`.
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().map(_only_arrays)
+    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    examples = order.map_with_index(_Draw(source, seed)).map(_only_arrays)
     return TrainBatches(examples, batch_size, rows, num_threads)
 
 
@@ -145,6 +147,20 @@ def eval_batches(
         )
     examples = grain.MapDataset.source(source).map(_only_arrays)[:clips]
     return iter(_read(examples, batch_size, rows, num_threads))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draw(grain.transforms.MapWithIndex):
+    """Reads the example that the order of a run has at a position.
+
+    All randomness depends on the position in the endless order, never on a worker.
+    """
+
+    source: Any
+    seed: int
+
+    def map_with_index(self, index: int, element: int) -> dict[str, Any]:
+        return draw(self.source, element, random_words(self.seed, index))
 
 
 class _Rows(grain.MapDataset):

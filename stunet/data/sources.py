@@ -3,13 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grain
 import numpy as np
 
 from stunet.configs import check_data_path
-from stunet.data.clips import ClipRecords
+from stunet.data.clips import ClipRecords, read_metadata
+from stunet.data.draws import draw
+from stunet.data.shots.layout import holds_shots
+from stunet.data.shots.source import ShotClips
+from stunet.data.shots.states import find_encoder
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.moving_digits import MovingDigits
@@ -50,7 +55,7 @@ class Dataset:
 
 
 class First:
-    """Takes the first `length` examples of a source."""
+    """Takes the first `length` examples of a source. Nothing in them is random."""
 
     def __init__(self, source: Source, length: int):
         self._source, self._length = source, min(length, len(source))
@@ -85,7 +90,7 @@ class Cut:
     """Cuts each clip of a source into as many pieces of `frames` frames as fit.
 
     Each piece begins with the last frame of the piece before. Clip i * pieces + j is piece j of the
-    source's clip i, and has the caption of the source's clip.
+    source's clip i, and has the caption of the source's clip. Nothing in them is random.
 
     Attributes:
         source: source of the longer clips.
@@ -125,7 +130,13 @@ class Strided:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self._source[index]
+        return self._keep(self._source[index])
+
+    def draw(self, index: int, words: Sequence[int]) -> dict[str, Any]:
+        """Returns a random example (`stunet.data.draws.draw`)."""
+        return self._keep(draw(self._source, index, words))
+
+    def _keep(self, example: dict[str, Any]) -> dict[str, Any]:
         return example | {"video": np.ascontiguousarray(example["video"][:: self._stride])}
 
     def truth(self, index: int) -> Any:
@@ -170,6 +181,24 @@ def make_source(dataset: Dataset, split: str) -> Source:
     return Strided(source, clip.stride) if clip.stride > 1 else source
 
 
+def stored_fingerprint(dataset: Dataset) -> str:
+    """Returns the fingerprint of the encoder that made the stored text states of a data set.
+
+    Returns "" if clips are drawn, or if no states or no fingerprint are stored.
+
+    Raises:
+        UserError: the notes beside the records are damaged, or a set of shots holds no text states
+            that fit.
+    """
+    if not dataset.is_stored:
+        return ""
+    path = Path(dataset.options["path"])
+    if holds_shots(path):
+        encoder = find_encoder(path, dataset.text)
+        return encoder.fingerprint if encoder else ""
+    return read_metadata(path).get("text_encoder", {}).get("fingerprint", "")
+
+
 def representatives(source: Source, num: int, dataset: Dataset) -> Source:
     """Returns a source whose first `num` clips represent all clips of `source`.
 
@@ -205,7 +234,11 @@ def _motions(
     )
 
 
-def _clips(split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str) -> Source:
+def _clips(
+    split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str, crop: str, mirror: bool
+) -> Source:
+    if holds_shots(Path(path)):
+        return ShotClips(path, split, clip, text, crop=crop, mirror=mirror)
     records = ClipRecords(
         path,
         split,

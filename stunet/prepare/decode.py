@@ -1,7 +1,8 @@
 """Cuts one video file into clips of fixed length, rate and size, streaming with PyAV."""
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -58,13 +59,8 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
         Each note is a sentence without its subject, which is the name of the video, such as "has
         fewer pictures than ...".
         """
-        notes = [f"{reason} (no clip spans that place)" for reason in self.breaks]
-        if self.repeated > _MANY_REPEATED * self.frames:
-            notes.append(
-                f"has fewer pictures than the clips: {self.repeated} of {self.frames} frames "
-                "repeat the one before"
-            )
-        return notes
+        reasons = [f"{reason} (no clip spans that place)" for reason in self.breaks]
+        return [*reasons, *what_repeats(self.repeated, self.frames, "clips")]
 
     def _cut(self, frames):
         window: list[np.ndarray] = []
@@ -96,6 +92,21 @@ class ClipDecoder(Iterator[UInt8[np.ndarray, "t h w c"]]):
                     skip = max(0, self._stride - self._length)
                     del window[: self._stride]
         end()
+
+
+def what_repeats(repeated: int, frames: int, what: str) -> list[str]:
+    """Returns a note about a video many of whose frames show the same picture as the one before.
+
+    Args:
+        repeated: number of such frames.
+        frames: number of all frames.
+        what: what the frames are part of, "clips" or "shots".
+    """
+    if repeated <= _MANY_REPEATED * frames:
+        return []
+    return [
+        f"has fewer pictures than the {what}: {repeated} of {frames} frames repeat the one before"
+    ]
 
 
 def decode_clips(
@@ -150,7 +161,8 @@ def decode_clips(
         raise UserError(f"height and width must be positive, not {height} and {width}")
     if channels not in (1, 3):
         raise UserError(f"channels must be 1 (grey) or 3 (RGB), not {channels}")
-    return ClipDecoder(_frames(Path(path), fps, height, width, channels), frames, stride)
+    fit = functools.partial(geometry.covering, height, width)
+    return ClipDecoder(resampled(Path(path), fps, channels, fit), frames, stride)
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -203,11 +215,27 @@ def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
         raise CorruptVideo(f"{path} cannot be used: {error}") from error
 
 
-def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, int] | Break]:
-    """Yields (picture, number of frames that show the picture), or a `Break`.
+def resampled(
+    path: Path,
+    fps: float | int,
+    channels: int,
+    fit: Callable[[av.VideoFrame, float, geometry.Orientation], geometry.Fit],
+) -> Iterator[tuple[UInt8[np.ndarray, "h w c"], int] | Break]:
+    """Yields each picture of a video with the number of frames that show it, or a `Break`.
 
-    Pictures have the size and colours of the clips. A `Break` stands at each place that no clip may
-    span.
+    A `Break` stands at each place that no clip may span. `decode_clips` says how pictures are
+    treated.
+
+    Args:
+        path: file of the video.
+        fps: frames per second to which the video is resampled.
+        channels: 3 (RGB) or 1 (grey).
+        fit: maps a picture as it is stored, the shape of its pixels and its orientation to the size
+            that it gets.
+
+    Raises:
+        CorruptVideo: the file is damaged or cannot be read to its end.
+        UserError: there is no such file.
     """
     with opened(path) as (container, stream):
         aspect, base = geometry.pixel_aspect(container, stream), stream.time_base
@@ -215,7 +243,7 @@ def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, in
             Picture(frame, frame.pts * base, frame.duration * base)
             for frame in pictures(path, container, stream)
         )
-        graph = look = None
+        graph = look = fitted = None
         for shown in resample(decoded, fps):
             if isinstance(shown, Break):
                 yield shown
@@ -228,12 +256,13 @@ def _frames(path, fps, height, width, channels) -> Iterator[tuple[np.ndarray, in
             now = (frame.width, frame.height, frame.format.name, signs, pixels)
             now += (*colour.matrix_options(frame),)
             if now != look:  # the first picture, or one where the file changes its format
-                graph, look = _graph(frame, signs, aspect, height, width, pixels), now
+                fitted, look = fit(frame, aspect, signs), now
+                graph = _graph(frame, signs, fitted, pixels)
             array = _pulled(graph, frame)
             if pixels == "gbrp16le":
                 array = colour.ordinary(array, frame.color_trc, frame.color_primaries)
                 array = colour.to_grey(array) if channels == 1 else array
-            yield array.reshape(height, width, channels), shown.times
+            yield array.reshape(fitted.height, fitted.width, channels), shown.times
 
 
 def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
@@ -249,9 +278,9 @@ def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
     return opaque
 
 
-def _graph(frame, signs, aspect, height, width, pixels) -> av.filter.Graph:
+def _graph(frame, signs, fitted: geometry.Fit, pixels) -> av.filter.Graph:
     """Builds the filters that turn a picture, resize it, crop its centre and convert its pixels."""
-    rows, columns = geometry.covering_size(height, width, frame, aspect, signs)
+    rows, columns = fitted.rows, fitted.columns
     # Area averaging shrinks without aliasing, but would show blocks when it enlarges.
     shrinks = rows * columns <= frame.width * frame.height
     matrix = colour.matrix_options(frame)
@@ -261,7 +290,7 @@ def _graph(frame, signs, aspect, height, width, pixels) -> av.filter.Graph:
         (
             *geometry.turn_filters(signs),
             ("scale", {"w": str(columns), "h": str(rows), "flags": flags, **matrix}),
-            ("crop", {"w": str(width), "h": str(height), "exact": "1"}),
+            ("crop", {"w": str(fitted.width), "h": str(fitted.height), "exact": "1"}),
             ("format", {"pix_fmts": pixels}),
         ),
     )

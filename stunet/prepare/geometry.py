@@ -1,5 +1,7 @@
 """Computes how pictures are turned, and their sizes as players show them."""
 
+import dataclasses
+
 import av
 import numpy as np
 from av.sidedata.sidedata import Type
@@ -89,10 +91,27 @@ def shown_size(height: int, width: int, aspect: float, signs: Orientation) -> tu
     return size[::-1] if lies_down(signs) else size
 
 
-def covering_size(
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """Says to which size a picture is scaled, and how much of its centre is kept.
+
+    Attributes:
+        rows: rows after scaling, of the upright picture.
+        columns: columns after scaling.
+        height: rows that are kept.
+        width: columns that are kept.
+    """
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+
+
+def covering(
     height: int, width: int, frame: av.VideoFrame, aspect: float, signs: Orientation
-) -> tuple[int, int]:
-    """Returns the smallest (rows, columns) to which a picture can be scaled to cover an area.
+) -> Fit:
+    """Returns the smallest size that covers height x width, of which the centre is kept.
 
     Scaling keeps the ratio of the picture's sides as players show it.
 
@@ -105,4 +124,22 @@ def covering_size(
     """
     shape = frame.width * aspect / frame.height
     shape = 1 / shape if lies_down(signs) else shape
-    return max(height, round(width / shape)), max(width, round(height * shape))
+    rows, columns = max(height, round(width / shape)), max(width, round(height * shape))
+    return Fit(rows, columns, height, width)
+
+
+def at_most(side: int, frame: av.VideoFrame, aspect: float, signs: Orientation) -> Fit:
+    """Returns the size of a whole picture whose shorter side has at most `side` pixels.
+
+    Both sides are even, as codecs need them. Small pictures are not enlarged.
+
+    Args:
+        side: pixels of the shorter side.
+        frame: the picture as it is stored.
+        aspect: width divided by height of one pixel.
+        signs: how the picture is turned; see `orientation`.
+    """
+    size = shown_size(frame.height, frame.width, aspect, signs)
+    scale = min(1.0, side / min(size))
+    rows, columns = (max(2, 2 * round(length * scale / 2)) for length in size)
+    return Fit(rows, columns, rows, columns)

@@ -22,12 +22,8 @@ from stunet.report.markup import fill, join
 
 # Kind of clips -> heading and explanation, in the order of the page.
 SECTIONS = {
-    "data": (
-        "What the networks learnt from",
-        "Clips of the data with their captions.",
-    ),
-    "picture": ("Text to image", "Pictures from prompts, by a network without temporal layers."),
     "text": ("Text to video", "All frames of a clip are made at once, from a prompt alone."),
+    "picture": ("Text to image", "Pictures from prompts, by a network without temporal layers."),
     "image": ("Image to video", "The first frame is given; the network makes all others."),
     "inpaint": (
         "Video inpainting",
@@ -51,6 +47,7 @@ SECTIONS = {
         "A second network enlarges the clip in overlapping windows, whose predictions are averaged "
         "in every step (MultiDiffusion).",
     ),
+    "data": ("What the networks learnt from", "Clips of the data with their captions."),
 }
 # Rows and columns of pictures are enlarged on the page, by CSS alone, to about this many pixels.
 _SHOWN = 150
@@ -59,7 +56,7 @@ _SECTION = """\
 <h2>{{ heading }}</h2><p class=note>{{ explanation }}</p>{{ sheets }}"""
 
 _SHEET = """\
-<div class=sheet>{% if command %}<p><code>{{ command }}</code></p>{% endif %}\
+<div class=sheet>{% if command %}<code>{{ command }}</code>{% endif %}\
 <div class=row>{{ figures }}</div></div>"""
 
 _FIGURE = """\
@@ -67,13 +64,16 @@ _FIGURE = """\
 <figcaption>{{ caption }}</figcaption></figure>"""
 
 STYLE = """
-.sheet { margin: .8rem 0 1.8rem; } .sheet p { margin: .2rem 0 .6rem; }
+.sheet { margin: 1rem 0 2rem; }
+.sheet > code { display: block; padding: .45em .7em; margin-bottom: .7rem; font-size: .8rem; }
 .row { display: flex; flex-wrap: wrap; gap: 1.1rem 1.4rem; align-items: flex-start; }
-.row figcaption { margin-top: .3rem; max-width: 19rem; }
+.row figure { width: min-content; } .row figcaption { margin-top: .3rem; }
 .row .given { border-right: 1px solid var(--rule); padding-right: 1.4rem; }
 .pair { display: flex; gap: 6px; } .pair div { position: relative; }
-.pair .axes { position: absolute; left: 3px; bottom: 2px; font-size: 10px; line-height: 1.2;
-  padding: 0 3px; border-radius: 3px; color: #fff; background: #0008; }
+.pair img { max-width: none; }
+.pair .axes { position: absolute; left: 3px; bottom: 3px; font-size: 10px; line-height: 1.2;
+  padding: 0 3px; border-radius: 3px; color: #fff; background: #0009; white-space: nowrap; }
+@media (max-width: 600px) { .pair { flex-wrap: wrap; } .row figure { width: auto; } }
 """
 
 

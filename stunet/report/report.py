@@ -47,6 +47,8 @@ _PREDICTED = """\
 {% if is_late %} <small>(noted after the first training had begun)</small>{% endif %}</li>\
 {% endfor %}</ul></div>"""
 
+_NO_CURVES = "<p>No finished run has values of {{ over }} for its clips yet.</p>"
+
 _MADE_BY = """\
 <p>The runs: <code>{{ sweep }}</code>{% if begun %}, begun at commit {{ begun }}{% endif %}</p>\
 <p>This page: <code>{{ command }}</code>{% if now %} at commit {{ now }}{% endif %}</p>"""
@@ -184,9 +186,11 @@ def _curves(
     """
     sections = []
     for wanted in asked:
+        sections.append(fill("<h2>{{ title }}</h2>", title=wanted.title))
         figures = binning.measure(wanted, groups)
-        if figures:
-            sections.append(fill("<h2>{{ title }}</h2>", title=wanted.title))
+        if not figures:
+            over = " or ".join(formatting.metric(name).title for name in wanted.over)
+            sections.append(fill(_NO_CURVES, over=over))
         for group, figure in figures.items():
             title = formatting.capitalised(group)
             sections.append(covariates.section(figure, colours, title))

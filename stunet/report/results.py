@@ -25,6 +25,9 @@ _LAST_SHARE = 0.1
 # Metric that counts the updates skipped since a run began.
 _SKIPPED = "skipped_updates"
 
+# Value of a metric for a clip. Its square is finite too.
+_Value = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]
+
 # Operations, of which 64 bits hold too few.
 _Count = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 
@@ -302,7 +305,7 @@ def _read_date(directory: pathlib.Path) -> float | None:
 class _Column:
     """Holds the values of a metric for each clip; None where a clip has no value."""
 
-    clips: tuple[jsonfiles.Finite | None, ...]
+    clips: tuple[_Value | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)

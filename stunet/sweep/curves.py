@@ -2,10 +2,12 @@
 
 import dataclasses
 import itertools
-import math
 
 from stunet.errors import UserError, choose
 from stunet.evaluate.metrics import METRICS
+
+# Numbers are below this, so that their products are finite.
+_MOST = 1e100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Curves:
             for name in names:
                 choose(METRICS, name, f"metric in {key} of Curves")
         is_ascending = all(a < b for a, b in itertools.pairwise(self.bins))
-        if len(self.bins) < 2 or not is_ascending or not all(map(math.isfinite, self.bins)):
+        if len(self.bins) < 2 or not is_ascending or not max(map(abs, self.bins)) < _MOST:
             raise UserError(f"bins of Curves are {self.bins}; give two or more ascending edges")
-        if not 0 < self.scale < math.inf:
+        if not 0 < self.scale < _MOST:
             raise UserError(f"scale of Curves is {self.scale}; give a positive number")

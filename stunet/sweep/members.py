@@ -125,6 +125,27 @@ def product(
     return members
 
 
+def evaluations(members: Sequence[Member], *options: str) -> list[Step]:
+    """Returns a step for each member that samples clips of the trained network and measures them.
+
+    The measurements are written to the member's directory, so that they count as the member's own.
+
+    Args:
+        members: members of the sweep.
+        options: further arguments of `stunet evaluate`, such as "--num", "128".
+    """
+    return [
+        Step(
+            f"{member.name},evaluation",
+            ("evaluate", "--workdir", f"{{sweep}}/{member.name}", *options),
+            (member.name,),
+            f"{member.name}/evaluation.json",
+            member.group,
+        )
+        for member in members
+    ]
+
+
 def replace(config: configs.Experiment | ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of a config with some values changed. `load` checks the new values later.
 

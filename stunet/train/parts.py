@@ -15,8 +15,7 @@ import jax.numpy as jnp
 
 from stunet import configs
 from stunet.configs.schema import Config, Mesh, level_channels, level_layers
-from stunet.data.clips import read_metadata
-from stunet.data.sources import Dataset
+from stunet.data.sources import Dataset, stored_fingerprint
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.errors import UserError
@@ -181,12 +180,8 @@ def with_fingerprint(config: Config) -> Config:
     if text.fingerprint:
         return config
     configs.check_data(config)
-    stored = {}
-    if config.data.source == "clips":
-        stored = read_metadata(pathlib.Path(config.data.path)).get("text_encoder", {})
-    fingerprint = (
-        stored.get("fingerprint", "") or make_encoder(make_parts(config).denoiser.text).fingerprint
-    )
+    parts = make_parts(config)
+    fingerprint = stored_fingerprint(parts.dataset) or make_encoder(parts.denoiser.text).fingerprint
     return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
 
 
@@ -273,5 +268,5 @@ _SOURCE_OPTIONS = {
         octaves=data.speed_octaves,
         caption_speed=data.caption_speed,
     ),
-    "clips": lambda data: dict(path=data.path),
+    "clips": lambda data: dict(path=data.path, crop=data.crop, mirror=data.mirror),
 }

@@ -16,12 +16,12 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from google.protobuf import json_format
 from PIL import Image
+from read_records import ClipWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from stunet.data import clips
 from stunet.data.clips import ClipRecords
 from stunet.errors import UserError
-from stunet.prepare.writing import ClipWriter
 
 SHAPE, TEXT_SHAPE = (4, 16, 16, 3), (6, 8)
 

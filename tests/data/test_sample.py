@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tiny
 from from_config import make_mesh, make_preview, make_source, make_validation
+from read_records import ClipWriter
 
 from stunet import configs
 from stunet.data import media
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
-from stunet.prepare.writing import ClipWriter
 from stunet.report import pictures
 from stunet.train import preview, validation
 from stunet.train.parts import make_parts

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tiny
 from from_config import make_source
+from read_records import ClipWriter
 
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
-from stunet.prepare.writing import ClipWriter
 
 TEXT_SHAPE = (24, 16)  # As in the tiny config.
 

@@ -30,10 +30,10 @@ RECORDS = (
 )
 DOCTOR = ("doctor", "--workdir={place}/run")
 PREPARE = (
-    *("prepare", "{place}/videos", "{place}/records", "--frames=4", "--height=8", "--width=8"),
-    *("--channels=1", "--text-max-length=8", "--text-dim=8"),
+    *("prepare", "{place}/videos", "{place}/records", "--side=8", "--fps=8", "--workers=1"),
+    *("--min-seconds=0.5", "--val-seconds=0.5"),
 )
-PREPARE_T5 = (*PREPARE[:-1], "--text-encoder=t5:{place}/t5/text_encoder")
+PREPARE_T5 = (*PREPARE, "--text-max-length=8", "--text-encoder=t5:{place}/t5/text_encoder")
 MASKED = (
     *("train", "--config={place}/experiment.py", "--workdir={place}/masked"),
     *("--config.train.steps=1", "--config.masks.image=0.5", "--config.masks.inpaint=0.5"),
@@ -88,10 +88,17 @@ INPUTS = {
     ),
     "sweep.json": Input("sweep", "sweep/sweep.json", "json", (REPORT_SWEEP,)),
     "evaluation.json": Input("sweep", "sweep/*/evaluation.json", "json", (REPORT_SWEEP,), 2),
-    "features.json": Input("records", "records/features.json", "json", (RECORDS, DOCTOR)),
-    "dataset_info.json": Input("records", "records/dataset_info.json", "json", (RECORDS, DOCTOR)),
-    "clips.json": Input("records", "records/clips.json", "json", (RECORDS, DOCTOR)),
-    "records": Input("records", "records/*array_record*", "bytes", (DOCTOR,)),
+    "features.json": Input("tfds", "records/features.json", "json", (RECORDS, DOCTOR)),
+    "dataset_info.json": Input("tfds", "records/dataset_info.json", "json", (RECORDS, DOCTOR)),
+    "clips.json": Input("tfds", "records/clips.json", "json", (RECORDS, DOCTOR)),
+    "records": Input("tfds", "records/*array_record*", "bytes", (DOCTOR,)),
+    "shots.json": Input("shots", "records/shots.json", "json", (RECORDS, DOCTOR, PREPARE)),
+    "index of shots": Input(
+        "shots", "records/index.safetensors", "safetensors", (RECORDS, DOCTOR), 2
+    ),
+    "manifests": Input("shots", "records/shards/*.json", "json", (PREPARE,)),
+    "lists of parts": Input("shots", "records/lists/*.jsonl", "json", (PREPARE,)),
+    "shots": Input("shots", "records/shards/*array_record*", "bytes", (DOCTOR,), 2),
     "captions.csv": Input("csv", "videos/captions.csv", "text", (PREPARE,), 2),
     "captions.jsonl": Input("jsonl", "videos/captions.jsonl", "json", (PREPARE,)),
     "captions in .txt": Input("txt", "videos/*.txt", "text", (PREPARE,)),
@@ -149,8 +156,6 @@ def build(world: str, place: pathlib.Path, server: Server) -> None:
         (place / "exported").rename(place / "weights")
     if world == "sweep":
         _make_sweep(place)
-    if world == "records":
-        shutil.rmtree(place / "videos")
 
 
 def _make_sweep(place: pathlib.Path) -> None:
@@ -192,6 +197,22 @@ def _write_csv(place: pathlib.Path) -> None:
     _write_videos(place)
     rows = ["file,caption", "a.mp4,a square", 'b.mp4,"a square, moving"', "c.gif,another"]
     (place / "videos" / "captions.csv").write_text("\n".join(rows) + "\n")
+
+
+def _write_tfds(place: pathlib.Path) -> None:
+    from read_records import ClipWriter
+
+    records = place / "records"
+    records.mkdir()
+    writer, shape = ClipWriter(records, "clips", shard_bytes=2**20), (4, 8, 8, 1)
+    for i in range(6):
+        video, text = np.full(shape, 40 * i, np.uint8), np.zeros((8, 8), np.float32)
+        states = {"text": text, "text_mask": np.ones(8, bool)}
+        example = {"video": video, "caption": "a square", "source": f"a#{i}", **states}
+        writer.write("train" if i else "val", example)
+    writer.close(shape, (8, 8))
+    encoder = {"name": "bytes", "max_length": 8, "dim": 8, "fingerprint": ""}
+    (records / "clips.json").write_text(json.dumps({"fps": 8.0, "text_encoder": encoder}))
 
 
 def _write_jsonl(place: pathlib.Path) -> None:
@@ -244,7 +265,8 @@ _WRITERS = {
     "csv": _write_csv,
     "jsonl": _write_jsonl,
     "txt": _write_txt,
-    "records": _write_csv,
+    "tfds": _write_tfds,
+    "shots": _write_csv,
     "masked": _write_given,
     "t5": _write_t5,
     "unet": _write_unet,
@@ -252,7 +274,8 @@ _WRITERS = {
 _COMMANDS = {
     "run": (TRAIN,),
     "sweep": (TRAIN,),
-    "records": (PREPARE, RECORDS),
+    "tfds": (RECORDS,),
+    "shots": (PREPARE, RECORDS),
     "masked": (MASKED,),
     "weights": (TRAIN, EXPORT),
 }

@@ -1,30 +1,11 @@
-"""Captions: where each comes from, how they are encoded, and which caption files are refused."""
+"""Captions: where each comes from, and which caption files are refused."""
 
 import json
 
-import numpy as np
 import pytest
 
 from stunet.errors import UserError
-from stunet.prepare import encoding
-from stunet.prepare.encoding import encode_captions
 from stunet.prepare.finding import find_videos
-
-
-def test_each_caption_is_encoded_once_in_batches(monkeypatch):
-    monkeypatch.setattr(encoding, "_BATCH_SIZE", 3)
-    captions, batches = ["x", "yy", "x", "zzz", "x"], []
-
-    def encode(batch):
-        batches.append(list(batch))
-        lengths = np.array([len(caption) for caption in batch])
-        states = np.broadcast_to(lengths[:, None, None], (len(batch), 6, 8))
-        return states, np.arange(6) < lengths[:, None]
-
-    for caption, encoded in zip(captions, encode_captions(captions, encode), strict=True):
-        assert encoded["text"][0, 0] == encoded["text_mask"].sum() == len(caption)
-    assert batches == [["x", "yy"], ["zzz", "x"]]
-    assert list(encode_captions(captions, None)) == [{}] * 5
 
 
 def test_captions_come_from_csv_then_text_files_then_are_empty(tmp_path):

@@ -1,252 +1,304 @@
-"""A folder of videos becomes a complete data set or none. No clip is lost, doubled or misnamed."""
+"""A folder becomes a set of shots that stops, goes on and grows without changing a byte."""
 
-import errno
+import hashlib
+import inspect
 import json
 import os
 import pathlib
-import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
-import av
+import msgspec
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from from_config import make_source
+from videos import make_video, noise
 
-from stunet import configs, files
-from stunet.data.clips import ClipRecords
-from stunet.data.spec import TextSpec, make_encoder
+from stunet.commands.prepare import COMMAND
+from stunet.data.shots import layout
+from stunet.data.shots.codecs import CODECS, make_codec
+from stunet.data.shots.layout import Spec, read_index
+from stunet.data.shots.records import unpack
+from stunet.data.shots.shards import Shards
+from stunet.data.shots.source import ShotClips
+from stunet.data.shots.states import Encoder
+from stunet.data.spec import ClipSpec, TextSpec
 from stunet.errors import UserError
-from stunet.nn.text import text_encoder
-from stunet.prepare import cutting, geometry, run, writing
-from stunet.prepare.decode import decode_clips
-from stunet.prepare.finding import FoundVideos, find_videos
+from stunet.files import locked
+from stunet.prepare import geometry, parts, shards, texts
+from stunet.prepare.finding import find_videos
 from stunet.prepare.run import prepare
-from stunet.train.parts import make_parts, with_fingerprint
 
 CASES = pathlib.Path(__file__).parent / "cases"
-SIZE = {"frames": 4, "fps": 10, "height": 16, "width": 16}
-QUIET = {"progress": False, "workers": 2}
+SPEC = Spec(side=16, fps=10.0, min_seconds=0.5, max_seconds=3.0)
+ONE = {"progress": False, "workers": 1}
 
 
-def make_video(path, frames, seed=0, size=32):
-    """Writes smooth noise, so that no two frames are the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.height = stream.width = size
-        stream.pix_fmt = "yuv420p"
-        for _ in range(frames):
-            array = np.kron(
-                rng.integers(0, 256, (4, 4, 3)), np.ones((size // 4, size // 4, 1))
-            ).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+class Lengths:
+    """A text encoder whose states are the lengths of the captions."""
+
+    max_length, dim, fingerprint = 6, 8, "f00d"
+
+    def __call__(self, captions):
+        lengths = np.array([len(caption) for caption in captions])
+        states = np.broadcast_to(lengths[:, None, None], (len(captions), 6, 8))
+        return states.astype(np.float32), np.arange(6) < lengths[:, None]
+
+    def is_cut(self, caption):
+        return len(caption) > 6
 
 
-def encode_text(captions):
-    """Returns states and a mask that depend on nothing but the lengths of the captions."""
-    lengths = [len(caption) for caption in captions]
-    states = np.stack([np.full((6, 8), n, np.float32) for n in lengths])
-    return states, np.stack([np.arange(6) < n for n in lengths])
-
-
-encode_text.is_cut = lambda caption: len(caption) > 6
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "videos"
+    make_video(folder / "a.mp4", noise(50, 1))
+    make_video(folder / "deep" / "b.mp4", noise(41, 2))
+    make_video(folder / "c.mp4", noise(3, 3))
+    lines = [{"file": "a.mp4", "caption": "first"}, {"file": "deep/b.mp4", "caption": "second"}]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path):
-    videos = tmp_path / "videos"
-    make_video(videos / "a.mp4", 50, seed=1)  # 12 clips and 2 frames
-    make_video(videos / "deep" / "b.mp4", 41, seed=2)  # 10 clips and 1 frame
-    make_video(videos / "c.mp4", 3, seed=3)  # no clip
-    lines = [{"file": "a.mp4", "caption": "first"}, {"file": "deep/b.mp4", "caption": "second"}]
-    (videos / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return videos
+def folder(videos, tmp_path):
+    return shutil.copytree(videos, tmp_path / "videos")
 
 
-def test_round_trip_gives_every_clip_once(folder, tmp_path):
-    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
-    expected = {}
-    for name in ("a.mp4", "deep/b.mp4"):
-        for i, clip in enumerate(decode_clips(folder / name, 4, 10, 16, 16)):
-            expected[f"{name}#{i}"] = clip
-    builder = tfds.builder_from_directory(tmp_path / "out")
-    found = {}
-    for split in ("train", "val"):
-        records = ClipRecords(tmp_path / "out", split)
-        stored = builder.as_data_source(split)
-        assert len(records) == len(stored) == builder.info.splits[split].num_examples
-        for i, by_tfds in enumerate(stored):
-            example, source = records[i], by_tfds["source"].decode()
-            assert source not in found
-            found[source] = split
-            np.testing.assert_array_equal(example["video"], expected[source])
-            np.testing.assert_array_equal(by_tfds["video"], expected[source])
-            assert example["caption"] == ("first" if source.startswith("a") else "second")
-            states, mask = encode_text([example["caption"]])
-            np.testing.assert_array_equal(example["text"], states[0])
-            np.testing.assert_array_equal(example["text_mask"], mask[0])
-    assert found.keys() == expected.keys()
-    held_out = {source for source, split in found.items() if split == "val"}
-    assert held_out == {"a.mp4#10", "a.mp4#11", "deep/b.mp4#9"}  # the ends of the videos
-    assert (summary.train_clips, summary.val_clips, summary.videos) == (19, 3, 2)
-    assert (summary.captioned, summary.dropped_frames, summary.too_short) == (2, 6, ["c.mp4"])
-    assert summary.folder_notes == ["1 video(s) have no caption: c.mp4"]
-    assert "19 clips" in str(summary)
-    assert "c.mp4" in str(summary)
-    # The files of raw clips are gone, that of the short video too.
-    left = {path.name.partition(".")[0] for path in (tmp_path / "out").iterdir()}
-    assert left == {"clips-train", "clips-val", "clips", "videos", "dataset_info", "features"}
+def digests(output, *patterns):
+    """Returns the digest of each file of a set that matches a pattern, by the file's path."""
+    files = [path for pattern in patterns or ("**/*",) for path in output.glob(pattern)]
+    return {
+        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.is_file() and "lists" not in path.parts
+    }
 
 
-def test_stored_states_are_those_of_the_encoder_and_another_encoder_is_refused(folder, tmp_path):
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    tiny_t5 = pytest.importorskip("tiny_t5")
-    here, there, other = (tmp_path / name for name in ("t5", "copy", "other"))
-    tiny_t5.save(here)
-    tiny_t5.save(other, seed=1)
-    shutil.copytree(here, there)
-    encoder = text_encoder(f"t5:{here}", 16)
-    prepare(
-        folder,
-        tmp_path / "out",
-        **SIZE,
-        encode_text=encoder,
-        text_encoder=f"t5:{here}",
-        text_fingerprint=encoder.fingerprint,
-        **QUIET,
-    )
-
-    def config(place):
-        data = {"source": "clips", "path": str(tmp_path / "out"), "channels": 3}
-        text = {"encoder": f"t5:{place}", "max_length": 16, "dim": tiny_t5.DIM}
-        model = {"temporal_factors": (1, 1, 1, 1)}
-        return configs.resolve({"data": data | SIZE, "text": text, "model": model})
-
-    # The encoder may have moved. While states are read from records, it need not exist at all.
-    for place in (there, tmp_path / "nowhere"):
-        noted = with_fingerprint(config(place))
-        assert noted.text.fingerprint == encoder.fingerprint
-        example = make_source(noted, "val")[0]
-    states, mask = make_encoder(make_parts(with_fingerprint(config(there))).denoiser.text)(
-        [example["caption"]]
-    )
-    np.testing.assert_allclose(example["text"], states[0], atol=1e-5)
-    np.testing.assert_array_equal(example["text_mask"], mask[0])
-    text = noted.text
-    with pytest.raises(UserError, match="not the one used in training"):
-        make_encoder(TextSpec(f"t5:{other}", 16, text.dim, text.fingerprint))
-    with pytest.raises(UserError, match="other weights or another tokenizer"):
-        ClipRecords(tmp_path / "out", "val", text_encoder="t5:x", text_fingerprint="12ab")
-    with pytest.raises(UserError, match="not 'minilm'"):
-        ClipRecords(tmp_path / "out", "val", text_encoder="minilm")
-
-
-def test_workers_and_shard_size_do_not_change_what_is_read(folder, tmp_path):
-    prepare(folder, tmp_path / "one", **SIZE, progress=False, workers=1)
-    prepare(folder, tmp_path / "many", **SIZE, progress=False, workers=3, shard_bytes=10_000)
-    assert len(list((tmp_path / "many").glob("*train*"))) > 2
-    one, many = (ClipRecords(tmp_path / name, "train") for name in ("one", "many"))
-    assert len(one) == len(many)
-    for i in range(len(one)):
-        np.testing.assert_array_equal(one[i]["video"], many[i]["video"])
-
-
-@pytest.mark.parametrize("lengths", [[8], [4, 4], [4, 4, 4, 4], [4, 400], [40] * 3])
-@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
-def test_held_out_share_is_right_to_one_clip(tmp_path, monkeypatch, lengths, fraction):
-    videos = {f"{i}.mp4": length // 4 for i, length in enumerate(lengths)}
-    monkeypatch.setattr(run, "find_videos", lambda _: FoundVideos(dict.fromkeys(videos, "")))
-    monkeypatch.setattr(
-        cutting,
-        "decode_clips",
-        lambda path, *_: _FakeClips(videos[path.name]),
-    )
-    summary = prepare(tmp_path, tmp_path / "out", **SIZE, val_fraction=fraction, **QUIET)
-    clips = sum(videos.values())
-    assert summary.train_clips + summary.val_clips == clips
-    assert summary.train_clips >= 1
-    assert summary.val_clips >= 1
-    assert abs(summary.val_clips - fraction * clips) <= 1
-
-
-class _FakeClips:
-    def __init__(self, clips):
-        self.clips, self.dropped_frames = clips, 0
-
-    def __iter__(self):
-        return iter([np.zeros((4, 16, 16, 3), np.uint8)] * self.clips)
-
-    def notes(self):
-        return []
-
-
-def test_nothing_is_held_out_on_request_or_from_a_single_clip(tmp_path):
-    make_video(tmp_path / "in" / "a.mp4", 4)
-    summary = prepare(tmp_path / "in", tmp_path / "out", **SIZE, **QUIET)
-    assert (summary.train_clips, summary.val_clips) == (1, 0)
-    make_video(tmp_path / "in" / "b.mp4", 40)
-    summary = prepare(tmp_path / "in", tmp_path / "more", **SIZE, val_fraction=0, **QUIET)
-    assert (summary.train_clips, summary.val_clips) == (11, 0)
-
-
-def test_corrupt_video_is_skipped_and_named(folder, tmp_path):
-    content = (folder / "a.mp4").read_bytes()
-    (folder / "broken.mp4").write_bytes(content[: len(content) // 2])
-    (folder / "z.avi").write_text("no video at all")
-    summary = prepare(folder, tmp_path / "out", **SIZE, **QUIET)
-    assert summary.skipped.keys() == {"broken.mp4", "z.avi"}
-    assert "broken.mp4" in str(summary)
-    assert summary.train_clips + summary.val_clips == 22
-    noted = json.loads((tmp_path / "out" / "videos.json").read_text())
-    assert noted["skipped"].keys() == {"broken.mp4", "z.avi"}
-    assert noted["too_short"] == ["c.mp4"]
-    assert [(v["file"], v["train"] + v["val"]) for v in noted["videos"]] == [
-        ("a.mp4", 12),
-        ("deep/b.mp4", 10),
+def records(output):
+    """Returns all shots of a set, in order."""
+    index = read_index(output)
+    files = [layout.shard_file(output, part) for part in range(len(index.records))]
+    reader = Shards(files, index.bytes.tolist())
+    return [
+        unpack(reader.read(shard, number))
+        for shard, count in enumerate(index.records)
+        for number in range(count)
     ]
 
 
-def test_opening_records_does_not_load_the_list_of_videos(folder, tmp_path):
+def test_every_frame_is_stored_once_with_its_captions(folder, tmp_path):
+    summary = prepare(folder, tmp_path / "out", SPEC, **ONE)
+    shots, index = records(tmp_path / "out"), read_index(tmp_path / "out")
+    # 3 s are 30 frames, and 4 groups of 8. A rest of less than half of that stays with its shot.
+    assert [(shot.source, len(shot.packets)) for shot in shots] == [
+        ("a.mp4", 32),
+        ("a.mp4", 18),
+        ("deep/b.mp4", 41),
+    ]
+    assert [shot.begin for shot in shots] == [0, 3.2, 0]
+    assert [shot.captions for shot in shots] == [["first"], ["first"], ["second"]]
+    assert index.frames.tolist() == [32, 18, 41]
+    assert {(shot.height, shot.width) for shot in shots} == {(16, 16)}
+    assert (index.height == 16).all()
+    codec = SPEC.make_codec()
+    stored = [
+        frame.to_ndarray(format="gray")
+        for shot in shots[:2]
+        for frame in codec.decode(shot.packets, range(len(shot.packets)), 16, 16)
+    ]
+    expected = noise(50, 1).mean(-1).reshape(50, 16, 2, 16, 2).mean((2, 4))
+    errors = np.abs(np.stack(stored)[:, None] - expected[None, :]).mean((2, 3))
+    assert errors.argmin(1).tolist() == list(range(50))
+    assert (summary.videos, summary.captioned, summary.too_short) == (2, 2, 1)
+    assert (summary.seconds, round(summary.left_out_seconds, 6)) == (9.1, 0.3)
+    assert "3 shots of 9.1 s" in str(summary)
+    assert "1 video(s) have no caption: c.mp4" in str(summary)
+
+
+def test_the_bytes_do_not_depend_on_the_workers(folder, tmp_path):
+    (folder / "broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:3000])
+    prepare(folder, tmp_path / "one", SPEC, **ONE)
+    prepare(folder, tmp_path / "three", SPEC, progress=False, workers=3)
+    assert digests(tmp_path / "one") == digests(tmp_path / "three")
+    assert len(digests(tmp_path / "one", "shards/*.array_record")) == 4
+
+
+def test_videos_that_are_added_change_nothing_that_is_there(folder, tmp_path):
+    before = prepare(folder, tmp_path / "out", SPEC, **ONE)
+    first, index = digests(tmp_path / "out", "shards/*"), read_index(tmp_path / "out")
+    make_video(folder / "0.mp4", noise(30, 4))  # before all others in the order of names
+    after = prepare(folder, tmp_path / "out", SPEC, **ONE)
+    assert (before.added, after.added) == (3, 1)
+    assert digests(tmp_path / "out", "shards/*").items() > first.items()
+    grown = read_index(tmp_path / "out")
+    for name in ("frames", "held_out"):
+        np.testing.assert_array_equal(getattr(grown, name)[:3], getattr(index, name))
+    assert [shot.source for shot in records(tmp_path / "out")][3:] == ["0.mp4"]
+
+
+def test_the_same_command_again_does_nothing(folder, tmp_path, monkeypatch):
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    before = digests(tmp_path / "out")
+    monkeypatch.setattr(shards, "encode_shots", None)
+    assert prepare(folder, tmp_path / "out", SPEC, **ONE).added == 0
+    assert digests(tmp_path / "out") == before
+    (folder / "captions.jsonl").write_text(json.dumps({"file": "a.mp4", "caption": "other"}))
+    assert "2 videos have other captions" in str(prepare(folder, tmp_path / "out", SPEC, **ONE))
+
+
+def test_a_killed_command_goes_on_where_it_was(folder, tmp_path):
+    for i in range(3):
+        make_video(folder / f"more{i}.mp4", noise(100, i, size=64))
+    prepare(folder, tmp_path / "whole", SPEC, **ONE)
+    words = ["prepare", str(folder), str(tmp_path / "out"), "--side", "16", "--fps", "10"]
+    words += ["--min-seconds", "0.5", "--max-seconds", "3", "--workers", "2"]
+    command = [sys.executable, "-m", "stunet", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if any(shards.is_done(tmp_path / "out", part) for part in range(6)):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.002)
+    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(UserError, match="not complete"):
+        read_index(tmp_path / "out")
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_two_commands_do_not_write_one_set(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    with (
+        locked(tmp_path / "out", ""),
+        pytest.raises(UserError, match="another `stunet prepare` is writing"),
+    ):
+        prepare(folder, tmp_path / "out", SPEC, **ONE)
+
+
+def test_shots_of_another_make_are_refused(folder, tmp_path):
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    other = Spec(side=32, fps=10.0, min_seconds=0.5, max_seconds=3.0)
+    with pytest.raises(UserError, match="were made with --side 16, not 32"):
+        prepare(folder, tmp_path / "out", other, **ONE)
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "thesis.txt").touch()
+    with pytest.raises(UserError, match="exists already"):
+        prepare(folder, tmp_path / "else", SPEC, **ONE)
+
+
+def test_a_damaged_shard_is_made_again(folder, tmp_path):
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    before = digests(tmp_path / "out")
+    shard = layout.shard_file(tmp_path / "out", 0)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert prepare(folder, tmp_path / "out", SPEC, **ONE).remade == 0
+    summary = prepare(folder, tmp_path / "out", SPEC, verify=True, **ONE)
+    assert "1 damaged shards were made again" in str(summary)
+    assert digests(tmp_path / "out") == before
+    shard.write_bytes(content[:-1])
+    layout.manifest_file(tmp_path / "out", 2).write_text("{}")
+    assert prepare(folder, tmp_path / "out", SPEC, **ONE).remade == 2
+    assert digests(tmp_path / "out") == before
+
+
+def test_another_split_decodes_nothing(folder, tmp_path, monkeypatch):
+    options = dict(val_fraction=0.3, val_seconds=1)
+    prepare(folder, tmp_path / "out", SPEC, val_fraction=0, **ONE)
+    assert not read_index(tmp_path / "out").held_out.any()
+    monkeypatch.setattr(shards, "encode_shots", None)
+    summary = prepare(folder, tmp_path / "out", SPEC, **options, **ONE)
+    assert read_index(tmp_path / "out").held_out.sum() == 10 * summary.held_out_seconds > 0
+
+
+def test_broken_videos_are_skipped_and_named(folder, tmp_path):
+    content = (folder / "a.mp4").read_bytes()
+    (folder / "broken.mp4").write_bytes(content[: len(content) // 2])
+    (folder / "z.avi").write_text("no video at all")
+    summary = prepare(folder, tmp_path / "out", SPEC, **ONE)
+    assert (summary.videos, summary.skipped) == (2, 2)
+    assert "broken.mp4" in str(summary)
+    described = [shards.read_manifest(tmp_path / "out", part) for part in range(5)]
+    skipped = {v.path: v.skipped for manifest in described for v in manifest.videos if v.skipped}
+    assert skipped.keys() == {"broken.mp4", "z.avi"}
+
+
+def test_a_video_that_vanishes_is_skipped_but_a_missing_disk_is_told(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_PARTS", 1)
+    parts.extend(
+        tmp_path / "out",
+        folder,
+        lambda: (parts.Entry(path) for path in find_videos(folder).captions),
+    )
+    (part,) = parts.read(tmp_path / "out")
+    (folder / "a.mp4").unlink()
+    *_, manifest = shards.write_shard(part, output=tmp_path / "out", spec=SPEC)
+    assert [video.skipped.partition(" ")[0] for video in manifest.videos] == ["there", "", ""]
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="nor any of the 2 listed after it; mount the disk"):
+        list(shards.write_shard(part, output=tmp_path / "out", spec=SPEC))
+
+
+def test_text_states_are_stored_once_and_another_encoder_needs_no_videos(folder, tmp_path):
     out = tmp_path / "out"
-    prepare(folder, out, **SIZE, **QUIET)
-    assert "b.mp4" not in (out / "clips.json").read_text()
-    # Earlier versions wrote the list into clips.json.
-    former = json.loads((out / "videos.json").read_text())
-    former["videos"] *= 1000
-    former |= json.loads((out / "clips.json").read_text())
-    (out / "clips.json").write_text(json.dumps(former))
-    (out / "videos.json").unlink()
-    records = ClipRecords(out, "val")
-    assert (len(records), records.fps) == (3, SIZE["fps"])
-    assert len(pickle.dumps(records)) < 10_000
+    summary = prepare(folder, out, SPEC, text_encoder="t5:x", encode_text=Lengths(), **ONE)
+    assert summary.notes[-1].startswith("0") is False
+    clip = ClipSpec(4, 16, 16, 3, 10.0)
+    source = ShotClips(out, "train", clip, TextSpec("t5:y", 6, 8, "f00d"))
+    for i in range(len(source)):
+        example = source[i]
+        states, mask = Lengths()([example["caption"]])
+        np.testing.assert_array_equal(example["text"] * mask[0][:, None], example["text"])
+        np.testing.assert_array_equal(example["text"], states[0] * mask[0][:, None])
+        np.testing.assert_array_equal(example["text_mask"], mask[0])
+    stored = Encoder("t5:x", "f00d", 6, 8).directory(out)
+    assert sum(path.stat().st_size for path in stored.glob("*record")) < 400_000
+    with pytest.raises(UserError, match="no text states of t5:y 6x8 with the fingerprint beef"):
+        ShotClips(out, "train", clip, TextSpec("t5:y", 6, 8, "beef"))
+    shutil.rmtree(folder)
+    more = Lengths()
+    more.fingerprint = "beef"
+    texts.write_states(out, 3, "t5:y", more)
+    ShotClips(out, "train", clip, TextSpec("t5:y", 6, 8, "beef"))
+
+
+def test_captions_that_the_encoder_cuts_are_counted(folder, tmp_path):
+    (folder / "deep" / "b.txt").unlink(missing_ok=True)
+    (folder / "captions.jsonl").write_text(
+        json.dumps({"file": "a.mp4", "caption": "seven letters"})
+    )
+    summary = prepare(folder, tmp_path / "out", SPEC, encode_text=Lengths(), **ONE)
+    assert "1 captions are longer than the text encoder takes" in str(summary)
+
+
+def test_one_of_several_captions_is_drawn(folder, tmp_path, monkeypatch):
+    entries = [parts.Entry("a.mp4", ("one", "four", "eleven"))]
+    monkeypatch.setattr("stunet.prepare.entries.of_folder", lambda found: iter(entries))
+    prepare(folder, tmp_path / "out", SPEC, encode_text=Lengths(), **ONE)
+    source = ShotClips(
+        tmp_path / "out", "train", ClipSpec(4, 16, 16, 3, 10.0), TextSpec("bytes", 6, 8)
+    )
+    assert source[0]["caption"] == "one"
+    drawn = [source.draw(0, [0, word, 0, 0])["caption"] for word in (0, 2**63, 2**64 - 1)]
+    assert drawn == ["one", "four", "eleven"]
 
 
 def test_file_names_that_are_not_utf8_are_escaped(folder, tmp_path):
-    odd = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"broken\xe9.mp4", b"short\xe9.mp4")]
+    odd = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"broken\xe9.mp4")]
     try:
         shutil.copy(folder / "a.mp4", folder / odd[0])
     except OSError:
         pytest.skip("this file system refuses names that are not UTF-8")
     (folder / odd[1]).write_text("no video at all")
-    shutil.copy(folder / "c.mp4", folder / odd[2])
-    # JSON escapes: of the name, and of half a surrogate pair in a caption.
     (folder / "captions.jsonl").write_text(json.dumps({"file": odd[0], "caption": "a \ud83d"}))
-    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
-    assert (summary.train_clips + summary.val_clips, summary.captioned) == (34, 1)
-    assert summary.skipped.keys() == {r"broken\udce9.mp4"}
-    assert r"short\udce9.mp4" in str(summary)
+    summary = prepare(folder, tmp_path / "out", SPEC, encode_text=Lengths(), **ONE)
+    assert r"broken\udce9.mp4" in summary.reasons[0]
     str(summary).encode()
-    builder = tfds.builder_from_directory(tmp_path / "out")
-    stored = [e for split in ("train", "val") for e in builder.as_data_source(split)]
-    captions = {e["source"].decode(): e["caption"].decode() for e in stored}
-    assert captions[r"caf\udce9.mp4#0"] == r"a \ud83d"
-    (folder / "captions.jsonl").write_text(json.dumps({"file": r"caf\udce9.mp4", "caption": "x"}))
-    assert find_videos(folder).captions[odd[0]] == "x"
+    captions = {shot.source: shot.captions for shot in records(tmp_path / "out")}
+    assert captions[r"caf\udce9.mp4"] == [r"a \ud83d"]
 
 
 def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatch):
@@ -257,119 +309,96 @@ def test_a_video_that_fails_unexpectedly_is_skipped(folder, tmp_path, monkeypatc
             raise failure
         return make(frame)
 
-    make_video(folder / "a.mp4", 50, size=36)
+    make_video(folder / "a.mp4", noise(50, size=36))
     monkeypatch.setattr(geometry, "orientation", failing)
-    summary = prepare(folder, tmp_path / "out", **SIZE, **QUIET)
-    assert summary.train_clips + summary.val_clips == 10
-    assert "ValueError: no such pixel format" in summary.skipped["a.mp4"]
-    assert "a.mp4" in summary.skipped["a.mp4"]
+    summary = prepare(folder, tmp_path / "out", SPEC, **ONE)
+    assert "ValueError: no such pixel format" in summary.reasons[0]
+    assert "a.mp4" in summary.reasons[0]
     failure = MemoryError()
     with pytest.raises(MemoryError):
-        prepare(folder, tmp_path / "more", **SIZE, **QUIET)
+        prepare(folder, tmp_path / "more", SPEC, **ONE)
 
 
 def test_an_input_without_usable_videos_is_refused(tmp_path):
     empty = tmp_path / "empty"
     with pytest.raises(UserError, match="no folder"):
-        prepare(empty, tmp_path / "out", **SIZE)
+        prepare(empty, tmp_path / "out", SPEC)
     empty.mkdir()
     (empty / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match=r"empty holds no video; videos .* end in .*\.mp4"):
-        prepare(empty, tmp_path / "out", **SIZE)
+        prepare(empty, tmp_path / "out", SPEC)
     (empty / "bad.mp4").write_text("hello")
-    with pytest.raises(UserError, match=r"gave a clip of 4 frames: .*bad\.mp4"):
-        prepare(empty, tmp_path / "out", **SIZE, **QUIET)
+    with pytest.raises(UserError, match=r"gave a shot: .*bad\.mp4"):
+        prepare(empty, tmp_path / "out", SPEC, **ONE)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("spec", "options", "message"),
     [
-        ({"val_fraction": 1.0}, "val_fraction"),
-        ({"name": "My-clips"}, "lower case"),
-        ({"frames": 0}, "frames must be positive"),
-        ({"channels": 2}, "channels must be"),
-        ({"height": -1}, "height"),
+        ({}, {"val_fraction": 1.0}, "val_fraction"),
+        ({}, {"val_seconds": 0}, "val_seconds"),
+        ({"fps": 0.0}, {}, "fps must be above 0"),
+        ({"fps": 5000.0}, {}, "at most 1000"),
+        ({"side": -1}, {}, "side must be above 0"),
+        ({"codec": "mp4"}, {}, "unknown codec 'mp4'"),
+        ({"max_seconds": 0.1}, {}, "max_seconds is 0.1 and min_seconds 1"),
     ],
 )
-def test_arguments_out_of_range_are_refused(folder, tmp_path, change, message):
+def test_arguments_out_of_range_are_refused(folder, tmp_path, spec, options, message):
     with pytest.raises(UserError, match=message):
-        prepare(folder, tmp_path / "out", **{**SIZE, **change}, **QUIET)
+        prepare(folder, tmp_path / "out", Spec(**spec), **ONE, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
-def test_existing_output_is_refused_unless_empty(folder, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    prepare(folder, out, **SIZE, **QUIET)
-    with pytest.raises(UserError, match="exists already"):
-        prepare(folder, out, **SIZE, **QUIET)
+def test_the_command_has_the_defaults_of_the_function():
+    parsed = vars(COMMAND.parser("stunet prepare").parse(["videos", "out"]))
+    there = inspect.signature(prepare).parameters
+    for name, value in {**vars(Spec()), **{n: p.default for n, p in there.items()}}.items():
+        if name in parsed and name not in ("quality", "group"):
+            assert parsed[name] == value
+    spec = make_codec(Spec.codec)
+    assert (Spec.quality, Spec.group) == (spec.quality, spec.group)
+    for action in COMMAND.parser("stunet prepare")._actions:
+        if action.dest == "codec":
+            assert sorted(action.choices) == sorted(CODECS)
+        if action.dest in ("codec", "quality", "group"):
+            for name, kind in CODECS.items():
+                if action.dest == "quality" and len(kind.qualities) > 1:
+                    assert f"{name} " in action.help
+                    assert f"default {kind.quality}" in action.help
 
 
-@pytest.mark.parametrize(
-    ("failure", "raised"),
-    [
-        (KeyboardInterrupt(), KeyboardInterrupt),
-        (OSError(errno.ENOSPC, "No space left on device"), UserError),
-        (RuntimeError("write() failed: No space left on device; at byte 5"), UserError),
-        (RuntimeError("a bug"), RuntimeError),
-    ],
-)
-def test_interrupted_prepare_leaves_nothing(folder, tmp_path, monkeypatch, failure, raised):
-    write, written = writing.ClipWriter.write, []
-
-    def fail_late(self, split, example):
-        if len(written) == 15:
-            raise failure
-        written.append(split)
-        write(self, split, example)
-
-    monkeypatch.setattr(writing.ClipWriter, "write", fail_late)
-    with pytest.raises(raised) as error:
-        prepare(folder, tmp_path / "out", **SIZE, **QUIET)
-    if raised is UserError:
-        assert "is full" in str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+def test_options_that_became_keys_are_explained(capsys):
+    with pytest.raises(SystemExit):
+        COMMAND.parser("stunet prepare").parse(["videos", "out", "--frames", "16"])
+    assert "give `stunet train` --config.data.frames=16" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_named_and_left_empty(folder, small_disk):
-    disk = small_disk(32)
-    with pytest.raises(UserError, match=f"the disk that holds {disk} is full"):
-        prepare(folder, disk / "out", **SIZE, **QUIET)
-    assert list(disk.iterdir()) == []
-
-
-def test_what_a_killed_prepare_leaves_is_not_a_data_set(folder, tmp_path, monkeypatch):
-    # A killed process does not clean up. A failed rmtree stands in for the kill.
-    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
-    monkeypatch.setattr(writing.ClipWriter, "close", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        prepare(folder, tmp_path / "out", **SIZE, **QUIET)
-    assert not (tmp_path / "out").exists()
-    (left,) = tmp_path.glob(".out.partial-*")
-    with pytest.raises(UserError, match="not a TFDS data set"):
-        ClipRecords(left, "train")
-
-
-def test_captions_that_the_encoder_cuts_are_counted(folder, tmp_path):
-    (folder / "c.txt").write_text("seven letters and more")
-    summary = prepare(folder, tmp_path / "out", **SIZE, encode_text=encode_text, **QUIET)
-    sentence = "1 captions are longer than the text encoder takes"
-    assert sentence in str(summary)
-    noted = json.loads((tmp_path / "out" / "videos.json").read_text())
-    assert noted["folder_notes"][-1].startswith(sentence)
+def test_a_full_disk_keeps_what_is_done(folder, tmp_path, small_disk):
+    make_video(folder / "more.mp4", noise(100, 5, size=64))
+    prepare(folder, tmp_path / "whole", SPEC, **ONE)
+    disk = small_disk(400)  # A shard has at least 128 KiB.
+    with pytest.raises(UserError, match=f"the disk that holds {disk}/out is full"):
+        prepare(folder, disk / "out", SPEC, **ONE)
+    kept = digests(disk / "out", "shards/*.array_record")
+    assert kept
+    assert kept.items() < digests(tmp_path / "whole", "shards/*").items()
+    assert not list((disk / "out").rglob("*partial*"))
+    subprocess.run(["mount", "-o", "remount,size=2m", disk], check=True)
+    prepare(folder, disk / "out", SPEC, **ONE)
+    assert digests(disk / "out") == digests(tmp_path / "whole")
 
 
 def test_what_repeats_or_breaks_off_is_said(tmp_path):
     shutil.copytree(CASES, tmp_path / "in")
-    summary = prepare(tmp_path / "in", tmp_path / "out", **SIZE | {"fps": 8}, **QUIET)
-    assert summary.skipped.keys() == {"audio_cover.mp4", "corrupt_mid.mp4"}
-    assert summary.notes.keys() == {"gap.mkv", "two.mpg"}
-    assert summary.train_clips + summary.val_clips == (3 * 32 + 64 + 2 * 8) // 4
+    summary = prepare(tmp_path / "in", tmp_path / "out", Spec(side=16, fps=24.0), **ONE)
+    assert summary.skipped == 2
     assert "stays for 3,600 s" in str(summary)
-    # The source has 8 pictures a second.
-    summary = prepare(tmp_path / "in", tmp_path / "more", **SIZE | {"fps": 24}, **QUIET)
-    assert "64 of 96 frames repeat" in str(summary)
-    assert (
-        "repeat" in json.loads((tmp_path / "more" / "videos.json").read_text())["notes"]["hlg.mp4"]
-    )
+    assert "hlg.mp4: has fewer pictures than the shots: 64 of 96 frames repeat" in str(summary)
+
+
+def test_a_manifest_has_no_time_or_place_in_it(folder, tmp_path):
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    manifest = msgspec.to_builtins(shards.read_manifest(tmp_path / "out", 0))
+    assert str(tmp_path) not in json.dumps(manifest)

@@ -19,6 +19,7 @@ from stunet.report import drawing, formatting, page, pictures, report, results
 from stunet.report.report import write_report
 from stunet.report.results import flatten
 from stunet.sweep import workdir as workdirs
+from stunet.sweep.curves import Curves
 from stunet.sweep.members import Member, Step, Sweep, product
 
 ONE_LEVEL = dict(
@@ -405,7 +406,8 @@ def test_whatever_files_say_is_text_on_the_page(tmp_path):
         for s in (0, 1)
     ]
     entries.append(Step("pair", (TAG,), ("m1,seed=0", "m2,seed=0"), "pair/x", TAG, f"pair {TAG}"))
-    workdirs.claim(tmp_path, Sweep(entries, question=TAG), ["sweep", TAG])
+    curves = Curves(TAG, ("coherent",), ("speed",), (0, 1, 2), TAG, marks=((1, TAG),))
+    workdirs.claim(tmp_path, Sweep(entries, (curves,), (TAG,), TAG), ["sweep", TAG])
     for i, entry in enumerate(entries):
         directory = tmp_path / entry.name
         directory.mkdir(exist_ok=True)
@@ -414,11 +416,16 @@ def test_whatever_files_say_is_text_on_the_page(tmp_path):
         metrics = {TAG: 1.0 + i, "coherent": 0.1 * i, f"a {TAG}": {TAG: 2.0 * i}}
         better = {TAG: "lower", "coherent": "higher", f"a {TAG} / {TAG}": "higher"}
         content = {"metrics": metrics, "better": better, "given": TAG * (i == 3)}
+        content["generated"] = {
+            name: {"clips": [1, 0, None]} for name in (TAG, "speed", "coherent")
+        }
         (directory / "evaluation.json").write_text(json.dumps(content))
     source, page = rendered(tmp_path)
-    assert page.text.count(TAG) >= 15
+    assert page.text.count(TAG) >= 25
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<img src=x" not in source
+    # Nothing is escaped twice.
+    assert "&amp;lt;img" not in source
     evaluation = tmp_path / "pair" / "evaluation.json"
     half = {"metrics": {"half a character \ud800": 1.0}, "better": {}}
     evaluation.write_text(json.dumps(half))

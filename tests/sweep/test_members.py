@@ -95,19 +95,20 @@ def get_sweep():
 
 
 def test_a_member_may_begin_with_the_weights_of_another_of_the_same_seed(tmp_path):
-    entries = load(sweep_file(tmp_path, "import dataclasses\n" + BEGUN))
+    sweep = load(sweep_file(tmp_path, "import dataclasses\n" + BEGUN))
+    entries = sweep.entries
     assert [entry.after for entry in entries] == [(), ("first,seed=1",), (), ("first,seed=12",)]
     found = arms(entries)
     assert found["second,seed=1"] == found["second,seed=12"] == "second"
     directory, moved = tmp_path / "runs", tmp_path / "moved"
-    workdirs.claim(directory, entries, ["sweep"])
+    workdirs.claim(directory, sweep, ["sweep"])
     (_, second, *_) = entries
     begins = configs.read(workdirs.config_file(directory, second)).train.init_from
     assert begins == str(directory / "first,seed=1")
     assert workdirs.read_manifest(directory).entries[1].after == ("first,seed=1",)
     # The sweep continues where its directory was moved.
     directory.rename(moved)
-    workdirs.claim(moved, entries, ["sweep"])
+    workdirs.claim(moved, sweep, ["sweep"])
 
 
 def test_overrides_are_every_members(tmp_path):
@@ -353,7 +354,8 @@ def test_shipped_sweeps_are_sweeps(file):
     entries = load(str(file)).entries
     assert len(set(arms(entries).values())) > 1
     if file.stem == "temporal_downsampling":
-        configs_of_seed_0 = [e.config for e in entries if e.config.seed == 0]
+        members = [e for e in entries if isinstance(e, Member)]
+        configs_of_seed_0 = [member.config for member in members if member.config.seed == 0]
         flops = [config.train.steps * model_flops(config) for config in configs_of_seed_0]
         assert len(flops) == 2
         assert max(flops) / min(flops) < 1.05

@@ -214,15 +214,17 @@ class MovingDigits:
         labels = handwriting.load(self.path).labels
         digits = []
         for number, colour in enumerate(colours):
-            pick, direction, speed, y, x = words[5 * number : 5 * number + 5]
+            pick, turn, speed, y, x = words[5 * number : 5 * number + 5]
             image = int(images[pick % len(images)])
+            direction = _pick(DIRECTIONS, turn)
+            rows, columns = self._places(direction)
             digits.append(
                 MovingDigit(
                     digit=int(labels[image]),
                     image=image,
-                    direction=tuple(DIRECTIONS)[direction % len(DIRECTIONS)],
-                    speed=tuple(SPEEDS)[speed % len(SPEEDS)],
-                    start=(y % self.height, x % self.width),
+                    direction=direction,
+                    speed=_pick(SPEEDS, speed),
+                    start=(y % rows, x % columns),
                     speed_factor=self.speed_factor,
                     colour=_pick(looks.SHAPE_COLOURS, colour) if self.look != GREY else "",
                 )
@@ -242,11 +244,24 @@ class MovingDigits:
         place = (y % 64 / 64, x % 64 / 64)
         return Ground(_pick(looks.GROUND_COLOURS, colour), _pick(looks.PATTERNS, pattern), place)
 
+    def _places(self, direction: str) -> tuple[int, int]:
+        """Returns how many rows and columns a digit may start at.
+
+        A grey digit starts anywhere. In the other looks, a digit starts anywhere on its way, but
+        never lies across the edges beside its way. So most frames show it in one piece.
+        """
+        rows, columns = self.height, self.width
+        if self.look != GREY and DIRECTIONS[direction][0]:
+            columns -= self.digit_size - 1
+        elif self.look != GREY:
+            rows -= self.digit_size - 1
+        return rows, columns
+
     def _words(self, i: int) -> tuple[list[int], list[int], list[int]]:
         """Returns the random words of clip `i`: of places, of digits' colours, and of the ground.
 
         The first words do not depend on how many follow. So a clip has the same digits in every
-        look.
+        look, which move alike.
         """
         # Five words place one digit, one colours it, and four describe the ground.
         count = 6 * self.num_digits + 4

@@ -59,13 +59,23 @@ def test_the_digits_are_those_of_grey_clips_and_the_captions_those_of_colours(lo
     grey, drawn, colours = source(GREY), source(look), source("colours")
     for i in range(20):
         (white,), (coloured,) = grey.truth(i), drawn.truth(i)
-        assert (white.digit, white.image, white.start) == (
+        assert (white.digit, white.image, white.velocity) == (
             coloured.digit,
             coloured.image,
-            coloured.start,
+            coloured.velocity,
         )
         assert drawn[i]["caption"] == colours[i]["caption"]
         assert drawn[i]["video"].shape == (4, 32, 32, 3)
+
+
+def test_digits_cross_only_the_edges_that_lie_on_their_way():
+    clips, crossing = source("colours"), 0
+    for i in range(200):
+        (digit,) = clips.truth(i)
+        beside, along = digit.start if digit.direction in ("left", "right") else digit.start[::-1]
+        assert 0 <= beside <= 16
+        crossing += along > 16
+    assert 60 < crossing < 120
 
 
 @pytest.mark.parametrize("pattern", looks.PATTERNS)

@@ -1,0 +1,139 @@
+"""Divides the entries of a list into parts, and writes the parts down.
+
+The parts of a set of shots never change, whatever the number of workers and however often the
+command is stopped. Videos that are added later become further parts.
+"""
+
+import array
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from stunet import jsonfiles
+from stunet.files import atomic
+from stunet.prepare.entries import Entry, Part
+
+# A stopped command loses the parts in progress, so they are small. A run opens every shard, so
+# there are not too many: this many parts, unless one would hold more videos than the second number.
+_PARTS, _MOST_VIDEOS = 256, 256
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """Describes one line of a file of parts."""
+
+    root: str
+    entries: tuple[Entry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Says what became of the entries of a list.
+
+    Attributes:
+        parts: number of all parts.
+        videos: number of all videos in them.
+        added: number of videos that were added now.
+        changed: number of videos that were there before, with other captions.
+    """
+
+    parts: int
+    videos: int
+    added: int
+    changed: int
+
+
+def extend(output: Path, root: Path, entries: Callable[[], Iterable[Entry]]) -> Plan:
+    """Adds a part for each run of entries that no part holds yet.
+
+    An entry is the same as another one if its path is, relative to the root.
+
+    Args:
+        output: directory of the set of shots.
+        root: folder to which the entries' paths are relative.
+        entries: function that returns the entries, in the same order in each call.
+    """
+    paths, whole, parts = array.array("Q"), array.array("Q"), 0
+    for part in read(output):
+        parts += 1
+        for entry in part.entries:
+            paths.append(_digest(entry.path))
+            whole.append(_digest(entry.path, *entry.captions))
+    known, unchanged = np.sort(np.asarray(paths)), np.sort(np.asarray(whole))
+    added = changed = 0
+    seen: set[int] = set()
+
+    def new() -> Iterator[Entry]:
+        seen.clear()
+        for entry in entries():
+            digest = _digest(entry.path)
+            if not _holds(known, digest) and digest not in seen:
+                seen.add(digest)
+                yield entry
+
+    for _ in new():
+        added += 1
+    for entry in entries() if len(known) else ():
+        is_known = _holds(known, _digest(entry.path))
+        changed += is_known and not _holds(unchanged, _digest(entry.path, *entry.captions))
+    if added:
+        size = min(_MOST_VIDEOS, max(1, added // _PARTS))
+        directory = output / "lists"
+        with (
+            atomic(directory / f"{len(_files(output)):06d}.jsonl") as partial,
+            partial.open("w") as file,
+        ):
+            for some in _batches(new(), size):
+                parts += 1
+                line = {"root": str(root.absolute()), "entries": list(map(_as_json, some))}
+                file.write(json.dumps(line) + "\n")
+    return Plan(parts, len(known) + added, added, changed)
+
+
+def read(output: Path) -> Iterator[Part]:
+    """Yields the parts of a set of shots in order.
+
+    Raises:
+        UserError: a file of parts is damaged.
+    """
+    number = 0
+    for path in _files(output):
+        with path.open(encoding="utf-8") as file:
+            for count, text in enumerate(file, 1):
+                line = jsonfiles.parse(text, _Line, f"{path}, line {count}")
+                yield Part(number, Path(line.root), line.entries)
+                number += 1
+
+
+def _files(output: Path) -> list[Path]:
+    return sorted((output / "lists").glob("*.jsonl"))
+
+
+def _as_json(entry: Entry) -> dict:
+    return {"path": entry.path, "captions": entry.captions}
+
+
+def _digest(*texts: str) -> int:
+    """Returns 64 bits that tell texts apart, to remember millions of paths in little memory."""
+    text = json.dumps(texts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
+
+
+def _holds(known: np.ndarray, digest: int) -> bool:
+    place = np.searchsorted(known, np.uint64(digest))
+    return bool(place < len(known) and known[place] == digest)
+
+
+def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    batch = []
+    for entry in entries:
+        batch.append(entry)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

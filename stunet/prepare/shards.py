@@ -1,0 +1,198 @@
+"""Turns one part of a list into a shard: a file of shots, and its manifest."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import msgspec
+from array_record.python import array_record_module
+
+from stunet import jsonfiles
+from stunet.data.shots.layout import Spec, manifest_file, shard_file
+from stunet.data.shots.records import Shot, pack, unpack
+from stunet.errors import UserError
+from stunet.files import atomic, full_disk_explained
+from stunet.prepare.caption_files import escape_surrogates
+from stunet.prepare.entries import Entry, Part
+from stunet.prepare.shots import Tally, encode_shots
+
+# Bytes of one video's shots that wait in memory until the video has proved to be undamaged. More
+# bytes wait in a file.
+_IN_MEMORY = 64 * 2**20
+
+
+class Video(msgspec.Struct, frozen=True):
+    """Says what became of a video.
+
+    Attributes:
+        path: path of the video, as the list has it.
+        captions: number of captions.
+        shots: number of shots.
+        frames: number of frames at the rate of the shots, also those that are in no shot.
+        left_out: number of frames in stretches that are too short for a shot.
+        skipped: why the video could not be read; "" if it was.
+        notes: sentences without their subject, which is the video.
+    """
+
+    path: str
+    captions: int
+    shots: int = 0
+    frames: int = 0
+    left_out: int = 0
+    skipped: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """Describes a shard.
+
+    Attributes:
+        bytes: size of the shard's file.
+        sha256: digest of the shard's file, in hexadecimal.
+        frames: number of pictures of each shot.
+        height: rows of each shot's pictures.
+        width: columns of each shot's pictures.
+        captions: the captions of the shots, each once.
+        videos: the videos of the part, in order.
+    """
+
+    bytes: int
+    sha256: str
+    frames: list[int]
+    height: list[int]
+    width: list[int]
+    captions: list[str]
+    videos: list[Video]
+
+
+def write_shard(
+    part: Part, broken: Collection[int] = (), *, output: Path, spec: Spec
+) -> Iterator[Video | Manifest]:
+    """Writes the shard of a part and its manifest, the manifest last.
+
+    The bytes depend on the videos, their captions and `spec` alone.
+
+    Args:
+        part: the videos.
+        broken: numbers of videos of the part that are skipped, because the process that decoded
+            them died.
+        output: directory of the set of shots.
+        spec: how shots are made.
+
+    Yields:
+        A `Video` for each video, as soon as it is done, and the `Manifest` when all is written.
+
+    Raises:
+        UserError: no video of the part is there, or the disk is full.
+    """
+    shard, manifest = shard_file(output, part.number), manifest_file(output, part.number)
+    _check_there(part)
+    frames, heights, widths, captions, videos = [], [], [], {}, []
+    outcome = "the shards that are done stay"
+    with full_disk_explained(output, outcome, ", and it goes on"), atomic(shard) as partial:
+        writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
+        try:
+            for number, entry in enumerate(part.entries):
+                if number in broken:
+                    video, shots = _skipped(entry, "the process that decoded it died"), []
+                else:
+                    video, shots = _encoded(part.root, entry, spec, shard.parent)
+                texts = [escape_surrogates(text) for text in entry.captions] or [""]
+                for shot in shots:
+                    rows = [captions.setdefault(text, len(captions)) for text in texts]
+                    writer.write(pack(msgspec.structs.replace(shot, captions=texts, states=rows)))
+                    frames.append(len(shot.packets))
+                    heights.append(shot.height)
+                    widths.append(shot.width)
+                videos.append(video)
+                yield video
+        finally:
+            # ArrayRecord writes in the background and reports a full disk here.
+            writer.close()
+        with partial.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = partial.stat().st_size
+    described = Manifest(size, digest, frames, heights, widths, list(captions), videos)
+    with full_disk_explained(output, outcome, ", and it goes on"), atomic(manifest) as partial:
+        partial.write_text(json.dumps(msgspec.to_builtins(described)) + "\n")
+    yield described
+
+
+def read_manifest(output: Path, part: int) -> Manifest:
+    """Reads the manifest of a part.
+
+    Raises:
+        UserError: the manifest is missing or damaged.
+    """
+    return jsonfiles.read(manifest_file(output, part), Manifest)
+
+
+def is_done(output: Path, part: int) -> bool:
+    """Tells whether the shard of a part is there, with a size that its manifest confirms."""
+    if not manifest_file(output, part).is_file():
+        return False
+    try:
+        manifest = read_manifest(output, part)
+        return shard_file(output, part).stat().st_size == manifest.bytes
+    except (UserError, FileNotFoundError):
+        return False
+
+
+def is_whole(output: Path, part: int) -> bool:
+    """Tells whether the shard of a part has the digest that its manifest states."""
+    try:
+        manifest = read_manifest(output, part)
+        with shard_file(output, part).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == manifest.sha256
+    except (UserError, FileNotFoundError):
+        return False
+
+
+def _check_there(part: Part) -> None:
+    """Raises a UserError if none of several videos is there: a disk that is not mounted, say."""
+    paths = [part.root / entry.path for entry in part.entries]
+    if len(paths) > 1 and not any(path.exists() for path in paths):
+        raise UserError(
+            f"there is no file {paths[0]}, nor any of the {len(paths) - 1} listed after it; mount "
+            "the disk that holds them, or correct the list, and run the same command again"
+        )
+
+
+def _encoded(root: Path, entry: Entry, spec: Spec, place: Path) -> tuple[Video, Iterator[Shot]]:
+    """Encodes the shots of a video. A video that cannot be read to its end gives no shot."""
+    tally, name = Tally(), escape_surrogates(entry.path)
+    waiting = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115
+    sizes = []
+    try:
+        for shot in encode_shots(root / entry.path, spec, tally):
+            record = pack(Shot(name, shot.begin, [""], [0], shot.height, shot.width, shot.packets))
+            waiting.write(record)
+            sizes.append(len(record))
+    except UserError as error:
+        waiting.close()
+        return _skipped(entry, str(error)), iter(())
+    video = Video(
+        name,
+        len(entry.captions),
+        len(sizes),
+        tally.frames,
+        tally.left_out,
+        "",
+        tuple(tally.notes()),
+    )
+    return video, _read_back(waiting, sizes)
+
+
+def _read_back(waiting, sizes: list[int]) -> Iterator[Shot]:
+    with waiting:
+        waiting.seek(0)
+        for size in sizes:
+            yield unpack(waiting.read(size))
+
+
+def _skipped(entry: Entry, reason: str) -> Video:
+    return Video(
+        escape_surrogates(entry.path), len(entry.captions), skipped=escape_surrogates(reason)
+    )

@@ -1,0 +1,119 @@
+"""Cuts one video into shots and encodes them."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stunet.data.shots.layout import Spec
+from stunet.prepare import geometry
+from stunet.prepare.decode import resampled, what_repeats
+from stunet.prepare.timing import Break
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedShot:
+    """Holds a shot of a video.
+
+    Attributes:
+        begin: second of the video at which the shot begins, not counting what breaks left out.
+        height: rows of each picture.
+        width: columns of each picture.
+        packets: the encoded pictures.
+    """
+
+    begin: float
+    height: int
+    width: int
+    packets: list[bytes]
+
+
+@dataclasses.dataclass
+class Tally:
+    """Counts what happens to the frames of one video.
+
+    Attributes:
+        frames: frames at the rate of the shots.
+        repeated: frames that show the same picture as the frame before.
+        left_out: frames in stretches that are too short for a shot.
+        breaks: for each break, a sentence that says why no shot spans it.
+    """
+
+    frames: int = 0
+    repeated: int = 0
+    left_out: int = 0
+    breaks: list[str] = dataclasses.field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Returns notes for the user. Each is a sentence without its subject, the video."""
+        reasons = [f"{reason} (no shot spans that place)" for reason in self.breaks]
+        return [*reasons, *what_repeats(self.repeated, self.frames, "shots")]
+
+
+def encode_shots(path: Path, spec: Spec, tally: Tally) -> Iterator[EncodedShot]:
+    """Yields the shots of a video, and counts its frames in `tally`.
+
+    No shot spans a break, or a change of the pictures' size. A stretch that is longer than
+    `spec.max_seconds` becomes several shots, the last of which has at least half that length.
+
+    Raises:
+        CorruptVideo: the file is damaged. Earlier shots come from the undamaged part.
+        UserError: there is no such file.
+    """
+    codec = spec.make_codec()
+    # Whole groups, so that packets of two encodings can follow each other.
+    most = max(1, round(spec.max_seconds * spec.fps / codec.group)) * codec.group
+    least = max(1, round(spec.min_seconds * spec.fps))
+    pictures = resampled(path, spec.fps, 3, functools.partial(geometry.at_most, spec.side))
+    for _, stretch in itertools.groupby(_numbered(pictures, tally), key=lambda pair: pair[0]):
+        begin, shape = tally.frames - 1, None
+        frames = (picture for _, picture in stretch)
+        first = next(frames)
+        shape, frames = first.shape, itertools.chain([first], frames)
+        for packets in _pieces(frames, codec.encode, most):
+            if len(packets) < least:
+                tally.left_out += len(packets)
+            else:
+                yield EncodedShot(float(begin / spec.fps), *shape[:2], packets)
+            begin += len(packets)
+
+
+def _numbered(
+    pictures: Iterable[tuple[np.ndarray, int] | Break], tally: Tally
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each frame with the number of the stretch that it belongs to."""
+    stretch, shape = 0, None
+    for entry in pictures:
+        if isinstance(entry, Break):
+            tally.breaks.append(entry.reason)
+            stretch, shape = stretch + 1, None
+            continue
+        picture, times = entry
+        if shape not in (None, picture.shape):
+            tally.breaks.append("its pictures change their size")
+            stretch += 1
+        shape = picture.shape
+        tally.repeated += times - 1
+        for _ in range(times):
+            tally.frames += 1
+            yield stretch, picture
+
+
+def _pieces(frames: Iterator[np.ndarray], encode, most: int) -> Iterator[list[bytes]]:
+    """Yields the packets of a stretch in pieces of `most` frames.
+
+    A rest of less than half of that is part of the piece before.
+    """
+    piece: list[bytes] = []
+    while packets := list(encode(itertools.islice(frames, most))):
+        if piece and len(packets) < most / 2:
+            piece += packets
+            continue
+        if piece:
+            yield piece
+        piece = packets
+    if piece:
+        yield piece
