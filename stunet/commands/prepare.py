@@ -151,12 +151,6 @@ def add_arguments(parser: Parser) -> None:
         metavar="N",
         help="longest caption, in tokens; the rest is cut off (default %(default)s)",
     )
-    parser.options.add_argument(
-        "--text-dim",
-        type=int,
-        metavar="N",
-        help="width of a token's state (default 64 for bytes, otherwise the encoder's width)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -169,9 +163,7 @@ def run(arguments: argparse.Namespace) -> None:
     encoder = None
     if arguments.text_encoder != "bytes":
         set_up_jax()
-        encoder = text_encoder(
-            arguments.text_encoder, arguments.text_max_length, arguments.text_dim
-        )
+        encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
     print(
         prepare(
             arguments.input,
