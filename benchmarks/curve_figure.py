@@ -13,6 +13,7 @@ from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.report import binning, covariates, results
 from stunet.report.report import arrange
+from stunet.sweep.workdir import read_manifest
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="SVG to write (required)")
     parser.add_argument(
-        "--curves", type=int, default=0, metavar="N", help="N-th curves of the sweep (default 0)"
+        "--curves", type=int, default=0, metavar="N", help="number of the curves (default 0)"
     )
     parser.add_argument(
         "--group", default="", help="group of the sweep (default: the first one with curves)"
@@ -46,11 +47,11 @@ def draw(sweep: pathlib.Path, file: pathlib.Path, number: int = 0, group: str = 
     Raises:
         UserError: the directory holds no sweep with such curves.
     """
-    found = results.read(sweep)
-    asked = found.manifest.curves if found.manifest else ()
+    manifest = read_manifest(sweep)
+    asked = manifest.curves if manifest else ()
     if not 0 <= number < len(asked):
         raise UserError(f"{sweep} asks for {len(asked)} curves; there is no --curves {number}")
-    groups, colours = arrange(found)
+    groups, colours = arrange(results.read(sweep))
     finished = {name: results.finished(arms) for name, arms in groups.items()}
     figures = binning.measure(asked[number], finished)
     group = group or next(iter(figures), "")

@@ -191,6 +191,9 @@ def _common(size):
     config.data.source = "moving_digits"
     config.data.path = size.handwriting
     config.data.look = "colours"
+    # Without trails, a picture does not show what words of motion mean, and a frozen text-to-image
+    # network keeps them from the temporal layers.
+    config.data.trail = 0.6
     config.data.frames = size.frames
     config.data.height = config.data.width = size.side
     config.data.digit_size = size.side // 2

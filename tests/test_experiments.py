@@ -57,10 +57,11 @@ def test_the_arms_of_the_inflation_recipe_train_with_equal_operations():
     found = {e.name: e.config for e in entries if isinstance(e, members.Member)}
     first = {name: config for name, config in found.items() if config.seed == 0}
     spent = {name: config.train.steps * model_flops(config) for name, config in first.items()}
-    pictures = spent["pictures,seed=0"]
-    for name in ("frozen", "unfrozen"):
-        total = pictures + spent[f"{name},seed=0"]
-        assert total == pytest.approx(spent["scratch,seed=0"], rel=1e-3)
+    for trail in ("0.6", "0"):
+        of = {arm: spent[f"{arm},trail={trail},seed=0"] for arm in ("pictures", "scratch")}
+        for name in ("frozen", "unfrozen"):
+            total = of["pictures"] + spent[f"{name},trail={trail},seed=0"]
+            assert total == pytest.approx(of["scratch"], rel=1e-3)
 
 
 @pytest.mark.parametrize("second", ["cascade_tsr_windowed", "cascade_tsr_global"])

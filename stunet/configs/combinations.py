@@ -194,6 +194,11 @@ def _source(config: Config) -> Mistakes:
             f"data.look is {data.look!r} and data.channels 1; that look has colours: set "
             "data.channels to 3"
         )
+    if data.source == "moving_digits" and data.look == "grey" and data.trail:
+        yield (
+            f"data.trail is {data.trail:g} and data.look 'grey'; white digits on black leave no "
+            "trail: set data.trail to 0, or data.look to 'colours'"
+        )
     if data.source == "motions" and data.width < 2 * data.object_size:
         yield (
             f"data.object_size is {data.object_size:g}; it must be at most half of data.width, "

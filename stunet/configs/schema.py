@@ -462,6 +462,14 @@ class Data:
         "tubes and as ink on ruled paper, with the captions of 'colours'.",
         choices=("grey", "colours", "neon", "paper"),
     )
+    trail: float = _field(
+        0.0,
+        "For the source 'moving_digits' and looks in colour: opacity of the trail that a moving "
+        "digit leaves behind it. With a trail, a single frame shows how the digit moves, and the "
+        "captions of pictures say it too. 0: no trail.",
+        least=0,
+        most=1,
+    )
     motion: str = _field(
         "glide",
         "For the source 'motions': how objects move. 'glide': along a row or a column; what "

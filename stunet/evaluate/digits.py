@@ -63,6 +63,7 @@ class Drawing:
         speed_factor: see `MovingDigit`.
         path: file of handwriting.
         look: look of the clips, one of `READABLE`.
+        trail: opacity of the trail behind the digit.
     """
 
     height: int
@@ -71,6 +72,7 @@ class Drawing:
     speed_factor: float
     path: str
     look: str
+    trail: float = 0.0
 
     @classmethod
     def of(cls, source: Any) -> "Drawing | None":
@@ -102,8 +104,8 @@ class Reading:
 
     Attributes:
         digit: digit of each clip, 0..9, `[n]`.
-        direction: key of `DIRECTIONS` for each clip, or "" where nothing moves.
-        speed: key of `SPEEDS` for each clip.
+        direction: key of `DIRECTIONS` for each clip, or "" where nothing moves; empty for pictures.
+        speed: key of `SPEEDS` for each clip; empty for pictures.
         colour: key of `looks.SHAPE_COLOURS` for each clip; empty for grey clips.
         ground: key of `looks.GROUND_COLOURS` for each clip; empty for grey clips.
         pattern: key of `looks.PATTERNS` for each clip; empty for grey clips.
@@ -123,9 +125,11 @@ class Reading:
             digits: what the caption of each clip says.
 
         Returns:
-            Hits by part of the caption (keys of `WAYS`), and in all of them (`ALL`).
+            Hits by part of the caption (keys of `WAYS`), and in all of them (`ALL`). Parts that say
+            how a digit moves are left out for pictures.
         """
-        hits = {name: self._hits(name, [getattr(d, name) for d in digits]) for name in WAYS}
+        parts = [name for name in WAYS if len(getattr(self, name))]
+        hits = {name: self._hits(name, [getattr(d, name) for d in digits]) for name in parts}
         return hits | {ALL: np.all([*hits.values()], axis=0)}
 
     def agrees_in_colour(self, asked: Asked) -> dict[str, Bool[np.ndarray, " n"]]:
@@ -161,15 +165,20 @@ class Reader:
         scores = self.classify(crops.reshape(-1, crops[0, 0].size))
         # A digit that changes on the way counts as what most of its frames show.
         digit = scores.reshape(*crops.shape[:2], -1).sum(1).argmax(-1)
-        extent = np.array([self.drawing.height, self.drawing.width])
-        steps = (np.diff(positions, axis=1) + extent / 2) % extent - extent / 2
-        velocities = np.median(steps, axis=1)
-        way = [_direction(v, self.drawing.speed_factor) for v in velocities]
-        speed = [_speed(np.abs(v).max(), self.drawing.speed_factor) for v in velocities]
+        way, speed = self._motion(positions) if clips.shape[1] > 1 else ((), ())
         if self.drawing.look == GREY:
             return Reading(digit, way, speed)
         colours = [_colours(clip, mask) for clip, mask in zip(clips, shown[..., 0], strict=True)]
         return Reading(digit, way, speed, *zip(*colours, strict=True))
+
+    def _motion(self, positions: Float[np.ndarray, "n t 2"]) -> tuple[list[str], list[str]]:
+        """Returns the direction and the speed of each clip's digit."""
+        drawing = self.drawing
+        extent, factor = np.array([drawing.height, drawing.width]), drawing.speed_factor
+        steps = (np.diff(positions, axis=1) + extent / 2) % extent - extent / 2
+        velocities = np.median(steps, axis=1)
+        way = [_direction(velocity, factor) for velocity in velocities]
+        return way, [_speed(np.abs(velocity).max(), factor) for velocity in velocities]
 
 
 def light(clips: Clips, look: str) -> Float[np.ndarray, "n t h w 1"]:

@@ -52,7 +52,7 @@ def read(file: pathlib.Path) -> Shown:
         UserError: the file is damaged or holds something else.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(file) as stored:
             found = {name: stored[name] for name in stored.files}
         shown = Shown(
             task=str(found["task"]),

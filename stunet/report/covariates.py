@@ -27,6 +27,13 @@ _SECTION = """\
 {{ counts }}\
 <details><summary>All numbers, and the lead in each bin</summary>{{ numbers }}</details>"""
 
+_NOTE = """\
+{% for title, arms in axes %}Clips{% if axes|length > 1 %} of {{ arms }}{% endif %} are sorted by \
+their {{ title }}. {% endfor %}\
+Dots are means over seeds of each seed's mean in a bin, whose edges are marked below. Bands are \
+95% intervals over three seeds or more; hollow dots are means of one or two. A seed without a clip \
+in a bin does not count there.{% if real %} The dashed line is of real clips.{% endif %}"""
+
 
 def section(figure: Figure, colours: Mapping[str, int], title: str = "") -> Markup:
     """Returns the HTML of the curves of one group.
@@ -64,7 +71,7 @@ def panels(figure: Figure, colours: Mapping[str, int]) -> list[Panel]:
     """Returns a chart for each metric, with a line for each arm."""
     edges = figure.curves.bins
     ticks = edges[:: -(-len(edges) // _MOST_TICKS)]
-    x = Axis(figure.curves.label, edges[0], edges[-1], figure.is_log, "{:.2g}".format, ticks)
+    x = Axis(figure.curves.label, edges[0], edges[-1], figure.is_log, "{:.3g}".format, ticks)
     found = []
     for name, line in figure.lines.items():
         metric = formatting.metric(name)
@@ -102,23 +109,13 @@ def _has_real(figure: Figure) -> bool:
     return any(value is not None for line in figure.lines.values() for value in line.real)
 
 
-def _note(figure: Figure) -> str:
+def _note(figure: Figure) -> Markup:
     """Says how to read the charts, and what each arm's horizontal axis is."""
     over: dict[str, list[str]] = {}
     for arm, counts in figure.counts.items():
         over.setdefault(counts.over, []).append(with_article(arm))
-    of = {name: f"the {formatting.metric(name).title} of each clip" for name in over}
-    if len(over) == 1:
-        axis = f"Clips are sorted by {next(iter(of.values()))}."
-    else:
-        parts = [f"by {of[name]} for {enumerate_words(arms)}" for name, arms in over.items()]
-        axis = f"Clips are sorted {enumerate_words(parts)}."
-    real = " The dashed line is of real clips." if _has_real(figure) else ""
-    return (
-        f"{axis} Dots are means over seeds of each seed's mean in a bin, whose edges are marked "
-        "below. Bands are 95% intervals over three seeds or more; hollow dots are means of one or "
-        f"two. A seed without a clip in a bin does not count there.{real}"
-    )
+    axes = [(formatting.metric(name).title, enumerate_words(arms)) for name, arms in over.items()]
+    return fill(_NOTE, axes=axes, real=_has_real(figure))
 
 
 def _finding(figure: Figure, name: str, line: Line) -> Markup:
@@ -157,12 +154,12 @@ def _places(edges: Sequence[float], bins: Sequence[int]) -> Markup:
             runs[-1][1] = i + 1
         else:
             runs.append([i, i + 1])
-    return enumerate_words([f"from {edges[a]:.2g} to {edges[b]:.2g}" for a, b in runs])
+    return enumerate_words([f"from {edges[a]:.3g} to {edges[b]:.3g}" for a, b in runs])
 
 
 def _head(figure: Figure) -> list[str]:
     """Returns the heads of a table's columns, one for each bin."""
-    return [f"{a:.2g} to {b:.2g}" for a, b in itertools.pairwise(figure.curves.bins)]
+    return [f"{a:.3g} to {b:.3g}" for a, b in itertools.pairwise(figure.curves.bins)]
 
 
 def _counts(figure: Figure, colours: Mapping[str, int]) -> Markup:
@@ -171,8 +168,8 @@ def _counts(figure: Figure, colours: Mapping[str, int]) -> Markup:
     rows = []
     for arm, counts in figure.counts.items():
         cells = [
-            fill(cell, n=f"{n:,}", few=seeds < counts.runs, seeds=formatting.plural(seeds, "seed"))
-            for n, seeds in zip(counts.clips, counts.seeds, strict=True)
+            fill(cell, n=f"{n:,}", few=0 < k < counts.runs, seeds=formatting.plural(k, "seed"))
+            for n, k in zip(counts.clips, counts.seeds, strict=True)
         ]
         rows.append([page.swatch(colours[arm], arm), *cells, f"{counts.outside:,}"])
     note = "Clips of all seeds in each bin; small: how many seeds have clips there, if not all do."

@@ -189,7 +189,8 @@ def _curves(
         sections.append(fill("<h2>{{ title }}</h2>", title=wanted.title))
         figures = binning.measure(wanted, groups)
         if not figures:
-            sections.append(fill(_NO_CURVES, over=" or ".join(wanted.over)))
+            over = " or ".join(formatting.metric(name).title for name in wanted.over)
+            sections.append(fill(_NO_CURVES, over=over))
         for group, figure in figures.items():
             title = formatting.capitalised(group)
             sections.append(covariates.section(figure, colours, title))

@@ -258,6 +258,7 @@ _SOURCE_OPTIONS = {
         speed_factor=data.speed,
         path=data.path,
         look=data.look,
+        trail=data.trail,
     ),
     "motions": lambda data: dict(
         motion=data.motion,

@@ -31,7 +31,8 @@ def test_true_clips_are_coherent_and_have_their_true_speed(motion, height):
     scene = Scene(motion, height)
     found = measure(scene)
     speeds = np.array([np.mean([m.speed for m in movers]) for movers in scene.movers])
-    np.testing.assert_allclose(found["speed"], speeds, atol=0.05)
+    for name in ("speed", "step_length", "true_speed"):
+        np.testing.assert_allclose(found[name], speeds, atol=0.05)
     assert found["coherent"].all()
     assert found["faithful"].all()
     assert found["velocity_error"].max() < 0.1
@@ -88,6 +89,25 @@ def test_windows_that_move_the_other_way_are_not_coherent(motion, height):
     least = {"glide": 20, "rotate": 20, "cross": 3, "bounce": 2}[motion]
     assert found["border_jump"].mean() > least * found["jump"].mean()
     assert found["phase_drift"].mean() > 0.08
+
+
+@pytest.mark.parametrize(("motion", "height"), [("glide", 16), ("cross", 1), ("rotate", 16)])
+def test_steps_that_go_opposite_ways_cancel_in_the_speed_but_not_in_the_step_length(motion, height):
+    scene = Scene(motion, height, frames=15)
+    to_and_fro = np.concatenate([np.arange(8), np.arange(6, -1, -1)])
+    found = measure(scene, scene.drawn(lambda m: m.speed * to_and_fro))
+    assert np.median(found["speed"]) < 0.1
+    np.testing.assert_allclose(np.median(found["step_length"] / found["true_speed"]), 1, atol=0.05)
+    assert "true_speed" not in measure(scene, truth=None)
+
+
+def test_the_true_speed_is_left_out_if_captions_leave_open_all_speeds():
+    scene = Scene("glide", 1, num=2, spread=0.0, octaves=0.5)
+    slowest, fastest = scene.stage.factors
+    for factors, is_told in (((slowest, fastest), False), ((1.0, fastest), True)):
+        found = measure(scene, factors=np.tile(factors, (2, 1, 1)))
+        assert ("true_speed" in found) == is_told
+        assert "velocity_error" in found
 
 
 @pytest.mark.parametrize(("motion", "height"), [("glide", 1), ("glide", 16), ("rotate", 16)])

@@ -144,3 +144,18 @@ def test_the_captions_of_other_clips_say_nothing_that_can_be_read():
         assert METRIC_GROUPS["captions"].measure(scaled(source, [0, 1]), scene, ()) == {}
     # A network without text was asked for nothing.
     assert scene_of(in_colour(), [0], captions=False, keyframes=False).asked is None
+
+
+def test_pictures_are_read_and_show_no_motion():
+    source = MovingDigits("val", 1, 32, 32, 3, digit_size=16, look="colours")
+    found = digits.measure(scaled(source, range(100)), scene_of(source, range(100)).asked)
+    assert not {"right_direction", "right_speed"} & found.keys()
+    assert found["right_digit"].mean() > 0.85
+    assert found["right_colour"].mean() == 1
+
+
+def test_clips_with_trails_are_read_right():
+    source, some = in_colour(trail=0.6), range(100)
+    found = digits.measure(scaled(source, some), scene_of(source, some).asked)
+    assert found["right_caption"].mean() > 0.8
+    assert found["right_direction"].mean() > 0.97

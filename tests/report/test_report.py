@@ -424,6 +424,8 @@ def test_whatever_files_say_is_text_on_the_page(tmp_path):
     assert page.text.count(TAG) >= 25
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<img src=x" not in source
+    # Nothing is escaped twice.
+    assert "&amp;lt;img" not in source
     evaluation = tmp_path / "pair" / "evaluation.json"
     half = {"metrics": {"half a character \ud800": 1.0}, "better": {}}
     evaluation.write_text(json.dumps(half))

@@ -8,7 +8,8 @@ import pytest
 import tiny
 from from_config import model_flops
 
-from stunet import configs
+from stunet import cli, configs
+from stunet.commands.parsing import Command, Group
 from stunet.errors import UserError
 from stunet.sweep import workdir as workdirs
 from stunet.sweep.members import Member, Step, Sweep, arms, find, load, product
@@ -19,6 +20,15 @@ import tiny
 from stunet.sweep.curves import Curves
 from stunet.sweep.members import Member, Step, Sweep, product
 """
+
+
+def entry_of(words) -> tuple[Command, list[str]]:
+    """The command that the words begin with, and the words that follow."""
+    entry, words = cli.STUNET, list(words)
+    while isinstance(entry, Group):
+        _, entry = entry.choose(words)
+        words = words[1:]
+    return entry, words
 
 
 def sweep_file(directory: pathlib.Path, body: str) -> str:
@@ -353,6 +363,10 @@ def test_resolved_config_loads_as_an_experiment_does(tmp_path):
 def test_shipped_sweeps_are_sweeps(file):
     entries = load(str(file)).entries
     assert len(set(arms(entries).values())) > 1
+    for entry in entries:
+        if isinstance(entry, Step):
+            command, words = entry_of(entry.command)
+            command.parser("stunet").parse(words)
     if file.stem == "temporal_downsampling":
         members = [e for e in entries if isinstance(e, Member)]
         configs_of_seed_0 = [member.config for member in members if member.config.seed == 0]

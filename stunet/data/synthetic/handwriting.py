@@ -101,7 +101,7 @@ def _from_scikit_learn() -> Handwriting:
 
 def _from_file(path: Path) -> Handwriting:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(path) as stored:
             images, labels = stored["images"], stored["labels"]
     except FileNotFoundError as error:
         raise UserError(

@@ -25,6 +25,9 @@ DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 SPEEDS = {"slowly": 0.5, "": 1.0, "fast": 2.0}
 
 GREY = "grey"
+# A trail shows the digit in this many frames before the present one, each fainter than the next.
+_TRAIL_FRAMES = 4
+_TRAIL_FADES = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,7 @@ def render(
     width: int,
     digit_size: int = handwriting.NATIVE_SIZE,
     path: str = "",
+    since: int = 0,
 ) -> UInt8[np.ndarray, "t h w"]:
     """Draws white digits on black. Where digits overlap, the brighter pixel is shown.
 
@@ -91,6 +95,7 @@ def render(
         width: columns of the canvas in pixels.
         digit_size: height and width of a digit in pixels.
         path: file of handwriting, as for `handwriting.load`.
+        since: number of the first frame that is drawn; the digits are at their `start` in frame 0.
 
     Returns:
         Grey values, 0 (black) to 255.
@@ -98,7 +103,7 @@ def render(
     clip = None
     for digit in digits:
         picture = handwriting.glyph(path, digit.image, digit_size)
-        drawn = _render_one(picture, digit, frames, height, width)
+        drawn = _render_one(picture, digit, range(since, since + frames), height, width)
         clip = drawn if clip is None else np.maximum(clip, drawn)
     return np.zeros((frames, height, width), np.uint8) if clip is None else clip
 
@@ -128,6 +133,7 @@ class MovingDigits:
         speed_factor: float | int = 1.0,
         path: str = "",
         look: str = GREY,
+        trail: float | int = 0.0,
     ):
         """Checks the arguments. Clips are drawn when they are read.
 
@@ -149,6 +155,8 @@ class MovingDigits:
             speed_factor: factor for the speeds, which are 0.5, 1 and 2 pixels per frame.
             path: file of handwriting, as for `handwriting.load`; "" for scikit-learn's images.
             look: "grey" (white on black), or a key of `looks.LOOKS`.
+            trail: opacity of the trail behind a digit in colour, 0..1. With a trail a single frame
+                shows the motion, and its caption names it.
 
         Raises:
             UserError: the split or the look is unknown, the canvas is smaller than a digit, the
@@ -178,6 +186,10 @@ class MovingDigits:
             choose(looks.LOOKS, look, "data.look")
             if channels != 3:
                 raise UserError(f"the look {look!r} has colours; set data.channels to 3")
+        if trail and look == GREY:
+            raise UserError("white digits on black leave no trail; set data.trail to 0")
+        if not 0 <= trail <= 1:
+            raise UserError(f"the opacity of a trail is 0 to 1, not {trail:g}")
         handwriting.load(path)
         self.split = split
         self.frames = frames
@@ -193,13 +205,14 @@ class MovingDigits:
         self.speed_factor = speed_factor
         self.path = path
         self.look = look
+        self.trail = trail
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         digits, ground = self.truth(i), self.ground(i)
-        words = caption(digits, ground, still=self.frames == 1)
+        words = caption(digits, ground, still=self.frames == 1 and not self.trail)
         video = self._draw(digits, ground)
         return endless.make_example(video, words, self.channels, self.encode_text)
 
@@ -271,11 +284,22 @@ class MovingDigits:
 
     def _draw(self, digits: Sequence[MovingDigit], ground: Ground | None) -> np.ndarray:
         """Draws a clip, grey [t, h, w] or in colour [t, h, w, 3]."""
-        size = (self.frames, self.height, self.width, self.digit_size, self.path)
         if ground is None:
+            size = (self.frames, self.height, self.width, self.digit_size, self.path)
             return render(digits, *size)
-        coverages = [render([digit], *size).astype(np.float32) / 255 for digit in digits]
+        coverages = [self._cover(digit) for digit in digits]
         return looks.draw(self.look, coverages, [digit.colour for digit in digits], ground)
+
+    def _cover(self, digit: MovingDigit) -> np.ndarray:
+        """Returns how much of each pixel a digit and its trail hide, 0..1 [t, h, w]."""
+        past = _TRAIL_FRAMES if self.trail else 0
+        size = (self.height, self.width, self.digit_size, self.path)
+        drawn = render([digit], past + self.frames, *size, -past).astype(np.float32) / 255
+        cover, strength = drawn[past:], self.trail
+        for ago in range(1, past + 1):
+            cover = np.maximum(cover, strength * drawn[past - ago : past - ago + self.frames])
+            strength *= _TRAIL_FADES
+        return cover
 
 
 def _phrase(digit: MovingDigit, still: bool) -> str:
@@ -293,11 +317,11 @@ def _pick(table: Any, word: int) -> str:
 
 
 def _render_one(
-    image: np.ndarray, digit: MovingDigit, frames: int, height: int, width: int
+    image: np.ndarray, digit: MovingDigit, frames: range, height: int, width: int
 ) -> np.ndarray:
-    """Draws one digit in all frames [t, h, w].
+    """Draws one digit in some frames [t, h, w].
 
-    The digit is drawn in the first frame, which is then shifted around the torus.
+    The digit is drawn in frame 0, which is then shifted around the torus.
     """
     size = len(image)
     y, x = digit.start
@@ -309,7 +333,7 @@ def _render_one(
     if dy:
         # A vertical motion moves along the columns of the transpose, so one axis suffices below.
         canvas = np.ascontiguousarray(canvas.T)
-    shift = np.arange(frames) * (dy or dx)
+    shift = np.array(frames) * (dy or dx)
     whole = np.floor(shift).astype(np.int64)
     fraction = (shift - whole).astype(np.float32)
     extent = canvas.shape[1]

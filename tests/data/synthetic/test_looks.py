@@ -15,7 +15,7 @@ def source(look: str, scale: int = 1, **options) -> MovingDigits:
     arguments = dict(split="train", frames=4, height=32, width=32, digit_size=16, speed_factor=1.0)
     for name in ("height", "width", "digit_size", "speed_factor"):
         arguments[name] *= scale
-    return MovingDigits(**arguments, channels=3, look=look, **options)
+    return MovingDigits(**arguments | options, channels=3, look=look)
 
 
 def nearest(colour: np.ndarray, table: dict) -> str:
@@ -116,3 +116,36 @@ def test_looks_that_cannot_be_drawn_are_refused():
         MovingDigits("train", 1, 32, 32, 1, look="neon")
     with pytest.raises(UserError, match="did you mean 'neon'"):
         source("neno")
+
+
+def test_a_trail_lies_behind_the_digit_and_is_longer_if_it_is_faster():
+    plain, trailing = source("colours", frames=1), source("colours", frames=1, trail=0.6)
+    lengths = {}
+    for i in range(120):
+        (digit,) = trailing.truth(i)
+        # How much brighter each pixel is than without a trail, summed across the way.
+        more = np.abs(trailing[i]["video"][0].astype(float) - plain[i]["video"][0]).sum(-1)
+        more = more.sum(0 if digit.direction in ("left", "right") else 1)
+        where = np.angle((more * np.exp(2j * np.pi * np.arange(32) / 32)).sum()) * 32 / (2 * np.pi)
+        begin = digit.start[1 if digit.direction in ("left", "right") else 0]
+        ahead = (where - (begin + 7.5) + 16) % 32 - 16
+        sign = 1 if digit.direction in ("right", "down") else -1
+        lengths.setdefault(digit.speed, []).append(-sign * ahead)
+    means = [np.mean(lengths[speed]) for speed in ("slowly", "", "fast")]
+    assert 0 < means[0] < means[1] < means[2]
+    assert np.mean(np.concatenate([*lengths.values()]) > 0) > 0.9
+
+
+def test_with_a_trail_pictures_say_how_a_digit_moves_and_clips_look_as_their_pictures():
+    picture = source("colours", frames=1, trail=0.6)
+    clip = source("colours", frames=4, trail=0.6)
+    for i in range(20):
+        assert picture[i]["caption"] == clip[i]["caption"]
+        np.testing.assert_array_equal(picture[i]["video"][0], clip[i]["video"][0])
+
+
+def test_trails_that_cannot_be_drawn_are_refused():
+    with pytest.raises(UserError, match="leave no trail"):
+        source(GREY, trail=0.5)
+    with pytest.raises(UserError, match="0 to 1, not 2"):
+        source("neon", trail=2)
