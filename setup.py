@@ -99,6 +99,7 @@ setup(
         "packaging",
         "pillow>=11",
         "protobuf",
+        "pyarrow>=15",
         "safetensors>=0.5",
         "scikit-learn>=1.6",
         "scipy",

@@ -1,4 +1,4 @@
-"""`stunet prepare`: stores a folder of videos as shots, from which training cuts clips."""
+"""`stunet prepare`: stores videos as shots, from which training cuts clips."""
 
 import argparse
 
@@ -82,8 +82,10 @@ def add_arguments(parser: Parser) -> None:
         "input",
         type=shared.path,
         metavar="VIDEOS",
-        help="folder of videos; captions are read from captions.csv (with the header file,caption) "
-        "or captions.jsonl in it, or from a .txt file beside each video",
+        help="folder of videos with captions in captions.csv (with the header file,caption), in "
+        "captions.jsonl, or in a .txt file beside each video; a list of videos (.txt, .csv, .jsonl "
+        "or .parquet) with the columns path, caption, start and end; or a WebDataset: a .tar file, "
+        "or a folder of them",
     )
     parser.required.add_argument(
         "output",
@@ -149,12 +151,6 @@ def add_arguments(parser: Parser) -> None:
         metavar="N",
         help="longest caption, in tokens; the rest is cut off (default %(default)s)",
     )
-    parser.options.add_argument(
-        "--text-dim",
-        type=int,
-        metavar="N",
-        help="width of a token's state (default 64 for bytes, otherwise the encoder's width)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -167,9 +163,7 @@ def run(arguments: argparse.Namespace) -> None:
     encoder = None
     if arguments.text_encoder != "bytes":
         set_up_jax()
-        encoder = text_encoder(
-            arguments.text_encoder, arguments.text_max_length, arguments.text_dim
-        )
+        encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
     print(
         prepare(
             arguments.input,
@@ -194,11 +188,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "store a folder of videos as shots, from which training cuts clips",
+    "store videos as shots, from which training cuts clips",
     add_arguments,
     run,
     (
         "stunet prepare videos runs/shots",
-        "stunet prepare videos runs/shots --side 128 --fps 16 --text-encoder minilm",
+        "stunet prepare list.parquet runs/shots --side 128 --fps 16 --text-encoder minilm",
     ),
 )

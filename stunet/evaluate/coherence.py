@@ -69,7 +69,8 @@ def measure(
             it is the mean. For two objects, it is the mean of their speeds.
         step_length: median length of the clip's steps, whichever way they go, in pixels per frame;
             for two objects, the mean of both.
-        true_speed: step length of the true positions; only with `truth`.
+        true_speed: step length of the true positions; only with `truth`, and not if `factors` allow
+            all speeds of the data, since the network was then not told the speed.
         coherent: 1 if no step differs by more than `tolerance(stage)` from the step of the motion
             that fits best. A step is the motion from one frame to the next.
         deviation: largest difference of a step from the step of the motion that fits best, in
@@ -105,7 +106,8 @@ def measure(
     correct = values["speed_error"] <= TOLERANCE / 2
     if truth is not None:
         true_paths = unroll(truth, stage)
-        values["true_speed"] = step_length(true_paths)
+        if _tell_speed(factors, stage):
+            values["true_speed"] = step_length(true_paths)
         values["velocity_error"] = velocity_error(paths, true_paths, factors)
         correct &= values["velocity_error"] <= TOLERANCE / 2
     values["faithful"] = values["coherent"] * correct
@@ -136,6 +138,14 @@ def step_length(paths: AnyPaths) -> PerClip:
     steps cancel in `speed`, but not here. For two objects, the value is the mean of both.
     """
     return np.median(np.linalg.norm(paths.steps, axis=-1), axis=2).mean(-1)
+
+
+def _tell_speed(factors: Float[np.ndarray, "n o 2"] | None, stage: Stage) -> bool:
+    """Tells whether a network was told less than the whole range of the data's speeds."""
+    if factors is None:
+        return True
+    slowest, fastest = stage.factors
+    return bool((factors[..., 1] / factors[..., 0] < 0.99 * fastest / slowest).all())
 
 
 def deviation(paths: AnyPaths) -> PerClip:

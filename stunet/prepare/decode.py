@@ -13,7 +13,9 @@ from jaxtyping import UInt8
 from stunet.errors import UserError
 from stunet.prepare import colour, geometry
 from stunet.prepare.opening import CorruptVideo, opened, pictures
-from stunet.prepare.timing import Break, Picture, resample
+from stunet.prepare.places import Place
+from stunet.prepare.stretches import WHOLE, Stretch, shown_in
+from stunet.prepare.timing import Break, resample
 
 # No camera of films takes more, and a picture that stays for seconds would fill a disk.
 _MAX_FPS = 1000
@@ -216,10 +218,11 @@ def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
 
 
 def resampled(
-    path: Path,
+    path: Place,
     fps: float | int,
     channels: int,
     fit: Callable[[av.VideoFrame, float, geometry.Orientation], geometry.Fit],
+    stretch: Stretch = WHOLE,
 ) -> Iterator[tuple[UInt8[np.ndarray, "h w c"], int] | Break]:
     """Yields each picture of a video with the number of frames that show it, or a `Break`.
 
@@ -227,22 +230,20 @@ def resampled(
     treated.
 
     Args:
-        path: file of the video.
+        path: place of the video.
         fps: frames per second to which the video is resampled.
         channels: 3 (RGB) or 1 (grey).
         fit: maps a picture as it is stored, the shape of its pixels and its orientation to the size
             that it gets.
+        stretch: stretch of the video to decode.
 
     Raises:
         CorruptVideo: the file is damaged or cannot be read to its end.
         UserError: there is no such file.
     """
     with opened(path) as (container, stream):
-        aspect, base = geometry.pixel_aspect(container, stream), stream.time_base
-        decoded = (
-            Picture(frame, frame.pts * base, frame.duration * base)
-            for frame in pictures(path, container, stream)
-        )
+        aspect = geometry.pixel_aspect(container, stream)
+        decoded = shown_in(path, container, stream, stretch)
         graph = look = fitted = None
         for shown in resample(decoded, fps):
             if isinstance(shown, Break):

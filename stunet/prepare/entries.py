@@ -1,23 +1,56 @@
 """Describes what is prepared: entries of a list, in parts of which each becomes one shard."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from stunet.prepare.finding import FoundVideos
+from stunet.prepare.places import Member, Place
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Names one video.
+    """Names one video, or a stretch of one.
 
     Attributes:
-        path: path of the video, relative to the folder or the list that names it, or absolute.
+        path: path of the file, relative to the folder or the list that names it, or absolute.
         captions: captions of the video. There may be none.
+        start: second of the video at which the stretch begins; None for the beginning.
+        end: second of the video at which the stretch ends; None for the end.
+        member: name of the video within the file, if the file is a tar file; otherwise "".
+        offset: byte of the tar file at which the video begins.
+        size: size of the video in bytes.
     """
 
     path: str
     captions: tuple[str, ...] = ()
+    start: float | None = None
+    end: float | None = None
+    member: str = ""
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """Returns the name of the entry for messages, such as "a.mp4 from 2 to 5 s"."""
+        name = f"{self.path}/{self.member}" if self.member else self.path
+        if self.start is None and self.end is None:
+            return name
+        end = "its end" if self.end is None else f"{self.end:g} s"
+        return f"{name} from {self.start or 0:g} s to {end}"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Returns what tells the entry from all others: everything but its captions."""
+        return self.path, self.member, repr(self.start), repr(self.end)
+
+    def place(self, root: Path) -> Place:
+        """Returns the place of the video.
+
+        Args:
+            root: folder to which the path is relative.
+        """
+        path = root / self.path
+        return Member(path, self.member, self.offset, self.size) if self.member else path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +68,16 @@ class Part:
     entries: tuple[Entry, ...]
 
 
-def of_folder(found: FoundVideos) -> Iterator[Entry]:
-    """Yields an entry for each video of a folder."""
-    for path, caption in found.captions.items():
-        yield Entry(path, (caption,) if caption else ())
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """Holds the videos that a command is given.
+
+    Attributes:
+        root: folder to which the entries' paths are relative.
+        entries: function that yields the entries, in the same order in each call.
+        notes: sentences for the user about the input.
+    """
+
+    root: Path
+    entries: Callable[[], Iterator[Entry]]
+    notes: tuple[str, ...] = ()

@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.stream import Disposition
 
 from stunet.errors import UserError
+from stunet.prepare.places import Member, Place, Section
 
 VIDEO_SUFFIXES = (
     *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -43,7 +45,9 @@ def is_video(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+def opened(
+    path: Place,
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     """Context manager that opens a file and its video stream, and replaces FFmpeg's exceptions.
 
     The cover picture of an audio file does not count as a video stream.
@@ -52,11 +56,14 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
         CorruptVideo: the file has no video stream, or cannot be decoded for any reason.
         UserError: there is no such file.
     """
+    file = path.archive if isinstance(path, Member) else path
     # Reading a pipe would wait for its writer.
-    if path.exists() and not path.is_file():
+    if file.exists() and not file.is_file():
         raise CorruptVideo(f"{path} is no regular file")
     try:
-        with _open(path) as container:
+        with contextlib.ExitStack() as stack:
+            content = stack.enter_context(Section(path)) if isinstance(path, Member) else None
+            container = stack.enter_context(_open(path, content))
             yield container, _moving_stream(path, container)
     except UserError:
         raise
@@ -74,29 +81,40 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.s
         raise CorruptVideo(f"{path} cannot be decoded ({reason})") from error
 
 
-def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
-    """Decodes all pictures of a stream and checks that the file is whole.
+def pictures(
+    path: Place, container, stream, begin: Fraction | None = None
+) -> Iterator[av.VideoFrame]:
+    """Decodes the pictures of a stream from the present place of the file on.
 
     Every picture has a timestamp and a duration, in units of the stream's time base.
 
+    Args:
+        path: place of the video, for messages.
+        container: the open file.
+        stream: the video stream.
+        begin: second of the file's clock before which damage does not matter, because those
+            pictures are not shown. None checks that the whole file is there.
+
     Raises:
-        CorruptVideo: the decoder marks a picture as damaged, the file holds no picture, or the
-            pictures end well before the file's stated duration.
+        CorruptVideo: the decoder marks a picture as damaged. If `begin` is None, also raised if the
+            file holds no picture, or the pictures end well before the file's stated duration.
     """
     start = end = None
     ends: dict[int, Fraction] = {}
     for packet, following in _packets(container, stream, ends):
+        is_before = begin is not None and packet.pts is not None
+        is_before = is_before and (packet.pts + (packet.duration or 0)) * packet.time_base <= begin
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
             # A recording of a broadcast begins between the pictures that others are based on.
-            if start is None and not packet.is_keyframe:
+            if is_before or (start is None and not packet.is_keyframe):
                 continue
             raise _damaged(path, stream, end) from error
         # Where the clock starts again, as in streams joined by `cat`, the demuxer marks a packet
         # before that although it is whole.
         marked = packet.is_corrupt and not _starts_again(packet, following)
-        if marked or any(frame.is_corrupt for frame in frames):
+        if not is_before and (marked or any(frame.is_corrupt for frame in frames)):
             raise _damaged(path, stream, end)
         for frame in frames:
             if container.format.name in _WITHOUT_TIMES:
@@ -108,6 +126,8 @@ def pictures(path: Path, container, stream) -> Iterator[av.VideoFrame]:
             start = frame.pts if start is None else start
             end = max(frame.pts + frame.duration, end or 0)
             yield frame
+    if begin is not None:
+        return
     if end is None:
         raise CorruptVideo(f"{path} holds no picture")
     _check_complete(path, container, stream, start, end, max(ends.values(), default=Fraction(0)))
@@ -138,43 +158,48 @@ def _starts_again(packet: av.Packet, following: list[av.Packet]) -> bool:
     return any(later < earlier for earlier, later in itertools.pairwise(times))
 
 
-def _damaged(path: Path, stream, end: int | None) -> CorruptVideo:
+def _damaged(path: Place, stream, end: int | None) -> CorruptVideo:
     seconds = float(((end or 0) - (stream.start_time or 0)) * stream.time_base)
     return CorruptVideo(
         f"{path} is damaged: the decoder refuses its picture at about {max(seconds, 0):.2f} s"
     )
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Place, content: Section | None) -> av.container.InputContainer:
+    """Opens a file, or the content of a member of a tar file."""
     options = {
         "format_whitelist": _FORMATS,
         "protocol_whitelist": "file",
         "max_pixels": str(_MAX_PIXELS),
     }
-    _check_riff(path)
+    if content is None:
+        with path.open("rb") as file:
+            _check_riff(path, file)
+    else:
+        _check_riff(path, content)
+        content.seek(0)
     try:
         # Without `file:`, a name with a colon would be taken for a protocol. Tags that are not
         # UTF-8 are common, and nothing reads them.
-        return av.open(f"file:{path}", options=options, metadata_errors="replace")
+        return av.open(content or f"file:{path}", options=options, metadata_errors="replace")
     except av.error.ArgumentError:
         raise CorruptVideo(
             f"{path} cannot be decoded (its content is none of the formats {_FORMATS})"
         ) from None
 
 
-def _check_riff(path: Path) -> None:
+def _check_riff(path: Place, file: BinaryIO) -> None:
     """Raises CorruptVideo if an AVI file is shorter than the length that it states.
 
     FFmpeg does not report such files. The lengths 0 and 2^32 - 1 stand for an unknown length.
     """
-    with path.open("rb") as file:
-        name, length = file.read(4), int.from_bytes(file.read(4), "little")
-        size = file.seek(0, 2)
+    name, length = file.read(4), int.from_bytes(file.read(4), "little")
+    size = file.seek(0, 2)
     if name == b"RIFF" and size < length + 8 < 2**32:
         raise CorruptVideo(f"{path} breaks off: it has {size:,} of {length + 8:,} bytes")
 
 
-def _moving_stream(path: Path, container):
+def _moving_stream(path: Place, container):
     """Returns the video stream to decode, with a decoder that reports damage."""
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:

@@ -8,7 +8,7 @@ import array
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ import numpy as np
 
 from stunet import jsonfiles
 from stunet.files import atomic
-from stunet.prepare.entries import Entry, Part
+from stunet.prepare.entries import Entry, Input, Part
 
 # A stopped command loses the parts in progress, so they are small. A run opens every shard, so
 # there are not too many: this many parts, unless one would hold more videos than the second number.
@@ -39,47 +39,49 @@ class Plan:
         videos: number of all videos in them.
         added: number of videos that were added now.
         changed: number of videos that were there before, with other captions.
+        repeated: number of entries that an earlier entry of the list names too.
     """
 
     parts: int
     videos: int
     added: int
     changed: int
+    repeated: int
 
 
-def extend(output: Path, root: Path, entries: Callable[[], Iterable[Entry]]) -> Plan:
+def extend(output: Path, given: Input) -> Plan:
     """Adds a part for each run of entries that no part holds yet.
 
-    An entry is the same as another one if its path is, relative to the root.
+    An entry is the same as another one if path, start and end are. The path is relative, so that a
+    folder may be moved.
 
     Args:
         output: directory of the set of shots.
-        root: folder to which the entries' paths are relative.
-        entries: function that returns the entries, in the same order in each call.
+        given: the entries.
     """
-    paths, whole, parts = array.array("Q"), array.array("Q"), 0
+    names, whole, parts = array.array("Q"), array.array("Q"), 0
     for part in read(output):
         parts += 1
         for entry in part.entries:
-            paths.append(_digest(entry.path))
-            whole.append(_digest(entry.path, *entry.captions))
-    known, unchanged = np.sort(np.asarray(paths)), np.sort(np.asarray(whole))
-    added = changed = 0
+            names.append(_digest(*entry.identity))
+            whole.append(_digest(*entry.identity, *entry.captions))
+    known, unchanged = np.sort(np.asarray(names)), np.sort(np.asarray(whole))
+    changed = 0
     seen: set[int] = set()
 
     def new() -> Iterator[Entry]:
         seen.clear()
-        for entry in entries():
-            digest = _digest(entry.path)
+        for entry in given.entries():
+            digest = _digest(*entry.identity)
             if not _holds(known, digest) and digest not in seen:
                 seen.add(digest)
                 yield entry
 
-    for _ in new():
-        added += 1
-    for entry in entries() if len(known) else ():
-        is_known = _holds(known, _digest(entry.path))
-        changed += is_known and not _holds(unchanged, _digest(entry.path, *entry.captions))
+    listed = sum(1 for entry in given.entries() if not _holds(known, _digest(*entry.identity)))
+    added = sum(1 for _ in new())
+    for entry in given.entries() if len(known) else ():
+        is_known = _holds(known, _digest(*entry.identity))
+        changed += is_known and not _holds(unchanged, _digest(*entry.identity, *entry.captions))
     if added:
         size = min(_MOST_VIDEOS, max(1, added // _PARTS))
         directory = output / "lists"
@@ -89,9 +91,9 @@ def extend(output: Path, root: Path, entries: Callable[[], Iterable[Entry]]) -> 
         ):
             for some in _batches(new(), size):
                 parts += 1
-                line = {"root": str(root.absolute()), "entries": list(map(_as_json, some))}
+                line = {"root": str(given.root.absolute()), "entries": list(map(_as_json, some))}
                 file.write(json.dumps(line) + "\n")
-    return Plan(parts, len(known) + added, added, changed)
+    return Plan(parts, len(known) + added, added, changed, listed - added)
 
 
 def read(output: Path) -> Iterator[Part]:
@@ -114,7 +116,10 @@ def _files(output: Path) -> list[Path]:
 
 
 def _as_json(entry: Entry) -> dict:
-    return {"path": entry.path, "captions": entry.captions}
+    """Returns the attributes of an entry that differ from their defaults."""
+    fields = dataclasses.fields(Entry)
+    values = {field.name: (getattr(entry, field.name), field.default) for field in fields}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def _digest(*texts: str) -> int:

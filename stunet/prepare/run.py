@@ -24,9 +24,8 @@ from stunet.files import (
     full_disk_explained,
     locked,
 )
-from stunet.prepare import entries, parts, texts
+from stunet.prepare import inputs, parts, texts
 from stunet.prepare.engines import Engine, processes, serial
-from stunet.prepare.finding import find_videos
 from stunet.prepare.progress import Counter
 from stunet.prepare.shards import (
     Manifest,
@@ -139,14 +138,14 @@ def prepare(
     verify: bool = False,
     progress: bool = True,
 ) -> PrepareSummary:
-    """Writes the shots of all videos below `input_dir`, or those that a set does not hold yet.
+    """Writes the shots of all videos of `input_dir`, or of those that a set does not hold yet.
 
     The work is done in parts, each of which becomes one file. Whatever stops the function, the same
     call goes on and loses no more than the parts in progress. The files are equal bit for bit,
     whatever the number of workers.
 
     Args:
-        input_dir: folder of videos, searched recursively, with captions as `find_videos` expects.
+        input_dir: folder of videos, list of videos, or tar files (`stunet.prepare.inputs.find`).
         output_dir: directory of the set of shots. It may exist if an earlier call made it.
         spec: how shots are made. It must be the same in each call for one `output_dir`.
         text_encoder: name of the text encoder.
@@ -164,18 +163,20 @@ def prepare(
     started = time.monotonic()
     input_dir, output = Path(input_dir), Path(output_dir)
     _check(spec, val_fraction, val_seconds, workers)
-    found = find_videos(input_dir)
+    given = inputs.find(input_dir)
     with _claimed(output, spec):
-        plan = parts.extend(output, input_dir, functools.partial(entries.of_folder, found))
+        plan = parts.extend(output, given)
         missing, damaged = _missing(output, plan.parts, verify)
         engine = _engine(workers, len(missing))
         _write_shards(output, spec, missing, engine, progress)
-        summary = PrepareSummary(output, added=plan.added, remade=damaged, notes=[*found.notes])
+        summary = PrepareSummary(output, added=plan.added, remade=damaged, notes=[*given.notes])
         if plan.changed:
             summary.notes.append(
                 f"{plan.changed:,} videos have other captions than in an earlier call; theirs stay "
                 "as they were"
             )
+        if plan.repeated:
+            summary.notes.append(f"{plan.repeated:,} rows name a video that an earlier row names")
         index = _index(output, plan.parts, spec, summary)
         if not summary.shots:
             reason = next(iter(summary.reasons), f"all are shorter than {spec.min_seconds:g} s")

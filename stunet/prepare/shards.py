@@ -17,6 +17,7 @@ from stunet.files import atomic, full_disk_explained
 from stunet.prepare.caption_files import escape_surrogates
 from stunet.prepare.entries import Entry, Part
 from stunet.prepare.shots import Tally, encode_shots
+from stunet.prepare.stretches import Stretch
 
 # Bytes of one video's shots that wait in memory until the video has proved to be undamaged. More
 # bytes wait in a file.
@@ -153,7 +154,7 @@ def is_whole(output: Path, part: int) -> bool:
 def _check_there(part: Part) -> None:
     """Raises a UserError if none of several videos is there: a disk that is not mounted, say."""
     paths = [part.root / entry.path for entry in part.entries]
-    if len(paths) > 1 and not any(path.exists() for path in paths):
+    if len({*paths}) > 1 and not any(path.exists() for path in paths):
         raise UserError(
             f"there is no file {paths[0]}, nor any of the {len(paths) - 1} listed after it; mount "
             "the disk that holds them, or correct the list, and run the same command again"
@@ -162,11 +163,12 @@ def _check_there(part: Part) -> None:
 
 def _encoded(root: Path, entry: Entry, spec: Spec, place: Path) -> tuple[Video, Iterator[Shot]]:
     """Encodes the shots of a video. A video that cannot be read to its end gives no shot."""
-    tally, name = Tally(), escape_surrogates(entry.path)
+    tally, name = Tally(), escape_surrogates(entry.name)
     waiting = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115
     sizes = []
     try:
-        for shot in encode_shots(root / entry.path, spec, tally):
+        stretch = Stretch(entry.start, entry.end)
+        for shot in encode_shots(entry.place(root), stretch, spec, tally):
             record = pack(Shot(name, shot.begin, [""], [0], shot.height, shot.width, shot.packets))
             waiting.write(record)
             sizes.append(len(record))
@@ -194,5 +196,5 @@ def _read_back(waiting, sizes: list[int]) -> Iterator[Shot]:
 
 def _skipped(entry: Entry, reason: str) -> Video:
     return Video(
-        escape_surrogates(entry.path), len(entry.captions), skipped=escape_surrogates(reason)
+        escape_surrogates(entry.name), len(entry.captions), skipped=escape_surrogates(reason)
     )

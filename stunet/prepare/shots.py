@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
 from stunet.data.shots.layout import Spec
 from stunet.prepare import geometry
 from stunet.prepare.decode import resampled, what_repeats
+from stunet.prepare.places import Place
+from stunet.prepare.stretches import Stretch
 from stunet.prepare.timing import Break
 
 
@@ -53,8 +54,8 @@ class Tally:
         return [*reasons, *what_repeats(self.repeated, self.frames, "shots")]
 
 
-def encode_shots(path: Path, spec: Spec, tally: Tally) -> Iterator[EncodedShot]:
-    """Yields the shots of a video, and counts its frames in `tally`.
+def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> Iterator[EncodedShot]:
+    """Yields the shots of a stretch of a video, and counts its frames in `tally`.
 
     No shot spans a break, or a change of the pictures' size. A stretch that is longer than
     `spec.max_seconds` becomes several shots, the last of which has at least half that length.
@@ -67,17 +68,19 @@ def encode_shots(path: Path, spec: Spec, tally: Tally) -> Iterator[EncodedShot]:
     # Whole groups, so that packets of two encodings can follow each other.
     most = max(1, round(spec.max_seconds * spec.fps / codec.group)) * codec.group
     least = max(1, round(spec.min_seconds * spec.fps))
-    pictures = resampled(path, spec.fps, 3, functools.partial(geometry.at_most, spec.side))
-    for _, stretch in itertools.groupby(_numbered(pictures, tally), key=lambda pair: pair[0]):
+    fit = functools.partial(geometry.at_most, spec.side)
+    pictures = resampled(place, spec.fps, 3, fit, stretch)
+    for _, numbered in itertools.groupby(_numbered(pictures, tally), key=lambda pair: pair[0]):
         begin, shape = tally.frames - 1, None
-        frames = (picture for _, picture in stretch)
+        frames = (picture for _, picture in numbered)
         first = next(frames)
         shape, frames = first.shape, itertools.chain([first], frames)
         for packets in _pieces(frames, codec.encode, most):
             if len(packets) < least:
                 tally.left_out += len(packets)
             else:
-                yield EncodedShot(float(begin / spec.fps), *shape[:2], packets)
+                seconds = float((stretch.start or 0) + begin / spec.fps)
+                yield EncodedShot(seconds, *shape[:2], packets)
             begin += len(packets)
 
 

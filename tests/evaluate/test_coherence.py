@@ -101,6 +101,15 @@ def test_steps_that_go_opposite_ways_cancel_in_the_speed_but_not_in_the_step_len
     assert "true_speed" not in measure(scene, truth=None)
 
 
+def test_the_true_speed_is_left_out_if_captions_leave_open_all_speeds():
+    scene = Scene("glide", 1, num=2, spread=0.0, octaves=0.5)
+    slowest, fastest = scene.stage.factors
+    for factors, is_told in (((slowest, fastest), False), ((1.0, fastest), True)):
+        found = measure(scene, factors=np.tile(factors, (2, 1, 1)))
+        assert ("true_speed" in found) == is_told
+        assert "velocity_error" in found
+
+
 @pytest.mark.parametrize(("motion", "height"), [("glide", 1), ("glide", 16), ("rotate", 16)])
 def test_windows_with_a_shifted_phase_jump_at_their_borders_only(motion, height):
     scene = Scene(motion, height)

@@ -27,8 +27,7 @@ from stunet.data.shots.states import Encoder
 from stunet.data.spec import ClipSpec, TextSpec
 from stunet.errors import UserError
 from stunet.files import locked
-from stunet.prepare import geometry, parts, shards, texts
-from stunet.prepare.finding import find_videos
+from stunet.prepare import geometry, inputs, parts, shards, texts
 from stunet.prepare.run import prepare
 
 CASES = pathlib.Path(__file__).parent / "cases"
@@ -228,11 +227,7 @@ def test_broken_videos_are_skipped_and_named(folder, tmp_path):
 
 def test_a_video_that_vanishes_is_skipped_but_a_missing_disk_is_told(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "_PARTS", 1)
-    parts.extend(
-        tmp_path / "out",
-        folder,
-        lambda: (parts.Entry(path) for path in find_videos(folder).captions),
-    )
+    parts.extend(tmp_path / "out", inputs.find(folder))
     (part,) = parts.read(tmp_path / "out")
     (folder / "a.mp4").unlink()
     *_, manifest = shards.write_shard(part, output=tmp_path / "out", spec=SPEC)
@@ -274,10 +269,10 @@ def test_captions_that_the_encoder_cuts_are_counted(folder, tmp_path):
     assert "1 captions are longer than the text encoder takes" in str(summary)
 
 
-def test_one_of_several_captions_is_drawn(folder, tmp_path, monkeypatch):
-    entries = [parts.Entry("a.mp4", ("one", "four", "eleven"))]
-    monkeypatch.setattr("stunet.prepare.entries.of_folder", lambda found: iter(entries))
-    prepare(folder, tmp_path / "out", SPEC, encode_text=Lengths(), **ONE)
+def test_one_of_several_captions_is_drawn(folder, tmp_path):
+    line = {"path": "a.mp4", "caption": ["one", "four", "eleven"]}
+    (folder / "list.jsonl").write_text(json.dumps(line))
+    prepare(folder / "list.jsonl", tmp_path / "out", SPEC, encode_text=Lengths(), **ONE)
     source = ShotClips(
         tmp_path / "out", "train", ClipSpec(4, 16, 16, 3, 10.0), TextSpec("bytes", 6, 8)
     )

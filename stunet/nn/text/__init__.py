@@ -63,7 +63,7 @@ def text_encoder(
     if dim not in (None, encoder.dim):
         raise UserError(
             f"the text dim is {dim}, and the states of {name!r} have {encoder.dim} features; set "
-            f"text.dim (--text-dim of prepare) to {encoder.dim}"
+            f"text.dim to {encoder.dim}"
         )
     if fingerprint not in ("", encoder.fingerprint):
         raise UserError(

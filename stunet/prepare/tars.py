@@ -1,0 +1,94 @@
+"""Finds the videos in tar files, as WebDataset lays them out.
+
+A sample is a run of neighbouring files that have the same name up to the first dot: `a/0001.mp4`
+with `a/0001.txt`, or with `a/0001.json` and its key `caption`. Nothing is unpacked: a video is read
+from its place in the tar file.
+"""
+
+import functools
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from stunet import jsonfiles
+from stunet.errors import UserError
+from stunet.prepare.caption_files import join_lines
+from stunet.prepare.entries import Entry, Input
+from stunet.prepare.opening import VIDEO_SUFFIXES
+
+# Larger text files are no captions.
+_MOST_TEXT = 2**20
+
+
+def read(root: Path, files: Sequence[Path]) -> Input:
+    """Returns the videos in some tar files.
+
+    Args:
+        root: folder to which the paths of the tar files become relative.
+        files: the tar files.
+
+    Raises:
+        UserError: a tar file is damaged or compressed, or no tar file holds a video.
+    """
+    entries = functools.partial(_entries, root, files)
+    if next(entries(), None) is None:
+        suffixes = ", ".join(VIDEO_SUFFIXES)
+        raise UserError(f"{files[0]} and others hold no video; videos end in {suffixes}")
+    return Input(root, entries)
+
+
+def _entries(root: Path, files: Sequence[Path]) -> Iterator[Entry]:
+    for file in files:
+        try:
+            with tarfile.open(file, "r:") as archive:
+                yield from _of_archive(file.relative_to(root).as_posix(), archive)
+        except (tarfile.TarError, EOFError) as error:
+            raise UserError(
+                f"{file} cannot be read as a tar file ({error}); a compressed one must be "
+                "decompressed first"
+            ) from error
+
+
+def _of_archive(path: str, archive: tarfile.TarFile) -> Iterator[Entry]:
+    key, sample = None, []
+    for member in archive:
+        if not member.isreg() or member.issparse():
+            continue
+        name = PurePosixPath(member.name)
+        own = name.parent / name.name.partition(".")[0]
+        if own != key:
+            yield from _of_sample(path, archive, sample)
+            key, sample = own, []
+        sample.append(member)
+        archive.members = []  # Otherwise the archive remembers every member.
+    yield from _of_sample(path, archive, sample)
+
+
+def _of_sample(path: str, archive: tarfile.TarFile, sample) -> Iterator[Entry]:
+    """Yields an entry for each video of a sample."""
+    parts = {PurePosixPath(member.name).suffix.lower(): member for member in sample}
+    captions = _captions(path, archive, parts)
+    for member in sample:
+        if PurePosixPath(member.name).suffix.lower() in VIDEO_SUFFIXES:
+            place = (member.name, member.offset_data, member.size)
+            yield Entry(path, captions, None, None, *place)
+
+
+def _captions(path: str, archive: tarfile.TarFile, parts) -> tuple[str, ...]:
+    for suffix in (".txt", ".json"):
+        member = parts.get(suffix)
+        if member is None or member.size > _MOST_TEXT:
+            continue
+        place = f"{path}/{member.name}"
+        content = archive.extractfile(member).read()
+        if suffix == ".json":
+            found = jsonfiles.parse(content, jsonfiles.Object, place).get("caption")
+            texts = found if isinstance(found, list) else [found]
+            texts = [text for text in texts if isinstance(text, str)]
+        else:
+            try:
+                texts = [content.decode("utf-8-sig")]
+            except UnicodeDecodeError as error:
+                raise UserError(f"{place} is not UTF-8 text (byte {error.start})") from error
+        return tuple(text for text in map(join_lines, texts) if text)
+    return ()
