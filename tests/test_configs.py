@@ -89,6 +89,10 @@ def test_written_config_reads_back(tmp_path):
         ({"text__fingerprint": "12ab"}, "text.fingerprint is '12ab', and 'bytes' has none"),
         ({"data__digit_size": 20}, "larger than the clip's 16x16"),
         (
+            {"data__source": "motions", "data__caption_speed": True},
+            "data.speed_octaves is 0, .*set data.caption_speed to False",
+        ),
+        (
             {"train__batch_size": 16, "train__accumulate": 3},
             "it must be a multiple of 3 .*: try 15",
         ),

@@ -200,7 +200,8 @@ def _smoother(stage: Stage, axis: int, frames: int) -> np.ndarray:
     """Returns the matrix [t, t] that maps positions to the most probable smooth path.
 
     The path is a Gaussian process with the variance and the frequencies of the data. Positions are
-    the path plus the error of tracking.
+    the path plus the error of tracking. If speeds vary, the band is that of all speeds together, so
+    a slow object may change its velocity as suddenly as a fast one.
     """
     shortest, longest = stage.periods
     frequencies = np.linspace(SLOWEST_WAVE / longest, 1 / shortest, 4 * frames + 16)

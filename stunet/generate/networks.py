@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from stunet.errors import UserError
+from stunet.formatting import first_few
 from stunet.train.parts import read_parts
 
 WEIGHTS = "params.safetensors"
@@ -110,4 +111,4 @@ def _kind(network: pathlib.Path) -> str:
 
 def _names(place: pathlib.Path, networks: Sequence[pathlib.Path]) -> str:
     names = (n.parent if n.name == WEIGHTS else n for n in networks)
-    return ", ".join(str(place / name.name) for name in names)
+    return first_few([str(place / name.name) for name in names])
