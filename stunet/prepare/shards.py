@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from array_record.python import array_record_module
@@ -22,6 +23,7 @@ from stunet.prepare.stretches import Stretch
 # Bytes of one video's shots that wait in memory until the video has proved to be undamaged. More
 # bytes wait in a file.
 _IN_MEMORY = 64 * 2**20
+_Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class Video(msgspec.Struct, frozen=True):
@@ -61,11 +63,11 @@ class Manifest(msgspec.Struct, frozen=True):
         videos: the videos of the part, in order.
     """
 
-    bytes: int
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     sha256: str
-    frames: list[int]
-    height: list[int]
-    width: list[int]
+    frames: list[_Size]
+    height: list[_Size]
+    width: list[_Size]
     captions: list[str]
     videos: list[Video]
 
