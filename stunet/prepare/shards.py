@@ -32,6 +32,7 @@ class Video(msgspec.Struct, frozen=True):
         captions: number of captions.
         shots: number of shots.
         frames: number of frames at the rate of the shots, also those that are in no shot.
+        cuts: number of cuts.
         left_out: number of frames in stretches that are too short for a shot.
         skipped: why the video could not be read; "" if it was.
         notes: sentences without their subject, which is the video.
@@ -41,6 +42,7 @@ class Video(msgspec.Struct, frozen=True):
     captions: int
     shots: int = 0
     frames: int = 0
+    cuts: int = 0
     left_out: int = 0
     skipped: str = ""
     notes: tuple[str, ...] = ()
@@ -180,6 +182,7 @@ def _encoded(root: Path, entry: Entry, spec: Spec, place: Path) -> tuple[Video, 
         len(entry.captions),
         len(sizes),
         tally.frames,
+        tally.cuts,
         tally.left_out,
         "",
         tuple(tally.notes()),
