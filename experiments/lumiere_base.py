@@ -9,9 +9,9 @@ discloses neither widths, depth and temporal factors nor anything of the trainin
 here. 80 = 16 x 5, so time can shrink 8 times at most. Widths are multiples of 256, the side of the
 newest TPUs' matrix units. Text has the width of T5-XXL.
 
-Hardware and time: on v5p:4x4x4 at a batch of 64, the plan predicts 1.135 s a step, 57.4% of the
-peak, 44.3 GiB a chip, and 4,034 chip-hours for 200,000 steps. That was before the last changes to
-blocks; docs/how-to/plan.md has these, and other topologies.
+Hardware and time: on v5p:4x4x4 at a batch of 64, the plan predicts 1.074 s a step, 60.7% of the
+peak, 42.5 GiB a chip, and 3,818 chip-hours for 200,000 steps. docs/how-to/plan.md has other
+topologies.
 
 Expected result: unknown. Nothing was trained.
 """

@@ -76,7 +76,7 @@ def test_a_value_is_quoted_for_the_shell(capsys):
         ([*SAMPLE, "--num", "0"], "'0' is not a whole number of at least 1"),
         ([*SAMPLE, "--num", "few"], "'few' is not a whole number of at least 1"),
         ([*TRAIN, "--stop-status", "300"], "'300' is not an exit status, 0 to 255"),
-        (["prepare", "videos", "records", "--channels", "2"], "choose from 1, 3"),
+        (["prepare", "videos", "shots", "--channels", "2"], "is chosen when training"),
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["--workdir", "w"], "name a command first"),
         (["sample", "imagee"], "unknown task 'imagee'; did you mean 'image'?"),

@@ -351,11 +351,14 @@ def test_resolved_config_loads_as_an_experiment_does(tmp_path):
         configs.load(file)
 
 
+COUNT_OPERATIONS = ("single_pass_vs_cascade", "inflation_recipe")
+
+
 @pytest.mark.parametrize(
     "file",
     [
-        # Counts the operations of eight networks.
-        pytest.param(file, marks=[pytest.mark.slow] * (file.stem == "single_pass_vs_cascade"))
+        # Some count the operations of many networks.
+        pytest.param(file, marks=[pytest.mark.slow] * (file.stem in COUNT_OPERATIONS))
         for file in sorted(SWEEPS.glob("*.py"))
     ],
     ids=lambda file: file.stem,
