@@ -39,6 +39,7 @@ class Size:
         batch: clips or pictures in each update, by stage.
         dtype: precision of the computation.
         handwriting: file of handwriting; "" for scikit-learn's.
+        styles: handwritten images of each digit; 0 for all.
     """
 
     frames: int
@@ -50,6 +51,7 @@ class Size:
     batch: dict
     dtype: str = "float32"
     handwriting: str = "runs/handwriting.npz"
+    styles: int = 10
 
 
 SIZES = {
@@ -59,8 +61,8 @@ SIZES = {
         model=dict(channels=48, channel_multipliers=(1, 2), patch_size=4),
         upscale_model=dict(channels=32, channel_multipliers=(1, 2), patch_size=4),
         window=8,
-        updates=dict(text_to_image=4000, base=2500, masks=1000, upscale=1500, style=400),
-        batch=dict(text_to_image=64, base=8, masks=8, upscale=2, style=24),
+        updates=dict(text_to_image=40_000, base=6000, masks=2500, upscale=3000, style=400),
+        batch=dict(text_to_image=16, base=8, masks=8, upscale=2, style=24),
     ),
     "smoke": Size(
         frames=4,
@@ -81,6 +83,7 @@ SIZES = {
         updates=dict(text_to_image=20_000, base=20_000, masks=8_000, upscale=10_000, style=1_000),
         batch=dict(text_to_image=256, base=16, masks=16, upscale=4, style=24),
         dtype="bfloat16",
+        styles=0,
     ),
 }
 FACTOR = 4
@@ -196,7 +199,9 @@ def _common(size):
     config.data.trail = 0.6
     config.data.frames = size.frames
     config.data.height = config.data.width = size.side
-    config.data.digit_size = size.side // 2
+    # Small digits, or many people's handwriting, take several times as many pictures to learn.
+    config.data.digit_size = size.side * 3 // 4
+    config.data.digit_styles = size.styles
     config.data.speed = size.side / 32
     config.data.channels = 3
     config.data.fps = 8.0

@@ -1,11 +1,11 @@
 """Trains on three short real videos, 16 frames of 32x32 pixels in colour.
 
     python experiments/fetch_real_clips.py runs/videos
-    stunet prepare runs/videos runs/clips
+    stunet prepare runs/videos runs/clips --val-seconds 2
     stunet train --config real_clips --workdir runs/real_clips
 
 The videos show street traffic, a night skyline and a talking head. `stunet prepare` stores them as
-3 shots, of which 5 seconds are held out. An epoch has 11 clips, and 3 are held out.
+8 shots, of which 4.8 seconds are held out. An epoch has 9 clips, and 3 are held out.
 
 Hardware and time: 7 min 32 s on two busy CPU cores, for 300 updates of 2 clips.
 

@@ -45,19 +45,19 @@ CLIPS = (
 # What is made of held-out clips, by their number. In the first two, the first prompt is the clip's
 # own caption. Boxes are top, left, height and width, in pixels of a frame of 32x32.
 CONTINUED = {
-    3: ("a pink 3 moving down, on green stripes", "a pink 3 moving left, fast, on green stripes"),
-    4: ("a red 7 moving left, slowly, on green", "a red 7 moving up, fast, on green"),
+    3: ("a pink 6 moving down, on green stripes", "a pink 6 moving left, fast, on green stripes"),
+    4: ("a red 6 moving left, slowly, on green", "a red 6 moving up, fast, on green"),
 }
 # This box hides the digit in all frames.
 PAINTED = {
-    8: ("4,0,20,32", "a white 3 moving left, slowly, on brown", "a blue 5 moving up, on brown")
+    8: ("4,0,28,32", "a white 7 moving left, slowly, on brown", "a blue 5 moving right, on brown")
 }
-# The digit lies in rows 1 to 16, and moves there.
+# The digit lies in rows 7 to 30, and moves there.
 ANIMATED = {
     9: (
-        "0,0,18,32",
-        "a green 6 moving left, on green stripes",
-        "a green 6 moving right, on green stripes",
+        "6,0,26,32",
+        "a green 2 moving left, on green stripes",
+        "a green 2 moving right, on green stripes",
     )
 }
 EDITED = {5: ("a blue 3 moving right, slowly, on purple", "a yellow 8 moving right, on brown dots")}

@@ -40,6 +40,14 @@ _NUMBERS = (
         "longer stretches become several shots",
     ),
     (
+        "--cut-threshold",
+        shared.number,
+        "LEVEL",
+        6.0,
+        "how much larger, of 255, the change of brightness at a cut is than the changes around "
+        "it; 0 looks for no cuts",
+    ),
+    (
         "--val-fraction",
         shared.number,
         "SHARE",
@@ -173,6 +181,7 @@ def run(arguments: argparse.Namespace) -> None:
                 fps=arguments.fps,
                 min_seconds=arguments.min_seconds,
                 max_seconds=arguments.max_seconds,
+                cut_threshold=arguments.cut_threshold,
                 codec=codec.name,
                 quality=codec.quality,
                 group=codec.group,

@@ -24,7 +24,7 @@ from stunet.evaluate.tracking import Clips, Positions
 # Steps that differ by at most this much, in pixels per frame, count as the same velocity.
 TOLERANCE = 1.0
 # What is fitted to a random path follows a break halfway, so that a part of the break is left. Of
-# clips whose positions are off by 0.2 px at random, 86% or more are within this tolerance.
+# clips whose positions are off by 0.2 px at random, 80% or more are within this tolerance.
 _TOLERANCES = {"wander": 0.75}
 
 PerClip = Float[np.ndarray, " n"]

@@ -57,6 +57,7 @@ class PrepareSummary:
         added: number of videos that this command added to the list.
         captioned: number of videos that gave a shot and have a caption.
         skipped: number of videos that could not be read.
+        cuts: number of cuts, which no shot spans.
         too_short: number of videos without a stretch that is long enough for a shot.
         left_out_seconds: seconds in stretches that are too short for a shot.
         reasons: the first videos that were skipped, and why.
@@ -75,6 +76,7 @@ class PrepareSummary:
     added: int = 0
     captioned: int = 0
     skipped: int = 0
+    cuts: int = 0
     too_short: int = 0
     left_out_seconds: float = 0.0
     reasons: list[str] = dataclasses.field(default_factory=list)
@@ -95,6 +97,8 @@ class PrepareSummary:
         if self.skipped > len(self.reasons):
             lines.append(f"and {self.skipped - len(self.reasons):,} more were skipped")
         lines += self.notes
+        if self.cuts:
+            lines.append(f"{self.cuts:,} cuts were found, and no shot spans one")
         if self.too_short:
             lines.append(f"{self.too_short:,} videos are too short for a shot")
         if self.left_out_seconds:
@@ -119,6 +123,7 @@ class PrepareSummary:
                 continue
             self.videos += bool(video.shots)
             self.captioned += bool(video.shots and video.captions)
+            self.cuts += video.cuts
             self.too_short += not video.shots
             self.left_out_seconds += video.left_out / spec.fps
             if video.notes and len(self.notes) < _MAX_LISTED:
@@ -205,6 +210,8 @@ def _check(spec: Spec, val_fraction: float, val_seconds: float, workers: int | N
     for name, value in positive.items():
         if not 0 < value < 1e6:
             raise UserError(f"{name} must be above 0 and below 1,000,000, not {value}")
+    if not 0 <= spec.cut_threshold <= 255:
+        raise UserError(f"cut_threshold must be from 0 to 255, not {spec.cut_threshold}")
     if spec.fps > _MAX_FPS:
         raise UserError(f"fps is {spec.fps:g}; at most {_MAX_FPS} frames per second are made")
     if spec.max_seconds < spec.min_seconds:

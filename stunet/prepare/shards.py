@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from array_record.python import array_record_module
@@ -22,6 +23,7 @@ from stunet.prepare.stretches import Stretch
 # Bytes of one video's shots that wait in memory until the video has proved to be undamaged. More
 # bytes wait in a file.
 _IN_MEMORY = 64 * 2**20
+_Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class Video(msgspec.Struct, frozen=True):
@@ -32,6 +34,7 @@ class Video(msgspec.Struct, frozen=True):
         captions: number of captions.
         shots: number of shots.
         frames: number of frames at the rate of the shots, also those that are in no shot.
+        cuts: number of cuts.
         left_out: number of frames in stretches that are too short for a shot.
         skipped: why the video could not be read; "" if it was.
         notes: sentences without their subject, which is the video.
@@ -41,6 +44,7 @@ class Video(msgspec.Struct, frozen=True):
     captions: int
     shots: int = 0
     frames: int = 0
+    cuts: int = 0
     left_out: int = 0
     skipped: str = ""
     notes: tuple[str, ...] = ()
@@ -59,11 +63,11 @@ class Manifest(msgspec.Struct, frozen=True):
         videos: the videos of the part, in order.
     """
 
-    bytes: int
+    bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     sha256: str
-    frames: list[int]
-    height: list[int]
-    width: list[int]
+    frames: list[_Size]
+    height: list[_Size]
+    width: list[_Size]
     captions: list[str]
     videos: list[Video]
 
@@ -180,6 +184,7 @@ def _encoded(root: Path, entry: Entry, spec: Spec, place: Path) -> tuple[Video, 
         len(entry.captions),
         len(sizes),
         tally.frames,
+        tally.cuts,
         tally.left_out,
         "",
         tuple(tally.notes()),

@@ -9,6 +9,7 @@ import numpy as np
 
 from stunet.data.shots.layout import Spec
 from stunet.prepare import geometry
+from stunet.prepare.cuts import Cut, with_cuts
 from stunet.prepare.decode import resampled, what_repeats
 from stunet.prepare.places import Place
 from stunet.prepare.stretches import Stretch
@@ -39,12 +40,14 @@ class Tally:
     Attributes:
         frames: frames at the rate of the shots.
         repeated: frames that show the same picture as the frame before.
+        cuts: cuts, which no shot spans.
         left_out: frames in stretches that are too short for a shot.
         breaks: for each break, a sentence that says why no shot spans it.
     """
 
     frames: int = 0
     repeated: int = 0
+    cuts: int = 0
     left_out: int = 0
     breaks: list[str] = dataclasses.field(default_factory=list)
 
@@ -57,7 +60,7 @@ class Tally:
 def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> Iterator[EncodedShot]:
     """Yields the shots of a stretch of a video, and counts its frames in `tally`.
 
-    No shot spans a break, or a change of the pictures' size. A stretch that is longer than
+    No shot spans a cut, a break, or a change of the pictures' size. A stretch that is longer than
     `spec.max_seconds` becomes several shots, the last of which has at least half that length.
 
     Raises:
@@ -69,7 +72,7 @@ def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> It
     most = max(1, round(spec.max_seconds * spec.fps / codec.group)) * codec.group
     least = max(1, round(spec.min_seconds * spec.fps))
     fit = functools.partial(geometry.at_most, spec.side)
-    pictures = resampled(place, spec.fps, 3, fit, stretch)
+    pictures = with_cuts(resampled(place, spec.fps, 3, fit, stretch), spec.cut_threshold)
     for _, numbered in itertools.groupby(_numbered(pictures, tally), key=lambda pair: pair[0]):
         begin, shape = tally.frames - 1, None
         frames = (picture for _, picture in numbered)
@@ -85,11 +88,15 @@ def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> It
 
 
 def _numbered(
-    pictures: Iterable[tuple[np.ndarray, int] | Break], tally: Tally
+    pictures: Iterable[tuple[np.ndarray, int] | Break | Cut], tally: Tally
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields each frame with the number of the stretch that it belongs to."""
     stretch, shape = 0, None
     for entry in pictures:
+        if isinstance(entry, Cut):
+            tally.cuts += 1
+            stretch += 1
+            continue
         if isinstance(entry, Break):
             tally.breaks.append(entry.reason)
             stretch, shape = stretch + 1, None

@@ -20,7 +20,7 @@ from stunet.prepare.opening import CorruptVideo
 from stunet.prepare.run import prepare
 from stunet.prepare.stretches import Stretch
 
-SPEC = Spec(side=16, fps=10.0, min_seconds=0.5, max_seconds=3.0)
+SPEC = Spec(side=16, fps=10.0, min_seconds=0.5, max_seconds=3.0, cut_threshold=0.0)
 ONE = {"progress": False, "workers": 1}
 ROWS = [
     {"path": "a.mp4", "caption": "a cat, asleep", "start": None, "end": 2.5},

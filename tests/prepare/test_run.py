@@ -31,7 +31,7 @@ from stunet.prepare import geometry, inputs, parts, shards, texts
 from stunet.prepare.run import prepare
 
 CASES = pathlib.Path(__file__).parent / "cases"
-SPEC = Spec(side=16, fps=10.0, min_seconds=0.5, max_seconds=3.0)
+SPEC = Spec(side=16, fps=10.0, min_seconds=0.5, max_seconds=3.0, cut_threshold=0.0)
 ONE = {"progress": False, "workers": 1}
 
 
@@ -153,6 +153,7 @@ def test_a_killed_command_goes_on_where_it_was(folder, tmp_path):
     prepare(folder, tmp_path / "whole", SPEC, **ONE)
     words = ["prepare", str(folder), str(tmp_path / "out"), "--side", "16", "--fps", "10"]
     words += ["--min-seconds", "0.5", "--max-seconds", "3", "--workers", "2"]
+    words += ["--cut-threshold", "0"]
     command = [sys.executable, "-m", "stunet", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
@@ -178,7 +179,7 @@ def test_two_commands_do_not_write_one_set(folder, tmp_path):
 
 def test_shots_of_another_make_are_refused(folder, tmp_path):
     prepare(folder, tmp_path / "out", SPEC, **ONE)
-    other = Spec(side=32, fps=10.0, min_seconds=0.5, max_seconds=3.0)
+    other = Spec(side=32, fps=10.0, min_seconds=0.5, max_seconds=3.0, cut_threshold=0.0)
     with pytest.raises(UserError, match="were made with --side 16, not 32"):
         prepare(folder, tmp_path / "out", other, **ONE)
     (tmp_path / "else").mkdir()

@@ -39,6 +39,8 @@ class Spec:
         fps: frames per second of every shot.
         min_seconds: shots shorter than this are left out.
         max_seconds: a longer stretch of video is split into several shots.
+        cut_threshold: how much a cut stands out from the changes around it
+            (`stunet.prepare.cuts.with_cuts`); 0 looks for no cuts.
         codec: name of the codec.
         quality: quality of the codec.
         group: pictures in each group of the codec.
@@ -49,6 +51,7 @@ class Spec:
     fps: _Positive = 24.0
     min_seconds: _Positive = 1.0
     max_seconds: _Positive = 20.0
+    cut_threshold: Annotated[float, msgspec.Meta(ge=0, le=255)] = 6.0
     codec: str = "h264"
     quality: int = 18
     group: int = 8
