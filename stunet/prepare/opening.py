@@ -82,7 +82,10 @@ def opened(
 
 
 def pictures(
-    path: Place, container, stream, begin: Fraction | None = None
+    path: Place,
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    begin: Fraction | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Decodes the pictures of a stream from the present place of the file on.
 

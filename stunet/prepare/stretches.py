@@ -27,7 +27,12 @@ class Stretch:
 WHOLE = Stretch()
 
 
-def shown_in(path: Place, container, stream, stretch: Stretch) -> Iterator[Picture]:
+def shown_in(
+    path: Place,
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    stretch: Stretch,
+) -> Iterator[Picture]:
     """Yields the pictures that are shown in a stretch of a video, clipped to it.
 
     Args:
