@@ -85,7 +85,7 @@ class Drawing:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What the captions of n clips say.
+    """Holds what the captions of n clips say.
 
     Attributes:
         drawing: how clips with such captions are drawn.
@@ -100,7 +100,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What n clips show.
+    """Holds what was read off n clips.
 
     Attributes:
         digit: digit of each clip, 0..9, `[n]`.

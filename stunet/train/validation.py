@@ -48,8 +48,9 @@ def make_validation(
     count = max(1, min(clips, len(held_out)) // batch_size)
     if count * batch_size > len(held_out):
         raise UserError(
-            f"there are {len(held_out)} held-out clips, fewer than one batch of {batch_size}; "
-            "set log.validate_every to 0, or prepare more clips"
+            f"held-out clips: {len(held_out)}, fewer than one batch of {batch_size}; set "
+            "log.validate_every to 0, or hold out more with --val-fraction of `stunet prepare`, or "
+            "in shorter stretches with --val-seconds"
         )
     source = representatives(held_out, count * batch_size, dataset)
     step = jax.jit(make_validation_step(objective, times, seed))

@@ -13,6 +13,7 @@ from read_records import ClipWriter
 
 from stunet import configs
 from stunet.data import media
+from stunet.errors import UserError
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.report import pictures
@@ -78,6 +79,14 @@ def test_validation_includes_all_classes(config, monkeypatch):
     with meshes.use(mesh, config.mesh.context_axis):
         measured = make_validation(config, mesh)(None)
     assert measured["val/loss"] == pytest.approx(2)  # The mean of 0, 1, 2, 3, 4.
+
+
+def test_fewer_held_out_clips_than_a_batch_are_refused_with_what_holds_out_more(config):
+    count = CLIPS["val"] * len(CLASSES)
+    config = configs.replace(config, {"train.batch_size": count + 1})
+    message = f"held-out clips: {count}, fewer than one batch of {count + 1}.*--val-fraction"
+    with pytest.raises(UserError, match=message):
+        make_validation(config, make_mesh(config))
 
 
 def test_samples_and_the_real_clips_beside_them_include_all_classes(config, tmp_path, monkeypatch):

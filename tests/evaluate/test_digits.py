@@ -1,4 +1,4 @@
-"""What is read off clips of moving digits is what their captions say, whatever the handwriting."""
+"""The reader finds in clips of moving digits what their captions say, whatever the handwriting."""
 
 import collections
 

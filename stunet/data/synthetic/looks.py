@@ -42,7 +42,7 @@ _PERIODS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Ground:
-    """What is behind the moving shapes of a clip.
+    """Describes the background of a clip, behind the shapes that move.
 
     Attributes:
         colour: key of `GROUND_COLOURS`.
