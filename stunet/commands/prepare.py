@@ -210,42 +210,47 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.nn.text import text_encoder
     from stunet.prepare.filters import Filters
     from stunet.prepare.run import prepare
+    from stunet.report.shots import PAGE_FILE, write_page
 
     codec = make_codec(arguments.codec, arguments.quality, arguments.group)
     encoder = None
     if arguments.text_encoder != "bytes":
         set_up_jax()
         encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
-    print(
-        prepare(
-            arguments.input,
-            arguments.output,
-            Spec(
-                side=arguments.side,
-                fps=arguments.fps,
-                min_seconds=arguments.min_seconds,
-                max_seconds=arguments.max_seconds,
-                cut_threshold=arguments.cut_threshold,
-                crop_bars=arguments.crop_bars,
-                codec=codec.name,
-                quality=codec.quality,
-                group=codec.group,
-            ),
-            filters=Filters(
-                min_motion=arguments.min_motion,
-                min_brightness=arguments.min_brightness,
-                min_contrast=arguments.min_contrast,
-                min_size=arguments.min_size,
-                min_difference=arguments.min_difference,
-            ),
-            text_encoder=arguments.text_encoder,
-            encode_text=encoder,
-            val_fraction=arguments.val_fraction,
-            val_seconds=arguments.val_seconds,
-            workers=arguments.workers,
-            verify=arguments.verify,
-        )
+    spec = Spec(
+        side=arguments.side,
+        fps=arguments.fps,
+        min_seconds=arguments.min_seconds,
+        max_seconds=arguments.max_seconds,
+        cut_threshold=arguments.cut_threshold,
+        crop_bars=arguments.crop_bars,
+        codec=codec.name,
+        quality=codec.quality,
+        group=codec.group,
     )
+    filters = Filters(
+        min_motion=arguments.min_motion,
+        min_brightness=arguments.min_brightness,
+        min_contrast=arguments.min_contrast,
+        min_size=arguments.min_size,
+        min_difference=arguments.min_difference,
+    )
+    summary = prepare(
+        arguments.input,
+        arguments.output,
+        spec,
+        filters=filters,
+        text_encoder=arguments.text_encoder,
+        encode_text=encoder,
+        val_fraction=arguments.val_fraction,
+        val_seconds=arguments.val_seconds,
+        workers=arguments.workers,
+        verify=arguments.verify,
+    )
+    file = arguments.output / PAGE_FILE
+    print(summary)
+    write_page(file, str(arguments.input), spec, filters, summary)
+    print(f"page       {file}")
 
 
 COMMAND = Command(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from stunet.prepare import parts
 from stunet.prepare.filters import Columns
@@ -22,11 +22,13 @@ class Gathered:
         columns: the measures.
         records: number of shots in each shard.
         bytes: size of each shard's file.
+        words: number of words of each caption, which is counted once in each shard.
     """
 
     columns: Columns
     records: Int64[np.ndarray, "m"]
     bytes: Int64[np.ndarray, "m"]
+    words: Int32[np.ndarray, "c"]
 
 
 def gather(output: Path, see: Callable[[Manifest], None]) -> Gathered:
@@ -39,6 +41,7 @@ def gather(output: Path, see: Callable[[Manifest], None]) -> Gathered:
     numbers = {name: array.array("i") for name in ("frames", "height", "width")}
     measures = {name: array.array("f") for name in ("motion", "brightness", "contrast")}
     hashes, videos, records, sizes = bytearray(), array.array("q"), array.array("q"), []
+    words = array.array("i")
     for part in parts.read(output):
         manifest = read_manifest(output, part.number)
         see(manifest)
@@ -49,13 +52,19 @@ def gather(output: Path, see: Callable[[Manifest], None]) -> Gathered:
             videos.extend([_number(entry.path, entry.member)] * video.shots)
         records.append(len(manifest.shots))
         sizes.append(manifest.bytes)
+        words.extend(len(caption.split()) for caption in manifest.captions if caption)
     columns = Columns(
         **{name: np.array(column, np.int32) for name, column in numbers.items()},
         **{name: np.array(column, np.float32) for name, column in measures.items()},
         hash=np.frombuffer(bytes(hashes), np.uint8).reshape(-1, 32),
         video=np.array(videos, np.int64),
     )
-    return Gathered(columns, np.array(records, np.int64), np.array(sizes, np.int64))
+    return Gathered(
+        columns,
+        np.array(records, np.int64),
+        np.array(sizes, np.int64),
+        np.array(words, np.int32),
+    )
 
 
 def locate(output: Path, gathered: Gathered, shot: int) -> tuple[int, int, Video, float]:

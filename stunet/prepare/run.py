@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import heapq
 import json
 import os
 import shutil
@@ -28,11 +29,13 @@ from stunet.prepare.engines import Engine, processes, serial
 from stunet.prepare.filters import REASONS, Filters, check, decide
 from stunet.prepare.gather import Gathered, gather, locate
 from stunet.prepare.progress import Counter
-from stunet.prepare.shards import Video, is_done, is_whole, write_shard
-from stunet.prepare.summary import Dropped, PrepareSummary
+from stunet.prepare.shards import Done, is_done, is_whole, write_shard
+from stunet.prepare.summary import Dropped, PrepareSummary, Slow
 
 # No camera of films takes more, and a picture that stays for seconds would fill a disk.
 _MAX_FPS = 1000
+# Slowest videos that the summary holds.
+_SLOWEST = 10
 _GOES_ON = ", and it goes on"
 _DEFAULT, _NO_FILTERS = Spec(), Filters()
 
@@ -83,8 +86,10 @@ def prepare(
         plan = parts.extend(output, given)
         missing, damaged = _missing(output, plan.parts, verify)
         engine = _engine(workers, len(missing))
-        _write_shards(output, spec, missing, engine, progress)
-        summary = PrepareSummary(output, added=plan.added, remade=damaged, notes=[*given.notes])
+        slowest = _write_shards(output, spec, missing, engine, progress)
+        summary = PrepareSummary(
+            output, added=plan.added, remade=damaged, notes=[*given.notes], slowest=slowest
+        )
         if plan.changed:
             summary.notes.append(
                 f"{plan.changed:,} videos have other captions than in an earlier call; theirs stay "
@@ -93,6 +98,7 @@ def prepare(
         if plan.repeated:
             summary.notes.append(f"{plan.repeated:,} rows name a video that an earlier row names")
         gathered = gather(output, lambda manifest: summary.add(manifest, spec.fps))
+        summary.gathered = gathered
         columns = gathered.columns
         if not len(columns.frames):
             reason = next(iter(summary.reasons), f"all are shorter than {spec.min_seconds:g} s")
@@ -199,20 +205,25 @@ def _engine(workers: int | None, count: int) -> Engine:
 
 def _write_shards(
     output: Path, spec: Spec, missing: set[int], engine: Engine, progress: bool
-) -> None:
-    """Makes the shards of the missing parts, and shows how far it is."""
+) -> list[Slow]:
+    """Makes the shards of the missing parts. Returns the videos that took longest."""
+    slowest: list[Slow] = []
     if not missing:
-        return
+        return slowest
     total = sum(len(part.entries) for part in parts.read(output) if part.number in missing)
     counter = Counter(total, progress)
     work = functools.partial(write_shard, output=output, spec=spec)
     todo = (part for part in parts.read(output) if part.number in missing)
     try:
         for _, event in engine(work, todo):
-            if isinstance(event, Video):
-                counter.add(event.frames, bool(event.skipped))
+            if isinstance(event, Done):
+                video = event.video
+                counter.add(video.frames, bool(video.skipped))
+                slowest.append(Slow(event.seconds, video.path, video.frames))
+                slowest = heapq.nlargest(_SLOWEST, slowest)
     finally:
         counter.close()
+    return slowest
 
 
 def _dropped(

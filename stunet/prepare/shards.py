@@ -3,9 +3,10 @@
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from array_record.python import array_record_module
@@ -52,6 +53,18 @@ class Video(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class Done(NamedTuple):
+    """Reports that a video is done.
+
+    Attributes:
+        video: what became of the video.
+        seconds: processor time that it took.
+    """
+
+    video: Video
+    seconds: float
+
+
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """Describes a shot.
 
@@ -96,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 def write_shard(
     part: Part, broken: Collection[int] = (), *, output: Path, spec: Spec
-) -> Iterator[Video | Manifest]:
+) -> Iterator[Done | Manifest]:
     """Writes the shard of a part and its manifest, the manifest last.
 
     The bytes depend on the videos, their captions and `spec` alone.
@@ -109,7 +122,7 @@ def write_shard(
         spec: how shots are made.
 
     Yields:
-        A `Video` for each video, as soon as it is done, and the `Manifest` when all is written.
+        A `Done` for each video, as soon as it is done, and the `Manifest` when all is written.
 
     Raises:
         UserError: no video of the part is there, or the disk is full.
@@ -122,6 +135,7 @@ def write_shard(
         writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
         try:
             for number, entry in enumerate(part.entries):
+                began = time.process_time()
                 if number in broken:
                     video, shots = _skipped(entry, "the process that decoded it died"), []
                 else:
@@ -132,7 +146,7 @@ def write_shard(
                     writer.write(pack(msgspec.structs.replace(shot, captions=texts, states=states)))
                     rows.append(row)
                 videos.append(video)
-                yield video
+                yield Done(video, time.process_time() - began)
         finally:
             # ArrayRecord writes in the background and reports a full disk here.
             writer.close()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from stunet.prepare.gather import Gathered
 from stunet.prepare.shards import Manifest
 
 # Videos of each kind that the summary names. The manifests name all.
@@ -29,10 +30,29 @@ class Dropped:
     example: str
 
     def __str__(self) -> str:
-        return (
-            f"dropped {len(self.numbers):,} shots of {span(self.seconds)} ({self.reason}): "
-            f"{self.example}{', ...' * (len(self.numbers) > 1)}"
-        )
+        count = len(self.numbers)
+        what = f"{counted(count, 'shot')} of {span(self.seconds)} ({self.reason})"
+        return f"dropped {what}: {self.example}{', ...' * (count > 1)}"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Slow:
+    """Says how long a video took.
+
+    Attributes:
+        seconds: processor time.
+        path: path of the video.
+        frames: number of its frames, at the rate of the shots.
+    """
+
+    seconds: float
+    path: str
+    frames: int
+
+    @property
+    def rate(self) -> float:
+        """Returns the frames for each second of processor time."""
+        return self.frames / max(self.seconds, 1e-6)
 
 
 @dataclasses.dataclass
@@ -58,6 +78,8 @@ class PrepareSummary:
         num_bytes: size of the files of shots.
         shards: number of these files.
         remade: number of shards that were damaged and made again.
+        slowest: the videos of this command that took most processor time, the slowest first.
+        gathered: measures of all shots.
         wall_seconds: seconds that this command took.
     """
 
@@ -79,6 +101,8 @@ class PrepareSummary:
     num_bytes: int = 0
     shards: int = 0
     remade: int = 0
+    slowest: list[Slow] = dataclasses.field(default_factory=list)
+    gathered: Gathered | None = None
     wall_seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -93,7 +117,7 @@ class PrepareSummary:
             lines.append(f"and {self.skipped - len(self.reasons):,} more were skipped")
         lines += [*self.notes, *map(str, self.dropped)]
         if self.cropped:
-            lines.append(f"{self.cropped:,} videos had black bars, which were cut off")
+            lines.append(f"black bars were cut off from {counted(self.cropped, 'video')}")
         if self.cuts:
             lines.append(f"{self.cuts:,} cuts were found, and no shot spans one")
         if self.too_short:
@@ -129,6 +153,11 @@ class PrepareSummary:
             self.left_out_seconds += video.left_out / fps
             if video.notes and len(self.notes) < _MAX_LISTED:
                 self.notes.append(f"{video.path}: {'; '.join(video.notes)}")
+
+
+def counted(number: int, what: str) -> str:
+    """Returns a number of things, such as "1 shot" or "2,000 shots"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def span(seconds: float) -> str:

@@ -86,7 +86,7 @@ def test_each_filter_drops_and_counts_its_video_and_decodes_nothing(videos, tmp_
         (dropped,) = summary.dropped
         assert (dropped.reason, len(dropped.numbers), dropped.seconds) == (reason, 1, 2.0)
         assert dropped.example == f"{video} at 0.0 s"
-        assert f"dropped 1 shots of 2.0 s ({reason}): {video} at 0.0 s" in str(summary)
+        assert f"dropped 1 shot of 2.0 s ({reason}): {video} at 0.0 s" in str(summary)
         assert (summary.shots, summary.seconds) == (6, 12.0)
         assert video not in [source for source, _ in sources(tmp_path / "out")]
     assert {file: file.read_bytes() for file in tmp_path.glob("out/shards/*")} == before
@@ -183,7 +183,7 @@ def test_bars_are_cut_off_and_change_nothing_else(tmp_path, rows, columns):
         summaries.append(prepare(tmp_path / name, tmp_path / f"{name}.out", spec, **ONE))
         shots += sources(tmp_path / f"{name}.out")
     assert [summary.cropped for summary in summaries] == [0, 1]
-    assert "1 videos had black bars, which were cut off" in str(summaries[1])
+    assert "black bars were cut off from 1 video" in str(summaries[1])
     (_, plain), (_, cut) = shots
     assert plain.shape == cut.shape == (30, 64, 86, 3)
     error = np.mean((plain.astype(float) - cut) ** 2)
