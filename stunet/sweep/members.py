@@ -291,6 +291,8 @@ def _check_report(sweep: Sweep) -> None:
     for curves in sweep.curves:
         for label in itertools.chain.from_iterable(curves.pairs):
             choose(labels, label, "label in pairs of Curves")
+        for expected in curves.expected:
+            choose(labels, expected.label, "label in expected of Curves")
 
 
 def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:
