@@ -41,10 +41,12 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
+
 from stunet import configs
 from stunet.errors import choose
 from stunet.generate.cascade import count_windows
-from stunet.sweep.curves import Curves
+from stunet.sweep.curves import Curves, Expected
 from stunet.sweep.members import Member, Step, Sweep, replace
 from stunet.train.flops import model_flops, sampling_flops
 from stunet.train.parts import make_parts
@@ -107,17 +109,22 @@ _STRIP = {
     "model.temporal_factors": (1, 2),
 }
 
-# The same network on frames of 16x16 pixels. Speeds are spread over three octaves: an arm turns
-# once in 5 to 40 frames. Keyframes are 5 frames apart, so a period of 10 is the limit of aliasing.
+_SHORT = {"train.steps": 2500, "train.batch_size": 8, "train.ema_decay": 0.99}
+
+# Bins of the turn from one keyframe to the next, in half turns: 1 is the limit of aliasing. They
+# cover the data's range. A turn of x looks like one of 2 - x the other way, which is in the range
+# too.
+_BINS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.3, 1.75)
+
+# The same network on frames of 16x16 pixels. Keyframes are 5 frames apart, so that a period of 10
+# frames is the limit of aliasing. An arm turns once in 5.7 to 40 frames.
 _SQUARE = _STRIP | {
     "data.height": 16,
+    "data.motion": "rotate",
+    "data.period": 10 / math.sqrt(_BINS[0] * _BINS[-1]),
     "data.speed_spread": 0.0,
-    "data.speed_octaves": 1.5,
-    "data.period": 10 * 2**0.5,
+    "data.speed_octaves": math.log2(_BINS[-1] / _BINS[0]) / 2,
 }
-
-# Bins are from a quarter of the limit of aliasing to twice the limit.
-_OCTAVES = tuple(2 ** (k / 2) for k in range(-4, 3))
 
 # What curves compare in each bin of speed.
 _PAIRS = (
@@ -127,12 +134,94 @@ _PAIRS = (
     ("global cascade on true keyframes", "windowed cascade on true keyframes"),
 )
 
+
+# Titles of groups.
+_SILENT, _TOLD = "without captions", "captions tell direction and speed"
+
+# Every network of every arm sees captions.
+_CAPTIONS = {
+    "model.text_features": 64,
+    "model.text_groups": 8,
+    "model.text_pooling_heads": 4,
+    "text.max_length": 16,
+    # Guidance is off, so that nothing is trained without a caption.
+    "diffusion.caption_dropout": 0.0,
+}
+
+
+def ideal_shares(bins: tuple[float, ...], windows: int) -> dict[str, tuple[float, ...]]:
+    """Returns what perfect networks without captions would make of true keyframes.
+
+    Two keyframes show a turn x, in half turns per stride, up to whole turns: x - 2, x and x + 2
+    look the same. All those count whose size is in the data's range, and a size s has the density
+    1 / s, because the logarithm of the speed is uniform. A perfect network chooses among them with
+    these weights. Windows choose by themselves, and a clip is steady if all choose the same.
+
+    Args:
+        bins: edges of bins of x. The first and the last are the data's range.
+        windows: windows of a clip.
+
+    Returns:
+        The shares of clips in each bin: "steady" by windows, "steady and right" by windows, and
+        "right" by a network that fills in all frames at once, whose clips are all steady.
+    """
+    places = (np.arange(2000) + 0.5) / 2000
+    turns = np.exp(
+        np.interp(
+            places[None] + np.arange(len(bins) - 1)[:, None], np.arange(len(bins)), np.log(bins)
+        )
+    ).reshape(-1, 1)
+    sizes = np.abs(turns + 2 * np.arange(-2, 3))
+    weights = np.where((sizes >= bins[0]) & (sizes <= bins[-1]), 1 / sizes, 0)
+    weights /= weights.sum(1, keepdims=True)
+    true = weights[:, 2]
+    shares = {
+        "steady": (weights**windows).sum(1),
+        "steady and right": true**windows,
+        "right": true,
+    }
+    return {
+        name: tuple(share.reshape(len(bins) - 1, -1).mean(1).tolist())
+        for name, share in shares.items()
+    }
+
+
+def _speeds() -> Curves:
+    ideal = ideal_shares(_BINS, windows=3)
+    one = (1.0,) * (len(_BINS) - 1)
+    return Curves(
+        title="Steady motion over speed",
+        metrics=("coherent", "faithful", "phase_drift"),
+        over=("true_speed", "step_length"),
+        bins=_BINS,
+        label="turn from one keyframe to the next; 1 is half a turn",
+        # The arm's end moves on a circle of 2 pi 7 = 44 pixels.
+        scale=2 * 5 / (2 * math.pi * 7),
+        marks=((1.0, "limit of aliasing"),),
+        pairs=_PAIRS,
+        # A caption that names the direction leaves a single turn that fits the keyframes.
+        expected=tuple(
+            Expected(LABELS[arm], metric, shares, group)
+            for group, arm, metric, shares in (
+                (_SILENT, "windowed_true", "coherent", ideal["steady"]),
+                (_SILENT, "windowed_true", "faithful", ideal["steady and right"]),
+                (_SILENT, "global_true", "coherent", one),
+                (_SILENT, "global_true", "faithful", ideal["right"]),
+                (_TOLD, "windowed_true", "coherent", one),
+                (_TOLD, "windowed_true", "faithful", one),
+                (_TOLD, "global_true", "coherent", one),
+                (_TOLD, "global_true", "faithful", one),
+            )
+        ),
+    )
+
+
 QUESTIONS = {
     "two_speeds": Question(
         frames=16,
         stride=5,
         shape=_STRIP | {"data.motion": "glide"},
-        training={"train.steps": 2500, "train.batch_size": 8, "train.ema_decay": 0.99},
+        training=_SHORT,
         groups={
             "slow": ("slow motion", {"data.period": 20.0}),
             "fast": ("fast motion", {"data.period": 10.0}),
@@ -142,23 +231,34 @@ QUESTIONS = {
     "speeds": Question(
         frames=16,
         stride=5,
-        shape=_SQUARE | {"data.motion": "rotate"},
+        shape=_SQUARE,
         training={"train.steps": 6000, "train.batch_size": 8, "train.ema_decay": 0.995},
-        groups={"speeds": ("an arm that turns", {})},
+        groups={"silent": (_SILENT, {}), "told": (_TOLD, _CAPTIONS | {"data.caption_speed": True})},
         clips=192,
-        curves=(
-            Curves(
-                title="Steady motion over speed",
-                metrics=("coherent", "faithful", "phase_drift"),
-                over=("true_speed", "step_length"),
-                bins=_OCTAVES,
-                label="turn from one keyframe to the next; 1 is half a turn",
-                # The arm's end moves on a circle of 2 pi 7 = 44 pixels.
-                scale=2 * 5 / (2 * math.pi * 7),
-                marks=((1.0, "limit of aliasing"),),
-                pairs=_PAIRS,
-            ),
-        ),
+        curves=(_speeds(),),
+    ),
+    # Motions that look like no other motion at keyframes, with captions for every network.
+    "paths": Question(
+        frames=16,
+        stride=5,
+        shape=_STRIP | _CAPTIONS | {"data.period": 10.0},
+        training=_SHORT,
+        groups={
+            "fall": ("bouncing on the floor", {"data.motion": "fall"}),
+            "pendulum": ("a damped pendulum", {"data.motion": "pendulum"}),
+            "wander": ("a random smooth path", {"data.motion": "wander"}),
+            "cross": ("two objects that cross", {"data.motion": "cross"}),
+            "turn": ("a turn at a random frame", {"data.motion": "turn"}),
+        },
+    ),
+    # Keyframes of slow motion are made well.
+    "noise": Question(
+        frames=16,
+        stride=5,
+        shape=_STRIP | {"data.motion": "glide", "data.period": 20.0},
+        training=_SHORT,
+        groups={"slow": ("slow motion", {})},
+        levels=((0.0, 0.0), (0.1, 0.1), (0.27, 0.27), (0.5, 0.5)),
     ),
     "gpu": Question(
         frames=36,

@@ -77,7 +77,7 @@ def panels(figure: Figure, colours: Mapping[str, int]) -> list[Panel]:
     for name, line in figure.lines.items():
         metric = formatting.metric(name)
         real = [value if value is None else Interval(value, None, 1) for value in line.real]
-        expected = {e.label: e.values for e in figure.curves.expected if e.metric == name}
+        expected = figure.expected(name)
         lines = [Curve(None, figure.centres, real)]
         lines += [
             Curve(colours[arm], figure.centres, means, expected=expected.get(arm, ()))
@@ -121,7 +121,7 @@ def _note(figure: Figure) -> Markup:
     for arm, counts in figure.counts.items():
         over.setdefault(counts.over, []).append(with_article(arm))
     axes = [(formatting.metric(name).title, enumerate_words(arms)) for name, arms in over.items()]
-    expected = bool(figure.curves.expected)
+    expected = any(map(figure.expected, figure.lines))
     return fill(_NOTE, axes=axes, real=_has_real(figure), expected=expected)
 
 
@@ -201,9 +201,9 @@ def _numbers(figure: Figure, name: str, line: Line, colours: Mapping[str, int]) 
         for arm, means in line.means.items()
     ]
     rows += [
-        [fill("{{ arm }}, expected", arm=page.swatch(colours[e.label], e.label)), *shown(e.values)]
-        for e in figure.curves.expected
-        if e.metric == name and e.label in line.means
+        [fill("{{ arm }}, expected", arm=page.swatch(colours[arm], arm)), *shown(values)]
+        for arm, values in figure.expected(name).items()
+        if arm in line.means
     ]
     if line.differences:
         words = "Lead of the first over the second{{ unit }}; bold: clear after the correction"

@@ -18,11 +18,13 @@ class Expected:
         label: label of the arm.
         metric: one of the metrics of the curves.
         values: the mean over clips in each bin, in the unit of the metric; shares are 0 to 1.
+        group: group of the arm; "" for all groups.
     """
 
     label: str
     metric: str
     values: tuple[float, ...]
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
