@@ -306,6 +306,68 @@ def test_overrides_reach_what_an_experiment_computes_from_them(tmp_path):
     assert configs.load(str(file), ["--config.train.steps=7"]).checkpoint.every == 14
 
 
+MIX = {"digits": {"num_digits": 2, "weight": 0.5}, "discs": {"source": "motions"}}
+
+
+def test_sources_are_mixed_on_the_command_line_and_read_back(tmp_path):
+    flags = [
+        *("data.mix.discs.source=motions", "data.mix.digits.weight=0.5"),
+        "data.mix.digits.num_digits=2",
+    ]
+    config = configs.override(configs.Config(), [f"--config.{flag}" for flag in flags])
+    assert config == changed(data__mix=MIX)
+    configs.write(config, tmp_path / "config.json")
+    assert configs.read(tmp_path / "config.json") == config
+    fewer = configs.override(config, ["--config.data.mix={}", "--config.data.frames=8"])
+    assert fewer == changed(data__frames=8)
+
+
+def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
+    sources = configs.all_sources(changed(data__mix=MIX, data__frames=8, data__weight=3.0).data)
+    assert list(sources) == ["main", "digits", "discs"]
+    assert [data.weight for data in sources.values()] == [3, 0.5, 1]
+    assert [data.num_digits for data in sources.values()] == [1, 2, 1]
+    assert {data.frames for data in sources.values()} == {8}
+
+
+@pytest.mark.parametrize(
+    ("mix", "sentence"),
+    [
+        ({"a": {"weight": -1}}, "data.mix.a.weight is -1.0; it must be at least 0"),
+        ({"a": {"source": "film"}}, "data.mix.a.source is 'film'; choose one of 'moving_digits'"),
+        ({"a": {"source": "video"}}, "data.mix.a.source is 'video'; did you mean 'clips'"),
+        ({"a": {"wieght": 1}}, "unknown key of data.mix.a 'wieght'; did you mean 'weight'"),
+        ({"a": {"channels": 1}}, "the key 'channels', which is the same for all sources"),
+        ({"a": {"weight": 2}}, "data.mix.a differs from data in nothing but its weight; set a key"),
+        ({"a": {"num_digits": 2, "weight": 1e-6}}, "at least one of 10,000 clips, or the weight 0"),
+        ({"a": {"digit_size": 30}}, "data.mix.a: data.digit_size is 30, larger than the clip"),
+        ({"a": {"frames": 8}}, "data.mix.a.frames is 8 and data.frames 16; all sources of a run"),
+        ({"main": {"num_digits": 2}}, "data.mix has a source 'main'; a name has small letters"),
+        ({"A b": {"num_digits": 2}}, "data.mix has a source 'A b'; a name has small letters"),
+        ({"a": 3}, "data.mix.a is 3; it must be a dict of keys of data"),
+        (3, "data.mix is 3; it must be a dict of sources by name"),
+    ],
+)
+def test_wrong_mixtures_get_one_sentence(mix, sentence):
+    with pytest.raises(UserError, match=f"^(?s:.*){re.escape(sentence)}"):
+        changed(data__mix=mix)
+
+
+def test_weights_that_sum_to_0_are_refused():
+    with pytest.raises(UserError, match=r"data.weight and all weights in data.mix are 0; at least"):
+        changed(data__weight=0, data__mix={"a": {"num_digits": 2, "weight": 0}})
+    with pytest.raises(UserError, match=r"data.weight is 0, and data.mix names no other source"):
+        changed(data__weight=0)
+
+
+def test_only_the_paths_of_a_mixture_may_differ_when_a_run_continues():
+    old = changed(data__mix={"a": {"source": "clips", "path": "here"}})
+    assert not configs.differences(old, changed(data__mix={"a": {"source": "clips", "path": "x"}}))
+    other = changed(data__mix={"a": {"source": "clips", "path": "here", "weight": 2.0}})
+    (difference,) = configs.differences(old, other)
+    assert difference.startswith("data.mix is {'a': ")
+
+
 def test_only_what_does_not_change_the_updates_may_differ_when_a_run_continues():
     config = configs.Config()
     other = dataclasses.replace(

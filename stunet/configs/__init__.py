@@ -6,7 +6,7 @@ reads an experiment's file and applies the overrides of the command line. `resol
 result and returns the frozen `Config` that the rest of the program uses.
 """
 
-from stunet.configs.combinations import check_data, check_data_path
+from stunet.configs.combinations import about_source, check_data, check_data_path
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
     Experiment,
@@ -24,6 +24,7 @@ from stunet.configs.reading import (
     write,
 )
 from stunet.configs.schema import (
+    MAIN,
     MAY_CHANGE_BY_NAME,
     MAY_CHANGE_ON_RESUME,
     Checkpoint,
@@ -34,6 +35,7 @@ from stunet.configs.schema import (
     Lora,
     Masks,
     Mesh,
+    Mix,
     Model,
     Profile,
     Sample,
@@ -41,6 +43,7 @@ from stunet.configs.schema import (
     Train,
     Tsr,
     Upscale,
+    all_sources,
     clip_span,
     fields,
     level_channels,
@@ -48,6 +51,7 @@ from stunet.configs.schema import (
 )
 
 __all__ = [
+    "MAIN",
     "MAY_CHANGE_BY_NAME",
     "MAY_CHANGE_ON_RESUME",
     "Checkpoint",
@@ -59,6 +63,7 @@ __all__ = [
     "Lora",
     "Masks",
     "Mesh",
+    "Mix",
     "Model",
     "Profile",
     "Sample",
@@ -66,6 +71,8 @@ __all__ = [
     "Train",
     "Tsr",
     "Upscale",
+    "about_source",
+    "all_sources",
     "changes",
     "check_data",
     "check_data_path",

@@ -5,14 +5,18 @@ says what is wrong and what would be right. To add a check, write a generator an
 `_CHECKS`.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from stunet.configs.schema import Config, clip_span, level_channels
+from stunet.configs.schema import MAIN, Config, all_sources, clip_span, level_channels
 from stunet.errors import UserError
 
 Mistakes = Iterator[str]
+
+# Smallest share of a source that is not 0. `stunet.data.turns` rounds smaller ones.
+LEAST_SHARE = 1e-4
 
 
 def check_combinations(config: Config) -> None:
@@ -34,9 +38,25 @@ def check_data(config: Config) -> None:
     Training and evaluation need data.
 
     Raises:
-        UserError: `data.source` is "clips", and `data.path` is empty.
+        UserError: a source is "clips", and its path is empty.
     """
-    check_data_path(config.data.source, config.data.path)
+    for name, data in all_sources(config.data).items():
+        with about_source(name):
+            check_data_path(data.source, data.path)
+
+
+@contextlib.contextmanager
+def about_source(name: str) -> Iterator[None]:
+    """Context manager that puts the name of a source of `data.mix` before each message.
+
+    Messages about the main source, which `data` itself describes, stay as they are.
+    """
+    try:
+        yield
+    except UserError as error:
+        if name == MAIN:
+            raise
+        raise UserError(f"data.mix.{name}: {error}") from error
 
 
 def check_data_path(source: str, path: str) -> None:
@@ -216,6 +236,41 @@ def _source(config: Config) -> Mistakes:
         )
 
 
+def _mix(config: Config) -> Mistakes:
+    """Checks the further sources of a run: each as if it were the main one, and their weights."""
+    main, sources = config.data, all_sources(config.data)
+    total = sum(data.weight for data in sources.values())
+    if not total:
+        yield (
+            "data.weight and all weights in data.mix are 0; at least one must be above 0"
+            if main.mix
+            else "data.weight is 0, and data.mix names no other source; set data.weight above 0"
+        )
+    for name, data in sources.items():
+        if name == MAIN:
+            continue
+        if dataclasses.replace(data, weight=main.weight) == sources[MAIN]:
+            yield (
+                f"data.mix.{name} differs from data in nothing but its weight; set a key in which "
+                f"it differs, such as data.mix.{name}.source"
+            )
+        if 0 < data.weight < LEAST_SHARE * total:
+            yield (
+                f"data.mix.{name}.weight is {data.weight:g}, and all weights sum to {total:g}; a "
+                f"source has at least one of {1 / LEAST_SHARE:,.0f} clips, or the weight 0"
+            )
+        for key in ("frames", "height", "width"):
+            if getattr(data, key) != getattr(main, key):
+                yield (
+                    f"data.mix.{name}.{key} is {getattr(data, key)} and data.{key} "
+                    f"{getattr(main, key)}; all sources of a run have clips of one shape"
+                )
+        alone = dataclasses.replace(config, data=data)
+        for check in (_frames, _source):
+            for mistake in check(alone):
+                yield f"data.mix.{name}: {mistake}"
+
+
 def _validation(config: Config) -> Mistakes:
     times = config.log.validate_times
     if not all(0 <= time <= 1 for time in times):
@@ -309,6 +364,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _features,
     _text_encoder,
     _source,
+    _mix,
     _validation,
     _profile,
     _noise_schedule,

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import operator
 import pathlib
+import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,17 @@ from ml_collections import ConfigDict
 from stunet import jsonfiles, paths
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
-from stunet.configs.schema import MAY_CHANGE_ON_RESUME, Config, fields
+from stunet.configs.schema import (
+    MAIN,
+    MAY_CHANGE_ON_RESUME,
+    OF_ALL_SOURCES,
+    Config,
+    Data,
+    Mix,
+    fields,
+)
 from stunet.configs.suggestions import nearest_choice, unknown_key
-from stunet.errors import UserError
+from stunet.errors import UserError, choose
 from stunet.files import atomic
 
 # The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
@@ -26,6 +35,10 @@ Experiment = Config
 
 # Whole numbers from here on are mistakes: no array and no counter of JAX holds them.
 _TOO_LARGE = 2**63
+
+# Group of keys of each further source, such as "data.mix.digits.weight".
+_MIXED = re.compile(r"data\.mix\.(?P<name>[^.]+)\.(?P<key>.+)")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 # What may stand for a truth value on the command line, in lower case.
 _BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -149,9 +162,16 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {
         key: (there[key], here[key])
         for key in there
-        if there[key] != here[key]
+        if _without_paths(there[key]) != _without_paths(here[key])
         and not any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE_ON_RESUME)
     }
+
+
+def _without_paths(value: Any) -> Any:
+    """Returns the value of `data.mix` without the sources' paths, which may change."""
+    if not isinstance(value, Mix):
+        return value
+    return {name: {k: v for k, v in of.items() if k != "path"} for name, of in value.items()}
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
@@ -198,14 +218,19 @@ def _changeable(config: Config) -> ConfigDict:
 def _overridden(config: ConfigDict, overrides: Sequence[str]) -> Config:
     """Applies flags such as `--config.train.steps=100` to a config, and checks the result."""
     known = dict(fields())
+    of_data = {f.name: f for f in dataclasses.fields(Data)}
     for flag in overrides:
         name, is_set, text = flag.partition("=")
         key = name.lstrip("-").removeprefix("config.")
-        if key not in known:
+        if mixed := _MIXED.fullmatch(key):
+            field = choose(of_data, mixed["key"], f"key of data.mix.{mixed['name']}")
+        elif key in known:
+            field = known[key]
+        else:
             raise unknown_key(key)
         if not is_set:
             raise UserError(f"{name} has no value; write {name}=VALUE")
-        set_key(config, key, _parsed(text, known[key].type))
+        set_key(config, key, _parsed(text, field.type))
     return resolve(config)
 
 
@@ -249,9 +274,46 @@ def _build(cls: type, raw: Any, prefix: str) -> Any:
             raise unknown_key(_first_key(key, value))
         if dataclasses.is_dataclass(types[name]):
             values[name] = _build(types[name], value, f"{key}.")
+        elif types[name] is Mix:
+            values[name] = _mix(key, value)
         else:
             values[name] = _checked(key, value, types[name], known[name].metadata)
     return cls(**values)
+
+
+def _mix(key: str, raw: Any) -> Mix:
+    """Returns the further sources of a run, sorted by name, after checking their keys."""
+    if not isinstance(raw, Mapping):
+        raise UserError(
+            f"{key} is {raw!r}; it must be a dict of sources by name, such as "
+            "{'digits': {'source': 'moving_digits', 'weight': 0.5}}"
+        )
+    known = {f.name: f for f in dataclasses.fields(Data)}
+    types = typing.get_type_hints(Data)
+    sources = {}
+    for name, entry in sorted(raw.items()):
+        if not _NAME.fullmatch(name) or name == MAIN:
+            raise UserError(
+                f"{key} has a source {name!r}; a name has small letters, digits and underscores, "
+                f"begins with a letter, and is not {MAIN!r}"
+            )
+        if not isinstance(entry, Mapping):
+            raise UserError(
+                f"{key}.{name} is {entry!r}; it must be a dict of keys of data, such as "
+                "{'source': 'moving_digits', 'weight': 0.5}"
+            )
+        for one in entry:
+            if one in OF_ALL_SOURCES:
+                raise UserError(
+                    f"{key}.{name} has the key {one!r}, which is the same for all sources of a "
+                    f"run; set data.{one}"
+                )
+            choose(known, one, f"key of {key}.{name}")
+        sources[name] = {
+            one: _checked(f"{key}.{name}.{one}", value, types[one], known[one].metadata)
+            for one, value in sorted(entry.items())
+        }
+    return Mix(sources)
 
 
 def _first_key(key: str, value: Any) -> str:
@@ -266,7 +328,7 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
     """Returns `value` with the type `kind`, after checking its choices and its range."""
     value = _converted(key, value, kind)
     if limits["choices"] is not None and value not in limits["choices"]:
-        nearest = nearest_choice(key, value, limits["choices"])
+        nearest = nearest_choice(_MIXED.sub(r"data.\g<key>", key), value, limits["choices"])
         hint = f"did you mean {nearest!r}? " if nearest else ""
         raise UserError(
             f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"

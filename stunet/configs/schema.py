@@ -4,8 +4,20 @@ The docs' page of keys is made from this file. Each `doc` is therefore a text th
 """
 
 import dataclasses
+import json
 import typing
 from collections.abc import Iterator
+from typing import Any
+
+
+class Mix(dict[str, dict[str, Any]]):
+    """Maps names of further sources to the keys of `data` in which they differ from `data`.
+
+    Unlike other dicts, it can be hashed, as a config must be. It must not be changed.
+    """
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self, sort_keys=True))
 
 
 def _field(
@@ -399,6 +411,21 @@ class Data:
         "'motions': simple objects whose motion is known exactly, drawn on demand. 'clips': "
         "records on disk, at `data.path`.",
         choices=("moving_digits", "motions", "clips"),
+    )
+    weight: float = _field(
+        1.0,
+        "Share of the training clips that come from this source, in proportion to the weights of "
+        "the sources in `data.mix`. 0: no training clip comes from it, and it is only validated "
+        "on. Without `data.mix`, it has no effect.",
+        least=0,
+    )
+    mix: Mix = _field(  # noqa: RUF009 (a `Mix` is never changed)
+        Mix(),
+        "Further sources of training clips, by names of your choice. Each has the keys of the main "
+        "source, which the other keys of this group describe, with some of them changed, such as "
+        "{'digits': {'weight': 0.5, 'source': 'moving_digits'}}. On the command line: "
+        "--config.data.mix.digits.weight=0.5. Held-out clips and sample clips come from the main "
+        "source.",
     )
     path: str = _field(
         "",
@@ -855,6 +882,26 @@ def level_layers(model: Model) -> tuple[int, ...]:
 def level_channels(model: Model) -> tuple[int, ...]:
     """Returns the number of features of each level, finest level first."""
     return tuple(round(model.channels * m) for m in model.channel_multipliers)
+
+
+# Name of the source that `data` itself describes, beside those in `data.mix`.
+MAIN = "main"
+
+# Keys of `data` that no entry of `data.mix` changes: those of the network and of the process.
+OF_ALL_SOURCES = ("mix", "channels", "num_threads")
+
+
+def all_sources(data: Data) -> dict[str, Data]:
+    """Returns what describes each source of a run, by its name, with the main source first.
+
+    An entry of `data.mix` without a weight has the weight 1.
+    """
+    main = dataclasses.replace(data, mix=Mix())
+    mixed = {
+        name: dataclasses.replace(main, **{"weight": 1.0} | entry)
+        for name, entry in data.mix.items()
+    }
+    return {MAIN: main} | mixed
 
 
 def clip_span(data: Data) -> int:

@@ -1,5 +1,6 @@
 """Draws what is random in a training example from the seed and its position alone."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ def random_words(seed: int, position: int) -> list[int]:
     # NumPy promises that SeedSequence's words stay the same in every version.
     entropy = np.random.SeedSequence([seed, _PURPOSE, position])
     return entropy.generate_state(WORDS, np.uint64).tolist()
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Returns a seed, 0 to 2^32-1, for one of several sources of a run with the seed `seed`."""
+    entropy = np.random.SeedSequence([seed, _PURPOSE, zlib.crc32(name.encode()), 1])
+    return int(entropy.generate_state(1)[0])
 
 
 def draw(source: Any, index: int, words: Sequence[int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ examples out in turns, which permutes the rows when the number of processes chan
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,9 +18,38 @@ import grain
 import numpy as np
 
 from stunet.data.draws import draw, random_words
+from stunet.data.turns import Turns
 from stunet.errors import UserError
 
 Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """One of the sources of a run, from which training draws examples without end.
+
+    Attributes:
+        source: the examples, by index. Several threads read it at once. Examples are drawn with
+            `stunet.data.draws.draw`.
+        seed: seed of the order and of the random words, 0 to 2**32-1.
+        weight: weight of the source among those whose examples go into the same batches.
+        number: number of the source in the run, which each example then holds as `source`; None
+            leaves it out.
+    """
+
+    source: grain.sources.RandomAccessDataSource
+    seed: int
+    weight: float = 1.0
+    number: int | None = None
+
+    def examples(self) -> grain.MapDataset:
+        """Returns the endless examples. Every epoch has an order of its own."""
+        order = grain.MapDataset.range(len(self.source)).seed(self.seed).shuffle().repeat()
+        examples = order.map_with_index(_Draw(self.source, self.seed)).map(_only_arrays)
+        if self.number is None:
+            return examples
+        number = {"source": np.array(self.number, np.int32)}
+        return examples.map(lambda example: example | number)
 
 
 class TrainBatches:
@@ -85,36 +115,30 @@ class TrainBatches:
 
 
 def train_batches(
-    source: grain.sources.RandomAccessDataSource,
+    streams: Sequence[Stream],
     *,
-    seed: int,
     batch_size: int,
     rows: Sequence[int] | None = None,
     num_threads: int = 4,
 ) -> TrainBatches:
     """Iterates over shuffled batches without end.
 
-    Every epoch has an order of its own and contains each clip exactly once. While iterating, errors
-    of the source pass through unchanged.
+    Each source has its exact share of the examples (`stunet.data.turns`). Examples of a source come
+    in the same order as without the other sources. Each of its epochs contains each of its examples
+    exactly once. While iterating, errors of a source pass through unchanged.
 
     Args:
-        source: source of the examples, by index. Several threads read it at once. Examples are
-            drawn with `stunet.data.draws.draw`.
-        seed: seed of the order and of the random words, 0 to 2**32-1.
+        streams: the sources, at least one. Each has at least one clip.
         batch_size: clips in the global batch.
         rows: which rows of each global batch to read, as ascending numbers from 0; None reads all
             rows.
         num_threads: number of threads that read ahead. At most `num_threads` batches wait in
             memory. 0 reads each batch when it is needed.
-
-    Raises:
-        UserError: the source has no clips.
     """
-    if not len(source):
-        raise UserError("the training source has no clips")
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    examples = order.map_with_index(_Draw(source, seed)).map(_only_arrays)
-    return TrainBatches(examples, batch_size, rows, num_threads)
+    examples = [stream.examples() for stream in streams]
+    turns = Turns([stream.weight for stream in streams])
+    mixed = _Mixed(examples, turns) if len(examples) > 1 else examples[0]
+    return TrainBatches(mixed, batch_size, rows, num_threads)
 
 
 def eval_batches(
@@ -161,6 +185,23 @@ class _Draw(grain.transforms.MapWithIndex):
 
     def map_with_index(self, index: int, element: int) -> dict[str, Any]:
         return draw(self.source, element, random_words(self.seed, index))
+
+
+class _Mixed(grain.MapDataset):
+    """Takes the elements of several endless data sets in turns."""
+
+    def __init__(self, parents: Sequence[grain.MapDataset], turns: Turns):
+        super().__init__(parents)
+        self._members, self._turns = parents, turns
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        member, place = self._turns.at(index)
+        return self._members[member][place]
 
 
 class _Rows(grain.MapDataset):

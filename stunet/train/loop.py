@@ -10,7 +10,7 @@ import jax
 
 from stunet import signals
 from stunet.data import pipeline
-from stunet.data.sources import make_source
+from stunet.data.mixtures import open_streams
 from stunet.errors import UserError
 from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
@@ -170,7 +170,7 @@ def _set_up(
         # At the end, a second signal must not cut short what the first one asked for.
         stack.enter_context(signals.handlers_kept())
         watchdog = stack.enter_context(Watchdog(parts.watchdog_seconds, hosts.tell_failure))
-        source = make_source(parts.dataset, "train")
+        streams = open_streams(parts.mixture, parts.seed)
         validate = _validation(parts, mesh) if events.validate_every else None
         preview = _preview(parts, workdir, mesh) if events.preview_every else None
         if not (workdir / "config.json").exists():
@@ -182,8 +182,7 @@ def _set_up(
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
         batches = pipeline.train_batches(
-            source,
-            seed=parts.seed,
+            streams,
             batch_size=parts.batch_size,
             rows=hosts.batch_rows(meshes.batch_sharding(mesh), parts.batch_size),
             num_threads=parts.num_threads,
@@ -229,6 +228,7 @@ def _set_up(
                 clock,
                 checkpoints,
                 batch_size=parts.batch_size,
+                sources=[of.name for of in parts.mixture],
                 skip_limit=parts.skip_limit,
                 count_flops=lambda: model_flops(parts.denoiser, parts.batch_size),
                 devices=mesh.devices,

@@ -14,7 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from stunet import configs
-from stunet.configs.schema import Config, Mesh, level_channels, level_layers
+from stunet.configs.schema import Config, Data, Mesh, all_sources, level_channels, level_layers
+from stunet.data.mixtures import Ingredient
 from stunet.data.sources import Dataset, stored_fingerprint
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.schedules import NoiseSchedule
@@ -42,7 +43,8 @@ class Parts:
         objective: training loss.
         optimizer: AdamW, its learning rate, the running average of the weights, and the guard
             that skips updates.
-        dataset: where clips come from.
+        dataset: where held-out clips come from: the main source.
+        mixture: the sources of training clips, and their weights.
         layout: how devices are arranged in a mesh.
         events: when the run reports, saves, validates, samples and traces.
         sampling: how clips are sampled.
@@ -65,6 +67,7 @@ class Parts:
     objective: Objective
     optimizer: Optimizer
     dataset: Dataset
+    mixture: tuple[Ingredient, ...]
     layout: Layout
     events: Events
     sampling: SamplerSettings
@@ -93,14 +96,11 @@ def make_parts(config: Config) -> Parts:
         denoiser=denoiser,
         objective=Objective(denoiser, **_shared(config.diffusion, Objective)),
         optimizer=_optimizer(config),
-        dataset=Dataset(
-            source=config.data.source,
-            clip=denoiser.clip,
-            text=denoiser.text,
-            seed=config.seed,
-            options=_SOURCE_OPTIONS[config.data.source](config.data),
-            cut_from=config.data.cut_from,
-            num_clips=config.data.num_clips,
+        dataset=_dataset(config, config.data),
+        mixture=tuple(
+            Ingredient(name, data.weight, _dataset(config, data))
+            for name, data in all_sources(config.data).items()
+            if data.weight
         ),
         layout=Layout(**_shared(config.mesh, Layout)),
         events=Events(
@@ -181,8 +181,23 @@ def with_fingerprint(config: Config) -> Config:
         return config
     configs.check_data(config)
     parts = make_parts(config)
-    fingerprint = stored_fingerprint(parts.dataset) or make_encoder(parts.denoiser.text).fingerprint
+    datasets = [parts.dataset, *(of.dataset for of in parts.mixture)]
+    stored = next(filter(None, map(stored_fingerprint, datasets)), "")
+    fingerprint = stored or make_encoder(parts.denoiser.text).fingerprint
     return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
+
+
+def _dataset(config: Config, data: Data) -> Dataset:
+    """Returns where the clips of a source come from, which `data` describes."""
+    return Dataset(
+        source=data.source,
+        clip=ClipSpec(**_shared(data, ClipSpec)),
+        text=TextSpec(**_shared(config.text, TextSpec)),
+        seed=config.seed,
+        options=_SOURCE_OPTIONS[data.source](data),
+        cut_from=data.cut_from,
+        num_clips=data.num_clips,
+    )
 
 
 def _optimizer(config: Config) -> Optimizer:

@@ -116,6 +116,8 @@ def abstract_batch(
         "text": ((text.max_length, text.dim), jnp.float32),
         "text_mask": ((text.max_length,), jnp.bool_),
     }
+    if len(parts.mixture) > 1:
+        shapes["source"] = ((), jnp.int32)
     sharding = meshes.batch_sharding(mesh)
     return {
         key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
@@ -131,7 +133,12 @@ def jit_step(parts: Parts, state: TrainState) -> jax.stages.Wrapped:
         state: the state of training, or its shapes and shardings.
     """
     return jit_train_step(
-        parts.objective, parts.optimizer, state, seed=parts.seed, accumulate=parts.accumulate
+        parts.objective,
+        parts.optimizer,
+        state,
+        seed=parts.seed,
+        accumulate=parts.accumulate,
+        sources=len(parts.mixture),
     )
 
 

@@ -3,7 +3,7 @@
 import concurrent.futures
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from stunet.errors import UserError
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock, utilisation
 from stunet.train.metrics import Metrics, Progress
+from stunet.train.step import SUMS_OF_SOURCES
 
 # Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
 # memory.
@@ -32,6 +33,8 @@ class Reporter:
         checkpoints: checkpoints of the run. If a metric is not finite, the error names the latest
             checkpoint.
         batch_size: clips in an update.
+        sources: names of the sources of clips. If there are several, `loss/NAME` is the mean loss
+            of the clips of each.
         skip_limit: largest number of updates in a row that may be skipped.
         count_flops: counts the floating-point operations of an update. The call takes seconds.
         devices: the devices of the mesh.
@@ -46,6 +49,7 @@ class Reporter:
         checkpoints: Checkpoints,
         *,
         batch_size: int,
+        sources: Sequence[str],
         skip_limit: int,
         count_flops: Callable[[], int],
         devices: np.ndarray,
@@ -53,7 +57,7 @@ class Reporter:
     ):
         self._metrics, self._progress, self._clock = metrics, progress, clock
         self._checkpoints, self._batch_size = checkpoints, batch_size
-        self._skip_limit = skip_limit
+        self._sources, self._skip_limit = sources, skip_limit
         self._count_flops, self._devices, self._write = count_flops, devices, write
         self._pending: deque[tuple[int, Any]] = deque()
         # Counting takes seconds, which the host has while the devices compute.
@@ -114,12 +118,14 @@ class Reporter:
         """
         fetched = [(step, jax.device_get(values)) for step, values in self._pending]
         self._pending.clear()
-        taken = []
+        taken, of_sources = [], []
         for step, values in fetched:
+            sums = [values.pop(key) for key in SUMS_OF_SOURCES if key in values]
             if in_a_row := int(values.pop("in_a_row", 0)):
                 self._note_skip(step, values, in_a_row)
                 continue
             taken.append(values)
+            of_sources += [sums] if sums else []
             if broken := _broken(values):
                 raise UserError(
                     f"update {step}: {broken}; {self._latest()}; the same command fails at the "
@@ -129,7 +135,19 @@ class Reporter:
         last = fetched[-1][1]
         means = {k: float(np.mean([v[k] for v in taken])) for k in last} if taken else {}
         counted = {k: int(last[k]) for k in ("skipped_updates",) if k in last}
+        means |= self._means_of_sources(of_sources) if of_sources else {}
         return means | {"learning_rate": float(last["learning_rate"])} | counted
+
+    def _means_of_sources(self, sums: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
+        """Returns the mean loss of the clips of each source that some of the updates have seen.
+
+        Args:
+            sums: for each update, the sum of the losses of each source, and the number of its
+                clips.
+        """
+        losses, clips = np.sum(sums, axis=0, dtype=np.float64)
+        seen = zip(self._sources, losses, clips, strict=True)
+        return {f"loss/{name}": float(loss / count) for name, loss, count in seen if count}
 
     def _note_skip(self, step: int, values: dict[str, np.ndarray], in_a_row: int) -> None:
         why = _broken(values) or f"the gradient's norm of {values['grad_norm']:.3g} is a spike"

@@ -19,6 +19,11 @@ from stunet.train.optimizer import Optimizer, on_schedule
 from stunet.train.state import TrainState
 
 Metrics = dict[str, Array]
+
+# Metrics of an update if clips come from several sources: the sum of the losses of each source's
+# clips, and the number of these clips, as arrays with an element for each source.
+SUMS_OF_SOURCES = ("source_losses", "source_clips")
+
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -28,6 +33,7 @@ def make_train_step(
     *,
     seed: int,
     accumulate: int = 1,
+    sources: int = 1,
     shardings: Any = None,
 ) -> Step:
     """Returns `step(state, batch) -> (state, metrics)`, which does exactly one update.
@@ -38,6 +44,8 @@ def make_train_step(
         seed: seed of all randomness.
         accumulate: number of equal parts of the batch that are computed one after the other. The
             gradient is the mean over the parts, so the update is the same but takes less memory.
+        sources: number of sources of clips. If there are several, `batch["source"]` is the number
+            of each clip's source, and the metrics also have the keys `SUMS_OF_SOURCES`.
         shardings: shardings of the trained parameters, which the gradients also get. With None, the
             compiler chooses the shardings of the gradients.
     """
@@ -45,14 +53,29 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         inputs = objective.draw(jax.random.fold_in(jax.random.key(seed), state.step), batch)
 
-        def mean_loss(params, part):
-            return objective.loss(state.network_params(params), *part).mean()
+        # Row i, column s: 1 if clip i comes from source s.
+        belongs = jax.nn.one_hot(batch["source"], sources) if sources > 1 else None
 
-        loss, grads = _accumulate(jax.value_and_grad(mean_loss), state.params, inputs, accumulate)
+        def mean_loss(params, part):
+            belongs, *inputs = part
+            losses = objective.loss(state.network_params(params), *inputs)
+            return losses.mean(), None if belongs is None else (losses @ belongs) / len(losses)
+
+        (loss, of_sources), grads = _accumulate(
+            jax.value_and_grad(mean_loss, has_aux=True),
+            state.params,
+            (belongs, *inputs),
+            accumulate,
+            zero=(jnp.zeros(()), None if belongs is None else jnp.zeros(sources)),
+        )
         if shardings is not None:
             # A gradient with another sharding would be moved once for each of its uses.
             grads = jax.lax.with_sharding_constraint(grads, shardings)
-        return apply_gradients(optimizer, state, loss, grads)
+        state, metrics = apply_gradients(optimizer, state, loss, grads)
+        if of_sources is not None:
+            sums = of_sources * len(belongs), belongs.sum(axis=0)
+            metrics |= dict(zip(SUMS_OF_SOURCES, sums, strict=True))
+        return state, metrics
 
     return step
 
@@ -98,6 +121,7 @@ def jit_train_step(
     *,
     seed: int,
     accumulate: int = 1,
+    sources: int = 1,
 ) -> Step:
     """Returns the function of `make_train_step`, jitted for the mesh on which `state` lies.
 
@@ -106,12 +130,18 @@ def jit_train_step(
         optimizer: see `make_train_step`.
         seed: see `make_train_step`.
         accumulate: see `make_train_step`.
+        sources: see `make_train_step`.
         state: the state of training, or its shapes and shardings. The returned function donates the
             state that it is called with.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     step = make_train_step(
-        objective, optimizer, seed=seed, accumulate=accumulate, shardings=shardings.params
+        objective,
+        optimizer,
+        seed=seed,
+        accumulate=accumulate,
+        sources=sources,
+        shardings=shardings.params,
     )
     return jax.jit(
         step,
@@ -121,10 +151,10 @@ def jit_train_step(
     )
 
 
-def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int):
+def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int, zero: Any):
     """Returns the mean value and gradient over equal parts of the inputs.
 
-    The leading axis of each input is split into `parts` parts.
+    The leading axis of each input is split into `parts` parts. `zero` has the shape of a value.
     """
     if parts == 1:
         return value_and_grad(params, inputs)
@@ -138,6 +168,6 @@ def _accumulate(value_and_grad: Callable, params: Any, inputs: tuple, parts: int
     def add(total, part):
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
-    zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, zero, jax.tree.map(split, inputs))
+    first = zero, jax.tree.map(jnp.zeros_like, params)
+    total, _ = jax.lax.scan(add, first, jax.tree.map(split, inputs))
     return jax.tree.map(lambda x: x / parts, total)

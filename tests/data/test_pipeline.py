@@ -7,23 +7,23 @@ import threading
 import numpy as np
 import pytest
 
-from stunet.data.pipeline import eval_batches, train_batches
+from stunet.data.pipeline import Stream, eval_batches, train_batches
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
 
 
 class Numbers:
-    """A source whose clip i holds the number i."""
+    """A source whose clip i holds the number `first` + i."""
 
-    def __init__(self, length):
-        self.length = length
+    def __init__(self, length, first=0):
+        self.length, self.first = length, first
 
     def __len__(self):
         return self.length
 
     def __getitem__(self, i):
-        return {"video": np.full((1, 1, 1, 1), i, np.int32), "caption": str(i)}
+        return {"video": np.full((1, 1, 1, 1), self.first + i, np.int32), "caption": str(i)}
 
 
 class Broken(Numbers):
@@ -55,6 +55,13 @@ def take(batches, count):
     return [numbers(batch) for batch in itertools.islice(batches, count)]
 
 
+def batches_of(*sources, seed, weights=None, **options):
+    """Returns the training batches of one source, or of several with weights."""
+    weights = weights or [1.0] * len(sources)
+    several = zip(itertools.count(), sources, weights, strict=False)
+    return train_batches([Stream(s, seed + i, w, i) for i, s, w in several], **options)
+
+
 def flatten(lists):
     return list(itertools.chain.from_iterable(lists))
 
@@ -77,11 +84,11 @@ def merge(read, rows_of):
     return batches
 
 
-def global_batches(source, count, batch_size, state=None, processes=1, **options):
+def global_batches(*sources, count, batch_size, state=None, processes=1, **options):
     """Returns the global batches that several processes read, and the state after them."""
     read, rows_of = [], rows_by_process(batch_size, processes)
     for rows in rows_of:
-        batches = train_batches(source, batch_size=batch_size, rows=rows, **options)
+        batches = batches_of(*sources, batch_size=batch_size, rows=rows, **options)
         if state:
             batches.set_state(state)
         read.append(take(batches, count))
@@ -92,33 +99,32 @@ def global_batches(source, count, batch_size, state=None, processes=1, **options
 
 def test_the_global_batch_is_the_same_for_any_number_of_processes():
     options = {"seed": 3, "batch_size": 8}
-    alone, end = global_batches(Numbers(50), 20, **options)
-    assert alone == take(train_batches(Numbers(50), **options), 20)
+    alone, end = global_batches(Numbers(50), count=20, **options)
+    assert alone == take(batches_of(Numbers(50), **options), 20)
     for processes in (2, 4):
-        several = global_batches(Numbers(50), 20, processes=processes, **options)
+        several = global_batches(Numbers(50), count=20, processes=processes, **options)
         assert several == (alone, end)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 4), (4, 2)])
 def test_restored_batches_continue_exactly(before, after):
     options = {"seed": 0, "batch_size": 8}
-    whole, end = global_batches(Numbers(30), 12, **options)
-    _, state = global_batches(Numbers(30), 5, processes=before, **options)
+    whole, end = global_batches(Numbers(30), count=12, **options)
+    _, state = global_batches(Numbers(30), count=5, processes=before, **options)
     state = json.loads(json.dumps(state))
-    rest = global_batches(Numbers(30), 7, state=state, processes=after, **options)
+    rest = global_batches(Numbers(30), count=7, state=state, processes=after, **options)
     assert rest == (whole[5:], end)
 
 
 def test_another_batch_size_continues_with_the_same_examples():
-    whole, _ = global_batches(Numbers(30), 12, seed=0, batch_size=4)
-    rest, _ = global_batches(
-        Numbers(30), 4, state={"global_next_index": 12}, processes=2, seed=0, batch_size=6
-    )
+    whole, _ = global_batches(Numbers(30), count=12, seed=0, batch_size=4)
+    state = {"global_next_index": 12}
+    rest, _ = global_batches(Numbers(30), count=4, state=state, processes=2, seed=0, batch_size=6)
     assert flatten(rest) == flatten(whole)[12:36]
 
 
 def test_an_iterator_can_return_to_an_earlier_state():
-    batches = train_batches(Numbers(20), seed=0, batch_size=4)
+    batches = batches_of(Numbers(20), seed=0, batch_size=4)
     state = batches.get_state()
     first = take(batches, 7)
     batches.set_state(state)
@@ -126,19 +132,51 @@ def test_an_iterator_can_return_to_an_earlier_state():
 
 
 def test_each_epoch_has_every_clip_once_in_its_own_order():
-    epochs = take(train_batches(Numbers(21), seed=0, batch_size=21), 3)
+    epochs = take(batches_of(Numbers(21), seed=0, batch_size=21), 3)
     assert all(sorted(epoch) == list(range(21)) for epoch in epochs)
-    other_seed = take(train_batches(Numbers(21), seed=1, batch_size=21), 1)
+    other_seed = take(batches_of(Numbers(21), seed=1, batch_size=21), 1)
     assert len({tuple(order) for order in [range(21), *epochs, *other_seed]}) == 5
     # Batches across the end of an epoch are whole.
-    small = take(train_batches(Numbers(21), seed=0, batch_size=9), 7)
+    small = take(batches_of(Numbers(21), seed=0, batch_size=9), 7)
     assert flatten(small) == flatten(epochs)
+
+
+MIXTURE = [Numbers(13), Numbers(7, 100), Numbers(50, 1000)]
+MIXED = dict(seed=3, weights=[2.0, 1.0, 0.5], batch_size=8)
+
+
+def test_a_mixture_is_the_same_for_any_number_of_processes_and_continues_exactly():
+    whole, end = global_batches(*MIXTURE, count=20, **MIXED)
+    assert global_batches(*MIXTURE, count=20, processes=4, **MIXED) == (whole, end)
+    for before, after in ((1, 2), (4, 1)):
+        _, state = global_batches(*MIXTURE, count=9, processes=before, **MIXED)
+        state = json.loads(json.dumps(state))
+        rest = global_batches(*MIXTURE, count=11, state=state, processes=after, **MIXED)
+        assert rest == (whole[9:], end)
+
+
+def test_each_source_of_a_mixture_has_its_share_and_its_own_order():
+    mixed = flatten(take(batches_of(*MIXTURE, **MIXED), 70))
+    for number, share in enumerate([320, 160, 80]):
+        source = MIXTURE[number]
+        own = [n for n in mixed if source.first <= n < source.first + len(source)]
+        assert len(own) == share
+        alone = batches_of(source, seed=3 + number, batch_size=1)
+        assert own == flatten(take(alone, share))
+
+
+def test_examples_say_which_source_they_come_from():
+    batch = next(batches_of(*MIXTURE, **MIXED))
+    thousands = np.searchsorted([0, 100, 1000], batch["video"].ravel(), side="right") - 1
+    np.testing.assert_array_equal(batch["source"], thousands)
+    alone = train_batches([Stream(MIXTURE[0], seed=3)], batch_size=2)
+    assert set(next(alone)) == {"video"}
 
 
 def test_batches_read_ahead_do_not_count():
     source = Counted(100, enough=4 + 8)
-    batches = train_batches(source, seed=0, batch_size=4, num_threads=3)
-    expected = take(train_batches(Numbers(100), seed=0, batch_size=4, num_threads=0), 2)
+    batches = batches_of(source, seed=0, batch_size=4, num_threads=3)
+    expected = take(batches_of(Numbers(100), seed=0, batch_size=4, num_threads=0), 2)
     assert take(batches, 1) == expected[:1]
     assert source.enough.wait(timeout=10)
     state = batches.get_state()
@@ -149,7 +187,7 @@ def test_batches_read_ahead_do_not_count():
 
 @pytest.mark.parametrize("num_threads", [0, 4])
 def test_an_error_of_the_source_passes_through_unchanged(num_threads):
-    batches = train_batches(Broken(10), seed=0, batch_size=2, num_threads=num_threads)
+    batches = batches_of(Broken(10), seed=0, batch_size=2, num_threads=num_threads)
     with pytest.raises(UserError, match="clip 7 is not a video"):
         take(batches, 5)
     # The position stays, so that the next call reads the same batch.
@@ -170,17 +208,16 @@ def test_evaluation_reads_the_first_clips_in_order():
 def test_batches_are_stacked_arrays_without_captions():
     encode_text = text_encoder("bytes", 24, 16)
     source = MovingDigits("train", 4, 10, 12, encode_text=encode_text)
-    batch = next(train_batches(source, seed=0, batch_size=6))
+    batch = next(batches_of(source, seed=0, batch_size=6))
     shapes = {key: (value.shape, value.dtype) for key, value in batch.items()}
     assert shapes == {
         "video": ((6, 4, 10, 12, 1), np.uint8),
         "text": ((6, 24, 16), np.float32),
         "text_mask": ((6, 24), np.bool_),
+        "source": ((6,), np.int32),
     }
 
 
 def test_requests_that_the_source_cannot_fill_are_refused():
-    with pytest.raises(UserError, match="no clips"):
-        train_batches(Numbers(0), seed=0, batch_size=1)
     with pytest.raises(UserError, match=r"need 24 clips.*20"):
         eval_batches(Numbers(20), 8, 3)

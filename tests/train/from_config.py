@@ -6,7 +6,18 @@ import jax
 
 from stunet.data import sources
 from stunet.parallel import mesh as meshes
-from stunet.train import flops, initial, loop, pieces, preview, sampling, state, step, validation
+from stunet.train import (
+    flops,
+    initial,
+    loop,
+    pieces,
+    preview,
+    program,
+    sampling,
+    state,
+    step,
+    validation,
+)
 from stunet.train.parts import Parts, make_parts, with_fingerprint
 
 
@@ -72,15 +83,14 @@ def make_train_step(config, shardings=None):
         parts.optimizer,
         seed=parts.seed,
         accumulate=parts.accumulate,
+        sources=len(parts.mixture),
         shardings=shardings,
     )
 
 
 def jit_train_step(config, of):
     parts = make_parts(config)
-    return step.jit_train_step(
-        parts.objective, parts.optimizer, of, seed=parts.seed, accumulate=parts.accumulate
-    )
+    return program.jit_step(parts, of)
 
 
 def make_validation_step(config):

@@ -32,12 +32,15 @@ pytestmark = pytest.mark.slow
 
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
 
-# One level is enough: it exchanges the same data between processes, and `tests/parallel` tests the
-# update of more levels on every mesh. The checkpoint of every update is kept, because the tests
-# compare runs at the updates where interruptions happen to fall.
+# Clips come from two sources, since what holds for two holds for one. One level is enough: it
+# exchanges the same data between processes, and `tests/parallel` tests the update of more levels on
+# every mesh. The checkpoint of every update is kept, because the tests compare runs at the updates
+# where interruptions happen to fall.
 STEPS, BATCH = 20, 8
 SETTINGS = (
     *tiny.ONE_LEVEL,
+    "--config.data.mix.motions.source=motions",
+    "--config.data.mix.motions.weight=0.5",
     f"--config.train.steps={STEPS}",
     f"--config.train.batch_size={BATCH}",
     "--config.checkpoint.every=1",
