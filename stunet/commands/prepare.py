@@ -5,6 +5,7 @@ import argparse
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+from stunet.errors import UserError
 
 # Flag, type, name of the value, default and help text of each option that takes a number. Defaults
 # are those of `Spec` and `prepare`, which a test compares, so that the help needs no NumPy.
@@ -180,6 +181,19 @@ def add_arguments(parser: Parser) -> None:
         help="number of processes (default: one for each processor)",
     )
     parser.options.add_argument(
+        "--engine",
+        default="processes",
+        choices=("processes", "ray"),
+        help="what does the work: processes of this machine, or a Ray cluster, whose machines all "
+        "see the videos and SHOTS at the same paths (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="address of the Ray cluster, such as 10.0.0.1:6379 (default: the one in RAY_ADDRESS; "
+        "without it, one is started on this machine for this command)",
+    )
+    parser.options.add_argument(
         "--verify",
         action="store_true",
         help="compare the files that are there with their digests, and make damaged ones again",
@@ -208,9 +222,16 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.data.shots.codecs import make_codec
     from stunet.data.shots.layout import Spec
     from stunet.nn.text import text_encoder
+    from stunet.prepare.cluster import ray_cluster
     from stunet.prepare.filters import Filters
     from stunet.prepare.run import prepare
     from stunet.report.shots import PAGE_FILE, write_page
+
+    if arguments.engine == "processes" and arguments.address:
+        raise UserError("--address names a Ray cluster: give --engine ray too")
+    if arguments.engine == "ray" and arguments.workers:
+        raise UserError("--workers are processes of this machine: leave it out with --engine ray")
+    engine = ray_cluster(arguments.address) if arguments.engine == "ray" else None
 
     codec = make_codec(arguments.codec, arguments.quality, arguments.group)
     encoder = None
@@ -245,6 +266,7 @@ def run(arguments: argparse.Namespace) -> None:
         val_fraction=arguments.val_fraction,
         val_seconds=arguments.val_seconds,
         workers=arguments.workers,
+        engine=engine,
         verify=arguments.verify,
     )
     file = arguments.output / PAGE_FILE

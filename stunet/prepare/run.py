@@ -51,6 +51,7 @@ def prepare(
     val_fraction: float | int = 0.1,
     val_seconds: float | int = 5.0,
     workers: int | None = None,
+    engine: Engine | None = None,
     verify: bool = False,
     progress: bool = True,
 ) -> PrepareSummary:
@@ -70,6 +71,7 @@ def prepare(
         val_fraction: share of the time that is held out for validation, in [0, 1).
         val_seconds: length of each stretch that is held out (`stunet.data.shots.slots.held_out`).
         workers: number of processes; None means one for each processor.
+        engine: runs the work instead of these processes, as `stunet.prepare.cluster` does.
         verify: compare the files that are there with their digests, and make damaged ones again.
         progress: show how far the work is.
 
@@ -85,7 +87,7 @@ def prepare(
     with _claimed(output, spec):
         plan = parts.extend(output, given)
         missing, damaged = _missing(output, plan.parts, verify)
-        engine = _engine(workers, len(missing))
+        engine = engine or _engine(workers, len(missing))
         slowest = _write_shards(output, spec, missing, engine, progress)
         summary = PrepareSummary(
             output, added=plan.added, remade=damaged, notes=[*given.notes], slowest=slowest
@@ -212,7 +214,7 @@ def _write_shards(
         return slowest
     total = sum(len(part.entries) for part in parts.read(output) if part.number in missing)
     counter = Counter(total, progress)
-    work = functools.partial(write_shard, output=output, spec=spec)
+    work = functools.partial(write_shard, output=output.absolute(), spec=spec)
     todo = (part for part in parts.read(output) if part.number in missing)
     try:
         for _, event in engine(work, todo):

@@ -1,0 +1,140 @@
+"""Prepares videos on a Ray cluster while its processes are killed, and compares every byte.
+
+    pip install 'stunet[cluster]'
+    python benchmarks/shot_collection.py runs/collection --videos 1000
+    python benchmarks/shot_cluster.py runs/collection/videos/videos.jsonl runs/cluster
+
+The cluster has a head and two further nodes, each with its own processes on this machine. Three
+are killed: a process that works on a part (after a quarter of the parts), a node (after half of
+them) and the command itself (after three quarters). Then the same command runs again. One process
+does the same work, and all files are compared.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shot_collection import digests
+
+OPTIONS = ["--side", "48", "--fps", "12", "--min-seconds", "0.5", "--cut-threshold", "0"]
+# Memory of each node for objects. Only a few words go through it.
+_STORE = 80 * 2**20
+
+
+def children(process: int) -> Iterator[tuple[int, str]]:
+    """Yields number and command line of all processes below a process."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    below = {process}
+    # A process has a larger number than its parent, unless the numbers have begun again.
+    for number, parent, command in sorted(rows, key=lambda row: int(row[0])):
+        if int(parent) in below:
+            below.add(int(number))
+            yield int(number), command
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def node(words: list[str]) -> Iterator[subprocess.Popen]:
+    """Context manager that runs a node of a cluster, which works on one part at a time."""
+    ray = shutil.which("ray") or sys.exit("the program ray is not installed")
+    options = ["--num-cpus=1", f"--object-store-memory={_STORE}", "--block"]
+    command = [sys.executable, ray, "start", *words, *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def wait_for_node(process: subprocess.Popen) -> None:
+    """Waits until all of a node's own processes have run for some seconds."""
+    while sum("agent" in command.lower() for _, command in children(process.pid)) < 2:
+        if process.poll() is not None:
+            sys.exit(f"a node ended early, with status {process.returncode}")
+        time.sleep(1)
+    time.sleep(15)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Kills a process that this program started, and all below it."""
+    for number in [number for number, _ in children(process.pid)] + [process.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.wait()
+
+
+def busy(process: subprocess.Popen) -> int:
+    """Returns the number of a process of Ray that works on a part, below a node's process."""
+    while True:
+        for number, command in children(process.pid):
+            if command.startswith("ray::_events"):
+                return number
+        time.sleep(0.1)
+
+
+def done(output: Path) -> int:
+    return len(list(output.glob("shards/*.json")))
+
+
+def wait_for(output: Path, parts: int, process: subprocess.Popen) -> None:
+    """Waits until parts are done."""
+    while done(output) < parts:
+        if process.poll() is not None:
+            sys.exit(f"the command ended early, with status {process.returncode}")
+        time.sleep(0.2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("videos", type=Path, help="folder or list of videos")
+    parser.add_argument("place", type=Path, help="directory for the sets of shots")
+    parsed = parser.parse_args()
+    prepare = [sys.executable, "-m", "stunet", "prepare", str(parsed.videos)]
+    one, many = parsed.place / "one", parsed.place / "many"
+    began = time.monotonic()
+    subprocess.run([*prepare, str(one), *OPTIONS, "--workers", "1"], check=True)
+    print(f"one process: {time.monotonic() - began:,.0f} s", flush=True)
+    parts, port = done(one), free_port()
+    address = f"127.0.0.1:{port}"
+    # Three nodes that start on one machine are slow.
+    os.environ |= {"RAY_agent_register_timeout_ms": "300000", "RAY_AUTH_MODE": "disabled"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    command = [*prepare, str(many), *OPTIONS, "--engine", "ray", "--address", address]
+    head = ["--head", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    with node(head) as first:
+        wait_for_node(first)
+        with node([f"--address={address}"]) as second, node([f"--address={address}"]) as third:
+            wait_for_node(second)
+            wait_for_node(third)
+            began = time.monotonic()
+            with subprocess.Popen(command) as process:
+                wait_for(many, parts // 4, process)
+                os.kill(busy(first), signal.SIGKILL)
+                print(f"killed a worker with {done(many)} of {parts} parts done", flush=True)
+                wait_for(many, parts // 2, process)
+                stop(second)
+                print(f"killed a node with {done(many)} of {parts} parts done", flush=True)
+                wait_for(many, 3 * parts // 4, process)
+                process.kill()
+                print(f"killed the command with {done(many)} of {parts} parts done", flush=True)
+            subprocess.run(command, check=True)
+            print(f"cluster: {time.monotonic() - began:,.0f} s", flush=True)
+    left, right = digests(one), digests(many)
+    print(f"{len(left):,} files are {'equal' if left == right else 'NOT equal'}")
+
+
+if __name__ == "__main__":
+    main()
