@@ -364,7 +364,6 @@ def test_pictures_are_refused_where_they_teach_nothing():
     assert changed(data__mix=pictures).data.mix == pictures
     for keys, sentence in (
         (dict(freeze="spatial"), "freeze is 'spatial' and data.frames is 1"),
-        (dict(masks={"image": 0.5, "text": 0.5}), "masks.image is 0.5 and data.frames is 1"),
         (dict(tsr={"stride": 5}), "data.frames is 1 and tsr.stride 5"),
     ):
         with pytest.raises(UserError, match=f"^data.mix.photos: {sentence}"):

@@ -350,12 +350,6 @@ def _conditioning(config: Config) -> Mistakes:
         f"tsr.stride is {config.tsr.stride}": config.tsr.stride > 1,
         "masks are set": shares > 0,
     }
-    for kind in ("image", "cinemagraph") if config.data.frames == 1 else ():
-        if getattr(config.masks, kind):
-            yield (
-                f"masks.{kind} is {getattr(config.masks, kind):g} and data.frames is 1; the first "
-                f"frame of a picture is all of it: set masks.{kind} to 0"
-            )
     if sum(given.values()) > 1:
         yield (
             f"{' and '.join(what for what, is_set in given.items() if is_set)}; a network can be "

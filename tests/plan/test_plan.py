@@ -61,6 +61,20 @@ def test_utilisation_is_the_share_of_the_peak():
     assert f"{1000 * 2 * 64 / 3600:,.0f} for 1,000 steps" in report.as_text({"": PLAN})
 
 
+def test_plans_of_several_buckets_make_up_the_plan_of_the_run():
+    small = {"params": 2**30, "temporaries": 2**20}
+    pictures = dataclasses.replace(PLAN, seconds={"blocks": 0.5}, bytes=small, clips=256, steps=250)
+    plans = {"16x32x32": PLAN, "1x32x32": pictures}
+    said = report.as_text(plans)
+    assert "clips of 1x32x32, 256 in a step, 250 steps" in said
+    total = 1000 * 2 + 250 * 0.5
+    *_, last = said.split("\n\n")
+    assert "in steps on clips of 16x32x32" in last
+    assert f"{total / 1250:.3f} s" in last
+    assert f"{total * 64 / 3600:,.0f} for 1,250 steps" in last
+    assert json.loads(report.as_json(plans))["1x32x32"]["clips"] == 256
+
+
 def test_a_plan_that_does_not_fit_says_so():
     larger = dataclasses.replace(PLAN, excess=2**30, seconds={}, hidden_seconds=None)
     said = report.as_text({"": larger})
