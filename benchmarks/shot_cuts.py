@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from stunet.prepare.cuts import Cut, with_cuts
+from stunet.prepare.looks import seen
 
 # Numbers of the pictures that begin a scene, found by eye.
 CUTS = {
@@ -58,7 +59,7 @@ def spliced(scenes, rng, twice: int, faster: int, jumps: bool) -> tuple[np.ndarr
 def ours(threshold: float) -> Detector:
     def detect(pictures: np.ndarray) -> set[int]:
         found, count = set(), 0
-        for entry in with_cuts(((picture, 1) for picture in pictures), threshold):
+        for entry in with_cuts(seen((picture, 1) for picture in pictures), threshold):
             found |= {count} if isinstance(entry, Cut) else set()
             count += not isinstance(entry, Cut)
         return found

@@ -37,14 +37,19 @@ that cross, bounce and turn. It has not run yet.
 """
 
 import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
 
 from stunet import configs
+from stunet.errors import choose
 from stunet.generate.cascade import count_windows
-from stunet.sweep.members import Member, Step, replace
+from stunet.sweep.curves import Curves, Expected
+from stunet.sweep.members import Member, Step, Sweep, replace
 from stunet.train.flops import model_flops, sampling_flops
 from stunet.train.parts import make_parts
-
-SEEDS = (0, 1, 2)
 
 # Names in the report.
 LABELS = {
@@ -60,41 +65,209 @@ LABELS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
-    """What is trained, on how much of what."""
+class Question:
+    """Says what is trained, on how much of what, and how the arms are judged.
+
+    Attributes:
+        frames: frames of a clip.
+        stride: frames from one keyframe to the next.
+        shape: values of config keys that clips and networks of all arms share.
+        training: the same for the training of the single pass, whose operations each arm gets.
+        groups: by name: title in the report, and values of the group's own keys. Each group has
+            all arms.
+        seeds: number of seeds.
+        clips: clips that judge an arm, for each seed.
+        metrics: argument of `stunet evaluate --metrics`.
+        levels: levels of noise on keyframes: the largest in training, and the one at which
+            generated keyframes are filled in. If there are several, arms differ in them, and true
+            keyframes get the same noise as generated ones. Otherwise they get none.
+        curves, predictions: see `Sweep`.
+    """
 
     frames: int
-    stride: int  # frames from one keyframe to the next
-    shape: dict  # of clips and of the network
-    training: dict  # of the single pass, whose operations each arm gets
-    motions: dict  # by group: (data.motion, data.period)
-    clips: int  # to judge each arm by
+    stride: int
+    shape: dict[str, Any]
+    training: dict[str, Any]
+    groups: dict[str, tuple[str, dict[str, Any]]]
+    seeds: int = 5
+    clips: int = 128
+    metrics: str = "coherence"
+    levels: tuple[tuple[float, float], ...] = ((0.5, 0.27),)
+    curves: tuple[Curves, ...] = ()
+    predictions: tuple[str, ...] = ()
 
 
-SIZES = {
-    "cpu": Size(
+# A network without captions on frames of 4x16 pixels.
+_STRIP = {
+    "data.height": 4,
+    "data.width": 16,
+    "data.object_size": 6.0,
+    "data.speed_spread": 0.1,
+    "model.channels": 32,
+    "model.channel_multipliers": (1, 2),
+    "model.attention_levels": (False, True),
+    "model.temporal_factors": (1, 2),
+}
+
+_SHORT = {"train.steps": 2500, "train.batch_size": 8, "train.ema_decay": 0.99}
+
+# Bins of the turn from one keyframe to the next, in half turns: 1 is the limit of aliasing. They
+# cover the data's range. A turn of x looks like one of 2 - x the other way, which is in the range
+# too.
+_BINS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.3, 1.75)
+
+# The same network on frames of 16x16 pixels. Keyframes are 5 frames apart, so that a period of 10
+# frames is the limit of aliasing. An arm turns once in 5.7 to 40 frames.
+_SQUARE = _STRIP | {
+    "data.height": 16,
+    "data.motion": "rotate",
+    "data.period": 10 / math.sqrt(_BINS[0] * _BINS[-1]),
+    "data.speed_spread": 0.0,
+    "data.speed_octaves": math.log2(_BINS[-1] / _BINS[0]) / 2,
+}
+
+# What curves compare in each bin of speed.
+_PAIRS = (
+    ("single pass", "windowed cascade"),
+    ("single pass", "global cascade"),
+    ("global cascade", "windowed cascade"),
+    ("global cascade on true keyframes", "windowed cascade on true keyframes"),
+)
+
+
+# Titles of groups.
+_SILENT, _TOLD = "without captions", "captions tell direction and speed"
+
+# Every network of every arm sees captions.
+_CAPTIONS = {
+    "model.text_features": 64,
+    "model.text_groups": 8,
+    "model.text_pooling_heads": 4,
+    "text.max_length": 16,
+    # Guidance is off, so that nothing is trained without a caption.
+    "diffusion.caption_dropout": 0.0,
+}
+
+
+def ideal_shares(bins: tuple[float, ...], windows: int) -> dict[str, tuple[float, ...]]:
+    """Returns what perfect networks without captions would make of true keyframes.
+
+    Two keyframes show a turn x, in half turns per stride, up to whole turns: x - 2, x and x + 2
+    look the same. All those count whose size is in the data's range, and a size s has the density
+    1 / s, because the logarithm of the speed is uniform. A perfect network chooses among them with
+    these weights. Windows choose by themselves, and a clip is steady if all choose the same.
+
+    Args:
+        bins: edges of bins of x. The first and the last are the data's range.
+        windows: windows of a clip.
+
+    Returns:
+        The shares of clips in each bin: "steady" by windows, "steady and right" by windows, and
+        "right" by a network that fills in all frames at once, whose clips are all steady.
+    """
+    places = (np.arange(2000) + 0.5) / 2000
+    turns = np.exp(
+        np.interp(
+            places[None] + np.arange(len(bins) - 1)[:, None], np.arange(len(bins)), np.log(bins)
+        )
+    ).reshape(-1, 1)
+    sizes = np.abs(turns + 2 * np.arange(-2, 3))
+    weights = np.where((sizes >= bins[0]) & (sizes <= bins[-1]), 1 / sizes, 0)
+    weights /= weights.sum(1, keepdims=True)
+    true = weights[:, 2]
+    shares = {
+        "steady": (weights**windows).sum(1),
+        "steady and right": true**windows,
+        "right": true,
+    }
+    return {
+        name: tuple(share.reshape(len(bins) - 1, -1).mean(1).tolist())
+        for name, share in shares.items()
+    }
+
+
+def _speeds() -> Curves:
+    ideal = ideal_shares(_BINS, windows=3)
+    one = (1.0,) * (len(_BINS) - 1)
+    return Curves(
+        title="Steady motion over speed",
+        metrics=("coherent", "faithful", "phase_drift"),
+        over=("true_speed", "step_length"),
+        bins=_BINS,
+        label="turn from one keyframe to the next; 1 is half a turn",
+        # The arm's end moves on a circle of 2 pi 7 = 44 pixels.
+        scale=2 * 5 / (2 * math.pi * 7),
+        marks=((1.0, "limit of aliasing"),),
+        pairs=_PAIRS,
+        # A caption that names the direction leaves a single turn that fits the keyframes.
+        expected=tuple(
+            Expected(LABELS[arm], metric, shares, group)
+            for group, arm, metric, shares in (
+                (_SILENT, "windowed_true", "coherent", ideal["steady"]),
+                (_SILENT, "windowed_true", "faithful", ideal["steady and right"]),
+                (_SILENT, "global_true", "coherent", one),
+                (_SILENT, "global_true", "faithful", ideal["right"]),
+                (_TOLD, "windowed_true", "coherent", one),
+                (_TOLD, "windowed_true", "faithful", one),
+                (_TOLD, "global_true", "coherent", one),
+                (_TOLD, "global_true", "faithful", one),
+            )
+        ),
+    )
+
+
+QUESTIONS = {
+    "two_speeds": Question(
         frames=16,
         stride=5,
-        shape={
-            "data.height": 4,
-            "data.width": 16,
-            "data.object_size": 6.0,
-            "model.channels": 32,
-            "model.channel_multipliers": (1, 2),
-            "model.attention_levels": (False, True),
-            "model.temporal_factors": (1, 2),
+        shape=_STRIP | {"data.motion": "glide"},
+        training=_SHORT,
+        groups={
+            "slow": ("slow motion", {"data.period": 20.0}),
+            "fast": ("fast motion", {"data.period": 10.0}),
         },
-        training={"train.steps": 2500, "train.batch_size": 8, "train.ema_decay": 0.99},
-        motions={"slow": ("glide", 20.0), "fast": ("glide", 10.0)},
-        clips=128,
+        seeds=3,
     ),
-    "gpu": Size(
+    "speeds": Question(
+        frames=16,
+        stride=5,
+        shape=_SQUARE,
+        training={"train.steps": 6000, "train.batch_size": 8, "train.ema_decay": 0.995},
+        groups={"silent": (_SILENT, {}), "told": (_TOLD, _CAPTIONS | {"data.caption_speed": True})},
+        clips=192,
+        curves=(_speeds(),),
+    ),
+    # Motions that look like no other motion at keyframes, with captions for every network.
+    "paths": Question(
+        frames=16,
+        stride=5,
+        shape=_STRIP | _CAPTIONS | {"data.period": 10.0},
+        training=_SHORT,
+        groups={
+            "fall": ("bouncing on the floor", {"data.motion": "fall"}),
+            "pendulum": ("a damped pendulum", {"data.motion": "pendulum"}),
+            "wander": ("a random smooth path", {"data.motion": "wander"}),
+            "cross": ("two objects that cross", {"data.motion": "cross"}),
+            "turn": ("a turn at a random frame", {"data.motion": "turn"}),
+        },
+    ),
+    # Keyframes of slow motion are made well.
+    "noise": Question(
+        frames=16,
+        stride=5,
+        shape=_STRIP | {"data.motion": "glide", "data.period": 20.0},
+        training=_SHORT,
+        groups={"slow": ("slow motion", {})},
+        levels=((0.0, 0.0), (0.1, 0.1), (0.27, 0.27), (0.5, 0.5)),
+    ),
+    "gpu": Question(
         frames=36,
         stride=7,
         shape={
             "data.height": 32,
             "data.width": 32,
             "data.object_size": 8.0,
+            "data.speed_spread": 0.1,
             "model.channels": 64,
             "model.channel_multipliers": (1, 2, 4),
             "model.attention_levels": (False, True, True),
@@ -102,47 +275,38 @@ SIZES = {
             "model.dtype": "bfloat16",
         },
         training={"train.steps": 20_000, "train.batch_size": 32, "train.ema_decay": 0.999},
-        motions={
-            "slow": ("glide", 28.0),
-            "fast": ("glide", 14.0),
-            "fast_crossing": ("cross", 14.0),
-            "fast_bouncing": ("bounce", 14.0),
-            "fast_turning": ("rotate", 14.0),
+        groups={
+            "slow": ("slow motion", {"data.motion": "glide", "data.period": 28.0}),
+            "fast": ("fast motion", {"data.motion": "glide", "data.period": 14.0}),
+            "crossing": ("fast objects that cross", {"data.motion": "cross", "data.period": 14.0}),
+            "bouncing": (
+                "fast objects that bounce",
+                {"data.motion": "bounce", "data.period": 14.0},
+            ),
+            "turning": ("an arm that turns fast", {"data.motion": "rotate", "data.period": 14.0}),
         },
+        seeds=3,
         clips=256,
     ),
 }
 
 
-def get_sweep(size="cpu"):
-    chosen, entries = SIZES[size], []
-    for group, (motion, period) in chosen.motions.items():
-        base = replace(_base(chosen), {"data.motion": motion, "data.period": period})
-        title = f"{group.replace('_', ', ')} motion"
-        networks = _networks(base, chosen)
-        steps = _sampling_steps(networks)
-        for seed in SEEDS:
-            entries += [
-                Member(
-                    f"{group},{name},seed={seed}",
-                    replace(config, {"seed": seed}),
-                    title,
-                    LABELS[name],
-                )
-                for name, config in networks.items()
-            ]
-            entries += _evaluations(group, title, seed, steps, chosen.clips)
-    return entries
+def get_sweep(name: str = "two_speeds") -> Sweep:
+    question = choose(QUESTIONS, name, "question")
+    entries = []
+    for group, (title, values) in question.groups.items():
+        networks = _networks(replace(_base(question), values), question)
+        for seed in range(question.seeds):
+            entries += _arms(group, title, seed, networks, question)
+    return Sweep(entries, question.curves, question.predictions)
 
 
-def _base(size: Size):
+def _base(question: Question):
     """The single pass."""
-    every = size.training["train.steps"] // 4
+    every = question.training["train.steps"] // 4
     return replace(
         configs.default(),
-        size.shape
-        | size.training
-        | {
+        {
             "model.layers_per_level": 1,
             "model.patch_size": 2,
             "model.groups": 8,
@@ -158,9 +322,8 @@ def _base(size: Size):
             "diffusion.weighting": "uniform",
             "diffusion.prediction": "x0",
             "data.source": "motions",
-            "data.frames": size.frames,
+            "data.frames": question.frames,
             "data.channels": 1,
-            "data.speed_spread": 0.1,
             "train.learning_rate": 2e-3,
             "train.final_learning_rate": 0.02,
             "checkpoint.every": every,
@@ -168,31 +331,45 @@ def _base(size: Size):
             "log.validate_every": every,
             "log.validate_clips": 64,
             "log.sample_every": 0,
-        },
+        }
+        | question.shape
+        | question.training,
     )
 
 
-def _networks(base, size: Size):
-    """The single pass, and what cascades are made of, each with half of its operations."""
-    tsr = {"tsr.stride": size.stride, "tsr.max_augmentation": 0.5}
-    window = {"data.frames": size.stride + 1, "data.cut_from": size.frames}
-    keyframes = (size.frames - 1) // size.stride + 1
-    parts = {
-        "keyframes": {"data.frames": keyframes, "data.stride": size.stride},
-        "windowed_tsr": tsr | window,
-        "global_tsr": tsr,
-    }
+def _networks(base, question: Question):
+    """Returns the config of the single pass, and of what cascades are made of.
+
+    Each network of a cascade trains with half of the single pass's operations.
+    """
+    keyframes = (question.frames - 1) // question.stride + 1
+    window = {"data.frames": question.stride + 1, "data.cut_from": question.frames}
+    parts = {"keyframes": {"data.frames": keyframes, "data.stride": question.stride}}
+    for most, level in question.levels:
+        tsr = {"tsr.stride": question.stride, "tsr.max_augmentation": most}
+        parts[f"windowed_tsr{_suffix(level, question)}"] = tsr | window
+        parts[f"global_tsr{_suffix(level, question)}"] = tsr
     whole = configs.resolve(base)
     networks, budget = {"single_pass": whole}, _update_flops(whole) * whole.train.steps
     for name, values in parts.items():
-        frames = values.get("data.frames", size.frames)
+        frames = values.get("data.frames", question.frames)
         # As many frames as half of the single pass's batch has.
-        batch = round(whole.train.batch_size * size.frames / 2 / frames)
+        batch = round(whole.train.batch_size * question.frames / 2 / frames)
         part = configs.resolve(replace(whole, values | {"train.batch_size": batch}))
         steps = round(budget / 2 / _update_flops(part))
         every = {"checkpoint.every": steps // 4, "log.validate_every": steps // 4}
         networks[name] = configs.resolve(replace(part, {"train.steps": steps} | every))
     return networks
+
+
+def _suffix(level, question):
+    """Returns the end of the names of arms that differ in the level of noise on keyframes."""
+    return f",level={level:g}" if len(question.levels) > 1 else ""
+
+
+def _label(name):
+    kind, _, level = name.partition(",level=")
+    return LABELS[kind] + (f", noise {level}" if level else "")
 
 
 def _update_flops(config):
@@ -205,33 +382,41 @@ def _clip_flops(config, clips=1):
     return sampling_flops(parts.denoiser, parts.sampling, clips)
 
 
-def _sampling_steps(networks):
-    """By cascade: of both of its networks, so that a clip costs as much as in a single pass."""
+def _sampling_steps(networks, tsr):
+    """Returns the sampling steps of a cascade, with which a clip costs as much as a single pass."""
     single, keyframes = networks["single_pass"], networks["keyframes"]
-    found = {}
-    for name in ("windowed", "global"):
-        tsr = networks[f"{name}_tsr"]
-        windows = count_windows(make_parts(tsr), keyframes.data.frames)
-        cost = _clip_flops(keyframes) + _clip_flops(tsr, windows)
-        found[name] = round(single.sample.steps * _clip_flops(single) / cost)
-    return found
+    windows = count_windows(make_parts(networks[tsr]), keyframes.data.frames)
+    cost = _clip_flops(keyframes) + _clip_flops(networks[tsr], windows)
+    return round(single.sample.steps * _clip_flops(single) / cost)
 
 
-def _evaluations(group, title, seed, steps, clips):
+def _arms(group, title, seed, networks, question: Question):
+    """Returns the trainings and evaluations of one seed."""
+
     def at(name):
         return f"{group},{name},seed={seed}"
 
-    def evaluate(name, out, after, *options):
+    def evaluate(name, label, out, after, *options):
         command = ("evaluate", "--workdir", f"{{sweep}}/{at(after[0])}", *options)
-        command += ("--num", str(clips), "--out", f"{{sweep}}/{at(out)}")
+        command += ("--metrics", question.metrics, "--num", str(question.clips))
+        command += ("--out", f"{{sweep}}/{at(out)}")
         needed = tuple(map(at, after))
-        makes, label = f"{at(out)}/evaluation.json", LABELS.get(name, "")
-        return Step(at(name), command, needed, makes, title, label)
+        return Step(at(name), command, needed, f"{at(out)}/evaluation.json", title, label)
 
-    found = [evaluate("single_pass_evaluation", "single_pass", ["single_pass"])]
-    for name, count in steps.items():
-        tsr, options = f"{name}_tsr", ("--steps", str(count))
-        both = (*options, "--tsr", f"{{sweep}}/{at(tsr)}")
-        found.append(evaluate(name, name, ["keyframes", tsr], *both))
-        found.append(evaluate(f"{name}_true", f"{name}_true", [tsr], *options))
+    found = [
+        Member(at(name), replace(config, {"seed": seed}), title, _label(name))
+        for name, config in networks.items()
+    ]
+    # This evaluation belongs to the run's own arm.
+    found.append(evaluate("single_pass_evaluation", "", "single_pass", ["single_pass"]))
+    for (_, level), kind in itertools.product(question.levels, ("windowed", "global")):
+        suffix = _suffix(level, question)
+        tsr = f"{kind}_tsr{suffix}"
+        steps = ("--steps", str(_sampling_steps(networks, tsr)))
+        noise = ("--augmentation", f"{level:g}")
+        both = (*steps, *noise, "--tsr", f"{{sweep}}/{at(tsr)}")
+        name, true = f"{kind}{suffix}", f"{kind}_true{suffix}"
+        found.append(evaluate(name, _label(name), name, ["keyframes", tsr], *both))
+        given = (*steps, *(noise if suffix else ()))
+        found.append(evaluate(true, _label(true), true, [tsr], *given))
     return found

@@ -64,6 +64,42 @@ _NUMBERS = (
     ),
 )
 
+# Options of filters, in the same way; 0 drops no shot.
+_FILTERS = (
+    (
+        "--min-motion",
+        shared.number,
+        "SPEED",
+        "drop shots whose content moves less than this, in heights or widths of the picture, "
+        "whichever are smaller, per second; such as 0.02",
+    ),
+    (
+        "--min-brightness",
+        shared.number,
+        "LEVEL",
+        "drop shots whose mean brightness, of 255, is lower; such as 16",
+    ),
+    (
+        "--min-contrast",
+        shared.number,
+        "LEVEL",
+        "drop shots whose brightness has a smaller standard deviation within a picture; such as 8",
+    ),
+    (
+        "--min-size",
+        shared.positive,
+        "PIXELS",
+        "drop shots whose height or width, whichever is smaller, has fewer pixels; at most --side",
+    ),
+    (
+        "--min-difference",
+        shared.number,
+        "SHARE",
+        "drop shots whose perceptual hash differs from that of an earlier shot of another video in "
+        "a smaller share of its bits, such as 0.1, which finds copies",
+    ),
+)
+
 
 # Options of earlier versions, and the keys of the config that have taken their place.
 _MOVED = {
@@ -110,6 +146,13 @@ def add_arguments(parser: Parser) -> None:
             metavar=metavar,
             help=f"{text} (default %(default){'s' if isinstance(default, int) else 'g'})",
         )
+    parser.options.add_argument(
+        "--crop-bars",
+        action="store_true",
+        help="cut off black bars around the pictures",
+    )
+    for flag, kind, metavar, text in _FILTERS:
+        parser.options.add_argument(flag, type=kind, default=0, metavar=metavar, help=text)
     parser.options.add_argument(
         "--codec",
         default="h264",
@@ -165,35 +208,49 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.data.shots.codecs import make_codec
     from stunet.data.shots.layout import Spec
     from stunet.nn.text import text_encoder
+    from stunet.prepare.filters import Filters
     from stunet.prepare.run import prepare
+    from stunet.report.shots import PAGE_FILE, write_page
 
     codec = make_codec(arguments.codec, arguments.quality, arguments.group)
     encoder = None
     if arguments.text_encoder != "bytes":
         set_up_jax()
         encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
-    print(
-        prepare(
-            arguments.input,
-            arguments.output,
-            Spec(
-                side=arguments.side,
-                fps=arguments.fps,
-                min_seconds=arguments.min_seconds,
-                max_seconds=arguments.max_seconds,
-                cut_threshold=arguments.cut_threshold,
-                codec=codec.name,
-                quality=codec.quality,
-                group=codec.group,
-            ),
-            text_encoder=arguments.text_encoder,
-            encode_text=encoder,
-            val_fraction=arguments.val_fraction,
-            val_seconds=arguments.val_seconds,
-            workers=arguments.workers,
-            verify=arguments.verify,
-        )
+    spec = Spec(
+        side=arguments.side,
+        fps=arguments.fps,
+        min_seconds=arguments.min_seconds,
+        max_seconds=arguments.max_seconds,
+        cut_threshold=arguments.cut_threshold,
+        crop_bars=arguments.crop_bars,
+        codec=codec.name,
+        quality=codec.quality,
+        group=codec.group,
     )
+    filters = Filters(
+        min_motion=arguments.min_motion,
+        min_brightness=arguments.min_brightness,
+        min_contrast=arguments.min_contrast,
+        min_size=arguments.min_size,
+        min_difference=arguments.min_difference,
+    )
+    summary = prepare(
+        arguments.input,
+        arguments.output,
+        spec,
+        filters=filters,
+        text_encoder=arguments.text_encoder,
+        encode_text=encoder,
+        val_fraction=arguments.val_fraction,
+        val_seconds=arguments.val_seconds,
+        workers=arguments.workers,
+        verify=arguments.verify,
+    )
+    file = arguments.output / PAGE_FILE
+    print(summary)
+    write_page(file, str(arguments.input), spec, filters, summary)
+    print(f"page       {file}")
 
 
 COMMAND = Command(

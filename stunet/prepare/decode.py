@@ -201,7 +201,7 @@ def shown_extent(path: str | Path) -> tuple[int, int, int, Fraction]:
 
 def _shown_size(path: Path, frame: av.VideoFrame, aspect: float) -> tuple[int, int]:
     signs = _orientation(path, frame)
-    return geometry.shown_size(frame.height, frame.width, aspect, signs)
+    return geometry.shown_size(geometry.Stored(frame.height, frame.width, aspect, signs))
 
 
 def _orientation(path: Path, frame: av.VideoFrame) -> geometry.Orientation:
@@ -221,8 +221,9 @@ def resampled(
     path: Place,
     fps: float | int,
     channels: int,
-    fit: Callable[[av.VideoFrame, float, geometry.Orientation], geometry.Fit],
+    fit: Callable[[geometry.Stored], geometry.Fit],
     stretch: Stretch = WHOLE,
+    window: geometry.Window | None = None,
 ) -> Iterator[tuple[UInt8[np.ndarray, "h w c"], int] | Break]:
     """Yields each picture of a video with the number of frames that show it, or a `Break`.
 
@@ -233,9 +234,9 @@ def resampled(
         path: place of the video.
         fps: frames per second to which the video is resampled.
         channels: 3 (RGB) or 1 (grey).
-        fit: maps a picture as it is stored, the shape of its pixels and its orientation to the size
-            that it gets.
+        fit: maps a picture as it is stored to the size that it gets.
         stretch: stretch of the video to decode.
+        window: part of the pictures to keep; None keeps them whole.
 
     Raises:
         CorruptVideo: the file is damaged or cannot be read to its end.
@@ -257,8 +258,10 @@ def resampled(
             now = (frame.width, frame.height, frame.format.name, signs, pixels)
             now += (*colour.matrix_options(frame),)
             if now != look:  # the first picture, or one where the file changes its format
-                fitted, look = fit(frame, aspect, signs), now
-                graph = _graph(frame, signs, fitted, pixels)
+                look, size = now, (frame.height, frame.width)
+                part = window if window and window.size == size else geometry.whole(*size)
+                fitted = fit(geometry.Stored(part.height, part.width, aspect, signs))
+                graph = _graph(frame, part, signs, fitted, pixels)
             array = _pulled(graph, frame)
             if pixels == "gbrp16le":
                 array = colour.ordinary(array, frame.color_trc, frame.color_primaries)
@@ -279,16 +282,29 @@ def _opaque(frame: av.VideoFrame) -> av.VideoFrame:
     return opaque
 
 
-def _graph(frame, signs, fitted: geometry.Fit, pixels) -> av.filter.Graph:
-    """Builds the filters that turn a picture, resize it, crop its centre and convert its pixels."""
+def _graph(
+    frame, part: geometry.Window, signs, fitted: geometry.Fit, pixels: str
+) -> av.filter.Graph:
+    """Builds the filters that turn a picture, resize it, crop its centre and convert its pixels.
+
+    Args:
+        frame: the picture.
+        part: part of the picture to keep.
+        signs: how the picture is turned; see `geometry.orientation`.
+        fitted: size that the kept part gets.
+        pixels: FFmpeg's name of the pixels' format.
+    """
     rows, columns = fitted.rows, fitted.columns
     # Area averaging shrinks without aliasing, but would show blocks when it enlarges.
-    shrinks = rows * columns <= frame.width * frame.height
+    shrinks = rows * columns <= part.width * part.height
     matrix = colour.matrix_options(frame)
     flags = ("area" if shrinks else "bicubic") + "+accurate_rnd+full_chroma_int"
+    box = {"x": part.left, "y": part.top, "w": part.width, "h": part.height}
+    is_whole = part == geometry.whole(frame.height, frame.width)
     return _chain(
         frame,
         (
+            *((("crop", {k: str(v) for k, v in box.items()}),) if not is_whole else ()),
             *geometry.turn_filters(signs),
             ("scale", {"w": str(columns), "h": str(rows), "flags": flags, **matrix}),
             ("crop", {"w": str(fitted.width), "h": str(fitted.height), "exact": "1"}),

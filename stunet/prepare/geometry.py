@@ -78,17 +78,51 @@ def pixel_aspect(container, stream) -> float:
     return float(stream.sample_aspect_ratio or 1)
 
 
-def shown_size(height: int, width: int, aspect: float, signs: Orientation) -> tuple[int, int]:
-    """Returns (rows, columns) of a picture as players show it: upright, with square pixels.
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Describes pictures as they are stored, before players turn and stretch them.
 
-    Args:
+    Attributes:
         height: rows as stored.
         width: columns as stored.
         aspect: width divided by height of one pixel.
-        signs: how the picture is turned; see `orientation`.
+        signs: how the pictures are turned; see `orientation`.
     """
-    size = height, round(width * aspect)
-    return size[::-1] if lies_down(signs) else size
+
+    height: int
+    width: int
+    aspect: float
+    signs: Orientation
+
+
+def shown_size(stored: Stored) -> tuple[int, int]:
+    """Returns (rows, columns) of a picture as players show it: upright, with square pixels."""
+    size = stored.height, round(stored.width * stored.aspect)
+    return size[::-1] if lies_down(stored.signs) else size
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Names the part of a stored picture that is kept before anything else is done to it.
+
+    Attributes:
+        size: rows and columns of the pictures that the window is for. Others are kept whole.
+        top: first row that is kept.
+        left: first column that is kept.
+        height: rows that are kept.
+        width: columns that are kept.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def whole(height: int, width: int) -> Window:
+    """Returns the window that keeps all of a picture."""
+    return Window((height, width), 0, 0, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +142,7 @@ class Fit:
     width: int
 
 
-def covering(
-    height: int, width: int, frame: av.VideoFrame, aspect: float, signs: Orientation
-) -> Fit:
+def covering(height: int, width: int, stored: Stored) -> Fit:
     """Returns the smallest size that covers height x width, of which the centre is kept.
 
     Scaling keeps the ratio of the picture's sides as players show it.
@@ -118,28 +150,24 @@ def covering(
     Args:
         height: rows to cover.
         width: columns to cover.
-        frame: the picture as it is stored.
-        aspect: width divided by height of one pixel.
-        signs: how the picture is turned; see `orientation`.
+        stored: how the picture is stored.
     """
-    shape = frame.width * aspect / frame.height
-    shape = 1 / shape if lies_down(signs) else shape
+    shape = stored.width * stored.aspect / stored.height
+    shape = 1 / shape if lies_down(stored.signs) else shape
     rows, columns = max(height, round(width / shape)), max(width, round(height * shape))
     return Fit(rows, columns, height, width)
 
 
-def at_most(side: int, frame: av.VideoFrame, aspect: float, signs: Orientation) -> Fit:
+def at_most(side: int, stored: Stored) -> Fit:
     """Returns the size of a whole picture whose shorter side has at most `side` pixels.
 
     Both sides are even, as codecs need them. Small pictures are not enlarged.
 
     Args:
         side: pixels of the shorter side.
-        frame: the picture as it is stored.
-        aspect: width divided by height of one pixel.
-        signs: how the picture is turned; see `orientation`.
+        stored: how the picture is stored.
     """
-    size = shown_size(frame.height, frame.width, aspect, signs)
+    size = shown_size(stored)
     scale = min(1.0, side / min(size))
     rows, columns = (max(2, 2 * round(length * scale / 2)) for length in size)
     return Fit(rows, columns, rows, columns)

@@ -1,9 +1,9 @@
 """Turns videos into a set of shots, from which training cuts clips of any length and size."""
 
-import array
 import contextlib
 import dataclasses
 import functools
+import heapq
 import json
 import os
 import shutil
@@ -26,108 +26,18 @@ from stunet.files import (
 )
 from stunet.prepare import inputs, parts, texts
 from stunet.prepare.engines import Engine, processes, serial
+from stunet.prepare.filters import REASONS, Filters, check, decide
+from stunet.prepare.gather import Gathered, gather, locate
 from stunet.prepare.progress import Counter
-from stunet.prepare.shards import (
-    Manifest,
-    Video,
-    is_done,
-    is_whole,
-    read_manifest,
-    write_shard,
-)
+from stunet.prepare.shards import Done, is_done, is_whole, write_shard
+from stunet.prepare.summary import Dropped, PrepareSummary, Slow
 
 # No camera of films takes more, and a picture that stays for seconds would fill a disk.
 _MAX_FPS = 1000
+# Slowest videos that the summary holds.
+_SLOWEST = 10
 _GOES_ON = ", and it goes on"
-# Videos of each kind that the summary names. The manifests name all.
-_MAX_LISTED = 20
-_DEFAULT = Spec()
-
-
-@dataclasses.dataclass
-class PrepareSummary:
-    """Counts what is in a set of shots, and names the first videos that are not.
-
-    Attributes:
-        output_dir: directory of the set.
-        shots: number of shots.
-        seconds: length of all shots together.
-        held_out_seconds: seconds that are held out for validation.
-        videos: number of videos that gave at least one shot.
-        added: number of videos that this command added to the list.
-        captioned: number of videos that gave a shot and have a caption.
-        skipped: number of videos that could not be read.
-        cuts: number of cuts, which no shot spans.
-        too_short: number of videos without a stretch that is long enough for a shot.
-        left_out_seconds: seconds in stretches that are too short for a shot.
-        reasons: the first videos that were skipped, and why.
-        notes: sentences about the input, and about the first videos with something to say of.
-        num_bytes: size of the files of shots.
-        shards: number of these files.
-        remade: number of shards that were damaged and made again.
-        wall_seconds: seconds that this command took.
-    """
-
-    output_dir: Path
-    shots: int = 0
-    seconds: float = 0.0
-    held_out_seconds: float = 0.0
-    videos: int = 0
-    added: int = 0
-    captioned: int = 0
-    skipped: int = 0
-    cuts: int = 0
-    too_short: int = 0
-    left_out_seconds: float = 0.0
-    reasons: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    num_bytes: int = 0
-    shards: int = 0
-    remade: int = 0
-    wall_seconds: float = 0.0
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.output_dir}: {self.shots:,} shots of {_span(self.seconds)}, of which "
-            f"{_span(self.held_out_seconds)} are held out, from {self.videos:,} videos "
-            f"({self.captioned:,} with a caption), {self.num_bytes / 2**20:,.1f} MiB, in "
-            f"{self.wall_seconds:,.1f} s"
-        ]
-        lines += [f"skipped {reason}" for reason in self.reasons]
-        if self.skipped > len(self.reasons):
-            lines.append(f"and {self.skipped - len(self.reasons):,} more were skipped")
-        lines += self.notes
-        if self.cuts:
-            lines.append(f"{self.cuts:,} cuts were found, and no shot spans one")
-        if self.too_short:
-            lines.append(f"{self.too_short:,} videos are too short for a shot")
-        if self.left_out_seconds:
-            lines.append(
-                f"{_span(self.left_out_seconds)} in stretches that are too short are in no shot"
-            )
-        if self.remade:
-            lines.append(f"{self.remade:,} damaged shards were made again")
-        return "\n".join(lines)
-
-    def add(self, manifest: Manifest, spec: Spec) -> None:
-        """Counts what a shard holds."""
-        self.shards += 1
-        self.num_bytes += manifest.bytes
-        self.shots += len(manifest.frames)
-        self.seconds += sum(manifest.frames) / spec.fps
-        for video in manifest.videos:
-            if video.skipped:
-                self.skipped += 1
-                if len(self.reasons) < _MAX_LISTED:
-                    self.reasons.append(video.skipped)
-                continue
-            self.videos += bool(video.shots)
-            self.captioned += bool(video.shots and video.captions)
-            self.cuts += video.cuts
-            self.too_short += not video.shots
-            self.left_out_seconds += video.left_out / spec.fps
-            if video.notes and len(self.notes) < _MAX_LISTED:
-                self.notes.append(f"{video.path}: {'; '.join(video.notes)}")
+_DEFAULT, _NO_FILTERS = Spec(), Filters()
 
 
 def prepare(
@@ -135,6 +45,7 @@ def prepare(
     output_dir: str | Path,
     spec: Spec = _DEFAULT,
     *,
+    filters: Filters = _NO_FILTERS,
     text_encoder: str = "bytes",
     encode_text: texts.EncodeText | None = None,
     val_fraction: float | int = 0.1,
@@ -153,6 +64,7 @@ def prepare(
         input_dir: folder of videos, list of videos, or tar files (`stunet.prepare.inputs.find`).
         output_dir: directory of the set of shots. It may exist if an earlier call made it.
         spec: how shots are made. It must be the same in each call for one `output_dir`.
+        filters: which shots are dropped. Another call may give others, and decodes nothing for it.
         text_encoder: name of the text encoder.
         encode_text: encodes captions to the states that are stored. None stores no states.
         val_fraction: share of the time that is held out for validation, in [0, 1).
@@ -163,18 +75,21 @@ def prepare(
 
     Raises:
         UserError: there are no videos, an argument is out of range, `output_dir` holds something
-            else or is being written by another process, or the disk is full.
+            else or is being written by another process, all shots are dropped, or the disk is full.
     """
     started = time.monotonic()
     input_dir, output = Path(input_dir), Path(output_dir)
     _check(spec, val_fraction, val_seconds, workers)
+    check(filters, spec.side)
     given = inputs.find(input_dir)
     with _claimed(output, spec):
         plan = parts.extend(output, given)
         missing, damaged = _missing(output, plan.parts, verify)
         engine = _engine(workers, len(missing))
-        _write_shards(output, spec, missing, engine, progress)
-        summary = PrepareSummary(output, added=plan.added, remade=damaged, notes=[*given.notes])
+        slowest = _write_shards(output, spec, missing, engine, progress)
+        summary = PrepareSummary(
+            output, added=plan.added, remade=damaged, notes=[*given.notes], slowest=slowest
+        )
         if plan.changed:
             summary.notes.append(
                 f"{plan.changed:,} videos have other captions than in an earlier call; theirs stay "
@@ -182,18 +97,28 @@ def prepare(
             )
         if plan.repeated:
             summary.notes.append(f"{plan.repeated:,} rows name a video that an earlier row names")
-        index = _index(output, plan.parts, spec, summary)
-        if not summary.shots:
+        gathered = gather(output, lambda manifest: summary.add(manifest, spec.fps))
+        summary.gathered = gathered
+        columns = gathered.columns
+        if not len(columns.frames):
             reason = next(iter(summary.reasons), f"all are shorter than {spec.min_seconds:g} s")
             # Nothing is worth keeping, and a second try must not find these videos done.
             shutil.rmtree(output)
             raise UserError(f"no video of {input_dir} gave a shot: {reason}")
-        index = dataclasses.replace(
-            index, held_out=held_out(index.frames, spec.fps, val_fraction, val_seconds)
+        decisions = decide(columns, filters)
+        summary.dropped = list(_dropped(output, gathered, decisions, spec.fps))
+        frames = np.where(decisions == 0, columns.frames, np.int32(0))
+        if not frames.any():
+            reasons = "; ".join(map(str, summary.dropped))
+            raise UserError(f"no shot of {output} is left: {reasons}; lower these thresholds")
+        held = held_out(frames, spec.fps, val_fraction, val_seconds)
+        summary.shots = int(np.count_nonzero(frames))
+        summary.seconds, summary.held_out_seconds = (
+            float(count.sum() / spec.fps) for count in (frames, held)
         )
-        summary.held_out_seconds = float(index.held_out.sum() / spec.fps)
         if encode_text is not None:
             summary.notes += texts.write_states(output, plan.parts, text_encoder, encode_text)
+        index = Index(frames, columns.height, columns.width, held, gathered.records, gathered.bytes)
         layout.write_index(output, index)
     summary.wall_seconds = time.monotonic() - started
     return summary
@@ -280,41 +205,34 @@ def _engine(workers: int | None, count: int) -> Engine:
 
 def _write_shards(
     output: Path, spec: Spec, missing: set[int], engine: Engine, progress: bool
-) -> None:
-    """Makes the shards of the missing parts, and shows how far it is."""
+) -> list[Slow]:
+    """Makes the shards of the missing parts. Returns the videos that took longest."""
+    slowest: list[Slow] = []
     if not missing:
-        return
+        return slowest
     total = sum(len(part.entries) for part in parts.read(output) if part.number in missing)
     counter = Counter(total, progress)
     work = functools.partial(write_shard, output=output, spec=spec)
     todo = (part for part in parts.read(output) if part.number in missing)
     try:
         for _, event in engine(work, todo):
-            if isinstance(event, Video):
-                counter.add(event.frames, bool(event.skipped))
+            if isinstance(event, Done):
+                video = event.video
+                counter.add(video.frames, bool(video.skipped))
+                slowest.append(Slow(event.seconds, video.path, video.frames))
+                slowest = heapq.nlargest(_SLOWEST, slowest)
     finally:
         counter.close()
+    return slowest
 
 
-def _index(output: Path, count: int, spec: Spec, summary: PrepareSummary) -> Index:
-    """Reads all manifests, counts what they describe, and returns an index without a split."""
-    frames, height, width = (array.array("i") for _ in range(3))
-    records, sizes = array.array("q"), array.array("q")
-    for part in range(count):
-        manifest = read_manifest(output, part)
-        summary.add(manifest, spec)
-        frames.extend(manifest.frames)
-        height.extend(manifest.height)
-        width.extend(manifest.width)
-        records.append(len(manifest.frames))
-        sizes.append(manifest.bytes)
-    shots = [np.array(column, np.int32) for column in (frames, height, width)]
-    shards = [np.array(column, np.int64) for column in (records, sizes)]
-    return Index(*shots, np.zeros(len(frames), np.int32), *shards)
-
-
-def _span(seconds: float) -> str:
-    """Returns a length of time in the unit that suits it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+def _dropped(
+    output: Path, gathered: Gathered, decisions: np.ndarray, fps: float
+) -> Iterator[Dropped]:
+    """Yields what each filter drops."""
+    for place, (reason, _) in enumerate(REASONS.values(), 1):
+        numbers = np.flatnonzero(decisions == place)
+        if len(numbers):
+            _, _, video, begin = locate(output, gathered, int(numbers[0]))
+            seconds = float(gathered.columns.frames[numbers].sum() / fps)
+            yield Dropped(reason, numbers, seconds, f"{video.path} at {begin:.1f} s")

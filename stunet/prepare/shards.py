@@ -3,9 +3,10 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from array_record.python import array_record_module
@@ -36,6 +37,7 @@ class Video(msgspec.Struct, frozen=True):
         frames: number of frames at the rate of the shots, also those that are in no shot.
         cuts: number of cuts.
         left_out: number of frames in stretches that are too short for a shot.
+        has_bars: True if black bars were cut off.
         skipped: why the video could not be read; "" if it was.
         notes: sentences without their subject, which is the video.
     """
@@ -46,8 +48,45 @@ class Video(msgspec.Struct, frozen=True):
     frames: int = 0
     cuts: int = 0
     left_out: int = 0
+    has_bars: bool = False
     skipped: str = ""
     notes: tuple[str, ...] = ()
+
+
+class Done(NamedTuple):
+    """Reports that a video is done.
+
+    Attributes:
+        video: what became of the video.
+        seconds: processor time that it took.
+    """
+
+    video: Video
+    seconds: float
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """Describes a shot.
+
+    Attributes:
+        begin: second of the video at which the shot begins.
+        frames: number of pictures.
+        height: rows of each picture.
+        width: columns of each picture.
+        motion: see `stunet.prepare.looks.Measures`, as for what follows.
+        brightness: mean brightness.
+        contrast: mean contrast.
+        hash: perceptual hash.
+    """
+
+    begin: jsonfiles.Finite
+    frames: _Size
+    height: _Size
+    width: _Size
+    motion: jsonfiles.Finite
+    brightness: jsonfiles.Finite
+    contrast: jsonfiles.Finite
+    hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -56,25 +95,21 @@ class Manifest(msgspec.Struct, frozen=True):
     Attributes:
         bytes: size of the shard's file.
         sha256: digest of the shard's file, in hexadecimal.
-        frames: number of pictures of each shot.
-        height: rows of each shot's pictures.
-        width: columns of each shot's pictures.
+        shots: the shots, in order.
         captions: the captions of the shots, each once.
         videos: the videos of the part, in order.
     """
 
     bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     sha256: str
-    frames: list[_Size]
-    height: list[_Size]
-    width: list[_Size]
+    shots: list[Row]
     captions: list[str]
     videos: list[Video]
 
 
 def write_shard(
     part: Part, broken: Collection[int] = (), *, output: Path, spec: Spec
-) -> Iterator[Video | Manifest]:
+) -> Iterator[Done | Manifest]:
     """Writes the shard of a part and its manifest, the manifest last.
 
     The bytes depend on the videos, their captions and `spec` alone.
@@ -87,39 +122,38 @@ def write_shard(
         spec: how shots are made.
 
     Yields:
-        A `Video` for each video, as soon as it is done, and the `Manifest` when all is written.
+        A `Done` for each video, as soon as it is done, and the `Manifest` when all is written.
 
     Raises:
         UserError: no video of the part is there, or the disk is full.
     """
     shard, manifest = shard_file(output, part.number), manifest_file(output, part.number)
     _check_there(part)
-    frames, heights, widths, captions, videos = [], [], [], {}, []
+    rows, captions, videos = [], {}, []
     outcome = "the shards that are done stay"
     with full_disk_explained(output, outcome, ", and it goes on"), atomic(shard) as partial:
         writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
         try:
             for number, entry in enumerate(part.entries):
+                began = time.process_time()
                 if number in broken:
                     video, shots = _skipped(entry, "the process that decoded it died"), []
                 else:
                     video, shots = _encoded(part.root, entry, spec, shard.parent)
                 texts = [escape_surrogates(text) for text in entry.captions] or [""]
-                for shot in shots:
-                    rows = [captions.setdefault(text, len(captions)) for text in texts]
-                    writer.write(pack(msgspec.structs.replace(shot, captions=texts, states=rows)))
-                    frames.append(len(shot.packets))
-                    heights.append(shot.height)
-                    widths.append(shot.width)
+                for row, shot in shots:
+                    states = [captions.setdefault(text, len(captions)) for text in texts]
+                    writer.write(pack(msgspec.structs.replace(shot, captions=texts, states=states)))
+                    rows.append(row)
                 videos.append(video)
-                yield video
+                yield Done(video, time.process_time() - began)
         finally:
             # ArrayRecord writes in the background and reports a full disk here.
             writer.close()
         with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = partial.stat().st_size
-    described = Manifest(size, digest, frames, heights, widths, list(captions), videos)
+    described = Manifest(size, digest, rows, list(captions), videos)
     with full_disk_explained(output, outcome, ", and it goes on"), atomic(manifest) as partial:
         partial.write_text(json.dumps(msgspec.to_builtins(described)) + "\n")
     yield described
@@ -165,31 +199,35 @@ def _check_there(part: Part) -> None:
         )
 
 
-def _encoded(root: Path, entry: Entry, spec: Spec, place: Path) -> tuple[Video, Iterator[Shot]]:
+def _encoded(
+    root: Path, entry: Entry, spec: Spec, place: Path
+) -> tuple[Video, Iterable[tuple[Row, Shot]]]:
     """Encodes the shots of a video. A video that cannot be read to its end gives no shot."""
     tally, name = Tally(), escape_surrogates(entry.name)
     waiting = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115
-    sizes = []
+    rows, sizes = [], []
     try:
         stretch = Stretch(entry.start, entry.end)
         for shot in encode_shots(entry.place(root), stretch, spec, tally):
             record = pack(Shot(name, shot.begin, [""], [0], shot.height, shot.width, shot.packets))
             waiting.write(record)
             sizes.append(len(record))
+            size = len(shot.packets), shot.height, shot.width
+            rows.append(Row(shot.begin, *size, **vars(shot.measures)))
     except UserError as error:
         waiting.close()
-        return _skipped(entry, str(error)), iter(())
+        return _skipped(entry, str(error)), ()
     video = Video(
         name,
         len(entry.captions),
-        len(sizes),
+        len(rows),
         tally.frames,
         tally.cuts,
         tally.left_out,
-        "",
-        tuple(tally.notes()),
+        tally.has_bars,
+        notes=tuple(tally.notes()),
     )
-    return video, _read_back(waiting, sizes)
+    return video, zip(rows, _read_back(waiting, sizes), strict=True)
 
 
 def _read_back(waiting, sizes: list[int]) -> Iterator[Shot]:

@@ -4,13 +4,16 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from stunet.data.shots.layout import Spec
 from stunet.prepare import geometry
+from stunet.prepare.bars import find_window
 from stunet.prepare.cuts import Cut, with_cuts
 from stunet.prepare.decode import resampled, what_repeats
+from stunet.prepare.looks import Look, Measures, Seen, measure, seen
 from stunet.prepare.places import Place
 from stunet.prepare.stretches import Stretch
 from stunet.prepare.timing import Break
@@ -24,12 +27,14 @@ class EncodedShot:
         begin: second of the video at which the shot begins, not counting what breaks left out.
         height: rows of each picture.
         width: columns of each picture.
+        measures: how the shot looks and moves.
         packets: the encoded pictures.
     """
 
     begin: float
     height: int
     width: int
+    measures: Measures
     packets: list[bytes]
 
 
@@ -42,6 +47,7 @@ class Tally:
         repeated: frames that show the same picture as the frame before.
         cuts: cuts, which no shot spans.
         left_out: frames in stretches that are too short for a shot.
+        has_bars: True if black bars were cut off.
         breaks: for each break, a sentence that says why no shot spans it.
     """
 
@@ -49,6 +55,7 @@ class Tally:
     repeated: int = 0
     cuts: int = 0
     left_out: int = 0
+    has_bars: bool = False
     breaks: list[str] = dataclasses.field(default_factory=list)
 
     def notes(self) -> list[str]:
@@ -72,25 +79,50 @@ def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> It
     most = max(1, round(spec.max_seconds * spec.fps / codec.group)) * codec.group
     least = max(1, round(spec.min_seconds * spec.fps))
     fit = functools.partial(geometry.at_most, spec.side)
-    pictures = with_cuts(resampled(place, spec.fps, 3, fit, stretch), spec.cut_threshold)
-    for _, numbered in itertools.groupby(_numbered(pictures, tally), key=lambda pair: pair[0]):
-        begin, shape = tally.frames - 1, None
-        frames = (picture for _, picture in numbered)
-        first = next(frames)
-        shape, frames = first.shape, itertools.chain([first], frames)
-        for packets in _pieces(frames, codec.encode, most):
+    window = find_window(place, stretch) if spec.crop_bars else None
+    tally.has_bars = window is not None
+    pictures = seen(resampled(place, spec.fps, 3, fit, stretch, window))
+    frames = _numbered(with_cuts(pictures, spec.cut_threshold), tally)
+    for _, group in itertools.groupby(frames, key=lambda frame: frame.stretch):
+        looks: list[tuple[Look, bool]] = []
+        shown = _noted(group, looks)
+        begin, first = tally.frames - 1, next(shown)
+        for packets in _pieces(itertools.chain([first], shown), codec.encode, most):
             if len(packets) < least:
                 tally.left_out += len(packets)
             else:
                 seconds = float((stretch.start or 0) + begin / spec.fps)
-                yield EncodedShot(seconds, *shape[:2], packets)
+                measures = measure(looks[: len(packets)], spec.fps)
+                yield EncodedShot(seconds, *first.shape[:2], measures, packets)
             begin += len(packets)
+            del looks[: len(packets)]
 
 
-def _numbered(
-    pictures: Iterable[tuple[np.ndarray, int] | Break | Cut], tally: Tally
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields each frame with the number of the stretch that it belongs to."""
+class _Frame(NamedTuple):
+    """Holds a frame.
+
+    Attributes:
+        stretch: number of the stretch without a break that the frame belongs to.
+        picture: its picture.
+        look: how the picture looks.
+        is_new: True if the frame before shows another picture.
+    """
+
+    stretch: int
+    picture: np.ndarray
+    look: Look
+    is_new: bool
+
+
+def _noted(frames: Iterable[_Frame], looks: list[tuple[Look, bool]]) -> Iterator[np.ndarray]:
+    """Yields the pictures of frames, and adds their looks to a list."""
+    for frame in frames:
+        looks.append((frame.look, frame.is_new))
+        yield frame.picture
+
+
+def _numbered(pictures: Iterable[Seen | Break | Cut], tally: Tally) -> Iterator[_Frame]:
+    """Yields each frame of some pictures."""
     stretch, shape = 0, None
     for entry in pictures:
         if isinstance(entry, Cut):
@@ -101,15 +133,14 @@ def _numbered(
             tally.breaks.append(entry.reason)
             stretch, shape = stretch + 1, None
             continue
-        picture, times = entry
-        if shape not in (None, picture.shape):
+        if shape not in (None, entry.picture.shape):
             tally.breaks.append("its pictures change their size")
             stretch += 1
-        shape = picture.shape
-        tally.repeated += times - 1
-        for _ in range(times):
+        shape = entry.picture.shape
+        tally.repeated += entry.times - 1
+        for time in range(entry.times):
             tally.frames += 1
-            yield stretch, picture
+            yield _Frame(stretch, entry.picture, entry.look, time == 0)
 
 
 def _pieces(frames: Iterator[np.ndarray], encode, most: int) -> Iterator[list[bytes]]:

@@ -87,11 +87,21 @@ class Figure:
         curves: what the sweep asks for.
         counts: where the clips of each arm lie.
         lines: curves of each metric.
+        group: name of the group.
     """
 
     curves: Curves
     counts: Mapping[str, Counts]
     lines: Mapping[str, Line]
+    group: str = ""
+
+    def expected(self, metric: str) -> dict[str, Sequence[float]]:
+        """Returns what was expected of each arm of this group in each bin."""
+        return {
+            curve.label: curve.values
+            for curve in self.curves.expected
+            if curve.metric == metric and curve.group in ("", self.group)
+        }
 
     @property
     def is_log(self) -> bool:
@@ -136,6 +146,7 @@ def measure(curves: Curves, groups: Mapping[str, Arms]) -> dict[str, Figure]:
             curves,
             {arm: _count(curves, groups[group][arm], name) for arm, name in over.items()},
             {name: of_group[group] for name, of_group in lines.items() if group in of_group},
+            group,
         )
         for group, over in placed.items()
     }

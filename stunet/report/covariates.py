@@ -32,7 +32,8 @@ _NOTE = """\
 their {{ title }}. {% endfor %}\
 Dots are means over seeds of each seed's mean in a bin, whose edges are marked below. Bands are \
 95% intervals over three seeds or more; hollow dots are means of one or two. A seed without a clip \
-in a bin does not count there.{% if real %} The dashed line is of real clips.{% endif %}"""
+in a bin does not count there.{% if real %} The dashed line is of real clips.{% endif %}\
+{% if expected %} Dotted lines show what was expected.{% endif %}"""
 
 
 def section(figure: Figure, colours: Mapping[str, int], title: str = "") -> Markup:
@@ -76,12 +77,17 @@ def panels(figure: Figure, colours: Mapping[str, int]) -> list[Panel]:
     for name, line in figure.lines.items():
         metric = formatting.metric(name)
         real = [value if value is None else Interval(value, None, 1) for value in line.real]
-        means = {None: real} | {colours[arm]: means for arm, means in line.means.items()}
+        expected = figure.expected(name)
+        lines = [Curve(None, figure.centres, real)]
+        lines += [
+            Curve(colours[arm], figure.centres, means, expected=expected.get(arm, ()))
+            for arm, means in line.means.items()
+        ]
         found.append(
             Panel(
                 title=formatting.capitalised(metric.title),
                 note=metric.direction,
-                curves=[Curve(arm, figure.centres, y) for arm, y in means.items()],
+                curves=lines,
                 x=x,
                 y=_vertical(name, line),
                 marks=figure.curves.marks,
@@ -115,7 +121,8 @@ def _note(figure: Figure) -> Markup:
     for arm, counts in figure.counts.items():
         over.setdefault(counts.over, []).append(with_article(arm))
     axes = [(formatting.metric(name).title, enumerate_words(arms)) for name, arms in over.items()]
-    return fill(_NOTE, axes=axes, real=_has_real(figure))
+    expected = any(map(figure.expected, figure.lines))
+    return fill(_NOTE, axes=axes, real=_has_real(figure), expected=expected)
 
 
 def _finding(figure: Figure, name: str, line: Line) -> Markup:
@@ -186,9 +193,17 @@ def _numbers(figure: Figure, name: str, line: Line, colours: Mapping[str, int]) 
         template = "<span{% if clear %} class=best{% endif %}>{{ shown }}</span>"
         return fill(template, clear=found.is_clear, shown=shown)
 
+    def shown(values: Sequence[float]) -> list[str]:
+        return [f"{v:.0%}" if percent else formatting.number(v) for v in values]
+
     rows = [
         [page.swatch(colours[arm], arm), *_cells(means, lambda v: formatting.interval(v, percent))]
         for arm, means in line.means.items()
+    ]
+    rows += [
+        [fill("{{ arm }}, expected", arm=page.swatch(colours[arm], arm)), *shown(values)]
+        for arm, values in figure.expected(name).items()
+        if arm in line.means
     ]
     if line.differences:
         words = "Lead of the first over the second{{ unit }}; bold: clear after the correction"

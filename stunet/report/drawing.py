@@ -78,12 +78,14 @@ class Curve:
         y: the mean over seeds and its confidence interval, at each x; None where there is no mean,
             so that the curve has a gap.
         seeds: for each seed, the values at each x, to be drawn as thin lines; () draws none.
+        expected: what was expected at each x, to be drawn as a dotted line; () draws none.
     """
 
     arm: int | None
     x: Sequence[float]
     y: Sequence[Interval | None]
     seeds: Sequence[Sequence[float]] = ()
+    expected: Sequence[float] = ()
 
     def pieces(self) -> list[list[tuple[float, Interval]]]:
         """Returns the points (x, y) of each piece of the curve without a gap."""
@@ -220,6 +222,9 @@ def _plot(panel: Panel) -> list[Markup]:
         for seed in c.seeds if len(c.seeds) == 2 else ():
             points = line(zip(c.x, seed, strict=True))
             drawn.append(element("polyline", class_=f"seed {colour(c.arm)}", points=points))
+        if c.expected:
+            points = line(zip(c.x, c.expected, strict=True))
+            drawn.append(element("polyline", class_=f"expected {colour(c.arm)}", points=points))
     for c in curves:
         for points in c.pieces():
             means = [(a, b.mean) for a, b in points]

@@ -91,6 +91,8 @@ svg .value { font-size: 16px; font-weight: 600; fill: var(--ink); }
 .one { fill: none; stroke: var(--c); stroke-width: 1; opacity: .8; }
 .again.mean, .again.whisker { stroke-dasharray: 5 3; }
 .real { --c: var(--soft); } .real.mean { stroke-width: 1.4; stroke-dasharray: 3 3; }
+.expected { fill: none; stroke: var(--c); stroke-width: 1.6; stroke-dasharray: 1 5;
+  stroke-linecap: round; }
 .mark { stroke: var(--soft); stroke-dasharray: 5 4; }
 .bins th, .bins td { padding-right: .7rem; } .bins td { min-width: 4.2rem; }
 .bins th:first-child { min-width: 13rem; } .bins { font-size: .92rem; margin-top: .8rem; }

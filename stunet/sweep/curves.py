@@ -11,6 +11,23 @@ _MOST = 1e100
 
 
 @dataclasses.dataclass(frozen=True)
+class Expected:
+    """Says what an arm (variant) is expected to measure in each bin, for example by a formula.
+
+    Attributes:
+        label: label of the arm.
+        metric: one of the metrics of the curves.
+        values: the mean over clips in each bin, in the unit of the metric; shares are 0 to 1.
+        group: group of the arm; "" for all groups.
+    """
+
+    label: str
+    metric: str
+    values: tuple[float, ...]
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Curves:
     """Asks the report for curves of metrics over a property of each clip, such as its speed.
 
@@ -32,9 +49,11 @@ class Curves:
         marks: vertical lines: pairs of a place on the horizontal axis and words that stand there.
         pairs: arms to compare in each bin: pairs of their labels. () compares every two arms that
             were given the same part of the real clips.
+        expected: what arms are expected to measure. The report draws it beside the measurements.
 
     Raises:
-        UserError: a metric is unknown, or the bins are not ascending.
+        UserError: a metric is unknown, the bins are not ascending, or an expected curve is not one
+            of a metric of the curves, with a number for each bin.
     """
 
     title: str
@@ -45,6 +64,7 @@ class Curves:
     scale: float = 1.0
     marks: tuple[tuple[float, str], ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    expected: tuple[Expected, ...] = ()
 
     def __post_init__(self):
         for key in ("metrics", "over"):
@@ -58,3 +78,10 @@ class Curves:
             raise UserError(f"bins of Curves are {self.bins}; give two or more ascending edges")
         if not 0 < self.scale < _MOST:
             raise UserError(f"scale of Curves is {self.scale}; give a positive number")
+        for curve in self.expected:
+            choose(dict.fromkeys(self.metrics), curve.metric, "metric in expected of Curves")
+            if len(curve.values) != len(self.bins) - 1 or not max(map(abs, curve.values)) < _MOST:
+                raise UserError(
+                    f"expected of Curves has {curve.values} for {curve.label!r}; give a number for "
+                    f"each of the {len(self.bins) - 1} bins"
+                )

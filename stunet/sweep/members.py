@@ -288,9 +288,14 @@ def _check_report(sweep: Sweep) -> None:
         if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
             raise UserError(f"{key} of Sweep are {values!r}; give a tuple of {kind.__name__}")
     labels = {entry.label: entry for entry in sweep.entries if entry.label}
+    groups = {entry.group: entry for entry in sweep.entries}
     for curves in sweep.curves:
         for label in itertools.chain.from_iterable(curves.pairs):
             choose(labels, label, "label in pairs of Curves")
+        for expected in curves.expected:
+            choose(labels, expected.label, "label in expected of Curves")
+            if expected.group:
+                choose(groups, expected.group, "group in expected of Curves")
 
 
 def _check_entry(entry: Entry, seen: set[str], overrides: Sequence[str]) -> Entry:

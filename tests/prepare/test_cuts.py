@@ -2,26 +2,19 @@
 
 import numpy as np
 import pytest
-from videos import make_video
+from videos import make_video, scene
 
 from stunet.data.shots.layout import Spec, read_index
 from stunet.prepare.cuts import Cut, with_cuts
+from stunet.prepare.looks import seen
 from stunet.prepare.run import prepare
 from stunet.prepare.timing import Break
-
-
-def scene(seed, frames, speed=2):
-    """Returns a smooth random picture that moves sideways, uint8 [frames, 64, 96, 3]."""
-    rng = np.random.default_rng(seed)
-    wide = rng.integers(0, 256, (4, 30, 3)).astype(np.uint8)
-    wide = np.kron(wide, np.ones((16, 16, 1), np.uint8))
-    return np.stack([wide[:, i * speed : i * speed + 96] for i in range(frames)])
 
 
 def cuts(pictures, times=1, threshold=6.0):
     """Returns the numbers of the pictures before which a cut is found."""
     found, count = [], 0
-    for entry in with_cuts(((picture, times) for picture in pictures), threshold):
+    for entry in with_cuts(seen((picture, times) for picture in pictures), threshold):
         if isinstance(entry, Cut):
             found.append(count)
         else:
@@ -50,13 +43,14 @@ def test_animation_that_shows_each_picture_twice_has_no_cuts():
 def test_breaks_and_other_sizes_stay_where_they_are():
     small = scene(1, 5)[:, ::2, ::2]
     entries = [*((p, 2) for p in scene(0, 5)), Break("gap"), *((p, 1) for p in small)]
-    assert [e if isinstance(e, Break) else e[1] for e in with_cuts(entries, 6.0)] == [
+    found = with_cuts(seen(entries), 6.0)
+    assert [e if isinstance(e, Break) else e.times for e in found] == [
         *([2] * 5),
         Break("gap"),
         *([1] * 5),
     ]
     mixed = [(picture, 1) for picture in (*scene(0, 5), *small)]
-    assert not any(isinstance(entry, Cut) for entry in with_cuts(mixed, 6.0))
+    assert not any(isinstance(entry, Cut) for entry in with_cuts(seen(mixed), 6.0))
 
 
 def test_no_shot_spans_a_cut(tmp_path):

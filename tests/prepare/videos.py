@@ -26,3 +26,11 @@ def noise(frames, seed=0, size=32):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (frames, 4, 4, 3))
     return np.kron(coarse, np.ones((1, size // 4, size // 4, 1))).astype(np.uint8)
+
+
+def scene(seed, frames, speed=2):
+    """Returns a smooth random picture that moves sideways, uint8 [frames, 64, 96, 3]."""
+    rng = np.random.default_rng(seed)
+    wide = rng.integers(0, 256, (4, 30, 3)).astype(np.uint8)
+    wide = np.kron(wide, np.ones((16, 16, 1), np.uint8))
+    return np.stack([wide[:, i * speed : i * speed + 96] for i in range(frames)])

@@ -10,7 +10,7 @@ import tiny
 
 from stunet import configs
 from stunet.sweep import workdir as workdirs
-from stunet.sweep.curves import Curves
+from stunet.sweep.curves import Curves, Expected
 from stunet.sweep.members import Member, Sweep
 
 ONE_LEVEL = dict(
@@ -26,6 +26,13 @@ CURVES = Curves(
     label="displacement per keyframe stride; 1 is half of the torus",
     scale=2 * 4 / 16,
     marks=((1.0, "limit of aliasing"),),
+    expected=(
+        Expected(
+            "windowed cascade on true keyframes",
+            "coherent",
+            (1.0, 1.0, 1.0, 0.97, 0.53, 0.25, 0.25),
+        ),
+    ),
 )
 PREDICTIONS = (
     "The single pass stays above 80% at all speeds.",

@@ -198,6 +198,10 @@ def test_the_report_shows_curves_and_what_was_predicted_before_them(made_up_swee
     chart = chart[: chart.index("</svg>")]
     assert chart.count("<polygon") == 5
     assert chart.count('class="mean real"') == 1
+    assert chart.count('class="expected arm3"') == 1
+    assert text.count("Dotted lines show what was expected") == 1
+    row = re.search(r"windowed cascade on true keyframes, expected([\d%]*)", text)[1]
+    assert row == "100%100%100%97%53%25%25%"
     one, other = "the single pass, the windowed cascade and ", "the windowed cascade on true keyfra"
     assert f"Clips of {one}the global cascade are sorted by their median step length. " in text
     assert re.search(rf"Clips of {other}mes and .*? are sorted by their true speed\.", text)

@@ -17,7 +17,7 @@ from stunet.sweep.members import Member, Step, Sweep, arms, find, load, product
 SWEEPS = pathlib.Path(__file__).parents[2] / "experiments" / "sweeps"
 HEAD = """
 import tiny
-from stunet.sweep.curves import Curves
+from stunet.sweep.curves import Curves, Expected
 from stunet.sweep.members import Member, Step, Sweep, product
 """
 
@@ -214,6 +214,20 @@ def test_overrides_are_every_members(tmp_path):
             "    curves = Curves('t', ('coherent',), ('speed',), (0, 1), 'x', pairs=pairs)\n"
             "    return Sweep(entries, (curves,))",
             "unknown label in pairs of Curves 'on'; did you mean 'one'",
+        ),
+        (
+            "def get_sweep():\n"
+            "    entries = [Member('a', tiny.config(), label='one')]\n"
+            "    expected = (Expected('on', 'coherent', (0.5,)),)\n"
+            "    curves = Curves('t', ('coherent',), ('speed',), (0, 1), 'x', expected=expected)\n"
+            "    return Sweep(entries, (curves,))",
+            "unknown label in expected of Curves 'on'; did you mean 'one'",
+        ),
+        (
+            "def get_sweep():\n"
+            "    expected = (Expected('one', 'coherent', (0.5, 0.2)),)\n"
+            "    return Curves('t', ('coherent',), ('speed',), (0, 1), 'x', expected=expected)",
+            r"expected of Curves has \(0.5, 0.2\) for 'one'; give a number for each of the 1 bins",
         ),
     ],
 )

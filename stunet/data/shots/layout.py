@@ -6,6 +6,7 @@ shards/000000.array_record, .json
                       the shots of part 0 (`stunet.data.shots.records`), and its manifest
 text/ENCODER/         text states of the captions, one file for each shard
 index.safetensors     length and size of every shot (`Index`); written last
+shots.html            page about the set (`stunet.report.shots`)
 """
 
 import dataclasses
@@ -41,6 +42,7 @@ class Spec:
         max_seconds: a longer stretch of video is split into several shots.
         cut_threshold: how much a cut stands out from the changes around it
             (`stunet.prepare.cuts.with_cuts`); 0 looks for no cuts.
+        crop_bars: black bars around the pictures are cut off.
         codec: name of the codec.
         quality: quality of the codec.
         group: pictures in each group of the codec.
@@ -52,6 +54,7 @@ class Spec:
     min_seconds: _Positive = 1.0
     max_seconds: _Positive = 20.0
     cut_threshold: Annotated[float, msgspec.Meta(ge=0, le=255)] = 6.0
+    crop_bars: bool = False
     codec: str = "h264"
     quality: int = 18
     group: int = 8
@@ -104,7 +107,7 @@ class Index:
     Videos that are added later come at the end, so the number of a shot never changes.
 
     Attributes:
-        frames: number of pictures of each shot, int32 [n].
+        frames: number of pictures of each shot, int32 [n]; 0 for a shot that a filter drops.
         height: rows of each shot's pictures, int32 [n].
         width: columns of each shot's pictures, int32 [n].
         held_out: number of pictures at the end of each shot that are kept for validation,
@@ -153,10 +156,10 @@ def read_index(directory: Path) -> Index:
         raise UserError(f"{file} is damaged: its columns have different lengths")
     if index.records.min(initial=0) < 0 or index.records.sum() != len(index.frames):
         raise UserError(f"{file} is damaged: its shards do not hold as many shots as it lists")
-    sizes = np.stack([index.frames, index.height, index.width])
+    sizes = np.stack([index.height, index.width])
     rest = index.frames - index.held_out
-    if sizes.min(initial=1) < 1 or min(index.held_out.min(initial=0), rest.min(initial=0)) < 0:
-        raise UserError(f"{file} is damaged: it lists a shot without pictures")
+    if sizes.min(initial=1) < 1 or min(x.min(initial=0) for x in (index.held_out, rest)) < 0:
+        raise UserError(f"{file} is damaged: it lists a shot of an impossible size")
     return index
 
 
