@@ -470,6 +470,14 @@ class Data:
         "the clip. 'centre': always its centre. 'random': any part, another one in each epoch.",
         choices=("centre", "random"),
     )
+    max_crop: float = _field(
+        1.0,
+        "For shots: largest share of a picture, from 0 to 1, that may be cut off to give it the "
+        "shape of the clip. Shots that would lose more are left out. With clips of several shapes, "
+        "this sends each shot to the shapes that it fits. 1: no shot is left out.",
+        least=0,
+        most=1,
+    )
     mirror: bool = _field(
         False,
         "For shots: True mirrors half of the training clips from left to right. Captions stay as "
