@@ -913,13 +913,15 @@ OF_ALL_SOURCES = ("mix", "channels", "num_threads")
 def all_sources(data: Data) -> dict[str, Data]:
     """Returns what describes each source of a run, by its name, with the main source first.
 
-    An entry of `data.mix` without a weight has the weight 1.
+    An entry of `data.mix` without a weight has the weight 1. If its kind of source is another one
+    than the main source's, it does not take over the path, which would be of no use to it.
     """
     main = dataclasses.replace(data, mix=Mix())
-    mixed = {
-        name: dataclasses.replace(main, **{"weight": 1.0} | entry)
-        for name, entry in data.mix.items()
-    }
+    mixed = {}
+    for name, entry in data.mix.items():
+        is_of_same_kind = entry.get("source", main.source) == main.source
+        own = {"weight": 1.0, "path": main.path if is_of_same_kind else ""}
+        mixed[name] = dataclasses.replace(main, **own | entry)
     return {MAIN: main} | mixed
 
 
