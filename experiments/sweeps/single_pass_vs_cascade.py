@@ -252,8 +252,8 @@ QUESTIONS = {
             "The global cascade is as steady as the single pass, or steadier, at all speeds; on "
             "true keyframes without captions, it turns the right way as often as the dotted line "
             "says: 85% at the lowest speeds, 24% at the highest.",
-            "With captions, at least 90% of the clips of both cascades on true keyframes are steady "
-            "and right at all speeds.",
+            "With captions, at least 90% of the clips of both cascades on true keyframes are "
+            "steady and right at all speeds.",
         ),
     ),
     # Motions that look like no other motion at keyframes, with captions for every network.
