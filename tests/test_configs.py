@@ -341,7 +341,13 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
         ({"a": {"weight": 2}}, "data.mix.a differs from data in nothing but its weight; set a key"),
         ({"a": {"num_digits": 2, "weight": 1e-6}}, "at least one of 10,000 clips, or the weight 0"),
         ({"a": {"digit_size": 30}}, "data.mix.a: data.digit_size is 30, larger than the clip"),
-        ({"a": {"frames": 8}}, "data.mix.a.frames is 8 and data.frames 16; all sources of a run"),
+        ({"a": {"frames": 12}}, "data.mix.a: data.frames is 12; it must be a multiple of 8"),
+        ({"a": {"height": 12}}, "data.mix.a: data.height is 12; it must be a multiple of 8"),
+        (
+            {"a": {"frames": 24}},
+            "data.mix.a has clips of 24x16x16 (frames, rows, columns), larger than those of data, "
+            "16x16x16; let data describe the source with the largest clips",
+        ),
         ({"main": {"num_digits": 2}}, "data.mix has a source 'main'; a name has small letters"),
         ({"A b": {"num_digits": 2}}, "data.mix has a source 'A b'; a name has small letters"),
         ({"a": 3}, "data.mix.a is 3; it must be a dict of keys of data"),
@@ -351,6 +357,17 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
 def test_wrong_mixtures_get_one_sentence(mix, sentence):
     with pytest.raises(UserError, match=f"^(?s:.*){re.escape(sentence)}"):
         changed(data__mix=mix)
+
+
+def test_pictures_are_refused_where_they_teach_nothing():
+    pictures = {"photos": {"frames": 1}}
+    assert changed(data__mix=pictures).data.mix == pictures
+    for keys, sentence in (
+        (dict(freeze="spatial"), "freeze is 'spatial' and data.frames is 1"),
+        (dict(tsr={"stride": 5}), "data.frames is 1 and tsr.stride 5"),
+    ):
+        with pytest.raises(UserError, match=f"^data.mix.photos: {sentence}"):
+            configs.resolve({"data": {"mix": pictures}, **keys})
 
 
 def test_weights_that_sum_to_0_are_refused():

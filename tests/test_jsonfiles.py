@@ -368,7 +368,7 @@ def good(tmp_path_factory):
 @pytest.mark.slow
 def test_damage_gets_one_sentence_and_no_traceback(number, good, monkeypatch):
     # Operations are counted by tracing, for each config.
-    monkeypatch.setattr(results, "model_flops", lambda *_: 1)
+    monkeypatch.setattr(results, "mean_flops", lambda *_: 1)
     monkeypatch.setattr(results, "sampling_flops", lambda *_: 1)
     kind, directory = KINDS[number], good(number)
     (file,) = directory.rglob(kind.name)

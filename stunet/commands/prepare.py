@@ -138,6 +138,12 @@ def add_arguments(parser: Parser) -> None:
         help="directory to create; if it is there, videos that it does not hold yet are added, and "
         "a command that was stopped goes on",
     )
+    parser.options.add_argument(
+        "--pictures",
+        action="store_true",
+        help="read pictures (jpg, png, webp) in a folder or tar files, and no videos; each is a "
+        "shot of one frame, for data.frames=1",
+    )
     for flag, kind, metavar, default, text in _NUMBERS:
         parser.options.add_argument(
             flag,
@@ -209,6 +215,7 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.data.shots.layout import Spec
     from stunet.nn.text import text_encoder
     from stunet.prepare.filters import Filters
+    from stunet.prepare.kinds import PICTURES, VIDEOS
     from stunet.prepare.run import prepare
     from stunet.report.shots import PAGE_FILE, write_page
 
@@ -239,6 +246,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.input,
         arguments.output,
         spec,
+        kind=PICTURES if arguments.pictures else VIDEOS,
         filters=filters,
         text_encoder=arguments.text_encoder,
         encode_text=encoder,

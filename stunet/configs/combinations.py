@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from stunet.configs.schema import MAIN, Config, all_sources, clip_span, level_channels
+from stunet.configs.schema import MAIN, Config, all_sources, clip_span, level_channels, shape
 from stunet.errors import UserError
 
 Mistakes = Iterator[str]
@@ -119,6 +119,11 @@ def _frozen_weights(config: Config) -> Mistakes:
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
             "set freeze to 'none'"
         )
+    elif config.freeze == "spatial" and config.data.frames == 1:
+        yield (
+            "freeze is 'spatial' and data.frames is 1; pictures pass through the spatial layers "
+            "alone, which leaves nothing to train: set freeze to 'none'"
+        )
     if config.lora.rank and config.freeze != "none":
         yield (
             f"lora.rank is {config.lora.rank} and freeze is {config.freeze!r}; adapters already "
@@ -129,7 +134,8 @@ def _frozen_weights(config: Config) -> Mistakes:
 def _frames(config: Config) -> Mistakes:
     """Checks that the number of frames suits the network, the keyframes and the source."""
     model, data, stride = config.model, config.data, config.tsr.stride
-    if model.temporal:
+    # Clips of one frame pass through the spatial layers alone.
+    if model.temporal and data.frames > 1:
         total = math.prod(model.temporal_factors)
         yield from _divides(
             data.frames, "data.frames", total, "the product of model.temporal_factors"
@@ -259,14 +265,13 @@ def _mix(config: Config) -> Mistakes:
                 f"data.mix.{name}.weight is {data.weight:g}, and all weights sum to {total:g}; a "
                 f"source has at least one of {1 / LEAST_SHARE:,.0f} clips, or the weight 0"
             )
-        for key in ("frames", "height", "width"):
-            if getattr(data, key) != getattr(main, key):
-                yield (
-                    f"data.mix.{name}.{key} is {getattr(data, key)} and data.{key} "
-                    f"{getattr(main, key)}; all sources of a run have clips of one shape"
-                )
+        if data.frames * data.height * data.width > main.frames * main.height * main.width:
+            yield (
+                f"data.mix.{name} has clips of {shape(data)} (frames, rows, columns), larger than "
+                f"those of data, {shape(main)}; let data describe the source with the largest clips"
+            )
         alone = dataclasses.replace(config, data=data)
-        for check in (_frames, _source):
+        for check in (_frozen_weights, _frames, _resolution, _source, _conditioning):
             for mistake in check(alone):
                 yield f"data.mix.{name}: {mistake}"
 
@@ -364,7 +369,6 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _features,
     _text_encoder,
     _source,
-    _mix,
     _validation,
     _profile,
     _noise_schedule,
@@ -372,6 +376,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _batch,
     _checkpoints,
     _conditioning,
+    _mix,
 )
 
 

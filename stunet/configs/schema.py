@@ -81,7 +81,7 @@ class Model:
         (1, 2, 2, 2),
         "Factor by which the number of frames shrinks on entering each level, finest level first. "
         "The first entry must be 1. `data.frames` must be a multiple of the product of all "
-        "entries.",
+        "entries, or 1.",
     )
     temporal_attention_blocks: int = _field(
         2,
@@ -425,7 +425,8 @@ class Data:
         "source, which the other keys of this group describe, with some of them changed, such as "
         "{'digits': {'weight': 0.5, 'source': 'moving_digits'}}. On the command line: "
         "--config.data.mix.digits.weight=0.5. Held-out clips and sample clips come from the main "
-        "source.",
+        "source. Clips of other shapes than the main source's go into batches of their own, and "
+        "weights then count batches. No source has larger clips than the main one.",
     )
     path: str = _field(
         "",
@@ -435,7 +436,12 @@ class Data:
         "pixels that scikit-learn ships.",
         path="",
     )
-    frames: int = _field(16, "Number of frames in each clip.", least=1)
+    frames: int = _field(
+        16,
+        "Number of frames in each clip. 1: pictures, which pass through the spatial layers of the "
+        "network alone.",
+        least=1,
+    )
     stride: int = _field(
         1,
         "A clip takes every stride-th frame of its source. 1: every frame. Above 1: keyframes, as "
@@ -573,7 +579,12 @@ class Train:
         path="",
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
-    batch_size: int = _field(16, "Number of clips in each update, over all devices.", least=1)
+    batch_size: int = _field(
+        16,
+        "Number of clips in each update, over all devices. An update on smaller clips than those "
+        "of the main source has a multiple of this number, so that it costs about as much.",
+        least=1,
+    )
     accumulate: int = _field(
         1,
         "Number of equal parts that a batch is computed in, one after the other, to save memory. "
@@ -902,6 +913,11 @@ def all_sources(data: Data) -> dict[str, Data]:
         for name, entry in data.mix.items()
     }
     return {MAIN: main} | mixed
+
+
+def shape(data: Data) -> str:
+    """Returns the shape of a source's clips: frames, rows and columns, such as "16x64x64"."""
+    return f"{data.frames}x{data.height}x{data.width}"
 
 
 def clip_span(data: Data) -> int:

@@ -7,6 +7,7 @@ command is stopped. Videos that are added later become further parts.
 import array
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,29 +60,20 @@ def extend(output: Path, given: Input) -> Plan:
         output: directory of the set of shots.
         given: the entries.
     """
-    names, whole, parts = array.array("Q"), array.array("Q"), 0
+    parts, there = 0, (array.array("Q"), array.array("Q"))
     for part in read(output):
         parts += 1
-        for entry in part.entries:
-            names.append(_digest(*entry.identity))
-            whole.append(_digest(*entry.identity, *entry.captions))
-    known, unchanged = np.sort(np.asarray(names)), np.sort(np.asarray(whole))
-    changed = 0
-    seen: set[int] = set()
-
-    def new() -> Iterator[Entry]:
-        seen.clear()
-        for entry in given.entries():
-            digest = _digest(*entry.identity)
-            if not _holds(known, digest) and digest not in seen:
-                seen.add(digest)
-                yield entry
-
-    listed = sum(1 for entry in given.entries() if not _holds(known, _digest(*entry.identity)))
-    added = sum(1 for _ in new())
-    for entry in given.entries() if len(known) else ():
-        is_known = _holds(known, _digest(*entry.identity))
-        changed += is_known and not _holds(unchanged, _digest(*entry.identity, *entry.captions))
+        _add_digests(there, part.entries)
+    listed = array.array("Q"), array.array("Q")
+    _add_digests(listed, given.entries())
+    names, wholes = map(np.asarray, listed)
+    is_known = np.isin(names, there[0])
+    changed = int((is_known & ~np.isin(wholes, there[1])).sum())
+    is_first = np.zeros(len(names), bool)
+    is_first[np.unique(names, return_index=True)[1]] = True
+    is_new = is_first & ~is_known
+    added = int(is_new.sum())
+    repeated = int((~is_first & ~is_known).sum())
     if added:
         size = min(_MOST_VIDEOS, max(1, added // _PARTS))
         directory = output / "lists"
@@ -89,11 +81,11 @@ def extend(output: Path, given: Input) -> Plan:
             atomic(directory / f"{len(_files(output)):06d}.jsonl") as partial,
             partial.open("w") as file,
         ):
-            for some in _batches(new(), size):
+            for some in _batches(itertools.compress(given.entries(), is_new), size):
                 parts += 1
                 line = {"root": str(given.root.absolute()), "entries": list(map(_as_json, some))}
                 file.write(json.dumps(line) + "\n")
-    return Plan(parts, len(known) + added, added, changed, listed - added)
+    return Plan(parts, len(there[0]) + added, added, changed, repeated)
 
 
 def read(output: Path) -> Iterator[Part]:
@@ -128,9 +120,11 @@ def _digest(*texts: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())
 
 
-def _holds(known: np.ndarray, digest: int) -> bool:
-    place = np.searchsorted(known, np.uint64(digest))
-    return bool(place < len(known) and known[place] == digest)
+def _add_digests(columns: tuple[array.array, array.array], entries: Iterable[Entry]) -> None:
+    """Adds digests of entries to two columns: without and with the entries' captions."""
+    for entry in entries:
+        columns[0].append(_digest(*entry.identity))
+        columns[1].append(_digest(*entry.identity, *entry.captions))
 
 
 def _batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:

@@ -38,6 +38,16 @@ class Denoiser:
     text: TextSpec
     trainable: Trainable
 
+    def network_for(self, frames: int) -> STUNet:
+        """Returns the network that clips of `frames` frames pass through.
+
+        A clip of one frame is a picture. It passes through the spatial layers alone, as in the
+        pretrained text-to-image network.
+        """
+        if frames > 1 or self.network.temporal_factors is None:
+            return self.network
+        return self.network.spatial
+
     def clip_shape(self, batch: int) -> tuple[int, ...]:
         """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
         return (batch, *self.clip.shape)
@@ -103,6 +113,7 @@ class Denoiser:
             # The level is told as the time at which the clip would be as noisy, not by a plane.
             inputs = inputs[..., :-1]
             embedded = (self.schedule.time(augmentation.log_snr(given[-1])),)
-        output = self.network.apply({"params": params}, inputs, time, text, text_mask, *embedded)
+        network = self.network_for(x_t.shape[1])
+        output = network.apply({"params": params}, inputs, time, text, text_mask, *embedded)
         # A learned variance comes after the prediction.
         return output[..., : self.clip.channels]

@@ -110,7 +110,7 @@ def test_batches_depend_on_seed_and_position_alone(shots):
     streams = [pipeline.Stream(source, seed=5)]
 
     def videos(count, begin=0, rows=None, threads=3):
-        batches = pipeline.train_batches(streams, batch_size=4, rows=rows, num_threads=threads)
+        batches = pipeline.TrainBatches([pipeline.Feed(streams, 4, rows)], threads)
         batches.set_state({"global_next_index": begin})
         return np.stack([b["video"] for b in itertools.islice(batches, count)])
 
@@ -131,7 +131,7 @@ def test_num_clips_fixes_the_clips_and_the_stride_keeps_the_draws(shots):
     assert len(drawn) > 10
     assert {c - b for a, b, c in drawn} == {b - a for a, b, c in drawn} == {5}
     fixed = make_source(Dataset(clip=keyframes, options=options, num_clips=2, **data), "train")
-    batches = pipeline.train_batches([pipeline.Stream(fixed, seed=0)], batch_size=2)
+    batches = pipeline.TrainBatches([pipeline.Feed([pipeline.Stream(fixed, seed=0)], 2)])
     first, second = (np.sort(next(batches)["video"].ravel()) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
