@@ -248,8 +248,10 @@ class Diffusion:
         "cosine",
         "Noise schedule. 'cosine': the cosine schedule with bounded log-SNR (arXiv 2301.11093). "
         "'linear': the log-SNR falls linearly in time. 'iddpm': the cosine schedule of Improved "
-        "DDPM, with which DeepFloyd IF was trained.",
-        choices=("cosine", "linear", "iddpm"),
+        "DDPM, with which DeepFloyd IF was trained. 'flow': the straight path of flow matching, "
+        "(1 - t) * x0 + t * eps (arXiv 2210.02747). Flow matching also sets `diffusion.prediction` "
+        "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'.",
+        choices=("cosine", "linear", "iddpm", "flow"),
     )
     shift: float = _field(
         1.0,
@@ -271,8 +273,19 @@ class Diffusion:
     prediction: str = _field(
         "v",
         "What the network predicts. 'eps': the noise. 'x0': the clean clip. 'v': the velocity "
-        "alpha * eps - sigma * x0.",
-        choices=("eps", "v", "x0"),
+        "alpha * eps - sigma * x0. 'flow': the velocity of flow matching, eps - x0. 'edm': the "
+        "output of EDM's preconditioned network, for data of standard deviation 0.5 (arXiv "
+        "2206.00364). EDM also sets `diffusion.input_scale` to 'edm' and `diffusion.weighting` to "
+        "'uniform'.",
+        choices=("eps", "v", "x0", "flow", "edm"),
+    )
+    input_scale: str = _field(
+        "none",
+        "Scale of the noisy clip that the network sees, which is alpha * x0 + sigma * eps times a "
+        "number that depends on the noise level alone. 'none': alpha^2 + sigma^2 is 1. 'flow': "
+        "alpha + sigma is 1, as in flow matching. 'edm': the noisy clip has variance 1 if the "
+        "clean clips have the standard deviation 0.5, as in EDM (arXiv 2206.00364).",
+        choices=("none", "flow", "edm"),
     )
     weighting: str = _field(
         "min_snr",

@@ -431,11 +431,14 @@ CHOICES = {
         "eps": "epsilon noise eps_prediction",
         "v": "velocity v_prediction v-prediction",
         "x0": "sample x_start start_x x clean data",
+        "flow": "flow_prediction flow_matching rectified_flow u",
+        "edm": "karras preconditioned",
     },
     "diffusion.schedule": {
         "cosine": "shifted_cosine cos",
         "linear": "log_linear loglinear",
         "iddpm": "squaredcos_cap_v2 improved_ddpm",
+        "flow": "rectified_flow flow_matching straight rf",
     },
     "diffusion.weighting": {
         "uniform": "none simple constant mse",

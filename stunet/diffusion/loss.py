@@ -1,5 +1,6 @@
 """Computes the training loss of each clip, and draws the noise times to train at."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from stunet.diffusion.prediction import PREDICTIONS, add_noise, target
-from stunet.diffusion.schedules import NoiseSchedule
+from stunet.diffusion.schedules import EDM_DATA_STD, NoiseSchedule
 from stunet.errors import choose
 
 
@@ -16,18 +17,23 @@ def uniform(
 ) -> Float32[Array, "*n"]:
     """Returns weight 1 at every noise level, as in DDPM's "simple" loss (arXiv 2006.11239, eq. 14).
 
-    The squared error of the network's output gets this weight, whether the output is eps, v or x0.
+    The squared error of the network's output gets this weight, whatever the output is. For "flow",
+    this is the loss of flow matching (arXiv 2210.02747, eq. 23). For "edm", it is the loss of EDM
+    (arXiv 2206.00364, table 1), whose weight for the error of x0 cancels the scale of the output.
     """
     del prediction, gamma
     return jnp.ones(log_snr.shape, jnp.float32)
 
 
 # For each prediction, the squared error of x0 divided by that of the network's output:
-# sigma^2 / alpha^2 for eps, sigma^2 for v, 1 for x0.
+# sigma^2 / alpha^2 for eps, sigma^2 for v, 1 for x0, (sigma / (alpha + sigma))^2 for flow, and
+# d^2 sigma^2 / (alpha^2 d^2 + sigma^2) for edm.
 _X0_ERROR = {
     "eps": lambda log_snr: jnp.exp(-log_snr),
     "v": lambda log_snr: jax.nn.sigmoid(-log_snr),
     "x0": lambda log_snr: jnp.ones_like(log_snr),
+    "flow": lambda log_snr: jnp.square(jax.nn.sigmoid(-log_snr / 2)),
+    "edm": lambda log_snr: EDM_DATA_STD**2 * jax.nn.sigmoid(-log_snr - 2 * math.log(EDM_DATA_STD)),
 }
 
 
@@ -39,6 +45,8 @@ def min_snr(
     The loss is min(SNR, gamma) ||x0_hat - x0||^2, whatever the network predicts. This function
     returns the equivalent weight of the squared error of the network's output:
         x0: min(SNR, gamma)    eps: min(SNR, gamma) / SNR    v: min(SNR, gamma) / (SNR + 1)
+        flow: min(SNR, gamma) / (sqrt(SNR) + 1)^2    edm: min(SNR, gamma) / (SNR + 1 / d^2)
+    with the standard deviation d = `schedules.EDM_DATA_STD` of the data.
 
     Args:
         log_snr: log-SNR of each clip.

@@ -263,6 +263,7 @@ def _denoiser(config: Config) -> Denoiser:
             train_input=given.name != "none",
             frozen_dtype=config.model.dtype,
         ),
+        input_scale=config.diffusion.input_scale,
     )
 
 
