@@ -328,6 +328,14 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
     assert [data.weight for data in sources.values()] == [3, 0.5, 1]
     assert [data.num_digits for data in sources.values()] == [1, 2, 1]
     assert {data.frames for data in sources.values()} == {8}
+    main = dict(data__source="clips", data__path="here")
+    sources = configs.all_sources(changed(**main, data__mix=MIX | {"b": {"mirror": True}}).data)
+    assert {name: data.path for name, data in sources.items()} == {
+        "main": "here",
+        "b": "here",
+        "digits": "here",
+        "discs": "",
+    }
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ def test_damage_gets_one_sentence_and_no_traceback(number, good, monkeypatch):
     content, others = file.read_bytes(), {f: f.read_bytes() for f in file.parent.glob("*.json*")}
     kind.read(directory)
 
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=40, derandomize=True, database=None)
     @given(damaged(content))
     def read(changed):
         for other, before in others.items():

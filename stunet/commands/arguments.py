@@ -170,6 +170,7 @@ def add_cascade(parser: Parser) -> None:
         "--augmentation",
         type=number,
         metavar="LEVEL",
-        help="with --tsr: noise level of the keyframes, 0 to 1 (default 0.27, or the highest "
-        "level trained if that is lower)",
+        help="noise level of the keyframes when the super-resolution network sees them, 0 to 1 "
+        "(default for keyframes that --workdir makes: 0.27, or the highest level trained if that "
+        "is lower)",
     )

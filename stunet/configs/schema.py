@@ -483,6 +483,14 @@ class Data:
         "the clip. 'centre': always its centre. 'random': any part, another one in each epoch.",
         choices=("centre", "random"),
     )
+    max_crop: float = _field(
+        1.0,
+        "For shots: largest share of a picture, from 0 to 1, that may be cut off to give it the "
+        "shape of the clip. Shots that would lose more are left out. With clips of several shapes, "
+        "this sends each shot to the shapes that it fits. 1: no shot is left out.",
+        least=0,
+        most=1,
+    )
     mirror: bool = _field(
         False,
         "For shots: True mirrors half of the training clips from left to right. Captions stay as "
@@ -918,13 +926,15 @@ OF_ALL_SOURCES = ("mix", "channels", "num_threads")
 def all_sources(data: Data) -> dict[str, Data]:
     """Returns what describes each source of a run, by its name, with the main source first.
 
-    An entry of `data.mix` without a weight has the weight 1.
+    An entry of `data.mix` without a weight has the weight 1. If its kind of source is another one
+    than the main source's, it does not take over the path, which would be of no use to it.
     """
     main = dataclasses.replace(data, mix=Mix())
-    mixed = {
-        name: dataclasses.replace(main, **{"weight": 1.0} | entry)
-        for name, entry in data.mix.items()
-    }
+    mixed = {}
+    for name, entry in data.mix.items():
+        is_of_same_kind = entry.get("source", main.source) == main.source
+        own = {"weight": 1.0, "path": main.path if is_of_same_kind else ""}
+        mixed[name] = dataclasses.replace(main, **own | entry)
     return {MAIN: main} | mixed
 
 

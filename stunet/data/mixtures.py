@@ -100,5 +100,5 @@ def open_streams(buckets: Sequence[Bucket], seed: int) -> list[list[Stream]]:
                     raise UserError("the training source has no clips")
             its_seed = seed if of.name == MAIN else seed_of(seed, of.name)
             number = next(numbers) if is_mixed else None
-            streams[-1].append(Stream(source, its_seed, of.weight, number))
+            streams[-1].append(Stream(source, its_seed, of.weight, number, of.name))
     return streams

@@ -51,6 +51,11 @@ class Denoiser:
             return self.network
         return self.network.spatial
 
+    @property
+    def network_of_clips(self) -> STUNet:
+        """Returns the network that clips of the shape `clip` pass through."""
+        return self.network_for(self.clip.frames)
+
     def clip_shape(self, batch: int) -> tuple[int, ...]:
         """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
         return (batch, *self.clip.shape)

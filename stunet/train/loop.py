@@ -208,7 +208,7 @@ def _set_up(
             state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
             state, position, notes = checkpoints.restore(abstract)
-            batches.set_state(position)
+            notes = (*notes, *batches.set_state(position))
         step = int(state.step)
         if step > events.steps:
             raise UserError(

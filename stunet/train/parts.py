@@ -320,5 +320,7 @@ _SOURCE_OPTIONS = {
         octaves=data.speed_octaves,
         caption_speed=data.caption_speed,
     ),
-    "clips": lambda data: dict(path=data.path, crop=data.crop, mirror=data.mirror),
+    "clips": lambda data: dict(
+        path=data.path, crop=data.crop, max_crop=data.max_crop, mirror=data.mirror
+    ),
 }
