@@ -290,14 +290,55 @@ class Diffusion:
     weighting: str = _field(
         "min_snr",
         "Weight of each noise level in the loss. 'uniform': the mean squared error of the "
-        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556).",
-        choices=("uniform", "min_snr"),
+        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556). 'sigmoid': the sigmoid "
+        "loss (arXiv 2410.19324), whose weight of the error in eps falls where the log-SNR is "
+        "above `diffusion.sigmoid_log_snr`. It is multiplied by the slope of the noise schedule. "
+        "So the expected loss does not depend on `diffusion.schedule`.",
+        choices=("uniform", "min_snr", "sigmoid"),
     )
     min_snr_gamma: float = _field(
         5.0,
         "Gamma of the weighting 'min_snr'. The weight of the error in x0 grows with the "
         "signal-to-noise ratio until that ratio reaches gamma, and then stays the same.",
         above=0,
+    )
+    sigmoid_log_snr: float = _field(
+        0.0,
+        "The log-SNR at which the weight of the error in eps, with the weighting 'sigmoid', is "
+        "half its largest value. Lower: more weight on noisy clips.",
+    )
+    time_sampling: str = _field(
+        "uniform",
+        "Density of the noise times in training. Each batch covers it evenly. 'uniform': all times "
+        "alike. 'logit_normal': log(t / (1 - t)) is normal, which favours the middle. 'cosmap': "
+        "on the schedule 'flow', the noise levels of the cosine schedule (arXiv 2403.03206).",
+        choices=("uniform", "logit_normal", "cosmap"),
+    )
+    time_mean: float = _field(
+        0.0,
+        "Mean of log(t / (1 - t)), for the time sampling 'logit_normal'. Above 0: more noise. On "
+        "the schedule 'flow', EDM's noise levels have the mean -1.2 (arXiv 2206.00364).",
+    )
+    time_std: float = _field(
+        1.0,
+        "Standard deviation of log(t / (1 - t)), for the time sampling 'logit_normal'. On the "
+        "schedule 'flow', EDM's noise levels have 1.2 (arXiv 2206.00364).",
+        above=0,
+    )
+    time_reference: int = _field(
+        0,
+        "Number of pixels, frames * height * width, of the clips that `diffusion.time_sampling` "
+        "suits. Clips with n pixels are trained at the times m * t / (1 + (m - 1) * t) with "
+        "m = sqrt(n / `diffusion.time_reference`): larger clips get more noise (arXiv 2403.03206). "
+        "With clips of several shapes, each shape has its own m. 0: times are not shifted.",
+        least=0,
+    )
+    time_correction: bool = _field(
+        False,
+        "True: each clip's loss is divided by the density of its noise time. The expected loss is "
+        "then that of uniform times, and only its variance differs. With 'logit_normal', the few "
+        "times near 0 and 1 then count a lot, which makes the loss noisy. False: times that are "
+        "drawn more often also count more.",
     )
     caption_dropout: float = _field(
         0.1,

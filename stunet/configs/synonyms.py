@@ -368,6 +368,12 @@ SYNONYMS = (
     Synonym("snr_gamma min_snr gamma", "diffusion.min_snr_gamma"),
     Synonym("noise_shift timestep_shift time_shift flow_shift schedule_shift", "diffusion.shift"),
     Synonym(
+        "timestep_sampling time_sampler timestep_sampler timestep_weighting t_distribution",
+        "diffusion.time_sampling",
+    ),
+    Synonym("logit_mean", "diffusion.time_mean"),
+    Synonym("logit_std", "diffusion.time_std"),
+    Synonym(
         "cond_drop_prob uncond_prob caption_drop caption_drop_prob text_drop_prob text_dropout "
         "cfg_dropout class_dropout_prob prob_uncond proportion_empty_prompts",
         "diffusion.caption_dropout",
