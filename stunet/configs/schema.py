@@ -248,8 +248,10 @@ class Diffusion:
         "cosine",
         "Noise schedule. 'cosine': the cosine schedule with bounded log-SNR (arXiv 2301.11093). "
         "'linear': the log-SNR falls linearly in time. 'iddpm': the cosine schedule of Improved "
-        "DDPM, with which DeepFloyd IF was trained.",
-        choices=("cosine", "linear", "iddpm"),
+        "DDPM, with which DeepFloyd IF was trained. 'flow': the straight path of flow matching, "
+        "(1 - t) * x0 + t * eps (arXiv 2210.02747). Flow matching also sets `diffusion.prediction` "
+        "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'.",
+        choices=("cosine", "linear", "iddpm", "flow"),
     )
     shift: float = _field(
         1.0,
@@ -271,20 +273,72 @@ class Diffusion:
     prediction: str = _field(
         "v",
         "What the network predicts. 'eps': the noise. 'x0': the clean clip. 'v': the velocity "
-        "alpha * eps - sigma * x0.",
-        choices=("eps", "v", "x0"),
+        "alpha * eps - sigma * x0. 'flow': the velocity of flow matching, eps - x0. 'edm': the "
+        "output of EDM's preconditioned network, for data of standard deviation 0.5 (arXiv "
+        "2206.00364). EDM also sets `diffusion.input_scale` to 'edm' and `diffusion.weighting` to "
+        "'uniform'.",
+        choices=("eps", "v", "x0", "flow", "edm"),
+    )
+    input_scale: str = _field(
+        "none",
+        "Scale of the noisy clip that the network sees, which is alpha * x0 + sigma * eps times a "
+        "number that depends on the noise level alone. 'none': alpha^2 + sigma^2 is 1. 'flow': "
+        "alpha + sigma is 1, as in flow matching. 'edm': the noisy clip has variance 1 if the "
+        "clean clips have the standard deviation 0.5, as in EDM (arXiv 2206.00364).",
+        choices=("none", "flow", "edm"),
     )
     weighting: str = _field(
         "min_snr",
         "Weight of each noise level in the loss. 'uniform': the mean squared error of the "
-        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556).",
-        choices=("uniform", "min_snr"),
+        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556). 'sigmoid': the sigmoid "
+        "loss (arXiv 2410.19324), whose weight of the error in eps falls where the log-SNR is "
+        "above `diffusion.sigmoid_log_snr`. It is multiplied by the slope of the noise schedule. "
+        "So the expected loss does not depend on `diffusion.schedule`.",
+        choices=("uniform", "min_snr", "sigmoid"),
     )
     min_snr_gamma: float = _field(
         5.0,
         "Gamma of the weighting 'min_snr'. The weight of the error in x0 grows with the "
         "signal-to-noise ratio until that ratio reaches gamma, and then stays the same.",
         above=0,
+    )
+    sigmoid_log_snr: float = _field(
+        0.0,
+        "The log-SNR at which the weight of the error in eps, with the weighting 'sigmoid', is "
+        "half its largest value. Lower: more weight on noisy clips.",
+    )
+    time_sampling: str = _field(
+        "uniform",
+        "Density of the noise times in training. Each batch covers it evenly. 'uniform': all times "
+        "alike. 'logit_normal': log(t / (1 - t)) is normal, which favours the middle. 'cosmap': "
+        "on the schedule 'flow', the noise levels of the cosine schedule (arXiv 2403.03206).",
+        choices=("uniform", "logit_normal", "cosmap"),
+    )
+    time_mean: float = _field(
+        0.0,
+        "Mean of log(t / (1 - t)), for the time sampling 'logit_normal'. Above 0: more noise. On "
+        "the schedule 'flow', EDM's noise levels have the mean -1.2 (arXiv 2206.00364).",
+    )
+    time_std: float = _field(
+        1.0,
+        "Standard deviation of log(t / (1 - t)), for the time sampling 'logit_normal'. On the "
+        "schedule 'flow', EDM's noise levels have 1.2 (arXiv 2206.00364).",
+        above=0,
+    )
+    time_reference: int = _field(
+        0,
+        "Number of pixels, frames * height * width, of the clips that `diffusion.time_sampling` "
+        "suits. Clips with n pixels are trained at the times m * t / (1 + (m - 1) * t) with "
+        "m = sqrt(n / `diffusion.time_reference`): larger clips get more noise (arXiv 2403.03206). "
+        "With clips of several shapes, each shape has its own m. 0: times are not shifted.",
+        least=0,
+    )
+    time_correction: bool = _field(
+        False,
+        "True: each clip's loss is divided by the density of its noise time. The expected loss is "
+        "then that of uniform times, and only its variance differs. With 'logit_normal', the few "
+        "times near 0 and 1 then count a lot, which makes the loss noisy. False: times that are "
+        "drawn more often also count more.",
     )
     caption_dropout: float = _field(
         0.1,

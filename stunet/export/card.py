@@ -30,6 +30,9 @@ X0 = {
     "eps": "(x_t - sigma * output) / alpha",
     "v": "alpha * x_t - sigma * output",
     "x0": "output",
+    "flow": "(x_t - sigma * output) / (alpha + sigma)",
+    "edm": "(alpha * x_t / 4 + sigma * output * (alpha**2 / 4 + sigma**2) ** 0.5 / 2)"
+    " / (alpha**2 / 4 + sigma**2)",
 }
 
 

@@ -9,14 +9,19 @@ import pytest
 
 from stunet.diffusion.prediction import add_noise
 from stunet.diffusion.samplers import SAMPLERS, init, make_step, sample, time_grid
-from stunet.diffusion.schedules import NoiseSchedule
+from stunet.diffusion.schedules import NoiseSchedule, input_scale
 from stunet.errors import UserError
 
 KEY = jax.random.key(0)
 X_T = jnp.linspace(-2.5, 2.5, 11)
 DATA = pytest.mark.parametrize(
     ("name", "mean", "std", "shift"),
-    [("cosine", 0.3, 0.4, 1.0), ("cosine", -0.2, 0.1, 0.5), ("linear", 0.3, 0.4, 1.0)],
+    [
+        ("cosine", 0.3, 0.4, 1.0),
+        ("cosine", -0.2, 0.1, 0.5),
+        ("linear", 0.3, 0.4, 1.0),
+        ("flow", 0.3, 0.4, 1.0),
+    ],
 )
 
 
@@ -53,6 +58,22 @@ def test_deterministic_samplers_converge_from_the_middle_too(gaussian, sampler, 
     data = gaussian(0.3, 0.4, NoiseSchedule())
     coarse, fine = errors(data, sampler, (64, 128), t_start=0.6)
     np.testing.assert_allclose(coarse / fine, ratio, rtol=0.15)
+
+
+def test_ddim_is_eulers_method_for_the_flow(gaussian):
+    """On the straight path x_u = (1 - u) x0 + u noise, dx_u / du = noise - x0."""
+    schedule = NoiseSchedule("flow")
+    data = gaussian(0.3, 0.4, schedule)
+    steps = 7
+    log_snr = schedule(time_grid("ddim", schedule=schedule, steps=steps))
+    u = np.append(jax.nn.sigmoid(-log_snr / 2), 0.0)
+    x = X_T * input_scale("flow", log_snr[0])
+    for i in range(steps):
+        x0 = data.denoise(x / input_scale("flow", log_snr[i]), schedule.time(log_snr[i]))
+        velocity = (x - x0) / u[i]
+        x = x + (u[i + 1] - u[i]) * velocity
+    ddim = sample(data.denoise, X_T, KEY, schedule=schedule, sampler="ddim", steps=steps)
+    np.testing.assert_allclose(ddim, x, atol=2e-5)
 
 
 def test_ancestral_reproduces_the_distribution_of_the_data(gaussian):
