@@ -356,6 +356,15 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
             "data.mix.a has clips of 24x16x16 (frames, rows, columns), larger than those of data, "
             "16x16x16; let data describe the source with the largest clips",
         ),
+        (
+            {"a": {"clips_per_update": 8, "num_digits": 2}},
+            "data.mix.a.clips_per_update is 8, and its clips have the shape of data; set train.ba",
+        ),
+        (
+            {n: {"frames": 1, "clips_per_update": c} for n, c in (("a", 64), ("b", 32))},
+            "data.mix.b.clips_per_update is 32 and data.mix.a.clips_per_update 64; both have clips "
+            "of 1x16x16, which share their updates: give both the same",
+        ),
         ({"main": {"num_digits": 2}}, "data.mix has a source 'main'; a name has small letters"),
         ({"A b": {"num_digits": 2}}, "data.mix has a source 'A b'; a name has small letters"),
         ({"a": 3}, "data.mix.a is 3; it must be a dict of keys of data"),

@@ -10,7 +10,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from stunet.configs.schema import MAIN, Config, all_sources, clip_span, level_channels, shape
+from stunet.configs.schema import (
+    MAIN,
+    Config,
+    Data,
+    all_sources,
+    clip_span,
+    level_channels,
+    shape,
+)
 from stunet.errors import UserError
 
 Mistakes = Iterator[str]
@@ -252,9 +260,16 @@ def _mix(config: Config) -> Mistakes:
             if main.mix
             else "data.weight is 0, and data.mix names no other source; set data.weight above 0"
         )
+    if main.clips_per_update:
+        yield (
+            f"data.clips_per_update is {main.clips_per_update}; for the main source, set "
+            "train.batch_size instead"
+        )
+    sizes: dict[str, tuple[str, int]] = {}
     for name, data in sources.items():
         if name == MAIN:
             continue
+        yield from _clips_per_update(config, name, data, sizes)
         if dataclasses.replace(data, weight=main.weight) == sources[MAIN]:
             yield (
                 f"data.mix.{name} differs from data in nothing but its weight; set a key in which "
@@ -274,6 +289,30 @@ def _mix(config: Config) -> Mistakes:
         for check in (_frozen_weights, _frames, _resolution, _source, _conditioning):
             for mistake in check(alone):
                 yield f"data.mix.{name}: {mistake}"
+
+
+def _clips_per_update(
+    config: Config, name: str, data: Data, sizes: dict[str, tuple[str, int]]
+) -> Mistakes:
+    """Checks the clips in each update on a further source.
+
+    Args:
+        config: the config.
+        name: name of the source.
+        data: what describes the source.
+        sizes: maps each shape of clips so far to a source and its clips in each update.
+    """
+    clips, key = data.clips_per_update, f"data.mix.{name}.clips_per_update"
+    if clips and shape(data) == shape(config.data):
+        yield f"{key} is {clips}, and its clips have the shape of data; set train.batch_size"
+    if clips:
+        yield from _divides(clips, key, config.train.accumulate, "train.accumulate")
+        other, size = sizes.setdefault(shape(data), (name, clips))
+        if size != clips:
+            yield (
+                f"{key} is {clips} and data.mix.{other}.clips_per_update {size}; both have clips "
+                f"of {shape(data)}, which share their updates: give both the same"
+            )
 
 
 def _validation(config: Config) -> Mistakes:

@@ -482,6 +482,14 @@ class Data:
         "source. Clips of other shapes than the main source's go into batches of their own, and "
         "weights then count batches. No source has larger clips than the main one.",
     )
+    clips_per_update: int = _field(
+        0,
+        "For a source in `data.mix` whose clips have another shape than those of the main source: "
+        "number of clips in each update on clips of that shape, over all devices. 0: a multiple of "
+        "`train.batch_size` with about as many pixels. The main source leaves it 0, and has "
+        "`train.batch_size`.",
+        least=0,
+    )
     path: str = _field(
         "",
         "For the source 'clips': directory of shots that `stunet prepare` wrote, or directory of "
@@ -644,7 +652,8 @@ class Train:
     batch_size: int = _field(
         16,
         "Number of clips in each update, over all devices. An update on smaller clips than those "
-        "of the main source has a multiple of this number, so that it costs about as much.",
+        "of the main source has a multiple of this number, so that it costs about as much, unless "
+        "`data.clips_per_update` says how many.",
         least=1,
     )
     accumulate: int = _field(

@@ -166,6 +166,9 @@ def _set_up(
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    for bucket in parts.buckets:
+        what = f"data.clips_per_update for clips of {bucket.name}"
+        meshes.check_batch(bucket.batch_size, parts.accumulate, mesh, what)
     with contextlib.ExitStack() as stack:
         # At the end, a second signal must not cut short what the first one asked for.
         stack.enter_context(signals.handlers_kept())

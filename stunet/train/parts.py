@@ -110,7 +110,7 @@ def make_parts(config: Config) -> Parts:
     """
     denoiser = _denoiser(config)
     mixture = [
-        Ingredient(name, data.weight, _dataset(config, data))
+        Ingredient(name, data.weight, _dataset(config, data), data.clips_per_update)
         for name, data in all_sources(config.data).items()
         if data.weight
     ]
@@ -163,7 +163,7 @@ def bucket_configs(config: Config) -> dict[str, Config]:
     for bucket in buckets:
         steps = max(1, round(config.train.steps * bucket.weight / total))
         train = dataclasses.replace(config.train, batch_size=bucket.batch_size, steps=steps)
-        data = sources[bucket.mixture[0].name]
+        data = dataclasses.replace(sources[bucket.mixture[0].name], clips_per_update=0)
         alone[bucket.name] = dataclasses.replace(config, data=data, train=train)
     return alone
 

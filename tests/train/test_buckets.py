@@ -49,6 +49,9 @@ def test_sources_of_one_shape_share_batches_and_batches_are_of_equal_cost():
         # 256 pixels are more than once and less than twice 192.
         "2x8x12": (6, 0.5, ["wide"]),
     }
+    mix = MIX | {"photos": MIX["photos"] | {"clips_per_update": 10}}
+    asked = make_parts(config(data__mix=mix)).buckets
+    assert [bucket.batch_size for bucket in asked] == [4, 10, 4]
     assert [of.name for of in parts.sources] == ["main", "motions", "photos", "wide"]
     numbers = [stream.number for of in open_streams(parts.buckets, 0) for stream in of]
     assert numbers == [0, 1, 2, 3]
