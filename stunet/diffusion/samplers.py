@@ -111,11 +111,13 @@ def time_grid(
     For ddim and ancestral the times are uniform in t, as is usual: t_i = t_start (1 - i / steps).
 
     For all others the times are uniform in log-SNR, from schedule(t_start) to schedule(0). On
-    Gaussian data the error then falls as 1 / steps^2, for every standard deviation of the data and
-    every shift of the schedule. Times uniform in t on the cosine schedule would cover both ends of
-    the log-SNR range in very few steps. Compare the errors with 32 steps: for data of standard
-    deviation 0.02, a grid uniform in t has 50 times the error of a grid uniform in log-SNR. For
-    data of standard deviation 0.4, the grid uniform in t has half the error.
+    Gaussian data the error of dpmpp_2m then falls as 1 / steps^2, for every standard deviation of
+    the data and every shift of the schedule. Times uniform in t on the cosine schedule would cover
+    both ends of the log-SNR range in very few steps. Compare the errors with 32 steps: for data of
+    standard deviation 0.02, a grid uniform in t has 50 times the error of a grid uniform in
+    log-SNR. For data of standard deviation 0.4, the grid uniform in t has half the error.
+
+    heun calls the denoiser twice at every time but the first and the last.
 
     Args:
         sampler: a key of `SAMPLERS`.

@@ -117,7 +117,8 @@ def unipc(step: Step) -> Array:
 
     The step first corrects the clip at time t, with the estimate that was made from it
     (`corrected_by_unipc`). From the corrected clip it predicts the clip at time s, as `dpmpp_2m`
-    does. The corrector needs no call of the denoiser. It raises the order of the method to three.
+    does, which is the paper's predictor with B(h) = exp(h) - 1. The corrector needs no call of the
+    denoiser. It raises the order of the method to three.
     """
     return dpmpp_2m(step._replace(x=corrected_by_unipc(step)))
 
@@ -128,9 +129,8 @@ def corrected_by_unipc(step: Step) -> Array:
     With the clip x' at the call before, and h = lambda_t - lambda', the exact solution is
         x_t = (sigma_t / sigma') x' + sigma_t integral of exp(lambda) x0(lambda) d lambda
     from lambda' to lambda_t. Here x0(lambda) is the polynomial through the estimates of this call
-    and of the two calls before. This is UniC-2 with B(h) = exp(h) - 1. The second step knows only
-    one call before, and takes the straight line through two estimates. The first step corrects
-    nothing.
+    and of the two calls before, as in UniC-2. The second step knows only one call before, and takes
+    the straight line through two estimates. The first step corrects nothing.
     """
     x_before, x0_earlier = step.kept
     # Half the differences of the log-SNR. Values of the first steps, which are infinite, are
@@ -141,7 +141,8 @@ def corrected_by_unipc(step: Step) -> Array:
     first, second = jnp.isinf(step.log_snr_before), jnp.isinf(earlier)
     h = jnp.where(first, 1.0, h)
     h_before = jnp.where(first | second, 1.0, h_before)
-    # Integrals of exp(-r) r^k / k! for the distance r from time t, divided by h^k.
+    # Integrals of exp(-r) (1 - r / h)^k over r from 0 to h, for k = 0, 1, 2. Here r is the distance
+    # lambda_t - lambda, so alpha_t exp(-r) is sigma_t exp(lambda).
     whole = -jnp.expm1(-h)
     linear = 1 - whole / h
     square = 1 - 2 * linear / h
