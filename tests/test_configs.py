@@ -224,7 +224,7 @@ def test_every_synonym_leads_to_keys_and_choices_that_exist():
         ("diffusion.prediction", "epsilon", "eps"),
         ("diffusion.prediction", "v_prediction", "v"),
         ("sample.sampler", "dim", "ddim"),
-        ("sample.sampler", "euler", None),
+        ("sample.sampler", "euler", "ddim"),
         ("model.activation", "relu", None),
     ],
 )

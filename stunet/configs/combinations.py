@@ -340,6 +340,20 @@ def _noise_schedule(config: Config) -> Mistakes:
         )
 
 
+def _sampling(config: Config) -> Mistakes:
+    sample = config.sample
+    if sample.churn and sample.sampler not in ("ddim", "heun"):
+        yield (
+            f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
+            "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
+        )
+    if sample.guidance_first > sample.guidance_last:
+        yield (
+            f"sample.guidance_first is {sample.guidance_first:g} and sample.guidance_last "
+            f"{sample.guidance_last:g}; the first noise time must not be above the last"
+        )
+
+
 def _mesh(config: Config) -> Mistakes:
     sizes = dataclasses.asdict(config.mesh)
     del sizes["context_axis"]
@@ -411,6 +425,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _validation,
     _profile,
     _noise_schedule,
+    _sampling,
     _mesh,
     _batch,
     _checkpoints,

@@ -865,15 +865,51 @@ class Sample:
     sampler: str = _field(
         "ddim",
         "Sampler. 'ddim': deterministic DDIM. 'ancestral': DDPM's sampling, which adds noise in "
-        "each step. 'dpmpp_2m': DPM-Solver++ of second order, multistep.",
-        choices=("ddim", "ancestral", "dpmpp_2m"),
+        "each step. 'dpmpp_2m': DPM-Solver++ of second order, multistep. 'heun': Heun's method for "
+        "the straight path of flow matching, of second order. 'unipc': UniPC (arXiv 2302.04867), "
+        "which predicts and corrects without further calls of the network, of third order.",
+        choices=("ddim", "ancestral", "dpmpp_2m", "heun", "unipc"),
     )
-    steps: int = _field(50, "Number of sampling steps.", least=1)
+    steps: int = _field(
+        50,
+        "Number of sampling steps. In each step the network is called once; 'heun' needs two steps "
+        "for each noise level.",
+        least=1,
+    )
     guidance_scale: float = _field(
         2.0,
         "Scale of classifier-free guidance. 1: no guidance. 0: the caption is ignored. Above 1: "
         "clips follow the caption more closely. With any scale except 0 and 1, each step computes "
         "each clip twice: with its caption and without.",
+        least=0,
+    )
+    guidance_first: float = _field(
+        0.0,
+        "First noise time, from 0 (clean) to 1 (noise), at which classifier-free guidance is used. "
+        "At noise times outside `sample.guidance_first` to `sample.guidance_last`, each clip is "
+        "computed once, with its caption (arXiv 2404.07724).",
+        least=0,
+        most=1,
+    )
+    guidance_last: float = _field(
+        1.0,
+        "Last noise time, from 0 (clean) to 1 (noise), at which classifier-free guidance is used.",
+        least=0,
+        most=1,
+    )
+    guidance_rescale: float = _field(
+        0.0,
+        "Share, from 0 to 1, of the contrast from guidance that is taken back. 1: each guided "
+        "estimate of the clean clip gets the standard deviation that it has without guidance "
+        "(arXiv 2305.08891).",
+        least=0,
+        most=1,
+    )
+    churn: float = _field(
+        0.0,
+        "Amount of fresh noise in each step: S_churn of EDM (arXiv 2206.00364, algorithm 2). Each "
+        "step removes more noise than it has to, and adds fresh noise. 0: none, so that samples "
+        "depend on the first noise alone. Above 0 needs the sampler 'ddim' or 'heun'.",
         least=0,
     )
     threshold: str = _field(

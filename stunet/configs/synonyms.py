@@ -484,7 +484,10 @@ CHOICES = {
         "he": "kaiming he_normal random",
     },
     "sample.sampler": {
+        "ddim": "euler",
         "ancestral": "ddpm",
+        "heun": "edm karras heun2",
+        "unipc": "uni_pc unipc_multistep uni-pc",
         "dpmpp_2m": "dpm++ dpmpp dpm_solver++ dpmsolver++ dpmsolver dpm_solver dpm-solver++",
     },
     "sample.threshold": {
