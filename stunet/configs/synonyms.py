@@ -229,6 +229,17 @@ SYNONYMS = (
         "data.num_clips",
     ),
     Synonym(
+        "mixture mixtures datasets dataset_mixture data_mixture train_datasets streams "
+        "blend data_blend dataset_weights mixture_weights sampling_weights",
+        "data.mix",
+    ),
+    Synonym(
+        "bucket buckets bucket_config bucketing resolution_buckets frame_buckets ar_buckets "
+        "aspect_ratio_bucketing enable_ar_bucket",
+        "data.mix data.max_crop",
+        "each entry with other frames, height or width is a bucket; see",
+    ),
+    Synonym(
         "shuffle shuffle_buffer shuffle_buffer_size enable_data_shuffling",
         "",
         "training clips are always shuffled",
