@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a directory; {_ELSEWHERE}")
     mesh = meshes.make_mesh(parts.layout, topology.devices)
-    meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    for bucket in parts.buckets:
+        meshes.check_batch(bucket.batch_size, parts.accumulate, mesh)
     silence = contextlib.nullcontext() if local else chips.silence_stderr()
     task = f"compiling for {topology.chips} x {topology.chip.name}"
     with elapsed(task), silence, refusal_explained(arguments.out, _ELSEWHERE):

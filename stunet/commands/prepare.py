@@ -60,7 +60,7 @@ _NUMBERS = (
         "SECONDS",
         5.0,
         "length of each stretch that is held out, at the end of a shot; no clip that is longer can "
-        "be validated",
+        "be validated. With --pictures, single pictures are held out",
     ),
 )
 
@@ -251,7 +251,10 @@ def run(arguments: argparse.Namespace) -> None:
         text_encoder=arguments.text_encoder,
         encode_text=encoder,
         val_fraction=arguments.val_fraction,
-        val_seconds=arguments.val_seconds,
+        # One picture, and not as many as a video shows in that time.
+        val_seconds=(
+            1 / arguments.fps if arguments.pictures and arguments.fps else arguments.val_seconds
+        ),
         workers=arguments.workers,
         verify=arguments.verify,
     )

@@ -10,7 +10,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from stunet.configs.schema import MAIN, Config, all_sources, clip_span, level_channels, shape
+from stunet.configs.schema import (
+    MAIN,
+    Config,
+    Data,
+    all_sources,
+    clip_span,
+    level_channels,
+    shape,
+)
 from stunet.errors import UserError
 
 Mistakes = Iterator[str]
@@ -252,9 +260,16 @@ def _mix(config: Config) -> Mistakes:
             if main.mix
             else "data.weight is 0, and data.mix names no other source; set data.weight above 0"
         )
+    if main.clips_per_update:
+        yield (
+            f"data.clips_per_update is {main.clips_per_update}; for the main source, set "
+            "train.batch_size instead"
+        )
+    sizes: dict[str, tuple[str, int]] = {}
     for name, data in sources.items():
         if name == MAIN:
             continue
+        yield from _clips_per_update(config, name, data, sizes)
         if dataclasses.replace(data, weight=main.weight) == sources[MAIN]:
             yield (
                 f"data.mix.{name} differs from data in nothing but its weight; set a key in which "
@@ -274,6 +289,30 @@ def _mix(config: Config) -> Mistakes:
         for check in (_frozen_weights, _frames, _resolution, _source, _conditioning):
             for mistake in check(alone):
                 yield f"data.mix.{name}: {mistake}"
+
+
+def _clips_per_update(
+    config: Config, name: str, data: Data, sizes: dict[str, tuple[str, int]]
+) -> Mistakes:
+    """Checks the clips in each update on a further source.
+
+    Args:
+        config: the config.
+        name: name of the source.
+        data: what describes the source.
+        sizes: maps each shape of clips so far to a source and its clips in each update.
+    """
+    clips, key = data.clips_per_update, f"data.mix.{name}.clips_per_update"
+    if clips and shape(data) == shape(config.data):
+        yield f"{key} is {clips}, and its clips have the shape of data; set train.batch_size"
+    if clips:
+        yield from _divides(clips, key, config.train.accumulate, "train.accumulate")
+        other, size = sizes.setdefault(shape(data), (name, clips))
+        if size != clips:
+            yield (
+                f"{key} is {clips} and data.mix.{other}.clips_per_update {size}; both have clips "
+                f"of {shape(data)}, which share their updates: give both the same"
+            )
 
 
 def _validation(config: Config) -> Mistakes:
@@ -298,6 +337,20 @@ def _noise_schedule(config: Config) -> Mistakes:
         yield (
             f"diffusion.log_snr_min is {least:g} and diffusion.log_snr_max {most:g}; the minimum "
             "must be below the maximum"
+        )
+
+
+def _sampling(config: Config) -> Mistakes:
+    sample = config.sample
+    if sample.churn and sample.sampler not in ("ddim", "heun"):
+        yield (
+            f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
+            "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
+        )
+    if sample.guidance_first > sample.guidance_last:
+        yield (
+            f"sample.guidance_first is {sample.guidance_first:g} and sample.guidance_last "
+            f"{sample.guidance_last:g}; the first noise time must not be above the last"
         )
 
 
@@ -372,6 +425,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _validation,
     _profile,
     _noise_schedule,
+    _sampling,
     _mesh,
     _batch,
     _checkpoints,

@@ -21,11 +21,13 @@ class Ingredient:
         name: name of the source, such as "main".
         weight: its share, in proportion to the weights of the others; above 0.
         dataset: where its clips come from.
+        clips_per_update: clips in each update on clips of this shape; 0 if nothing is asked for.
     """
 
     name: str
     weight: float
     dataset: Dataset
+    clips_per_update: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,8 @@ def sort_into_buckets(
     """Sorts sources by the shape of their clips, in the order in which shapes first appear.
 
     Batches of smaller clips hold more of them, so that all batches have about as many pixels. The
-    number of clips is a multiple of `batch_size`: then it splits over the same devices.
+    number of clips is a multiple of `batch_size`: then it splits over the same devices. A source
+    may ask for another number.
 
     Args:
         mixture: the sources.
@@ -70,8 +73,9 @@ def sort_into_buckets(
     buckets = []
     for shape in shapes:
         members = tuple(of for of in mixture if of.dataset.clip.shape == shape)
-        times = math.prod(largest.shape) // math.prod(shape)
-        buckets.append(Bucket(members[0].dataset.clip, batch_size * times, members))
+        asked = max(of.clips_per_update for of in members)
+        clips = asked or batch_size * (math.prod(largest.shape) // math.prod(shape))
+        buckets.append(Bucket(members[0].dataset.clip, clips, members))
     return tuple(buckets)
 
 
@@ -100,5 +104,5 @@ def open_streams(buckets: Sequence[Bucket], seed: int) -> list[list[Stream]]:
                     raise UserError("the training source has no clips")
             its_seed = seed if of.name == MAIN else seed_of(seed, of.name)
             number = next(numbers) if is_mixed else None
-            streams[-1].append(Stream(source, its_seed, of.weight, number))
+            streams[-1].append(Stream(source, its_seed, of.weight, number, of.name))
     return streams

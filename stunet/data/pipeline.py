@@ -23,8 +23,8 @@ from stunet.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-# Key of a feed's position in the saved state of a run with several feeds.
-_INDEX = "next_index_{}"
+# Keys in the saved state: the position of one of several feeds, and the length of a source.
+_INDEX, _CLIPS = "next_index_{}", "clips_of_{}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Stream:
         weight: weight of the source among those in the same batches.
         number: number of the source in the run, which each example then holds as `source`; None
             leaves it out.
+        name: name of the source, in the saved position and in messages.
     """
 
     source: grain.sources.RandomAccessDataSource
     seed: int
     weight: float = 1.0
     number: int | None = None
+    name: str = "main"
 
     def examples(self) -> grain.MapDataset:
         """Returns the endless examples. Every epoch has an order of its own."""
@@ -134,21 +136,39 @@ class TrainBatches:
         any batch sizes.
         """
         if len(self._feeds) == 1:
-            return {"global_next_index": self._positions[0]}
+            return {"global_next_index": self._positions[0]} | self._clips()
         positions = {
             _INDEX.format(feed.name): position
             for feed, position in zip(self._feeds, self._positions, strict=True)
         }
-        return {"next_batch": self._taken} | positions
+        return {"next_batch": self._taken} | positions | self._clips()
 
-    def set_state(self, state: dict[str, int]) -> None:
-        """Continues at a position that `get_state` returned, in this or another process."""
+    def _clips(self) -> dict[str, int]:
+        """Returns the length of each source, which its order depends on."""
+        streams = (stream for feed in self._feeds for stream in feed.streams)
+        return {_CLIPS.format(stream.name): len(stream.source) for stream in streams}
+
+    def set_state(self, state: dict[str, int]) -> list[str]:
+        """Continues at a position that `get_state` returned, in this or another process.
+
+        Returns:
+            A sentence for each source that has another number of clips than it had then.
+        """
         self.close()
         if len(self._feeds) == 1:
             self._taken, self._positions = 0, [int(state["global_next_index"])]
         else:
             self._taken = int(state["next_batch"])
             self._positions = [int(state[_INDEX.format(feed.name)]) for feed in self._feeds]
+        # Positions that earlier versions saved do not hold the lengths of sources.
+        streams = [stream for feed in self._feeds for stream in feed.streams]
+        lengths = [(of, state.get(_CLIPS.format(of.name), len(of.source))) for of in streams]
+        return [
+            f"the source {of.name} has {len(of.source):,} training clips now, and had {before:,}: "
+            "they come in another order from here on"
+            for of, before in lengths
+            if before != len(of.source)
+        ]
 
     def close(self) -> None:
         """Stops reading ahead. A later call of `next` starts to read ahead again."""

@@ -54,7 +54,7 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
 @functools.lru_cache(maxsize=64)  # The members of a sweep share networks.
 def forward_flops(denoiser: Denoiser) -> int:
     """Counts the floating-point operations of one forward pass of the network for one clip."""
-    network, arguments = denoiser.network_for(denoiser.clip.frames), denoiser.abstract_arguments(1)
+    network, arguments = denoiser.network_of_clips, denoiser.abstract_arguments(1)
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     return count(network.apply, params, *arguments)
 

@@ -166,6 +166,9 @@ def _set_up(
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    for bucket in parts.buckets:
+        what = f"data.clips_per_update for clips of {bucket.name}"
+        meshes.check_batch(bucket.batch_size, parts.accumulate, mesh, what)
     with contextlib.ExitStack() as stack:
         # At the end, a second signal must not cut short what the first one asked for.
         stack.enter_context(signals.handlers_kept())
@@ -208,7 +211,7 @@ def _set_up(
             state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
             state, position, notes = checkpoints.restore(abstract)
-            batches.set_state(position)
+            notes = (*notes, *batches.set_state(position))
         step = int(state.step)
         if step > events.steps:
             raise UserError(

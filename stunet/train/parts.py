@@ -20,6 +20,7 @@ from stunet.data.mixtures import Bucket, Ingredient, sort_into_buckets
 from stunet.data.sources import Dataset, stored_fingerprint
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.schedules import NoiseSchedule
+from stunet.diffusion.times import Times
 from stunet.errors import UserError
 from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import Layout
@@ -109,13 +110,13 @@ def make_parts(config: Config) -> Parts:
     """
     denoiser = _denoiser(config)
     mixture = [
-        Ingredient(name, data.weight, _dataset(config, data))
+        Ingredient(name, data.weight, _dataset(config, data), data.clips_per_update)
         for name, data in all_sources(config.data).items()
         if data.weight
     ]
     return Parts(
         denoiser=denoiser,
-        objective=Objective(denoiser, **_shared(config.diffusion, Objective)),
+        objective=_objective(config, denoiser),
         optimizer=_optimizer(config),
         dataset=_dataset(config, config.data),
         buckets=sort_into_buckets(mixture, denoiser.clip, config.train.batch_size),
@@ -162,7 +163,7 @@ def bucket_configs(config: Config) -> dict[str, Config]:
     for bucket in buckets:
         steps = max(1, round(config.train.steps * bucket.weight / total))
         train = dataclasses.replace(config.train, batch_size=bucket.batch_size, steps=steps)
-        data = sources[bucket.mixture[0].name]
+        data = dataclasses.replace(sources[bucket.mixture[0].name], clips_per_update=0)
         alone[bucket.name] = dataclasses.replace(config, data=data, train=train)
     return alone
 
@@ -242,6 +243,18 @@ def _optimizer(config: Config) -> Optimizer:
     return dataclasses.replace(adamw(**_shared(config.train, adamw)), guard=guard)
 
 
+def _objective(config: Config, denoiser: Denoiser) -> Objective:
+    diffusion = config.diffusion
+    times = Times(
+        sampling=diffusion.time_sampling,
+        mean=diffusion.time_mean,
+        std=diffusion.time_std,
+        reference=diffusion.time_reference,
+        corrected=diffusion.time_correction,
+    )
+    return Objective(denoiser, **_shared(diffusion, Objective), times=times)
+
+
 def _denoiser(config: Config) -> Denoiser:
     given = _conditioning(config)
     return Denoiser(
@@ -263,6 +276,7 @@ def _denoiser(config: Config) -> Denoiser:
             train_input=given.name != "none",
             frozen_dtype=config.model.dtype,
         ),
+        input_scale=config.diffusion.input_scale,
     )
 
 
@@ -319,5 +333,7 @@ _SOURCE_OPTIONS = {
         octaves=data.speed_octaves,
         caption_speed=data.caption_speed,
     ),
-    "clips": lambda data: dict(path=data.path, crop=data.crop, mirror=data.mirror),
+    "clips": lambda data: dict(
+        path=data.path, crop=data.crop, max_crop=data.max_crop, mirror=data.mirror
+    ),
 }

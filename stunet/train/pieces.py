@@ -37,7 +37,7 @@ class Piece:
 
 def find(denoiser: Denoiser, batch: int) -> list[Piece]:
     """Returns the distinct blocks of the network for `batch` clips, in the order of their calls."""
-    network = denoiser.network_for(denoiser.clip.frames)
+    network = denoiser.network_of_clips
     return find_in(network, denoiser.trainable, denoiser.abstract_arguments(batch))
 
 

@@ -59,7 +59,8 @@ def batches_of(*sources, seed, batch_size, weights=None, rows=None, num_threads=
     """Returns the training batches of one source, or of several with weights."""
     weights = weights or [1.0] * len(sources)
     several = zip(itertools.count(), sources, weights, strict=False)
-    streams = [Stream(s, seed + i, w, i) for i, s, w in several]
+    names = "main", "second", "third"
+    streams = [Stream(s, seed + i, w, i, names[i]) for i, s, w in several]
     return TrainBatches([Feed(streams, batch_size, rows)], num_threads)
 
 
@@ -176,7 +177,8 @@ def test_examples_say_which_source_they_come_from():
 
 def buckets(processes=1, process=0, sizes=(4, 12), state=None):
     """Returns batches of two shapes, two of one source for each of a mixture."""
-    streams = [[Stream(MIXTURE[0], 3)], [Stream(MIXTURE[1], 4), Stream(MIXTURE[2], 5, 2.0)]]
+    second, third = Stream(MIXTURE[1], 4, 1.0, name="x"), Stream(MIXTURE[2], 5, 2.0, name="y")
+    streams = [[Stream(MIXTURE[0], 3)], [second, third]]
     feeds = [
         Feed(of, size, rows_by_process(size, processes)[process], name, weight)
         for of, size, name, weight in zip(streams, sizes, "ab", (2.0, 1.0), strict=True)
@@ -223,6 +225,15 @@ def test_other_batch_sizes_continue_with_the_examples_that_no_batch_has_used():
         assert found == rest[: len(found)]
 
 
+def test_a_source_that_has_grown_is_told():
+    state = batches_of(Numbers(20), seed=0, batch_size=4).get_state()
+    assert batches_of(Numbers(20), seed=0, batch_size=4).set_state(state) == []
+    (told,) = batches_of(Numbers(1021), seed=0, batch_size=4).set_state(state)
+    assert told.startswith("the source main has 1,021 training clips now, and had 20: they come in")
+    # As earlier versions saved it.
+    assert batches_of(Numbers(21), seed=0, batch_size=4).set_state({"global_next_index": 4}) == []
+
+
 def test_batches_read_ahead_do_not_count():
     source = Counted(100, enough=4 + 8)
     batches = batches_of(source, seed=0, batch_size=4, num_threads=3)
@@ -230,7 +241,7 @@ def test_batches_read_ahead_do_not_count():
     assert take(batches, 1) == expected[:1]
     assert source.enough.wait(timeout=10)
     state = batches.get_state()
-    assert state == {"global_next_index": 4}
+    assert state == {"global_next_index": 4, "clips_of_main": 100}
     batches.set_state(state)
     assert take(batches, 1) == expected[1:]
 

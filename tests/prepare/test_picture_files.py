@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stunet import cli
 from stunet.data.shots.layout import Spec, read_index
 from stunet.data.shots.source import ShotClips
 from stunet.data.spec import ClipSpec, TextSpec
@@ -93,6 +94,16 @@ def test_damaged_pictures_are_skipped_and_named(folder, tmp_path):
     told = str(summary)
     assert "cut.jpg" in told
     assert "text.png is no picture" in told
+
+
+def test_the_command_holds_out_single_pictures(folder, tmp_path):
+    for number in range(16):
+        (folder / f"more_{number:02}.png").write_bytes((folder / "a.png").read_bytes())
+    arguments = ["prepare", folder, tmp_path / "shots", "--pictures", "--workers=1", "--side=32"]
+    assert cli.main(list(map(str, arguments))) == 0
+    held = read_index(tmp_path / "shots").held_out
+    assert held.sum() == 2
+    assert set(held.tolist()) == {0, 1}
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):

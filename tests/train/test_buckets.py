@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import tiny
 from flax.traverse_util import flatten_dict, unflatten_dict
-from from_config import train
+from from_config import abstract_state, train
 from orbax.checkpoint import v1 as ocp
 
 from stunet import configs
 from stunet.data.mixtures import open_streams
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
+from stunet.plan import chips
+from stunet.plan.plan import make_plan
+from stunet.train import pieces
 from stunet.train.flops import mean_flops, model_flops
 from stunet.train.parts import bucket_configs, make_parts
 from stunet.train.program import abstract_batch
+from stunet.train.state import count_parameters
 
 ONE_LEVEL = {f"model.{key}": value for key, value in tiny.ONE_LEVEL_KEYS.items()}
 MIX = {
@@ -45,6 +49,9 @@ def test_sources_of_one_shape_share_batches_and_batches_are_of_equal_cost():
         # 256 pixels are more than once and less than twice 192.
         "2x8x12": (6, 0.5, ["wide"]),
     }
+    mix = MIX | {"photos": MIX["photos"] | {"clips_per_update": 10}}
+    asked = make_parts(config(data__mix=mix)).buckets
+    assert [bucket.batch_size for bucket in asked] == [4, 10, 4]
     assert [of.name for of in parts.sources] == ["main", "motions", "photos", "wide"]
     numbers = [stream.number for of in open_streams(parts.buckets, 0) for stream in of]
     assert numbers == [0, 1, 2, 3]
@@ -75,6 +82,20 @@ def test_each_bucket_is_planned_as_a_run_of_its_own():
     mean = (1.5 * flops["4x8x8"] + flops["1x8x8"] + 0.5 * flops["2x8x12"]) / 3
     assert mean_flops(make_parts(whole)) == pytest.approx(mean)
     assert bucket_configs(tiny.config()) == {"4x8x8": tiny.config()}
+
+
+def test_pictures_are_planned_without_temporal_layers():
+    small = configs.replace(config(), ONE_LEVEL | {"model.temporal": True})
+    alone = bucket_configs(small)
+    for name, one in alone.items():
+        blocks = {piece.name.split()[0] for piece in pieces.find(make_parts(one).denoiser, 1)}
+        assert ("TemporalAttention" in blocks) == (name != "1x8x8")
+    plan = make_plan(alone["1x8x8"], chips.find("a100-80gb:1", estimate=True))
+    assert plan.clips == 16
+    assert plan.unsplit == []
+    # Weights of all layers are on the chip in each step.
+    state = abstract_state(small, meshes.abstract_mesh(make_parts(small).layout, 1))
+    assert plan.params == count_parameters(state.params)
 
 
 @pytest.mark.parametrize("scan", [False, True])
