@@ -21,6 +21,7 @@ The file holds several questions; `--config single_pass_vs_cascade:NAME` asks an
                 the limit. Without captions, and with captions that tell direction and speed.
     paths       Motions that never look like another one at keyframes, with captions.
     noise       Which level of noise on keyframes, in training and in sampling?
+    real        Three short real videos, judged by flow and by what happens at borders of windows.
     gpu         Clips of 36 frames of 32x32 pixels, and objects that cross, bounce and turn.
 
 Lumiere's claim has three reasons, and each is seen by a comparison:
@@ -278,6 +279,30 @@ QUESTIONS = {
         training=_SHORT,
         groups={"slow": ("slow motion", {})},
         levels=((0.0, 0.0), (0.1, 0.1), (0.27, 0.27), (0.5, 0.5)),
+    ),
+    # Three short videos, prepared as experiments/real_clips.py says. Each network learns them by
+    # heart.
+    "real": Question(
+        frames=16,
+        stride=5,
+        shape={
+            "data.source": "clips",
+            "data.path": "runs/clips",
+            "data.height": 32,
+            "data.width": 32,
+            "data.channels": 3,
+            "data.fps": 12.0,
+            "model.channels": 32,
+            "model.channel_multipliers": (1, 2, 4),
+            "model.attention_levels": (False, True, True),
+            "model.temporal_factors": (1, 1, 2),
+            "diffusion.shift": 1.0,
+            "log.validate_clips": 3,
+        },
+        training={"train.steps": 1000, "train.batch_size": 2, "train.ema_decay": 0.99},
+        groups={"real": ("real videos", {})},
+        clips=16,
+        metrics="pixels,flow",
     ),
     "gpu": Question(
         frames=36,

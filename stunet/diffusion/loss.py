@@ -62,12 +62,13 @@ def min_snr(
 def sigmoid(
     log_snr: Float[Array, "*n"], prediction: str, bias: float, slope: Float[Array, "*n"]
 ) -> Float32[Array, "*n"]:
-    """Returns the weights of the sigmoid loss (Hoogeboom et al., arXiv 2410.19324, section 3).
+    """Returns the weights of the sigmoid loss of Hoogeboom et al. (arXiv 2410.19324).
 
     The loss is -d log_snr / dt sigmoid(bias - log_snr) ||eps_hat - eps||^2. In terms of x0, this is
     -d log_snr / dt exp(bias) sigmoid(log_snr - bias) ||x0_hat - x0||^2. With uniform times, the
-    factor -d log_snr / dt makes the expected loss an integral over the log-SNR. So every schedule
-    with the same bounds has the same expected loss.
+    factor -d log_snr / dt makes the expected loss an integral over the log-SNR (Kingma and Gao,
+    arXiv 2303.00848, section 2). So every schedule with the same bounds has the same expected loss.
+    Some programs leave this factor out; their loss differs on every schedule that is not linear.
 
     Args:
         log_snr: log-SNR of each clip.
