@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,6 +24,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 from jaxtyping import install_import_hook
+
+# On a busy machine, an example may take any time.
+hypothesis.settings.register_profile("stunet", deadline=None)
+hypothesis.settings.load_profile("stunet")
 
 install_import_hook(
     [f"stunet.{room}" for room in ("nn", "diffusion", "data", "parallel", "evaluate")],

@@ -224,7 +224,7 @@ def test_every_synonym_leads_to_keys_and_choices_that_exist():
         ("diffusion.prediction", "epsilon", "eps"),
         ("diffusion.prediction", "v_prediction", "v"),
         ("sample.sampler", "dim", "ddim"),
-        ("sample.sampler", "euler", None),
+        ("sample.sampler", "euler", "ddim"),
         ("model.activation", "relu", None),
     ],
 )
@@ -328,6 +328,14 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
     assert [data.weight for data in sources.values()] == [3, 0.5, 1]
     assert [data.num_digits for data in sources.values()] == [1, 2, 1]
     assert {data.frames for data in sources.values()} == {8}
+    main = dict(data__source="clips", data__path="here")
+    sources = configs.all_sources(changed(**main, data__mix=MIX | {"b": {"mirror": True}}).data)
+    assert {name: data.path for name, data in sources.items()} == {
+        "main": "here",
+        "b": "here",
+        "digits": "here",
+        "discs": "",
+    }
 
 
 @pytest.mark.parametrize(
@@ -341,7 +349,22 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
         ({"a": {"weight": 2}}, "data.mix.a differs from data in nothing but its weight; set a key"),
         ({"a": {"num_digits": 2, "weight": 1e-6}}, "at least one of 10,000 clips, or the weight 0"),
         ({"a": {"digit_size": 30}}, "data.mix.a: data.digit_size is 30, larger than the clip"),
-        ({"a": {"frames": 8}}, "data.mix.a.frames is 8 and data.frames 16; all sources of a run"),
+        ({"a": {"frames": 12}}, "data.mix.a: data.frames is 12; it must be a multiple of 8"),
+        ({"a": {"height": 12}}, "data.mix.a: data.height is 12; it must be a multiple of 8"),
+        (
+            {"a": {"frames": 24}},
+            "data.mix.a has clips of 24x16x16 (frames, rows, columns), larger than those of data, "
+            "16x16x16; let data describe the source with the largest clips",
+        ),
+        (
+            {"a": {"clips_per_update": 8, "num_digits": 2}},
+            "data.mix.a.clips_per_update is 8, and its clips have the shape of data; set train.ba",
+        ),
+        (
+            {n: {"frames": 1, "clips_per_update": c} for n, c in (("a", 64), ("b", 32))},
+            "data.mix.b.clips_per_update is 32 and data.mix.a.clips_per_update 64; both have clips "
+            "of 1x16x16, which share their updates: give both the same",
+        ),
         ({"main": {"num_digits": 2}}, "data.mix has a source 'main'; a name has small letters"),
         ({"A b": {"num_digits": 2}}, "data.mix has a source 'A b'; a name has small letters"),
         ({"a": 3}, "data.mix.a is 3; it must be a dict of keys of data"),
@@ -351,6 +374,17 @@ def test_each_source_has_the_keys_of_the_main_one_that_it_does_not_change():
 def test_wrong_mixtures_get_one_sentence(mix, sentence):
     with pytest.raises(UserError, match=f"^(?s:.*){re.escape(sentence)}"):
         changed(data__mix=mix)
+
+
+def test_pictures_are_refused_where_they_teach_nothing():
+    pictures = {"photos": {"frames": 1}}
+    assert changed(data__mix=pictures).data.mix == pictures
+    for keys, sentence in (
+        (dict(freeze="spatial"), "freeze is 'spatial' and data.frames is 1"),
+        (dict(tsr={"stride": 5}), "data.frames is 1 and tsr.stride 5"),
+    ):
+        with pytest.raises(UserError, match=f"^data.mix.photos: {sentence}"):
+            configs.resolve({"data": {"mix": pictures}, **keys})
 
 
 def test_weights_that_sum_to_0_are_refused():

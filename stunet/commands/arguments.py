@@ -139,7 +139,7 @@ def add_settings(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--sampler",
         metavar="NAME",
-        help="ddim, ancestral or dpmpp_2m (default: the run's sample.sampler)",
+        help="ddim, ancestral, dpmpp_2m, heun or unipc (default: the run's sample.sampler)",
     )
     group.add_argument(
         "--guidance",
@@ -170,6 +170,7 @@ def add_cascade(parser: Parser) -> None:
         "--augmentation",
         type=number,
         metavar="LEVEL",
-        help="with --tsr: noise level of the keyframes, 0 to 1 (default 0.27, or the highest "
-        "level trained if that is lower)",
+        help="noise level of the keyframes when the super-resolution network sees them, 0 to 1 "
+        "(default for keyframes that --workdir makes: 0.27, or the highest level trained if that "
+        "is lower)",
     )

@@ -60,21 +60,25 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out.is_dir():
         raise UserError(f"--out {arguments.out} is a directory; {_ELSEWHERE}")
     mesh = meshes.make_mesh(parts.layout, topology.devices)
-    meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    for bucket in parts.buckets:
+        meshes.check_batch(bucket.batch_size, parts.accumulate, mesh)
     silence = contextlib.nullcontext() if local else chips.silence_stderr()
     task = f"compiling for {topology.chips} x {topology.chip.name}"
     with elapsed(task), silence, refusal_explained(arguments.out, _ELSEWHERE):
-        lowered = program.lower(parts, mesh)
-        try:
-            program.save(lowered, mesh, arguments.out)
-        except jax.errors.JaxRuntimeError as error:
-            refused = read_refusal(str(error))
-            raise UserError(
-                f"the program does not fit {topology.chip.name}: it needs "
-                f"{refused.excess / 2**30:.2f} GiB more than a chip has; `stunet plan` says what "
-                "makes it fit"
-            ) from error
-    print(f"{arguments.out.stat().st_size / 2**20:.2f} MiB  {arguments.out}")
+        for bucket in parts.buckets:
+            lowered = program.lower(parts.only(bucket), mesh)
+            try:
+                program.save(lowered, mesh, program.file_of(arguments.out, parts, bucket))
+            except jax.errors.JaxRuntimeError as error:
+                refused = read_refusal(str(error))
+                raise UserError(
+                    f"the program does not fit {topology.chip.name}: it needs "
+                    f"{refused.excess / 2**30:.2f} GiB more than a chip has; `stunet plan` says "
+                    "what makes it fit"
+                ) from error
+    for bucket in parts.buckets:
+        file = program.file_of(arguments.out, parts, bucket)
+        print(f"{file.stat().st_size / 2**20:.2f} MiB  {file}")
 
 
 COMMAND = Command(

@@ -5,6 +5,7 @@ import argparse
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+from stunet.errors import choose
 
 
 def add_arguments(parser: Parser) -> None:
@@ -21,6 +22,12 @@ def add_arguments(parser: Parser) -> None:
         choices=("train", "val"),
         default="train",
         help="train, or val for held-out clips (default %(default)s)",
+    )
+    parser.options.add_argument(
+        "--source",
+        default="main",
+        metavar="NAME",
+        help="which source: main, or a name in data.mix (default %(default)s)",
     )
     parser.options.add_argument(
         "--num",
@@ -40,7 +47,9 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.generate import data
     from stunet.train.parts import make_parts
 
-    dataset = make_parts(config).dataset
+    parts = make_parts(config)
+    sources = {of.name: of.dataset for of in parts.sources} | {configs.MAIN: parts.dataset}
+    dataset = choose(sources, arguments.source, "source")
     options = (arguments.split, arguments.num, arguments.command_line)
     for what, file in data.write(arguments.out, dataset, *options).items():
         print(f"{what:9}  {file}")

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet import configs
     from stunet.plan import chips, report, search
     from stunet.plan.plan import make_plan
-    from stunet.train.parts import make_parts
+    from stunet.train.parts import bucket_configs, make_parts
 
     config = configs.load(arguments.config, arguments.overrides)
     topology = chips.find(arguments.topology, arguments.slices, arguments.estimate)
@@ -73,15 +73,22 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.json:
             print(report.ranking(layouts, topology), end="\n\n", flush=True)
         config = layouts[0].apply_to(config)
-    with elapsed(f"{'compiling' if topology.devices else 'estimating'} for {target}"):
-        plan = make_plan(config, topology, not arguments.memory_only, arguments.every_block)
-    print(report.as_json(plan) if arguments.json else report.as_text(plan))
+    task, plans = f"{'compiling' if topology.devices else 'estimating'} for {target}", {}
+    several = bucket_configs(config)
+    for name, one in several.items():
+        with elapsed(f"{task}, clips of {name}" if len(several) > 1 else task):
+            plans[name] = make_plan(one, topology, not arguments.memory_only, arguments.every_block)
+    print(report.as_json(plans) if arguments.json else report.as_text(plans))
+    largest = max(plans, key=lambda name: plans[name].excess or 0)
+    plan = plans[largest]
     if plan.excess:
         message = "by estimate, " if plan.estimated else ""
         message += f"the program does not fit {plan.chip}: it needs "
         message += f"{plan.excess / 2**30:.2f} GiB more than a chip has"
+        message += f" for clips of {largest}" if len(plans) > 1 else ""
         if not topology.is_local:
-            overrides = search.suggest_overrides(make_parts(config), plan.mesh, topology)
+            parts = make_parts(several[largest])
+            overrides = search.suggest_overrides(parts, plan.mesh, topology)
             message += "; by estimate, "
             message += f"it fits with {' '.join(overrides)}" if overrides else "no layout fits"
         raise UserError(message)

@@ -61,7 +61,7 @@ _NUMBERS = (
         "SECONDS",
         5.0,
         "length of each stretch that is held out, at the end of a shot; no clip that is longer can "
-        "be validated",
+        "be validated. With --pictures, single pictures are held out",
     ),
 )
 
@@ -138,6 +138,12 @@ def add_arguments(parser: Parser) -> None:
         metavar="SHOTS",
         help="directory to create; if it is there, videos that it does not hold yet are added, and "
         "a command that was stopped goes on",
+    )
+    parser.options.add_argument(
+        "--pictures",
+        action="store_true",
+        help="read pictures (jpg, png, webp) in a folder or tar files, and no videos; each is a "
+        "shot of one frame, for data.frames=1",
     )
     for flag, kind, metavar, default, text in _NUMBERS:
         parser.options.add_argument(
@@ -224,6 +230,7 @@ def run(arguments: argparse.Namespace) -> None:
     from stunet.nn.text import text_encoder
     from stunet.prepare.cluster import ray_cluster
     from stunet.prepare.filters import Filters
+    from stunet.prepare.kinds import PICTURES, VIDEOS
     from stunet.prepare.run import prepare
     from stunet.report.shots import PAGE_FILE, write_page
 
@@ -260,11 +267,15 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.input,
         arguments.output,
         spec,
+        kind=PICTURES if arguments.pictures else VIDEOS,
         filters=filters,
         text_encoder=arguments.text_encoder,
         encode_text=encoder,
         val_fraction=arguments.val_fraction,
-        val_seconds=arguments.val_seconds,
+        # One picture, and not as many as a video shows in that time.
+        val_seconds=(
+            1 / arguments.fps if arguments.pictures and arguments.fps else arguments.val_seconds
+        ),
         workers=arguments.workers,
         engine=engine,
         verify=arguments.verify,

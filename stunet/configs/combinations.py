@@ -10,7 +10,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from stunet.configs.schema import MAIN, Config, all_sources, clip_span, level_channels
+from stunet.configs.schema import (
+    MAIN,
+    Config,
+    Data,
+    all_sources,
+    clip_span,
+    level_channels,
+    shape,
+)
 from stunet.errors import UserError
 
 Mistakes = Iterator[str]
@@ -119,6 +127,11 @@ def _frozen_weights(config: Config) -> Mistakes:
             "freeze is 'spatial' and model.temporal is False, which leaves nothing to train; "
             "set freeze to 'none'"
         )
+    elif config.freeze == "spatial" and config.data.frames == 1:
+        yield (
+            "freeze is 'spatial' and data.frames is 1; pictures pass through the spatial layers "
+            "alone, which leaves nothing to train: set freeze to 'none'"
+        )
     if config.lora.rank and config.freeze != "none":
         yield (
             f"lora.rank is {config.lora.rank} and freeze is {config.freeze!r}; adapters already "
@@ -129,7 +142,8 @@ def _frozen_weights(config: Config) -> Mistakes:
 def _frames(config: Config) -> Mistakes:
     """Checks that the number of frames suits the network, the keyframes and the source."""
     model, data, stride = config.model, config.data, config.tsr.stride
-    if model.temporal:
+    # Clips of one frame pass through the spatial layers alone.
+    if model.temporal and data.frames > 1:
         total = math.prod(model.temporal_factors)
         yield from _divides(
             data.frames, "data.frames", total, "the product of model.temporal_factors"
@@ -246,9 +260,16 @@ def _mix(config: Config) -> Mistakes:
             if main.mix
             else "data.weight is 0, and data.mix names no other source; set data.weight above 0"
         )
+    if main.clips_per_update:
+        yield (
+            f"data.clips_per_update is {main.clips_per_update}; for the main source, set "
+            "train.batch_size instead"
+        )
+    sizes: dict[str, tuple[str, int]] = {}
     for name, data in sources.items():
         if name == MAIN:
             continue
+        yield from _clips_per_update(config, name, data, sizes)
         if dataclasses.replace(data, weight=main.weight) == sources[MAIN]:
             yield (
                 f"data.mix.{name} differs from data in nothing but its weight; set a key in which "
@@ -259,16 +280,39 @@ def _mix(config: Config) -> Mistakes:
                 f"data.mix.{name}.weight is {data.weight:g}, and all weights sum to {total:g}; a "
                 f"source has at least one of {1 / LEAST_SHARE:,.0f} clips, or the weight 0"
             )
-        for key in ("frames", "height", "width"):
-            if getattr(data, key) != getattr(main, key):
-                yield (
-                    f"data.mix.{name}.{key} is {getattr(data, key)} and data.{key} "
-                    f"{getattr(main, key)}; all sources of a run have clips of one shape"
-                )
+        if data.frames * data.height * data.width > main.frames * main.height * main.width:
+            yield (
+                f"data.mix.{name} has clips of {shape(data)} (frames, rows, columns), larger than "
+                f"those of data, {shape(main)}; let data describe the source with the largest clips"
+            )
         alone = dataclasses.replace(config, data=data)
-        for check in (_frames, _source):
+        for check in (_frozen_weights, _frames, _resolution, _source, _conditioning):
             for mistake in check(alone):
                 yield f"data.mix.{name}: {mistake}"
+
+
+def _clips_per_update(
+    config: Config, name: str, data: Data, sizes: dict[str, tuple[str, int]]
+) -> Mistakes:
+    """Checks the clips in each update on a further source.
+
+    Args:
+        config: the config.
+        name: name of the source.
+        data: what describes the source.
+        sizes: maps each shape of clips so far to a source and its clips in each update.
+    """
+    clips, key = data.clips_per_update, f"data.mix.{name}.clips_per_update"
+    if clips and shape(data) == shape(config.data):
+        yield f"{key} is {clips}, and its clips have the shape of data; set train.batch_size"
+    if clips:
+        yield from _divides(clips, key, config.train.accumulate, "train.accumulate")
+        other, size = sizes.setdefault(shape(data), (name, clips))
+        if size != clips:
+            yield (
+                f"{key} is {clips} and data.mix.{other}.clips_per_update {size}; both have clips "
+                f"of {shape(data)}, which share their updates: give both the same"
+            )
 
 
 def _validation(config: Config) -> Mistakes:
@@ -293,6 +337,20 @@ def _noise_schedule(config: Config) -> Mistakes:
         yield (
             f"diffusion.log_snr_min is {least:g} and diffusion.log_snr_max {most:g}; the minimum "
             "must be below the maximum"
+        )
+
+
+def _sampling(config: Config) -> Mistakes:
+    sample = config.sample
+    if sample.churn and sample.sampler not in ("ddim", "heun"):
+        yield (
+            f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
+            "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
+        )
+    if sample.guidance_first > sample.guidance_last:
+        yield (
+            f"sample.guidance_first is {sample.guidance_first:g} and sample.guidance_last "
+            f"{sample.guidance_last:g}; the first noise time must not be above the last"
         )
 
 
@@ -364,14 +422,15 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _features,
     _text_encoder,
     _source,
-    _mix,
     _validation,
     _profile,
     _noise_schedule,
+    _sampling,
     _mesh,
     _batch,
     _checkpoints,
     _conditioning,
+    _mix,
 )
 
 

@@ -81,7 +81,7 @@ class Model:
         (1, 2, 2, 2),
         "Factor by which the number of frames shrinks on entering each level, finest level first. "
         "The first entry must be 1. `data.frames` must be a multiple of the product of all "
-        "entries.",
+        "entries, or 1.",
     )
     temporal_attention_blocks: int = _field(
         2,
@@ -248,8 +248,10 @@ class Diffusion:
         "cosine",
         "Noise schedule. 'cosine': the cosine schedule with bounded log-SNR (arXiv 2301.11093). "
         "'linear': the log-SNR falls linearly in time. 'iddpm': the cosine schedule of Improved "
-        "DDPM, with which DeepFloyd IF was trained.",
-        choices=("cosine", "linear", "iddpm"),
+        "DDPM, with which DeepFloyd IF was trained. 'flow': the straight path of flow matching, "
+        "(1 - t) * x0 + t * eps (arXiv 2210.02747). Flow matching also sets `diffusion.prediction` "
+        "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'.",
+        choices=("cosine", "linear", "iddpm", "flow"),
     )
     shift: float = _field(
         1.0,
@@ -271,20 +273,72 @@ class Diffusion:
     prediction: str = _field(
         "v",
         "What the network predicts. 'eps': the noise. 'x0': the clean clip. 'v': the velocity "
-        "alpha * eps - sigma * x0.",
-        choices=("eps", "v", "x0"),
+        "alpha * eps - sigma * x0. 'flow': the velocity of flow matching, eps - x0. 'edm': the "
+        "output of EDM's preconditioned network, for data of standard deviation 0.5 (arXiv "
+        "2206.00364). EDM also sets `diffusion.input_scale` to 'edm' and `diffusion.weighting` to "
+        "'uniform'.",
+        choices=("eps", "v", "x0", "flow", "edm"),
+    )
+    input_scale: str = _field(
+        "none",
+        "Scale of the noisy clip that the network sees, which is alpha * x0 + sigma * eps times a "
+        "number that depends on the noise level alone. 'none': alpha^2 + sigma^2 is 1. 'flow': "
+        "alpha + sigma is 1, as in flow matching. 'edm': the noisy clip has variance 1 if the "
+        "clean clips have the standard deviation 0.5, as in EDM (arXiv 2206.00364).",
+        choices=("none", "flow", "edm"),
     )
     weighting: str = _field(
         "min_snr",
         "Weight of each noise level in the loss. 'uniform': the mean squared error of the "
-        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556).",
-        choices=("uniform", "min_snr"),
+        "network's own output. 'min_snr': Min-SNR-gamma (arXiv 2303.09556). 'sigmoid': the sigmoid "
+        "loss (arXiv 2410.19324), whose weight of the error in eps falls where the log-SNR is "
+        "above `diffusion.sigmoid_log_snr`. It is multiplied by the slope of the noise schedule. "
+        "So the expected loss does not depend on `diffusion.schedule`.",
+        choices=("uniform", "min_snr", "sigmoid"),
     )
     min_snr_gamma: float = _field(
         5.0,
         "Gamma of the weighting 'min_snr'. The weight of the error in x0 grows with the "
         "signal-to-noise ratio until that ratio reaches gamma, and then stays the same.",
         above=0,
+    )
+    sigmoid_log_snr: float = _field(
+        0.0,
+        "The log-SNR at which the weight of the error in eps, with the weighting 'sigmoid', is "
+        "half its largest value. Lower: more weight on noisy clips.",
+    )
+    time_sampling: str = _field(
+        "uniform",
+        "Density of the noise times in training. Each batch covers it evenly. 'uniform': all times "
+        "alike. 'logit_normal': log(t / (1 - t)) is normal, which favours the middle. 'cosmap': "
+        "on the schedule 'flow', the noise levels of the cosine schedule (arXiv 2403.03206).",
+        choices=("uniform", "logit_normal", "cosmap"),
+    )
+    time_mean: float = _field(
+        0.0,
+        "Mean of log(t / (1 - t)), for the time sampling 'logit_normal'. Above 0: more noise. On "
+        "the schedule 'flow', EDM's noise levels have the mean -1.2 (arXiv 2206.00364).",
+    )
+    time_std: float = _field(
+        1.0,
+        "Standard deviation of log(t / (1 - t)), for the time sampling 'logit_normal'. On the "
+        "schedule 'flow', EDM's noise levels have 1.2 (arXiv 2206.00364).",
+        above=0,
+    )
+    time_reference: int = _field(
+        0,
+        "Number of pixels, frames * height * width, of the clips that `diffusion.time_sampling` "
+        "suits. Clips with n pixels are trained at the times m * t / (1 + (m - 1) * t) with "
+        "m = sqrt(n / `diffusion.time_reference`): larger clips get more noise (arXiv 2403.03206). "
+        "With clips of several shapes, each shape has its own m. 0: times are not shifted.",
+        least=0,
+    )
+    time_correction: bool = _field(
+        False,
+        "True: each clip's loss is divided by the density of its noise time. The expected loss is "
+        "then that of uniform times, and only its variance differs. With 'logit_normal', the few "
+        "times near 0 and 1 then count a lot, which makes the loss noisy. False: times that are "
+        "drawn more often also count more.",
     )
     caption_dropout: float = _field(
         0.1,
@@ -425,7 +479,16 @@ class Data:
         "source, which the other keys of this group describe, with some of them changed, such as "
         "{'digits': {'weight': 0.5, 'source': 'moving_digits'}}. On the command line: "
         "--config.data.mix.digits.weight=0.5. Held-out clips and sample clips come from the main "
-        "source.",
+        "source. Clips of other shapes than the main source's go into batches of their own, and "
+        "weights then count batches. No source has larger clips than the main one.",
+    )
+    clips_per_update: int = _field(
+        0,
+        "For a source in `data.mix` whose clips have another shape than those of the main source: "
+        "number of clips in each update on clips of that shape, over all devices. 0: a multiple of "
+        "`train.batch_size` with about as many pixels. The main source leaves it 0, and has "
+        "`train.batch_size`.",
+        least=0,
     )
     path: str = _field(
         "",
@@ -435,7 +498,12 @@ class Data:
         "pixels that scikit-learn ships.",
         path="",
     )
-    frames: int = _field(16, "Number of frames in each clip.", least=1)
+    frames: int = _field(
+        16,
+        "Number of frames in each clip. 1: pictures, which pass through the spatial layers of the "
+        "network alone.",
+        least=1,
+    )
     stride: int = _field(
         1,
         "A clip takes every stride-th frame of its source. 1: every frame. Above 1: keyframes, as "
@@ -463,6 +531,14 @@ class Data:
         "For shots: which part of a picture is trained on, if the picture has another shape than "
         "the clip. 'centre': always its centre. 'random': any part, another one in each epoch.",
         choices=("centre", "random"),
+    )
+    max_crop: float = _field(
+        1.0,
+        "For shots: largest share of a picture, from 0 to 1, that may be cut off to give it the "
+        "shape of the clip. Shots that would lose more are left out. With clips of several shapes, "
+        "this sends each shot to the shapes that it fits. 1: no shot is left out.",
+        least=0,
+        most=1,
     )
     mirror: bool = _field(
         False,
@@ -573,7 +649,13 @@ class Train:
         path="",
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
-    batch_size: int = _field(16, "Number of clips in each update, over all devices.", least=1)
+    batch_size: int = _field(
+        16,
+        "Number of clips in each update, over all devices. An update on smaller clips than those "
+        "of the main source has a multiple of this number, so that it costs about as much, unless "
+        "`data.clips_per_update` says how many.",
+        least=1,
+    )
     accumulate: int = _field(
         1,
         "Number of equal parts that a batch is computed in, one after the other, to save memory. "
@@ -783,15 +865,51 @@ class Sample:
     sampler: str = _field(
         "ddim",
         "Sampler. 'ddim': deterministic DDIM. 'ancestral': DDPM's sampling, which adds noise in "
-        "each step. 'dpmpp_2m': DPM-Solver++ of second order, multistep.",
-        choices=("ddim", "ancestral", "dpmpp_2m"),
+        "each step. 'dpmpp_2m': DPM-Solver++ of second order, multistep. 'heun': Heun's method for "
+        "the straight path of flow matching, of second order. 'unipc': UniPC (arXiv 2302.04867), "
+        "which predicts and corrects without further calls of the network, of third order.",
+        choices=("ddim", "ancestral", "dpmpp_2m", "heun", "unipc"),
     )
-    steps: int = _field(50, "Number of sampling steps.", least=1)
+    steps: int = _field(
+        50,
+        "Number of sampling steps. In each step the network is called once; 'heun' needs two steps "
+        "for each noise level.",
+        least=1,
+    )
     guidance_scale: float = _field(
         2.0,
         "Scale of classifier-free guidance. 1: no guidance. 0: the caption is ignored. Above 1: "
         "clips follow the caption more closely. With any scale except 0 and 1, each step computes "
         "each clip twice: with its caption and without.",
+        least=0,
+    )
+    guidance_first: float = _field(
+        0.0,
+        "First noise time, from 0 (clean) to 1 (noise), at which classifier-free guidance is used. "
+        "At noise times outside `sample.guidance_first` to `sample.guidance_last`, each clip is "
+        "computed once, with its caption (arXiv 2404.07724).",
+        least=0,
+        most=1,
+    )
+    guidance_last: float = _field(
+        1.0,
+        "Last noise time, from 0 (clean) to 1 (noise), at which classifier-free guidance is used.",
+        least=0,
+        most=1,
+    )
+    guidance_rescale: float = _field(
+        0.0,
+        "Share, from 0 to 1, of the contrast from guidance that is taken back. 1: each guided "
+        "estimate of the clean clip gets the standard deviation that it has without guidance "
+        "(arXiv 2305.08891).",
+        least=0,
+        most=1,
+    )
+    churn: float = _field(
+        0.0,
+        "Amount of fresh noise in each step: S_churn of EDM (arXiv 2206.00364, algorithm 2). Each "
+        "step removes more noise than it has to, and adds fresh noise. 0: none, so that samples "
+        "depend on the first noise alone. Above 0 needs the sampler 'ddim' or 'heun'.",
         least=0,
     )
     threshold: str = _field(
@@ -894,14 +1012,21 @@ OF_ALL_SOURCES = ("mix", "channels", "num_threads")
 def all_sources(data: Data) -> dict[str, Data]:
     """Returns what describes each source of a run, by its name, with the main source first.
 
-    An entry of `data.mix` without a weight has the weight 1.
+    An entry of `data.mix` without a weight has the weight 1. If its kind of source is another one
+    than the main source's, it does not take over the path, which would be of no use to it.
     """
     main = dataclasses.replace(data, mix=Mix())
-    mixed = {
-        name: dataclasses.replace(main, **{"weight": 1.0} | entry)
-        for name, entry in data.mix.items()
-    }
+    mixed = {}
+    for name, entry in data.mix.items():
+        is_of_same_kind = entry.get("source", main.source) == main.source
+        own = {"weight": 1.0, "path": main.path if is_of_same_kind else ""}
+        mixed[name] = dataclasses.replace(main, **own | entry)
     return {MAIN: main} | mixed
+
+
+def shape(data: Data) -> str:
+    """Returns the shape of a source's clips: frames, rows and columns, such as "16x64x64"."""
+    return f"{data.frames}x{data.height}x{data.width}"
 
 
 def clip_span(data: Data) -> int:

@@ -229,6 +229,17 @@ SYNONYMS = (
         "data.num_clips",
     ),
     Synonym(
+        "mixture mixtures datasets dataset_mixture data_mixture train_datasets streams "
+        "blend data_blend dataset_weights mixture_weights sampling_weights",
+        "data.mix",
+    ),
+    Synonym(
+        "bucket buckets bucket_config bucketing resolution_buckets frame_buckets ar_buckets "
+        "aspect_ratio_bucketing enable_ar_bucket",
+        "data.mix data.max_crop",
+        "each entry with other frames, height or width is a bucket; see",
+    ),
+    Synonym(
         "shuffle shuffle_buffer shuffle_buffer_size enable_data_shuffling",
         "",
         "training clips are always shuffled",
@@ -368,6 +379,12 @@ SYNONYMS = (
     Synonym("snr_gamma min_snr gamma", "diffusion.min_snr_gamma"),
     Synonym("noise_shift timestep_shift time_shift flow_shift schedule_shift", "diffusion.shift"),
     Synonym(
+        "timestep_sampling time_sampler timestep_sampler timestep_weighting t_distribution",
+        "diffusion.time_sampling",
+    ),
+    Synonym("logit_mean", "diffusion.time_mean"),
+    Synonym("logit_std", "diffusion.time_std"),
+    Synonym(
         "cond_drop_prob uncond_prob caption_drop caption_drop_prob text_drop_prob text_dropout "
         "cfg_dropout class_dropout_prob prob_uncond proportion_empty_prompts",
         "diffusion.caption_dropout",
@@ -431,11 +448,14 @@ CHOICES = {
         "eps": "epsilon noise eps_prediction",
         "v": "velocity v_prediction v-prediction",
         "x0": "sample x_start start_x x clean data",
+        "flow": "flow_prediction flow_matching rectified_flow u",
+        "edm": "karras preconditioned",
     },
     "diffusion.schedule": {
         "cosine": "shifted_cosine cos",
         "linear": "log_linear loglinear",
         "iddpm": "squaredcos_cap_v2 improved_ddpm",
+        "flow": "rectified_flow flow_matching straight rf",
     },
     "diffusion.weighting": {
         "uniform": "none simple constant mse",
@@ -464,7 +484,10 @@ CHOICES = {
         "he": "kaiming he_normal random",
     },
     "sample.sampler": {
+        "ddim": "euler",
         "ancestral": "ddpm",
+        "heun": "edm karras heun2",
+        "unipc": "uni_pc unipc_multistep uni-pc",
         "dpmpp_2m": "dpm++ dpmpp dpm_solver++ dpmsolver++ dpmsolver dpm_solver dpm-solver++",
     },
     "sample.threshold": {

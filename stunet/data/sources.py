@@ -235,10 +235,10 @@ def _motions(
 
 
 def _clips(
-    split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str, crop: str, mirror: bool
+    split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str, **of_shots
 ) -> Source:
     if holds_shots(Path(path)):
-        return ShotClips(path, split, clip, text, crop=crop, mirror=mirror)
+        return ShotClips(path, split, clip, text, **of_shots)
     records = ClipRecords(
         path,
         split,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
@@ -26,6 +27,29 @@ def guide(
         scale: 0 is unconditional, 1 is conditional, larger values follow the text more strongly.
     """
     return uncond_x0 + scale * (cond_x0 - uncond_x0)
+
+
+def rescale(
+    guided: Float[Array, "b ..."], cond_x0: Float[Array, "b ..."], share: float
+) -> Float[Array, "b ..."]:
+    """Brings the contrast of guided estimates back towards that of estimates without guidance.
+
+    Guidance with a large scale raises the contrast of a clip. Multiplying the clip by the ratio of
+    the standard deviations std(cond_x0) / std(guided) gives it the contrast that it has without
+    guidance (Lin et al., arXiv 2305.08891, section 3.4). The result is this clip times `share` plus
+    the guided one times 1 - `share`.
+
+    Args:
+        guided: guided estimates of x0.
+        cond_x0: estimates of x0 with the text and without guidance.
+        share: 0 changes nothing, 1 restores the standard deviation of each clip.
+    """
+    axes = tuple(range(1, guided.ndim))
+    deviations = (jnp.std(x, axis=axes, keepdims=True) for x in (cond_x0, guided))
+    ratio = jnp.divide(*deviations)
+    # A clip of one colour has no contrast to restore.
+    ratio = jnp.where(jnp.isfinite(ratio), ratio, 1.0)
+    return guided * (share * ratio + 1 - share)
 
 
 def _dynamic(x0: Array, percentile: float) -> Array:
@@ -77,6 +101,8 @@ def guided_denoiser(
     schedule: NoiseSchedule,
     prediction: str,
     guidance_scale: float,
+    guidance_times: tuple[float, float] = (0.0, 1.0),
+    guidance_rescale: float = 0.0,
     threshold_mode: str = "dynamic",
     percentile: float = 99.5,
 ) -> Callable[[Array, Array], Array]:
@@ -98,6 +124,10 @@ def guided_denoiser(
         prediction: parametrisation of the output of `predict`, a key of `PREDICTIONS`.
         guidance_scale: see `guide`. With 1 or 0 the network runs on a batch of b, only with text
             (1) or only without text (0).
+        guidance_times: first and last noise time at which the scale holds. At other times the
+            network runs only with text, on a batch of b (Kynkaanniemi et al., arXiv 2404.07724).
+            With a scale of 1 or 0, these times have no effect.
+        guidance_rescale: `share` of `rescale`, 0..1.
         threshold_mode: see `threshold`.
         percentile: see `threshold`.
 
@@ -105,9 +135,15 @@ def guided_denoiser(
         `denoise`, for x_t `[b, ...]` and a float scalar t.
 
     Raises:
-        UserError: `prediction` or `threshold_mode` is unknown, or `percentile` is out of range.
+        UserError: `prediction` or `threshold_mode` is unknown, or `percentile` is out of range, or
+            `guidance_times` are not in order.
     """
     choose(PREDICTIONS, prediction, "prediction")
+    first, last = guidance_times
+    if not 0 <= first <= last <= 1:
+        raise UserError(
+            f"guidance times are {first:g} to {last:g}; they must rise, and lie between 0 and 1"
+        )
     # Raises the errors of `threshold` here instead of while `denoise` is traced.
     threshold(jnp.zeros((1, 1)), threshold_mode, percentile)
     null = jnp.zeros_like(text), jnp.zeros_like(text_mask)
@@ -122,16 +158,27 @@ def guided_denoiser(
     def twice(a):
         return interleave(a, a)
 
+    def guided(x_t, t):
+        prompts = [interleave(*pair) for pair in zip((text, text_mask), null, strict=True)]
+        both = estimate(twice(x_t), t, *prompts, *map(twice, shared))
+        pairs = both.reshape(-1, 2, *both.shape[1:])
+        x0 = guide(pairs[:, 0], pairs[:, 1], guidance_scale)
+        return rescale(x0, pairs[:, 0], guidance_rescale) if guidance_rescale else x0
+
     def denoise(x_t: Float[Array, "b ..."], t: Float[Array, ""]) -> Float32[Array, "b ..."]:
         if guidance_scale == 1:
             x0 = estimate(x_t, t, text, text_mask, *shared)
         elif guidance_scale == 0:
             x0 = estimate(x_t, t, *null, *shared)
+        elif guidance_times == (0.0, 1.0):
+            x0 = guided(x_t, t)
         else:
-            prompts = [interleave(*pair) for pair in zip((text, text_mask), null, strict=True)]
-            both = estimate(twice(x_t), t, *prompts, *map(twice, shared))
-            pairs = both.reshape(-1, 2, *both.shape[1:])
-            x0 = guide(pairs[:, 0], pairs[:, 1], guidance_scale)
+            x0 = jax.lax.cond(
+                (first <= t) & (t <= last),
+                guided,
+                lambda x_t, t: estimate(x_t, t, text, text_mask, *shared),
+                *(x_t, t),
+            )
         return threshold(x0, threshold_mode, percentile)
 
     return denoise

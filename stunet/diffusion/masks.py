@@ -43,6 +43,10 @@ def network_input(
     return jnp.concatenate([x_t, clip * mask, mask], axis=-1)
 
 
+# Kinds that give the first frame.
+_OF_FIRST_FRAME = ("image", "cinemagraph")
+
+
 def draw(
     key: PRNGKeyArray, clips: Float[Array, "b t h w c"], probabilities: Mapping[str, float]
 ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t h w 1"]]:
@@ -57,10 +61,15 @@ def draw(
         The clips to train on and their masks. The mask of a cinemagraph is 1 in the whole
         first frame, and outside a random box in the other frames. Outside the box a cinemagraph
         stands still, so there every frame gets the pixels of the first frame. All other clips are
-        returned unchanged.
+        returned unchanged. Of a picture (a clip of one frame), nothing is given instead of the
+        first frame, which would be all of it.
     """
     b, t, h, w, _ = clips.shape
     kinds = tuple(MASKS)
+    if t == 1:
+        told = sum(probabilities[kind] for kind in _OF_FIRST_FRAME)
+        nothing = dict.fromkeys(_OF_FIRST_FRAME, 0.0)
+        probabilities = {**probabilities, **nothing, "text": probabilities["text"] + told}
     kind_key, box_key = jax.random.split(key)
     logits = jnp.log(jnp.array([probabilities[kind] for kind in kinds]))
     drawn = jax.random.categorical(kind_key, logits, shape=(b,))

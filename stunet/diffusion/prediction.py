@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from stunet.diffusion.schedules import alpha_sigma
+from stunet.diffusion.schedules import EDM_DATA_STD, alpha_sigma
 from stunet.errors import choose
 
 
@@ -26,6 +26,11 @@ class Prediction(NamedTuple):
     target: Callable
     to_x0: Callable
     to_eps: Callable
+
+
+def _edm_scale(alpha: Array, sigma: Array) -> Array:
+    """Returns the standard deviation of x_t for data of standard deviation EDM_DATA_STD."""
+    return jnp.sqrt((alpha * EDM_DATA_STD) ** 2 + sigma**2)
 
 
 PREDICTIONS = {
@@ -46,6 +51,29 @@ PREDICTIONS = {
         target=lambda x0, noise, alpha, sigma: x0,
         to_x0=lambda output, x_t, alpha, sigma: output,
         to_eps=lambda output, x_t, alpha, sigma: (x_t - alpha * output) / sigma,
+    ),
+    # The velocity of flow matching, d/du of (1 - u) x0 + u noise: Lipman et al. (arXiv 2210.02747),
+    # Liu et al. (arXiv 2209.03003).
+    "flow": Prediction(
+        target=lambda x0, noise, alpha, sigma: noise - x0,
+        to_x0=lambda output, x_t, alpha, sigma: (x_t - sigma * output) / (alpha + sigma),
+        to_eps=lambda output, x_t, alpha, sigma: (x_t + alpha * output) / (alpha + sigma),
+    ),
+    # The output F of EDM's preconditioned network: Karras et al. (arXiv 2206.00364), eq. 8. Its
+    # sigma is the ratio sigma / alpha here. The target has unit variance at every noise level.
+    "edm": Prediction(
+        target=lambda x0, noise, alpha, sigma: (
+            (sigma / EDM_DATA_STD * x0 - alpha * EDM_DATA_STD * noise) / _edm_scale(alpha, sigma)
+        ),
+        to_x0=lambda output, x_t, alpha, sigma: (
+            EDM_DATA_STD
+            * (alpha * EDM_DATA_STD / _edm_scale(alpha, sigma) * x_t + sigma * output)
+            / _edm_scale(alpha, sigma)
+        ),
+        to_eps=lambda output, x_t, alpha, sigma: (
+            (sigma / _edm_scale(alpha, sigma) * x_t - alpha * EDM_DATA_STD * output)
+            / _edm_scale(alpha, sigma)
+        ),
     ),
 }
 
@@ -72,7 +100,9 @@ def target(
 ) -> Float32[Array, "*shape"]:
     """Returns the output that the network is trained towards, for x_t = alpha x0 + sigma noise.
 
-    The target is the noise for "eps", x0 for "x0", and alpha noise - sigma x0 for "v".
+    The target is the noise for "eps", x0 for "x0", alpha noise - sigma x0 for "v", and noise - x0
+    for "flow". For "edm" with the standard deviation d of the data (`schedules.EDM_DATA_STD`), it
+    is (sigma x0 / d - alpha d noise) / sqrt(alpha^2 d^2 + sigma^2).
 
     Args:
         prediction: a key of `PREDICTIONS`.
@@ -97,12 +127,14 @@ def to_x0(
     """Returns the clean clip that the network's output implies.
 
     With x_t = alpha x0 + sigma noise, the clip is (x_t - sigma output) / alpha for "eps",
-    alpha x_t - sigma output for "v", and the output itself for "x0".
+    alpha x_t - sigma output for "v", the output itself for "x0", and (x_t - sigma output) / (alpha
+    + sigma) for "flow". With d = `schedules.EDM_DATA_STD` and D = sqrt(alpha^2 d^2 + sigma^2), it
+    is d (alpha d x_t / D + sigma output) / D for "edm".
 
     For "eps", an error of the network is multiplied by sigma / alpha = exp(-log_snr / 2). At t = 1,
     x_t is almost pure noise. The default log-SNR there is -15, which gives a factor of about 1,800.
     So the estimate at t = 1 is finite, but worthless. Threshold the estimate while sampling
-    (`guidance.threshold`), or predict v or x0, whose errors are never magnified.
+    (`guidance.threshold`), or use another prediction. Their errors are never magnified.
 
     Args:
         prediction: a key of `PREDICTIONS`.
@@ -125,7 +157,9 @@ def to_eps(
     """Returns the noise that the network's output implies.
 
     With x_t = alpha x0 + sigma noise, the noise is the output itself for "eps",
-    sigma x_t + alpha output for "v", and (x_t - alpha output) / sigma for "x0".
+    sigma x_t + alpha output for "v", (x_t - alpha output) / sigma for "x0", and (x_t + alpha
+    output) / (alpha + sigma) for "flow". With d and D of `to_x0`, it is (sigma x_t / D - alpha d
+    output) / D for "edm".
 
     For "x0", an error of the network is multiplied by alpha / sigma, which is large near t = 0.
 

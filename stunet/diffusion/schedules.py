@@ -143,10 +143,50 @@ def _iddpm_angles(log_snr_min: float, log_snr_max: float) -> tuple[float, float,
     return math.atan2(*first), math.atan2(*last), math.atan2(*reversed(last))
 
 
+def flow(
+    t: Float[Array, "*n"], log_snr_min: float = -15.0, log_snr_max: float = 15.0
+) -> Float32[Array, "*n"]:
+    """Computes flow matching's schedule, whose path from clip to noise is a straight line.
+
+    The noisy clip is (1 - u) x0 + u noise (Lipman et al., arXiv 2210.02747; rectified flow, Liu et
+    al., arXiv 2209.03003). So the log-SNR is 2 log((1 - u) / u). It is infinite at u = 0 and u = 1,
+    so u runs linearly in time from u_0 = sigmoid(-log_snr_max / 2) to u_1 = sigmoid(-log_snr_min /
+    2) instead of from 0 to 1.
+
+    A `NoiseSchedule.shift` of 1 / m gives the shifted times m u / (1 + (m - 1) u) of Stable
+    Diffusion 3 (Esser et al., arXiv 2403.03206, eq. 23).
+
+    Args:
+        t: times in [0, 1].
+        log_snr_min: log-SNR at t = 1.
+        log_snr_max: log-SNR at t = 0.
+
+    Returns:
+        The log-SNR at each time.
+    """
+    t = t.astype(jnp.float32)
+    u_0, v_1, span = _flow_ends(log_snr_min, log_snr_max)
+    # Not as 1 - u, which would lose the digits of the smallest SNRs.
+    return 2 * (jnp.log(v_1 + (1 - t) * span) - jnp.log(u_0 + t * span))
+
+
+def _flow_time(log_snr: Array, log_snr_min: float, log_snr_max: float) -> Array:
+    u_0, _, span = _flow_ends(log_snr_min, log_snr_max)
+    return (jax.nn.sigmoid(-log_snr / 2) - u_0) / span
+
+
+def _flow_ends(log_snr_min: float, log_snr_max: float) -> tuple[float, float, float]:
+    """Returns u_0, 1 - u_1 and u_1 - u_0, with the ends u_0 and u_1 of `flow`."""
+    u_0 = 1 / (1 + math.exp(log_snr_max / 2))
+    v_1 = 1 / (1 + math.exp(-log_snr_min / 2))
+    return u_0, v_1, 1 - v_1 - u_0
+
+
 SCHEDULES = {
     "cosine": Curve(cosine, _cosine_time),
     "linear": Curve(linear, _linear_time),
     "iddpm": Curve(iddpm, _iddpm_time),
+    "flow": Curve(flow, _flow_time),
 }
 
 
@@ -213,3 +253,38 @@ def alpha_sigma(
     """
     log_snr = log_snr.astype(jnp.float32)
     return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
+
+
+# Standard deviation that EDM assumes for the values of the data (arXiv 2206.00364, table 1).
+EDM_DATA_STD = 0.5
+
+# Name -> the number by which x_t is multiplied before the network sees it, from alpha and sigma.
+INPUT_SCALES = {
+    "none": lambda alpha, sigma: jnp.ones_like(alpha),
+    # The amplitudes of signal and noise then sum to 1: (1 - u) x0 + u noise.
+    "flow": lambda alpha, sigma: 1 / (alpha + sigma),
+    # c_in of EDM. Data of standard deviation EDM_DATA_STD give an input of unit variance.
+    "edm": lambda alpha, sigma: 1 / jnp.sqrt((alpha * EDM_DATA_STD) ** 2 + sigma**2),
+}
+
+
+def input_scale(name: str, log_snr: Float[Array, "*n"]) -> Float32[Array, "*n"]:
+    """Returns the number by which x_t is multiplied before the network sees it.
+
+    All families of diffusion noise a clip as a x0 + b noise. Two families with the same ratio
+    a / b, and so with the same log-SNR, differ only by a factor. In this package, x_t is always the
+    member with alpha^2 + sigma^2 = 1. The product of x_t and this number is the member that the
+    network was trained on:
+        none: x_t itself.
+        flow: (1 - u) x0 + u noise (flow matching, arXiv 2210.02747).
+        edm: x_t divided by the standard deviation that it has if the data's is 0.5 (Karras et al.,
+            arXiv 2206.00364, table 1).
+
+    Args:
+        name: a key of `INPUT_SCALES`.
+        log_snr: log-SNR of each clip.
+
+    Raises:
+        UserError: `name` is unknown.
+    """
+    return choose(INPUT_SCALES, name, "input scale")(*alpha_sigma(log_snr))

@@ -4,7 +4,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stunet import configs
 from stunet.data.sources import Dataset, Spread, make_source
@@ -157,13 +157,23 @@ def _date(seconds: float) -> str:
 
 
 def _data(config: configs.Experiment) -> Iterator[Finding]:
-    """Checks that the records of each split are complete and readable, and yields findings."""
-    dataset = make_parts(config).dataset
+    """Checks that the records of each split are complete and readable, and yields findings.
+
+    A run reads no held-out clips of the further sources of a mixture.
+    """
+    parts = make_parts(config)
+    yield from _source("data", parts.dataset, ("train", "val"))
+    for of in parts.sources:
+        if of.dataset != parts.dataset:
+            yield from _source(f"data.mix.{of.name}", of.dataset, ("train",))
+
+
+def _source(name: str, dataset: Dataset, splits: Sequence[str]) -> Iterator[Finding]:
     if not dataset.is_stored:
-        yield Finding("data", f"is drawn by {dataset.source}, and needs no files")
+        yield Finding(name, f"is drawn by {dataset.source}, and needs no files")
         return
-    for split in ("train", "val"):
-        yield checked(f"data, {split}", lambda split=split: _split(dataset, split))
+    for split in splits:
+        yield checked(f"{name}, {split}", lambda split=split: _split(dataset, split))
 
 
 def _split(dataset: Dataset, split: str) -> str:

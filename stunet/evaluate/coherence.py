@@ -23,9 +23,10 @@ from stunet.evaluate.tracking import Clips, Positions
 
 # Steps that differ by at most this much, in pixels per frame, count as the same velocity.
 TOLERANCE = 1.0
-# What is fitted to a random path follows a break halfway, so that a part of the break is left. Of
-# clips whose positions are off by 0.2 px at random, 80% or more are within this tolerance.
-_TOLERANCES = {"wander": 0.75}
+# An arm's steps are those of its end, which moves twice as fast as its middle. What is fitted to a
+# random path follows a break halfway, so that a part of the break is left. Of clips whose positions
+# are off by 0.2 px at random, 80% or more are within these tolerances.
+_TOLERANCES = {"rotate": 2.0, "wander": 0.75}
 
 PerClip = Float[np.ndarray, " n"]
 AnyPaths = Paths | FreePaths

@@ -73,7 +73,8 @@ def make_generator(
         return _filled(parts, load, settings, identity)
     if augmentation is not None:
         raise UserError(
-            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too"
+            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too, or "
+            "the --workdir of a temporal super-resolution run"
         )
     text.check_unconditioned(workdir, parts)
 

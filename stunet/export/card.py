@@ -30,6 +30,9 @@ X0 = {
     "eps": "(x_t - sigma * output) / alpha",
     "v": "alpha * x_t - sigma * output",
     "x0": "output",
+    "flow": "(x_t - sigma * output) / (alpha + sigma)",
+    "edm": "(alpha * x_t / 4 + sigma * output * (alpha**2 / 4 + sigma**2) ** 0.5 / 2)"
+    " / (alpha**2 / 4 + sigma**2)",
 }
 
 
@@ -127,13 +130,11 @@ def _diffusion(denoiser: Denoiser) -> dict[str, Any]:
 
 def _sampling(denoiser: Denoiser, settings: SamplerSettings) -> dict[str, Any]:
     schedule = denoiser.schedule
-    times = samplers.time_grid(settings.sampler, schedule=schedule, steps=settings.steps)
+    times = samplers.time_grid(
+        settings.sampler, schedule=schedule, steps=settings.steps, churn=settings.churn
+    )
     return {
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "threshold": settings.threshold,
-        "threshold_percentile": settings.threshold_percentile,
+        **dataclasses.asdict(settings),
         "fixed": "at export: for others export again, or call the denoiser",
         "times": times.tolist(),
         "log_snr": schedule(times).tolist(),

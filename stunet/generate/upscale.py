@@ -3,7 +3,8 @@
 
 MultiDiffusion denoises overlapping segments of a clip, and averages them where they overlap. The
 host's memory holds the whole clip three times: the noisy clip, the estimate of the clean clip in
-this step, and the estimate in the step before. Devices see batches of segments, and all batches
+this step, and the estimate in the step before. The samplers heun and unipc keep one and two more.
+Devices see batches of segments, and all batches
 have the same shape. Long clips therefore need no more device memory than short ones, and one
 compiled program enlarges clips of any length.
 
@@ -267,6 +268,8 @@ def upscale(
             state, (corrupted, _) = functions.first(keys_of(rows), clean, augmentation)
             in_blocks(x)[rows[:count]] = np.asarray(state.x)[:count]
             in_blocks(given)[rows[:count]] = np.asarray(corrupted)[:count]
+        # Only some samplers keep further arrays.
+        kept = [np.zeros_like(x) for _ in state.kept]
         done = 0
         for i in range(steps):
             average[:] = 0
@@ -281,10 +284,14 @@ def upscale(
                 done += 1
                 on_step(done, total)
             for rows, count in _batches(blocks, size):
-                state = SamplerState(put(in_blocks(x)[rows]), put(in_blocks(before)[rows]))
+                state = SamplerState(
+                    *(put(in_blocks(part)[rows]) for part in (x, before)),
+                    kept=tuple(put(in_blocks(part)[rows]) for part in kept),
+                )
                 x0 = put(in_blocks(average)[rows])
                 after = functions.update(keys_of(rows), state, x0, i)
-                in_blocks(x)[rows[:count]] = np.asarray(after.x)[:count]
+                for part, new in zip((x, *kept), (after.x, *after.kept), strict=True):
+                    in_blocks(part)[rows[:count]] = np.asarray(new)[:count]
             before, average = average, before
     clip = before[:frames]
     return Upscaled(np.clip(clip, -1, 1, out=clip), segments)

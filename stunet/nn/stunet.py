@@ -221,6 +221,14 @@ class STUNet(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
+    @property
+    def spatial(self) -> "STUNet":
+        """The text-to-image network inside this one, which takes the same parameters.
+
+        It leaves the parameters of temporal layers unused.
+        """
+        return self.clone(temporal_factors=None)
+
     @nn.compact
     def __call__(
         self,

@@ -170,13 +170,16 @@ def batch_ways(mesh: Mesh | AbstractMesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> None:
+def check_batch(
+    batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh, what: str = "train.batch_size"
+) -> None:
     """Checks that the microbatches of a batch split evenly over the mesh.
 
     Args:
         batch_size: clips in a batch, over all devices.
         accumulate: number of microbatches in a batch.
         mesh: the devices.
+        what: what the batch size is called, for messages.
 
     Raises:
         UserError: the microbatches do not split evenly.
@@ -184,7 +187,7 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh | AbstractMesh) -> 
     ways = batch_ways(mesh)
     if batch_size % (ways * accumulate):
         raise UserError(
-            f"train.batch_size is {batch_size}, which does not split over "
+            f"{what} is {batch_size}, which does not split over "
             f"{ways} devices x train.accumulate {accumulate}; "
             f"make it a multiple of {ways * accumulate}, or split each clip with mesh.context"
         )

@@ -24,11 +24,13 @@ class _GivenPrediction:
 
     Attributes:
         level_embedding: the network's attribute of this name.
+        temporal_factors: None, as in a network without temporal layers.
         inputs: list to which each call adds its arguments.
     """
 
     level_embedding: bool
     inputs: list
+    temporal_factors: None = None
 
     def apply(self, variables, *arguments):
         """Returns the prediction."""

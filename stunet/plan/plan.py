@@ -203,7 +203,7 @@ def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.Abstract
     At such a level, every chip computes the whole axis. The result has one line of text for each
     level and axis.
     """
-    clip, network, found = parts.denoiser.clip, parts.denoiser.network, []
+    clip, network, found = parts.denoiser.clip, parts.denoiser.network_of_clips, []
     context_axis, frames = parts.layout.context_axis, clip.frames
     for level, channels in enumerate(network.channels):
         frames //= network.temporal_factors[level] if network.temporal_factors else 1

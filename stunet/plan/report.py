@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stunet.plan.chips import Topology
 from stunet.plan.hlo import Collective
@@ -23,8 +24,45 @@ JAX may use three quarters of a GPU's memory. With XLA_PYTHON_CLIENT_MEM_FRACTIO
 environment it may use 90%, here and in training."""
 
 
-def as_text(plan: Plan) -> str:
-    """Returns the plan as text, for people."""
+def as_text(plans: Mapping[str, Plan]) -> str:
+    """Returns the plan of each bucket as text, for people.
+
+    Args:
+        plans: plans of the runs on each bucket alone (`stunet.train.parts.bucket_configs`), by the
+            bucket's name.
+    """
+    if len(plans) == 1:
+        (plan,) = plans.values()
+        return _as_text(plan)
+    texts = [
+        f"clips of {name}, {plan.clips} in a step, {plan.steps:,} steps\n\n{_as_text(plan)}"
+        for name, plan in plans.items()
+    ]
+    return f"\n\n{'-' * 72}\n\n".join([*texts, "\n".join(_all_buckets(plans))])
+
+
+def _all_buckets(plans: Mapping[str, Plan]) -> list[str]:
+    """Returns the lines about the whole run, whose steps differ."""
+    steps = sum(plan.steps for plan in plans.values())
+    largest = max(plans, key=lambda name: sum(plans[name].bytes.values()))
+    peak = sum(plans[largest].bytes.values())
+    unit = _unit(plans[largest])
+    lines = [
+        f"the run, whose steps are of {len(plans)} kinds",
+        f"peak memory of a {unit}   {_size(peak).strip()}, in steps on clips of {largest}",
+    ]
+    seconds = [plan.step_seconds for plan in plans.values()]
+    if None not in seconds:
+        total = sum(s * plan.steps for s, plan in zip(seconds, plans.values(), strict=True))
+        chips = plans[largest].chips
+        lines += [
+            f"mean time of a step     {_seconds(total / steps).strip()}",
+            f"chip-hours              {total * chips / 3600:,.0f} for {steps:,} steps",
+        ]
+    return lines
+
+
+def _as_text(plan: Plan) -> str:
     paragraphs = [
         _run(plan),
         _notes(plan),
@@ -152,17 +190,23 @@ def ranking(layouts: Sequence[Layout], topology: Topology, most: int = 10) -> st
     return "\n".join(lines)
 
 
-def as_json(plan: Plan) -> str:
-    """Returns the plan as JSON, for programs.
+def as_json(plans: Mapping[str, Plan]) -> str:
+    """Returns the plan of each bucket as JSON, for programs.
 
-    The JSON holds the fields of the plan, `step_seconds`, `mfu` and `fits`. Unknown values are
-    null.
+    The JSON of a plan holds its fields, `step_seconds`, `mfu` and `fits`. Unknown values are null.
+    If there are several buckets, the JSON holds that of each plan by the bucket's name.
+
+    Args:
+        plans: as for `as_text`.
     """
+    made = {name: _as_json(plan) for name, plan in plans.items()}
+    return json.dumps(made if len(made) > 1 else next(iter(made.values())))
+
+
+def _as_json(plan: Plan) -> dict[str, Any]:
     fits = None if plan.excess is None else not plan.excess
-    return json.dumps(
-        dataclasses.asdict(plan)
-        | {"step_seconds": plan.step_seconds, "mfu": plan.mfu, "fits": fits}
-    )
+    derived = {"step_seconds": plan.step_seconds, "mfu": plan.mfu, "fits": fits}
+    return dataclasses.asdict(plan) | derived
 
 
 def _mesh(extents: Mapping[str, int]) -> str:

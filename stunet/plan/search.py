@@ -126,7 +126,7 @@ def trace(denoiser: Denoiser, platform: str) -> tuple[Block, ...]:
             platform's implementations of convolutions and attention.
     """
     # Neither key changes a trace: without them, one trace serves all layouts of a run.
-    network = denoiser.network.clone(remat="none", scan_layers=False)
+    network = denoiser.network_of_clips.clone(remat="none", scan_layers=False)
     return _trace(network, denoiser.trainable, denoiser.abstract_arguments(1), platform)
 
 

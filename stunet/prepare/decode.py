@@ -9,10 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from stunet.errors import UserError
 from stunet.prepare import colour, geometry
-from stunet.prepare.opening import CorruptVideo, opened, pictures
+from stunet.prepare.kinds import is_picture
+from stunet.prepare.opening import MAX_PIXELS, CorruptVideo, opened, pictures
+from stunet.prepare.pictures import read as read_picture
 from stunet.prepare.places import Place
 from stunet.prepare.stretches import WHOLE, Stretch, shown_in
 from stunet.prepare.timing import Break, resample
@@ -228,7 +231,7 @@ def resampled(
     """Yields each picture of a video with the number of frames that show it, or a `Break`.
 
     A `Break` stands at each place that no clip may span. `decode_clips` says how pictures are
-    treated.
+    treated. A picture file (`stunet.prepare.pictures`) is a video of one frame.
 
     Args:
         path: place of the video.
@@ -242,6 +245,9 @@ def resampled(
         CorruptVideo: the file is damaged or cannot be read to its end.
         UserError: there is no such file.
     """
+    if is_picture(path):
+        yield _fitted_picture(path, channels, fit), 1
+        return
     with opened(path) as (container, stream):
         aspect = geometry.pixel_aspect(container, stream)
         decoded = shown_in(path, container, stream, stretch)
@@ -267,6 +273,34 @@ def resampled(
                 array = colour.ordinary(array, frame.color_trc, frame.color_primaries)
                 array = colour.to_grey(array) if channels == 1 else array
             yield array.reshape(fitted.height, fitted.width, channels), shown.times
+
+
+def _fitted_picture(
+    place: Place, channels: int, fit: Callable[[geometry.Stored], geometry.Fit]
+) -> UInt8[np.ndarray, "h w c"]:
+    """Reads a picture file, and gives it the size that `fit` says.
+
+    Raises:
+        CorruptVideo: the file is no picture, is damaged, or has too many pixels.
+    """
+
+    def check_size(picture: Image.Image) -> None:
+        if math.prod(picture.size) > MAX_PIXELS:
+            raise UserError(f"{place} has more than {MAX_PIXELS:,} pixels")
+
+    try:
+        pixels = read_picture(place, check_size)
+    except UserError as error:
+        raise CorruptVideo(str(error)) from error
+    rows, columns = pixels.shape[:2]
+    fitted = fit(geometry.Stored(rows, columns, 1.0, geometry.UPRIGHT))
+    size = fitted.columns, fitted.rows
+    # As for videos: area averaging shrinks without aliasing, but would show blocks if it enlarged.
+    kind = Image.Resampling.BOX if math.prod(size) <= rows * columns else Image.Resampling.BICUBIC
+    scaled = np.asarray(Image.fromarray(pixels).resize(size, kind))
+    top, left = (fitted.rows - fitted.height) // 2, (fitted.columns - fitted.width) // 2
+    kept = scaled[top : top + fitted.height, left : left + fitted.width]
+    return kept if channels == 3 else colour.to_grey(kept)[..., None]
 
 
 def _opaque(frame: av.VideoFrame) -> av.VideoFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 from stunet.errors import UserError
 from stunet.prepare import caption_files
 from stunet.prepare.caption_files import escape_surrogates
-from stunet.prepare.opening import VIDEO_SUFFIXES, is_video
+from stunet.prepare.kinds import VIDEOS, Kind
 
 # Entries of each kind that a note names.
 _NAMED = 3
@@ -29,10 +29,10 @@ class FoundVideos:
     notes: tuple[str, ...] = ()
 
 
-def find_videos(directory: Path) -> FoundVideos:
+def find_videos(directory: Path, kind: Kind = VIDEOS) -> FoundVideos:
     """Finds all videos below `directory` and the caption of each.
 
-    Videos are files with a suffix of `VIDEO_SUFFIXES`, in `directory` or in folders below it.
+    Videos are files of a kind (`kinds`), which may be pictures, in `directory` or in folders below.
     Symbolic links to files and folders are followed. Files and folders whose names begin with a dot
     are left out.
 
@@ -55,12 +55,10 @@ def find_videos(directory: Path) -> FoundVideos:
     videos = {
         path.relative_to(directory).as_posix(): path
         for path in files
-        if is_video(path) and path.is_file()
+        if kind.matches(path) and not path.name.startswith(".") and path.is_file()
     }
     if not videos:
-        raise UserError(
-            f"{directory} holds no video; videos are files that end in {', '.join(VIDEO_SUFFIXES)}"
-        )
+        raise UserError(f"{directory} holds {kind.none()}")
     file = _caption_file(directory, files)
     rows = caption_files.read(file) if file else []
     listed, unmatched = (
@@ -81,7 +79,7 @@ def find_videos(directory: Path) -> FoundVideos:
         _note("row(s) of the caption file name no video here", [row.file for row in unmatched]),
         _note("text file(s) are not used, because the caption file names their videos", unused),
         _note("video(s) have no caption", bare if file or texts else []),
-        *_of_other_files(others),
+        *_of_other_files(others, kind),
     )
     return FoundVideos(captions, tuple(filter(None, notes)))
 
@@ -119,9 +117,9 @@ def _caption_file(directory: Path, files: Sequence[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def _of_other_files(names: Sequence[Path]) -> Iterator[str]:
+def _of_other_files(names: Sequence[Path], kind: Kind) -> Iterator[str]:
     """Yields notes about files that are not read, although the user may expect them to be."""
-    videos = [name for name in names if name.suffix.lower() in VIDEO_SUFFIXES]
+    videos = [name for name in names if kind.matches(name)]
     hidden = [name for name in names if name.name.startswith(".")]
     yield _note("link(s) lead to no video", [str(n) for n in videos if n not in hidden])
     yield _note("hidden video(s) are not read", [str(n) for n in videos if n in hidden])

@@ -23,7 +23,7 @@ _ORIENTATIONS: dict[tuple[int, int, int, int], tuple[tuple[str, dict[str, str]],
     (0, -1, 1, 0): (("transpose", {"dir": "cclock"}),),
     (0, -1, -1, 0): (("transpose", {"dir": "clock_flip"}),),
 }
-_UPRIGHT = (1, 0, 0, 1)
+UPRIGHT = (1, 0, 0, 1)
 # Entries of a display matrix smaller than this share of the largest one count as 0: a turn of less
 # than a degree is a rounding error.
 _NEARLY_ZERO = 0.02
@@ -50,7 +50,7 @@ def orientation(frame: av.VideoFrame) -> Orientation:
                     "its pictures are turned by an angle that is no multiple of 90 degrees"
                 )
             return signs
-    return _UPRIGHT
+    return UPRIGHT
 
 
 def turn_filters(signs: Orientation) -> tuple[tuple[str, dict[str, str]], ...]:

@@ -27,7 +27,7 @@ _FORMATS = "asf,avi,flv,gif,matroska,mov,mpeg,mpegts,mpegvideo,m4v,mxf,ogg"
 _WITHOUT_TIMES = ("avi",)
 # The largest pictures that are decoded, in pixels: 8K (8192 x 4320) fits. A file of a few bytes can
 # claim pictures of 65535 x 65535, which would take 17 GB of memory.
-_MAX_PIXELS = 36_000_000
+MAX_PIXELS = 36_000_000
 # A file counts as truncated if its pictures end more than this share before its stated duration.
 # Healthy files miss a frame or two, because containers round durations.
 _MISSING_SHARE = 0.05
@@ -173,7 +173,7 @@ def _open(path: Place, content: Section | None) -> av.container.InputContainer:
     options = {
         "format_whitelist": _FORMATS,
         "protocol_whitelist": "file",
-        "max_pixels": str(_MAX_PIXELS),
+        "max_pixels": str(MAX_PIXELS),
     }
     if content is None:
         with path.open("rb") as file:
@@ -215,7 +215,7 @@ def _moving_stream(path: Place, container):
     # "crccheck" compares the checksums that a few formats have.
     stream.codec_context.options = {
         "err_detect": "crccheck+explode",
-        "max_pixels": str(_MAX_PIXELS),
+        "max_pixels": str(MAX_PIXELS),
     }
     return stream
 

@@ -28,6 +28,7 @@ from stunet.prepare import inputs, parts, texts
 from stunet.prepare.engines import Engine, processes, serial
 from stunet.prepare.filters import REASONS, Filters, check, decide
 from stunet.prepare.gather import Gathered, gather, locate
+from stunet.prepare.kinds import VIDEOS, Kind
 from stunet.prepare.progress import Counter
 from stunet.prepare.shards import Done, is_done, is_whole, write_shard
 from stunet.prepare.summary import Dropped, PrepareSummary, Slow
@@ -45,6 +46,7 @@ def prepare(
     output_dir: str | Path,
     spec: Spec = _DEFAULT,
     *,
+    kind: Kind = VIDEOS,
     filters: Filters = _NO_FILTERS,
     text_encoder: str = "bytes",
     encode_text: texts.EncodeText | None = None,
@@ -65,6 +67,7 @@ def prepare(
         input_dir: folder of videos, list of videos, or tar files (`stunet.prepare.inputs.find`).
         output_dir: directory of the set of shots. It may exist if an earlier call made it.
         spec: how shots are made. It must be the same in each call for one `output_dir`.
+        kind: kind of the files to read in folders and tar files: videos or pictures.
         filters: which shots are dropped. Another call may give others, and decodes nothing for it.
         text_encoder: name of the text encoder.
         encode_text: encodes captions to the states that are stored. None stores no states.
@@ -83,7 +86,7 @@ def prepare(
     input_dir, output = Path(input_dir), Path(output_dir)
     _check(spec, val_fraction, val_seconds, workers)
     check(filters, spec.side)
-    given = inputs.find(input_dir)
+    given = inputs.find(input_dir, kind)
     with _claimed(output, spec):
         plan = parts.extend(output, given)
         missing, damaged = _missing(output, plan.parts, verify)

@@ -13,6 +13,7 @@ from stunet.prepare import geometry
 from stunet.prepare.bars import find_window
 from stunet.prepare.cuts import Cut, with_cuts
 from stunet.prepare.decode import resampled, what_repeats
+from stunet.prepare.kinds import is_picture
 from stunet.prepare.looks import Look, Measures, Seen, measure, seen
 from stunet.prepare.places import Place
 from stunet.prepare.stretches import Stretch
@@ -68,7 +69,8 @@ def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> It
     """Yields the shots of a stretch of a video, and counts its frames in `tally`.
 
     No shot spans a cut, a break, or a change of the pictures' size. A stretch that is longer than
-    `spec.max_seconds` becomes several shots, the last of which has at least half that length.
+    `spec.max_seconds` becomes several shots, the last of which has at least half that length. A
+    picture is a shot of one frame.
 
     Raises:
         CorruptVideo: the file is damaged. Earlier shots come from the undamaged part.
@@ -77,9 +79,9 @@ def encode_shots(place: Place, stretch: Stretch, spec: Spec, tally: Tally) -> It
     codec = spec.make_codec()
     # Whole groups, so that packets of two encodings can follow each other.
     most = max(1, round(spec.max_seconds * spec.fps / codec.group)) * codec.group
-    least = max(1, round(spec.min_seconds * spec.fps))
+    least = 1 if is_picture(place) else max(1, round(spec.min_seconds * spec.fps))
     fit = functools.partial(geometry.at_most, spec.side)
-    window = find_window(place, stretch) if spec.crop_bars else None
+    window = find_window(place, stretch) if spec.crop_bars and not is_picture(place) else None
     tally.has_bars = window is not None
     pictures = seen(resampled(place, spec.fps, 3, fit, stretch, window))
     frames = _numbered(with_cuts(pictures, spec.cut_threshold), tally)

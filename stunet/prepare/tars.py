@@ -14,34 +14,34 @@ from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.prepare.caption_files import join_lines
 from stunet.prepare.entries import Entry, Input
-from stunet.prepare.opening import VIDEO_SUFFIXES
+from stunet.prepare.kinds import VIDEOS, Kind
 
 # Larger text files are no captions.
 _MOST_TEXT = 2**20
 
 
-def read(root: Path, files: Sequence[Path]) -> Input:
+def read(root: Path, files: Sequence[Path], kind: Kind = VIDEOS) -> Input:
     """Returns the videos in some tar files.
 
     Args:
         root: folder to which the paths of the tar files become relative.
         files: the tar files.
+        kind: kind of the members to read: videos or pictures.
 
     Raises:
         UserError: a tar file is damaged or compressed, or no tar file holds a video.
     """
-    entries = functools.partial(_entries, root, files)
+    entries = functools.partial(_entries, root, files, kind)
     if next(entries(), None) is None:
-        suffixes = ", ".join(VIDEO_SUFFIXES)
-        raise UserError(f"{files[0]} and others hold no video; videos end in {suffixes}")
+        raise UserError(f"{files[0]} and others hold {kind.none()}")
     return Input(root, entries)
 
 
-def _entries(root: Path, files: Sequence[Path]) -> Iterator[Entry]:
+def _entries(root: Path, files: Sequence[Path], kind: Kind) -> Iterator[Entry]:
     for file in files:
         try:
             with tarfile.open(file, "r:") as archive:
-                yield from _of_archive(file.relative_to(root).as_posix(), archive)
+                yield from _of_archive(file.relative_to(root).as_posix(), archive, kind)
         except (tarfile.TarError, EOFError) as error:
             raise UserError(
                 f"{file} cannot be read as a tar file ({error}); a compressed one must be "
@@ -49,7 +49,7 @@ def _entries(root: Path, files: Sequence[Path]) -> Iterator[Entry]:
             ) from error
 
 
-def _of_archive(path: str, archive: tarfile.TarFile) -> Iterator[Entry]:
+def _of_archive(path: str, archive: tarfile.TarFile, kind: Kind) -> Iterator[Entry]:
     key, sample = None, []
     for member in archive:
         if not member.isreg() or member.issparse():
@@ -57,19 +57,19 @@ def _of_archive(path: str, archive: tarfile.TarFile) -> Iterator[Entry]:
         name = PurePosixPath(member.name)
         own = name.parent / name.name.partition(".")[0]
         if own != key:
-            yield from _of_sample(path, archive, sample)
+            yield from _of_sample(path, archive, sample, kind)
             key, sample = own, []
         sample.append(member)
         archive.members = []  # Otherwise the archive remembers every member.
-    yield from _of_sample(path, archive, sample)
+    yield from _of_sample(path, archive, sample, kind)
 
 
-def _of_sample(path: str, archive: tarfile.TarFile, sample) -> Iterator[Entry]:
+def _of_sample(path: str, archive: tarfile.TarFile, sample, kind: Kind) -> Iterator[Entry]:
     """Yields an entry for each video of a sample."""
     parts = {PurePosixPath(member.name).suffix.lower(): member for member in sample}
     captions = _captions(path, archive, parts)
     for member in sample:
-        if PurePosixPath(member.name).suffix.lower() in VIDEO_SUFFIXES:
+        if kind.matches(member.name):
             place = (member.name, member.offset_data, member.size)
             yield Entry(path, captions, None, None, *place)
 

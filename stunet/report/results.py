@@ -15,7 +15,7 @@ from stunet.report.formatting import TRAINING, VALIDATION
 from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
 from stunet.train import metric_lines
 from stunet.train.clock import read_began
-from stunet.train.flops import model_flops, sampling_flops
+from stunet.train.flops import mean_flops, sampling_flops
 from stunet.train.parts import make_parts
 
 # The final training loss is the mean over this last share of the updates: the loss of a single
@@ -232,7 +232,7 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
     key = str(settings | {"seed": None})
     if key not in counted:
         counted[key] = (
-            model_flops(parts.denoiser, parts.batch_size),
+            mean_flops(parts),
             sampling_flops(parts.denoiser, parts.sampling),
         )
     step_flops, clip_flops = counted[key]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from stunet.data.spec import ClipSpec, TextSpec
 from stunet.diffusion import augmentation
-from stunet.diffusion.schedules import NoiseSchedule
+from stunet.diffusion.schedules import NoiseSchedule, input_scale
 from stunet.nn.stunet import STUNet
 from stunet.train.conditioning import Conditioning
 from stunet.train.trainable import Trainable
@@ -24,10 +24,12 @@ class Denoiser:
         network: the Flax module.
         conditioning: what the network sees besides the noisy clip.
         schedule: noise schedule of the clips.
-        prediction: what the network predicts: "eps", "v" or "x0".
+        prediction: what the network predicts, a key of `stunet.diffusion.prediction.PREDICTIONS`.
         clip: shape and rate of the clips.
         text: encoder of the captions, and the shape of its token states.
         trainable: which parameters of the network are trained.
+        input_scale: name of the scale of the noisy clip that the network sees, a key of
+            `stunet.diffusion.schedules.INPUT_SCALES`.
     """
 
     network: STUNet
@@ -37,6 +39,22 @@ class Denoiser:
     clip: ClipSpec
     text: TextSpec
     trainable: Trainable
+    input_scale: str = "none"
+
+    def network_for(self, frames: int) -> STUNet:
+        """Returns the network that clips of `frames` frames pass through.
+
+        A clip of one frame is a picture. It passes through the spatial layers alone, as in the
+        pretrained text-to-image network.
+        """
+        if frames > 1 or self.network.temporal_factors is None:
+            return self.network
+        return self.network.spatial
+
+    @property
+    def network_of_clips(self) -> STUNet:
+        """Returns the network that clips of the shape `clip` pass through."""
+        return self.network_for(self.clip.frames)
 
     def clip_shape(self, batch: int) -> tuple[int, ...]:
         """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
@@ -92,17 +110,21 @@ class Denoiser:
 
         Args:
             params: parameters of the network.
-            x_t: noisy clips.
+            x_t: noisy clips, with alpha^2 + sigma^2 = 1.
             time: noise time of each clip, 0..1.
             text: token states.
             text_mask: bool `[b, l]`, True at tokens.
             given: what the network sees besides the noisy clips (`Conditioning`).
         """
+        if self.input_scale != "none":
+            scale = input_scale(self.input_scale, self.schedule(time))
+            x_t = x_t * scale[:, None, None, None, None]
         inputs, embedded = self.conditioning.network_input(x_t, *given), ()
         if self.network.level_embedding:
             # The level is told as the time at which the clip would be as noisy, not by a plane.
             inputs = inputs[..., :-1]
             embedded = (self.schedule.time(augmentation.log_snr(given[-1])),)
-        output = self.network.apply({"params": params}, inputs, time, text, text_mask, *embedded)
+        network = self.network_for(x_t.shape[1])
+        output = network.apply({"params": params}, inputs, time, text, text_mask, *embedded)
         # A learned variance comes after the prediction.
         return output[..., : self.clip.channels]

@@ -12,6 +12,7 @@ from jax.extend import core
 
 from stunet.train import pieces
 from stunet.train.denoiser import Denoiser
+from stunet.train.parts import Parts
 from stunet.train.sampling import SamplerSettings
 
 
@@ -26,6 +27,13 @@ def model_flops(denoiser: Denoiser, batch_size: int) -> int:
         frozen = [piece for piece in pieces.find(denoiser, 1) if not piece.trained]
         in_frozen = sum(len(piece.calls) * of_piece(piece) for piece in frozen)
     return batch_size * (3 * forward_flops(denoiser) - in_frozen)
+
+
+def mean_flops(parts: Parts) -> float:
+    """Returns the mean of the floating-point operations of a run's updates."""
+    total = math.fsum(bucket.weight for bucket in parts.buckets)
+    shares = ((bucket.weight / total, parts.only(bucket)) for bucket in parts.buckets)
+    return sum(share * model_flops(one.denoiser, one.batch_size) for share, one in shares)
 
 
 def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1) -> int:
@@ -46,7 +54,7 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
 @functools.lru_cache(maxsize=64)  # The members of a sweep share networks.
 def forward_flops(denoiser: Denoiser) -> int:
     """Counts the floating-point operations of one forward pass of the network for one clip."""
-    network, arguments = denoiser.network, denoiser.abstract_arguments(1)
+    network, arguments = denoiser.network_of_clips, denoiser.abstract_arguments(1)
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     return count(network.apply, params, *arguments)
 

@@ -79,7 +79,7 @@ def train(
                 with run.reporter.compiling():
                     state, measured = run.update(state, batch)
             step += 1
-            run.reporter.add(step, measured)
+            run.reporter.add(step, measured, batch["video"].shape)
 
             stop = run.should_stop()
             due = parts.events.due(step, stop, run.should_save())
@@ -166,11 +166,14 @@ def _set_up(
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
+    for bucket in parts.buckets:
+        what = f"data.clips_per_update for clips of {bucket.name}"
+        meshes.check_batch(bucket.batch_size, parts.accumulate, mesh, what)
     with contextlib.ExitStack() as stack:
         # At the end, a second signal must not cut short what the first one asked for.
         stack.enter_context(signals.handlers_kept())
         watchdog = stack.enter_context(Watchdog(parts.watchdog_seconds, hosts.tell_failure))
-        streams = open_streams(parts.mixture, parts.seed)
+        streams = open_streams(parts.buckets, parts.seed)
         validate = _validation(parts, mesh) if events.validate_every else None
         preview = _preview(parts, workdir, mesh) if events.preview_every else None
         if not (workdir / "config.json").exists():
@@ -181,12 +184,17 @@ def _set_up(
         damage = [clock.note(workdir)] if is_first else []
         stack.enter_context(meshes.use(mesh, parts.layout.context_axis))
         checkpoints = stack.enter_context(Checkpoints(workdir, parts.retention))
-        batches = pipeline.train_batches(
-            streams,
-            batch_size=parts.batch_size,
-            rows=hosts.batch_rows(meshes.batch_sharding(mesh), parts.batch_size),
-            num_threads=parts.num_threads,
-        )
+        feeds = [
+            pipeline.Feed(
+                streams=of,
+                batch_size=bucket.batch_size,
+                rows=hosts.batch_rows(meshes.batch_sharding(mesh), bucket.batch_size),
+                name=bucket.name,
+                weight=bucket.weight,
+            )
+            for bucket, of in zip(parts.buckets, streams, strict=True)
+        ]
+        batches = pipeline.TrainBatches(feeds, parts.num_threads)
         stack.callback(batches.close)
 
         abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
@@ -203,7 +211,7 @@ def _set_up(
             state, notes = initial.first_state(parts, abstract, mesh), ()
         else:
             state, position, notes = checkpoints.restore(abstract)
-            batches.set_state(position)
+            notes = (*notes, *batches.set_state(position))
         step = int(state.step)
         if step > events.steps:
             raise UserError(
@@ -218,8 +226,8 @@ def _set_up(
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
         progress = stack.enter_context(Progress(events.steps, step, show=is_first))
         damage += [metrics.damage]
-        first = _first_line(abstract, mesh, step)
-        for line in filter(None, (*damage, *notes, first, *changes, profile.overlooked())):
+        first = _first_line(abstract, mesh, step), _buckets_line(parts)
+        for line in filter(None, (*damage, *notes, *first, *changes, profile.overlooked())):
             progress.write(line)
         reporter = stack.enter_context(
             Reporter(
@@ -227,10 +235,9 @@ def _set_up(
                 progress,
                 clock,
                 checkpoints,
-                batch_size=parts.batch_size,
-                sources=[of.name for of in parts.mixture],
+                sources=[of.name for of in parts.sources],
                 skip_limit=parts.skip_limit,
-                count_flops=lambda: model_flops(parts.denoiser, parts.batch_size),
+                count_flops=lambda: _flops_by_shape(parts),
                 devices=mesh.devices,
                 write=is_first,
             )
@@ -296,6 +303,25 @@ def _preview(
         num=parts.preview_clips,
         seed=parts.seed,
     )
+
+
+def _buckets_line(parts: Parts) -> str:
+    """Returns a line about the batches of each shape; "" if all batches have one shape."""
+    total = sum(bucket.weight for bucket in parts.buckets)
+    kinds = [
+        f"{bucket.weight / total:.1%} with {bucket.batch_size} clips of {bucket.name}"
+        for bucket in parts.buckets
+    ]
+    return f"batches: {', '.join(kinds)} (frames, rows, columns)" if len(kinds) > 1 else ""
+
+
+def _flops_by_shape(parts: Parts) -> dict[tuple[int, ...], int]:
+    """Counts the floating-point operations of an update, by the shape of its batch of clips."""
+    counted = {}
+    for one in map(parts.only, parts.buckets):
+        shape = one.denoiser.clip_shape(one.batch_size)
+        counted[shape] = model_flops(one.denoiser, one.batch_size)
+    return counted
 
 
 def _first_line(abstract: TrainState, mesh: jax.sharding.Mesh, step: int) -> str:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from stunet.diffusion.loss import clip_loss, stratified_times
+from stunet.diffusion.loss import clip_loss
+from stunet.diffusion.times import Times
 from stunet.train.conditioning import Given
 from stunet.train.denoiser import Denoiser
 
@@ -20,16 +21,20 @@ class Objective:
 
     Attributes:
         denoiser: the network, its conditioning and its noise schedule.
-        weighting: how noise levels are weighted: "uniform" or "min_snr".
+        weighting: how noise levels are weighted, a key of `stunet.diffusion.loss.WEIGHTINGS`.
         min_snr_gamma: gamma of the weighting "min_snr" (Hang et al., arXiv 2303.09556).
+        sigmoid_log_snr: bias of the weighting "sigmoid" (Hoogeboom et al., arXiv 2410.19324).
         caption_dropout: share of clips whose caption is dropped in training, 0..1. Classifier-free
             guidance needs a network that was also trained without captions.
+        times: the density of the noise times.
     """
 
     denoiser: Denoiser
     weighting: str
     min_snr_gamma: float
+    sigmoid_log_snr: float
     caption_dropout: float
+    times: Times
 
     def draw(self, key: Array, batch: Batch) -> tuple[Any, ...]:
         """Draws everything that is random in one update.
@@ -41,16 +46,18 @@ class Objective:
         Returns:
             The arguments of `loss` after `params`: clean clips, `given` (what the network sees
                 besides the noisy clips), noise times, noise, text states and their mask. The text
-                states and mask of a clip are zero if its caption is dropped.
+                states and mask of a clip are zero if its caption is dropped. If the loss is
+                corrected for the density of the times, 1 / density comes last.
         """
         time_key, noise_key, caption_key = jax.random.split(key, 3)
         clips = to_float(batch["video"])
         x0, given = self.denoiser.conditioning.draw(jax.random.fold_in(key, 3), clips)
-        t = stratified_times(time_key, len(x0))
+        t, inverse_density = self.times.draw(time_key, x0.shape)
         noise = jax.random.normal(noise_key, x0.shape)
         keep = jax.random.bernoulli(caption_key, 1.0 - self.caption_dropout, (len(x0),))
         text, text_mask = drop_text(batch["text"], batch["text_mask"], keep)
-        return x0, given, t, noise, text, text_mask
+        last = () if inverse_density is None else (inverse_density,)
+        return x0, given, t, noise, text, text_mask, *last
 
     def loss(
         self,
@@ -61,6 +68,7 @@ class Objective:
         noise: Float[Array, "b t h w c"],
         text: Float[Array, "b l d"],
         text_mask: Array,
+        inverse_density: Float[Array, "b"] | None = None,
     ) -> Float[Array, "b"]:
         """Returns the loss of each clip.
 
@@ -72,9 +80,10 @@ class Objective:
             noise: Gaussian noise.
             text: token states.
             text_mask: bool `[b, l]`, True at tokens.
+            inverse_density: number that each clip's loss is multiplied by; None for 1.
         """
         denoiser = self.denoiser
-        return clip_loss(
+        losses = clip_loss(
             lambda x_t, time: denoiser.predict(params, x_t, time, text, text_mask, *given),
             x0,
             t,
@@ -83,7 +92,9 @@ class Objective:
             prediction=denoiser.prediction,
             weighting=self.weighting,
             min_snr_gamma=self.min_snr_gamma,
+            sigmoid_log_snr=self.sigmoid_log_snr,
         )
+        return losses if inverse_density is None else losses * inverse_density
 
 
 def to_float(video: UInt8[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:

@@ -7,6 +7,7 @@ the whole config (`Parts.config`) only to compare or write it.
 import dataclasses
 import functools
 import inspect
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,11 @@ import jax.numpy as jnp
 
 from stunet import configs
 from stunet.configs.schema import Config, Data, Mesh, all_sources, level_channels, level_layers
-from stunet.data.mixtures import Ingredient
+from stunet.data.mixtures import Bucket, Ingredient, sort_into_buckets
 from stunet.data.sources import Dataset, stored_fingerprint
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.schedules import NoiseSchedule
+from stunet.diffusion.times import Times
 from stunet.errors import UserError
 from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import Layout
@@ -44,14 +46,14 @@ class Parts:
         optimizer: AdamW, its learning rate, the running average of the weights, and the guard
             that skips updates.
         dataset: where held-out clips come from: the main source.
-        mixture: the sources of training clips, and their weights.
+        buckets: the sources of training clips, sorted by the shape of their clips.
         layout: how devices are arranged in a mesh.
         events: when the run reports, saves, validates, samples and traces.
         sampling: how clips are sampled.
         seed: seed of everything random.
         init_from: working directory or weights file with the weights that the run begins with; ""
             for fresh weights.
-        batch_size: clips in an update, over all hosts.
+        batch_size: clips in an update, over all hosts, if they have the main source's shape.
         accumulate: number of equal parts of a batch that are computed one after the other.
         skip_limit: largest number of updates in a row that may be skipped.
         watchdog_seconds: seconds without progress after which the run ends; 0 for never.
@@ -67,7 +69,7 @@ class Parts:
     objective: Objective
     optimizer: Optimizer
     dataset: Dataset
-    mixture: tuple[Ingredient, ...]
+    buckets: tuple[Bucket, ...]
     layout: Layout
     events: Events
     sampling: SamplerSettings
@@ -84,6 +86,21 @@ class Parts:
     preview_clips: int
     config: configs.Experiment
 
+    @property
+    def sources(self) -> tuple[Ingredient, ...]:
+        """Returns the sources of training clips, in the order in which they are numbered."""
+        return tuple(of for bucket in self.buckets for of in bucket.mixture)
+
+    def only(self, bucket: Bucket) -> "Parts":
+        """Returns the parts as if one bucket's shape were that of all clips."""
+        denoiser = dataclasses.replace(self.denoiser, clip=bucket.clip)
+        return dataclasses.replace(
+            self,
+            denoiser=denoiser,
+            objective=dataclasses.replace(self.objective, denoiser=denoiser),
+            batch_size=bucket.batch_size,
+        )
+
 
 @functools.lru_cache(maxsize=16)
 def make_parts(config: Config) -> Parts:
@@ -92,16 +109,17 @@ def make_parts(config: Config) -> Parts:
     Equal configs give the same `Parts`, so that functions compiled for them are used again.
     """
     denoiser = _denoiser(config)
+    mixture = [
+        Ingredient(name, data.weight, _dataset(config, data), data.clips_per_update)
+        for name, data in all_sources(config.data).items()
+        if data.weight
+    ]
     return Parts(
         denoiser=denoiser,
-        objective=Objective(denoiser, **_shared(config.diffusion, Objective)),
+        objective=_objective(config, denoiser),
         optimizer=_optimizer(config),
         dataset=_dataset(config, config.data),
-        mixture=tuple(
-            Ingredient(name, data.weight, _dataset(config, data))
-            for name, data in all_sources(config.data).items()
-            if data.weight
-        ),
+        buckets=sort_into_buckets(mixture, denoiser.clip, config.train.batch_size),
         layout=Layout(**_shared(config.mesh, Layout)),
         events=Events(
             steps=config.train.steps,
@@ -130,6 +148,24 @@ def make_parts(config: Config) -> Parts:
         preview_clips=config.sample.num,
         config=config,
     )
+
+
+def bucket_configs(config: Config) -> dict[str, Config]:
+    """Returns the config of a run on each bucket alone, by the bucket's name.
+
+    Its main source is the first one of the bucket. It has the bucket's batches, and as many updates
+    as the bucket has in the whole run. A run with a single bucket has its own config.
+    """
+    buckets, sources = make_parts(config).buckets, all_sources(config.data)
+    if len(buckets) == 1:
+        return {buckets[0].name: config}
+    total, alone = math.fsum(bucket.weight for bucket in buckets), {}
+    for bucket in buckets:
+        steps = max(1, round(config.train.steps * bucket.weight / total))
+        train = dataclasses.replace(config.train, batch_size=bucket.batch_size, steps=steps)
+        data = dataclasses.replace(sources[bucket.mixture[0].name], clips_per_update=0)
+        alone[bucket.name] = dataclasses.replace(config, data=data, train=train)
+    return alone
 
 
 def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
@@ -181,7 +217,7 @@ def with_fingerprint(config: Config) -> Config:
         return config
     configs.check_data(config)
     parts = make_parts(config)
-    datasets = [parts.dataset, *(of.dataset for of in parts.mixture)]
+    datasets = [parts.dataset, *(of.dataset for of in parts.sources)]
     stored = next(filter(None, map(stored_fingerprint, datasets)), "")
     fingerprint = stored or make_encoder(parts.denoiser.text).fingerprint
     return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
@@ -207,6 +243,18 @@ def _optimizer(config: Config) -> Optimizer:
     return dataclasses.replace(adamw(**_shared(config.train, adamw)), guard=guard)
 
 
+def _objective(config: Config, denoiser: Denoiser) -> Objective:
+    diffusion = config.diffusion
+    times = Times(
+        sampling=diffusion.time_sampling,
+        mean=diffusion.time_mean,
+        std=diffusion.time_std,
+        reference=diffusion.time_reference,
+        corrected=diffusion.time_correction,
+    )
+    return Objective(denoiser, **_shared(diffusion, Objective), times=times)
+
+
 def _denoiser(config: Config) -> Denoiser:
     given = _conditioning(config)
     return Denoiser(
@@ -228,6 +276,7 @@ def _denoiser(config: Config) -> Denoiser:
             train_input=given.name != "none",
             frozen_dtype=config.model.dtype,
         ),
+        input_scale=config.diffusion.input_scale,
     )
 
 
@@ -284,5 +333,7 @@ _SOURCE_OPTIONS = {
         octaves=data.speed_octaves,
         caption_speed=data.caption_speed,
     ),
-    "clips": lambda data: dict(path=data.path, crop=data.crop, mirror=data.mirror),
+    "clips": lambda data: dict(
+        path=data.path, crop=data.crop, max_crop=data.max_crop, mirror=data.mirror
+    ),
 }

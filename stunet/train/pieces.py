@@ -37,7 +37,8 @@ class Piece:
 
 def find(denoiser: Denoiser, batch: int) -> list[Piece]:
     """Returns the distinct blocks of the network for `batch` clips, in the order of their calls."""
-    return find_in(denoiser.network, denoiser.trainable, denoiser.abstract_arguments(batch))
+    network = denoiser.network_of_clips
+    return find_in(network, denoiser.trainable, denoiser.abstract_arguments(batch))
 
 
 def find_in(network: STUNet, trainable: Trainable, arguments: tuple[Any, ...]) -> list[Piece]:

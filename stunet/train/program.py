@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ import msgspec
 from jax.experimental.compilation_cache import compilation_cache
 
 from stunet import jsonfiles
+from stunet.data.mixtures import Bucket
 from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.parallel import hosts
@@ -109,14 +111,17 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 def abstract_batch(
     parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
 ) -> dict[str, Any]:
-    """Returns shapes, dtypes and shardings of a global batch from the data pipeline."""
+    """Returns shapes, dtypes and shardings of a global batch from the data pipeline.
+
+    In a run with several buckets, `parts` are those of one bucket (`Parts.only`).
+    """
     size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
     shapes = {
         "video": (clip.shape, jnp.uint8),
         "text": ((text.max_length, text.dim), jnp.float32),
         "text_mask": ((text.max_length,), jnp.bool_),
     }
-    if len(parts.mixture) > 1:
+    if len(parts.sources) > 1:
         shapes["source"] = ((), jnp.int32)
     sharding = meshes.batch_sharding(mesh)
     return {
@@ -138,14 +143,15 @@ def jit_step(parts: Parts, state: TrainState) -> jax.stages.Wrapped:
         state,
         seed=parts.seed,
         accumulate=parts.accumulate,
-        sources=len(parts.mixture),
+        sources=len(parts.sources),
     )
 
 
 def lower(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     """Returns the update that a run does on `mesh`, ready to be compiled.
 
-    This machine need not have the devices of the mesh.
+    This machine need not have the devices of the mesh. In a run with several buckets, `parts` are
+    those of one bucket (`Parts.only`).
     """
     with meshes.use(mesh, parts.layout.context_axis):
         state = abstract_state(parts.denoiser, parts.optimizer, mesh)
@@ -192,10 +198,11 @@ def compiled_beside(
 ) -> Iterator[Step]:
     """Context manager that compiles the update in a thread, while the caller makes the state.
 
-    The yielded function is like `update`, but its first call waits for the thread. With a file, the
-    thread only traces and lowers the update. The first call then takes the compiled update from
-    the file. If there is no such file, it compiles the update and writes the file. If the file does
-    not hold the update of this run, it compiles the update and leaves the file as it is.
+    The update of each bucket is a program of its own. The yielded function is like `update`, but
+    its first call waits for all programs. With a file, the thread only traces and lowers the
+    programs. The first call then takes each compiled program from its file (`file_of`). If there is
+    no such file, it compiles the program and writes the file. If the file does not hold the program
+    of this run, it compiles the program and leaves the file as it is.
 
     Leaving the context waits for the thread.
 
@@ -206,30 +213,43 @@ def compiled_beside(
         mesh: devices of the run.
         file: the file, which all processes share; None for no file. Take it only from people you
             trust: it is a program.
-        tell: takes a sentence for the user, which says where the update comes from and why.
+        tell: takes a sentence for the user, which says where a program comes from and why, or which
+            of several programs is compiled.
     """
 
-    def prepare() -> jax.stages.Lowered:
+    def prepare(bucket: Bucket) -> jax.stages.Lowered:
         # JAX knows the mesh only in the thread that entered it.
         with meshes.use(mesh, parts.layout.context_axis):
-            lowered = update.lower(state, abstract_batch(parts, mesh))
+            lowered = update.lower(state, abstract_batch(parts.only(bucket), mesh))
         # With a file, JAX's settings change while it compiles, for all threads.
         if file is None:
             lowered.compile()
         return lowered
 
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        pending = [threads.submit(prepare)]
+        pending = deque((bucket, threads.submit(prepare, bucket)) for bucket in parts.buckets)
 
         def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            if pending:
-                lowered = pending.pop().result()
+            while pending:
+                bucket, program = pending.popleft()
+                lowered = program.result()
                 if file is not None:
-                    tell(_use(file, lowered, mesh))
+                    tell(_use(file_of(file, parts, bucket), lowered, mesh))
+                elif len(parts.buckets) > 1:
+                    number = len(parts.buckets) - len(pending)
+                    tell(
+                        f"the update on clips of {bucket.name} is compiled ({number} of "
+                        f"{len(parts.buckets)})"
+                    )
             # JAX keeps what it has lowered and compiled, so this call does neither again.
             return update(state, batch)
 
         yield run
+
+
+def file_of(file: Path, parts: Parts, bucket: Bucket) -> Path:
+    """Returns the file that keeps the program of a bucket: `file`, if there is but one bucket."""
+    return file if len(parts.buckets) == 1 else file.with_name(f"{file.name}.{bucket.name}")
 
 
 def _use(file: Path, lowered: jax.stages.Lowered, mesh: jax.sharding.Mesh) -> str:

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +14,9 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock, utilisation
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.step import SUMS_OF_SOURCES
+
+# Shape of a batch of clips, `[b, t, h, w, c]`.
+Shape = tuple[int, ...]
 
 # Updates that the host may be ahead of the devices: enough to hide its work, few enough to hold no
 # memory.
@@ -32,11 +35,11 @@ class Reporter:
         clock: measures the time that updates take.
         checkpoints: checkpoints of the run. If a metric is not finite, the error names the latest
             checkpoint.
-        batch_size: clips in an update.
         sources: names of the sources of clips. If there are several, `loss/NAME` is the mean loss
             of the clips of each.
         skip_limit: largest number of updates in a row that may be skipped.
-        count_flops: counts the floating-point operations of an update. The call takes seconds.
+        count_flops: counts the floating-point operations of an update, by the shape of its batch
+            of clips. The call takes seconds.
         devices: the devices of the mesh.
         write: True in the one process that writes metrics.
     """
@@ -48,18 +51,19 @@ class Reporter:
         clock: Clock,
         checkpoints: Checkpoints,
         *,
-        batch_size: int,
         sources: Sequence[str],
         skip_limit: int,
-        count_flops: Callable[[], int],
+        count_flops: Callable[[], dict[Shape, int]],
         devices: np.ndarray,
         write: bool,
     ):
         self._metrics, self._progress, self._clock = metrics, progress, clock
-        self._checkpoints, self._batch_size = checkpoints, batch_size
+        self._checkpoints = checkpoints
         self._sources, self._skip_limit = sources, skip_limit
         self._count_flops, self._devices, self._write = count_flops, devices, write
         self._pending: deque[tuple[int, Any]] = deque()
+        # Shapes of the batches since the last report.
+        self._shapes: Counter[Shape] = Counter()
         # Counting takes seconds, which the host has while the devices compute.
         self._counting = concurrent.futures.ThreadPoolExecutor(1)
         self._flops: concurrent.futures.Future | None = None
@@ -75,12 +79,13 @@ class Reporter:
         """Context manager that shows that the first update of this process compiles."""
         return contextlib.nullcontext() if self._updates else self._progress.compiling()
 
-    def add(self, step: int, measured: dict[str, jax.Array]) -> None:
-        """Takes the metrics of update `step`.
+    def add(self, step: int, measured: dict[str, jax.Array], shape: Shape) -> None:
+        """Takes the metrics of update `step`, which was made with clips of `shape` `[b t h w c]`.
 
         Waits if the host is more than `IN_FLIGHT` updates ahead of the devices.
         """
         self._pending.append((step, measured))
+        self._shapes[shape] += 1
         if self._clock.is_compiling:
             jax.block_until_ready(measured)
             if self._write:
@@ -101,15 +106,20 @@ class Reporter:
                 message names the update and the latest checkpoint, and says how to go on.
         """
         values = self._means() | self._clock.measure()
-        seconds = values["seconds_per_step"]
-        values["clips_per_second"] = self._batch_size / seconds
+        seconds, clips = values["seconds_per_step"], self._mean(lambda shape: shape[0])
+        values["clips_per_second"] = clips / seconds
         if self._write:
-            share = self._flops.result() / self._devices.size
+            share = self._mean(self._flops.result().get) / self._devices.size
             values |= utilisation(share, seconds, self._devices.flat[0].device_kind)
         self._metrics.scalars(step, values)
+        self._shapes.clear()
         # The first update compiles: its rate says nothing of the others.
         rate = values["clips_per_second"] if self._updates > 1 else None
         self._progress.report(values.get("loss"), rate, values.get("skipped_updates", 0))
+
+    def _mean(self, of: Callable[[Shape], float]) -> float:
+        """Returns the mean of a function of the batch's shape over the updates not yet reported."""
+        return sum(of(shape) * n for shape, n in self._shapes.items()) / self._shapes.total()
 
     def _means(self) -> dict[str, float]:
         """Returns the mean of each metric over the pending updates, and removes these updates.

@@ -27,10 +27,14 @@ class SamplerSettings:
     """Says how clips are sampled.
 
     Attributes:
-        sampler: name of the sampler: "ddim", "ancestral" or "dpmpp_2m".
-        steps: number of denoising steps.
+        sampler: name of the sampler, a key of `samplers.SAMPLERS`.
+        steps: number of calls of the network (with guidance, of pairs of calls).
         guidance_scale: scale of classifier-free guidance. 1 means no guidance; 0 ignores the
             caption.
+        guidance_first: first noise time, 0..1, at which guidance is used.
+        guidance_last: last noise time, 0..1, at which guidance is used.
+        guidance_rescale: share, 0..1, of the contrast from guidance that is taken back.
+        churn: amount of fresh noise in each step (`samplers.make_step`).
         threshold: method that keeps the estimates of x0 in -1..1: "dynamic", "static" or "none".
         threshold_percentile: percentile of the dynamic threshold, 0..100.
     """
@@ -38,6 +42,10 @@ class SamplerSettings:
     sampler: str
     steps: int
     guidance_scale: float
+    guidance_first: float
+    guidance_last: float
+    guidance_rescale: float
+    churn: float
     threshold: str
     threshold_percentile: float
 
@@ -66,7 +74,13 @@ def make_functions(
 ) -> SamplerFunctions:
     """Returns the functions that sample clips, beginning at noise time `t_start`."""
     schedule, conditioning = denoiser.schedule, denoiser.conditioning
-    grid = dict(schedule=schedule, sampler=settings.sampler, steps=settings.steps, t_start=t_start)
+    grid = dict(
+        schedule=schedule,
+        sampler=settings.sampler,
+        steps=settings.steps,
+        t_start=t_start,
+        churn=settings.churn,
+    )
     times = samplers.time_grid(**grid)
 
     def first(keys, clean, level, start=None):
@@ -78,7 +92,7 @@ def make_functions(
             given = conditioning.give(keys, clean, level)
         if start is not None:
             noise = add_noise(start, noise, schedule(jnp.float32(t_start)))
-        return samplers.init(noise), given
+        return samplers.init(noise, settings.sampler), given
 
     def estimate(params, text, text_mask, given, x, i):
         denoise = guided_denoiser(
@@ -89,6 +103,8 @@ def make_functions(
             schedule=schedule,
             prediction=denoiser.prediction,
             guidance_scale=settings.guidance_scale,
+            guidance_times=(settings.guidance_first, settings.guidance_last),
+            guidance_rescale=settings.guidance_rescale,
             threshold_mode=settings.threshold,
             percentile=settings.threshold_percentile,
         )
@@ -132,7 +148,7 @@ def make_sampler(
 
     The last estimate, float32 `[b, t, h, w, c]` in about -1..1, is the sample. The first noise of
     row i depends only on the seed and on `first_row` + i, not on the number of clips in the batch.
-    The noise that ancestral sampling adds in later steps also depends on the number of clips.
+    Noise of later steps, by ancestral sampling or churn, also depends on the number of clips.
 
     A super-resolution network needs `clean`, in -1..1. For spatial super-resolution, `clean` holds
     low-resolution clips `[b, t, h / factor, w / factor, c]`. For temporal super-resolution, it

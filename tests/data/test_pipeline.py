@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from stunet.data.pipeline import Stream, eval_batches, train_batches
+from stunet.data.pipeline import Feed, Stream, TrainBatches, eval_batches
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
@@ -55,11 +55,13 @@ def take(batches, count):
     return [numbers(batch) for batch in itertools.islice(batches, count)]
 
 
-def batches_of(*sources, seed, weights=None, **options):
+def batches_of(*sources, seed, batch_size, weights=None, rows=None, num_threads=4):
     """Returns the training batches of one source, or of several with weights."""
     weights = weights or [1.0] * len(sources)
     several = zip(itertools.count(), sources, weights, strict=False)
-    return train_batches([Stream(s, seed + i, w, i) for i, s, w in several], **options)
+    names = "main", "second", "third"
+    streams = [Stream(s, seed + i, w, i, names[i]) for i, s, w in several]
+    return TrainBatches([Feed(streams, batch_size, rows)], num_threads)
 
 
 def flatten(lists):
@@ -169,8 +171,67 @@ def test_examples_say_which_source_they_come_from():
     batch = next(batches_of(*MIXTURE, **MIXED))
     thousands = np.searchsorted([0, 100, 1000], batch["video"].ravel(), side="right") - 1
     np.testing.assert_array_equal(batch["source"], thousands)
-    alone = train_batches([Stream(MIXTURE[0], seed=3)], batch_size=2)
+    alone = TrainBatches([Feed([Stream(MIXTURE[0], seed=3)], 2)])
     assert set(next(alone)) == {"video"}
+
+
+def buckets(processes=1, process=0, sizes=(4, 12), state=None):
+    """Returns batches of two shapes, two of one source for each of a mixture."""
+    second, third = Stream(MIXTURE[1], 4, 1.0, name="x"), Stream(MIXTURE[2], 5, 2.0, name="y")
+    streams = [[Stream(MIXTURE[0], 3)], [second, third]]
+    feeds = [
+        Feed(of, size, rows_by_process(size, processes)[process], name, weight)
+        for of, size, name, weight in zip(streams, sizes, "ab", (2.0, 1.0), strict=True)
+    ]
+    batches = TrainBatches(feeds)
+    if state:
+        batches.set_state(json.loads(json.dumps(state)))
+    return batches
+
+
+def test_each_batch_comes_from_one_bucket_and_buckets_have_their_shares():
+    whole = take(buckets(), 30)
+    assert [len(batch) for batch in whole].count(4) == 20
+    for position, batch in enumerate(whole):
+        assert (len(batch) == 4) == (max(batch) < 13), position
+    # Each bucket has the batches that it has without the others.
+    alone = Feed([Stream(MIXTURE[0], 3)], 4)
+    assert [b for b in whole if len(b) == 4] == take(TrainBatches([alone]), 20)
+
+
+def test_buckets_are_the_same_for_any_number_of_processes_and_continue_exactly():
+    whole = take(buckets(), 30)
+    parts = [take(buckets(2, process), 30) for process in range(2)]
+    for batch, *read in zip(whole, *parts, strict=True):
+        assert merge([[r] for r in read], rows_by_process(len(batch), 2)) == [batch]
+    for taken in (1, 7, 12):
+        batches = buckets()
+        take(batches, taken)
+        rest = buckets(state=batches.get_state())
+        assert take(rest, 30 - taken) == whole[taken:]
+
+
+def test_other_batch_sizes_continue_with_the_examples_that_no_batch_has_used():
+    whole, batches = take(buckets(), 60), buckets()
+    take(batches, 10)
+    later = take(buckets(sizes=(6, 3), state=batches.get_state()), 30)
+
+    def examples(batches, of_first):
+        return flatten(batch for batch in batches if (max(batch) < 13) == of_first)
+
+    for of_first in (True, False):
+        rest = examples(whole[10:], of_first)
+        found = examples(later, of_first)
+        assert found == rest[: len(found)]
+
+
+def test_a_source_that_has_grown_is_told():
+    state = batches_of(Numbers(20), seed=0, batch_size=4).get_state()
+    assert batches_of(Numbers(20), seed=0, batch_size=4).set_state(state) == []
+    (told,) = batches_of(Numbers(1021), seed=0, batch_size=4).set_state(state)
+    assert told.startswith("the source main has 1,021 training clips now, and had 20: they come in")
+    # As earlier versions saved it.
+    assert batches_of(Numbers(21), seed=0, batch_size=4).set_state({"global_next_index": 4}) == []
 
 
 def test_batches_read_ahead_do_not_count():
@@ -180,7 +241,7 @@ def test_batches_read_ahead_do_not_count():
     assert take(batches, 1) == expected[:1]
     assert source.enough.wait(timeout=10)
     state = batches.get_state()
-    assert state == {"global_next_index": 4}
+    assert state == {"global_next_index": 4, "clips_of_main": 100}
     batches.set_state(state)
     assert take(batches, 1) == expected[1:]
 

@@ -18,7 +18,7 @@ def members(turns, begin, end):
     return np.array([turns.at(position)[0] for position in range(begin, end)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(WEIGHTS, st.integers(0, 10**9), st.integers(1, 400))
 def test_shares_are_exact_in_any_window(weights, begin, length):
     turns = Turns(weights)
@@ -27,7 +27,7 @@ def test_shares_are_exact_in_any_window(weights, begin, length):
         assert abs(count - length * weight / sum(weights)) < 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(WEIGHTS)
 def test_shares_are_within_one_turn_from_the_beginning_on(weights):
     turns, exact = Turns(weights), [Fraction(str(weight)) for weight in weights]
@@ -36,7 +36,7 @@ def test_shares_are_within_one_turn_from_the_beginning_on(weights):
             assert abs(count - length * weight / sum(exact)) < 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(WEIGHTS, st.integers(0, 10**12))
 def test_each_member_gets_its_own_turns_one_after_the_other(weights, begin):
     turns = Turns(weights)

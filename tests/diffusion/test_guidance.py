@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stunet.diffusion.guidance import guide, guided_denoiser, threshold
+from stunet.diffusion.guidance import guide, guided_denoiser, rescale, threshold
 from stunet.diffusion.prediction import PREDICTIONS, target, to_eps, to_x0
 from stunet.diffusion.samplers import sample
 from stunet.diffusion.schedules import NoiseSchedule, alpha_sigma
@@ -29,13 +29,14 @@ def network(x_t, time, text, mask):
     return jnp.tanh(x_t + shift) * (1 + time.reshape(-1, 1, 1, 1, 1))
 
 
-def denoiser(scale, predict=network, prediction="v", threshold_mode="none", shared=()):
+def denoiser(scale, predict=network, prediction="v", threshold_mode="none", shared=(), **kwargs):
     return guided_denoiser(
         *(predict, TEXT, MASK, *shared),
         schedule=SCHEDULE,
         prediction=prediction,
         guidance_scale=scale,
         threshold_mode=threshold_mode,
+        **kwargs,
     )
 
 
@@ -125,6 +126,41 @@ def test_sampling_with_guidance_extrapolates_the_mean_of_the_data(gaussian, pred
     np.testing.assert_allclose(x0, expected, atol=6e-3)
 
 
+@pytest.mark.parametrize(("times", "inside"), [((0.5, 0.7), True), ((0.0, 0.5), False)])
+def test_guidance_holds_within_its_interval_of_noise_times_alone(times, inside):
+    found = jax.jit(denoiser(4.0, guidance_times=times))(X_T, T)
+    expected = denoiser(4.0 if inside else 1.0)(X_T, T)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_outside_the_interval_the_network_runs_on_one_half():
+    batches = []
+
+    def predict(x_t, *rest):
+        jax.debug.callback(lambda: batches.append(x_t.shape[0]))
+        return network(x_t, *rest)
+
+    denoise = jax.jit(denoiser(4.0, predict, guidance_times=(0.5, 0.7)))
+    for t in (0.6, 0.4):
+        jax.block_until_ready(denoise(X_T, jnp.float32(t)))
+    jax.effects_barrier()
+    assert batches == [2 * B, B]
+
+
+def test_rescaling_restores_the_contrast_of_each_clip():
+    plain, cond = denoiser(6.0)(X_T, T), estimate(MASK)
+    full = denoiser(6.0, guidance_rescale=1.0)(X_T, T)
+    axes = (1, 2, 3, 4)
+    np.testing.assert_allclose(np.std(full, axes), np.std(cond, axes), rtol=1e-4)
+    half = denoiser(6.0, guidance_rescale=0.5)(X_T, T)
+    np.testing.assert_allclose(half, (plain + full) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_rescaling_leaves_a_clip_of_one_colour_as_it_is():
+    flat = jnp.full(SHAPE, 0.5)
+    np.testing.assert_array_equal(rescale(flat, X_T, 1.0), flat)
+
+
 def test_further_inputs_reach_both_halves_clip_by_clip():
     extra = jnp.arange(float(B)).reshape(B, 1, 1, 1, 1)
 
@@ -181,5 +217,7 @@ def test_errors_name_the_mistake():
         denoiser(2.0, threshold_mode="dynamical")
     with pytest.raises(UserError, match="unknown prediction"):
         denoiser(2.0, prediction="noise")
+    with pytest.raises(UserError, match=r"guidance times are 0\.8 to 0\.2"):
+        denoiser(2.0, guidance_times=(0.8, 0.2))
     with pytest.raises(UserError, match="percentile is 0"):
         threshold(X_T, "dynamic", 0.0)

@@ -65,3 +65,17 @@ def test_network_input_is_noisy_clip_given_part_and_mask():
     np.testing.assert_array_equal(joined[..., :3], x_t)
     np.testing.assert_array_equal(joined[:, 0, ..., 3:6], CLIPS[:, 0])
     assert not joined[:, 1:, ..., 3:].any()
+
+
+def test_nothing_is_given_of_a_picture_where_a_clip_would_give_its_first_frame():
+    key, shares = (
+        jax.random.key(0),
+        dict(text=0.2, image=0.3, inpaint=0.0, outpaint=0.0, cinemagraph=0.5),
+    )
+    picture = jax.random.normal(key, (64, 1, 8, 8, 1))
+    clips, given = masks.draw(key, picture, shares)
+    np.testing.assert_array_equal(clips, picture)
+    assert not given.any()
+    painted = masks.draw(key, picture, dict(shares, image=0.0, inpaint=0.3))[1]
+    some = painted.reshape(64, -1).max(axis=1)
+    assert 0.1 < some.mean() < 0.6

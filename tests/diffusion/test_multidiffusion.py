@@ -81,7 +81,8 @@ def test_a_ramp_fades_one_segment_into_the_next():
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
 def test_averaged_estimates_update_to_the_average_of_updates(sampler):
     """The step of the averaged estimate is the average of the segments' steps."""
-    x, before, *estimates = jnp.asarray(RNG.normal(size=(5, 1, 4)), jnp.float32)
+    x, before, *rest = jnp.asarray(RNG.normal(size=(7, 1, 4)), jnp.float32)
+    estimates, kept = rest[:3], tuple(rest[3:][: samplers.SAMPLERS[sampler].num_kept])
 
     def update(x0):
         step = samplers.make_step(
@@ -91,7 +92,7 @@ def test_averaged_estimates_update_to_the_average_of_updates(sampler):
             sampler=sampler,
             steps=4,
         )
-        return step(samplers.SamplerState(x, before), 2).x
+        return step(samplers.SamplerState(x, before, kept), 2).x
 
     weights = np.array([0.2, 0.3, 0.5], np.float32)
     mean = sum(w * x0 for w, x0 in zip(weights, estimates, strict=True))

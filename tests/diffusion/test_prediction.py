@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from stunet.diffusion.prediction import PREDICTIONS, add_noise, target, to_eps, to_x0
-from stunet.diffusion.schedules import NoiseSchedule, alpha_sigma
+from stunet.diffusion.schedules import (
+    EDM_DATA_STD,
+    NoiseSchedule,
+    alpha_sigma,
+    input_scale,
+)
 from stunet.errors import UserError
 
 SHAPE = (5, 2, 3, 3, 1)
@@ -50,6 +55,51 @@ def test_v_is_the_derivative_of_x_t_along_the_angle():
     np.testing.assert_allclose(v, derivative, atol=1e-5)
 
 
+def test_flow_is_the_derivative_of_the_straight_path():
+    """For x_u = (1 - u) x0 + u noise, the output is d x_u / du, and x0 = x_u - u output."""
+    u = jnp.float32(0.3)
+    x_u, derivative = jax.jvp(lambda u: (1 - u) * X0 + u * NOISE, (u,), (jnp.float32(1.0),))
+    log_snr = 2 * jnp.log((1 - u) / u)
+    np.testing.assert_allclose(target("flow", X0, NOISE, log_snr), derivative, atol=1e-6)
+    x_t = x_u / input_scale("flow", log_snr)
+    np.testing.assert_allclose(x_t, add_noise(X0, NOISE, log_snr), atol=1e-6)
+    implied = to_x0("flow", OUTPUT, x_t, log_snr)
+    np.testing.assert_allclose(implied, x_u - u * OUTPUT, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_equal_log_snr_gives_the_same_clip_on_both_paths(prediction):
+    """One output, for one clip noised as t on the circle and as u on the line, implies one x0."""
+    circle, line = NoiseSchedule("cosine"), NoiseSchedule("flow")
+    t = jnp.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    u = line.time(circle(t))
+    on_circle = add_noise(X0, NOISE, circle(t))
+    on_line = add_noise(X0, NOISE, line(u))
+    x0 = to_x0(prediction, OUTPUT, on_circle, circle(t))
+    np.testing.assert_allclose(to_x0(prediction, OUTPUT, on_line, line(u)), x0, atol=5e-4)
+
+
+def test_edm_is_the_papers_preconditioning():
+    """D = c_skip y + c_out F for y = x0 + sigma noise (Karras et al., table 1)."""
+    sigma = np.array([0.002, 0.1, 0.7, 5.0, 80.0]).reshape(-1, 1, 1, 1, 1)
+    y = np.asarray(X0) + sigma * np.asarray(NOISE)
+    variance = sigma**2 + EDM_DATA_STD**2
+    c_skip, c_out = EDM_DATA_STD**2 / variance, sigma * EDM_DATA_STD / np.sqrt(variance)
+    log_snr = jnp.asarray(-2 * np.log(sigma.ravel()), jnp.float32)
+    x_t = add_noise(X0, NOISE, log_snr)
+    x0 = to_x0("edm", OUTPUT, x_t, log_snr)
+    np.testing.assert_allclose(x0, c_skip * y + c_out * np.asarray(OUTPUT), atol=2e-5)
+    np.testing.assert_allclose(
+        target("edm", X0, NOISE, log_snr), (X0 - c_skip * y) / c_out, atol=1e-3
+    )
+
+
+def test_edm_targets_have_unit_variance_at_every_noise_level():
+    x0, noise = jnp.asarray(RNG.normal(size=(2, 5, 20_000)), jnp.float32)
+    output = target("edm", EDM_DATA_STD * x0, noise, LOG_SNR)
+    np.testing.assert_allclose(jnp.std(output, axis=1), 1.0, rtol=0.03)
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("shift", [1.0, 1 / 8])
 def test_estimates_are_finite_at_both_ends_of_the_schedule(prediction, shift):
@@ -73,5 +123,5 @@ def test_a_low_precision_output_is_handled_in_float32():
 
 
 def test_the_error_for_an_unknown_prediction_lists_the_choices():
-    with pytest.raises(UserError, match=r"unknown prediction 'epsilon'.*eps, v, x0"):
+    with pytest.raises(UserError, match=r"unknown prediction 'epsilon'.*edm, eps, flow, v, x0"):
         target("epsilon", X0, NOISE, LOG_SNR)

@@ -6,17 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampler_orders import Mixture
 
 from stunet.diffusion.prediction import add_noise
 from stunet.diffusion.samplers import SAMPLERS, init, make_step, sample, time_grid
-from stunet.diffusion.schedules import NoiseSchedule
+from stunet.diffusion.schedules import NoiseSchedule, alpha_sigma, input_scale
 from stunet.errors import UserError
 
 KEY = jax.random.key(0)
 X_T = jnp.linspace(-2.5, 2.5, 11)
 DATA = pytest.mark.parametrize(
     ("name", "mean", "std", "shift"),
-    [("cosine", 0.3, 0.4, 1.0), ("cosine", -0.2, 0.1, 0.5), ("linear", 0.3, 0.4, 1.0)],
+    [
+        ("cosine", 0.3, 0.4, 1.0),
+        ("cosine", -0.2, 0.1, 0.5),
+        ("linear", 0.3, 0.4, 1.0),
+        ("flow", 0.3, 0.4, 1.0),
+    ],
 )
 
 
@@ -48,11 +54,97 @@ def test_dpmpp_2m_converges_to_the_exact_flow_at_second_order(gaussian, name, me
     assert error[-1] < 1e-3
 
 
-@pytest.mark.parametrize(("sampler", "ratio"), [("ddim", 2.0), ("dpmpp_2m", 4.0)])
+@DATA
+def test_heun_converges_to_the_exact_flow_at_second_order(gaussian, name, mean, std, shift):
+    error = errors(gaussian(mean, std, NoiseSchedule(name, shift)), "heun", (32, 64, 128))
+    ratios = error[:-1] / error[1:]
+    assert np.all((ratios > 3.4) & (ratios < 4.6)), ratios
+    assert error[-1] < 5e-3
+
+
+@DATA
+def test_unipc_converges_to_the_exact_flow_at_third_order(gaussian, name, mean, std, shift):
+    error = errors(gaussian(mean, std, NoiseSchedule(name, shift)), "unipc", (32, 64))
+    assert error[0] / error[1] > 5.5, error
+    assert error[-1] < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"), [("ddim", 1), ("dpmpp_2m", 2), ("heun", 2), ("unipc", 3)]
+)
+def test_samplers_converge_to_the_exact_flow_of_a_mixture(sampler, order):
+    """The flow keeps quantiles, so the distribution functions of noise and data give its end."""
+    data = Mixture(NoiseSchedule("flow"))
+    exact = data.flow(X_T)
+    error = [
+        np.sqrt(np.mean((run - exact) ** 2))
+        for run in (
+            sample(data.denoise, X_T, KEY, schedule=data.schedule, sampler=sampler, steps=n)
+            for n in (32, 128)
+        )
+    ]
+    measured = np.log(error[0] / error[1]) / np.log(4)
+    assert order - 0.35 < measured < order + 0.6, (measured, error)
+
+
+def test_heun_calls_the_denoiser_twice_at_each_time_between_the_ends():
+    times = time_grid("heun", schedule=NoiseSchedule(), steps=5)
+    assert times[1] == times[2]
+    assert times[3] == times[4]
+    assert len(np.unique(times)) == 3
+
+
+CHURNED = pytest.mark.parametrize(("sampler", "steps"), [("ddim", 400), ("heun", 100)])
+
+
+@CHURNED
+def test_churn_reproduces_the_distribution_of_the_data(gaussian, sampler, steps):
+    data, n = gaussian(0.3, 0.4, NoiseSchedule()), 20_000
+    x_T = jax.random.normal(jax.random.key(1), (n,))
+    settings = dict(schedule=data.schedule, sampler=sampler, steps=steps)
+    x0 = sample(data.denoise, x_T, KEY, churn=40.0, **settings)
+    np.testing.assert_allclose(np.mean(x0), 0.3, atol=4 * 0.4 / np.sqrt(n))
+    np.testing.assert_allclose(np.std(x0), 0.4, atol=4 * 0.4 / np.sqrt(2 * n) + 0.006)
+    # Without churn, the sample is an affine function of the first noise.
+    assert np.corrcoef(x0, x_T)[0, 1] < 0.5
+
+
+@CHURNED
+def test_churn_keeps_the_marginals_when_the_clip_is_known(sampler, steps):
+    schedule, n = NoiseSchedule(), 20_000
+    x0 = jnp.full((n,), 0.7)
+    settings = dict(schedule=schedule, sampler=sampler, steps=6, churn=1.5)
+    step = make_step(lambda x_t, t: x0, KEY, **settings)
+    state, times = init(jax.random.normal(jax.random.key(2), (n,)), sampler), time_grid(**settings)
+    for i in range(5):
+        state = step(state, i)
+        alpha, sigma = alpha_sigma(schedule(times[i + 1]))
+        np.testing.assert_allclose(np.mean(state.x), 0.7 * alpha, atol=4 / np.sqrt(n))
+        np.testing.assert_allclose(np.std(state.x), sigma, rtol=4 / np.sqrt(2 * n))
+    np.testing.assert_array_equal(step(state, 5).x, x0)
+
+
+@pytest.mark.parametrize(("sampler", "ratio"), [("ddim", 2.0), ("dpmpp_2m", 4.0), ("heun", 4.0)])
 def test_deterministic_samplers_converge_from_the_middle_too(gaussian, sampler, ratio):
     data = gaussian(0.3, 0.4, NoiseSchedule())
     coarse, fine = errors(data, sampler, (64, 128), t_start=0.6)
     np.testing.assert_allclose(coarse / fine, ratio, rtol=0.15)
+
+
+def test_ddim_is_eulers_method_for_the_flow(gaussian):
+    """On the straight path x_u = (1 - u) x0 + u noise, dx_u / du = noise - x0."""
+    schedule = NoiseSchedule("flow")
+    data = gaussian(0.3, 0.4, schedule)
+    steps = 7
+    log_snr = schedule(time_grid("ddim", schedule=schedule, steps=steps))
+    u = np.append(jax.nn.sigmoid(-log_snr / 2), 0.0)
+    x = X_T * input_scale("flow", log_snr[0])
+    for i in range(steps):
+        x0 = data.denoise(x / input_scale("flow", log_snr[i]), schedule.time(log_snr[i]))
+        velocity = (x - x0) / u[i]
+        x = x + (u[i + 1] - u[i]) * velocity
+    ddim = sample(data.denoise, X_T, KEY, schedule=schedule, sampler="ddim", steps=steps)
+    np.testing.assert_allclose(ddim, x, atol=2e-5)
 
 
 def test_ancestral_reproduces_the_distribution_of_the_data(gaussian):
@@ -74,7 +166,7 @@ def test_ancestral_keeps_the_marginals_when_the_clip_is_known():
     schedule, n = NoiseSchedule(), 20_000
     x0 = jnp.full((n,), 0.7)
     step = make_step(lambda x_t, t: x0, KEY, schedule=schedule, sampler="ancestral", steps=4)
-    state = init(jax.random.normal(jax.random.key(2), (n,)))
+    state = init(jax.random.normal(jax.random.key(2), (n,)), "ancestral")
     times = time_grid("ancestral", schedule=schedule, steps=4)
     for i in range(3):
         state = step(state, i)
@@ -128,7 +220,7 @@ def test_a_host_loop_over_the_steps_gives_the_same_sample(gaussian, sampler):
     # Compiled as users do: the tests' emitter (tests/conftest.py) rounds x and x0 differently.
     options = {"xla_cpu_use_fusion_emitters": True}
     step = jax.jit(make_step(data.denoise, KEY, **settings), compiler_options=options)
-    state = init(X_T)
+    state = init(X_T, sampler)
     for i in range(6):
         state = step(state, i)
     np.testing.assert_allclose(state.x, sample(data.denoise, X_T, KEY, **settings), atol=1e-5)
@@ -150,7 +242,9 @@ def test_only_ancestral_depends_on_the_key(gaussian, sampler):
 def test_times_fall_from_the_start_and_never_reach_zero(sampler, t_start):
     times = time_grid(sampler, schedule=NoiseSchedule(shift=0.5), steps=50, t_start=t_start)
     np.testing.assert_allclose(times[0], t_start, atol=1e-6)
-    assert np.all(np.diff(times) < 0)
+    # Heun's method calls the denoiser twice at each time in between.
+    assert np.all(np.diff(times)[:: SAMPLERS[sampler].calls] < 0)
+    assert np.all(np.diff(times) <= 0)
     assert times[-1] > 0
     assert times[0] <= 1
 
@@ -167,10 +261,15 @@ def test_dpmpp_2m_steps_are_even_in_log_snr_and_the_others_in_time():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sampler": "dpm"}, "unknown sampler 'dpm'.*choose one of ancestral, ddim, dpmpp_2m"),
+        (
+            {"sampler": "dpm"},
+            "unknown sampler 'dpm'.*choose one of ancestral, ddim, dpmpp_2m",
+        ),
         ({"steps": 0}, "steps is 0"),
         ({"t_start": 0.0}, "t_start is 0.0"),
         ({"t_start": 1.5}, "t_start is 1.5"),
+        ({"churn": -1.0}, "churn is -1 with the sampler ddim; it must not be below 0"),
+        ({"churn": 5.0, "sampler": "unipc"}, "needs one of ddim, heun"),
     ],
 )
 def test_errors_name_the_mistake(change, message):

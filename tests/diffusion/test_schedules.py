@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stunet.diffusion.schedules import SCHEDULES, NoiseSchedule, alpha_sigma
+from stunet.diffusion.schedules import (
+    EDM_DATA_STD,
+    INPUT_SCALES,
+    SCHEDULES,
+    NoiseSchedule,
+    alpha_sigma,
+    input_scale,
+)
 from stunet.errors import UserError
 
 TIMES = jnp.linspace(0.0, 1.0, 1001)
@@ -32,6 +39,36 @@ def test_cosine_equals_the_published_formula_in_float64():
     t_min, t_max = np.arctan(np.exp(-7.5)), np.arctan(np.exp(7.5))
     expected = -2 * np.log(np.tan(t_min + t * (t_max - t_min)))
     np.testing.assert_allclose(NoiseSchedule()(TIMES), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_flow_mixes_clip_and_noise_along_a_straight_line():
+    schedule = NoiseSchedule("flow", log_snr_min=-30.0, log_snr_max=30.0)
+    log_snr = schedule(TIMES)
+    alpha, sigma = (a * input_scale("flow", log_snr) for a in alpha_sigma(log_snr))
+    np.testing.assert_allclose(alpha, 1 - TIMES, atol=1e-6)
+    np.testing.assert_allclose(sigma, TIMES, atol=1e-6)
+
+
+def test_a_shift_of_flow_gives_the_shifted_times_of_stable_diffusion_3():
+    bounds = dict(log_snr_min=-30.0, log_snr_max=30.0)
+    m, t = 3.0, TIMES[10:-10]
+    shifted = NoiseSchedule("flow", shift=1 / m, **bounds)(t)
+    log_snr = NoiseSchedule("flow", **bounds)(m * t / (1 + (m - 1) * t))
+    np.testing.assert_allclose(shifted, log_snr, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", INPUT_SCALES)
+def test_input_scales_are_finite_where_signal_or_noise_vanishes(name):
+    assert np.all(np.isfinite(input_scale(name, jnp.array([-jnp.inf, 0.0, jnp.inf]))))
+
+
+def test_edm_sees_inputs_of_unit_variance():
+    """The scale is EDM's c_in, for a clip noised as x0 + sigma noise (arXiv 2206.00364)."""
+    sigma = np.array([0.002, 0.3, 1.0, 80.0])
+    log_snr = jnp.asarray(-2 * np.log(sigma), jnp.float32)
+    alpha, _ = alpha_sigma(log_snr)
+    c_in = 1 / np.sqrt(EDM_DATA_STD**2 + sigma**2)
+    np.testing.assert_allclose(alpha * input_scale("edm", log_snr), c_in, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

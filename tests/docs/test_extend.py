@@ -14,7 +14,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "extend.md"
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S))
-COPIED = ("stunet", "launch", "experiments", "tests", "pyproject.toml", "setup.py")
+COPIED = ("stunet", "launch", "experiments", "tests", "benchmarks", "pyproject.toml", "setup.py")
 
 
 def blocks(section: str, language: str) -> list[str]:

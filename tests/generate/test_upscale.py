@@ -80,7 +80,8 @@ def upscaler_of(network, **sample):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "segments"), [("ddim", 1), ("dpmpp_2m", 1), ("ancestral", 1), ("ddim", 3)]
+    ("sampler", "segments"),
+    [("ddim", 1), ("dpmpp_2m", 1), ("ancestral", 1), ("ddim", 3), ("heun", 3), ("unipc", 3)],
 )
 def test_segments_without_overlap_are_what_plain_sampling_gives(sampler, segments):
     """Holds to float rounding.

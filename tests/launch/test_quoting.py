@@ -102,7 +102,7 @@ def test_what_goes_in_comes_out_as_one_argument(target, stand_ins):
     module = submit.TARGETS[target]
     where = "/runs/" if target == "slurm" else "gs://bucket/runs/"
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60, derandomize=True, database=None)
     @example("\n".join(SPECIAL), "".join(SPECIAL).replace("/", ""), ["EOF_", "\\\n  x"])
     @given(WORDS, WORDS, st.lists(WORDS, max_size=3))
     def check(prompt, workdir, more):

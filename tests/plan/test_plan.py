@@ -56,16 +56,30 @@ def abstract_mesh(**extents):
 
 def test_utilisation_is_the_share_of_the_peak():
     assert PLAN.mfu == pytest.approx(0.5)
-    assert "50.0%" in report.as_text(PLAN)
+    assert "50.0%" in report.as_text({"": PLAN})
     # 1,000 steps of 2 s on 64 chips.
-    assert f"{1000 * 2 * 64 / 3600:,.0f} for 1,000 steps" in report.as_text(PLAN)
+    assert f"{1000 * 2 * 64 / 3600:,.0f} for 1,000 steps" in report.as_text({"": PLAN})
+
+
+def test_plans_of_several_buckets_make_up_the_plan_of_the_run():
+    small = {"params": 2**30, "temporaries": 2**20}
+    pictures = dataclasses.replace(PLAN, seconds={"blocks": 0.5}, bytes=small, clips=256, steps=250)
+    plans = {"16x32x32": PLAN, "1x32x32": pictures}
+    said = report.as_text(plans)
+    assert "clips of 1x32x32, 256 in a step, 250 steps" in said
+    total = 1000 * 2 + 250 * 0.5
+    *_, last = said.split("\n\n")
+    assert "in steps on clips of 16x32x32" in last
+    assert f"{total / 1250:.3f} s" in last
+    assert f"{total * 64 / 3600:,.0f} for 1,250 steps" in last
+    assert json.loads(report.as_json(plans))["1x32x32"]["clips"] == 256
 
 
 def test_a_plan_that_does_not_fit_says_so():
     larger = dataclasses.replace(PLAN, excess=2**30, seconds={}, hidden_seconds=None)
-    said = report.as_text(larger)
+    said = report.as_text({"": larger})
     assert "it DOES NOT FIT: 1.00 GiB too much" in said
-    assert json.loads(report.as_json(larger))["fits"] is False
+    assert json.loads(report.as_json({"": larger}))["fits"] is False
 
 
 def test_a_plan_does_not_make_up_unknown_values():
@@ -73,13 +87,13 @@ def test_a_plan_does_not_make_up_unknown_values():
         ("hbm", "excess", "peak_flops", "least_seconds", "hidden_seconds"), None
     )
     plan = dataclasses.replace(PLAN, **unknown, seconds={}, unknown=["the peak of a device"])
-    said = report.as_text(plan)
+    said = report.as_text({"": plan})
     assert "memory of a chip (size not known)" in said
     assert not {"%", "predicted", "bound", "utilised", "FIT", "fits"} & set(
         said.replace("%", " % ").split()
     )
     assert said.endswith("not known here:\n  - the peak of a device")
-    values = json.loads(report.as_json(plan))
+    values = json.loads(report.as_json({"": plan}))
     assert values["fits"] is values["mfu"] is None
 
 
@@ -103,7 +117,7 @@ def test_a_plan_says_by_how_much_a_device_is_too_small():
     devices = jax.devices()[:1]
     plan = make_plan(config, chips.Topology("local", "cpu", small, 1, 1, devices))
     assert plan.excess == sum(plan.bytes.values()) - 100_000 > 0
-    assert "DOES NOT FIT" in report.as_text(plan)
+    assert "DOES NOT FIT" in report.as_text({"": plan})
     # Two moments and the average: twelve bytes a parameter beside its own four.
     assert plan.bytes["params"] == 4 * plan.params
     assert plan.bytes["ema"] + plan.bytes["optimizer"] == pytest.approx(12 * plan.params, rel=1e-3)
@@ -198,7 +212,7 @@ def test_an_estimate_says_that_it_is_one():
     assert sum(plan.bytes.values()) > sum(state.values()) + plan.bytes["params"]
     assert plan.step_seconds is plan.mfu is None
     assert plan.least_seconds >= plan.flops / 312e12
-    text = report.as_text(plan)
+    text = report.as_text({"": plan})
     assert "an estimate from traces of the network, not a compiled program" in text
     assert "by this estimate, it fits" in text
     assert "compiled in" not in text

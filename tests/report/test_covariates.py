@@ -16,7 +16,7 @@ from scipy import stats
 from stunet.errors import UserError
 from stunet.report import binning, drawing, report
 from stunet.report.results import Run
-from stunet.sweep.curves import Curves
+from stunet.sweep.curves import Curves, Expected
 
 SHARE = Curves("Over speed", ("coherent",), ("speed",), (0.0, 1.0, 2.0), "speed")
 
@@ -228,6 +228,17 @@ def test_the_figure_is_an_svg_that_stands_alone(made_up_sweep, tmp_path):
     assert {element.tag.rpartition("}")[2] for element in drawn.iter()} == {
         *("svg", "style", "rect", "g", "text", "tspan", "line", "polyline", "polygon", "circle")
     }
+
+
+def test_what_is_expected_holds_for_its_metric_and_group():
+    of_all, of_slow = Expected("A", "coherent", (1.0, 0.5)), Expected("B", "coherent", (0.2, 0.1))
+    of_slow = dataclasses.replace(of_slow, group="slow")
+    curves = dataclasses.replace(SHARE, expected=(of_all, of_slow))
+    arms = {"A": [run(speed=[0.5], coherent=[1.0])]}
+    figures = binning.measure(curves, {"slow": arms, "fast": arms})
+    assert figures["fast"].expected("coherent") == {"A": (1.0, 0.5)}
+    assert figures["slow"].expected("coherent") == {"A": (1.0, 0.5), "B": (0.2, 0.1)}
+    assert figures["slow"].expected("speed") == {}
 
 
 def test_a_gap_divides_a_line_and_its_band():

@@ -225,6 +225,14 @@ def test_overrides_are_every_members(tmp_path):
         ),
         (
             "def get_sweep():\n"
+            "    entries = [Member('a', tiny.config(), 'slow', 'one')]\n"
+            "    expected = (Expected('one', 'coherent', (0.5,), 'slo'),)\n"
+            "    curves = Curves('t', ('coherent',), ('speed',), (0, 1), 'x', expected=expected)\n"
+            "    return Sweep(entries, (curves,))",
+            "unknown group in expected of Curves 'slo'; did you mean 'slow'",
+        ),
+        (
+            "def get_sweep():\n"
             "    expected = (Expected('one', 'coherent', (0.5, 0.2)),)\n"
             "    return Curves('t', ('coherent',), ('speed',), (0, 1), 'x', expected=expected)",
             r"expected of Curves has \(0.5, 0.2\) for 'one'; give a number for each of the 1 bins",

@@ -22,7 +22,8 @@ def main(fault: str, update: str, process: str, *arguments: str) -> int:
     following = pipeline.TrainBatches.__next__
 
     def faulty(self):
-        number = self.get_state()["global_next_index"] // self._batch_size + 1
+        (feed,) = self._feeds
+        number = self.get_state()["global_next_index"] // feed.batch_size + 1
         values = following(self)
         if number != int(update) or jax.process_index() != int(process):
             return values

@@ -83,7 +83,7 @@ def make_train_step(config, shardings=None):
         parts.optimizer,
         seed=parts.seed,
         accumulate=parts.accumulate,
-        sources=len(parts.mixture),
+        sources=len(parts.sources),
         shardings=shardings,
     )
 

@@ -25,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 from PIL import Image, ImageSequence
 
 from stunet import configs
+from stunet.data.turns import Turns
 from stunet.parallel import mesh as meshes
 from stunet.train import checkpoints
 
@@ -32,7 +33,8 @@ pytestmark = pytest.mark.slow
 
 NOTING_EXAMPLES = pathlib.Path(__file__).with_name("noting_examples.py")
 
-# Clips come from two sources, since what holds for two holds for one. One level is enough: it
+# Clips come from three sources in two buckets, since what holds for those holds for one. Batches of
+# pictures hold twice as many clips, and are a third of all batches. One level is enough: it
 # exchanges the same data between processes, and `tests/parallel` tests the update of more levels on
 # every mesh. The checkpoint of every update is kept, because the tests compare runs at the updates
 # where interruptions happen to fall.
@@ -41,6 +43,9 @@ SETTINGS = (
     *tiny.ONE_LEVEL,
     "--config.data.mix.motions.source=motions",
     "--config.data.mix.motions.weight=0.5",
+    "--config.data.mix.pictures.frames=1",
+    "--config.data.mix.pictures.width=16",
+    "--config.data.mix.pictures.weight=0.75",
     f"--config.train.steps={STEPS}",
     f"--config.train.batch_size={BATCH}",
     "--config.checkpoint.every=1",
@@ -122,6 +127,11 @@ def assert_same_losses(part, whole, updates: range) -> None:
         np.testing.assert_allclose(part[step], whole[step], rtol=1e-5, err_msg=f"update {step}")
 
 
+def is_of_pictures(step: int) -> bool:
+    """Tells whether update `step` is on pictures: one of each three."""
+    return Turns([1.5, 0.75]).at(step - 1)[0] == 1
+
+
 def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
     """Returns the digests of the examples in each global batch, row by row, by update.
 
@@ -131,7 +141,8 @@ def examples(notes: pathlib.Path, first: int) -> dict[int, list[str]]:
     lines = [file.read_text().splitlines() for file in notes.iterdir()]
     for step, shares in enumerate(zip(*lines, strict=False), first + 1):
         rows = [(int(row), digest) for share in shares for row, digest in json.loads(share).items()]
-        assert sorted(row for row, _ in rows) == list(range(BATCH))
+        size = 2 * BATCH if is_of_pictures(step) else BATCH
+        assert sorted(row for row, _ in rows) == list(range(size))
         batches[step] = [digest for _, digest in sorted(rows)]
     return batches
 
@@ -196,7 +207,10 @@ def test_examples_can_be_told_apart(runs):
     """If examples were equal, the other tests could not see a skipped or exchanged row."""
     batches = runs.examples["undisturbed"]
     assert list(batches) == list(range(1, STEPS + 1))
-    assert len({digest for batch in batches.values() for digest in batch}) == STEPS * BATCH
+    digests = [digest for batch in batches.values() for digest in batch]
+    assert len(digests) > STEPS * BATCH
+    # Two pictures may be of the same handwriting at the same place.
+    assert len(set(digests)) > 0.98 * len(digests)
 
 
 @pytest.mark.parametrize("run", ["stopped", "killed", "alone", "remeshed"])

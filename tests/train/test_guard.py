@@ -176,9 +176,9 @@ class Shown:
 def report(limit: int, *updates: dict) -> Shown:
     """Reports updates with these metrics, of which the first has number 8."""
     shown, rest = Shown(), dict(count_flops=None, devices=None, write=False)
-    reporter = Reporter(shown, shown, shown, shown, batch_size=1, skip_limit=limit, **rest)
+    reporter = Reporter(shown, shown, shown, shown, sources=[], skip_limit=limit, **rest)
     for step, values in enumerate(updates, 8):
-        reporter.add(step, {"learning_rate": jnp.float32(0.5)} | values)
+        reporter.add(step, {"learning_rate": jnp.float32(0.5)} | values, (1, 4, 8, 8, 1))
     reporter.report(8 + len(updates))
     return shown
 

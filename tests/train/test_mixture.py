@@ -48,9 +48,9 @@ def test_accumulation_changes_no_loss(lines):
 
 def test_a_source_without_weight_is_not_opened():
     parts = make_parts(config(data__weight=0, data__mix={"motions": MIX["motions"]}))
-    assert [of.name for of in parts.mixture] == ["motions"]
+    assert [of.name for of in parts.sources] == ["motions"]
     # A single source, as if it were the main one, except for what is held out.
-    (stream,) = open_streams(parts.mixture, seed=0)
+    ((stream,),) = open_streams(parts.buckets, seed=0)
     assert stream.number is None
     assert parts.dataset.source == "moving_digits"
 
@@ -59,7 +59,7 @@ def test_errors_name_the_source(tmp_path):
     videos = {"source": "clips", "path": str(tmp_path / "nothing")}
     parts = make_parts(config(data__mix={"videos": videos}))
     with pytest.raises(UserError, match=r"^data.mix.videos: .*nothing"):
-        open_streams(parts.mixture, seed=0)
+        open_streams(parts.buckets, seed=0)
     del videos["path"]
     with pytest.raises(UserError, match=r"^data.mix.videos: .*data.path is empty"):
         with_fingerprint(config(data__mix={"videos": videos}))

@@ -88,9 +88,9 @@ def test_tensorboard_has_scalars_and_a_moving_sample(finished):
     assert any(p.startswith(b"GIF89a") for p in pictures)
 
 
-def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
-    workdir = tmp_path / "killed"
-    command = tiny.command("train", f"--config={experiment}", f"--workdir={workdir}")
+def kill_and_continue(workdir: pathlib.Path, *arguments: str) -> None:
+    """Kills a run after its first checkpoint, and runs the same command again to the end."""
+    command = tiny.command("train", f"--workdir={workdir}", *arguments)
     process = subprocess.Popen(command, env=tiny.environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while not (workdir / "checkpoints" / "3").exists():
@@ -103,10 +103,35 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
         command, env=tiny.environment(), capture_output=True, text=True, timeout=240, check=True
     )
     assert "from update 0 on" not in again.stderr
+
+
+def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
+    workdir = tmp_path / "killed"
+    kill_and_continue(workdir, f"--config={experiment}")
     assert_same_bits(parameters(workdir, 8), parameters(finished, 8))
     whole = [line for line in tiny.metrics(finished) if "loss" in line]
     for line, same in zip(tiny.metrics(workdir), whole, strict=True):
         assert (line["step"], line["loss"]) == (same["step"], same["loss"])
+
+
+@pytest.mark.slow
+def test_flow_matching_with_drawn_times_continues_bitwise(experiment, tmp_path):
+    diffusion = dict(schedule="flow", prediction="flow", input_scale="flow", weighting="sigmoid")
+    diffusion |= dict(time_sampling="logit_normal", time_reference=64, time_correction=True)
+    options = [f"--config={experiment}"]
+    options += [f"--config.diffusion.{key}={value}" for key, value in diffusion.items()]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = tiny.run("train", f"--workdir={whole}", *options)
+    assert done.returncode == 0, done.stderr
+    kill_and_continue(killed, *options)
+    assert_same_bits(parameters(killed, 8), parameters(whole, 8))
+    # The run makes clips, with guidance in an interval and fresh noise.
+    sample = dict(sampler="heun", churn=2.0, guidance_first=0.2, guidance_rescale=0.5)
+    config = json.loads((whole / "config.json").read_text())
+    config["sample"] |= sample
+    (whole / "config.json").write_text(json.dumps(config))
+    done = tiny.run("sample", "text", f"--workdir={whole}", "--prompt=a 7")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

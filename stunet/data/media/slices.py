@@ -225,8 +225,11 @@ def moves_vertically(clip: Clip) -> bool:
     When an object moves left or right, pixels change in the same rows at all times, but the columns
     that change differ from frame to frame. The function therefore computes, for each frame, the
     share of the frame's change that lies in each row and in each column. The motion is vertical if
-    the shares of the rows vary more over time than the shares of the columns.
+    the shares of the rows vary more over time than the shares of the columns. In a picture, nothing
+    moves.
     """
+    if len(clip) == 1:
+        return False
     light = clip.astype(np.float32).mean(axis=-1)
     change = np.abs(np.diff(light, axis=0))
     shares = change / np.maximum(change.sum(axis=(1, 2), keepdims=True), 1e-9)

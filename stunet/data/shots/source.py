@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 
 from stunet.data.draws import pick
 from stunet.data.shots import slots
@@ -36,6 +36,7 @@ class ShotClips:
         text: TextSpec,
         *,
         crop: str = "centre",
+        max_crop: float | int = 1,
         mirror: bool = False,
     ):
         """Opens the set, and counts the clips of the split.
@@ -46,11 +47,13 @@ class ShotClips:
             clip: frames, size and rate of the clips. Its stride must be 1.
             text: encoder of the captions.
             crop: "centre" or "random", where `draw` cuts the picture that is larger than the clip.
+            max_crop: largest share of a picture, 0 to 1, that may be cut off to give it the shape
+                of the clip. Shots that would lose more are left out.
             mirror: True if `draw` mirrors half of all clips.
 
         Raises:
             UserError: the set is not complete or damaged, has no such split, or no shot is long
-                enough for a clip.
+                enough for a clip or has its shape.
         """
         self.directory, self.split, self._clip = Path(directory), split, clip
         spec, index = read_spec(self.directory), read_index(self.directory)
@@ -61,10 +64,21 @@ class ShotClips:
         self._offsets = slots.offsets(clip.frames, clip.fps, spec.fps)
         span = int(self._offsets[-1]) + 1
         kept = index.frames - index.held_out
-        stretches = (np.zeros_like(kept), kept) if split == "train" else (kept, index.held_out)
-        self._slots = slots.Slots(*stretches, span)
+        begins, lengths = (
+            (np.zeros_like(kept), kept) if split == "train" else (kept, index.held_out)
+        )
+        lost = _share_cut_off(index.height, index.width, clip.height, clip.width)
+        fits = lost <= max_crop
+        self._slots = slots.Slots(begins, np.where(fits, lengths, 0), span)
         if not len(self._slots):
-            longest = float(stretches[1].max(initial=0)) / spec.fps
+            there = lengths > 0
+            if there.any() and not fits[there].any():
+                raise UserError(
+                    f"no shot of {self.directory} fits clips of {clip.height}x{clip.width} pixels: "
+                    f"the nearest would lose {lost[there].min():.0%} of its picture, and "
+                    f"data.max_crop is {max_crop:g}; raise it, or change data.height or data.width"
+                )
+            longest = float(lengths[fits].max(initial=0)) / spec.fps
             raise UserError(
                 f"{self.directory} has no clip of {span / spec.fps:.2f} s in the split {split!r}, "
                 f"whose longest stretch has {longest:.2f} s; lower data.frames or raise data.fps"
@@ -137,6 +151,19 @@ class ShotClips:
         video = cut_out(frames, box, clip.height, clip.width, clip.channels)
         is_mirrored = words is not None and self._mirror and words[3] % 2
         return np.ascontiguousarray(video[:, :, ::-1]) if is_mirrored else video
+
+
+def _share_cut_off(
+    heights: Int[np.ndarray, "n"], widths: Int[np.ndarray, "n"], rows: int, columns: int
+) -> Float[np.ndarray, "n"]:
+    """Returns the share of pictures of some sizes that is cut off to get the shape rows x columns.
+
+    Sizes are even numbers, so a loss that is due to rounding alone counts as none.
+    """
+    scales = np.minimum(heights / rows, widths / columns)
+    lost = 1 - rows * scales * columns * scales / (heights * widths)
+    rounding = 2 / np.minimum(heights, widths)
+    return np.where(lost <= rounding, 0.0, lost)
 
 
 def _largest(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:

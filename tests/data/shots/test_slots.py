@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stunet.data.shots.slots import Slots, held_out, offsets
@@ -48,7 +48,6 @@ def test_nothing_is_held_out_on_request_or_of_a_single_short_shot():
 
 
 @given(lengths, st.integers(1, 100))
-@settings(deadline=None)
 def test_slots_cover_each_stretch_once(frames, span):
     slots = Slots(np.zeros_like(frames), frames, span)
     assert len(slots) == (frames // span).sum()

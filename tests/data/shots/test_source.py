@@ -87,6 +87,32 @@ def test_drawn_clips_lie_anywhere_in_their_shot_and_never_in_what_is_held_out(sh
     assert begins[2] == set(range(36 - 7))
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A set with a wide video of 48 frames, and a tall one of 36, of which nothing is held out."""
+    place = tmp_path_factory.mktemp("shapes")
+    make_video(place / "videos" / "tall.mkv", counting(36, 48, 32), 12, codec="ffv1")
+    make_video(place / "videos" / "wide.mkv", counting(48, 32, 48), 12, codec="ffv1")
+    spec = layout.Spec(fps=FPS, codec="raw", quality=0, group=1)
+    prepare(place / "videos", place / "shots", spec, val_fraction=0.0, progress=False, workers=1)
+    return place / "shots"
+
+
+def test_each_shot_goes_to_the_shapes_for_which_it_loses_little(shapes):
+    def clips(height, width, max_crop):
+        return len(opened(shapes, height=height, width=width, max_crop=max_crop))
+
+    tall, wide = 36 // 8, 48 // 8
+    assert clips(24, 16, 0) == tall
+    assert clips(16, 24, 0) == wide
+    # A square keeps two thirds of either, and the other shape 4/9.
+    assert clips(16, 16, 0.34) == clips(16, 24, 0.6) == clips(16, 24, 1) == tall + wide
+    assert clips(16, 24, 0.5) == wide
+    sentence = "no shot of .* fits clips of 16x16 pixels: the nearest would lose 33% of its picture"
+    with pytest.raises(UserError, match=f"{sentence}, and data.max_crop is 0.3; raise it"):
+        clips(16, 16, 0.3)
+
+
 def test_crop_and_mirroring_are_drawn(shots):
     words = [[0, 0, word, side] for word in spread(20) for side in range(2)]
 
@@ -110,7 +136,7 @@ def test_batches_depend_on_seed_and_position_alone(shots):
     streams = [pipeline.Stream(source, seed=5)]
 
     def videos(count, begin=0, rows=None, threads=3):
-        batches = pipeline.train_batches(streams, batch_size=4, rows=rows, num_threads=threads)
+        batches = pipeline.TrainBatches([pipeline.Feed(streams, 4, rows)], threads)
         batches.set_state({"global_next_index": begin})
         return np.stack([b["video"] for b in itertools.islice(batches, count)])
 
@@ -131,7 +157,7 @@ def test_num_clips_fixes_the_clips_and_the_stride_keeps_the_draws(shots):
     assert len(drawn) > 10
     assert {c - b for a, b, c in drawn} == {b - a for a, b, c in drawn} == {5}
     fixed = make_source(Dataset(clip=keyframes, options=options, num_clips=2, **data), "train")
-    batches = pipeline.train_batches([pipeline.Stream(fixed, seed=0)], batch_size=2)
+    batches = pipeline.TrainBatches([pipeline.Feed([pipeline.Stream(fixed, seed=0)], 2)])
     first, second = (np.sort(next(batches)["video"].ravel()) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
