@@ -65,6 +65,7 @@ def picture(figure: Figure, colours: Mapping[str, int], title: str) -> Markup:
     """Returns the charts of one group as an SVG that stands alone, for README and docs."""
     legend: dict[str, int | None] = {arm: colours[arm] for arm in figure.counts}
     legend |= {"real clips": None} if _has_real(figure) else {}
+    legend |= {drawing.EXPECTED: None} if _has_expected(figure) else {}
     return drawing.sheet(panels(figure, colours), legend, title)
 
 
@@ -115,14 +116,17 @@ def _has_real(figure: Figure) -> bool:
     return any(value is not None for line in figure.lines.values() for value in line.real)
 
 
+def _has_expected(figure: Figure) -> bool:
+    return any(map(figure.expected, figure.lines))
+
+
 def _note(figure: Figure) -> Markup:
     """Says how to read the charts, and what each arm's horizontal axis is."""
     over: dict[str, list[str]] = {}
     for arm, counts in figure.counts.items():
         over.setdefault(counts.over, []).append(with_article(arm))
     axes = [(formatting.metric(name).title, enumerate_words(arms)) for name, arms in over.items()]
-    expected = any(map(figure.expected, figure.lines))
-    return fill(_NOTE, axes=axes, real=_has_real(figure), expected=expected)
+    return fill(_NOTE, axes=axes, real=_has_real(figure), expected=_has_expected(figure))
 
 
 def _finding(figure: Figure, name: str, line: Line) -> Markup:

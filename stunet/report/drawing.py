@@ -22,6 +22,8 @@ _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
 # Values that differ by more than this factor are shown on a logarithmic scale.
 _LOG_RATIO = 4
+# Name of dotted lines in a legend.
+EXPECTED = "expected"
 # A curve with at most this many points has a dot at each.
 _MOST_DOTS = 16
 
@@ -132,7 +134,7 @@ def sheet(panels: Sequence[Panel], legend: Mapping[str, int | None], title: str)
 
     Args:
         panels: the charts.
-        legend: number of each arm's colour; None for real clips.
+        legend: number of each arm's colour; None for real clips and for `EXPECTED`.
         title: title of the picture.
     """
     gap, head = 24, 30
@@ -174,7 +176,10 @@ def _legend(names: Mapping[str, int | None], width: float) -> tuple[list[Markup]
         if x and x + needed > width:
             x, y = 0.0, y + step
         middle = y + step / 2
-        line = dict(class_=f"mean {colour(arm)}", points=f"{x:.1f},{middle} {x + 26:.1f},{middle}")
+        kind = "expected" if name == EXPECTED else "mean"
+        line = dict(
+            class_=f"{kind} {colour(arm)}", points=f"{x:.1f},{middle} {x + 26:.1f},{middle}"
+        )
         drawn.append(element("polyline", **line))
         if arm is not None:
             dot = dict(class_=f"dot {colour(arm)}", cx=f"{x + 13:.1f}", cy=middle, r=3.6)

@@ -224,7 +224,7 @@ def test_the_figure_is_an_svg_that_stands_alone(made_up_sweep, tmp_path):
     curve_figure.draw(made_up_sweep, tmp_path / "curve.svg")
     drawn = xml.etree.ElementTree.parse(tmp_path / "curve.svg")
     words = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert {made_up.CURVES.title, "real clips", *made_up.ARMS} <= set(words)
+    assert {made_up.CURVES.title, "real clips", "expected", *made_up.ARMS} <= set(words)
     assert {element.tag.rpartition("}")[2] for element in drawn.iter()} == {
         *("svg", "style", "rect", "g", "text", "tspan", "line", "polyline", "polygon", "circle")
     }
