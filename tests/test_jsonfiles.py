@@ -255,8 +255,9 @@ def read_slices(directory):
 def write_shots(directory):
     (directory / "shots.json").write_text(json.dumps(dataclasses.asdict(layout.Spec())))
     video = {"path": "a.mp4", "captions": 1, "shots": 1, "frames": 30, "notes": ["turned"]}
-    manifest = {"bytes": 5, "sha256": "x", "frames": [30], "height": [8], "width": [8]}
-    manifest |= {"captions": ["a square"], "videos": [video]}
+    shot = [0.5, 30, 8, 8, 1.5, 0.4, 0.2, "0f" * 32]
+    manifest = {"bytes": 5, "sha256": "x", "shots": [shot], "captions": ["a square"]}
+    manifest |= {"videos": [video]}
     (directory / "manifest.json").write_text(json.dumps(manifest))
 
 
