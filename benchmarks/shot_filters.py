@@ -13,6 +13,7 @@ import argparse
 import functools
 import itertools
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,10 +142,36 @@ def print_copies(videos: dict[str, list[Shot]]) -> None:
         )
 
 
+def print_scale(count: int) -> None:
+    """Looks for copies, of which 3% of the bits differ, among random hashes of `count` shots."""
+    rng = np.random.default_rng(0)
+    # Bits of real shots are not all set equally often.
+    shares = rng.uniform(0.1, 0.9, 256)
+    hashes = np.concatenate(
+        [np.packbits(rng.random((1000, 256)) < shares, axis=1) for _ in range(count // 1000)]
+    )
+    half, copies = len(hashes) // 2, len(hashes) // 20
+    originals = rng.integers(0, half, copies)
+    places = half + rng.permutation(len(hashes) - half)[:copies]
+    for original, place in zip(originals, places, strict=True):
+        hashes[place] = hashes[original] ^ np.packbits(rng.random(256) < 0.03)
+    began = time.process_time()
+    found = earlier(hashes, np.arange(len(hashes)), math.ceil(0.1 * HASH_BITS)) >= 0
+    seconds = time.process_time() - began
+    print(
+        f"\n{len(hashes):,} shots: {found[places].sum():,} of {copies:,} copies found, and "
+        f"{found.sum() - found[places].sum():,} others, in {seconds:.1f} s of processor time"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("videos", type=Path, help="folder of videos")
-    folder = parser.parse_args().videos
+    parser.add_argument("--scale", type=int, default=0, help="also look among so many shots")
+    parsed = parser.parse_args()
+    if parsed.scale:
+        print_scale(parsed.scale)
+    folder = parsed.videos
     videos = {path.name: shots_of(path) for path in sorted(folder.glob("*.m*"))}
     print_motion(videos)
     print_copies(videos)
