@@ -174,12 +174,8 @@ def ideal_shares(bins: tuple[float, ...], windows: int) -> dict[str, tuple[float
         The shares of clips in each bin: "steady" by windows, "steady and right" by windows, and
         "right" by a network that fills in all frames at once, whose clips are all steady.
     """
-    places = (np.arange(2000) + 0.5) / 2000
-    turns = np.exp(
-        np.interp(
-            places[None] + np.arange(len(bins) - 1)[:, None], np.arange(len(bins)), np.log(bins)
-        )
-    ).reshape(-1, 1)
+    spread = [np.geomspace(low, high, 2000) for low, high in itertools.pairwise(bins)]
+    turns = np.concatenate(spread)[:, None]
     sizes = np.abs(turns + 2 * np.arange(-2, 3))
     weights = np.where((sizes >= bins[0]) & (sizes <= bins[-1]), 1 / sizes, 0)
     weights /= weights.sum(1, keepdims=True)
@@ -280,8 +276,7 @@ QUESTIONS = {
         groups={"slow": ("slow motion", {})},
         levels=((0.0, 0.0), (0.1, 0.1), (0.27, 0.27), (0.5, 0.5)),
     ),
-    # Three short videos, prepared as experiments/real_clips.py says. Each network learns them by
-    # heart.
+    # Three short videos, prepared as experiments/real_clips.py says.
     "real": Question(
         frames=16,
         stride=5,

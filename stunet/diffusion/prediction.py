@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-from stunet.diffusion.schedules import EDM_DATA_STD, alpha_sigma
+from stunet.diffusion.schedules import EDM_DATA_STD, alpha_sigma, edm_std
 from stunet.errors import choose
 
 
@@ -26,11 +26,6 @@ class Prediction(NamedTuple):
     target: Callable
     to_x0: Callable
     to_eps: Callable
-
-
-def _edm_scale(alpha: Array, sigma: Array) -> Array:
-    """Returns the standard deviation of x_t for data of standard deviation EDM_DATA_STD."""
-    return jnp.sqrt((alpha * EDM_DATA_STD) ** 2 + sigma**2)
 
 
 PREDICTIONS = {
@@ -63,16 +58,16 @@ PREDICTIONS = {
     # sigma is the ratio sigma / alpha here. The target has unit variance at every noise level.
     "edm": Prediction(
         target=lambda x0, noise, alpha, sigma: (
-            (sigma / EDM_DATA_STD * x0 - alpha * EDM_DATA_STD * noise) / _edm_scale(alpha, sigma)
+            (sigma / EDM_DATA_STD * x0 - alpha * EDM_DATA_STD * noise) / edm_std(alpha, sigma)
         ),
         to_x0=lambda output, x_t, alpha, sigma: (
             EDM_DATA_STD
-            * (alpha * EDM_DATA_STD / _edm_scale(alpha, sigma) * x_t + sigma * output)
-            / _edm_scale(alpha, sigma)
+            * (alpha * EDM_DATA_STD / edm_std(alpha, sigma) * x_t + sigma * output)
+            / edm_std(alpha, sigma)
         ),
         to_eps=lambda output, x_t, alpha, sigma: (
-            (sigma / _edm_scale(alpha, sigma) * x_t - alpha * EDM_DATA_STD * output)
-            / _edm_scale(alpha, sigma)
+            (sigma / edm_std(alpha, sigma) * x_t - alpha * EDM_DATA_STD * output)
+            / edm_std(alpha, sigma)
         ),
     ),
 }

@@ -258,13 +258,19 @@ def alpha_sigma(
 # Standard deviation that EDM assumes for the values of the data (arXiv 2206.00364, table 1).
 EDM_DATA_STD = 0.5
 
+
+def edm_std(alpha: Array, sigma: Array) -> Array:
+    """Returns the standard deviation of x_t for data of standard deviation EDM_DATA_STD."""
+    return jnp.sqrt((alpha * EDM_DATA_STD) ** 2 + sigma**2)
+
+
 # Name -> the number by which x_t is multiplied before the network sees it, from alpha and sigma.
 INPUT_SCALES = {
     "none": lambda alpha, sigma: jnp.ones_like(alpha),
     # The amplitudes of signal and noise then sum to 1: (1 - u) x0 + u noise.
     "flow": lambda alpha, sigma: 1 / (alpha + sigma),
     # c_in of EDM. Data of standard deviation EDM_DATA_STD give an input of unit variance.
-    "edm": lambda alpha, sigma: 1 / jnp.sqrt((alpha * EDM_DATA_STD) ** 2 + sigma**2),
+    "edm": lambda alpha, sigma: 1 / edm_std(alpha, sigma),
 }
 
 

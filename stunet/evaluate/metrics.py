@@ -101,7 +101,7 @@ METRICS = {
     "coherent": Metric(
         "steady velocity",
         f"the clip's steps all lie within {coherence.TOLERANCE:g} px of its median step, or of the "
-        "motion of the data that fits best; of an arm, those of its middle",
+        "motion of the data that fits best; for an arm, the steps of its middle count",
         "share of clips",
         "{:.0%}",
         "higher",

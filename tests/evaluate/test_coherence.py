@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scenes import FRAMES, KINDS, Scene
 
+from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.stage import Stage
 from stunet.evaluate import coherence
 from stunet.evaluate.steady_paths import Paths
@@ -164,6 +165,16 @@ def test_the_tolerance_applies_to_every_step():
         paths = Paths(distance[None, None, :, None], np.array([[16.0]]))
         assert coherence.deviation(paths)[0] == pytest.approx(slip)
         assert (coherence.deviation(paths)[0] <= coherence.TOLERANCE) == coherent
+
+
+@pytest.mark.parametrize("motion", ["glide", "rotate"])
+def test_positions_that_are_a_little_off_are_still_steady(motion):
+    source = Motions("val", Stage(motion, 16, 16, size=4.0, period=8.0), FRAMES)
+    positions = np.stack([source.truth(i).positions for i in range(200)])
+    off = positions + np.random.default_rng(0).normal(0, 0.2, positions.shape)
+    stage = source.stage
+    deviation = coherence.deviation(coherence.unroll(off, stage))
+    assert np.mean(deviation <= coherence.tolerance(stage)) > 0.8
 
 
 def test_paths_unroll_over_the_edges_of_a_torus():
