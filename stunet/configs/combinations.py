@@ -388,6 +388,23 @@ def _learning_rate(config: Config) -> Mistakes:
         )
 
 
+def _schedule_free(config: Config) -> Mistakes:
+    """Checks that schedule-free AdamW has a weight to average and a learning rate that stays."""
+    train = config.train
+    if train.optimizer != "schedule_free":
+        return
+    if train.schedule != "constant":
+        yield (
+            f"train.optimizer is 'schedule_free' and train.schedule {train.schedule!r}; its "
+            "averaged weights replace a falling learning rate: set train.schedule to 'constant'"
+        )
+    if not train.beta1:
+        yield (
+            "train.optimizer is 'schedule_free' and train.beta1 0, which leaves no average; set "
+            "train.beta1 above 0, such as 0.9"
+        )
+
+
 def _checkpoints(config: Config) -> Mistakes:
     """Checks the keys that say which checkpoints are kept.
 
@@ -450,6 +467,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _mesh,
     _batch,
     _learning_rate,
+    _schedule_free,
     _checkpoints,
     _conditioning,
     _mix,

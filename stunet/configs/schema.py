@@ -662,10 +662,19 @@ class Train:
         "The update stays the same.",
         least=1,
     )
+    optimizer: str = _field(
+        "adamw",
+        "Method that turns gradients into updates. 'adamw': two moments of each parameter. "
+        "'adafactor': a factored second moment, and a first moment in bfloat16, which take the "
+        "least memory. 'lion': the sign of one moment. 'muon': one moment of each kernel, with its "
+        "singular values set to about 1; other parameters have AdamW. 'schedule_free': AdamW whose "
+        "averaged weights replace a falling learning rate and the EMA.",
+        choices=("adamw", "adafactor", "lion", "muon", "schedule_free"),
+    )
     learning_rate: float = _field(
         1e-4,
-        "Highest learning rate of AdamW. The rate rises to it linearly over `train.warmup_steps` "
-        "updates, then follows `train.schedule`.",
+        "Highest learning rate. The rate rises to it linearly over `train.warmup_steps` updates, "
+        "then follows `train.schedule`.",
         above=0,
     )
     schedule: str = _field(
@@ -696,15 +705,25 @@ class Train:
     )
     # At 1, the bias correction of the first update would divide 0 by 0.
     beta1: float = _field(
-        0.9, "Decay rate of AdamW's running mean of the gradient.", least=0, below=1
+        0.9,
+        "Decay rate of the running mean of the gradient. For 'schedule_free': share of the average "
+        "in the weights at which gradients are taken. 'muon' has it for parameters of AdamW alone, "
+        "and the momentum 0.95 for kernels. 0 makes 'adafactor' store no such mean.",
+        least=0,
+        below=1,
     )
     beta2: float = _field(
-        0.99, "Decay rate of AdamW's running mean of the squared gradient.", least=0, below=1
+        0.99,
+        "Decay rate of the running mean of the squared gradient. For 'lion': decay rate of its one "
+        "moment. For 'adafactor': the highest decay rate, which it approaches. 'muon' has it for "
+        "parameters of AdamW alone.",
+        least=0,
+        below=1,
     )
     weight_decay: float = _field(
         0.0,
-        "Weight decay of AdamW. It applies to matrices and convolution kernels, not to biases and "
-        "norms.",
+        "Weight decay, times the learning rate, of matrices and convolution kernels, not of biases "
+        "and norms.",
         least=0,
     )
     clip_norm: float = _field(
@@ -716,7 +735,8 @@ class Train:
     ema_decay: float = _field(
         0.999,
         "Decay per update of the exponential moving average (EMA) of the weights. Sampling and "
-        "validation use the averaged weights. Early in a run the decay is lower.",
+        "validation use the averaged weights. Early in a run the decay is lower. The optimiser "
+        "'schedule_free' averages the weights itself, and has no EMA.",
         least=0,
         most=1,
     )
@@ -1006,6 +1026,9 @@ MAY_CHANGE_BY_NAME = {
     "was 'skip' or this key was above 0; otherwise it starts empty",
     "train.skip_limit": "holds from the next update on",
 }
+
+# Optimisers with whose state another `train.beta1` does not fit.
+KEEP_BETA1 = ("adafactor", "schedule_free")
 
 # New name of each key that was renamed, so that old configs get a clear answer.
 RENAMED = {"mesh.clip": "mesh.context", "mesh.clip_axis": "mesh.context_axis"}

@@ -30,7 +30,7 @@ from stunet.train.denoiser import Denoiser
 from stunet.train.events import Events
 from stunet.train.guard import Guard
 from stunet.train.objective import Objective
-from stunet.train.optimizer import Optimizer, adamw
+from stunet.train.optimizer import Optimizer, make_optimizer
 from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
 from stunet.train.trainable import Trainable
@@ -43,7 +43,7 @@ class Parts:
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
         objective: training loss.
-        optimizer: AdamW, its learning rate, the running average of the weights, and the guard
+        optimizer: optimiser, its learning rate, the running average of the weights, and the guard
             that skips updates.
         dataset: where held-out clips come from: the main source.
         buckets: the sources of training clips, sorted by the shape of their clips.
@@ -240,7 +240,7 @@ def _optimizer(config: Config) -> Optimizer:
     guard = Guard(
         skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
     )
-    return dataclasses.replace(adamw(**_shared(config.train, adamw)), guard=guard)
+    return dataclasses.replace(make_optimizer(**_shared(config.train, make_optimizer)), guard=guard)
 
 
 def _objective(config: Config, denoiser: Denoiser) -> Objective:

@@ -94,10 +94,7 @@ def apply_gradients(
     opt_state = on_schedule(state.opt_state, state.step)
     updates, opt_state = optimizer.transformation.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Early weights are far from the final ones. So the average covers only the recent tenth of the
-    # run at first.
-    decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-    ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+    ema = optimizer.average(state.ema, params, opt_state, state.step)
     norm = optax.tree.norm(grads)
     metrics = {
         "loss": loss,
