@@ -703,6 +703,25 @@ class Train:
         least=0,
         most=1,
     )
+    temporal_rate: float = _field(
+        1.0,
+        "Learning rate of the temporal layers, which inflation adds, as a multiple of "
+        "`train.learning_rate`.",
+        above=0,
+    )
+    spatial_rate: float = _field(
+        1.0,
+        "Learning rate of the layers that are neither temporal nor take the caption, as a multiple "
+        "of `train.learning_rate`.",
+        above=0,
+    )
+    text_rate: float = _field(
+        1.0,
+        "Learning rate of the layers that take the caption's token states, as a multiple of "
+        "`train.learning_rate`: the projection and the pooling of the states, and their keys and "
+        "values in attention.",
+        above=0,
+    )
     # At 1, the bias correction of the first update would divide 0 by 0.
     beta1: float = _field(
         0.9,
@@ -862,6 +881,11 @@ class Log:
     """Sets what a run measures and shows while it trains."""
 
     every: int = _field(50, "Number of updates from one line of metrics to the next.", least=1)
+    norms_by_layer: bool = _field(
+        False,
+        "True adds the norms of the gradient and of the update of each layer to the metrics, as "
+        "grad_norm/LAYER (before clipping) and update_norm/LAYER.",
+    )
     validate_every: int = _field(
         1000, "Number of updates from one validation to the next. 0: no validation.", least=0
     )
@@ -1016,6 +1040,9 @@ MAY_CHANGE_BY_NAME = {
     "train.final_learning_rate": "the schedule is as if the new value had held from the beginning",
     "train.schedule": "the schedule is as if the new value had held from the beginning",
     "train.decay_begin": "the schedule is as if the new value had held from the beginning",
+    "train.temporal_rate": "holds from the next update on",
+    "train.spatial_rate": "holds from the next update on",
+    "train.text_rate": "holds from the next update on",
     "train.beta1": "the moments are kept",
     "train.beta2": "the moments are kept",
     "train.weight_decay": "holds from the next update on",

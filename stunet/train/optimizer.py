@@ -5,7 +5,7 @@ The methods are those of optax. To add one, write a function that makes it from 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +15,11 @@ from flax.traverse_util import path_aware_map
 from jaxtyping import Array, Float, Int
 
 from stunet.nn import lora
-from stunet.nn.parameters import is_stacked
+from stunet.nn.parameters import is_stacked, is_temporal, is_text
 from stunet.train import learning_rates
 from stunet.train.guard import Guard
+
+Transformation = optax.GradientTransformation
 
 # Adafactor: the decay of its second moment is 1 - t**-0.8 after t updates, and an update whose root
 # mean square is above 1 is scaled down to 1 (Shazeer and Stern, arXiv 1804.04235, sections 6, 7.2).
@@ -51,7 +53,7 @@ class Numbers:
     weight_decay: float
 
 
-def adamw(numbers: Numbers) -> optax.GradientTransformation:
+def adamw(numbers: Numbers) -> Transformation:
     """AdamW (Loshchilov and Hutter, arXiv 1711.05101): two moments of each parameter."""
     return optax.adamw(
         numbers.learning_rate,
@@ -62,7 +64,7 @@ def adamw(numbers: Numbers) -> optax.GradientTransformation:
     )
 
 
-def lion(numbers: Numbers) -> optax.GradientTransformation:
+def lion(numbers: Numbers) -> Transformation:
     """Lion (Chen et al., arXiv 2302.06675): one moment. An update is its sign."""
     return optax.lion(
         numbers.learning_rate,
@@ -73,7 +75,7 @@ def lion(numbers: Numbers) -> optax.GradientTransformation:
     )
 
 
-def adafactor(numbers: Numbers) -> optax.GradientTransformation:
+def adafactor(numbers: Numbers) -> Transformation:
     """Adafactor as Zhai et al. use it (arXiv 2106.04560, section 3.4).
 
     The second moment of a kernel of at least 128 inputs and outputs is a product of two sums, one
@@ -96,7 +98,7 @@ def adafactor(numbers: Numbers) -> optax.GradientTransformation:
     )
 
 
-def muon(numbers: Numbers) -> optax.GradientTransformation:
+def muon(numbers: Numbers) -> Transformation:
     """Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon): one moment.
 
     An update of a matrix is its moment with all singular values set to about 1. `muon_axes` says
@@ -139,21 +141,25 @@ def muon_axes(params: Any) -> Any:
     return path_aware_map(axes, params)
 
 
-def schedule_free(numbers: Numbers) -> optax.GradientTransformation:
-    """Schedule-free AdamW (Defazio et al., arXiv 2405.15682): a second moment, and weights z.
-
-    Gradients are taken at y = beta1 x + (1 - beta1) z, which the parameters of the state hold. The
-    average x of all z takes the place of a falling learning rate, and of the EMA weights.
-    """
-    # Adam without a first moment, which the averaging replaces.
-    at_z = optax.chain(
+def adam_without_first_moment(numbers: Numbers) -> Transformation:
+    """Adam with beta1 = 0, and weight decay: a second moment of each parameter."""
+    return optax.chain(
         optax.scale_by_rms(numbers.beta2, eps=1e-8, eps_in_sqrt=False, bias_correction=True),
         optax.add_decayed_weights(numbers.weight_decay, _are_matrices),
         optax.scale_by_learning_rate(numbers.learning_rate),
     )
+
+
+def schedule_free(inner: Transformation, numbers: Numbers) -> Transformation:
+    """Makes an optimiser schedule-free (Defazio et al., arXiv 2405.15682): a second copy z.
+
+    `inner` updates the weights z. Gradients are taken at y = beta1 x + (1 - beta1) z, which the
+    parameters of the state hold. The average x of all z takes the place of a first moment, of a
+    falling learning rate, and of the EMA weights.
+    """
     # optax counts the updates from 1 here.
     return optax.contrib.schedule_free(
-        at_z, lambda count: numbers.learning_rate(count - 1), b1=numbers.beta1
+        inner, lambda count: numbers.learning_rate(count - 1), b1=numbers.beta1
     )
 
 
@@ -168,13 +174,15 @@ class Method:
     """Describes an optimiser.
 
     Attributes:
-        make: makes the optimiser, without gradient clipping.
+        make: makes the optimiser, without gradient clipping and learning rates of groups.
+        around: makes another optimiser from that one; None to take that one.
         average: returns the averaged weights, for a method that averages the weights itself. Takes
             the state of clipping and optimiser, and the parameters. None for other methods: the
             averaged weights are an exponential moving average (EMA).
     """
 
-    make: Callable[[Numbers], optax.GradientTransformation]
+    make: Callable[[Numbers], Transformation]
+    around: Callable[[Transformation, Numbers], Transformation] | None = None
     average: Callable[[Any, Any], Any] | None = None
 
 
@@ -184,8 +192,37 @@ METHODS = {
     "adafactor": Method(adafactor),
     "lion": Method(lion),
     "muon": Method(muon),
-    "schedule_free": Method(schedule_free, _average_of_schedule_free),
+    "schedule_free": Method(
+        adam_without_first_moment, around=schedule_free, average=_average_of_schedule_free
+    ),
 }
+
+
+def group(path: Sequence[str]) -> str:
+    """Returns the group of a parameter: "temporal", "text" or "spatial"."""
+    if is_temporal(path):
+        return "temporal"
+    return "text" if is_text(path) else "spatial"
+
+
+def by_group(inner: Transformation, multiples: Mapping[str, float]) -> Transformation:
+    """Multiplies the updates of each group of parameters, and so its learning rate.
+
+    The state stays that of `inner`, so that the multiples may change when a run continues.
+
+    Args:
+        inner: an optimiser.
+        multiples: factor of each group (`group`).
+    """
+    if set(multiples.values()) == {1.0}:
+        return inner
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = inner.update(updates, state, params)
+        scaled = path_aware_map(lambda path, leaf: multiples[group(path)] * leaf, updates)
+        return scaled, state
+
+    return Transformation(inner.init, update)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +237,7 @@ class Optimizer:
         guard: says which updates are skipped.
     """
 
-    transformation: optax.GradientTransformation
+    transformation: Transformation
     learning_rate: optax.Schedule
     ema_decay: float
     own_average: Callable[[Any, Any], Any] | None = None
@@ -237,6 +274,9 @@ def make_optimizer(
     weight_decay: float,
     clip_norm: float,
     ema_decay: float,
+    temporal_rate: float = 1.0,
+    spatial_rate: float = 1.0,
+    text_rate: float = 1.0,
 ) -> Optimizer:
     """Makes an optimiser that never skips an update.
 
@@ -254,15 +294,20 @@ def make_optimizer(
         weight_decay: weight decay of matrices and kernels. Vectors have none.
         clip_norm: largest global norm of the gradient; a larger gradient is scaled down.
         ema_decay: decay of the running average of the weights.
+        temporal_rate: learning rate of the temporal layers, as a multiple of `learning_rate`.
+        spatial_rate: the same for parameters of no other group.
+        text_rate: the same for parameters that take the caption's token states.
     """
     course = learning_rates.Course(
         learning_rate, steps, warmup_steps, final_learning_rate, decay_begin
     )
     rate, method = learning_rates.make(schedule, course), METHODS[optimizer]
-    transformation = optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        method.make(Numbers(rate, beta1, beta2, weight_decay)),
-    )
+    numbers = Numbers(rate, beta1, beta2, weight_decay)
+    multiples = {"temporal": temporal_rate, "spatial": spatial_rate, "text": text_rate}
+    updates = by_group(method.make(numbers), multiples)
+    if method.around:
+        updates = method.around(updates, numbers)
+    transformation = optax.chain(optax.clip_by_global_norm(clip_norm), updates)
     return Optimizer(transformation, rate, ema_decay, method.average)
 
 

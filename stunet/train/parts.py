@@ -55,6 +55,7 @@ class Parts:
             for fresh weights.
         batch_size: clips in an update, over all hosts, if they have the main source's shape.
         accumulate: number of equal parts of a batch that are computed one after the other.
+        norms_by_layer: True if the metrics of an update have norms of each layer.
         skip_limit: largest number of updates in a row that may be skipped.
         watchdog_seconds: seconds without progress after which the run ends; 0 for never.
         num_threads: number of threads in each process that read clips ahead of use.
@@ -77,6 +78,7 @@ class Parts:
     init_from: str
     batch_size: int
     accumulate: int
+    norms_by_layer: bool
     skip_limit: int
     watchdog_seconds: float
     num_threads: int
@@ -135,6 +137,7 @@ def make_parts(config: Config) -> Parts:
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
         accumulate=config.train.accumulate,
+        norms_by_layer=config.log.norms_by_layer,
         skip_limit=config.train.skip_limit,
         watchdog_seconds=config.train.watchdog_seconds,
         num_threads=config.data.num_threads,

@@ -192,6 +192,44 @@ def test_the_number_of_the_update_decides_the_learning_rate_also_after_skipped_o
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_the_rate_of_a_group_scales_the_first_update_of_its_parameters_alone(name):
+    shapes = {
+        ("down_0_layer_0", "temporal", "proj", "kernel"): (1, 1, 1, 4, 4),
+        ("mid_layer", "attention", "add_k_proj", "kernel"): (4, 4),
+        ("text_proj", "kernel"): (4, 4),
+        ("mid_layer", "attention", "to_k", "kernel"): (4, 4),
+    }
+    params, gradient = drawn(0, shapes), drawn(1, shapes)
+
+    def changes(**keys):
+        made = optimizer(name, **keys)
+        state = updated(made, first_state(made, params), gradient)
+        return flatten_dict(jax.tree.map(lambda a, b: a - b, state.params, params))
+
+    whole = changes()
+    scaled = changes(temporal_rate=0.5, text_rate=0.25)
+    for path, factor in zip(shapes, (0.5, 0.25, 0.25, 1.0), strict=True):
+        np.testing.assert_allclose(scaled[path], factor * whole[path], atol=1e-7)
+
+
+def test_norms_by_layer_make_up_the_whole_norm_and_change_no_update():
+    made = optimizer("adamw")
+    state, gradient = first_state(made, drawn(0)), drawn(1)
+    loss = jnp.float32(0)
+    measured = jax.jit(functools.partial(apply_gradients, made, norms_by_layer=True))
+    after, metrics = measured(state, loss, gradient)
+    jax.tree.map(np.testing.assert_array_equal, after, updated(made, state, gradient))
+    norms = {key.removeprefix("grad_norm/"): v for key, v in metrics.items() if "grad_norm/" in key}
+    # The two layers of a stack have norms of their own.
+    assert {"down_0_layer_1", "down_0_layer_2", "text_proj", "conv_in"} < norms.keys()
+    total = np.sqrt(sum(float(norm) ** 2 for norm in norms.values()))
+    assert total == pytest.approx(float(metrics["grad_norm"]), rel=1e-5)
+    moved = matrix(after.params) - matrix(state.params)
+    found = float(metrics["update_norm/text_proj"])
+    assert found == pytest.approx(np.linalg.norm(moved), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_saved_state_continues_bitwise(name, tmp_path):
     made, gradients = optimizer(name), [drawn(1 + i) for i in range(4)]
     half = updated(made, first_state(made, drawn(0)), *gradients[:2])
