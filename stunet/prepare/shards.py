@@ -14,6 +14,7 @@ from array_record.python import array_record_module
 from stunet import jsonfiles
 from stunet.data.shots.layout import Spec, manifest_file, shard_file
 from stunet.data.shots.records import Shot, pack, unpack
+from stunet.data.shots.states import remove_states
 from stunet.errors import UserError
 from stunet.files import atomic, full_disk_explained
 from stunet.prepare.caption_files import escape_surrogates
@@ -25,6 +26,14 @@ from stunet.prepare.stretches import Stretch
 # bytes wait in a file.
 _IN_MEMORY = 64 * 2**20
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+# Number of the format of manifests, raised when a program that knows the old one would read the new
+# one wrongly. Manifests of format 1 hold no measures of shots. They state no number, and neither do
+# the first ones of format 2.
+_FORMAT = 2
+
+
+class OtherFormat(UserError):
+    """Raised if another version of this program wrote a manifest that this one cannot read."""
 
 
 class Video(msgspec.Struct, frozen=True):
@@ -98,6 +107,7 @@ class Manifest(msgspec.Struct, frozen=True):
         shots: the shots, in order.
         captions: the captions of the shots, each once.
         videos: the videos of the part, in order.
+        format: number of the manifest's format.
     """
 
     bytes: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -105,6 +115,7 @@ class Manifest(msgspec.Struct, frozen=True):
     shots: list[Row]
     captions: list[str]
     videos: list[Video]
+    format: int = _FORMAT
 
 
 def write_shard(
@@ -112,7 +123,8 @@ def write_shard(
 ) -> Iterator[Done | Manifest]:
     """Writes the shard of a part and its manifest, the manifest last.
 
-    The bytes depend on the videos, their captions and `spec` alone.
+    Text states of an earlier shard of the part are removed first. The bytes depend on the videos,
+    their captions and `spec` alone.
 
     Args:
         part: the videos.
@@ -129,6 +141,8 @@ def write_shard(
     """
     shard, manifest = shard_file(output, part.number), manifest_file(output, part.number)
     _check_there(part)
+    # A video that is skipped no more would change which state belongs to which caption.
+    remove_states(output, part.number)
     rows, captions, videos = [], {}, []
     outcome = "the shards that are done stay"
     with full_disk_explained(output, outcome, ", and it goes on"), atomic(shard) as partial:
@@ -159,32 +173,68 @@ def write_shard(
     yield described
 
 
+class _Numbered(msgspec.Struct, frozen=True):
+    """Holds the number that a manifest states; None if it states none."""
+
+    format: int | None = None
+
+
 def read_manifest(output: Path, part: int) -> Manifest:
     """Reads the manifest of a part.
 
     Raises:
+        OtherFormat: another version of this program wrote the manifest, in a format of its own.
         UserError: the manifest is missing or damaged.
     """
-    return jsonfiles.read(manifest_file(output, part), Manifest)
+    file = manifest_file(output, part)
+    found = jsonfiles.read(file, jsonfiles.Object)
+    number = jsonfiles.convert(found, _Numbered, str(file)).format
+    if number is None:
+        number = 1 if {"frames", "height", "width"} <= found.keys() else _FORMAT
+    if number == _FORMAT:
+        return jsonfiles.convert(found, Manifest, str(file))
+    if number < _FORMAT:
+        age = "an earlier"
+        remedy = (
+            f"remove {file.parent}/*.json and run the same command, which makes the shots again"
+        )
+    else:
+        age, remedy = "a later", "install that version"
+    raise OtherFormat(
+        f"{file} has the format {number}, which {age} version of stunet wrote, and this version "
+        f"reads {_FORMAT}; {remedy}, or choose another directory"
+    )
 
 
 def is_done(output: Path, part: int) -> bool:
-    """Tells whether the shard of a part is there, with a size that its manifest confirms."""
+    """Tells whether the shard of a part is there, with a size that its manifest confirms.
+
+    Raises:
+        OtherFormat: another version of this program wrote the manifest, in a format of its own.
+    """
     if not manifest_file(output, part).is_file():
         return False
     try:
         manifest = read_manifest(output, part)
         return shard_file(output, part).stat().st_size == manifest.bytes
+    except OtherFormat:
+        raise
     except (UserError, FileNotFoundError):
         return False
 
 
 def is_whole(output: Path, part: int) -> bool:
-    """Tells whether the shard of a part has the digest that its manifest states."""
+    """Tells whether the shard of a part has the digest that its manifest states.
+
+    Raises:
+        OtherFormat: another version of this program wrote the manifest, in a format of its own.
+    """
     try:
         manifest = read_manifest(output, part)
         with shard_file(output, part).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == manifest.sha256
+    except OtherFormat:
+        raise
     except (UserError, FileNotFoundError):
         return False
 

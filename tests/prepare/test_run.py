@@ -205,6 +205,65 @@ def test_a_damaged_shard_is_made_again(folder, tmp_path):
     assert digests(tmp_path / "out") == before
 
 
+def rewrite_manifest(output, part, change):
+    file = layout.manifest_file(output, part)
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def as_format_1(manifest):
+    """Changes a manifest to what versions wrote that did not measure shots."""
+    del manifest["format"]
+    rows = manifest.pop("shots")
+    manifest |= {"frames": [], "height": [], "width": []}
+    for _, frames, height, width, *_ in rows:
+        manifest["frames"].append(frames)
+        manifest["height"].append(height)
+        manifest["width"].append(width)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_manifests_of_another_format_are_named_and_nothing_is_made_again(folder, tmp_path, verify):
+    out = tmp_path / "out"
+    prepare(folder, out, SPEC, **ONE)
+    before = digests(out)
+    file = layout.manifest_file(out, 1)
+    for change, sentence in (
+        (as_format_1, f"{file} has the format 1, which an earlier version of stunet wrote, and "
+         f"this version reads 2; remove {out}/shards/*.json and run the same command, which makes "
+         "the shots again, or choose another directory"),
+        (lambda manifest: manifest.update(format=3, shots={"of": "later"}), f"{file} has the "
+         "format 3, which a later version of stunet wrote, and this version reads 2; install that "
+         "version, or choose another directory"),
+    ):  # fmt: skip
+        whole = file.read_text()
+        rewrite_manifest(out, 1, change)
+        changed = digests(out)
+        with pytest.raises(UserError) as raised:
+            prepare(folder, out, SPEC, verify=verify, **ONE)
+        assert str(raised.value) == sentence
+        assert digests(out) == changed
+        file.write_text(whole)
+    assert digests(out) == before
+    for manifest in out.glob("shards/*.json"):
+        manifest.unlink()
+    prepare(folder, out, SPEC, **ONE)
+    assert digests(out) == before
+
+
+def test_manifests_without_a_number_are_read(folder, tmp_path, monkeypatch):
+    """The first version that measured shots did not state the format."""
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    for part in range(3):
+        rewrite_manifest(tmp_path / "out", part, lambda manifest: manifest.pop("format"))
+    before = digests(tmp_path / "out")
+    monkeypatch.setattr(shards, "encode_shots", None)
+    for verify in (False, True):
+        assert prepare(folder, tmp_path / "out", SPEC, verify=verify, **ONE).remade == 0
+    assert digests(tmp_path / "out") == before
+
+
 def test_another_split_decodes_nothing(folder, tmp_path, monkeypatch):
     options = dict(val_fraction=0.3, val_seconds=1)
     prepare(folder, tmp_path / "out", SPEC, val_fraction=0, **ONE)
@@ -259,6 +318,25 @@ def test_text_states_are_stored_once_and_another_encoder_needs_no_videos(folder,
     more.fingerprint = "beef"
     texts.write_states(out, 3, "t5:y", more)
     ShotClips(out, "train", clip, TextSpec("t5:y", 6, 8, "beef"))
+
+
+def test_states_belong_to_their_captions_after_a_video_is_tried_again(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parts, "_PARTS", 1)
+    out, broken = tmp_path / "out", folder / "a.mp4"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:3000])
+    prepare(folder, out, SPEC, text_encoder="t5:x", encode_text=Lengths(), **ONE)
+    broken.write_bytes(whole)
+    layout.manifest_file(out, 0).unlink()
+    prepare(folder, out, SPEC, text_encoder="t5:x", encode_text=Lengths(), **ONE)
+    source = ShotClips(out, "train", ClipSpec(4, 16, 16, 3, 10.0), TextSpec("t5:x", 6, 8, "f00d"))
+    captions = set()
+    for example in map(source.__getitem__, range(len(source))):
+        captions.add(example["caption"])
+        assert example["text"].max() == len(example["caption"])
+    assert captions == {"first", "second"}
 
 
 def test_captions_that_the_encoder_cuts_are_counted(folder, tmp_path):

@@ -67,6 +67,12 @@ def unpack(
     return states, mask
 
 
+def remove_states(shots: Path, part: int) -> None:
+    """Removes the states of the captions of a part, of every encoder."""
+    for file in shots.glob(f"text/*/{part:06d}.array_record"):
+        file.unlink()
+
+
 def find_encoder(shots: Path, text: TextSpec) -> Encoder | None:
     """Finds the stored states that fit a text encoder.
 
