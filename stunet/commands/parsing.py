@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from stunet import extensions
 from stunet.commands import mistakes
 from stunet.errors import UserError, choose
 from stunet.files import refusals_explained
@@ -29,6 +30,13 @@ class Parser(argparse.ArgumentParser):
         self.options = self.add_argument_group("options")
         self.options.add_argument(
             "-h", "--help", action="help", help="show this help message and exit"
+        )
+        self.options.add_argument(
+            "--trust",
+            metavar="PACKAGE,...",
+            default="",
+            help="packages whose code may run if a config names an object in them, such as "
+            "my_package.samplers:mine (default: none)",
         )
         self.takes_keys = False
 
@@ -211,6 +219,7 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
             name, entry = entry.choose(words)
             prog, words = f"{prog} {name}", words[1:]
         parsed = entry.parser(prog).parse(words)
+        extensions.trust(parsed.trust)
         parsed.command_line = shlex.join([*prog.split(), *words])
         with refusals_explained():
             return entry.run(parsed) or 0
