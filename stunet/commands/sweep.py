@@ -53,8 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     entries = sweep.entries
     if arguments.dry_run:
         lines = []
+        done = workdir.find_done(arguments.workdir, entries)
         for entry in entries:
-            if not workdir.is_done(arguments.workdir, entry):
+            if entry.name not in done:
                 line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
                 needs = ", ".join(entry.after)
                 lines.append(f"{line}  # after {needs}" if needs else line)

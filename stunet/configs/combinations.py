@@ -367,6 +367,27 @@ def _batch(config: Config) -> Mistakes:
     yield from _divides(train.batch_size, "train.batch_size", train.accumulate, "train.accumulate")
 
 
+def _learning_rate(config: Config) -> Mistakes:
+    """Checks that the learning rate falls after the warm-up and before the end of the run."""
+    train = config.train
+    begin, name = train.decay_begin, f"train.decay_begin is {train.decay_begin}"
+    if begin and train.schedule not in ("wsd", "inverse_sqrt"):
+        yield (
+            f"{name} and train.schedule {train.schedule!r}, which does not use it; choose the "
+            "schedule 'wsd' or 'inverse_sqrt', or set train.decay_begin to 0"
+        )
+    elif begin and not train.warmup_steps <= begin < train.steps:
+        yield (
+            f"{name}; the learning rate begins to fall after the warm-up of {train.warmup_steps} "
+            f"updates and before the last of {train.steps}"
+        )
+    if train.schedule == "inverse_sqrt" and not (begin or train.warmup_steps):
+        yield (
+            "train.schedule is 'inverse_sqrt', and train.decay_begin and train.warmup_steps are 0; "
+            "set train.decay_begin to the update from which the learning rate falls"
+        )
+
+
 def _checkpoints(config: Config) -> Mistakes:
     """Checks the keys that say which checkpoints are kept.
 
@@ -428,6 +449,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _sampling,
     _mesh,
     _batch,
+    _learning_rate,
     _checkpoints,
     _conditioning,
     _mix,

@@ -665,15 +665,32 @@ class Train:
     learning_rate: float = _field(
         1e-4,
         "Highest learning rate of AdamW. The rate rises to it linearly over `train.warmup_steps` "
-        "updates, then falls along a cosine until the last update.",
+        "updates, then follows `train.schedule`.",
         above=0,
+    )
+    schedule: str = _field(
+        "cosine",
+        "Learning rate after the warm-up. 'cosine': falls along a cosine until the last update. "
+        "'constant': stays as it is. 'wsd' (warm-up, stable, decay): stays as it is, then falls "
+        "steeply from update `train.decay_begin` to the last update. 'inverse_sqrt': falls as one "
+        "over the square root of the update's number, from update `train.decay_begin` on, "
+        "without an end.",
+        choices=("cosine", "constant", "wsd", "inverse_sqrt"),
+    )
+    decay_begin: int = _field(
+        0,
+        "Update at which the learning rate begins to fall, for the schedules 'wsd' and "
+        "'inverse_sqrt'. 0: 'wsd' begins after 80% of the updates, and 'inverse_sqrt' at the end "
+        "of the warm-up.",
+        least=0,
     )
     warmup_steps: int = _field(
         100, "Number of updates over which the learning rate rises.", least=0
     )
     final_learning_rate: float = _field(
         0.0,
-        "Learning rate at the last update, as a share, from 0 to 1, of `train.learning_rate`.",
+        "Learning rate at the last update, as a share, from 0 to 1, of `train.learning_rate`, for "
+        "the schedules 'cosine' and 'wsd'. The others do not fall to a final rate.",
         least=0,
         most=1,
     )
@@ -977,6 +994,8 @@ MAY_CHANGE_BY_NAME = {
     "train.learning_rate": "the schedule is as if the new value had held from the beginning",
     "train.warmup_steps": "the schedule is as if the new value had held from the beginning",
     "train.final_learning_rate": "the schedule is as if the new value had held from the beginning",
+    "train.schedule": "the schedule is as if the new value had held from the beginning",
+    "train.decay_begin": "the schedule is as if the new value had held from the beginning",
     "train.beta1": "the moments are kept",
     "train.beta2": "the moments are kept",
     "train.weight_decay": "holds from the next update on",

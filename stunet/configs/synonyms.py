@@ -77,9 +77,14 @@ SYNONYMS = (
     ),
     Synonym(
         "lr_schedule lr_scheduler lr_scheduler_type scheduler learning_rate_schedule lr_decay "
-        "train_schedule decay_type",
-        "train.learning_rate train.warmup_steps train.final_learning_rate",
-        "the learning rate rises linearly and then falls along a cosine; its keys are",
+        "decay_type",
+        "train.schedule",
+    ),
+    Synonym(
+        "decay_start decay_start_step lr_decay_start decay_steps num_decay_steps cooldown "
+        "cooldown_steps wsd_decay_steps wsd_decay_steps_fraction num_stable_steps stable_steps",
+        "train.decay_begin",
+        "the decay ends at the last update, and so one number says when it begins: set",
     ),
     Synonym(
         "warmup lr_warmup lr_warmup_steps num_warmup_steps warmup_iters warmup_updates "
@@ -494,5 +499,11 @@ CHOICES = {
         "dynamic": "percentile imagen true",
         "static": "clip clamp",
         "none": "no off false",
+    },
+    "train.schedule": {
+        "cosine": "cos cosine_decay cosineannealing cosine_annealing",
+        "constant": "constant_with_warmup fixed none flat",
+        "wsd": "warmup_stable_decay trapezoidal trapezoid cooldown",
+        "inverse_sqrt": "rsqrt invsqrt inv_sqrt inverse_square_root noam edm2",
     },
 }

@@ -1,4 +1,4 @@
-"""Makes the optimiser: AdamW with gradient clipping, linear warm-up, cosine decay and an EMA."""
+"""Makes the optimiser: AdamW with gradient clipping, a learning rate by schedule, and an EMA."""
 
 import dataclasses
 from typing import Any
@@ -8,6 +8,7 @@ import optax
 from flax.traverse_util import path_aware_map
 
 from stunet.nn import lora
+from stunet.train import learning_rates
 from stunet.train.guard import Guard
 
 
@@ -30,10 +31,12 @@ class Optimizer:
 
 def adamw(
     *,
+    schedule: str,
     steps: int,
     learning_rate: float,
     warmup_steps: int,
     final_learning_rate: float,
+    decay_begin: int,
     beta1: float,
     beta2: float,
     weight_decay: float,
@@ -43,28 +46,28 @@ def adamw(
     """Makes AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 
     Args:
-        steps: number of updates, including the warm-up, after which the cosine decay ends.
+        schedule: name of the schedule of the learning rate (`learning_rates.SCHEDULES`).
+        steps: number of updates in the run, including the warm-up.
         learning_rate: learning rate at the end of the warm-up.
         warmup_steps: number of updates of the linear warm-up.
-        final_learning_rate: share of `learning_rate` that is left at the end of the cosine decay.
+        final_learning_rate: share of `learning_rate` at the last update, if the schedule has one.
+        decay_begin: number of updates done when the learning rate begins to fall, if the schedule
+            lets a config choose it; 0 for the schedule's default.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         weight_decay: weight decay of matrices and kernels. Vectors have none.
         clip_norm: largest global norm of the gradient; a larger gradient is scaled down.
         ema_decay: decay of the running average of the weights.
     """
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=learning_rate / (warmup_steps + 1),
-        peak_value=learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=max(steps, warmup_steps + 1),
-        end_value=learning_rate * final_learning_rate,
+    course = learning_rates.Course(
+        learning_rate, steps, warmup_steps, final_learning_rate, decay_begin
     )
+    rate = learning_rates.make(schedule, course)
     transformation = optax.chain(
         optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=beta1, b2=beta2, weight_decay=weight_decay, mask=_has_decay),
+        optax.adamw(rate, b1=beta1, b2=beta2, weight_decay=weight_decay, mask=_has_decay),
     )
-    return Optimizer(transformation, schedule, ema_decay)
+    return Optimizer(transformation, rate, ema_decay)
 
 
 def on_schedule(opt_state: Any, step: jax.Array) -> Any:

@@ -13,7 +13,6 @@ from flax.traverse_util import flatten_dict
 from from_config import (
     abstract_state,
     create_state,
-    learning_rate,
     make_mesh,
     make_train_step,
     optimizer,
@@ -98,18 +97,6 @@ def test_average_follows_the_weights(start):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), last.ema, expected
     )
-
-
-def test_learning_rate_warms_up_and_decays():
-    rate = learning_rate(
-        tiny.config(
-            train=dict(steps=1000, warmup_steps=100, learning_rate=1e-3, final_learning_rate=0.1)
-        )
-    )
-    assert 0 < rate(0) < 2e-5
-    assert rate(100) == pytest.approx(1e-3)
-    assert rate(550) == pytest.approx(1e-3 * (0.1 + 0.9 / 2), rel=1e-3)
-    assert rate(1000) == pytest.approx(1e-4)
 
 
 def test_pixels_cover_the_range():
