@@ -117,6 +117,8 @@ setup(
         "evaluate": EVALUATE,
         "fvd": FVD,
         "cluster": CLUSTER,
+        # launch/submit.py ray: Ray with what KubeRay submits a job to.
+        "kuberay": ["ray[default]>=2.53"],
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from stunet import configs, paths
+from stunet.commands import prepare
 from stunet.errors import UserError
 from stunet.parallel import mesh
 from stunet.sweep import members
@@ -83,6 +84,8 @@ def make_jobs(
     """
     if list(command[:1]) != ["stunet"] or len(command) < 2:
         raise UserError("give the command after --, such as -- stunet train --config C --workdir D")
+    if command[1] == "prepare":
+        raise UserError("stunet prepare needs no TPU or GPU; submit it with launch/submit.py ray")
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--config")
     flags.add_argument("--workdir")
@@ -95,16 +98,11 @@ def make_jobs(
     overrides = list(map(mount, flags_given))
 
     def job(name: str, command: Sequence[str], workdir: str) -> Job:
-        if not _NAME.fullmatch(name):
-            raise UserError(
-                f"--name makes {name!r}; it must be lower-case letters, digits and dashes, at most "
-                "40, beginning with a letter"
-            )
-        buckets = dict.fromkeys(b for argument in command if (b := _bucket_of(argument)))
         mounted = tuple(map(mount, command))
         if command[1] == "train":
             mounted += ("--stop-status", str(STOP_STATUS))
-        return Job(name, mounted, mount(workdir) + "/launch", tuple(buckets), restarts)
+        logs = mount(workdir) + "/launch"
+        return Job(_checked(name), mounted, logs, _buckets(command), restarts)
 
     if command[1] == "sweep":
         if len(overrides) != len(rest) or given.config is None:
@@ -133,6 +131,60 @@ def make_jobs(
         configs.check_data(config)
         _check_mesh(config, devices, slices)
     return [job(name, command, given.workdir)]
+
+
+def make_preparation(name: str, command: Sequence[str], restarts: int) -> Job:
+    """Returns the job of `stunet prepare`, which a Ray cluster of its own does.
+
+    Args:
+        name: name of the job.
+        command: `stunet prepare` and its arguments, which may name `gs://BUCKET/PATH`.
+        restarts: number of times the job restarts.
+
+    Raises:
+        UserError: the name of the job or of a bucket is not allowed, the command is another one, or
+            the pods would not share the videos and the shots.
+        SystemExit: an argument of the command is missing or unknown, or has a wrong value.
+    """
+    if list(command[:2]) != ["stunet", "prepare"]:
+        raise UserError(
+            "a Ray cluster prepares videos; give the command after --, such as -- stunet prepare "
+            "gs://BUCKET/videos gs://BUCKET/shots"
+        )
+    buckets = _buckets(command)
+    arguments = ("--engine", "ray", *map(_mounted, command[2:]))
+    given = prepare.COMMAND.parser("stunet prepare").parse(arguments)
+    if given.engine != "ray" or given.address or given.workers:
+        raise UserError(
+            "the job's own Ray cluster does the work: leave out --engine, --address and --workers "
+            "behind the two dashes"
+        )
+    for place in (given.input, given.output):
+        if not any(place.is_relative_to(f"{MOUNTS}/{bucket}") for bucket in buckets):
+            raise UserError(
+                f"{str(place)!r} is not in a bucket, so the pods do not share it; give gs://BUCKET/PATH"
+            )
+    # Beside the shots: their directory holds nothing else.
+    logs = f"{given.output}.launch"
+    return Job(_checked(name), ("stunet", "prepare", *arguments), logs, buckets, restarts)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"--name makes {name!r}; it must be lower-case letters, digits and dashes, at most 40, "
+            "beginning with a letter"
+        )
+    return name
+
+
+def _buckets(command: Sequence[str]) -> tuple[str, ...]:
+    """Returns the buckets that a command names, each once.
+
+    Raises:
+        UserError: no bucket can have a name that the command gives.
+    """
+    return tuple(dict.fromkeys(b for argument in command if (b := _bucket_of(argument))))
 
 
 def _check_workdir(workdir: str | None, on_buckets: bool) -> None:

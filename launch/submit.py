@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Submits a `stunet` command, or each member of a sweep, to where there are TPUs or GPUs.
+"""Submits a `stunet` command, or each member of a sweep, to TPUs, GPUs or a Ray cluster elsewhere.
 
     launch/submit.py gke --name base --topology v5p:4x4x4 --image IMAGE -- \\
         stunet train --config experiments/lumiere_base.py --workdir gs://BUCKET/runs/base
@@ -14,24 +14,25 @@ import sys
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import bash
-import jobs
 from local import at_least
-from targets import gke, slurm, tpu, xpk
+from targets import gke, ray, slurm, tpu, xpk
 
 from stunet.commands.parsing import Command, Group, Parser, run
 
 PROG = "launch/submit.py"
 
 ABOUT = """\
-Submits a stunet command, or each member of a sweep, to TPUs or GPUs elsewhere.
+Submits a stunet command, or each member of a sweep, to TPUs or GPUs elsewhere,
+or stunet prepare to a Ray cluster.
 
 With --dry-run it only prints the bash script that it would otherwise run. The
 config and its mesh are checked on this machine before anything is submitted.
 A job that fails or is preempted restarts and continues from its latest
 checkpoint. Each gs:// bucket in the command is mounted in every container.
-Each host's output is kept in launch/ under the working directory"""
+Each host's output is kept in launch/ under the working directory, and of
+prepare beside the shots"""
 
-TARGETS = {"tpu": tpu, "gke": gke, "xpk": xpk, "slurm": slurm}
+TARGETS = {"tpu": tpu, "gke": gke, "xpk": xpk, "slurm": slurm, "ray": ray}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,7 +77,8 @@ def add_arguments(target, parser: Parser) -> None:
         "command",
         nargs="+",
         metavar="-- COMMAND",
-        help="stunet train or stunet sweep, with its arguments, after two dashes",
+        help="stunet train or stunet sweep, and for ray stunet prepare, with its arguments, after "
+        "two dashes",
     )
 
 
@@ -86,15 +88,7 @@ def submit(target, arguments: argparse.Namespace) -> int:
     Returns:
         The exit status.
     """
-    devices, slices = target.devices(arguments)
-    found = jobs.make_jobs(
-        arguments.name,
-        arguments.command,
-        arguments.restarts,
-        devices=devices,
-        slices=slices,
-        on_buckets=target.ON_BUCKETS,
-    )
+    found = target.make_jobs(arguments)
     script = bash.combine([target.script(job, arguments) for job in found])
     if arguments.dry_run:
         print(script)

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import re
 
+import jobs
 from local import at_least
 
 from stunet.commands.parsing import Parser
@@ -133,7 +134,13 @@ def add_place(parser: Parser) -> None:
     )
 
 
-def devices(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Returns the number of devices, and the number of slices."""
+def make_jobs(arguments: argparse.Namespace) -> list[jobs.Job]:
+    """Returns the jobs of a command on a slice of TPUs (`jobs.make_jobs`)."""
     tpu = parse(arguments.topology)
-    return tpu.chips * tpu.generation.devices * arguments.slices, arguments.slices
+    return jobs.make_jobs(
+        arguments.name,
+        arguments.command,
+        arguments.restarts,
+        devices=tpu.chips * tpu.generation.devices * arguments.slices,
+        slices=arguments.slices,
+    )

@@ -3,6 +3,7 @@
 import argparse
 
 import bash
+import jobs
 from jobs import GRACE_SECONDS, Job
 from local import at_least
 
@@ -16,8 +17,6 @@ EXAMPLES = (
     "launch/submit.py slurm --name short --gpus 1 --time 2:00:00 --partition gpu --dry-run "
     "-- stunet train --config experiments/quickstart.py --workdir runs/quickstart",
 )
-
-ON_BUCKETS = False
 
 _BATCH = """\
 #!/usr/bin/env bash
@@ -64,8 +63,15 @@ def add_arguments(parser: Parser) -> None:
     )
 
 
-def devices(arguments: argparse.Namespace) -> tuple[int, int]:
-    return arguments.nodes * arguments.gpus, 1
+def make_jobs(arguments: argparse.Namespace) -> list[Job]:
+    """Returns the jobs of a command on nodes that share a file system (`jobs.make_jobs`)."""
+    return jobs.make_jobs(
+        arguments.name,
+        arguments.command,
+        arguments.restarts,
+        devices=arguments.nodes * arguments.gpus,
+        on_buckets=False,
+    )
 
 
 def script(job: Job, arguments: argparse.Namespace) -> str:

@@ -18,9 +18,7 @@ EXAMPLES = (
     "--workdir gs://BUCKET/runs/base",
 )
 
-ON_BUCKETS = True
-
-devices = tpus.devices
+make_jobs = tpus.make_jobs
 
 # Seconds between two checks of a queued resource, and before a container restarts.
 _LOOK_SECONDS = 60

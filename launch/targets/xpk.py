@@ -19,9 +19,7 @@ EXAMPLES = (
     "--workdir gs://BUCKET/runs/base",
 )
 
-ON_BUCKETS = True
-
-devices = tpus.devices
+make_jobs = tpus.make_jobs
 
 
 def add_arguments(parser: Parser) -> None:

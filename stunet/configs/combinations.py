@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
+from stunet import extensions
 from stunet.configs.schema import (
     MAIN,
     Config,
@@ -203,7 +204,8 @@ def _text_encoder(config: Config) -> Mistakes:
     """
     text = config.text
     kind, _, directory = text.encoder.partition(":")
-    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(directory):
+    is_known = kind in ("bytes", "minilm", "t5") and (kind == "t5") == bool(directory)
+    if not is_known and not extensions.names_object(text.encoder):
         yield (
             f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', where DIR "
             "holds a T5-v1.1 checkpoint"
@@ -342,7 +344,8 @@ def _noise_schedule(config: Config) -> Mistakes:
 
 def _sampling(config: Config) -> Mistakes:
     sample = config.sample
-    if sample.churn and sample.sampler not in ("ddim", "heun"):
+    may_churn = sample.sampler in ("ddim", "heun") or extensions.names_object(sample.sampler)
+    if sample.churn and not may_churn:
         yield (
             f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
             "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from stunet import extensions
+
 
 class Mix(dict[str, dict[str, Any]]):
     """Maps names of further sources to the keys of `data` in which they differ from `data`.
@@ -21,7 +23,16 @@ class Mix(dict[str, dict[str, Any]]):
 
 
 def _field(
-    default, doc: str, *, least=None, above=None, most=None, below=None, choices=None, path=None
+    default,
+    doc: str,
+    *,
+    least=None,
+    above=None,
+    most=None,
+    below=None,
+    choices=None,
+    own=None,
+    path=None,
 ):
     """Returns a dataclass field that carries the documentation and the range of a key.
 
@@ -33,11 +44,13 @@ def _field(
         most: largest value allowed.
         below: every value must be smaller than this.
         choices: all values allowed.
+        own: what a user's own object must have, a protocol of `stunet.extensions`, if the key may
+            also name such an object ("package.module:name"). None if it may not.
         path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
             a path alone. None for a key whose value is no path.
     """
-    limits = dict(least=least, above=above, most=most, below=below, choices=choices, path=path)
-    return dataclasses.field(default=default, metadata=dict(doc=doc, **limits))
+    limits = dict(least=least, above=above, most=most, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata=dict(doc=doc, own=own, path=path, **limits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +265,7 @@ class Diffusion:
         "(1 - t) * x0 + t * eps (arXiv 2210.02747). Flow matching also sets `diffusion.prediction` "
         "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'.",
         choices=("cosine", "linear", "iddpm", "flow"),
+        own=extensions.NoiseSchedule,
     )
     shift: float = _field(
         1.0,
@@ -295,6 +309,7 @@ class Diffusion:
         "above `diffusion.sigmoid_log_snr`. It is multiplied by the slope of the noise schedule. "
         "So the expected loss does not depend on `diffusion.schedule`.",
         choices=("uniform", "min_snr", "sigmoid"),
+        own=extensions.LossWeighting,
     )
     min_snr_gamma: float = _field(
         5.0,
@@ -313,6 +328,7 @@ class Diffusion:
         "alike. 'logit_normal': log(t / (1 - t)) is normal, which favours the middle. 'cosmap': "
         "on the schedule 'flow', the noise levels of the cosine schedule (arXiv 2403.03206).",
         choices=("uniform", "logit_normal", "cosmap"),
+        own=extensions.TimeSampling,
     )
     time_mean: float = _field(
         0.0,
@@ -465,6 +481,7 @@ class Data:
         "'motions': simple objects whose motion is known exactly, drawn on demand. 'clips': "
         "records on disk, at `data.path`.",
         choices=("moving_digits", "motions", "clips"),
+        own=extensions.Source,
     )
     weight: float = _field(
         1.0,
@@ -930,6 +947,7 @@ class Sample:
         "the straight path of flow matching, of second order. 'unipc': UniPC (arXiv 2302.04867), "
         "which predicts and corrects without further calls of the network, of third order.",
         choices=("ddim", "ancestral", "dpmpp_2m", "heun", "unipc"),
+        own=extensions.Sampler,
     )
     steps: int = _field(
         50,

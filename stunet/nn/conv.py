@@ -8,11 +8,14 @@ padding keeps the size.
   - GPUs, and a CPU without a mesh, use XLA's convolution of arrays with 4 axes, because XLA has
     better kernels for 4 axes on these platforms.
   - A CPU without a mesh computes the backward pass as matrix products over patches ("im2col"), a
-    few thousand positions at a time, so that the patches stay in cache.
+    few thousand positions at a time, so that the patches stay in cache. If a frame has fewer
+    positions than the kernel has taps, as 2x2 frames have, the forward pass is computed so too:
+    XLA's convolution is ten times as slow there.
 
-`benchmarks/conv_forms.py` measures how much faster this backward pass is on a machine.
+`benchmarks/conv_forms.py` measures how much faster these passes are on a machine.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -38,7 +41,7 @@ def conv(
 
 
 def _forward(x, kernel):
-    return _by_platform(_conv_rank_4, _conv_rank_4, _conv_rank_5, x, kernel)
+    return _by_platform(_conv_cpu, _conv_rank_4, _conv_rank_5, x, kernel)
 
 
 def _conv_fwd(x, kernel):
@@ -221,6 +224,16 @@ def _chunks(kernel_size: Sequence[int], patch_channels: int, *arrays):
     most = max(1, _PATCH_BYTES // (4 * t * h * w * kt * kh * kw * patch_channels))
     group = max(d for d in range(1, n + 1) if n % d == 0 and d <= most)
     return [a.reshape(n // group, group, *a.shape[1:]) for a in arrays]
+
+
+def _conv_cpu(x, kernel):
+    """Convolves by `_conv_rank_4`, or by patches if frames are so small that XLA is slow."""
+    *kernel_size, c_in, c_out = kernel.shape
+    if x.shape[2] * x.shape[3] >= math.prod(kernel_size[1:]):
+        return _conv_rank_4(x, kernel)
+    kernel = kernel.reshape(-1, c_out)
+    groups = _chunks(kernel_size, c_in, x)[0]
+    return lax.map(lambda x: _patches(x, kernel_size) @ kernel, groups).reshape(*x.shape[:4], c_out)
 
 
 def _conv_bwd_cpu(x, kernel, dy):

@@ -16,7 +16,7 @@ from stunet.errors import UserError
 from stunet.formatting import duration
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.progress import ProgressTable
-from stunet.sweep.workdir import arguments, is_done, last_metrics
+from stunet.sweep.workdir import arguments, find_done, is_done, last_metrics
 
 _POLL_SECONDS = 0.1
 
@@ -79,7 +79,7 @@ def run(
     if jobs > 1:
         # By default each process would take three quarters of a GPU's memory.
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / jobs:.3f}")
-    done = {entry.name for entry in entries if is_done(workdir, entry)}
+    done = find_done(workdir, entries)
     waiting = [entry for entry in entries if entry.name not in done]
     running: dict[str, _Child] = {}
     failed: dict[str, str] = {}

@@ -220,6 +220,25 @@ def is_done(workdir: pathlib.Path, entry: Entry) -> bool:
     return max(saved, default=0) >= configs.flatten(entry.config)["train.steps"]
 
 
+def find_done(workdir: pathlib.Path, entries: Sequence[Entry]) -> set[str]:
+    """Returns the names of the members and steps that need not run (again).
+
+    Those are done themselves, or they exist for others alone, all of which are done. So the
+    checkpoints of a member may be deleted once its evaluations are there, and a sweep goes on from
+    results that were copied without checkpoints.
+    """
+    needed_by: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for name in entry.after:
+            needed_by.setdefault(name, []).append(entry)
+
+    def need_not_run(entry: Entry) -> bool:
+        users = needed_by.get(entry.name, [])
+        return is_done(workdir, entry) or (bool(users) and all(map(need_not_run, users)))
+
+    return {entry.name for entry in entries if need_not_run(entry)}
+
+
 def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, float]:
     """Returns the newest complete line of the metrics of member `name`; empty if there is none."""
     file = workdir / name / metric_lines.FILE

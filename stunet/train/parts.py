@@ -233,7 +233,7 @@ def _dataset(config: Config, data: Data) -> Dataset:
         clip=ClipSpec(**_shared(data, ClipSpec)),
         text=TextSpec(**_shared(config.text, TextSpec)),
         seed=config.seed,
-        options=_SOURCE_OPTIONS[data.source](data),
+        options=_SOURCE_OPTIONS.get(data.source, _own_options)(data),
         cut_from=data.cut_from,
         num_clips=data.num_clips,
     )
@@ -314,6 +314,11 @@ def _shared(group: Any, taker: Callable[..., Any]) -> dict[str, Any]:
     names = inspect.signature(taker).parameters
     fields = (field.name for field in dataclasses.fields(group))
     return {name: getattr(group, name) for name in fields if name in names}
+
+
+def _own_options(data) -> dict[str, Any]:
+    """Returns the options of a source that the user wrote."""
+    return dict(path=data.path)
 
 
 # Kind of source -> its options, which `stunet.data.sources.SOURCES` takes.

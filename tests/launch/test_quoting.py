@@ -8,6 +8,7 @@ documentation (Define a Command and Arguments for a Container).
 import argparse
 import os
 import re
+import shlex
 import subprocess
 
 import bash
@@ -94,6 +95,7 @@ def arguments(target: str, **changes) -> argparse.Namespace:
     found = dict(topology="v6e:1x1", slices=1, spot=False, image="image", project="p", zone="z")
     found |= dict(cluster="c", service_account=None, runtime=None, namespace="n", queue=None)
     found |= dict(nodes=1, gpus=1, cpus=None, time=None, partition=None, account=None)
+    found |= dict(workers=1, cpus=1, memory=1) if target == "ray" else {}
     return argparse.Namespace(**found | changes)
 
 
@@ -111,7 +113,7 @@ def test_what_goes_in_comes_out_as_one_argument(target, stand_ins):
         more = [word for word in more if not word.startswith("gs://")]
         command = ["stunet", "sample", "text", "--workdir", f"{where}{workdir}"]
         command += [f"--prompt={prompt}", "--", *more]
-        (job,) = jobs.make_jobs("base", command, 0, devices=1, on_buckets=module.ON_BUCKETS)
+        (job,) = jobs.make_jobs("base", command, 0, devices=1, on_buckets=target != "slurm")
         expected = list(job.command)
         assert expected == [word.replace("gs://bucket", "/gcs/bucket", 1) for word in command]
         options = dict(image=f"image{workdir}", time=prompt, account=f"a{prompt}")
@@ -121,6 +123,12 @@ def test_what_goes_in_comes_out_as_one_argument(target, stand_ins):
             manifest = yaml.safe_load(ran[1])
             pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
             assert [expanded(word) for word in pod["containers"][0]["command"]] == entry
+        elif target == "ray":
+            entrypoint = yaml.safe_load(ran[1])["spec"]["entrypoint"]
+            inside = entrypoint.removeprefix("/stunet/launch/entrypoint.sh")
+            # Ray hands it to the shell of the image.
+            ran = stand_ins(f"sh -c {shlex.quote(f'entrypoint{inside}')}")
+            assert words(ran[0])[1:] == entry[1:]
         elif target == "xpk":
             given = words(ran[-2])
             inside = expanded(given[given.index("--command") + 1])

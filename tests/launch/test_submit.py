@@ -1,8 +1,8 @@
 """launch/submit.py prints scripts that the services accept, and runs what it prints.
 
-Models of Kubernetes' and JobSet's schemas read the manifests. Bash, and shellcheck and sbatch where
-they are installed, read the scripts. Each script also runs, with `gcloud`, `kubectl`, `xpk` and
-`sbatch` that only note what they are given.
+Models of Kubernetes' and JobSet's schemas read the manifests, and a model of RayJob's. Bash, and
+shellcheck and sbatch where they are installed, read the scripts. Each script also runs, with
+`gcloud`, `kubectl`, `xpk` and `sbatch` that only note what they are given.
 """
 
 import json
@@ -13,7 +13,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import Literal
 
+import msgspec
 import pytest
 import tiny
 import yaml
@@ -30,11 +32,14 @@ TARGETS = {
     "gke": TPUS,
     "xpk": (*TPUS, *CLOUD, "--cluster=cluster"),
     "slurm": ("--nodes=8", "--gpus=8"),
+    "ray": ("--workers=3", f"--image={IMAGE}"),
 }
 TRAIN = ("stunet", "train", "--config", BASE)
 RUN = (*TRAIN, "--config.data.path=gs://videos/it's here")
 # Under SLURM nothing is mounted.
 ON_NODES = (*TRAIN, "--config.data.path=/gcs/videos/it's here", "--workdir=runs/base")
+PREPARE = ("stunet", "prepare", "gs://videos/it's here", "gs://bucket/runs/base", "--side=128")
+COMMANDS = {"slurm": ON_NODES, "ray": PREPARE}
 
 
 SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init.py")
@@ -42,8 +47,7 @@ SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init
 
 def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
     """Runs launch/submit.py with the arguments that the target needs, and with `arguments`."""
-    on_buckets = (*RUN, "--workdir=gs://bucket/runs/base")
-    command = command or (ON_NODES if target == "slurm" else on_buckets)
+    command = command or COMMANDS.get(target, (*RUN, "--workdir=gs://bucket/runs/base"))
     words = [sys.executable, SUBMIT, target, "--name=base", *TARGETS[target], *arguments, "--"]
     return subprocess.run(
         [str(word) for word in (*words, *command)],
@@ -66,9 +70,14 @@ def documents(text: str) -> list[str]:
     return re.findall(r"<<'EOF'\n(.*?\n)EOF\n", text, re.DOTALL)
 
 
-def job_set(*arguments, **keywords) -> dict:
-    (document,) = documents(script("gke", *arguments, **keywords))
+def manifest(target: str, *arguments, **keywords) -> dict:
+    """Returns what kubectl is given."""
+    (document,) = documents(script(target, *arguments, **keywords))
     return yaml.safe_load(document)
+
+
+def job_set(*arguments, **keywords) -> dict:
+    return manifest("gke", *arguments, **keywords)
 
 
 @pytest.fixture
@@ -126,6 +135,83 @@ def test_schemas_refuse_what_they_do_not_have():
     assert models.JobsetV1alpha2JobSet.from_dict(manifest).to_dict() != manifest
 
 
+class Group(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of HeadGroupSpec in KubeRay's API reference that are used here."""
+
+    rayStartParams: dict[str, str]
+    template: dict
+
+
+class Workers(Group):
+    """Those of WorkerGroupSpec."""
+
+    groupName: str
+    replicas: int
+    minReplicas: int
+    maxReplicas: int
+
+
+class AuthOptions(msgspec.Struct, forbid_unknown_fields=True):
+    mode: Literal["disabled", "token"]
+
+
+class RayCluster(msgspec.Struct, forbid_unknown_fields=True):
+    rayVersion: str
+    authOptions: AuthOptions
+    headGroupSpec: Group
+    workerGroupSpecs: list[Workers]
+
+
+class RayJobSpec(msgspec.Struct, forbid_unknown_fields=True):
+    submissionMode: Literal["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"]
+    entrypoint: str
+    backoffLimit: int
+    shutdownAfterJobFinishes: bool
+    rayClusterSpec: RayCluster
+
+
+class RayJob(msgspec.Struct, forbid_unknown_fields=True):
+    apiVersion: Literal["ray.io/v1"]
+    kind: Literal["RayJob"]
+    metadata: dict
+    spec: RayJobSpec
+
+
+def test_ray_job_is_one_by_the_schemas_of_kuberay_and_kubernetes():
+    for arguments in ((), ("--spot", "--queue=queue", "--service-account=preparer")):
+        found = manifest("ray", *arguments)
+        cluster = msgspec.convert(found, RayJob).spec.rayClusterSpec
+        assert (
+            models.IoK8sApimachineryPkgApisMetaV1ObjectMeta.from_dict(found["metadata"]).to_dict()
+            == found["metadata"]
+        )
+        for group in (cluster.headGroupSpec, *cluster.workerGroupSpecs):
+            template = models.IoK8sApiCoreV1PodTemplateSpec.from_dict(group.template)
+            assert template.to_dict() == group.template
+
+
+def test_a_ray_job_asks_for_its_pods():
+    cluster = manifest("ray", "--cpus=6", "--memory=24", "--spot")["spec"]["rayClusterSpec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert {workers[key] for key in ("replicas", "minReplicas", "maxReplicas")} == {3}
+    pod = workers["template"]["spec"]
+    (container,) = pod["containers"]
+    size = {"cpu": 6, "memory": "24Gi"}
+    assert container["resources"] == {"requests": size, "limits": size}
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-spot": "true"}
+    # The cluster ends with its head, which gets no part of the work.
+    assert head["rayStartParams"] == {"num-cpus": "0"}
+    assert "nodeSelector" not in head["template"]["spec"]
+    for group in (head, workers):
+        (container,) = group["template"]["spec"]["containers"]
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
+            "/gcs/bucket",
+            "/gcs/videos",
+        }
+    pinned = re.search(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert cluster["rayVersion"] == pinned[1]
+
+
 @pytest.mark.parametrize(
     ("topology", "hosts", "chips", "accelerator_type"),
     [
@@ -150,7 +236,7 @@ def test_every_chip_of_the_topology_is_asked_for(topology, hosts, chips, acceler
     assert re.search(r"--accelerator-type (\S+)", of_vms)[1] == accelerator_type
 
 
-@pytest.mark.parametrize("target", ["tpu", "gke", "xpk", "slurm"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_bash_and_shellcheck_read_the_scripts(target):
     spot = ["--spot"] if target != "slurm" else []
     whole = script(target, *spot)
@@ -164,9 +250,19 @@ def test_bash_and_shellcheck_read_the_scripts(target):
             assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("target", ["tpu", "gke", "xpk", "slurm"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_service_runs_the_command_that_was_given(target, recorded):
     """Every word arrives, with mounted buckets and the status that asks for a restart."""
+    if target == "ray":
+        done, ((words, given),) = recorded(target)
+        assert (done.returncode, words) == (0, ["kubectl", "create", "--filename", "-"])
+        entrypoint = yaml.safe_load(given)["spec"]["entrypoint"]
+        logs = "/gcs/bucket/runs/base.launch"
+        assert shlex.split(entrypoint) == [
+            *("/stunet/launch/entrypoint.sh", logs, "stunet", "prepare", "--engine", "ray"),
+            *("/gcs/videos/it's here", "/gcs/bucket/runs/base", "--side=128"),
+        ]
+        return
     workdir = "runs/base" if target == "slurm" else "/gcs/bucket/runs/base"
     expected = ["stunet", "train", "--config", BASE, "--config.data.path=/gcs/videos/it's here"]
     expected += [f"--workdir={workdir}", "--stop-status", "75"]
@@ -410,13 +506,21 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("gke", [], ("python", "train.py"), "give the command after --"),
         ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
         ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "has no member 'none'; "),
+        ("gke", [], PREPARE, "needs no TPU or GPU; submit it with launch/submit.py ray"),
+        ("ray", [], RUN, "a Ray cluster prepares videos; give the command after --"),
+        ("ray", [], ("stunet", "prepare", "here", "gs://bucket/a"), "'here' is not in a bucket"),
+        ("ray", [], (*PREPARE[:3], "/gcs/other/a"), "'/gcs/other/a' is not in a bucket"),
+        ("ray", [], (*PREPARE, "--workers=2"), "leave out --engine, --address and --workers"),
+        ("ray", [], (*PREPARE, "--engine=processes"), "leave out --engine, --address and"),
+        ("ray", ["--name=Shots"], PREPARE, "--name makes 'Shots'; it must be lower-case"),
         ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
         ("slurm", [], (*RUN, "--workdir=runs/a"), "it's here\" is an address"),
         ("gke", [], (*RUN, "--config.train.init_from=s3://b/a"), "train.init_from: 's3://b/a' is"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, command, sentence):
-    if not any("workdir" in word for word in command) and len(command) > 4:
+    is_training = "prepare" not in command and target != "ray"
+    if is_training and not any("workdir" in word for word in command) and len(command) > 4:
         command = (*command, "--workdir=gs://bucket/a")
     done = submit(target, *arguments, command=command)
     assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,16 @@ def test_failed_member_stops_no_other_and_what_is_done_is_skipped(file, tmp_path
     assert "good: starts" not in again.stderr
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert (workdir / "good" / "log.txt").read_text() == log
+
+    # Nobody needs the checkpoints of `good` any more, so they may go; with its step's file, they
+    # may not.
+    shutil.rmtree(workdir / "good" / "checkpoints")
+    left = sweep(file, workdir, "--dry-run").stdout
+    assert left.count("\n") == 2
+    assert "good" not in left
+    (workdir / "page.html").unlink()
+    assert len(sweep(file, workdir, "--dry-run").stdout.splitlines()) == 4
+    (workdir / "page.html").touch()
 
     # The same sweep with the mistake mended, which no update depends on, is the same sweep.
     mended = sweep(file, workdir, "--config.mesh.data=1", "--dry-run")
