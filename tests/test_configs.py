@@ -149,7 +149,7 @@ def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
         ("resolution", ["data.height", "data.width"]),
         ("data.image_size", ["data.height", "data.width"]),
         ("model.width", ["model.channels"]),
-        ("optimizer", ["train.learning_rate", "train.beta1", "train.beta2", "train.weight_decay"]),
+        ("optimizer_type", ["train.optimizer"]),
         ("train.momentum", ["train.beta1"]),
         ("ema.decay", ["train.ema_decay"]),
         ("train.grad_clip", ["train.clip_norm"]),

@@ -15,7 +15,8 @@ PACKAGE = pathlib.Path(stunet.__file__).parent
 README = pathlib.Path(__file__).parents[1] / "README.md"
 # From the bottom up: a room imports only rooms that come before it. README.md has the same order.
 ROOMS = (
-    *("errors", "formatting", "progress", "signals", "files", "paths", "jsonfiles", "tensorfiles"),
+    *("errors", "extensions", "formatting", "progress", "signals"),
+    *("files", "paths", "jsonfiles", "tensorfiles"),
     *("configs", "diffusion", "nn", "data", "prepare", "parallel", "train"),
     *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "doctor"),
     *("commands", "cli", "__main__"),

@@ -31,8 +31,9 @@ CALLS = {
     # Runs experiments, sweeps and protocols, as docs/explanation/safety.md says.
     "run_path": ("configs/experiments.py",),
     "run_module": (),
-    # Imports the packages that stunet's own metadata list.
-    "import_module": ("doctor/installation.py",),
+    # Imports the packages that stunet's own metadata list, and those that the user trusts by name
+    # (tests/test_extensions.py).
+    "import_module": ("doctor/installation.py", "extensions.py"),
     # TFDS's own readers of features.json import what it names. Here only nodes of known classes.
     "from_json": ("data/features.py",),
     "from_config": (),

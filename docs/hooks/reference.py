@@ -76,7 +76,9 @@ def _table(prefix: str, group: type, names: list[str]) -> list[str]:
 def _values(kind: str, range_: dict) -> str:
     """Describes the values that a key may have: its choices, or its type and range."""
     if range_["choices"]:
-        return ", ".join(f"`{choice!r}`".replace("'", '"') for choice in range_["choices"])
+        choices = [f"`{choice!r}`".replace("'", '"') for choice in range_["choices"]]
+        own = ["[your own](../how-to/extend.md#without-changing-stunet)"] if range_["own"] else []
+        return ", ".join(choices + own)
     bounds = [
         f"{sign} {range_[name]:,}"
         for name, sign in (("least", "≥"), ("above", ">"), ("most", "≤"), ("below", "<"))

@@ -139,7 +139,8 @@ def add_settings(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--sampler",
         metavar="NAME",
-        help="ddim, ancestral, dpmpp_2m, heun or unipc (default: the run's sample.sampler)",
+        help="ddim, ancestral, dpmpp_2m, heun, unipc, or PACKAGE.MODULE:NAME for your own "
+        "(default: the run's sample.sampler)",
     )
     group.add_argument(
         "--guidance",

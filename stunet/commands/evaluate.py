@@ -16,7 +16,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="NAME,...",
         help="metrics to compute, any of: coherence (do objects keep their velocity and shape), "
         "pixels (differences between frames), flow (optical flow) and fvd (default: all but fvd, "
-        "or those of the protocol)",
+        "or those of the protocol); or PACKAGE.MODULE:NAME, a metric of your own",
     )
     parser.options.add_argument(
         "--protocol",
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         on_clips=metrics_bar(),
         **shared.sampling_settings(arguments),
     )
-    print(metrics.table(evaluation.columns, titles=evaluation.titles))
+    print(metrics.table(evaluation.columns, known=evaluation.rows, titles=evaluation.titles))
     print(f"\n{evaluation.summary()}\nwritten to {evaluation.file}")
 
 

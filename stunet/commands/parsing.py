@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from stunet import extensions
 from stunet.commands import mistakes
 from stunet.errors import UserError, choose
 from stunet.files import refusals_explained
@@ -128,6 +129,12 @@ class Command:
         epilog = _shown_examples(self.examples)
         parser = Parser(prog, description=_sentence(self.summary), epilog=epilog)
         self.add_arguments(parser)
+        parser.options.add_argument(
+            "--trust",
+            metavar="PACKAGE,...",
+            help="packages whose code may run if a config names an object in them, such as "
+            "my_package.samplers:mine (default: none)",
+        )
         return parser
 
     def help(self, prog: str) -> str:
@@ -211,6 +218,7 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
             name, entry = entry.choose(words)
             prog, words = f"{prog} {name}", words[1:]
         parsed = entry.parser(prog).parse(words)
+        extensions.trust(parsed.trust or "")
         parsed.command_line = shlex.join([*prog.split(), *words])
         with refusals_explained():
             return entry.run(parsed) or 0

@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 
+from stunet import extensions
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 
@@ -52,11 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
     workdir.claim(arguments.workdir, sweep, made_by + arguments.overrides)
     entries = sweep.entries
     if arguments.dry_run:
-        lines = []
+        lines, packages = [], os.environ.get(extensions.TRUST)
+        trust = ["--trust", packages] if packages else []
         done = workdir.find_done(arguments.workdir, entries)
         for entry in entries:
             if entry.name not in done:
-                line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry)])
+                line = shlex.join(["stunet", *workdir.arguments(arguments.workdir, entry), *trust])
                 needs = ", ".join(entry.after)
                 lines.append(f"{line}  # after {needs}" if needs else line)
         # In one call, for readers such as `head`, which close the pipe after the first lines.

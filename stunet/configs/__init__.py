@@ -24,6 +24,7 @@ from stunet.configs.reading import (
     write,
 )
 from stunet.configs.schema import (
+    KEEP_BETA1,
     MAIN,
     MAY_CHANGE_BY_NAME,
     MAY_CHANGE_ON_RESUME,
@@ -51,6 +52,7 @@ from stunet.configs.schema import (
 )
 
 __all__ = [
+    "KEEP_BETA1",
     "MAIN",
     "MAY_CHANGE_BY_NAME",
     "MAY_CHANGE_ON_RESUME",

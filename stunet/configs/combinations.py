@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
+from stunet import extensions
 from stunet.configs.schema import (
     MAIN,
     Config,
@@ -203,7 +204,8 @@ def _text_encoder(config: Config) -> Mistakes:
     """
     text = config.text
     kind, _, directory = text.encoder.partition(":")
-    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(directory):
+    is_known = kind in ("bytes", "minilm", "t5") and (kind == "t5") == bool(directory)
+    if not is_known and not extensions.names_object(text.encoder):
         yield (
             f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', where DIR "
             "holds a T5-v1.1 checkpoint"
@@ -342,7 +344,8 @@ def _noise_schedule(config: Config) -> Mistakes:
 
 def _sampling(config: Config) -> Mistakes:
     sample = config.sample
-    if sample.churn and sample.sampler not in ("ddim", "heun"):
+    may_churn = sample.sampler in ("ddim", "heun") or extensions.names_object(sample.sampler)
+    if sample.churn and not may_churn:
         yield (
             f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
             "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
@@ -385,6 +388,23 @@ def _learning_rate(config: Config) -> Mistakes:
         yield (
             "train.schedule is 'inverse_sqrt', and train.decay_begin and train.warmup_steps are 0; "
             "set train.decay_begin to the update from which the learning rate falls"
+        )
+
+
+def _schedule_free(config: Config) -> Mistakes:
+    """Checks that schedule-free AdamW has a weight to average and a learning rate that stays."""
+    train = config.train
+    if train.optimizer != "schedule_free":
+        return
+    if train.schedule != "constant":
+        yield (
+            f"train.optimizer is 'schedule_free' and train.schedule {train.schedule!r}; its "
+            "averaged weights replace a falling learning rate: set train.schedule to 'constant'"
+        )
+    if not train.beta1:
+        yield (
+            "train.optimizer is 'schedule_free' and train.beta1 0, which leaves no average; set "
+            "train.beta1 above 0, such as 0.9"
         )
 
 
@@ -450,6 +470,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _mesh,
     _batch,
     _learning_rate,
+    _schedule_free,
     _checkpoints,
     _conditioning,
     _mix,

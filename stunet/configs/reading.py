@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from stunet import jsonfiles, paths
+from stunet import extensions, jsonfiles, paths
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
 from stunet.configs.schema import (
@@ -327,7 +327,14 @@ def _first_key(key: str, value: Any) -> str:
 def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
     """Returns `value` with the type `kind`, after checking its choices and its range."""
     value = _converted(key, value, kind)
-    if limits["choices"] is not None and value not in limits["choices"]:
+    if limits["own"] and extensions.names_object(value):
+        # A config may be looked at without trust. `extensions.load` refuses to use the object.
+        if extensions.is_trusted(value):
+            try:
+                extensions.load(value, limits["own"])
+            except UserError as error:
+                raise UserError(f"{key}: {error}") from error
+    elif limits["choices"] is not None and value not in limits["choices"]:
         nearest = nearest_choice(_MIXED.sub(r"data.\g<key>", key), value, limits["choices"])
         hint = f"did you mean {nearest!r}? " if nearest else ""
         raise UserError(

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from stunet import extensions
+
 
 class Mix(dict[str, dict[str, Any]]):
     """Maps names of further sources to the keys of `data` in which they differ from `data`.
@@ -21,7 +23,16 @@ class Mix(dict[str, dict[str, Any]]):
 
 
 def _field(
-    default, doc: str, *, least=None, above=None, most=None, below=None, choices=None, path=None
+    default,
+    doc: str,
+    *,
+    least=None,
+    above=None,
+    most=None,
+    below=None,
+    choices=None,
+    own=None,
+    path=None,
 ):
     """Returns a dataclass field that carries the documentation and the range of a key.
 
@@ -33,11 +44,13 @@ def _field(
         most: largest value allowed.
         below: every value must be smaller than this.
         choices: all values allowed.
+        own: what a user's own object must have, a protocol of `stunet.extensions`, if the key may
+            also name such an object ("package.module:name"). None if it may not.
         path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
             a path alone. None for a key whose value is no path.
     """
-    limits = dict(least=least, above=above, most=most, below=below, choices=choices, path=path)
-    return dataclasses.field(default=default, metadata=dict(doc=doc, **limits))
+    limits = dict(least=least, above=above, most=most, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata=dict(doc=doc, own=own, path=path, **limits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,6 +265,7 @@ class Diffusion:
         "(1 - t) * x0 + t * eps (arXiv 2210.02747). Flow matching also sets `diffusion.prediction` "
         "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'.",
         choices=("cosine", "linear", "iddpm", "flow"),
+        own=extensions.NoiseSchedule,
     )
     shift: float = _field(
         1.0,
@@ -295,6 +309,7 @@ class Diffusion:
         "above `diffusion.sigmoid_log_snr`. It is multiplied by the slope of the noise schedule. "
         "So the expected loss does not depend on `diffusion.schedule`.",
         choices=("uniform", "min_snr", "sigmoid"),
+        own=extensions.LossWeighting,
     )
     min_snr_gamma: float = _field(
         5.0,
@@ -313,6 +328,7 @@ class Diffusion:
         "alike. 'logit_normal': log(t / (1 - t)) is normal, which favours the middle. 'cosmap': "
         "on the schedule 'flow', the noise levels of the cosine schedule (arXiv 2403.03206).",
         choices=("uniform", "logit_normal", "cosmap"),
+        own=extensions.TimeSampling,
     )
     time_mean: float = _field(
         0.0,
@@ -465,6 +481,7 @@ class Data:
         "'motions': simple objects whose motion is known exactly, drawn on demand. 'clips': "
         "records on disk, at `data.path`.",
         choices=("moving_digits", "motions", "clips"),
+        own=extensions.Source,
     )
     weight: float = _field(
         1.0,
@@ -662,10 +679,19 @@ class Train:
         "The update stays the same.",
         least=1,
     )
+    optimizer: str = _field(
+        "adamw",
+        "Method that turns gradients into updates. 'adamw': two moments of each parameter. "
+        "'adafactor': a factored second moment, and a first moment in bfloat16, which take the "
+        "least memory. 'lion': the sign of one moment. 'muon': one moment of each kernel, with its "
+        "singular values set to about 1; other parameters have AdamW. 'schedule_free': AdamW whose "
+        "averaged weights replace a falling learning rate and the EMA.",
+        choices=("adamw", "adafactor", "lion", "muon", "schedule_free"),
+    )
     learning_rate: float = _field(
         1e-4,
-        "Highest learning rate of AdamW. The rate rises to it linearly over `train.warmup_steps` "
-        "updates, then follows `train.schedule`.",
+        "Highest learning rate. The rate rises to it linearly over `train.warmup_steps` updates, "
+        "then follows `train.schedule`.",
         above=0,
     )
     schedule: str = _field(
@@ -694,17 +720,46 @@ class Train:
         least=0,
         most=1,
     )
+    temporal_rate: float = _field(
+        1.0,
+        "Learning rate of the temporal layers, which inflation adds, as a multiple of "
+        "`train.learning_rate`.",
+        above=0,
+    )
+    spatial_rate: float = _field(
+        1.0,
+        "Learning rate of the layers that are neither temporal nor take the caption, as a multiple "
+        "of `train.learning_rate`.",
+        above=0,
+    )
+    text_rate: float = _field(
+        1.0,
+        "Learning rate of the layers that take the caption's token states, as a multiple of "
+        "`train.learning_rate`: the projection and the pooling of the states, and their keys and "
+        "values in attention.",
+        above=0,
+    )
     # At 1, the bias correction of the first update would divide 0 by 0.
     beta1: float = _field(
-        0.9, "Decay rate of AdamW's running mean of the gradient.", least=0, below=1
+        0.9,
+        "Decay rate of the running mean of the gradient. For 'schedule_free': share of the average "
+        "in the weights at which gradients are taken. 'muon' has it for parameters of AdamW alone, "
+        "and the momentum 0.95 for kernels. 0 makes 'adafactor' store no such mean.",
+        least=0,
+        below=1,
     )
     beta2: float = _field(
-        0.99, "Decay rate of AdamW's running mean of the squared gradient.", least=0, below=1
+        0.99,
+        "Decay rate of the running mean of the squared gradient. For 'lion': decay rate of its one "
+        "moment. For 'adafactor': the highest decay rate, which it approaches. 'muon' has it for "
+        "parameters of AdamW alone.",
+        least=0,
+        below=1,
     )
     weight_decay: float = _field(
         0.0,
-        "Weight decay of AdamW. It applies to matrices and convolution kernels, not to biases and "
-        "norms.",
+        "Weight decay, times the learning rate, of matrices and convolution kernels, not of biases "
+        "and norms.",
         least=0,
     )
     clip_norm: float = _field(
@@ -716,7 +771,8 @@ class Train:
     ema_decay: float = _field(
         0.999,
         "Decay per update of the exponential moving average (EMA) of the weights. Sampling and "
-        "validation use the averaged weights. Early in a run the decay is lower.",
+        "validation use the averaged weights. Early in a run the decay is lower. The optimiser "
+        "'schedule_free' averages the weights itself, and has no EMA.",
         least=0,
         most=1,
     )
@@ -842,6 +898,11 @@ class Log:
     """Sets what a run measures and shows while it trains."""
 
     every: int = _field(50, "Number of updates from one line of metrics to the next.", least=1)
+    norms_by_layer: bool = _field(
+        False,
+        "True adds the norms of the gradient and of the update of each layer to the metrics, as "
+        "grad_norm/LAYER (before clipping) and update_norm/LAYER.",
+    )
     validate_every: int = _field(
         1000, "Number of updates from one validation to the next. 0: no validation.", least=0
     )
@@ -886,6 +947,7 @@ class Sample:
         "the straight path of flow matching, of second order. 'unipc': UniPC (arXiv 2302.04867), "
         "which predicts and corrects without further calls of the network, of third order.",
         choices=("ddim", "ancestral", "dpmpp_2m", "heun", "unipc"),
+        own=extensions.Sampler,
     )
     steps: int = _field(
         50,
@@ -996,6 +1058,9 @@ MAY_CHANGE_BY_NAME = {
     "train.final_learning_rate": "the schedule is as if the new value had held from the beginning",
     "train.schedule": "the schedule is as if the new value had held from the beginning",
     "train.decay_begin": "the schedule is as if the new value had held from the beginning",
+    "train.temporal_rate": "holds from the next update on",
+    "train.spatial_rate": "holds from the next update on",
+    "train.text_rate": "holds from the next update on",
     "train.beta1": "the moments are kept",
     "train.beta2": "the moments are kept",
     "train.weight_decay": "holds from the next update on",
@@ -1006,6 +1071,9 @@ MAY_CHANGE_BY_NAME = {
     "was 'skip' or this key was above 0; otherwise it starts empty",
     "train.skip_limit": "holds from the next update on",
 }
+
+# Optimisers with whose state another `train.beta1` does not fit.
+KEEP_BETA1 = ("adafactor", "schedule_free")
 
 # New name of each key that was renamed, so that old configs get a clear answer.
 RENAMED = {"mesh.clip": "mesh.context", "mesh.clip_axis": "mesh.context_axis"}

@@ -117,10 +117,13 @@ SYNONYMS = (
         "train.accumulate",
     ),
     Synonym(
-        "optimizer optimiser optim opt optimizer_type optimizer_name opt_type optax_name "
+        "optimiser optim opt optimizer_type optimizer_name opt_type optax_name",
+        "train.optimizer",
+    ),
+    Synonym(
         "use_8bit_adam",
-        "train.learning_rate train.beta1 train.beta2 train.weight_decay",
-        "the optimiser is AdamW; its keys are",
+        "train.optimizer",
+        "moments are float32; an optimiser with fewer of them is chosen by",
     ),
     Synonym("beta adam_beta1 adam_b1 b1 momentum", "train.beta1"),
     Synonym("adam_beta2 adam_b2 b2", "train.beta2"),
@@ -128,7 +131,7 @@ SYNONYMS = (
     Synonym(
         "eps epsilon adam_eps adam_epsilon opt_eps",
         "",
-        "AdamW's epsilon is 1e-8; there is no key for it",
+        "the epsilon of AdamW, Muon and schedule-free AdamW is 1e-8; there is no key for it",
     ),
     Synonym("wd l2 adam_weight_decay weight_decay_rate adamw_weight_decay", "train.weight_decay"),
     Synonym(
@@ -499,6 +502,10 @@ CHOICES = {
         "dynamic": "percentile imagen true",
         "static": "clip clamp",
         "none": "no off false",
+    },
+    "train.optimizer": {
+        "adamw": "adam",
+        "schedule_free": "schedulefree adamw_schedule_free schedule_free_adamw",
     },
     "train.schedule": {
         "cosine": "cos cosine_decay cosineannealing cosine_annealing",

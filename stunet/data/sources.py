@@ -9,6 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from stunet import extensions
 from stunet.configs import check_data_path
 from stunet.data.clips import ClipRecords, read_metadata
 from stunet.data.draws import draw
@@ -19,7 +20,7 @@ from stunet.data.spec import ClipSpec, TextSpec, make_encoder
 from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.data.synthetic.stage import Stage
-from stunet.errors import UserError, choose
+from stunet.errors import UserError
 from stunet.nn.text import Encoded
 
 Source = grain.sources.RandomAccessDataSource
@@ -162,7 +163,7 @@ def make_source(dataset: Dataset, split: str) -> Source:
     check_data_path(dataset.source, dataset.options.get("path", ""))
     clip = dataset.clip
     frames = dataset.cut_from or clip.span
-    make = choose(SOURCES, dataset.source, "data.source")
+    make = extensions.find(SOURCES, dataset.source, extensions.Source)
     whole = dataclasses.replace(clip, frames=frames, stride=1)
     try:
         source = make(split, whole, dataset.text, dataset.seed, **dataset.options)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from stunet import extensions
 from stunet.diffusion.prediction import PREDICTIONS, add_noise, target
 from stunet.diffusion.schedules import EDM_DATA_STD, NoiseSchedule
 from stunet.errors import choose
@@ -150,7 +151,7 @@ def clip_loss(
         UserError: `prediction` or `weighting` is unknown.
     """
     choose(PREDICTIONS, prediction, "prediction")
-    weight = choose(WEIGHTINGS, weighting, "loss weighting")
+    weight = extensions.find(WEIGHTINGS, weighting, extensions.LossWeighting)
     log_snr = schedule(t)
     output = predict(add_noise(x0, noise, log_snr), t)
     error = output.astype(jnp.float32) - target(prediction, x0, noise, log_snr)

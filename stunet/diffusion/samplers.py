@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, PRNGKeyArray
 
+from stunet import extensions
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.diffusion.updates import (
     Step,
@@ -26,7 +27,7 @@ from stunet.diffusion.updates import (
     heun,
     unipc,
 )
-from stunet.errors import UserError, choose
+from stunet.errors import UserError
 
 
 class SamplerState(NamedTuple):
@@ -92,9 +93,14 @@ SAMPLERS = {
 }
 
 
+def find(sampler: str) -> Sampler:
+    """Returns the sampler of that name: a key of `SAMPLERS`, or a user's own object."""
+    return extensions.find(SAMPLERS, sampler, extensions.Sampler)
+
+
 def _fresh_noise(sampler: str, churn: float, steps: int) -> float:
     """Returns by how much the log-SNR falls when fresh noise is added after a step."""
-    gamma = min(churn / max(1, steps // SAMPLERS[sampler].calls), math.sqrt(2) - 1)
+    gamma = min(churn / max(1, steps // find(sampler).calls), math.sqrt(2) - 1)
     return 2 * math.log1p(gamma)
 
 
@@ -129,7 +135,7 @@ def time_grid(
     Raises:
         UserError: `sampler` is unknown, or `steps`, `t_start` or `churn` is out of range.
     """
-    chosen = choose(SAMPLERS, sampler, "sampler")
+    chosen = find(sampler)
     if steps < 1:
         raise UserError(f"steps is {steps}; sampling needs at least 1")
     if not 0 < t_start <= 1:
@@ -152,7 +158,7 @@ def time_grid(
 def init(x_T: Float[Array, "*shape"], sampler: str) -> SamplerState:
     """Returns the state before the first step, where `x_T` is the clip to start from."""
     x = x_T.astype(jnp.float32)
-    kept = tuple(jnp.zeros_like(x) for _ in range(SAMPLERS[sampler].num_kept))
+    kept = tuple(jnp.zeros_like(x) for _ in range(find(sampler).num_kept))
     return SamplerState(x=x, x0=jnp.zeros_like(x), kept=kept)
 
 
@@ -189,7 +195,7 @@ def make_step(
     """
     times = time_grid(sampler, schedule=schedule, steps=steps, t_start=t_start, churn=churn)
     levels = jnp.pad(schedule(times), 1, constant_values=(-jnp.inf, jnp.inf))
-    chosen, fall = SAMPLERS[sampler], _fresh_noise(sampler, churn, steps)
+    chosen, fall = find(sampler), _fresh_noise(sampler, churn, steps)
 
     def end_of_step(i):
         # The level before fresh noise. A corrector ends at the level of its own call.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
+from stunet import extensions
 from stunet.errors import UserError, choose
 
 
@@ -217,7 +218,7 @@ class NoiseSchedule:
     log_snr_max: float = 15.0
 
     def __post_init__(self):
-        choose(SCHEDULES, self.name, "noise schedule")
+        self._curve()
         if not self.shift > 0:
             raise UserError(
                 f"noise schedule shift is {self.shift}; it must be positive, such as 64 / 128"
@@ -228,8 +229,11 @@ class NoiseSchedule:
                 f"{self.log_snr_max}; the minimum must be below the maximum"
             )
 
+    def _curve(self) -> Curve:
+        return extensions.find(SCHEDULES, self.name, extensions.NoiseSchedule)
+
     def __call__(self, t: Float[Array, "*n"]) -> Float32[Array, "*n"]:
-        curve = SCHEDULES[self.name].log_snr
+        curve = self._curve().log_snr
         return curve(t, self.log_snr_min, self.log_snr_max) + 2 * math.log(self.shift)
 
     def time(self, log_snr: Float[Array, "*n"]) -> Float32[Array, "*n"]:
@@ -238,7 +242,7 @@ class NoiseSchedule:
         A log-SNR beyond the schedule's bounds gives 0 or 1.
         """
         log_snr = log_snr.astype(jnp.float32) - 2 * math.log(self.shift)
-        t = SCHEDULES[self.name].time(log_snr, self.log_snr_min, self.log_snr_max)
+        t = self._curve().time(log_snr, self.log_snr_min, self.log_snr_max)
         return jnp.clip(t, 0.0, 1.0)
 
 

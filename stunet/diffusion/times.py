@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
-from stunet.errors import choose
+from stunet import extensions
 
 
 def stratified_times(rng: PRNGKeyArray, batch: int) -> Float32[Array, "{batch}"]:
@@ -91,7 +91,7 @@ class Times:
     corrected: bool = False
 
     def __post_init__(self):
-        choose(QUANTILES, self.sampling, "time sampling")
+        self._find()
 
     def draw(
         self, rng: PRNGKeyArray, shape: tuple[int, ...]
@@ -113,9 +113,12 @@ class Times:
         # The slope of the quantile function is 1 / density.
         return jax.jvp(lambda u: self._quantile(u, shape), (u,), (jnp.ones_like(u),))
 
+    def _find(self) -> Callable:
+        return extensions.find(QUANTILES, self.sampling, extensions.TimeSampling)
+
     def _quantile(self, u: Array, shape: tuple[int, ...]) -> Array:
         # u = 0 would give a logit-normal time of infinite weight.
-        t = QUANTILES[self.sampling](jnp.clip(u, 2**-24, 1 - 2**-24), self.mean, self.std)
+        t = self._find()(jnp.clip(u, 2**-24, 1 - 2**-24), self.mean, self.std)
         if not self.reference:
             return t
         return shift_times(t, math.sqrt(math.prod(shape[1:4]) / self.reference))

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 import stunet
-from stunet import files, tensorfiles
+from stunet import extensions, files, tensorfiles
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -19,9 +19,9 @@ Arrays = Mapping[str, np.ndarray]
 class MeasurementCache:
     """Stores arrays under a name and a description of everything that they depend on.
 
-    The description includes this package's source. After any change of the source, earlier arrays
-    are not found. Files appear only when they are complete, so a killed process loses only the
-    batch that it was measuring.
+    The description includes this package's source, and that of users' own objects. After any change
+    of the source, earlier arrays are not found. Files appear only when they are complete, so a
+    killed process loses only the batch that it was measuring.
     """
 
     def __init__(self, directory: Path):
@@ -50,7 +50,7 @@ class MeasurementCache:
             tensorfiles.write(partial, arrays)
 
     def _file(self, name: str, depends_on: tuple[object, ...]) -> Path:
-        digest = hashlib.sha256(_source())
+        digest = hashlib.sha256(_source() + extensions.digest())
         for part in depends_on:
             if isinstance(part, np.ndarray):
                 digest.update(f"{part.dtype} {part.shape}\n".encode())

@@ -10,7 +10,7 @@ from stunet.data.sources import Source
 from stunet.evaluate.cache import MeasurementCache
 from stunet.evaluate.comparison import Comparison
 from stunet.evaluate.generator import Generator, OnStep
-from stunet.evaluate.groups import METRIC_GROUPS, Arrays
+from stunet.evaluate.groups import Arrays, find
 from stunet.evaluate.scene import Scene, scene_of
 
 # Arrays of a set of clips, by the name of the metric group.
@@ -45,7 +45,7 @@ class Evaluator:
         """Generates and measures one clip for each caption.
 
         Args:
-            groups: names in `METRIC_GROUPS`.
+            groups: names of groups of metrics.
             on_step: called with the number of finished sampling steps and the number of all steps.
 
         Returns:
@@ -68,7 +68,7 @@ class Evaluator:
 
                 return generator.make(rows.start, captions, real, count_steps)[: len(rows)]
 
-            measures = {name: METRIC_GROUPS[name].measure for name in groups}
+            measures = {name: find(name).measure for name in groups}
             # Clips to show are stored like measurements, since a stored batch is not sampled again.
             measures["clips"] = lambda clips, *_, first=rows.start: {
                 "clips": clips[: max(0, num_shown - first)]
@@ -93,11 +93,11 @@ class Evaluator:
             name: name of the set of clips.
             source: source of the clips.
             count: number of clips.
-            groups: names in `METRIC_GROUPS`.
+            groups: names of groups of metrics.
             on_clips: called with the name, the clips measured so far, and `count`.
             transform: maps a clip and its number to the clip that is measured.
         """
-        measures = {group: METRIC_GROUPS[group].measure for group in groups}
+        measures = {group: find(group).measure for group in groups}
         measured = []
         for rows, _ in _batches(count, self.batch_size):
             clips = read_clips(source, rows)[:, : self.comparison.frames]

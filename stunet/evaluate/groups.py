@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from stunet import extensions
 from stunet.data.synthetic.moving_digits import GREY
-from stunet.errors import choose
 from stunet.evaluate import coherence, digits, i3d, pixels
 from stunet.evaluate.frechet import MIN_SAMPLES, frechet_distance
+from stunet.evaluate.metrics import Metric
 from stunet.evaluate.scene import Scene
 from stunet.evaluate.tracking import Clips
 
@@ -45,6 +46,7 @@ class MetricGroup:
         companions: groups that are always measured together with this group, because its metrics
             alone would mislead.
         min_clips: smallest number of clips in each set for which the metrics can be computed.
+        rows: how tables show metrics of the group that `metrics.METRICS` does not list.
     """
 
     summary: str
@@ -53,18 +55,27 @@ class MetricGroup:
     check: Callable[[Shape], None] = lambda shape: None
     companions: tuple[str, ...] = ()
     min_clips: int = 1
+    rows: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+
+
+def find(name: str) -> MetricGroup:
+    """Returns the group of that name: a key of `METRIC_GROUPS`, or a user's own object."""
+    return extensions.find(METRIC_GROUPS, name, extensions.Metric)
 
 
 def parse(names: str) -> tuple[str, ...]:
-    """Parses a comma-separated list of groups and adds their companions, in the table's order.
+    """Parses a comma-separated list of groups and adds their companions.
+
+    The groups are in the table's order. Users' own groups come last.
 
     Raises:
         UserError: there is no group of such a name.
     """
-    chosen = set()
+    chosen: dict[str, None] = {}
     for name in filter(None, (part.strip() for part in names.split(","))):
-        chosen |= {name, *choose(METRIC_GROUPS, name, "metric").companions}
-    return tuple(name for name in METRIC_GROUPS if name in chosen)
+        chosen |= dict.fromkeys((name, *find(name).companions))
+    own = (name for name in chosen if name not in METRIC_GROUPS)
+    return (*(name for name in METRIC_GROUPS if name in chosen), *own)
 
 
 def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:

@@ -269,6 +269,7 @@ def mean(values: Float[np.ndarray, " n"]) -> float:
 def table(
     columns: Mapping[str, MetricValues],
     *,
+    known: Mapping[str, Metric] = METRICS,
     titles: Mapping[str, str] | None = None,
     markdown: bool = False,
 ) -> str:
@@ -276,11 +277,12 @@ def table(
 
     Args:
         columns: values of each metric, by the name of the set of clips.
-        titles: labels that replace those of `METRICS`, by the name of the metric.
+        known: rows of the table, by the name of the metric.
+        titles: labels that replace those of `known`, by the name of the metric.
         markdown: lay the table out in Markdown instead of aligned columns.
     """
     rows = [["metric", *columns, ""]]
-    for name, metric in METRICS.items():
+    for name, metric in known.items():
         if any(name in values for values in columns.values()):
             means = [mean(v[name]) if name in v else float("nan") for v in columns.values()]
             label = (titles or {}).get(name, metric.label)

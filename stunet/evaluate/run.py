@@ -12,8 +12,8 @@ from stunet.evaluate import comparison
 from stunet.evaluate.cache import MeasurementCache
 from stunet.evaluate.evaluator import Evaluator, Measurements, OnClips, shuffle_frames
 from stunet.evaluate.generator import OnStep, make_generator
-from stunet.evaluate.groups import METRIC_GROUPS, frechet_name, parse
-from stunet.evaluate.metrics import METRICS, MetricValues, mean
+from stunet.evaluate.groups import find, frechet_name, parse
+from stunet.evaluate.metrics import METRICS, Metric, MetricValues, mean
 from stunet.files import atomic, check_writable
 from stunet.generate import text
 
@@ -31,12 +31,14 @@ class Evaluation:
         clips: number of clips in each set. "reference" is the set that others are compared with.
         titles: titles of metrics whose names depend on the number and size of the clips, by the
             name of the metric.
+        rows: how tables show each metric, in their order.
         file: path of the file to which the metrics were written.
     """
 
     columns: Mapping[str, MetricValues]
     clips: Mapping[str, int]
     titles: Mapping[str, str]
+    rows: Mapping[str, Metric]
     file: pathlib.Path
 
     @property
@@ -140,7 +142,7 @@ def evaluate(
         cache=MeasurementCache(out / CACHE),
         batch_size=batch_size,
     )
-    distances = [name for name in groups if METRIC_GROUPS[name].compare]
+    distances = [name for name in groups if find(name).compare]
     generated, shown = evaluator.measure_generated(groups, on_step)
     measured, reference = {"generated": generated}, {}
     if num_real:
@@ -153,14 +155,16 @@ def evaluate(
     if distances:
         references = (compared.reference, compared.num_reference)
         reference = evaluator.measure_source("reference", *references, distances, on_clips)
-    rows = {"generated": range(num_generated), "real": compared.real_indices}
+    of_clips = {"generated": range(num_generated), "real": compared.real_indices}
+    rows = METRICS | {name: row for group in groups for name, row in find(group).rows.items()}
     clips = {"generated": num_generated}
     clips |= {name: num_real for name in measured if name != "generated"}
     clips |= {"reference": compared.num_reference} if distances else {}
     evaluation = Evaluation(
         columns={
             name: _metric_values(
-                measurements, reference, shape, rows.get(name, (0,)), (clips[name], smallest)
+                *(measurements, reference, shape, rows),
+                *(of_clips.get(name, (0,)), (clips[name], smallest)),
             )
             for name, measurements in measured.items()
         },
@@ -169,6 +173,7 @@ def evaluate(
             frechet_name(count, compared.num_reference, shape)
             for count in (num_generated, smallest)
         ),
+        rows=rows,
         file=out / FILE,
     )
     # A network without text saw no captions, and its samples show none.
@@ -186,8 +191,8 @@ def evaluate(
 def _check(groups: Sequence[str], shape: tuple[int, int, int], sets: Mapping[str, int]) -> None:
     """Raises a UserError if the clips' shape or number is too small for a group of metrics."""
     for name in groups:
-        METRIC_GROUPS[name].check(shape)
-        min_clips = METRIC_GROUPS[name].min_clips
+        find(name).check(shape)
+        min_clips = find(name).min_clips
         if min(sets.values()) < min_clips:
             found = ", ".join(f"{count} {which}" for which, count in sets.items())
             raise UserError(
@@ -199,6 +204,7 @@ def _metric_values(
     measured: Measurements,
     reference: Measurements,
     shape: tuple[int, int, int],
+    known: Mapping[str, Metric],
     rows: Sequence[int],
     counts: Sequence[int],
 ) -> MetricValues:
@@ -210,13 +216,13 @@ def _metric_values(
     """
     values = {}
     for group, arrays in measured.items():
-        values |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in METRICS}
-        if compare := METRIC_GROUPS[group].compare:
+        values |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in known}
+        if compare := find(group).compare:
             for count in dict.fromkeys(counts):
                 first = {k: v[:count] for k, v in arrays.items()}
                 distances = compare(first, reference[group], shape)
                 values |= {name: np.full(len(rows), value) for name, value in distances.items()}
-    return {name: values[name] for name in METRICS if name in values}
+    return {name: values[name] for name in known if name in values}
 
 
 def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
@@ -228,6 +234,8 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
             for name, values in column.items()
         }
 
+    words = {name: row.label for name, row in evaluation.rows.items() if name not in METRICS}
+    words |= evaluation.titles
     content = settings | {
         # The report shows these means.
         "metrics": {
@@ -236,9 +244,11 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
             if (number := _number(mean(values))) is not None
         },
         "better": {
-            name: METRICS[name].better for name in evaluation.generated if METRICS[name].better
+            name: better
+            for name in evaluation.generated
+            if (better := evaluation.rows[name].better)
         },
-        "words": {k: v for k, v in evaluation.titles.items() if k in evaluation.generated},
+        "words": {k: v for k, v in words.items() if k in evaluation.generated},
         "sets": evaluation.clips,
         **{name: as_json(column) for name, column in evaluation.columns.items()},
     }

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 _LAYER, _STACK = "_layer_", "_layers"
+# Modules of attention that take token states.
+_OF_TEXT = ("norm_cross", "add_k_proj", "add_v_proj")
 
 
 def is_temporal(path: Sequence[str]) -> bool:
@@ -27,6 +29,14 @@ def is_temporal(path: Sequence[str]) -> bool:
     belong to the text-to-image network.
     """
     return any(name.startswith("temporal") or name.endswith("_resize_time") for name in path)
+
+
+def is_text(path: Sequence[str]) -> bool:
+    """Returns True if the module or parameter at `path` takes the caption's token states.
+
+    These are the projection and the pooling of the states, and their keys and values in attention.
+    """
+    return any(name.startswith("text_") or name in _OF_TEXT for name in path)
 
 
 def is_stacked(path: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -226,6 +226,34 @@ def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
         return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
     return jax.tree.map(place, boxed, is_leaf=_is_box)
+
+
+def derived(make: Callable[[Any], Any], tree: Any, mesh: Mesh | AbstractMesh) -> Any:
+    """Returns shapes, dtypes and shardings of `make(tree)`, whose arrays are split as in `tree`.
+
+    JAX derives the sharding of each array from those of the arrays that it is computed from. For
+    instance, the sum of a kernel over its inputs is split as the kernel's outputs are.
+
+    Args:
+        make: function of the tree, in JAX. Nothing is computed.
+        tree: abstract arrays with shardings on `mesh`, as `abstract` returns them.
+        mesh: the devices.
+    """
+    # JAX derives shardings only for axes of this kind.
+    explicit = mesh.abstract_mesh.update(axis_types=(AxisType.Explicit,) * len(mesh.axis_names))
+
+    def on_explicit(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(explicit, leaf.sharding.spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    def on_mesh(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        # A constant has no sharding: each device has all of it.
+        spec = leaf.sharding.spec if leaf.sharding else PartitionSpec()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    with jax.sharding.use_abstract_mesh(explicit):
+        made = jax.eval_shape(make, jax.tree.map(on_explicit, tree))
+    return jax.tree.map(on_mesh, made)
 
 
 def unbox(boxed: Any) -> Any:

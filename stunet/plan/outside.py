@@ -69,7 +69,7 @@ def lower_noise_and_loss(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lo
 
 
 def lower_update(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """Lowers clipping, AdamW and the average of the weights."""
+    """Lowers clipping, the optimiser and the average of the weights."""
     state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
 

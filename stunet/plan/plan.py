@@ -137,11 +137,11 @@ def make_plan(
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
     state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     sizes = {
-        "params": _bytes_on_a_chip(state.params),
-        "frozen": _bytes_on_a_chip(state.frozen),
-        "optimizer": _bytes_on_a_chip(state.opt_state),
-        "ema": _bytes_on_a_chip(state.ema),
-        "batch": _bytes_on_a_chip(abstract_batch(parts, mesh)),
+        "params": bytes_on_a_chip(state.params),
+        "frozen": bytes_on_a_chip(state.frozen),
+        "optimizer": bytes_on_a_chip(state.opt_state),
+        "ema": bytes_on_a_chip(state.ema),
+        "batch": bytes_on_a_chip(abstract_batch(parts, mesh)),
     }
     chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)
     step, timed, seconds = None, [], {}
@@ -220,6 +220,14 @@ def unsplit_levels(parts: Parts, mesh: jax.sharding.Mesh | jax.sharding.Abstract
     return found
 
 
+def bytes_on_a_chip(tree: Any) -> int:
+    """Returns how many bytes of a tree of abstract arrays with shardings one chip holds."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
 def _pieces(
     config: configs.Experiment, topology: chips.Topology, predict_time: bool, every_piece: bool
 ) -> contextlib.AbstractContextManager[Costs | None]:
@@ -235,7 +243,7 @@ def _estimate(
     return search.estimate(
         parts,
         search.trace(parts.denoiser, topology.platform),
-        search.parameter_bytes(parts),
+        search.state_bytes(parts),
         topology.chip,
         mesh.shape,
         parts.denoiser.network.remat,
@@ -286,10 +294,3 @@ def _unknown(
         (True, "whether the data pipeline keeps up"),
     )
     return [what for applies, what in cases if applies]
-
-
-def _bytes_on_a_chip(tree: Any) -> int:
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )

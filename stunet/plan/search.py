@@ -105,16 +105,19 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class ParameterBytes:
-    """Size of one copy of the parameters, not divided by the number of chips.
+class StateBytes:
+    """Size of the training state, not divided by the number of chips.
 
     Attributes:
         trained: bytes of all trained parameters.
         frozen: bytes of all frozen parameters.
+        whole: bytes of the whole state: trained and frozen parameters, the optimiser's state and
+            averages.
     """
 
     trained: int
     frozen: int
+    whole: int
 
 
 def trace(denoiser: Denoiser, platform: str) -> tuple[Block, ...]:
@@ -196,7 +199,7 @@ def rank(parts: Parts, topology: chips.Topology) -> list[Layout]:
             f"--search needs a chip whose memory, peak and links are known; {chip.name} is not one "
             f"of {', '.join(chips.TPUS | chips.GPUS)}"
         )
-    blocks, state = trace(parts.denoiser, topology.platform), parameter_bytes(parts)
+    blocks, state = trace(parts.denoiser, topology.platform), state_bytes(parts)
     tried = [
         estimate(parts, blocks, state, chip, mesh, remat, accumulate)
         for mesh in _meshes(parts, topology)
@@ -246,7 +249,7 @@ def suggest_overrides(
 def estimate(
     parts: Parts,
     blocks: Sequence[Block],
-    state: ParameterBytes,
+    state: StateBytes,
     chip: chips.Chip,
     mesh: Mapping[str, int],
     remat: str,
@@ -257,7 +260,7 @@ def estimate(
     Args:
         parts: the run.
         blocks: the network's blocks (`trace`).
-        state: bytes of the network's parameters (`parameter_bytes`).
+        state: bytes of the training state (`state_bytes`).
         chip: properties of each chip.
         mesh: extent of every mesh axis in the layout.
         remat: remat policy of the layout.
@@ -289,18 +292,17 @@ def estimate(
         mesh,
         remat,
         accumulate,
-        # Parameters, two moments and the average.
-        state=(4 * state.trained + state.frozen) / shards,
+        state=state.whole / shards,
         temporaries=gradients + activations + working,
         seconds=compute / chip.flops + moved / chip.ici,
     )
 
 
-def parameter_bytes(parts: Parts) -> ParameterBytes:
-    """Returns the size in bytes of one copy of the network's parameters."""
+def state_bytes(parts: Parts) -> StateBytes:
+    """Returns the size of the training state."""
     one_chip = jax.sharding.AbstractMesh((1,) * len(AXES), AXES)
     state = abstract_state(parts.denoiser, parts.optimizer, one_chip)
-    return ParameterBytes(_bytes(state.params), _bytes(state.frozen))
+    return StateBytes(_bytes(state.params), _bytes(state.frozen), _bytes(state))
 
 
 def _meshes(parts: Parts, topology: chips.Topology) -> list[dict[str, int]]:

@@ -30,7 +30,7 @@ from stunet.train.denoiser import Denoiser
 from stunet.train.events import Events
 from stunet.train.guard import Guard
 from stunet.train.objective import Objective
-from stunet.train.optimizer import Optimizer, adamw
+from stunet.train.optimizer import Optimizer, make_optimizer
 from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
 from stunet.train.trainable import Trainable
@@ -43,7 +43,7 @@ class Parts:
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
         objective: training loss.
-        optimizer: AdamW, its learning rate, the running average of the weights, and the guard
+        optimizer: optimiser, its learning rate, the running average of the weights, and the guard
             that skips updates.
         dataset: where held-out clips come from: the main source.
         buckets: the sources of training clips, sorted by the shape of their clips.
@@ -55,6 +55,7 @@ class Parts:
             for fresh weights.
         batch_size: clips in an update, over all hosts, if they have the main source's shape.
         accumulate: number of equal parts of a batch that are computed one after the other.
+        norms_by_layer: True if the metrics of an update have norms of each layer.
         skip_limit: largest number of updates in a row that may be skipped.
         watchdog_seconds: seconds without progress after which the run ends; 0 for never.
         num_threads: number of threads in each process that read clips ahead of use.
@@ -77,6 +78,7 @@ class Parts:
     init_from: str
     batch_size: int
     accumulate: int
+    norms_by_layer: bool
     skip_limit: int
     watchdog_seconds: float
     num_threads: int
@@ -135,6 +137,7 @@ def make_parts(config: Config) -> Parts:
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
         accumulate=config.train.accumulate,
+        norms_by_layer=config.log.norms_by_layer,
         skip_limit=config.train.skip_limit,
         watchdog_seconds=config.train.watchdog_seconds,
         num_threads=config.data.num_threads,
@@ -230,7 +233,7 @@ def _dataset(config: Config, data: Data) -> Dataset:
         clip=ClipSpec(**_shared(data, ClipSpec)),
         text=TextSpec(**_shared(config.text, TextSpec)),
         seed=config.seed,
-        options=_SOURCE_OPTIONS[data.source](data),
+        options=_SOURCE_OPTIONS.get(data.source, _own_options)(data),
         cut_from=data.cut_from,
         num_clips=data.num_clips,
     )
@@ -240,7 +243,7 @@ def _optimizer(config: Config) -> Optimizer:
     guard = Guard(
         skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
     )
-    return dataclasses.replace(adamw(**_shared(config.train, adamw)), guard=guard)
+    return dataclasses.replace(make_optimizer(**_shared(config.train, make_optimizer)), guard=guard)
 
 
 def _objective(config: Config, denoiser: Denoiser) -> Objective:
@@ -311,6 +314,11 @@ def _shared(group: Any, taker: Callable[..., Any]) -> dict[str, Any]:
     names = inspect.signature(taker).parameters
     fields = (field.name for field in dataclasses.fields(group))
     return {name: getattr(group, name) for name in fields if name in names}
+
+
+def _own_options(data) -> dict[str, Any]:
+    """Returns the options of a source that the user wrote."""
+    return dict(path=data.path)
 
 
 # Kind of source -> its options, which `stunet.data.sources.SOURCES` takes.

@@ -144,6 +144,7 @@ def jit_step(parts: Parts, state: TrainState) -> jax.stages.Wrapped:
         seed=parts.seed,
         accumulate=parts.accumulate,
         sources=len(parts.sources),
+        norms_by_layer=parts.norms_by_layer,
     )
 
 

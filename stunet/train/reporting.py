@@ -179,6 +179,10 @@ class Reporter:
 
 
 def _broken(values: dict[str, np.ndarray]) -> str:
-    """Returns which of an update's values are not finite, in words; "" if all are finite."""
-    names = [name for name, value in values.items() if not np.isfinite(value)]
+    """Returns which of an update's values are not finite, in words; "" if all are finite.
+
+    Norms of single layers are left out: the norm of the whole gradient stands for them.
+    """
+    whole = {name: value for name, value in values.items() if "/" not in name}
+    names = [name for name, value in whole.items() if not np.isfinite(value)]
     return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not finite" if names else ""

@@ -28,7 +28,8 @@ class TrainState:
         params: trained parameters, which belong to the network or to its adapters; float32.
         frozen: parameters of the network that are not trained, in their stored dtypes
             (`Trainable.frozen_dtype`).
-        ema: running average of `params`. Sampling takes `ema` in place of `params`.
+        ema: average of `params` over past updates (`Optimizer.average`). Sampling takes `ema` in
+            place of `params`.
         opt_state: state of the optimiser for `params`.
         guard: numbers of skipped and done updates, and the running mean of the gradient's norm
             (`stunet.train.guard`); an empty dict if no update can be skipped.
@@ -71,7 +72,8 @@ def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array
         params=trained,
         frozen=frozen,
         ema=jax.tree.map(jnp.copy, trained),
-        opt_state=optimizer.transformation.init(trained),
+        # Without boxes: an array of the state need not have the axes of its parameter.
+        opt_state=optimizer.transformation.init(meshes.unbox(trained)),
         guard=optimizer.guard.init(),
         lora_scale=trainable.lora_scale,
     )
@@ -82,9 +84,15 @@ def abstract_state(
     optimizer: Optimizer,
     mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
 ) -> TrainState:
-    """Returns shapes, dtypes and shardings of the state; computes nothing."""
+    """Returns shapes, dtypes and shardings of the state; computes nothing.
+
+    The optimiser's arrays are split as the parameters that they belong to.
+    """
     _, boxed = _traced_init(denoiser, optimizer, jax.sharding.get_abstract_mesh())
-    return meshes.abstract(boxed, mesh)
+    state = meshes.abstract(boxed, mesh)
+    return state.replace(
+        opt_state=meshes.derived(optimizer.transformation.init, state.params, mesh)
+    )
 
 
 def create_state(

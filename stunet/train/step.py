@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from stunet.nn import parameters
 from stunet.nn.sharding import constrain
 from stunet.parallel import compiler
 from stunet.train.objective import Batch, Objective
@@ -34,6 +35,7 @@ def make_train_step(
     seed: int,
     accumulate: int = 1,
     sources: int = 1,
+    norms_by_layer: bool = False,
     shardings: Any = None,
 ) -> Step:
     """Returns `step(state, batch) -> (state, metrics)`, which does exactly one update.
@@ -46,6 +48,7 @@ def make_train_step(
             gradient is the mean over the parts, so the update is the same but takes less memory.
         sources: number of sources of clips. If there are several, `batch["source"]` is the number
             of each clip's source, and the metrics also have the keys `SUMS_OF_SOURCES`.
+        norms_by_layer: see `apply_gradients`.
         shardings: shardings of the trained parameters, which the gradients also get. With None, the
             compiler chooses the shardings of the gradients.
     """
@@ -71,7 +74,7 @@ def make_train_step(
         if shardings is not None:
             # A gradient with another sharding would be moved once for each of its uses.
             grads = jax.lax.with_sharding_constraint(grads, shardings)
-        state, metrics = apply_gradients(optimizer, state, loss, grads)
+        state, metrics = apply_gradients(optimizer, state, loss, grads, norms_by_layer)
         if of_sources is not None:
             sums = of_sources * len(belongs), belongs.sum(axis=0)
             metrics |= dict(zip(SUMS_OF_SOURCES, sums, strict=True))
@@ -81,7 +84,11 @@ def make_train_step(
 
 
 def apply_gradients(
-    optimizer: Optimizer, state: TrainState, loss: Array, grads: Any
+    optimizer: Optimizer,
+    state: TrainState,
+    loss: Array,
+    grads: Any,
+    norms_by_layer: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after one update of weights, moments and averages, and the metrics.
 
@@ -90,20 +97,22 @@ def apply_gradients(
         state: the state before the update.
         loss: mean loss of the batch, a scalar.
         grads: gradient of the loss with respect to `state.params`.
+        norms_by_layer: True adds the norms of the gradient and of the update of each layer to the
+            metrics, under `grad_norm/LAYER` and `update_norm/LAYER`.
     """
     opt_state = on_schedule(state.opt_state, state.step)
     updates, opt_state = optimizer.transformation.update(grads, opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    # Early weights are far from the final ones. So the average covers only the recent tenth of the
-    # run at first.
-    decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-    ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+    ema = optimizer.average(state.ema, params, opt_state, state.step)
     norm = optax.tree.norm(grads)
     metrics = {
         "loss": loss,
         "grad_norm": norm,
         "learning_rate": optimizer.learning_rate(state.step),
     }
+    if norms_by_layer:
+        for name, tree in (("grad_norm", grads), ("update_norm", updates)):
+            metrics |= {f"{name}/{layer}": norm for layer, norm in layer_norms(tree).items()}
     after = state.replace(params=params, ema=ema, opt_state=opt_state)
     if optimizer.guard.is_on:
         taken = optimizer.guard.takes(state.guard, loss, norm)
@@ -114,6 +123,19 @@ def apply_gradients(
     return after.replace(step=state.step + 1), metrics
 
 
+def layer_norms(tree: Any) -> dict[str, Array]:
+    """Returns the norm of all arrays of each layer together, by the layer's name in files.
+
+    Args:
+        tree: a tree of arrays with the structure of a network's parameters.
+    """
+    squares: dict[str, Array] = {}
+    for name, leaf in parameters.flatten(tree).items():
+        layer = name.partition(".")[0]
+        squares[layer] = squares.get(layer, 0.0) + jnp.sum(jnp.square(leaf))
+    return {layer: jnp.sqrt(square) for layer, square in squares.items()}
+
+
 def jit_train_step(
     objective: Objective,
     optimizer: Optimizer,
@@ -122,6 +144,7 @@ def jit_train_step(
     seed: int,
     accumulate: int = 1,
     sources: int = 1,
+    norms_by_layer: bool = False,
 ) -> Step:
     """Returns the function of `make_train_step`, jitted for the mesh on which `state` lies.
 
@@ -131,6 +154,7 @@ def jit_train_step(
         seed: see `make_train_step`.
         accumulate: see `make_train_step`.
         sources: see `make_train_step`.
+        norms_by_layer: see `apply_gradients`.
         state: the state of training, or its shapes and shardings. The returned function donates the
             state that it is called with.
     """
@@ -141,6 +165,7 @@ def jit_train_step(
         seed=seed,
         accumulate=accumulate,
         sources=sources,
+        norms_by_layer=norms_by_layer,
         shardings=shardings.params,
     )
     return jax.jit(

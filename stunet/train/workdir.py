@@ -123,7 +123,13 @@ def _check_same(
     workdir: pathlib.Path,
     changing: Collection[str],
 ) -> None:
-    refused = [key for key in configs.changes(old, new) if key not in changing]
+    changed = configs.changes(old, new)
+    if "train.beta1" in changed and old.train.optimizer in configs.KEEP_BETA1:
+        raise UserError(
+            f"train.beta1 is {new.train.beta1} here and {old.train.beta1} in {workdir}; the state "
+            f"of {old.train.optimizer!r} depends on it: give the same value, or start another run"
+        )
+    refused = [key for key in changed if key not in changing]
     if not refused:
         return
     kept = _with_values(new, old, changing)

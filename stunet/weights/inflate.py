@@ -4,10 +4,13 @@ The method is Lumiere's (arXiv 2401.12945, section 3.1). The result is a run wit
 """
 
 import functools
+import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
@@ -135,10 +138,35 @@ def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory)
         params=params,
         frozen=frozen,
         ema=params,
-        # Moments start at zero, and so does their count of updates.
-        opt_state=jax.tree.map(zeros, abstract.opt_state),
+        opt_state=_first_moments(parts.optimizer.transformation.init, params, abstract.opt_state),
         guard=jax.tree.map(zeros, abstract.guard),
     )
+
+
+def _first_moments(init: Callable[[Any], Any], params: Any, abstract: Any) -> Any:
+    """Returns the optimiser's state before the first update. Equal arrays of zeros are one array.
+
+    Args:
+        init: makes that state from the parameters.
+        params: the parameters.
+        abstract: shapes and shardings of the state.
+    """
+    # Most arrays of the state start at zero, whatever the parameters are and however large.
+    tiny = jax.tree.map(lambda leaf: jnp.ones((1,) * leaf.ndim, leaf.dtype), params)
+    is_other = [bool(leaf.any()) for leaf in jax.tree.leaves(init(tiny))]
+    leaves, structure = jax.tree.flatten(abstract)
+
+    def others(params: Any) -> list[jax.Array]:
+        return list(itertools.compress(jax.tree.leaves(init(params)), is_other))
+
+    shardings = [leaf.sharding for leaf in itertools.compress(leaves, is_other)]
+    computed = iter(jax.jit(others, out_shardings=shardings)(params))
+    zeros = functools.cache(_zeros)
+    first = [
+        next(computed) if other else zeros(leaf)
+        for leaf, other in zip(leaves, is_other, strict=True)
+    ]
+    return jax.tree.unflatten(structure, first)
 
 
 def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Array]:

@@ -9,16 +9,19 @@ import subprocess
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 from from_config import make_source, model_flops
 
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.plan import chips, costs, gpu_compiler, hlo, report
-from stunet.plan.plan import Plan, make_plan, unsplit_levels
+from stunet.plan import chips, costs, gpu_compiler, hlo, report, search
+from stunet.plan.plan import Plan, bytes_on_a_chip, make_plan, unsplit_levels
+from stunet.train.optimizer import METHODS
 from stunet.train.parts import make_parts
 from stunet.train.program import abstract_batch
+from stunet.train.state import abstract_state
 
 PLAN = Plan(
     chip="v5p",
@@ -216,6 +219,22 @@ def test_an_estimate_says_that_it_is_one():
     assert "an estimate from traces of the network, not a compiled program" in text
     assert "by this estimate, it fits" in text
     assert "compiled in" not in text
+
+
+@pytest.mark.parametrize("optimizer", METHODS)
+def test_a_plan_counts_the_bytes_of_each_optimisers_state(optimizer):
+    model = tiny.ONE_LEVEL_KEYS | dict(channels=128, groups=8)
+    parts = make_parts(tiny.config(model=model, train=dict(optimizer=optimizer)))
+    state = abstract_state(parts.denoiser, parts.optimizer, abstract_mesh())
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state.params)
+    real = jax.tree.leaves(parts.optimizer.transformation.init(params))
+    assert bytes_on_a_chip(state.opt_state) == sum(leaf.nbytes for leaf in real)
+    found = search.state_bytes(parts)
+    assert found.whole - found.trained == found.trained + bytes_on_a_chip(state.opt_state) + 4
+    # Of 8 chips, each holds an eighth of all that is as large as a kernel.
+    mesh = abstract_mesh(fsdp=8)
+    split = abstract_state(parts.denoiser, parts.optimizer, mesh).opt_state
+    assert bytes_on_a_chip(split) < 0.2 * bytes_on_a_chip(state.opt_state)
 
 
 def test_estimates_fall_with_fsdp_and_with_remat():

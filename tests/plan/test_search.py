@@ -36,7 +36,7 @@ def estimated(traced, remat="none", accumulate=1, context_axis="rows", **mesh):
         config, mesh=dataclasses.replace(config.mesh, context_axis=context_axis)
     )
     extents = dict.fromkeys(AXES, 1) | mesh
-    state = search.ParameterBytes(4_000_000, 0)
+    state = search.StateBytes(4_000_000, 0, 16_000_000)
     parts = make_parts(config)
     return search.estimate(parts, blocks, state, CHIP, extents, remat, accumulate)
 

@@ -8,6 +8,7 @@ of `nn/` reads files.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stunet import extensions
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import BytesEncoder, Encoded
 
@@ -24,8 +25,9 @@ def text_encoder(
     """Makes a text encoder.
 
     Args:
-        name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; or "t5:DIR", the T5-v1.1
-            checkpoint in the directory DIR.
+        name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; "t5:DIR", the T5-v1.1
+            checkpoint in the directory DIR; or a user's own function, "package.module:name", which
+            makes an encoder from max_length and dim.
         max_length: tokens in each caption (l); longer captions are cut.
         dim: features of each token state (d). "bytes" takes any number from 8, and None means 64.
             Each other encoder takes None or its own number.
@@ -43,12 +45,14 @@ def text_encoder(
             fingerprint is not the expected one.
     """
     family, _, directory = name.partition(":")
-    if family not in ("bytes", "minilm", "t5") or (family == "t5") != bool(directory):
+    if family != "t5" and extensions.names_object(name):
+        encoder = extensions.load(name, extensions.TextEncoder)(max_length, dim)
+    elif family not in ("bytes", "minilm", "t5") or (family == "t5") != bool(directory):
         raise UserError(
             f"unknown text encoder {name!r}; choose one of bytes, minilm, and t5:DIR, whose DIR "
             "holds a T5-v1.1 checkpoint"
         )
-    if family == "bytes":
+    elif family == "bytes":
         dim = _DEFAULT_BYTES_DIM if dim is None else dim
         if max_length < 1 or dim < 8:
             raise UserError(
@@ -56,10 +60,11 @@ def text_encoder(
                 f" {max_length} and {dim}"
             )
         return BytesEncoder(max_length, dim)
-    # Imported here because Flax and tokenizers, which "bytes" does not need, take a second.
-    from stunet.nn.text import pretrained
+    else:
+        # Imported here because Flax and tokenizers, which "bytes" does not need, take a second.
+        from stunet.nn.text import pretrained
 
-    encoder = pretrained.PretrainedEncoder(family, directory, max_length)
+        encoder = pretrained.PretrainedEncoder(family, directory, max_length)
     if dim not in (None, encoder.dim):
         raise UserError(
             f"the text dim is {dim}, and the states of {name!r} have {encoder.dim} features; set "
