@@ -2,23 +2,25 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
 
-from stunet import signals
+from stunet import configs, signals
 from stunet.data import pipeline
 from stunet.data.mixtures import open_streams
 from stunet.errors import UserError
 from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train import initial, program
+from stunet.source_code import commit
+from stunet.train import initial, program, trackers
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.clock import Clock
+from stunet.train.clock import Clock, read_began
 from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.parts import Parts
@@ -163,6 +165,7 @@ def _set_up(
     check_path(workdir)
     if compiled is not None and not compiled.exists():
         check_writable(compiled.parent, "choose another place for --compiled")
+    trackers.check(parts.trackers)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -219,8 +222,9 @@ def _set_up(
                 f"{events.steps}; give a larger number"
             )
         changes = note_changes(parts.config, workdir, step)
+        shown = _trackers(parts, workdir, lambda line: progress.write(line)) if is_first else None
         metrics = stack.enter_context(
-            Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
+            Metrics(workdir, step, is_first, tracked=parts.retention.best, trackers=shown)
         )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
@@ -276,6 +280,20 @@ def _set_up(
             preview=preview,
         )
         yield run, state
+
+
+def _trackers(
+    parts: Parts, workdir: pathlib.Path, tell: Callable[[str], None]
+) -> trackers.Trackers:
+    # A copy of the working directory is the same run.
+    named = f"{workdir.resolve().name} {read_began(workdir)}"
+    run = trackers.RunInfo(
+        workdir=workdir.resolve(),
+        id=hashlib.sha256(named.encode()).hexdigest()[:12],
+        config=configs.flatten(parts.config),
+        commit=commit(),
+    )
+    return trackers.Trackers(parts.trackers, run, tell)
 
 
 def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any], dict[str, float]]:
