@@ -30,6 +30,7 @@ from stunet.train.reporting import IN_FLIGHT, Reporter
 from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step
+from stunet.train.trackers.run_info import RunInfo
 from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import claimed, note_changes
@@ -287,7 +288,7 @@ def _trackers(
 ) -> trackers.Trackers:
     # A copy of the working directory is the same run.
     named = f"{workdir.resolve().name} {read_began(workdir)}"
-    run = trackers.RunInfo(
+    run = RunInfo(
         workdir=workdir.resolve(),
         id=hashlib.sha256(named.encode()).hexdigest()[:12],
         config=configs.flatten(parts.config),

@@ -13,8 +13,9 @@ from stunet import configs, extensions
 from stunet.errors import UserError
 from stunet.train import trackers
 from stunet.train.metrics import Metrics
+from stunet.train.trackers.run_info import RunInfo
 
-RUN = trackers.RunInfo(pathlib.Path("runs/one"), "id", {"seed": 0}, None)
+RUN = RunInfo(pathlib.Path("runs/one"), "id", {"seed": 0}, None)
 
 
 class Recorder:

@@ -5,9 +5,7 @@ its own, so one that fails or hangs neither ends a run nor slows it down.
 """
 
 import contextlib
-import dataclasses
 import importlib.util
-import pathlib
 import queue
 import threading
 import time
@@ -16,31 +14,10 @@ from typing import Any, Protocol
 
 from stunet import extensions
 from stunet.errors import UserError
+from stunet.train.trackers.run_info import RunInfo
 
 # Calls that wait for a tracker at most. A tracker that hangs must not fill the memory.
 _MOST_WAITING = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class RunInfo:
-    """Says which run a tracker shows.
-
-    Attributes:
-        workdir: working directory of the run.
-        id: name of the run that no other run has, and that stays when the run continues.
-        config: value of every key of the config, by its full name.
-        commit: commit of stunet's source, if it is known.
-    """
-
-    workdir: pathlib.Path
-    id: str
-    config: Mapping[str, Any]
-    commit: str | None
-
-    @property
-    def name(self) -> str:
-        """Returns the name that people see."""
-        return self.workdir.name
 
 
 class Tracker(Protocol):

@@ -13,7 +13,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from stunet.train.trackers import RunInfo
+from stunet.train.trackers.run_info import RunInfo
 
 
 class TensorBoard:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import trackio
 
-from stunet.train.trackers import RunInfo
+from stunet.train.trackers.run_info import RunInfo
 
 
 class Trackio:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import wandb
 
-from stunet.train.trackers import RunInfo
+from stunet.train.trackers.run_info import RunInfo
 
 
 class WeightsAndBiases:
