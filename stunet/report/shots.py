@@ -16,7 +16,6 @@ from stunet.data.shots.codecs import Box, cut_out
 from stunet.data.shots.layout import Spec, shard_file
 from stunet.data.shots.records import Shot, unpack
 from stunet.data.shots.shards import Shards
-from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.prepare.filters import REASONS, Filters
 from stunet.prepare.gather import locate
@@ -298,10 +297,7 @@ class _Clips:
             shot = unpack(content)
             return shot, self._picture(shot)
         except (ValueError, OSError) as error:
-            raise UserError(
-                f"{reader.locate(0, record)} is damaged ({error}); run the same command again with "
-                "--verify, which makes it again"
-            ) from error
+            raise reader.damaged(0, record, error) from error
 
     def _picture(self, shot: Shot) -> Markup:
         step = max(1, round(self.spec.fps / _FPS))

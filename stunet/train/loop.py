@@ -17,7 +17,7 @@ from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.source_code import commit
-from stunet.train import initial, program, trackers
+from stunet.train import initial, program, snapshots, trackers
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock, read_began
@@ -87,7 +87,7 @@ def train(
             stop = run.should_stop()
             due = parts.events.due(step, stop, run.should_save())
             ends_trace = run.profile.is_running and (stop or run.profile.ends_with(step))
-            if not (due.report or due.validate or due.preview or ends_trace):
+            if not any((due.report, due.validate, due.preview, due.snapshot, ends_trace)):
                 continue
             # Wait for the pending updates first, so that their time is not counted as other work.
             jax.block_until_ready(measured)
@@ -97,6 +97,10 @@ def train(
                     run.progress.write(run.profile.stop())
                 if due.report:
                     run.reporter.report(step)
+                if due.snapshot:
+                    # Before the checkpoint: a run that continues from it has this snapshot.
+                    run.checkpoints.wait()
+                    snapshots.save(run.workdir, state)
                 if due.save:
                     run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
                     run.save_timer.saved()
@@ -120,6 +124,7 @@ class _Run:
     """Holds the objects and functions that the training loop uses.
 
     Attributes:
+        workdir: working directory of the run.
         first_step: number of updates that were done before this process began.
         update: maps (state, batch) to (state, metrics); jitted, and donates the state.
         batches: the training batches of this process.
@@ -136,6 +141,7 @@ class _Run:
         preview: samples clips with the given parameters; None if the run never samples.
     """
 
+    workdir: pathlib.Path
     first_step: int
     update: Step
     batches: pipeline.TrainBatches
@@ -222,6 +228,8 @@ def _set_up(
                 f"{workdir} has done {step} updates, more than train.steps, which is "
                 f"{events.steps}; give a larger number"
             )
+        if events.snapshot_every:
+            snapshots.drop_later(workdir, step)
         changes = note_changes(parts.config, workdir, step)
         shown = _trackers(parts, workdir, lambda line: progress.write(line)) if is_first else None
         metrics = stack.enter_context(
@@ -262,6 +270,7 @@ def _set_up(
             return meshes.shard_batch(batch, mesh)
 
         run = _Run(
+            workdir=workdir,
             first_step=step,
             update=update,
             batches=batches,

@@ -132,6 +132,7 @@ def make_parts(config: Config) -> Parts:
             save_seconds=60 * config.checkpoint.every_minutes,
             validate_every=config.log.validate_every,
             preview_every=config.log.sample_every,
+            snapshot_every=config.train.ema_snapshots,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
         ),
         sampling=SamplerSettings(**_shared(config.sample, SamplerSettings)),
@@ -246,7 +247,9 @@ def _optimizer(config: Config) -> Optimizer:
     guard = Guard(
         skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
     )
-    return dataclasses.replace(make_optimizer(**_shared(config.train, make_optimizer)), guard=guard)
+    made = make_optimizer(**_shared(config.train, make_optimizer))
+    keeps_power_ema = config.train.ema_snapshots > 0
+    return dataclasses.replace(made, guard=guard, keeps_power_ema=keeps_power_ema)
 
 
 def _objective(config: Config, denoiser: Denoiser) -> Objective:

@@ -76,6 +76,10 @@ def test_a_caption_may_be_a_list_of_captions(tmp_path):
     ("name", "content", "message"),
     [
         ("a.txt", "\n\n", "lists no video"),
+        ("a.csv", "", "lists no video; write one path in each row"),
+        ("a.csv", "path,caption\n", "lists no video"),
+        ("a.jsonl", "", "lists no video"),
+        ("a.jsonl", '{"caption": "x"}', "line 1: the column 'path' is missing; there is 'caption'"),
         ("a.csv", "file,caption\na.mp4,x\n", "'path' is missing; there is 'file', 'caption'; ren"),
         ("a.csv", "path,path\na,b\n", "the column 'path' is there twice"),
         ("a.csv", "path,caption\na.mp4,one, two\n", "line 2: 3 fields, and the header has 2"),
@@ -99,6 +103,15 @@ def test_lists_that_cannot_be_understood_are_refused(tmp_path, name, content, me
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         list(inputs.find(tmp_path / name).entries())
+
+
+def test_parquet_lists_that_are_empty_or_have_no_paths_are_refused(tmp_path):
+    file = tmp_path / "a.parquet"
+    for names, message in ((["path"], "lists no video"), (["video"], "rename 'video' to 'path'")):
+        columns = {name: pyarrow.array([], pyarrow.string()) for name in names}
+        pyarrow.parquet.write_table(pyarrow.table(columns), file)
+        with pytest.raises(UserError, match=message):
+            inputs.find(file)
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path):

@@ -203,6 +203,10 @@ def test_a_damaged_shard_is_made_again(folder, tmp_path):
     layout.manifest_file(tmp_path / "out", 2).write_text("{}")
     assert prepare(folder, tmp_path / "out", SPEC, **ONE).remade == 2
     assert digests(tmp_path / "out") == before
+    shard.unlink()
+    (tmp_path / "out" / layout.INDEX_FILE).write_bytes(b"no index")
+    prepare(folder, tmp_path / "out", SPEC, **ONE)
+    assert digests(tmp_path / "out") == before
 
 
 def rewrite_manifest(output, part, change):
@@ -314,6 +318,11 @@ def test_text_states_are_stored_once_and_another_encoder_needs_no_videos(folder,
     with pytest.raises(UserError, match="no text states of t5:y 6x8 with the fingerprint beef"):
         ShotClips(out, "train", clip, TextSpec("t5:y", 6, 8, "beef"))
     shutil.rmtree(folder)
+    damaged = stored / "000001.array_record"
+    whole = damaged.read_bytes()
+    damaged.unlink()
+    texts.write_states(out, 3, "t5:x", Lengths())
+    assert damaged.read_bytes() == whole
     more = Lengths()
     more.fingerprint = "beef"
     texts.write_states(out, 3, "t5:y", more)

@@ -153,13 +153,13 @@ def read_index(directory: Path) -> Index:
     index = Index(**found)
     is_whole = len({len(found[name]) for name in _SHOTS}) == len({len(index.records)}) == 1
     if not is_whole or len(index.records) != len(index.bytes):
-        raise UserError(f"{file} is damaged: its columns have different lengths")
+        raise _damaged(file, "its columns have different lengths")
     if index.records.min(initial=0) < 0 or index.records.sum() != len(index.frames):
-        raise UserError(f"{file} is damaged: its shards do not hold as many shots as it lists")
+        raise _damaged(file, "its shards do not hold as many shots as it lists")
     sizes = np.stack([index.height, index.width])
     rest = index.frames - index.held_out
     if sizes.min(initial=1) < 1 or min(x.min(initial=0) for x in (index.held_out, rest)) < 0:
-        raise UserError(f"{file} is damaged: it lists a shot of an impossible size")
+        raise _damaged(file, "it lists a shot of an impossible size")
     return index
 
 
@@ -167,6 +167,12 @@ def _column(file: Path, name: str, dtype: np.dtype) -> np.ndarray:
     header = tensorfiles.headers(file).get(name)
     wanted = {"int32": "I32", "int64": "I64"}[dtype.name]
     if header is None or header.dtype != wanted or len(header.shape) != 1:
-        raise UserError(f"{file} is damaged: it has no column {name} of {dtype.name}")
+        raise _damaged(file, f"it has no column {name} of {dtype.name}")
     with tensorfiles.tensor(file, name) as column:
         return column[:]
+
+
+def _damaged(index: Path, reason: str) -> UserError:
+    return UserError(
+        f"{index} is damaged: {reason}; run the same `stunet prepare` again, which writes it again"
+    )

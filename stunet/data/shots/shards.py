@@ -51,11 +51,14 @@ class Shards:
         try:
             return self._reader(shard).read([number])[0]
         except (RuntimeError, IndexError, ValueError) as error:
-            raise UserError(f"{self.locate(shard, number)} is damaged ({error})") from error
+            raise self.damaged(shard, number, error) from error
 
-    def locate(self, shard: int, number: int) -> str:
-        """Returns "record N of FILE", for messages."""
-        return f"record {number} of {self._files[shard]}"
+    def damaged(self, shard: int, number: int, reason: object) -> UserError:
+        """Returns the error to raise for a record that cannot be understood."""
+        return UserError(
+            f"record {number} of {self._files[shard]} is damaged ({reason}); copy the file again, "
+            "or remove it and run the same `stunet prepare` again"
+        )
 
     def _reader(self, shard: int):
         with self._lock:

@@ -124,7 +124,7 @@ class ShotClips:
             begin = slot.place if words is None else pick(words[0], slot.begin, slot.end)
             video = self._cut(shot, begin, words)
         except (ValueError, OSError) as error:
-            raise UserError(f"{self._shards.locate(shard, number)} is damaged ({error})") from error
+            raise self._shards.damaged(shard, number, error) from error
         chosen = 0 if words is None else pick(words[1], 0, len(shot.captions))
         caption = shot.captions[chosen]
         if self._states is None:

@@ -128,4 +128,4 @@ class States:
         try:
             return unpack(record, self.encoder.max_length, self.encoder.dim)
         except ValueError as error:
-            raise UserError(f"{self._shards.locate(shard, number)} is damaged") from error
+            raise self._shards.damaged(shard, number, error) from error

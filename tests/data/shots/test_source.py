@@ -188,7 +188,11 @@ def test_damage_is_said_by_file_and_record(shots, tmp_path):
     shard = layout.shard_file(copy, 0)
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2] + b"\0\1\2" + content[len(content) // 2 + 3 :])
-    with pytest.raises(UserError, match=r"record 0 of .*000000.array_record is damaged"):
+    with pytest.raises(
+        UserError,
+        match=r"record 0 of .*000000.array_record is damaged \(.*\); copy the file again, or "
+        "remove it and run the same `stunet prepare` again",
+    ):
         opened(copy)[0]
     shard.write_bytes(content[:-1])
     with pytest.raises(UserError, match=r"000000.array_record is damaged or cut short"):
