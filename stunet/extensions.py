@@ -87,6 +87,12 @@ class TextEncoder(Protocol):
     def __call__(self, max_length, dim): ...
 
 
+class Tracker(Protocol):
+    """What `log.trackers` may name: begins to track, see `stunet.train.trackers.TRACKERS`."""
+
+    def __call__(self, run): ...
+
+
 class Metric(Protocol):
     """What `stunet evaluate --metrics` may name: see `stunet.evaluate.groups.MetricGroup`."""
 

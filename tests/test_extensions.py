@@ -149,8 +149,12 @@ def test_the_recipe_of_the_docs_runs(tmp_path):
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
 
-    trained = run(train, "--config.train.steps=3", "--config.log.validate_every=0")
+    few = ("--config.train.steps=3", "--config.log.every=1", "--config.log.validate_every=0")
+    trained = run(train, *few)
     assert trained.returncode == 0, trained.stderr
+    notes = (tmp_path / "runs" / "mine" / "notes.txt").read_text().splitlines()
+    assert [line.split()[0] for line in notes] == ["mine", "1", "2", "3"]
+    assert all(" loss=" in line and " system/busy_cores=" in line for line in notes[1:])
     judged = run(evaluate)
     assert judged.returncode == 0, judged.stderr
     (row,) = [line for line in judged.stdout.splitlines() if line.startswith("growth (share")]

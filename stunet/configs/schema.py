@@ -931,6 +931,14 @@ class Log:
         "training.",
         least=0,
     )
+    trackers: tuple[str, ...] = _field(
+        ("tensorboard",),
+        "Programs that show the run while it trains, beside `metrics.jsonl`: any of 'tensorboard' "
+        "(files in the working directory), 'wandb' (Weights & Biases), 'mlflow' and 'trackio'. "
+        "(): none.",
+        choices=("tensorboard", "wandb", "mlflow", "trackio"),
+        own=extensions.Tracker,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

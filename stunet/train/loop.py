@@ -2,23 +2,25 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
 
-from stunet import signals
+from stunet import configs, signals
 from stunet.data import pipeline
 from stunet.data.mixtures import open_streams
 from stunet.errors import UserError
 from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train import initial, program, snapshots
+from stunet.source_code import commit
+from stunet.train import initial, program, snapshots, trackers
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.clock import Clock
+from stunet.train.clock import Clock, read_began
 from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.parts import Parts
@@ -28,6 +30,7 @@ from stunet.train.reporting import IN_FLIGHT, Reporter
 from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step
+from stunet.train.trackers.run_info import RunInfo
 from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import claimed, note_changes
@@ -169,6 +172,7 @@ def _set_up(
     check_path(workdir)
     if compiled is not None and not compiled.exists():
         check_writable(compiled.parent, "choose another place for --compiled")
+    trackers.check(parts.trackers)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -227,8 +231,9 @@ def _set_up(
         if events.snapshot_every:
             snapshots.drop_later(workdir, step)
         changes = note_changes(parts.config, workdir, step)
+        shown = _trackers(parts, workdir, lambda line: progress.write(line)) if is_first else None
         metrics = stack.enter_context(
-            Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
+            Metrics(workdir, step, is_first, tracked=parts.retention.best, trackers=shown)
         )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
@@ -285,6 +290,20 @@ def _set_up(
             preview=preview,
         )
         yield run, state
+
+
+def _trackers(
+    parts: Parts, workdir: pathlib.Path, tell: Callable[[str], None]
+) -> trackers.Trackers:
+    # A copy of the working directory is the same run.
+    named = f"{workdir.resolve().name} {read_began(workdir)}"
+    run = RunInfo(
+        workdir=workdir.resolve(),
+        id=hashlib.sha256(named.encode()).hexdigest()[:12],
+        config=configs.flatten(parts.config),
+        commit=commit(),
+    )
+    return trackers.Trackers(parts.trackers, run, tell)
 
 
 def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any], dict[str, float]]:

@@ -63,6 +63,7 @@ class Parts:
         validation_times: noise times, 0..1, at which held-out clips are denoised.
         validation_clips: number of held-out clips in a validation.
         preview_clips: number of clips that are sampled at a time while training.
+        trackers: names of the programs that show the run.
         config: the whole config, to compare it or to write it.
     """
 
@@ -86,6 +87,7 @@ class Parts:
     validation_times: tuple[float, ...]
     validation_clips: int
     preview_clips: int
+    trackers: tuple[str, ...]
     config: configs.Experiment
 
     @property
@@ -150,6 +152,7 @@ def make_parts(config: Config) -> Parts:
         validation_times=config.log.validate_times,
         validation_clips=config.log.validate_clips,
         preview_clips=config.sample.num,
+        trackers=config.log.trackers,
         config=config,
     )
 
