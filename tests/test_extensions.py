@@ -29,7 +29,10 @@ from stunet.diffusion.loss import WEIGHTINGS
 from stunet.diffusion.samplers import SAMPLERS
 from stunet.diffusion.schedules import SCHEDULES
 from stunet.diffusion.times import QUANTILES
+from stunet.train.learning_rates import SCHEDULES as RATES
+from stunet.train.methods import METHODS
 
+lion, inverse_sqrt = METHODS["lion"], RATES["inverse_sqrt"]
 ancestral, linear = SAMPLERS["ancestral"], SCHEDULES["linear"]
 cosmap, uniform = QUANTILES["cosmap"], WEIGHTINGS["uniform"]
 
@@ -75,6 +78,15 @@ def test_an_object_under_another_name_is_the_same():
         for name in ("somebody.recipe:ancestral", "ancestral")
     ]
     np.testing.assert_array_equal(*clips)
+    updates = []
+    for keys in (
+        dict(optimizer="somebody.recipe:lion", schedule="somebody.recipe:inverse_sqrt"),
+        dict(optimizer="lion", schedule="inverse_sqrt"),
+    ):
+        made = make_parts(tiny.config(train=keys)).optimizer.transformation
+        params = {"x": {"kernel": jnp.ones(3)}}
+        updates.append(made.update(params, made.init(params), params))
+    jax.tree.map(np.testing.assert_array_equal, *updates)
 
 
 @pytest.mark.usefixtures("package")
@@ -88,6 +100,8 @@ def test_an_object_under_another_name_is_the_same():
         ("diffusion.time_sampling", "somebody.recipe:number", "time sampling: it cannot be called"),
         ("diffusion.time_sampling", "somebody.recipe:short", r"does not take \(u, mean, std\)"),
         ("diffusion.schedule", "somebody.recipe:short", "no function 'log_snr'"),
+        ("train.optimizer", "somebody.recipe:short", "no optimizer: it has no attribute 'around'"),
+        ("train.schedule", "somebody.recipe:number", "no learning rate: it cannot be called"),
         ("data.source", "somebody.recipe:short", r"does not take \(split, .*, \*, path\)"),
         # Neither a choice nor a name of this form.
         ("sample.sampler", "somebody.recipe", "choose one of 'ddim'"),
@@ -109,11 +123,13 @@ def test_no_module_is_imported_that_is_not_trusted(trusted, monkeypatch):
         "diffusion.schedule": "somebody.recipe:linear",
         "diffusion.time_sampling": "somebody.recipe:cosmap",
         "diffusion.weighting": "somebody.recipe:uniform",
+        "train.optimizer": "somebody.recipe:lion",
+        "train.schedule": "somebody.recipe:inverse_sqrt",
     }
     for key, name in values.items():
         # It can be looked at, and not used.
         config = configs.replace(tiny.config(), {key: name})
-        if key.startswith("diffusion.") and "weighting" not in key:
+        if not key.startswith("sample.") and "weighting" not in key:
             with pytest.raises(UserError, match="add --trust somebody to the command"):
                 make_parts(config)
     with pytest.raises(UserError, match="add --trust somebody to the command"):
@@ -133,8 +149,12 @@ def test_the_recipe_of_the_docs_runs(tmp_path):
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
 
-    trained = run(train, "--config.train.steps=3", "--config.log.validate_every=0")
+    few = ("--config.train.steps=3", "--config.log.every=1", "--config.log.validate_every=0")
+    trained = run(train, *few)
     assert trained.returncode == 0, trained.stderr
+    notes = (tmp_path / "runs" / "mine" / "notes.txt").read_text().splitlines()
+    assert [line.split()[0] for line in notes] == ["mine", "1", "2", "3"]
+    assert all(" loss=" in line and " system/busy_cores=" in line for line in notes[1:])
     judged = run(evaluate)
     assert judged.returncode == 0, judged.stderr
     (row,) = [line for line in judged.stdout.splitlines() if line.startswith("growth (share")]

@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(stunet.__file__).parent
 README = pathlib.Path(__file__).parents[1] / "README.md"
 # From the bottom up: a room imports only rooms that come before it. README.md has the same order.
 ROOMS = (
-    *("errors", "extensions", "formatting", "progress", "signals"),
+    *("errors", "extensions", "formatting", "progress", "signals", "source_code"),
     *("files", "paths", "jsonfiles", "tensorfiles"),
     *("configs", "diffusion", "nn", "data", "prepare", "parallel", "train"),
     *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "doctor"),

@@ -374,7 +374,7 @@ def _learning_rate(config: Config) -> Mistakes:
     """Checks that the learning rate falls after the warm-up and before the end of the run."""
     train = config.train
     begin, name = train.decay_begin, f"train.decay_begin is {train.decay_begin}"
-    if begin and train.schedule not in ("wsd", "inverse_sqrt"):
+    if begin and train.schedule in ("cosine", "constant"):
         yield (
             f"{name} and train.schedule {train.schedule!r}, which does not use it; choose the "
             "schedule 'wsd' or 'inverse_sqrt', or set train.decay_begin to 0"

@@ -243,6 +243,8 @@ def _parsed(text: str, kind: Any) -> Any:
     """
     if kind is str:
         return text
+    if kind == tuple[str, ...]:
+        return tuple(word for part in text.split(",") if (word := part.strip(" ()[]'\"")))
     if kind is bool:
         return _BOOLS.get(text.lower(), text)
     try:
@@ -327,19 +329,8 @@ def _first_key(key: str, value: Any) -> str:
 def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
     """Returns `value` with the type `kind`, after checking its choices and its range."""
     value = _converted(key, value, kind)
-    if limits["own"] and extensions.names_object(value):
-        # A config may be looked at without trust. `extensions.load` refuses to use the object.
-        if extensions.is_trusted(value):
-            try:
-                extensions.load(value, limits["own"])
-            except UserError as error:
-                raise UserError(f"{key}: {error}") from error
-    elif limits["choices"] is not None and value not in limits["choices"]:
-        nearest = nearest_choice(_MIXED.sub(r"data.\g<key>", key), value, limits["choices"])
-        hint = f"did you mean {nearest!r}? " if nearest else ""
-        raise UserError(
-            f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
-        )
+    for item in value if isinstance(value, tuple) else (value,):
+        _check_choice(key, item, limits)
     if limits["path"] is not None:
         try:
             paths.check(value.removeprefix(limits["path"]))
@@ -354,6 +345,23 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
         if limits[limit] is not None and is_broken(value, limits[limit]):
             raise UserError(f"{key} is {value}; it must be {phrase} {limits[limit]}")
     return value
+
+
+def _check_choice(key: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Checks that a value, or an item of a tuple, is one of the key's choices, if it has any."""
+    if limits["own"] and extensions.names_object(value):
+        # A config may be looked at without trust. `extensions.load` refuses to use the object.
+        if extensions.is_trusted(value):
+            try:
+                extensions.load(value, limits["own"])
+            except UserError as error:
+                raise UserError(f"{key}: {error}") from error
+    elif limits["choices"] is not None and value not in limits["choices"]:
+        nearest = nearest_choice(_MIXED.sub(r"data.\g<key>", key), value, limits["choices"])
+        hint = f"did you mean {nearest!r}? " if nearest else ""
+        raise UserError(
+            f"{key} is {value!r}; {hint}choose one of {', '.join(map(repr, limits['choices']))}"
+        )
 
 
 def _converted(key: str, value: Any, kind: Any) -> Any:

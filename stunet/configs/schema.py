@@ -687,6 +687,7 @@ class Train:
         "singular values set to about 1; other parameters have AdamW. 'schedule_free': AdamW whose "
         "averaged weights replace a falling learning rate and the EMA.",
         choices=("adamw", "adafactor", "lion", "muon", "schedule_free"),
+        own=extensions.Optimizer,
     )
     learning_rate: float = _field(
         1e-4,
@@ -702,6 +703,7 @@ class Train:
         "over the square root of the update's number, from update `train.decay_begin` on, "
         "without an end.",
         choices=("cosine", "constant", "wsd", "inverse_sqrt"),
+        own=extensions.LearningRate,
     )
     decay_begin: int = _field(
         0,
@@ -775,6 +777,13 @@ class Train:
         "'schedule_free' averages the weights itself, and has no EMA.",
         least=0,
         most=1,
+    )
+    ema_snapshots: int = _field(
+        0,
+        "Number of updates from one snapshot of two power-function averages of the weights to the "
+        "next. From the snapshots, `stunet ema` computes an average of any length after training. "
+        "The two averages take twice the memory of the trained weights. 0: no snapshots.",
+        least=0,
     )
     on_nonfinite: str = _field(
         "stop",
@@ -921,6 +930,14 @@ class Log:
         "Number of updates from one set of sample clips to the next. 0: no sample clips while "
         "training.",
         least=0,
+    )
+    trackers: tuple[str, ...] = _field(
+        ("tensorboard",),
+        "Programs that show the run while it trains, beside `metrics.jsonl`: any of 'tensorboard' "
+        "(files in the working directory), 'wandb' (Weights & Biases), 'mlflow' and 'trackio'. "
+        "(): none.",
+        choices=("tensorboard", "wandb", "mlflow", "trackio"),
+        own=extensions.Tracker,
     )
 
 

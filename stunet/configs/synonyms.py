@@ -40,9 +40,10 @@ SYNONYMS = (
     ),
     Synonym(
         "wandb use_wandb wandb_project wandb_entity wandb_run tensorboard enable_tensorboard "
-        "tensorboard_dir report_to logger comet mlflow tracker trackers",
-        "",
-        "metrics always go to metrics.jsonl and to TensorBoard events in --workdir",
+        "tensorboard_dir report_to logger mlflow tracker trackers trackio",
+        "log.trackers",
+        "metrics always go to metrics.jsonl in --workdir; for other programs, such as "
+        "'tensorboard,wandb', set",
     ),
     Synonym(
         "resume resume_from resume_from_checkpoint auto_resume ckpt_path load_checkpoint restore",

@@ -13,6 +13,7 @@ import numpy as np
 from stunet.data.sources import Dataset
 from stunet.errors import UserError
 from stunet.generate import cascade, text
+from stunet.train import weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.flops import sampling_flops
 from stunet.train.parts import Parts, read_parts
@@ -147,12 +148,16 @@ def _filled(
 
 
 def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
-    """Returns a run's config and its newest checkpoint's step and time, as JSON values."""
-    with Checkpoints(workdir) as checkpoints:
-        step = checkpoints.latest()
-        if step is None:
-            raise UserError(f"no checkpoint in {checkpoints.directory}; train first")
-        made = (checkpoints.directory / str(step)).stat().st_mtime_ns
+    """Returns the config, the step and the time of the weights of a run or file, as JSON values."""
+    if workdir.suffix == weights_file.SUFFIX:
+        step, weights = weights_file.read_header(workdir).step, workdir
+    else:
+        with Checkpoints(workdir) as checkpoints:
+            step = checkpoints.latest()
+            if step is None:
+                raise UserError(f"no checkpoint in {checkpoints.directory}; train first")
+            weights = checkpoints.directory / str(step)
+    made = weights.stat().st_mtime_ns
     return [json.loads(json.dumps(dataclasses.asdict(parts.config))), step, made]
 
 

@@ -91,7 +91,8 @@ def evaluate(
     a repeated call continues where an earlier call was stopped.
 
     Args:
-        workdir: work directory of a training run.
+        workdir: work directory of a training run, or a weights file of `stunet export` or `stunet
+            ema`.
         metrics: comma-separated names in `groups.METRIC_GROUPS`. None means "fvd" with a protocol
             and `groups.DEFAULT` without.
         protocol: path or name of a protocol (`comparison.Protocol`). The protocol's prompts and
@@ -101,7 +102,8 @@ def evaluate(
         augmentation: noise augmentation of the keyframes; see `cascade.fill`. None means the
             default of `cascade.cascade`, and no augmentation for true keyframes.
         out: directory for `evaluation.json`, `samples/` and `evaluation/`. None means `workdir`, or
-            a subdirectory of `workdir` with the protocol's name.
+            a subdirectory of `workdir` with the protocol's name. For a weights file, the
+            directory beside it with its name stands for `workdir`.
         num: number of clips to sample; None means 64, or the protocol's number.
         seed: seed of the noise.
         batch_size: number of clips, or of windows of clips, in each batch.
@@ -132,7 +134,9 @@ def evaluate(
     smallest = min(sets.values())
     sets["reference"] = compared.num_reference
     _check(groups, shape, sets)
-    out = out or (workdir / protocol.stem if protocol else workdir)
+    # Beside a weights file, a directory of its name.
+    place = workdir.with_suffix("") if workdir.is_file() else workdir
+    out = out or (place / protocol.stem if protocol else place)
     check_writable(out, "choose an --out in which you may create files")
     borders = range(window, compared.frames, window) if window else generator.borders
     evaluator = Evaluator(

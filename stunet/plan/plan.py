@@ -140,7 +140,7 @@ def make_plan(
         "params": bytes_on_a_chip(state.params),
         "frozen": bytes_on_a_chip(state.frozen),
         "optimizer": bytes_on_a_chip(state.opt_state),
-        "ema": bytes_on_a_chip(state.ema),
+        "ema": bytes_on_a_chip((state.ema, state.power_ema)),
         "batch": bytes_on_a_chip(abstract_batch(parts, mesh)),
     }
     chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)

@@ -26,8 +26,8 @@ from stunet.report import (
 from stunet.report.conclusions import Ranking, rank, say
 from stunet.report.markup import fill, join
 from stunet.report.results import Arms, Results, Run
+from stunet.source_code import commit
 from stunet.sweep.curves import Curves
-from stunet.sweep.workdir import commit
 
 # Arms that the first sentence names; of more, it says how many there are.
 _MOST_NAMES = 6

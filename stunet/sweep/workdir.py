@@ -8,17 +8,16 @@ process of the member prints.
 
 import json
 import pathlib
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import msgspec
 
-import stunet
 from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
+from stunet.source_code import commit
 from stunet.sweep.curves import Curves
 from stunet.sweep.members import NAME, Entry, Member, Step, Sweep, arms, seeds
 from stunet.train import clock, metric_lines
@@ -251,24 +250,6 @@ def last_metrics(workdir: pathlib.Path, name: str) -> dict[str, float]:
     # The first line may be cut, and a run that is writing may have cut the last one.
     complete = metric_lines.parse(content).values
     return next((values for values, _ in reversed(complete) if "loss" in values), {})
-
-
-def commit() -> str | None:
-    """Returns the git commit of stunet's source, or None if git does not track the source."""
-    package = pathlib.Path(stunet.__file__).parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package), *words], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")
-        changed = git("status", "--porcelain", "--untracked-files=no", ".")
-        return git("rev-parse", "--short=12", "HEAD") + (" and changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _refuse(workdir: pathlib.Path, why: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
 the parameters and the optimiser. `ema` holds the averaged parameters. `frozen` holds the
-parameters that are not trained, if there are any. Sampling loads only `ema` and `frozen`. `data`
+parameters that are not trained, if there are any, and `power_ema` power-function averages, if the
+run keeps them. Sampling loads only `ema` and `frozen`. `data`
 holds the position in the training data. `digests` holds a digest of each array and of the position,
 as JSON. Every read compares arrays and position with these digests.
 """
@@ -208,17 +209,25 @@ class Checkpoints:
         """Reads all parameters of the network from the newest checkpoint, and nothing else.
 
         The running averages (EMA) take the place of the trained parameters. Adapters are merged
-        into the kernels.
+        into the kernels. The arguments and errors are those of `restore_ema`.
+        """
+        return self.restore_ema(abstract).ema_params
+
+    def restore_ema(self, abstract: TrainState) -> TrainState:
+        """Reads the averaged and the frozen parameters from the newest checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
+
+        Returns:
+            `abstract` with these parameters. All else stays abstract.
 
         Raises:
             DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
             UserError: there is no checkpoint, or it cannot be read for another reason.
         """
         step, *_ = self._steps()
-        wanted = {k: v for k, v in items(abstract).items() if k not in ("train", "guard")}
+        wanted = {k: v for k, v in items(abstract).items() if k in ("ema", "frozen")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)
         except DamagedCheckpoint as error:
@@ -227,7 +236,7 @@ class Checkpoints:
             ) from error
         if loaded.note and hosts.is_first():
             print(f"stunet: {loaded.note}", file=sys.stderr)
-        return abstract.replace(**({"frozen": {}} | loaded.items)).ema_params
+        return abstract.replace(**({"frozen": {}} | loaded.items))
 
     def _steps(self) -> list[int]:
         """Returns the step of each complete checkpoint, newest first.
@@ -345,5 +354,5 @@ def items(state: TrainState) -> dict[str, Any]:
     """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
-    guard = {"guard": state.guard} if state.guard else {}
-    return {"train": train, "ema": state.ema} | frozen | guard
+    kept = {key: of for key in ("guard", "power_ema") if (of := getattr(state, key))}
+    return {"train": train, "ema": state.ema} | frozen | kept

@@ -12,12 +12,14 @@ class Due:
         save: True to write a checkpoint.
         validate: True to measure the loss on held-out clips.
         preview: True to sample clips.
+        snapshot: True to write a snapshot of averaged weights.
     """
 
     report: bool
     save: bool
     validate: bool
     preview: bool
+    snapshot: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Events:
         preview_every: updates from one sampling of clips to the next; 0 never samples.
         trace: numbers of the updates to trace for a profile; the first update is 1.
         save_seconds: largest age of the last checkpoint, in seconds; 0 sets no limit.
+        snapshot_every: updates from one snapshot of averaged weights to the next; 0 writes none.
     """
 
     steps: int
@@ -41,13 +44,15 @@ class Events:
     preview_every: int
     trace: range = range(0)
     save_seconds: float = 0.0
+    snapshot_every: int = 0
 
     def due(self, step: int, stop: bool, save: bool = False) -> Due:
         """Returns what is due after update `step`.
 
         The run always reports and saves after its last update. It also validates then, unless
-        `validate_every` is 0. If a signal stops the run earlier, the run reports and saves. It then
-        validates only if a validation is due anyway, because validation takes long.
+        `validate_every` is 0, and writes a snapshot, unless `snapshot_every` is 0. If a signal
+        stops the run earlier, the run reports and saves. It then validates only if a validation is
+        due anyway, because validation takes long.
 
         Args:
             step: number of updates done.
@@ -61,4 +66,5 @@ class Events:
             save=save,
             validate=bool(self.validate_every) and (last or step % self.validate_every == 0),
             preview=bool(self.preview_every) and step % self.preview_every == 0,
+            snapshot=bool(self.snapshot_every) and (last or step % self.snapshot_every == 0),
         )

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from stunet import extensions
+
 # Share of all updates after which `wsd` decays, if the config names no update.
 _WSD_BEGIN = 0.8
 
@@ -62,7 +64,7 @@ def inverse_sqrt(course: Course) -> optax.Schedule:
     """Falls as 1 / sqrt(update), as in the Transformer (Vaswani et al., arXiv 1706.03762).
 
     The fall begins at the end of the warm-up unless `decay_begin` says when, as t_ref does in
-    Karras et al. (arXiv 2312.02696, eq. 67).
+    Karras et al. (arXiv 2312.02696).
     """
     begin = course.decay_begin or course.warmup_steps
 
@@ -86,9 +88,10 @@ def make(schedule: str, course: Course) -> optax.Schedule:
     """Returns the learning rate of each update, as a function of its number, counted from 0.
 
     Args:
-        schedule: a name in `SCHEDULES`.
+        schedule: a name in `SCHEDULES`, or of a user's own.
         course: the numbers of the schedule.
     """
+    fall = extensions.find(SCHEDULES, schedule, extensions.LearningRate)
     warmup = course.warmup_steps
     rise = optax.linear_schedule(course.peak / (warmup + 1), course.peak, warmup)
-    return optax.join_schedules([rise, SCHEDULES[schedule](course)], [warmup])
+    return optax.join_schedules([rise, fall(course)], [warmup])

@@ -2,23 +2,25 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
 
-from stunet import signals
+from stunet import configs, signals
 from stunet.data import pipeline
 from stunet.data.mixtures import open_streams
 from stunet.errors import UserError
 from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train import initial, program
+from stunet.source_code import commit
+from stunet.train import initial, program, snapshots, trackers
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.clock import Clock
+from stunet.train.clock import Clock, read_began
 from stunet.train.flops import model_flops
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.parts import Parts
@@ -28,6 +30,7 @@ from stunet.train.reporting import IN_FLIGHT, Reporter
 from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step
+from stunet.train.trackers.run_info import RunInfo
 from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import claimed, note_changes
@@ -84,7 +87,7 @@ def train(
             stop = run.should_stop()
             due = parts.events.due(step, stop, run.should_save())
             ends_trace = run.profile.is_running and (stop or run.profile.ends_with(step))
-            if not (due.report or due.validate or due.preview or ends_trace):
+            if not any((due.report, due.validate, due.preview, due.snapshot, ends_trace)):
                 continue
             # Wait for the pending updates first, so that their time is not counted as other work.
             jax.block_until_ready(measured)
@@ -94,6 +97,10 @@ def train(
                     run.progress.write(run.profile.stop())
                 if due.report:
                     run.reporter.report(step)
+                if due.snapshot:
+                    # Before the checkpoint: a run that continues from it has this snapshot.
+                    run.checkpoints.wait()
+                    snapshots.save(run.workdir, state)
                 if due.save:
                     run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
                     run.save_timer.saved()
@@ -117,6 +124,7 @@ class _Run:
     """Holds the objects and functions that the training loop uses.
 
     Attributes:
+        workdir: working directory of the run.
         first_step: number of updates that were done before this process began.
         update: maps (state, batch) to (state, metrics); jitted, and donates the state.
         batches: the training batches of this process.
@@ -133,6 +141,7 @@ class _Run:
         preview: samples clips with the given parameters; None if the run never samples.
     """
 
+    workdir: pathlib.Path
     first_step: int
     update: Step
     batches: pipeline.TrainBatches
@@ -163,6 +172,7 @@ def _set_up(
     check_path(workdir)
     if compiled is not None and not compiled.exists():
         check_writable(compiled.parent, "choose another place for --compiled")
+    trackers.check(parts.trackers)
     clock, events, is_first = Clock(), parts.events, hosts.is_first()
     mesh = meshes.make_mesh(parts.layout)
     meshes.check_batch(parts.batch_size, parts.accumulate, mesh)
@@ -218,9 +228,12 @@ def _set_up(
                 f"{workdir} has done {step} updates, more than train.steps, which is "
                 f"{events.steps}; give a larger number"
             )
+        if events.snapshot_every:
+            snapshots.drop_later(workdir, step)
         changes = note_changes(parts.config, workdir, step)
+        shown = _trackers(parts, workdir, lambda line: progress.write(line)) if is_first else None
         metrics = stack.enter_context(
-            Metrics(workdir, step, write=is_first, tracked=parts.retention.best)
+            Metrics(workdir, step, is_first, tracked=parts.retention.best, trackers=shown)
         )
         clock.resume(metrics.last)
         profile = stack.enter_context(Profile(events.trace, workdir, step, write=is_first))
@@ -257,6 +270,7 @@ def _set_up(
             return meshes.shard_batch(batch, mesh)
 
         run = _Run(
+            workdir=workdir,
             first_step=step,
             update=update,
             batches=batches,
@@ -276,6 +290,20 @@ def _set_up(
             preview=preview,
         )
         yield run, state
+
+
+def _trackers(
+    parts: Parts, workdir: pathlib.Path, tell: Callable[[str], None]
+) -> trackers.Trackers:
+    # A copy of the working directory is the same run.
+    named = f"{workdir.resolve().name} {read_began(workdir)}"
+    run = RunInfo(
+        workdir=workdir.resolve(),
+        id=hashlib.sha256(named.encode()).hexdigest()[:12],
+        config=configs.flatten(parts.config),
+        commit=commit(),
+    )
+    return trackers.Trackers(parts.trackers, run, tell)
 
 
 def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any], dict[str, float]]:

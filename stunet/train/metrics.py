@@ -1,36 +1,34 @@
-"""Writes what a run measures to `metrics.jsonl`, TensorBoard events and a progress bar."""
+"""Writes what a run measures to `metrics.jsonl`, to trackers and to a progress bar."""
 
 import contextlib
-import functools
 import json
 import pathlib
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from stunet.files import atomic
 from stunet.formatting import duration
 from stunet.train import metric_lines
-
-if TYPE_CHECKING:
-    from stunet.train.tensorboard import Events
+from stunet.train.trackers import Trackers
 
 
 class Metrics:
-    """Writes scalars and pictures to a working directory.
+    """Writes scalars to a working directory, and shows them and pictures in trackers.
 
     If the run was killed earlier, `metrics.jsonl` may hold lines of updates after `step`. These
-    lines are dropped, because the updates are done and written again.
+    lines are dropped, because the updates are done and written again. Trackers have them already,
+    and are not given them twice.
 
     Args:
         workdir: working directory of the run.
         step: number of updates done.
         write: True in the one process that writes; False in all others.
         tracked: name of a metric whose values every process keeps; "" for none.
+        trackers: programs that show the run, in the one process that writes; None for none.
 
     Attributes:
         last: newest value of each metric up to update `step`; empty if `write` is False.
@@ -38,26 +36,39 @@ class Metrics:
         damage: a sentence about damaged lines, which are dropped too; "" if there were none.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, write: bool, tracked: str = ""):
-        self._write, self._tracked = write, tracked
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        write: bool,
+        tracked: str = "",
+        trackers: Trackers | None = None,
+    ):
+        self._write, self._tracked, self._trackers = write, tracked, trackers
         self._workdir, self._file = workdir, workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
         self.damage = ""
         self.values = _read_values(self._file, tracked, step) if tracked else {}
+        # What trackers already show of updates after `step`: names of metrics, and pictures.
+        self._shown: set[tuple[int, str]] = set()
+        self._pictures = {str(file) for file in (workdir / "samples").glob("step_*")}
         if write:
-            self.last, self.damage = _drop_later_lines(self._file, step)
+            self.last, self._shown, self.damage = _drop_later_lines(self._file, step)
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_) -> None:
-        if "_events" in vars(self):
-            # Every event was flushed, or the run already ends because it could not be.
-            with contextlib.suppress(OSError):
-                self._events.close()
+        if self._trackers:
+            self._trackers.close()
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes metrics after update `step` as a line of JSON and as points in TensorBoard."""
+    def scalars(
+        self, step: int, values: Mapping[str, float], shown_only: Mapping[str, float] | None = None
+    ) -> None:
+        """Writes metrics after update `step` as a line of JSON, and shows them in trackers.
+
+        Trackers also show the values of `shown_only`.
+        """
         if self._tracked in values:
             self.values[step] = values[self._tracked]
         if not self._write:
@@ -65,19 +76,14 @@ class Metrics:
         # Closed after each line: a mounted bucket has the line only then.
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        self._events.scalars(step, values)
+        new = {name: v for name, v in values.items() if (step, name) not in self._shown}
+        if self._trackers and new:
+            self._trackers.scalars(step, new | dict(shown_only or {}))
 
     def picture(self, step: int, name: str, path: str) -> None:
-        """Shows a PNG or GIF file in TensorBoard, which plays GIFs."""
-        if not self._write:
-            return
-        self._events.picture(step, name, path)
-
-    @functools.cached_property
-    def _events(self) -> "Events":
-        from stunet.train.tensorboard import Events
-
-        return Events(self._workdir)
+        """Shows a PNG or GIF file of `samples/` in trackers."""
+        if self._trackers and path not in self._pictures:
+            self._trackers.picture(step, name, path)
 
 
 def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
@@ -86,20 +92,26 @@ def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if line["step"] <= step and name in line}
 
 
-def _drop_later_lines(file: pathlib.Path, step: int) -> tuple[dict[str, float], str]:
+def _drop_later_lines(
+    file: pathlib.Path, step: int
+) -> tuple[dict[str, float], set[tuple[int, str]], str]:
     """Drops lines of updates after `step`, and lines that are damaged.
 
     Returns:
-        The newest value of each metric in the remaining lines, and a sentence about damaged lines.
+        The newest value of each metric in the remaining lines, the update and the name of each
+        value in the lines that were dropped, and a sentence about damaged lines.
     """
-    lines, last = metric_lines.read(file), {}
+    lines, last, dropped = metric_lines.read(file), {}, set()
     kept = [(values, text) for values, text in lines.values if values["step"] <= step]
-    for values, _ in kept:
-        last |= values
+    for values, _ in lines.values:
+        if values["step"] <= step:
+            last |= values
+        else:
+            dropped |= {(values["step"], name) for name in values}
     if file.exists():
         with atomic(file) as partial:
             partial.write_text("".join(f"{text}\n" for _, text in kept))
-    return last, metric_lines.damage(file, lines)
+    return last, dropped, metric_lines.damage(file, lines)
 
 
 class Progress:

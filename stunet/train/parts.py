@@ -63,6 +63,7 @@ class Parts:
         validation_times: noise times, 0..1, at which held-out clips are denoised.
         validation_clips: number of held-out clips in a validation.
         preview_clips: number of clips that are sampled at a time while training.
+        trackers: names of the programs that show the run.
         config: the whole config, to compare it or to write it.
     """
 
@@ -86,6 +87,7 @@ class Parts:
     validation_times: tuple[float, ...]
     validation_clips: int
     preview_clips: int
+    trackers: tuple[str, ...]
     config: configs.Experiment
 
     @property
@@ -130,6 +132,7 @@ def make_parts(config: Config) -> Parts:
             save_seconds=60 * config.checkpoint.every_minutes,
             validate_every=config.log.validate_every,
             preview_every=config.log.sample_every,
+            snapshot_every=config.train.ema_snapshots,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
         ),
         sampling=SamplerSettings(**_shared(config.sample, SamplerSettings)),
@@ -149,6 +152,7 @@ def make_parts(config: Config) -> Parts:
         validation_times=config.log.validate_times,
         validation_clips=config.log.validate_clips,
         preview_clips=config.sample.num,
+        trackers=config.log.trackers,
         config=config,
     )
 
@@ -243,7 +247,9 @@ def _optimizer(config: Config) -> Optimizer:
     guard = Guard(
         skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
     )
-    return dataclasses.replace(make_optimizer(**_shared(config.train, make_optimizer)), guard=guard)
+    made = make_optimizer(**_shared(config.train, make_optimizer))
+    keeps_power_ema = config.train.ema_snapshots > 0
+    return dataclasses.replace(made, guard=guard, keeps_power_ema=keeps_power_ema)
 
 
 def _objective(config: Config, denoiser: Denoiser) -> Objective:

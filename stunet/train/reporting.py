@@ -14,6 +14,7 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.clock import Clock, utilisation
 from stunet.train.metrics import Metrics, Progress
 from stunet.train.step import SUMS_OF_SOURCES
+from stunet.train.system import System
 
 # Shape of a batch of clips, `[b, t, h, w, c]`.
 Shape = tuple[int, ...]
@@ -67,7 +68,7 @@ class Reporter:
         # Counting takes seconds, which the host has while the devices compute.
         self._counting = concurrent.futures.ThreadPoolExecutor(1)
         self._flops: concurrent.futures.Future | None = None
-        self._updates = 0
+        self._updates, self._system = 0, System()
 
     def __enter__(self) -> "Reporter":
         return self
@@ -111,7 +112,7 @@ class Reporter:
         if self._write:
             share = self._mean(self._flops.result().get) / self._devices.size
             values |= utilisation(share, seconds, self._devices.flat[0].device_kind)
-        self._metrics.scalars(step, values)
+        self._metrics.scalars(step, values, self._system.measure())
         self._shapes.clear()
         # The first update compiles: its rate says nothing of the others.
         rate = values["clips_per_second"] if self._updates > 1 else None

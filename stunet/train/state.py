@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from stunet.nn import lora
 from stunet.parallel import mesh as meshes
+from stunet.train import power_ema
 from stunet.train.denoiser import Denoiser
 from stunet.train.optimizer import Optimizer
 from stunet.train.trainable import join
@@ -33,6 +34,8 @@ class TrainState:
         opt_state: state of the optimiser for `params`.
         guard: numbers of skipped and done updates, and the running mean of the gradient's norm
             (`stunet.train.guard`); an empty dict if no update can be skipped.
+        power_ema: power-function averages of `params` by name (`stunet.train.power_ema`); an empty
+            dict if the run stores no snapshots of them.
         lora_scale: scale of the product of an adapter's two matrices; 1 without adapters.
     """
 
@@ -42,6 +45,7 @@ class TrainState:
     ema: Any
     opt_state: Any
     guard: Any = flax.struct.field(default_factory=dict)
+    power_ema: Any = flax.struct.field(default_factory=dict)
     lora_scale: float = flax.struct.field(pytree_node=False, default=1.0)
 
     def network_params(self, trained: Any) -> Any:
@@ -75,6 +79,7 @@ def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array
         # Without boxes: an array of the state need not have the axes of its parameter.
         opt_state=optimizer.transformation.init(meshes.unbox(trained)),
         guard=optimizer.guard.init(),
+        power_ema=power_ema.init(trained) if optimizer.keeps_power_ema else {},
         lora_scale=trainable.lora_scale,
     )
 

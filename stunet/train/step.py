@@ -15,6 +15,7 @@ from jaxtyping import Array
 from stunet.nn import parameters
 from stunet.nn.sharding import constrain
 from stunet.parallel import compiler
+from stunet.train import power_ema
 from stunet.train.objective import Batch, Objective
 from stunet.train.optimizer import Optimizer, on_schedule
 from stunet.train.state import TrainState
@@ -120,6 +121,10 @@ def apply_gradients(
         after = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, state)
         after = after.replace(guard=counts)
         metrics |= {"skipped_updates": counts["skipped"], "in_a_row": counts["in_a_row"]}
+    if optimizer.keeps_power_ema:
+        # Also after a skipped update, which leaves the weights as they were for one update more.
+        averages = power_ema.update(state.power_ema, after.params, state.step + 1)
+        after = after.replace(power_ema=averages)
     return after.replace(step=state.step + 1), metrics
 
 

@@ -140,6 +140,7 @@ def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory)
         ema=params,
         opt_state=_first_moments(parts.optimizer.transformation.init, params, abstract.opt_state),
         guard=jax.tree.map(zeros, abstract.guard),
+        power_ema=dict.fromkeys(abstract.power_ema, params),
     )
 
 

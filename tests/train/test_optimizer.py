@@ -17,7 +17,8 @@ from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.guard import Guard
-from stunet.train.optimizer import METHODS, Optimizer, make_optimizer, muon_axes
+from stunet.train.methods import METHODS, muon_axes
+from stunet.train.optimizer import Optimizer, make_optimizer
 from stunet.train.retention import Retention
 from stunet.train.state import TrainState
 from stunet.train.step import apply_gradients

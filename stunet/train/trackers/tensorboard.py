@@ -1,7 +1,6 @@
 """Writes metrics and pictures for TensorBoard.
 
-This module is imported when the first metrics are written, not when a run begins: where PyTorch is
-installed, tensorboardX imports it, which takes two seconds.
+Where PyTorch is installed, tensorboardX imports it, which takes two seconds.
 """
 
 import pathlib
@@ -14,26 +13,21 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
+from stunet.train.trackers.run_info import RunInfo
 
-class Events:
-    """Writes a new file of events in a directory.
 
-    Args:
-        directory: working directory of a run. The file goes to its subdirectory `events`, which
-            need not exist yet.
-    """
+class TensorBoard:
+    """Writes a new file of events in the run's working directory. See `trackers.Tracker`."""
 
-    def __init__(self, directory: pathlib.Path):
+    def __init__(self, run: RunInfo):
         # FileWriter is not used: if the disk is full, its thread dies, and the run then waits for
         # its queue for ever.
-        self._writer = EventsWriter(str(directory / "events"))
+        self._writer = EventsWriter(str(run.workdir / "events"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the metrics after update `step`, each as one point."""
         self._write(step, [v for k in values for v in summary.scalar(k, values[k]).value])
 
     def picture(self, step: int, name: str, path: str) -> None:
-        """Writes a PNG or GIF file after update `step`; TensorBoard plays GIFs."""
         with Image.open(path) as image:
             width, height = image.size
         picture = Summary.Image(
@@ -45,7 +39,6 @@ class Events:
         self._write(step, [Summary.Value(tag=name, image=picture)])
 
     def close(self) -> None:
-        """Closes the file."""
         self._writer.close()
 
     def _write(self, step: int, values: list[Summary.Value]) -> None:

@@ -1,0 +1,175 @@
+"""Shows a run in other programs while it trains. `TRACKERS` lists them.
+
+`metrics.jsonl` is the record of a run, and trackers show copies of it. Each works in a thread of
+its own, so one that fails or hangs neither ends a run nor slows it down.
+"""
+
+import contextlib
+import importlib.util
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from stunet import extensions
+from stunet.errors import UserError
+from stunet.train.trackers.run_info import RunInfo
+
+# Calls that wait for a tracker at most. A tracker that hangs must not fill the memory.
+_MOST_WAITING = 10_000
+
+
+class Tracker(Protocol):
+    """Shows one run. All calls come from one thread, and steps never fall."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows metrics after update `step`."""
+
+    def picture(self, step: int, name: str, path: str) -> None:
+        """Shows a PNG or GIF file after update `step`; a GIF holds clips and should play."""
+
+    def close(self) -> None:
+        """Ends the tracking, at the end of the run or of this part of it."""
+
+
+def _tensorboard(run: RunInfo) -> Tracker:
+    from stunet.train.trackers.tensorboard import TensorBoard
+
+    return TensorBoard(run)
+
+
+def _wandb(run: RunInfo) -> Tracker:
+    from stunet.train.trackers.wandb import WeightsAndBiases
+
+    return WeightsAndBiases(run)
+
+
+def _mlflow(run: RunInfo) -> Tracker:
+    from stunet.train.trackers.mlflow import MLflow
+
+    return MLflow(run)
+
+
+def _trackio(run: RunInfo) -> Tracker:
+    from stunet.train.trackers.trackio import Trackio
+
+    return Trackio(run)
+
+
+# Name -> function that begins to track a run, or goes on with a run that continues.
+TRACKERS: dict[str, Callable[[RunInfo], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+    "trackio": _trackio,
+}
+
+
+def check(names: Sequence[str]) -> None:
+    """Checks that the packages of trackers are installed.
+
+    Raises:
+        UserError: one is not, or a user's own tracker cannot be used.
+    """
+    for name in names:
+        extensions.find(TRACKERS, name, extensions.Tracker)
+        package = {"tensorboard": "tensorboardX"}.get(name, name)
+        if name in TRACKERS and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"log.trackers has {name!r}, whose package is not installed; install it with "
+                "pip install 'stunet[trackers]', or leave it out"
+            )
+
+
+class Trackers:
+    """Hands everything to several trackers, each in a thread of its own.
+
+    Args:
+        names: names in `TRACKERS`, or of users' own objects.
+        run: the run.
+        tell: prints a sentence. A tracker's first failure is told.
+    """
+
+    def __init__(self, names: Sequence[str], run: RunInfo, tell: Callable[[str], None]):
+        makers = {name: extensions.find(TRACKERS, name, extensions.Tracker) for name in names}
+        self._workers = [_Worker(name, make, run, tell) for name, make in makers.items()]
+        self._tell = tell
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows metrics after update `step`."""
+        for worker in self._workers:
+            worker.call("scalars", step, dict(values))
+
+    def picture(self, step: int, name: str, path: str) -> None:
+        """Shows a PNG or GIF file after update `step`. The file must stay."""
+        for worker in self._workers:
+            worker.call("picture", step, name, path)
+
+    def close(self, seconds: float = 60.0) -> None:
+        """Waits until everything is shown, but not longer than `seconds` in all."""
+        deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            worker.end()
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            if worker.is_alive():
+                self._tell(f"the tracker {worker.name} did not end in {seconds:g} s; it is left")
+
+
+class _Worker(threading.Thread):
+    """Calls one tracker."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[RunInfo], Tracker],
+        run: RunInfo,
+        tell: Callable[[str], None],
+    ):
+        # A thread that hangs must not keep the process.
+        super().__init__(name=name, daemon=True)
+        self._make, self._run, self._tell = make, run, tell
+        self._calls: queue.Queue[tuple[str, tuple] | None] = queue.Queue(_MOST_WAITING)
+        self._has_failed = False
+        self.start()
+
+    def call(self, method: str, *arguments: Any) -> None:
+        """Leaves a call for the thread."""
+        try:
+            self._calls.put_nowait((method, arguments))
+        except queue.Full:
+            self._failed(f"{_MOST_WAITING} calls wait")
+
+    def end(self) -> None:
+        """Lets the thread end once it has made the calls that wait."""
+        # A thread whose queue is full hangs, and is left.
+        with contextlib.suppress(queue.Full):
+            self._calls.put_nowait(None)
+
+    def run(self) -> None:
+        """Makes the calls, until `end`."""
+        try:
+            tracker = self._make(self._run)
+        except Exception as error:
+            self._failed(error)
+            return
+        while (call := self._calls.get()) is not None:
+            method, arguments = call
+            try:
+                getattr(tracker, method)(*arguments)
+            except Exception as error:
+                self._failed(error)
+        try:
+            tracker.close()
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, why: Exception | str) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            kind = "" if isinstance(why, str) else f"{type(why).__name__}: "
+            self._tell(
+                f"the tracker {self.name} failed ({kind}{why}); the run goes on, and metrics.jsonl "
+                "holds what it does not show"
+            )

@@ -1,0 +1,151 @@
+"""Programs that show a run: each value once, over kills, and no failure of theirs ends a run."""
+
+import dataclasses
+import json
+import pathlib
+import threading
+import time
+
+import pytest
+import tiny
+
+from stunet import configs, extensions
+from stunet.errors import UserError
+from stunet.train import trackers
+from stunet.train.metrics import Metrics
+from stunet.train.trackers.run_info import RunInfo
+
+RUN = RunInfo(pathlib.Path("runs/one"), "id", {"seed": 0}, None)
+
+
+class Recorder:
+    """Keeps what it is shown."""
+
+    def __init__(self, run=RUN):
+        self.run, self.scalars_shown, self.pictures, self.closed = run, [], [], False
+
+    def scalars(self, step, values):
+        self.scalars_shown += [(step, name, value) for name, value in values.items()]
+
+    def picture(self, step, name, path):
+        self.pictures.append((step, name, path))
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Returns a function that puts trackers into the table."""
+
+    def put(**makers):
+        for name, make in makers.items():
+            monkeypatch.setitem(trackers.TRACKERS, name, make)
+        told = []
+        return trackers.Trackers(list(makers), RUN, told.append), told
+
+    return put
+
+
+def test_each_tracker_gets_everything_in_order(use):
+    first, second = Recorder(), Recorder()
+    shown, told = use(one=lambda run: first, two=lambda run: second)
+    for step in range(50):
+        shown.scalars(step, {"loss": step / 2})
+    shown.picture(50, "samples/clips", "x.gif")
+    shown.close()
+    for recorder in (first, second):
+        assert recorder.scalars_shown == [(step, "loss", step / 2) for step in range(50)]
+        assert recorder.pictures == [(50, "samples/clips", "x.gif")]
+        assert recorder.closed
+    assert not told
+
+
+def test_a_tracker_that_fails_or_hangs_harms_no_other(use, monkeypatch):
+    good, hanging = Recorder(), threading.Event()
+
+    class Failing(Recorder):
+        def scalars(self, step, values):
+            raise ConnectionError("no route to host")
+
+    class Hanging(Recorder):
+        def scalars(self, step, values):
+            hanging.wait()
+
+    def refuses(run):
+        raise RuntimeError("not logged in")
+
+    monkeypatch.setattr(trackers, "_MOST_WAITING", 100)
+    shown, told = use(bad=Failing, hangs=Hanging, refuses=refuses, good=lambda run: good)
+    begun = time.monotonic()
+    for step in range(300):
+        shown.scalars(step, {"loss": 1.0})
+        time.sleep(0.001)
+    shown.close(seconds=0.5)
+    assert time.monotonic() - begun < 30
+    hanging.set()
+    assert [step for step, *_ in good.scalars_shown] == list(range(300))
+    # Each says what happened, once.
+    assert sorted(sentence.split()[2] for sentence in told) == ["bad", "hangs", "hangs", "refuses"]
+    text = " ".join(told)
+    assert "ConnectionError: no route to host" in text
+    assert "RuntimeError: not logged in" in text
+    assert "100 calls wait" in text
+    assert "did not end in 0.5 s" in text
+
+
+def test_a_run_that_continues_after_a_kill_shows_nothing_twice(use, tmp_path):
+    recorder = Recorder()
+    (tmp_path / "samples").mkdir()
+
+    def run(first, last, killed=False):
+        shown, _ = use(one=lambda run: recorder)
+        metrics = Metrics(tmp_path, first - 1, write=True, trackers=shown)
+        for step in range(first, last + 1):
+            metrics.scalars(step, {"loss": step / 4}, {"system/busy_cores": 1.0})
+            if step % 2 == 0:
+                metrics.scalars(step, {"val/loss": step / 8})
+                picture = tmp_path / "samples" / f"step_{step}.gif"
+                metrics.picture(step, "samples/clips", str(picture))
+                picture.touch()
+        metrics.__exit__()
+        if killed:
+            # After the line of training and before that of validation.
+            file = tmp_path / "metrics.jsonl"
+            lines = file.read_text().splitlines()
+            recorder.scalars_shown.pop()
+            recorder.pictures.pop()
+            (tmp_path / "samples" / f"step_{last}.gif").unlink()
+            file.write_text("\n".join(lines[:-1]) + "\n")
+
+    run(1, 6, killed=True)
+    run(4, 9)
+    expected = {(step, "loss", step / 4) for step in range(1, 10)}
+    expected |= {(step, "system/busy_cores", 1.0) for step in range(1, 10)}
+    expected |= {(step, "val/loss", step / 8) for step in range(2, 10, 2)}
+    assert len(recorder.scalars_shown) == len(expected)
+    assert set(recorder.scalars_shown) == expected
+    assert [step for step, *_ in recorder.pictures] == [2, 4, 6, 8]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == sorted(steps)
+    assert len(steps) == 13
+
+
+def test_configs_name_trackers(monkeypatch):
+    def read(text):
+        return configs.override(tiny.config(), [f"--config.log.trackers={text}"]).log.trackers
+
+    assert read("tensorboard,wandb") == read("('tensorboard', 'wandb')") == ("tensorboard", "wandb")
+    assert read("") == read("()") == ()
+    with pytest.raises(UserError, match=r"log.trackers is 'wanbd'; did you mean 'wandb'"):
+        read("wanbd")
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"'mlflow', whose package is not .* 'stunet\[trackers\]'"):
+        trackers.check(["mlflow"])
+    monkeypatch.setenv(extensions.TRUST, "test_trackers")
+    trackers.check(["test_trackers:Recorder"])
+
+
+def test_names_of_a_run():
+    run = dataclasses.replace(RUN, workdir=pathlib.Path("/somewhere/runs/quickstart"))
+    assert run.name == "quickstart"
