@@ -27,6 +27,8 @@ from shot_collection import digests
 OPTIONS = ["--side", "48", "--fps", "12", "--min-seconds", "0.5", "--cut-threshold", "0"]
 # Memory of each node for objects. Only a few words go through it.
 _STORE = 80 * 2**20
+# Seconds until a node must be ready.
+_PATIENCE = 300
 
 
 def children(process: int) -> Iterator[tuple[int, str]]:
@@ -61,9 +63,14 @@ def node(words: list[str]) -> Iterator[subprocess.Popen]:
 
 def wait_for_node(process: subprocess.Popen) -> None:
     """Waits until all of a node's own processes have run for some seconds."""
+    began = time.monotonic()
     while sum("agent" in command.lower() for _, command in children(process.pid)) < 2:
         if process.poll() is not None:
             sys.exit(f"a node ended early, with status {process.returncode}")
+        if time.monotonic() - began > _PATIENCE:
+            sys.exit(
+                f"a node is not ready after {_PATIENCE} s; look at /tmp/ray/session_latest/logs"
+            )
         time.sleep(1)
     time.sleep(15)
 
