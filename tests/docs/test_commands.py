@@ -55,7 +55,7 @@ def test_commands_are_taken(words, monkeypatch, capsys):
     except SystemExit:
         pytest.fail(capsys.readouterr().err)
     config = getattr(arguments, "config", None)
-    if parser.takes_keys and config and not re.search(r"sweeps/|^runs/|^my_config", config):
+    if parser.takes_keys and config and not re.search(r"sweeps/|^runs/|^my_", config):
         # One page shows what a key that is misspelt is answered with.
         wrong = any("chanels" in word for word in words)
         with pytest.raises(UserError) if wrong else contextlib.nullcontext():
