@@ -11,7 +11,7 @@ from stunet.errors import UserError
 
 # Names that are spelt a little like some key, and mean none.
 TRAPS = """
-    wandb hidden nesterov amsgrad verbose debug name notes version strict loss_scale
+    hidden nesterov amsgrad verbose debug name notes version strict loss_scale
     augment vae latent rope patchify bias qk_norm vocab temperature beam retries user email
     region license author sigma eta codec canny dilation shift_size prompt shuffle
 """

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 COMMAND = Command(
-    "compute averages of a run's weights over other lengths, after training",
+    "average a run's weights over other lengths, after training",
     add_arguments,
     run,
     (

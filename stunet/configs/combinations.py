@@ -204,8 +204,9 @@ def _text_encoder(config: Config) -> Mistakes:
     """
     text = config.text
     kind, _, directory = text.encoder.partition(":")
-    is_known = kind in ("bytes", "minilm", "t5") and (kind == "t5") == bool(directory)
-    if not is_known and not extensions.names_object(text.encoder):
+    if kind not in ("bytes", "minilm", "t5") and extensions.names_object(text.encoder):
+        return
+    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(directory):
         yield (
             f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', where DIR "
             "holds a T5-v1.1 checkpoint"

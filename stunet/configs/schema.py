@@ -933,7 +933,7 @@ class Log:
     )
     trackers: tuple[str, ...] = _field(
         ("tensorboard",),
-        "Programs that show the run while it trains, beside `metrics.jsonl`: any of 'tensorboard' "
+        "Programs that show the run while it trains, beside metrics.jsonl: any of 'tensorboard' "
         "(files in the working directory), 'wandb' (Weights & Biases), 'mlflow' and 'trackio'. "
         "(): none.",
         choices=("tensorboard", "wandb", "mlflow", "trackio"),

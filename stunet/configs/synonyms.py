@@ -40,7 +40,7 @@ SYNONYMS = (
     ),
     Synonym(
         "wandb use_wandb wandb_project wandb_entity wandb_run tensorboard enable_tensorboard "
-        "tensorboard_dir report_to logger mlflow tracker trackers trackio",
+        "tensorboard_dir report_to logger mlflow tracker trackio",
         "log.trackers",
         "metrics always go to metrics.jsonl in --workdir; for other programs, such as "
         "'tensorboard,wandb', set",

@@ -152,7 +152,11 @@ class Shown:
     directory, is_compiling = pathlib.Path("run/checkpoints"), False
 
     def __init__(self):
-        self.lines, self.scalars, self.shown = [], lambda _, values: self.lines.append(values), []
+        self.lines, self.scalars, self.shown = (
+            [],
+            lambda _, values, *more: self.lines.append(values),
+            [],
+        )
 
     def write(self, line):
         self.shown.append(line)

@@ -45,7 +45,7 @@ def text_encoder(
             fingerprint is not the expected one.
     """
     family, _, directory = name.partition(":")
-    if family != "t5" and extensions.names_object(name):
+    if family not in ("bytes", "minilm", "t5") and extensions.names_object(name):
         encoder = extensions.load(name, extensions.TextEncoder)(max_length, dim)
     elif family not in ("bytes", "minilm", "t5") or (family == "t5") != bool(directory):
         raise UserError(
