@@ -30,7 +30,7 @@ from stunet.train.reporting import IN_FLIGHT, Reporter
 from stunet.train.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo
 from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import claimed, note_changes

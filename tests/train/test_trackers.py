@@ -13,7 +13,7 @@ from stunet import configs, extensions
 from stunet.errors import UserError
 from stunet.train import trackers
 from stunet.train.metrics import Metrics
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo
 
 RUN = RunInfo(pathlib.Path("runs/one"), "id", {"seed": 0}, None)
 

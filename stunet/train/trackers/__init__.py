@@ -10,27 +10,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from stunet import extensions
 from stunet.errors import UserError
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo, Tracker
 
 # Calls that wait for a tracker at most. A tracker that hangs must not fill the memory.
 _MOST_WAITING = 10_000
-
-
-class Tracker(Protocol):
-    """Shows one run. All calls come from one thread, and steps never fall."""
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows metrics after update `step`."""
-
-    def picture(self, step: int, name: str, path: str) -> None:
-        """Shows a PNG or GIF file after update `step`; a GIF holds clips and should play."""
-
-    def close(self) -> None:
-        """Ends the tracking, at the end of the run or of this part of it."""
 
 
 def _tensorboard(run: RunInfo) -> Tracker:

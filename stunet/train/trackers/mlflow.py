@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo
 
 # A batch of parameters holds at most as many.
 _PARAMETERS = 100
 
 
 class MLflow:
-    """See `trackers.Tracker`."""
+    """See `trackers.tracker.Tracker`."""
 
     def __init__(self, run: RunInfo):
         self._client = MlflowClient()

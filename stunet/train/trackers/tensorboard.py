@@ -13,11 +13,11 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo
 
 
 class TensorBoard:
-    """Writes a new file of events in the run's working directory. See `trackers.Tracker`."""
+    """Writes a new file of events in the working directory. See `trackers.tracker.Tracker`."""
 
     def __init__(self, run: RunInfo):
         # FileWriter is not used: if the disk is full, its thread dies, and the run then waits for

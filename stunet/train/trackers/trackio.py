@@ -8,11 +8,11 @@ from collections.abc import Mapping
 
 import trackio
 
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo
 
 
 class Trackio:
-    """See `trackers.Tracker`."""
+    """See `trackers.tracker.Tracker`."""
 
     def __init__(self, run: RunInfo):
         self._run = trackio.init(

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import wandb
 
-from stunet.train.trackers.run_info import RunInfo
+from stunet.train.trackers.tracker import RunInfo
 
 
 class WeightsAndBiases:
-    """See `trackers.Tracker`."""
+    """See `trackers.tracker.Tracker`."""
 
     def __init__(self, run: RunInfo):
         self._run = wandb.init(
