@@ -27,7 +27,7 @@ _NAME = re.compile(rf"(?P<module>(?P<package>{_WORD})(\.{_WORD})*):(?P<object>{_
 
 
 class Sampler(Protocol):
-    """What `sample.sampler` may name: see `stunet.diffusion.samplers.Sampler`."""
+    """The object that `sample.sampler` names is like a `stunet.diffusion.samplers.Sampler`."""
 
     num_kept: int
     calls: int
@@ -41,7 +41,7 @@ class Sampler(Protocol):
 
 
 class NoiseSchedule(Protocol):
-    """What `diffusion.schedule` may name: see `stunet.diffusion.schedules.Curve`."""
+    """The object that `diffusion.schedule` names is like a `stunet.diffusion.schedules.Curve`."""
 
     def log_snr(self, t, log_snr_min, log_snr_max): ...
 
@@ -49,19 +49,25 @@ class NoiseSchedule(Protocol):
 
 
 class TimeSampling(Protocol):
-    """What `diffusion.time_sampling` may name: see `stunet.diffusion.times.QUANTILES`."""
+    """The function that `diffusion.time_sampling` names maps shares of times to times.
+
+    It is like those in `stunet.diffusion.times.QUANTILES`.
+    """
 
     def __call__(self, u, mean, std): ...
 
 
 class LossWeighting(Protocol):
-    """What `diffusion.weighting` may name: see `stunet.diffusion.loss.WEIGHTINGS`."""
+    """The function that `diffusion.weighting` names returns the weight of each noise level.
+
+    It is like those in `stunet.diffusion.loss.WEIGHTINGS`.
+    """
 
     def __call__(self, t, log_snr, settings): ...
 
 
 class Optimizer(Protocol):
-    """What `train.optimizer` may name: see `stunet.train.methods.Method`."""
+    """The object that `train.optimizer` names is like a `stunet.train.methods.Method`."""
 
     around: Any
     average: Any
@@ -70,31 +76,43 @@ class Optimizer(Protocol):
 
 
 class LearningRate(Protocol):
-    """What `train.schedule` may name: see `stunet.train.learning_rates.SCHEDULES`."""
+    """The function that `train.schedule` names makes a schedule of the learning rate.
+
+    It is like those in `stunet.train.learning_rates.SCHEDULES`.
+    """
 
     def __call__(self, course): ...
 
 
 class Source(Protocol):
-    """What `data.source` may name: see `stunet.data.sources.SOURCES`. `path` is `data.path`."""
+    """The function that `data.source` names opens the clips of a split.
+
+    It is like those in `stunet.data.sources.SOURCES`. Its option `path` is `data.path`.
+    """
 
     def __call__(self, split, clip, text, seed, *, path): ...
 
 
 class TextEncoder(Protocol):
-    """What `text.encoder` may name: makes an encoder, see `stunet.nn.text.text_encoder`."""
+    """The function that `text.encoder` names makes a text encoder.
+
+    `stunet.nn.text.text_encoder` says what an encoder is.
+    """
 
     def __call__(self, max_length, dim): ...
 
 
 class Tracker(Protocol):
-    """What `log.trackers` may name: begins to track, see `stunet.train.trackers.TRACKERS`."""
+    """The function that `log.trackers` names begins to show a run.
+
+    It is like those in `stunet.train.trackers.TRACKERS`.
+    """
 
     def __call__(self, run): ...
 
 
 class Metric(Protocol):
-    """What `stunet evaluate --metrics` may name: see `stunet.evaluate.groups.MetricGroup`."""
+    """The object that `--metrics` names is like a `stunet.evaluate.groups.MetricGroup`."""
 
     summary: str
     companions: Sequence[str]

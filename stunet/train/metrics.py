@@ -45,7 +45,7 @@ class Metrics:
         trackers: Trackers | None = None,
     ):
         self._write, self._tracked, self._trackers = write, tracked, trackers
-        self._workdir, self._file = workdir, workdir / metric_lines.FILE
+        self._file = workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
         self.damage = ""
         self.values = _read_values(self._file, tracked, step) if tracked else {}

@@ -1,6 +1,5 @@
 """Programs that show a run: each value once, over kills, and no failure of theirs ends a run."""
 
-import dataclasses
 import json
 import pathlib
 import threading
@@ -144,8 +143,3 @@ def test_configs_name_trackers(monkeypatch):
         trackers.check(["mlflow"])
     monkeypatch.setenv(extensions.TRUST, "test_trackers")
     trackers.check(["test_trackers:Recorder"])
-
-
-def test_names_of_a_run():
-    run = dataclasses.replace(RUN, workdir=pathlib.Path("/somewhere/runs/quickstart"))
-    assert run.name == "quickstart"
