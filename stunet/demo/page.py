@@ -57,9 +57,6 @@ button[role=tab] { padding: 0 .45rem !important; font-size: .9rem !important; }
 .sheet { margin: .4rem 0; } .sheet figure { margin: 0; }
 .sheet img { image-rendering: pixelated; display: block; }
 .sheet figcaption { opacity: .75; } .sheet:not(:has(figure + figure)) .pair { zoom: 1.6; }
-/* The slice is a square as high as the clip, although Gradio resets the heights of pictures. */
-.pair > img { align-self: flex-start; } .pair > div { aspect-ratio: 1; }
-.pair > div img { position: absolute; inset: 0; width: 100%; height: 100%; }
 #command textarea { font-family: var(--font-mono); font-size: .85rem; }
 .state { padding: .5rem 0; } .state progress { width: 100%; height: .5rem; display: block;
   appearance: none; border: 0; border-radius: .25rem; overflow: hidden; background: #8883; }

@@ -60,7 +60,8 @@ _SHEET = """\
 <div class=row>{{ figures }}</div></div>"""
 
 _FIGURE = """\
-<figure{% if kind %} class={{ kind }}{% endif %}><div class=pair>{{ pictures }}</div>\
+<figure{% if kind %} class={{ kind }}{% endif %}>\
+<div class=pair style="--side: {{ side }}px">{{ pictures }}</div>\
 <figcaption>{{ caption }}</figcaption></figure>"""
 
 STYLE = """
@@ -70,7 +71,8 @@ STYLE = """
 .sheet figure { width: min-content; } .sheet figcaption { margin-top: .3rem; }
 .sheet .given { border-right: 1px solid var(--rule); padding-right: 1.4rem; }
 .pair { display: flex; gap: 6px; } .pair div { position: relative; }
-.pair img { max-width: none; }
+/* Other pages, of which a sheet is a part, may set the sizes of all pictures. */
+.sheet .pair img { max-width: none; height: var(--side); }
 .pair .axes { position: absolute; left: 3px; bottom: 3px; font-size: 10px; line-height: 1.2;
   padding: 0 3px; border-radius: 3px; color: #fff; background: #0009; white-space: nowrap; }
 @media (max-width: 600px) { .pair { flex-wrap: wrap; } .sheet figure { width: auto; } }
@@ -155,9 +157,12 @@ def sheet(shown: Shown) -> Markup:
     for number, (clip, caption) in enumerate(zip(shown.clips, shown.captions, strict=True)):
         if given is not None and (number == 0 or len(given) > 1):
             pictures = _pictures(given[number], shown.fps, side)
-            figures.append(fill(_FIGURE, kind="given", pictures=pictures, caption="given"))
+            figures.append(
+                fill(_FIGURE, kind="given", side=side, pictures=pictures, caption="given")
+            )
         pictures = _pictures(clip, shown.fps, side)
-        figures.append(fill(_FIGURE, kind="", pictures=pictures, caption=caption or "no prompt"))
+        caption = caption or "no prompt"
+        figures.append(fill(_FIGURE, kind="", side=side, pictures=pictures, caption=caption))
     return fill(_SHEET, command=shown.command, figures=join(figures))
 
 
