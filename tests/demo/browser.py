@@ -50,9 +50,12 @@ class Page:
         self.find(selector).click()
 
     def click_at(self, selector: str, x: float, y: float) -> None:
-        """Clicks inside an element. (0, 0) is its upper left corner, and (1, 1) its lower right."""
+        """Clicks on a picture. (0, 0) is its upper left corner, and (1, 1) its lower right one.
+
+        The picture is shown in its own size, in the middle of its element.
+        """
         element = self.find(selector)
-        width, height = element.size["width"], element.size["height"]
+        width, height = map(element.get_property, ("naturalWidth", "naturalHeight"))
         offset = round((x - 0.5) * width), round((y - 0.5) * height)
         ActionChains(self.driver).move_to_element_with_offset(element, *offset).click().perform()
 

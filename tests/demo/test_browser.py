@@ -80,7 +80,7 @@ def test_a_person_makes_clips_by_clicks(server, page, workdir, tmp_path, monkeyp
     # A picture of another size gets one sentence.
     page.click("button[data-tab-id=cinemagraph]")
     page.upload("#cinemagraph-image", workdir / "low.png")
-    assert "low.png is 8 pixels wide and 5 high" in page.find("#cinemagraph-problem").text
+    assert "low.png is 8 pixels wide and 5 high" in page.find("#cinemagraph-problem .error").text
 
     # A box between two clicks.
     page.click("#cinemagraph-image button[aria-label='Clear'], #cinemagraph-image [title='Clear']")
