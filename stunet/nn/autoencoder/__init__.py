@@ -59,7 +59,7 @@ class Autoencoder:
     """An autoencoder with its weights.
 
     Frames are computed a few at a time, on all devices of this process, and in tiles if asked. So
-    a long clip takes no more memory on the devices than these few frames. Other threads may train.
+    a long clip takes no more memory on the devices than these few frames.
 
     Attributes:
         architecture: the network, and what its latents are like.

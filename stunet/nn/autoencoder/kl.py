@@ -19,6 +19,7 @@ from stunet.nn.layers import ACTIVATIONS, Conv, GroupNorm
 from stunet.nn.resizing import upsample_space
 
 _ACTIVATION = "silu"
+_EPSILON = 1e-6
 _FIXED = {
     "act_fn": {_ACTIVATION, "swish"},
     "down_block_types": {"DownEncoderBlock2D"},
@@ -45,41 +46,44 @@ class KlConfig:
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
 
-    # Parts of the network, which both halves have.
 
-    def norm(self, name: str) -> GroupNorm:
-        return GroupNorm(groups=self.norm_num_groups, epsilon=1e-6, name=name)
+def _norm(config: KlConfig, name: str) -> GroupNorm:
+    return GroupNorm(groups=config.norm_num_groups, epsilon=_EPSILON, name=name)
 
-    def resnet(self, features: int, name: str) -> ResnetBlock:
-        return ResnetBlock(
-            features=features,
-            groups=self.norm_num_groups,
-            activation=_ACTIVATION,
-            epsilon=1e-6,
-            name=name,
+
+def _conv(features: int, name: str) -> Conv:
+    return Conv(features=features, kernel_size=SPATIAL, name=name)
+
+
+def _resnet(config: KlConfig, features: int, name: str) -> ResnetBlock:
+    return ResnetBlock(
+        features=features,
+        groups=config.norm_num_groups,
+        activation=_ACTIVATION,
+        epsilon=_EPSILON,
+        name=name,
+    )
+
+
+def _middle(config: KlConfig, x: Array) -> Array:
+    """Applies the blocks at the coarsest level, where all positions of a frame attend."""
+    features = x.shape[-1]
+    x = _resnet(config, features, "mid_block.resnets.0")(x)
+    if config.mid_block_add_attention:
+        attention = TextAttention(
+            head_channels=features,
+            groups=config.norm_num_groups,
+            epsilon=_EPSILON,
+            name="mid_block.attentions.0",
         )
-
-    def middle(self, x: Array) -> Array:
-        """Applies the blocks at the coarsest level, where all positions of a frame attend."""
-        features = x.shape[-1]
-        x = self.resnet(features, "mid_block.resnets.0")(x)
-        if self.mid_block_add_attention:
-            x = TextAttention(
-                head_channels=features,
-                groups=self.norm_num_groups,
-                epsilon=1e-6,
-                name="mid_block.attentions.0",
-            )(x)
-        return self.resnet(features, "mid_block.resnets.1")(x)
-
-    def output(self, x: Array, features: int) -> Array:
-        """Normalises, and convolves to `features` channels."""
-        coefficients = self.norm("conv_norm_out").coefficients(x)
-        return conv(features, "conv_out")(x, *coefficients, ACTIVATIONS[_ACTIVATION])
+        x = attention(x)
+    return _resnet(config, features, "mid_block.resnets.1")(x)
 
 
-def conv(features: int, name: str, kernel_size: tuple[int, int, int] = SPATIAL) -> Conv:
-    return Conv(features=features, kernel_size=kernel_size, name=name)
+def _output(config: KlConfig, x: Array, features: int) -> Array:
+    """Normalises, and convolves to `features` channels."""
+    coefficients = _norm(config, "conv_norm_out").coefficients(x)
+    return _conv(features, "conv_out")(x, *coefficients, ACTIVATIONS[_ACTIVATION])
 
 
 class Encoder(nn.Module):
@@ -94,10 +98,10 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n 1 h w c"]) -> Float[Array, "n 1 y x m"]:
         c = self.config
-        x = conv(c.block_out_channels[0], "conv_in")(x)
+        x = _conv(c.block_out_channels[0], "conv_in")(x)
         for level, features in enumerate(c.block_out_channels):
             for i in range(c.layers_per_block):
-                x = c.resnet(features, f"down_blocks.{level}.resnets.{i}")(x)
+                x = _resnet(c, features, f"down_blocks.{level}.resnets.{i}")(x)
             if level + 1 < len(c.block_out_channels):
                 # Rows and columns of zeros after a frame, none before it.
                 x = nn.Conv(
@@ -107,7 +111,7 @@ class Encoder(nn.Module):
                     padding=((0, 1), (0, 1)),
                     name=f"down_blocks.{level}.downsamplers.0.conv",
                 )(x[:, 0])[:, None]
-        return c.output(c.middle(x), 2 * c.latent_channels)
+        return _output(c, _middle(c, x), 2 * c.latent_channels)
 
 
 class Decoder(nn.Module):
@@ -122,13 +126,13 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n 1 y x z"]) -> Float[Array, "n 1 h w c"]:
         c = self.config
-        x = c.middle(conv(c.block_out_channels[-1], "conv_in")(x))
+        x = _middle(c, _conv(c.block_out_channels[-1], "conv_in")(x))
         for level, features in enumerate(reversed(c.block_out_channels)):
             for i in range(c.layers_per_block + 1):
-                x = c.resnet(features, f"up_blocks.{level}.resnets.{i}")(x)
+                x = _resnet(c, features, f"up_blocks.{level}.resnets.{i}")(x)
             if level + 1 < len(c.block_out_channels):
-                x = conv(features, f"up_blocks.{level}.upsamplers.0.conv")(upsample_space(x))
-        return c.output(x, c.out_channels)
+                x = _conv(features, f"up_blocks.{level}.upsamplers.0.conv")(upsample_space(x))
+        return _output(c, x, c.out_channels)
 
 
 class AutoencoderKL(nn.Module):
