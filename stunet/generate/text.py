@@ -13,6 +13,7 @@ from stunet.data import media
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
+from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.progress import OnStep
 from stunet.train import trained
@@ -151,8 +152,10 @@ def sample_clips(
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples one clip for each prompt.
 
+    With several processes, every process must call this function, and gets all clips.
+
     Args:
-        run: run that `load` has loaded.
+        run: run that `load` has loaded, or whose weights are on the mesh in another way.
         prompts: one prompt for each clip.
         clean: what a conditioned network is given for each clip; see `make_sampler`.
         level: augmentation level of `clean`, 0..1.
@@ -171,17 +174,17 @@ def sample_clips(
     """
     check_seed(seed)
     count, steps = len(prompts), run.parts.sampling.steps
-    devices = run.mesh.size
-    size = -(-min(batch_size or count, count) // devices) * devices
+    ways = meshes.batch_ways(run.mesh)
+    size = -(-min(batch_size or count, count) // ways) * ways
     firsts, sampled = range(0, count, size), []
     text, mask = make_encoder(run.parts.denoiser.text)(list(prompts))
-    split = meshes.batch_sharding(run.mesh)
-    with meshes.use(run.mesh):
+    with meshes.use(run.mesh, run.parts.layout.context_axis):
         for batch, first in enumerate(firsts):
             # The last batch is filled up with its first clips, so that no other shape is compiled.
             rows = np.resize(np.arange(first, min(first + size, count)), size)
             states, tokens, given, begun = jax.tree.map(
-                lambda x, rows=rows: jax.device_put(x[rows], split), (text, mask, clean, start)
+                lambda x, rows=rows: meshes.split_rows(x, rows, run.mesh),
+                (text, mask, clean, start),
             )
             estimates = run.sample(
                 run.params, states, tokens, seed, given, level, number + first, begun
@@ -189,7 +192,7 @@ def sample_clips(
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()
                 on_step(batch * steps + done, len(firsts) * steps)
-            sampled.append(np.asarray(clips))
+            sampled.append(hosts.gather(clips))
     return np.clip(np.concatenate(sampled)[:count], -1, 1)
 
 
