@@ -955,8 +955,8 @@ class Evaluate:
     every: int = _field(
         0,
         "Number of updates from one evaluation to the next. Each samples clips with the averaged "
-        "weights, with `sample.steps` steps and the other settings of that group. The state after the last update is evaluated too. "
-        "0: no evaluation.",
+        "weights and the sampling settings of the run, such as `sample.steps`. The state after the "
+        "last update is evaluated too. 0: no evaluation.",
         least=0,
     )
     metrics: tuple[str, ...] = _field(
