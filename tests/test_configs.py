@@ -83,8 +83,8 @@ def test_written_config_reads_back(tmp_path):
         ({"model__groups": 24}, r"channel_multipliers\[0\] is 64; it must be a multiple of 24"),
         ({"model__head_channels": 48}, "it must be a multiple of 48 .*model.head_channels"),
         ({"model__text_pooling_heads": 7}, "text.dim is 64; it must be a multiple of 7"),
-        ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose 'bytes', 'minilm' or 't5:DIR'"),
-        ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose .*'t5:DIR'"),
+        ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose one of bytes, minilm, "),
+        ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose one of .* t5:DIR "),
         ({"text__encoder": "minilm"}, "text.dim is 64, .*384 features; set text.dim to 384"),
         ({"text__fingerprint": "12ab"}, "text.fingerprint is '12ab', and 'bytes' has none"),
         ({"data__digit_size": 20}, "larger than the clip's 16x16"),
@@ -97,6 +97,16 @@ def test_written_config_reads_back(tmp_path):
             "it must be a multiple of 3 .*: try 15",
         ),
         ({"profile__start": 0}, "profile.start is 0; it must be at least 1"),
+        ({"diffusion__beta_start": 0.5}, "beta_start is 0.5 and .*beta_end 0.012; the first must"),
+        ({"diffusion__zero_terminal_snr": True}, "schedule 'cosine'; only 'scaled_linear' and"),
+        (
+            dict(
+                diffusion__zero_terminal_snr=True,
+                diffusion__schedule="linear_betas",
+                diffusion__prediction="eps",
+            ),
+            "prediction 'eps'; the noise alone says nothing .*: choose 'v'",
+        ),
         (
             {"profile__start": 8, "profile__steps": 4, "train__steps": 10},
             "profile asks for updates 8 to 11, and train.steps is 10",

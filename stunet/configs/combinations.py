@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Iterator
 
 from stunet import extensions
+from stunet.configs import text_encoders
 from stunet.configs.schema import (
+    BETA_SCHEDULES,
     MAIN,
     Config,
     Data,
@@ -203,20 +205,16 @@ def _text_encoder(config: Config) -> Mistakes:
     The machine that trains may not have the weights, because records can hold the text states.
     """
     text = config.text
-    kind, _, directory = text.encoder.partition(":")
-    if kind not in ("bytes", "minilm", "t5") and extensions.names_object(text.encoder):
+    if text_encoders.is_own(text.encoder):
         return
-    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(directory):
-        yield (
-            f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', where DIR "
-            "holds a T5-v1.1 checkpoint"
-        )
-    if kind == "minilm" and text.dim != 384:
+    if not text_encoders.is_known(text.encoder):
+        yield f"text.encoder is {text.encoder!r}; choose one of {text_encoders.CHOICES}"
+    if text.encoder == "minilm" and text.dim != 384:
         yield (
             f"text.dim is {text.dim}, and the states of 'minilm' have 384 features; set text.dim "
             "to 384"
         )
-    if kind == "bytes" and text.fingerprint:
+    if text.encoder == "bytes" and text.fingerprint:
         yield f"text.fingerprint is {text.fingerprint!r}, and 'bytes' has none; leave it empty"
 
 
@@ -340,6 +338,29 @@ def _noise_schedule(config: Config) -> Mistakes:
         yield (
             f"diffusion.log_snr_min is {least:g} and diffusion.log_snr_max {most:g}; the minimum "
             "must be below the maximum"
+        )
+    first, last = config.diffusion.beta_start, config.diffusion.beta_end
+    if first >= last:
+        yield (
+            f"diffusion.beta_start is {first:g} and diffusion.beta_end {last:g}; the first must be "
+            "below the last"
+        )
+
+
+def _zero_terminal_snr(config: Config) -> Mistakes:
+    diffusion = config.diffusion
+    if not diffusion.zero_terminal_snr:
+        return
+    if diffusion.schedule not in BETA_SCHEDULES:
+        able = " and ".join(map(repr, BETA_SCHEDULES))
+        yield (
+            f"diffusion.zero_terminal_snr is true and diffusion.schedule {diffusion.schedule!r}; "
+            f"only {able} can end in pure noise: choose one of them"
+        )
+    if diffusion.prediction == "eps":
+        yield (
+            "diffusion.zero_terminal_snr is true and diffusion.prediction 'eps'; the noise alone "
+            "says nothing of the clip where nothing else is left: choose 'v'"
         )
 
 
@@ -490,6 +511,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _validation,
     _profile,
     _noise_schedule,
+    _zero_terminal_snr,
     _sampling,
     _mesh,
     _batch,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stunet import progress
 from stunet.data.sources import Source
 from stunet.evaluate.cache import MeasurementCache
 from stunet.evaluate.comparison import Comparison
@@ -75,7 +76,7 @@ class Evaluator:
         for number, batch in enumerate(self.caption_batches()):
 
             def generate(number=number, batch=batch):
-                def count_steps(step, steps):
+                def count_steps(step, steps, clips):
                     on_step(number * steps + step, num_batches * steps)
 
                 return self.generate(batch, count_steps)
@@ -102,7 +103,7 @@ class Evaluator:
                     real = read_clips(comparison.real, indices)
             yield CaptionBatch(rows, captions, real, scene)
 
-    def generate(self, batch: CaptionBatch, on_step: OnStep) -> np.ndarray:
+    def generate(self, batch: CaptionBatch, on_step: progress.OnStep) -> np.ndarray:
         """Generates a clip in -1..1 for each row of a batch of captions."""
         clips = self.generator.make(batch.rows.start, batch.captions, batch.real, on_step)
         return clips[: len(batch.rows)]

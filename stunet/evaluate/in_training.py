@@ -4,6 +4,7 @@ All devices of the run sample clips together, with the averaged weights where th
 process measures the clips, and tells the other processes the metrics.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from stunet import progress
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError, choose
 from stunet.evaluate import comparison
@@ -26,7 +28,6 @@ from stunet.generate.text import Run
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.train.parts import Parts
-from stunet.train.sampling import make_sampler
 
 PREFIX = "eval/"
 
@@ -65,11 +66,12 @@ class InTraining:
         mesh: jax.sharding.Mesh,
         tell: Callable[[str], None],
     ):
-        self._parts, self._mesh, self._tell = parts, mesh, tell
+        self._parts, self._tell = parts, tell
         make_encoder(parts.denoiser.text)  # Records may hold what training needs of it.
         self._groups = parse(",".join(parts.evaluation.metrics))
         self._known = known_metrics(self._groups)
-        self._run: Run | None = None
+        # Without weights, except in an evaluation. It keeps the compiled sampler.
+        self._run = Run(parts, None, mesh)
         generator = of_network(parts, lambda: self._run, None, seed=parts.seed)
         compared = comparison.from_dataset(generator.dataset, parts.evaluation.num)
         self._evaluator = Evaluator(
@@ -115,10 +117,10 @@ class InTraining:
         Returns:
             The mean of each metric by its name, such as {"eval/speed": 1.2}, in every process.
         """
-        self._run = Run(self._parts, params, self._mesh, self._sample, step)
+        self._run = dataclasses.replace(self._run, params=params, checkpoint=step)
         batches = list(self._evaluator.caption_batches())
-        clips = [self._evaluator.generate(batch, lambda done, total: None) for batch in batches]
-        self._run = None
+        clips = [self._evaluator.generate(batch, progress.nothing) for batch in batches]
+        self._run = dataclasses.replace(self._run, params=None)
         means = {}
         if hosts.is_first():
             with meshes.none_in_use():
@@ -153,10 +155,6 @@ class InTraining:
         self, measured: Measurements, rows: Sequence[int], counts: Sequence[int]
     ) -> MetricValues:
         return metric_values(measured, self._reference, self._shape, self._known, rows, counts)
-
-    @functools.cached_property
-    def _sample(self) -> Callable[..., Any]:
-        return make_sampler(self._parts.denoiser, self._parts.sampling)
 
     @functools.cached_property
     def _reference(self) -> Measurements:
