@@ -351,6 +351,12 @@ def _sampling(config: Config) -> Mistakes:
             f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
             "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
         )
+    if sample.autoguidance_scale != 1 and not sample.autoguidance_from:
+        yield (
+            f"sample.autoguidance_scale is {sample.autoguidance_scale:g} and "
+            "sample.autoguidance_from empty; name a weaker version of the network, such as '1000' "
+            "for the run's checkpoint after 1000 updates"
+        )
     if sample.guidance_first > sample.guidance_last:
         yield (
             f"sample.guidance_first is {sample.guidance_first:g} and sample.guidance_last "

@@ -158,6 +158,9 @@ def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
                 raise UserError(f"no checkpoint in {checkpoints.directory}; train first")
             weights = checkpoints.directory / str(step)
     made = weights.stat().st_mtime_ns
+    weaker = pathlib.Path(parts.sampling.autoguidance_from)
+    if parts.sampling.autoguidance_scale != 1 and weaker.is_file():
+        made = [made, weaker.stat().st_mtime_ns]
     return [json.loads(json.dumps(dataclasses.asdict(parts.config))), step, made]
 
 

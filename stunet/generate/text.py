@@ -40,7 +40,8 @@ class Run:
 
     Attributes:
         parts: parts that the run's config describes, with the settings used for sampling.
-        params: averaged (EMA) parameters of the newest checkpoint.
+        params: averaged (EMA) parameters of the newest checkpoint; with autoguidance, a
+            `stunet.train.sampling.WithWeaker`.
         mesh: the devices, over which clips are split.
         sample: function that samples a batch of clips (`make_sampler`). Its first call compiles it.
         checkpoint: number of updates that `params` have had.
@@ -77,7 +78,7 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     parts = read_parts(workdir, **sample)
     mesh = meshes.make_mesh(meshes.Layout(data=devices), jax.devices()[:devices])
     with meshes.use(mesh):
-        params, step = trained.restore(workdir, parts, mesh)
+        params, step = trained.restore_to_sample(workdir, parts, mesh)
     return Run(parts, params, mesh, make_sampler(parts.denoiser, parts.sampling), step)
 
 

@@ -50,7 +50,8 @@ class Upscaler:
 
     Attributes:
         parts: parts that the run's config describes, with the settings used for sampling.
-        params: averaged (EMA) parameters, on every device.
+        params: averaged (EMA) parameters, on every device; with autoguidance, a
+            `stunet.train.sampling.WithWeaker`.
         mesh: the devices, over which batches of segments are split.
         functions: compiled functions from which sampling is made. Here `update` takes one random
             key and one sampler state for each row of a batch.
@@ -99,7 +100,7 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
     devices = jax.local_devices()
     mesh = meshes.make_mesh(meshes.Layout(data=len(devices)), devices)
     with meshes.use(mesh):
-        params, step = trained.restore(workdir, parts, mesh)
+        params, step = trained.restore_to_sample(workdir, parts, mesh)
     return make_upscaler(parts, params, mesh, step)
 
 

@@ -213,20 +213,28 @@ class Checkpoints:
         """
         return self.restore_ema(abstract).ema_params
 
-    def restore_ema(self, abstract: TrainState) -> TrainState:
-        """Reads the averaged and the frozen parameters from the newest checkpoint.
+    def restore_ema(self, abstract: TrainState, step: int | None = None) -> TrainState:
+        """Reads the averaged and the frozen parameters from a checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
+            step: number of updates of the checkpoint; None for the newest one.
 
         Returns:
             `abstract` with these parameters. All else stays abstract.
 
         Raises:
             DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
-            UserError: there is no checkpoint, or it cannot be read for another reason.
+            UserError: there is no such checkpoint, or it cannot be read for another reason.
         """
-        step, *_ = self._steps()
+        newest, *before = self._steps()
+        step = newest if step is None else step
+        if step not in (newest, *before):
+            found = ", ".join(map(str, (*reversed(before), newest)))
+            raise UserError(
+                f"no checkpoint after update {step} in {self.directory}; there are {found}, and "
+                "checkpoint.keep_every keeps more"
+            )
         wanted = {k: v for k, v in items(abstract).items() if k in ("ema", "frozen")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)

@@ -9,10 +9,21 @@ from typing import Any
 
 import jax
 
+from stunet import configs
+from stunet.errors import UserError
 from stunet.train import weights_file
 from stunet.train.checkpoints import Checkpoints
-from stunet.train.parts import Parts
+from stunet.train.parts import Parts, read_parts
+from stunet.train.sampling import WithWeaker
 from stunet.train.state import abstract_state
+
+# Groups and keys of the config in which two networks, their inputs or their clips may differ.
+_OF_NETWORKS = (
+    *("model.", "text.", "masks.", "upscale.", "tsr."),
+    *(f"data.{key} " for key in ("frames", "height", "width", "channels", "stride", "fps")),
+    *(f"diffusion.{key} " for key in ("schedule", "shift", "log_snr_min", "log_snr_max")),
+    *(f"diffusion.{key} " for key in ("prediction", "input_scale")),
+)
 
 
 def restore(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> tuple[Any, int]:
@@ -41,3 +52,54 @@ def restore(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> tuple
     params = weights_file.read(place, wanted)
     params = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), params, wanted)
     return params, header.step or 0
+
+
+def restore_to_sample(
+    place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh
+) -> tuple[Any | WithWeaker, int]:
+    """Reads what the functions of `stunet.train.sampling` take as parameters.
+
+    These are the parameters of the network. If the settings ask for autoguidance, they come with
+    those of a weaker version of the network, from the place `SamplerSettings.autoguidance_from`: an
+    earlier checkpoint of the same run, another run, or a weights file.
+
+    Arguments, results and errors are those of `restore`.
+
+    Raises:
+        UserError: also if there is no such checkpoint, or the weaker version is another network.
+    """
+    params, step = restore(place, parts, mesh)
+    if parts.sampling.autoguidance_scale == 1:
+        return params, step
+    return WithWeaker(params, _restore_weaker(place, parts, mesh)), step
+
+
+def _restore_weaker(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> Any:
+    source = parts.sampling.autoguidance_from
+    if not source.isdecimal():
+        other_place = pathlib.Path(source)
+        other = read_parts(other_place)
+        _check_same_network(source, other, parts)
+        return restore(other_place, other, mesh)[0]
+    if place.suffix == weights_file.SUFFIX:
+        raise UserError(
+            f"sample.autoguidance_from is {source}, which is a checkpoint of a run, and {place} is "
+            "a file of weights; name another file of weights, or the directory of a run"
+        )
+    abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    with Checkpoints(place) as checkpoints:
+        return checkpoints.restore_ema(abstract, int(source)).ema_params
+
+
+def _check_same_network(source: str, other: Parts, parts: Parts) -> None:
+    """Checks that two networks differ in nothing but their weights.
+
+    Raises:
+        UserError: their shapes, inputs, clips or noise schedules differ.
+    """
+    found = configs.differences(other.config, parts.config)
+    if of_networks := [difference for difference in found if difference.startswith(_OF_NETWORKS)]:
+        raise UserError(
+            f"sample.autoguidance_from: {source} holds another network: {'; '.join(of_networks)}; "
+            "name a weaker version of the same network"
+        )
