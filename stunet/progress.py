@@ -6,9 +6,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
-# Takes the number of steps done and the number of all steps.
-OnStep = Callable[[int, int], None]
+# Takes the number of sampling steps done, the number of all steps, and the clips [b, t, h, w, c]
+# that are being made, as the last step estimates them, in about -1..1.
+OnStep = Callable[[int, int, Any], None]
+
+
+def nothing(done: int, total: int, clips: Any) -> None:
+    """Shows no progress."""
 
 
 def note(sentence: str) -> None:
@@ -22,7 +28,7 @@ def sampling_bar() -> OnStep:
 
     bar = None
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, clips: Any = None) -> None:
         nonlocal bar
         bar = bar or tqdm(desc="sampling", unit="step", total=total, dynamic_ncols=True)
         # A command that continues starts above zero, so the bar jumps to `done`.

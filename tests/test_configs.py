@@ -97,6 +97,16 @@ def test_written_config_reads_back(tmp_path):
             "it must be a multiple of 3 .*: try 15",
         ),
         ({"profile__start": 0}, "profile.start is 0; it must be at least 1"),
+        ({"diffusion__beta_start": 0.5}, "beta_start is 0.5 and .*beta_end 0.012; the first must"),
+        ({"diffusion__zero_terminal_snr": True}, "schedule 'cosine'; only 'scaled_linear' and"),
+        (
+            dict(
+                diffusion__zero_terminal_snr=True,
+                diffusion__schedule="linear_betas",
+                diffusion__prediction="eps",
+            ),
+            "prediction 'eps'; the noise alone says nothing .*: choose 'v'",
+        ),
         (
             {"profile__start": 8, "profile__steps": 4, "train__steps": 10},
             "profile asks for updates 8 to 11, and train.steps is 10",

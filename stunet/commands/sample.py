@@ -91,7 +91,7 @@ def _name(text: str) -> str:
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Samples, writes the clips, and prints where they are."""
     set_up_jax()
-    from stunet.generate import networks, output
+    from stunet.generate import networks, output, text
 
     workdir = networks.find(arguments.workdir, name)
     out = arguments.out or networks.samples(arguments.workdir, workdir)
@@ -101,6 +101,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         prompts=[prompt for prompt in arguments.prompt or [""] for _ in range(arguments.num)],
         seed=arguments.seed,
         sample=shared.sampling_settings(arguments),
+        load=text.load,
         on_step=sampling_bar(),
         command=arguments.command_line,
         name=arguments.name or "",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from stunet import extensions
 from stunet.configs.schema import (
+    BETA_SCHEDULES,
     MAIN,
     Config,
     Data,
@@ -341,6 +342,29 @@ def _noise_schedule(config: Config) -> Mistakes:
             f"diffusion.log_snr_min is {least:g} and diffusion.log_snr_max {most:g}; the minimum "
             "must be below the maximum"
         )
+    first, last = config.diffusion.beta_start, config.diffusion.beta_end
+    if first >= last:
+        yield (
+            f"diffusion.beta_start is {first:g} and diffusion.beta_end {last:g}; the first must be "
+            "below the last"
+        )
+
+
+def _zero_terminal_snr(config: Config) -> Mistakes:
+    diffusion = config.diffusion
+    if not diffusion.zero_terminal_snr:
+        return
+    if diffusion.schedule not in BETA_SCHEDULES:
+        able = " and ".join(map(repr, BETA_SCHEDULES))
+        yield (
+            f"diffusion.zero_terminal_snr is true and diffusion.schedule {diffusion.schedule!r}; "
+            f"only {able} can end in pure noise: choose one of them"
+        )
+    if diffusion.prediction == "eps":
+        yield (
+            "diffusion.zero_terminal_snr is true and diffusion.prediction 'eps'; the noise alone "
+            "says nothing of the clip where nothing else is left: choose 'v'"
+        )
 
 
 def _sampling(config: Config) -> Mistakes:
@@ -473,6 +497,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _validation,
     _profile,
     _noise_schedule,
+    _zero_terminal_snr,
     _sampling,
     _mesh,
     _batch,

@@ -11,6 +11,9 @@ from typing import Any
 
 from stunet import extensions
 
+# Choices of `diffusion.schedule` that are steps with a beta each (`stunet.diffusion.betas`).
+BETA_SCHEDULES = ("scaled_linear", "linear_betas")
+
 
 class Mix(dict[str, dict[str, Any]]):
     """Maps names of further sources to the keys of `data` in which they differ from `data`.
@@ -263,8 +266,12 @@ class Diffusion:
         "'linear': the log-SNR falls linearly in time. 'iddpm': the cosine schedule of Improved "
         "DDPM, with which DeepFloyd IF was trained. 'flow': the straight path of flow matching, "
         "(1 - t) * x0 + t * eps (arXiv 2210.02747). Flow matching also sets `diffusion.prediction` "
-        "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'.",
-        choices=("cosine", "linear", "iddpm", "flow"),
+        "and `diffusion.input_scale` to 'flow', and `diffusion.weighting` to 'uniform'. "
+        "'scaled_linear': the 1000 steps of Stable Diffusion, whose betas rise linearly in their "
+        "square root. 'linear_betas': the 1000 steps of DDPM, whose betas rise linearly; DDPM "
+        "itself has betas from 0.0001 to 0.02. The last two go from `diffusion.beta_start` to "
+        "`diffusion.beta_end`, and have no log-SNR bounds.",
+        choices=("cosine", "linear", "iddpm", "flow", *BETA_SCHEDULES),
         own=extensions.NoiseSchedule,
     )
     shift: float = _field(
@@ -283,6 +290,26 @@ class Diffusion:
         15.0,
         "Logarithm of the signal-to-noise ratio at noise time 0, the clean end, before "
         "`diffusion.shift`.",
+    )
+    beta_start: float = _field(
+        0.00085,
+        "Beta of the first of 1000 steps, for the schedules 'scaled_linear' and 'linear_betas'. "
+        "The default is Stable Diffusion's.",
+        above=0,
+        below=1,
+    )
+    beta_end: float = _field(
+        0.012,
+        "Beta of the last of 1000 steps, for the schedules 'scaled_linear' and 'linear_betas'. "
+        "The default is Stable Diffusion's.",
+        above=0,
+        below=1,
+    )
+    zero_terminal_snr: bool = _field(
+        False,
+        "True: noise time 1 is pure noise, on the schedules 'scaled_linear' and 'linear_betas' "
+        "(arXiv 2305.08891). Otherwise their last step keeps a little of the clip, such as its "
+        "mean brightness. Needs another prediction than 'eps'.",
     )
     prediction: str = _field(
         "v",

@@ -365,8 +365,13 @@ SYNONYMS = (
     ),
     # Objective.
     Synonym("noise_schedule beta_schedule noise_schedule_type schedule_type", "diffusion.schedule"),
+    Synonym("beta_min beta_max", "diffusion.beta_start diffusion.beta_end"),
     Synonym(
-        "beta_start beta_end beta_min beta_max sigma_min sigma_max logsnr_min logsnr_max",
+        "rescale_betas_zero_snr zero_snr rescale_zero_terminal_snr enforce_zero_terminal_snr",
+        "diffusion.zero_terminal_snr",
+    ),
+    Synonym(
+        "sigma_min sigma_max logsnr_min logsnr_max",
         "diffusion.log_snr_min diffusion.log_snr_max",
         "noise schedules are bounded by their log-SNR; set",
     ),

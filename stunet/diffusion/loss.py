@@ -82,7 +82,9 @@ def sigmoid(
     """
     log_snr = log_snr.astype(jnp.float32)
     x0_error = choose(_X0_ERROR, prediction, "prediction")(log_snr)
-    return slope * math.exp(bias) * jax.nn.sigmoid(log_snr - bias) * x0_error
+    weight = slope * math.exp(bias) * jax.nn.sigmoid(log_snr - bias) * x0_error
+    # Where there is no signal, the slope is infinite and the limit of the product is 0.
+    return jnp.where(log_snr == -jnp.inf, 0.0, weight)
 
 
 class Weighting(NamedTuple):

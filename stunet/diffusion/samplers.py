@@ -49,9 +49,16 @@ def _uniform_in_t(schedule: NoiseSchedule, t_start: float, fraction: Array) -> A
     return t_start * (1 - fraction)
 
 
+# Where times that are uniform in log-SNR begin if the first clip has no signal at all. It is also
+# the default of `diffusion.log_snr_min`.
+_LEAST_LOG_SNR = -15.0
+
+
 def _uniform_in_log_snr(schedule: NoiseSchedule, t_start: float, fraction: Array) -> Array:
     first, last = schedule(jnp.asarray([t_start, 0.0], jnp.float32))
-    return schedule.time(first + fraction * (last - first))
+    begin = jnp.where(jnp.isinf(first), _LEAST_LOG_SNR, first)
+    times = schedule.time(begin + fraction * (last - begin))
+    return jnp.where(jnp.isinf(first) & (fraction == 0), t_start, times)
 
 
 class Sampler(NamedTuple):
@@ -116,7 +123,8 @@ def time_grid(
 
     For ddim and ancestral the times are uniform in t, as is usual: t_i = t_start (1 - i / steps).
 
-    For all others the times are uniform in log-SNR, from schedule(t_start) to schedule(0). On
+    For all others the times are uniform in log-SNR, from schedule(t_start) to schedule(0). If
+    schedule(t_start) is -inf, the first time is t_start, and the others go on from -15. On
     Gaussian data the error of dpmpp_2m then falls as 1 / steps^2, for every standard deviation of
     the data and every shift of the schedule. Times uniform in t on the cosine schedule would cover
     both ends of the log-SNR range in very few steps. Compare the errors with 32 steps: for data of

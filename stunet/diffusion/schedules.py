@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
 from stunet import extensions
+from stunet.diffusion.betas import BETAS, Steps
 from stunet.errors import UserError, choose
 
 
@@ -199,23 +200,31 @@ class NoiseSchedule:
     `schedule.time(log_snr)` is its inverse.
 
     Attributes:
-        name: a key of `SCHEDULES`.
+        name: a key of `SCHEDULES` or `BETAS`.
         shift: the ratio noise_d / image_d in "simple diffusion" (arXiv 2301.11093, section 3.1).
             Averaging neighbouring pixels removes noise but little of the image. So a 128x128 clip
             needs more noise than a 64x64 clip to be equally destroyed. If a schedule suits 64x64
             clips, shift = 64 / 128 adapts it to 128x128 clips. The shift adds 2 log(shift) to the
             log-SNR at every t, and so to both bounds. A shift of 1 changes nothing.
-        log_snr_min: log-SNR at t = 1, before the shift.
-        log_snr_max: log-SNR at t = 0, before the shift.
+        log_snr_min: log-SNR at t = 1, before the shift, of a schedule of `SCHEDULES`.
+        log_snr_max: log-SNR at t = 0, before the shift, of a schedule of `SCHEDULES`.
+        beta_start: beta of the first step, of a schedule of `BETAS`.
+        beta_end: beta of the last step, of a schedule of `BETAS`.
+        zero_terminal_snr: True if a schedule of `BETAS` is to have a log-SNR of -inf at t = 1
+            (`betas.rescaled`).
 
     Raises:
-        UserError: `name` is unknown, `shift` is not positive, or the bounds are in the wrong order.
+        UserError: `name` is unknown, `shift` is not positive, the bounds or betas are in the wrong
+            order, or a schedule of `SCHEDULES` is to have a zero terminal SNR.
     """
 
     name: str = "cosine"
     shift: float = 1.0
     log_snr_min: float = -15.0
     log_snr_max: float = 15.0
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    zero_terminal_snr: bool = False
 
     def __post_init__(self):
         self._curve()
@@ -228,21 +237,36 @@ class NoiseSchedule:
                 f"noise schedule has log_snr_min {self.log_snr_min} and log_snr_max "
                 f"{self.log_snr_max}; the minimum must be below the maximum"
             )
+        if not 0 < self.beta_start < self.beta_end < 1:
+            raise UserError(
+                f"noise schedule has beta_start {self.beta_start} and beta_end {self.beta_end}; "
+                "they must rise and lie between 0 and 1"
+            )
+        if self.zero_terminal_snr and self.name not in BETAS:
+            raise UserError(
+                f"the noise schedule {self.name!r} has no zero terminal SNR; choose one of "
+                f"{', '.join(BETAS)}"
+            )
 
     def _curve(self) -> Curve:
-        return extensions.find(SCHEDULES, self.name, extensions.NoiseSchedule)
+        """Returns a curve whose functions take t or the log-SNR alone, without the bounds."""
+        if self.name in BETAS:
+            steps = Steps(self.name, self.beta_start, self.beta_end, self.zero_terminal_snr)
+            return Curve(steps.log_snr, steps.time)
+        table = SCHEDULES | dict.fromkeys(BETAS)
+        found = extensions.find(table, self.name, extensions.NoiseSchedule)
+        bounds = self.log_snr_min, self.log_snr_max
+        return Curve(lambda t: found.log_snr(t, *bounds), lambda level: found.time(level, *bounds))
 
     def __call__(self, t: Float[Array, "*n"]) -> Float32[Array, "*n"]:
-        curve = self._curve().log_snr
-        return curve(t, self.log_snr_min, self.log_snr_max) + 2 * math.log(self.shift)
+        return self._curve().log_snr(t) + 2 * math.log(self.shift)
 
     def time(self, log_snr: Float[Array, "*n"]) -> Float32[Array, "*n"]:
         """Returns the time in [0, 1] at which the schedule has the given log-SNR.
 
         A log-SNR beyond the schedule's bounds gives 0 or 1.
         """
-        log_snr = log_snr.astype(jnp.float32) - 2 * math.log(self.shift)
-        t = self._curve().time(log_snr, self.log_snr_min, self.log_snr_max)
+        t = self._curve().time(log_snr.astype(jnp.float32) - 2 * math.log(self.shift))
         return jnp.clip(t, 0.0, 1.0)
 
 

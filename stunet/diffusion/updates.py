@@ -101,9 +101,8 @@ def heun(step: Step) -> Array:
         alpha, sigma = alpha_sigma(log_snr)
         return x / (alpha + sigma), sigma / (alpha + sigma)
 
-    # In the first step there is none before, and its values are not used.
-    before = jnp.where(jnp.isfinite(step.log_snr_before), step.log_snr_before, step.log_snr_t)
-    y_before, u_before = on_line(step.kept[0], before)
+    # In the first step there is none before. Its values are finite, and not used.
+    y_before, u_before = on_line(step.kept[0], step.log_snr_before)
     y, u = on_line(step.x, step.log_snr_t)
     slope = ((y_before - step.x0_before) / u_before + (y - step.x0) / u) / 2
     alpha, sigma = alpha_sigma(step.log_snr_t)

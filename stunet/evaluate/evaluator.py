@@ -63,7 +63,7 @@ class Evaluator:
                     real = read_clips(comparison.real, indices)
 
             def generate(number=number, rows=rows, captions=captions, real=real):
-                def count_steps(step, steps):
+                def count_steps(step, steps, clips):
                     on_step(number * steps + step, len(batches) * steps)
 
                 return generator.make(rows.start, captions, real, count_steps)[: len(rows)]

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from stunet import progress
 from stunet.data.sources import Dataset
 from stunet.errors import UserError
 from stunet.generate import cascade, text
@@ -18,8 +19,9 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.flops import sampling_flops
 from stunet.train.parts import Parts, read_parts
 
+# Called with the number of finished sampling steps and the number of all steps.
 OnStep = Callable[[int, int], None]
-Make = Callable[[int, Sequence[str], np.ndarray | None, OnStep], np.ndarray]
+Make = Callable[[int, Sequence[str], np.ndarray | None, progress.OnStep], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)

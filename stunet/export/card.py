@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 import stunet
 from stunet import tensorfiles
@@ -137,5 +138,6 @@ def _sampling(denoiser: Denoiser, settings: SamplerSettings) -> dict[str, Any]:
         **dataclasses.asdict(settings),
         "fixed": "at export: for others export again, or call the denoiser",
         "times": times.tolist(),
-        "log_snr": schedule(times).tolist(),
+        # JSON has no -inf. From the lowest float32 come the same amplitudes, 0 and 1.
+        "log_snr": jnp.maximum(schedule(times), jnp.finfo(jnp.float32).min).tolist(),
     }

@@ -17,19 +17,21 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from stunet.errors import UserError
 from stunet.generate.text import (
-    OnStep,
+    Loader,
     Run,
     load,
     load_unconditioned,
     sample_clips,
     text_to_video,
 )
+from stunet.progress import OnStep, nothing
 from stunet.train.parts import Parts, read_parts
 
 # Augmentation level of generated keyframes: an SNR of 5, fixed as in Imagen Video (section 2.5).
@@ -66,7 +68,7 @@ def keyframes(
     *,
     seed: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n k h w c"], Parts]:
     """Samples keyframes for each prompt with a text-to-video run whose `data.stride` is above 1.
@@ -87,7 +89,7 @@ def fill(
     seed: int = 0,
     number: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Cascaded:
     """Makes the frames between keyframes. The keyframes may be generated or from real clips.
 
@@ -101,7 +103,8 @@ def fill(
             settings.
         number: number of the first clip. The other clips have the next numbers.
         batch_size: windows (parts of clips) sampled at once; None samples all at once.
-        on_step: called with the number of steps done and the number of all steps.
+        on_step: called with the number of steps done, the number of all steps and the estimate of
+            the windows.
 
     Raises:
         UserError: the run is no temporal super-resolution run, or the keyframes, the prompts or the
@@ -140,10 +143,11 @@ def cascade(
     tsr_workdir: pathlib.Path,
     prompts: Sequence[str],
     *,
+    loader: Loader = load,
     augmentation: float | None = None,
     seed: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
     **sample: object,
 ) -> Cascaded:
     """Samples keyframes for each prompt with one network, and the other frames with a second one.
@@ -152,36 +156,43 @@ def cascade(
         keyframes_workdir: working directory of a run with a `data.stride` above 1.
         tsr_workdir: working directory of a run with a `tsr.stride` above 1.
         prompts: captions like those that the runs were trained on.
+        loader: function that loads a run.
         augmentation: noise level of the keyframes when the second network sees them. None means
             `AUGMENTATION`, but at most the highest level that the second network was trained at.
         seed: seed of the noise. Clip i depends only on the seed, on i and on the settings.
         batch_size: how many clips the first network, and how many windows the second network,
             samples at once; None samples all at once.
         on_step: called with the number of steps done and the number of all steps, over both
-            networks.
+            networks, and with the estimate of the keyframes or of the windows.
         sample: settings of the config's `sample` that replace the runs' own.
 
     Raises:
         UserError: a directory holds no run or no checkpoint, the runs do not go together, or the
             augmentation or the seed is out of range.
     """
-    pair = load_pair(keyframes_workdir, tsr_workdir, **sample)
+    pair = load_pair(keyframes_workdir, tsr_workdir, loader=loader, **sample)
     return through(
         pair, prompts, augmentation=augmentation, seed=seed, batch_size=batch_size, on_step=on_step
     )
 
 
 def load_pair(
-    keyframes_workdir: pathlib.Path, tsr_workdir: pathlib.Path, *, devices: int = 1, **sample
+    keyframes_workdir: pathlib.Path,
+    tsr_workdir: pathlib.Path,
+    *,
+    loader: Loader = load,
+    devices: int = 1,
+    **sample: object,
 ) -> tuple[Run, Run]:
-    """Loads the two runs of `cascade`, on `devices` devices.
+    """Loads the two runs of `cascade` with `loader`, on `devices` devices.
 
     Raises:
         UserError: as for `cascade`.
     """
     check_pair(read_parts(keyframes_workdir), read_parts(tsr_workdir))
-    first = load_unconditioned(keyframes_workdir, devices=devices, **sample)
-    return first, load(tsr_workdir, devices=devices, **sample)
+    options = dict(devices=devices, **sample)
+    first = load_unconditioned(keyframes_workdir, loader=loader, **options)
+    return first, loader(tsr_workdir, **options)
 
 
 def through(
@@ -192,7 +203,7 @@ def through(
     seed: int = 0,
     number: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Cascaded:
     """Samples one clip for each prompt, through two networks that `load_pair` has loaded.
 
@@ -213,10 +224,10 @@ def through(
     filling = len(prompts) * count_windows(run.parts, first.parts.denoiser.clip.frames)
     later = run.parts.sampling.steps * math.ceil(filling / (batch_size or filling))
 
-    def keyframes_step(done: int, total: int) -> None:
+    def keyframes_step(done: int, total: int, clips: Any) -> None:
         nonlocal before
         before = total
-        on_step(done, total + later)
+        on_step(done, total + later, clips)
 
     given = sample_clips(
         first, prompts, seed=seed, number=number, batch_size=batch_size, on_step=keyframes_step
@@ -229,7 +240,7 @@ def through(
         seed=later_seed(seed),
         number=number,
         batch_size=batch_size,
-        on_step=lambda done, total: on_step(before + done, before + total),
+        on_step=lambda done, total, clips: on_step(before + done, before + total, clips),
     )
     return dataclasses.replace(filled, checkpoints=(first.checkpoint, *filled.checkpoints))
 

@@ -18,12 +18,15 @@ from jaxtyping import Bool, Float
 
 from stunet.diffusion.masks import MASKS
 from stunet.errors import UserError
-from stunet.generate.text import OnStep, Run, load, sample_clips
+from stunet.generate.text import Loader, Run, load, sample_clips
+from stunet.progress import OnStep, nothing
 from stunet.train.parts import read_parts
 
 
-def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
-    """Loads a run whose network is conditioned on masks. The arguments are those of `text.load`.
+def load_masked(workdir: pathlib.Path, *, loader: Loader = load, **sample: object) -> Run:
+    """Loads a run whose network is conditioned on masks.
+
+    Arguments are those of `text.load`, and the function that loads the run.
 
     Raises:
         UserError: as `text.load`, or the run was trained without masks.
@@ -34,7 +37,7 @@ def load_masked(workdir: pathlib.Path, **sample: object) -> Run:
             "masks.image, masks.inpaint or masks.cinemagraph set (shares, which sum to 1 with "
             "masks.text and masks.outpaint), as the experiment masked_digits"
         )
-    return load(workdir, **sample)
+    return loader(workdir, **sample)
 
 
 def complete(
@@ -46,7 +49,7 @@ def complete(
     put_back: bool = True,
     seed: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Float[np.ndarray, "n t h w c"]:
     """Completes clips of which only some pixels are given.
 

@@ -1,7 +1,6 @@
 """The object that `stunet.load` returns: a trained run that makes clips."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from stunet import paths
 from stunet.generate import networks
 from stunet.generate.text import Run, load_unconditioned, sample_clips
 from stunet.progress import sampling_bar
-from stunet.train.sampling import make_sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +58,7 @@ class Model:
             UserError: a setting or the seed is out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        run = self.run
-        if settings:
-            sampling = dataclasses.replace(run.parts.sampling, **settings)
-            parts = dataclasses.replace(run.parts, sampling=sampling)
-            run = dataclasses.replace(run, parts=parts, sample=_sampler(parts.denoiser, sampling))
+        run = self.run.with_sampling(dataclasses.replace(self.run.parts.sampling, **settings))
         show = {"on_step": sampling_bar()} if progress else {}
         clips = sample_clips(run, prompts, seed=seed, batch_size=batch_size, **show)
         return clips[0] if isinstance(prompt, str) else clips
@@ -75,7 +69,3 @@ def load(workdir: str | os.PathLike, **settings: object) -> Model:
     paths.check(workdir)
     network = networks.find(pathlib.Path(workdir), "text")
     return Model(load_unconditioned(network, **settings))
-
-
-# A sampler holds compiled programs: one sampler for each choice of settings.
-_sampler = functools.lru_cache(maxsize=8)(make_sampler)

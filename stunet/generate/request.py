@@ -11,6 +11,7 @@ from stunet.progress import OnStep
 if TYPE_CHECKING:
     import numpy as np
 
+    from stunet.generate.text import Loader
     from stunet.train.parts import Parts
 
 
@@ -23,7 +24,9 @@ class Request:
         prompts: one prompt for each clip to make; an empty string where the user gave none.
         seed: seed of the noise.
         sample: settings of the config's `sample` that replace the run's own.
-        on_step: called with the number of steps done and the number of all steps.
+        load: loads a run: `text.load`, or a function that keeps the runs that it has loaded.
+        on_step: called with the number of steps done, the number of all steps and the clips as they
+            are estimated by then.
         command: the command line that asks for the clips; "" if there is none.
         name: name of the files, without suffix; "" makes one from the first prompt, the seed and
             the task.
@@ -33,9 +36,15 @@ class Request:
     prompts: Sequence[str]
     seed: int
     sample: Mapping[str, object]
+    load: "Loader"
     on_step: OnStep
     command: str = ""
     name: str = ""
+
+    @property
+    def loading(self) -> dict[str, object]:
+        """Returns the keyword arguments that every function that loads a run takes."""
+        return {"loader": self.load, **self.sample}
 
     @property
     def options(self) -> dict[str, object]:

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from stunet.errors import UserError
-from stunet.generate.text import OnStep, Run, sample_clips
+from stunet.generate.text import Run, sample_clips
+from stunet.progress import OnStep, nothing
 from stunet.weights.style import check_alpha, interpolate
 
 
@@ -22,7 +23,7 @@ def stylise(
     *,
     seed: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples each prompt with each share of the style.
 
@@ -35,7 +36,8 @@ def stylise(
             takes the style's.
         seed: seed of the noise, which is the same at each alpha.
         batch_size: clips sampled at once; None samples one for each prompt.
-        on_step: called with the number of steps done and the number of all steps, over all alphas.
+        on_step: called with the number of steps done and the number of all steps, over all alphas,
+            and with the estimate of the clips.
 
     Returns:
         Clips in -1..1: all prompts at the first alpha, then all at the next.
@@ -66,8 +68,8 @@ def stylise(
                 prompts,
                 seed=seed,
                 batch_size=batch_size,
-                on_step=lambda done, total, number=number: on_step(
-                    number * total + done, len(alphas) * total
+                on_step=lambda done, total, clips, number=number: on_step(
+                    number * total + done, len(alphas) * total, clips
                 ),
             )
         )

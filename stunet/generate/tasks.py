@@ -38,7 +38,7 @@ def text_to_video(
             request.prompts,
             augmentation=augmentation,
             **request.options,
-            **request.sample,
+            **request.loading,
         )
         keyframes_checkpoint, tsr_checkpoint = filled.checkpoints
         settings = {
@@ -51,14 +51,14 @@ def text_to_video(
         raise UserError(
             "--augmentation is the noise level of the keyframes of a cascade; give --tsr too"
         )
-    run = text.load_unconditioned(request.workdir, **request.sample)
+    run = text.load_unconditioned(request.workdir, **request.loading)
     clips = text.sample_clips(run, request.prompts, **request.options)
     return Sampled(clips, run.parts, run.checkpoint)
 
 
 def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
     """Samples clips that begin with the picture in the file `image`."""
-    run = masked.load_masked(request.workdir, **request.sample)
+    run = masked.load_masked(request.workdir, **request.loading)
     picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     clips = masked.image_to_video(run, request.prompts, picture, **request.options)
     settings, labels = {"image": image}, ("image", image.stem)
@@ -79,7 +79,7 @@ def inpaint(
         mask: video file of the same size and length as `clip`; not needed if `box` is given.
         box: rectangle, as `inputs.read_box` reads it.
     """
-    run = masked.load_masked(request.workdir, **request.sample)
+    run = masked.load_masked(request.workdir, **request.loading)
     data = run.parts.denoiser.clip
     frames = inputs.read_clip(clip, data)[None]
     hole = inputs.read_box(box, data) if box else inputs.read_mask(mask, clip, data)
@@ -92,7 +92,7 @@ def inpaint(
 
 def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
     """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
-    run = masked.load_masked(request.workdir, **request.sample)
+    run = masked.load_masked(request.workdir, **request.loading)
     picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
     region = inputs.read_box(box, run.parts.denoiser.clip)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
@@ -103,7 +103,7 @@ def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
 
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
     """Changes the video file `clip` to follow prompts. `video.edit` explains `strength`."""
-    run = text.load_unconditioned(request.workdir, **request.sample)
+    run = text.load_unconditioned(request.workdir, **request.loading)
     frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
     settings = {"video": clip, "strength": strength}
@@ -140,7 +140,7 @@ def enlarge(
     prompts, seed = request.prompts, request.seed
     # Without a caption there is nothing to guide towards, and guidance doubles the work.
     unguided = {} if any(prompts) else {"guidance_scale": 0.0}
-    upscaler = upscale.load(request.workdir, **(unguided | request.sample))
+    upscaler = upscale.load(request.workdir, **(unguided | request.loading))
     parts, settings = upscaler.parts, {"video": clip}
     if augmentation is None:
         augmentation = min(
@@ -151,7 +151,7 @@ def enlarge(
     if base:
         base = networks.find(base, "text")
         upscale.check_base(read_parts(base), parts)
-        run = text.load_unconditioned(base, **request.sample)
+        run = text.load_unconditioned(base, **request.loading)
         low = text.sample_clips(run, prompts, seed=seed, on_step=sampling_bar())
         seed = cascade.later_seed(seed)
         settings = {"base": base, "base_checkpoint": run.checkpoint}
@@ -170,8 +170,8 @@ def enlarge(
             seed=seed,
             number=number,
             batch_size=batch_size,
-            on_step=lambda done, total, number=number: request.on_step(
-                number * total + done, len(prompts) * total
+            on_step=lambda done, total, clips, number=number: request.on_step(
+                number * total + done, len(prompts) * total, clips
             ),
         )
         clips.append(upscaled.clip)
@@ -191,9 +191,9 @@ def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[floa
         alphas: shares of the style, 0 (none) to 1.
     """
     prompts = request.prompts
-    run = text.load_unconditioned(request.workdir, **request.sample)
+    run = text.load_unconditioned(request.workdir, **request.loading)
     style_workdir = networks.find(style_workdir, "style")
-    other = text.load(style_workdir)
+    other = request.load(style_workdir)
     clips = style.stylise(run, other, prompts, alphas, **request.options)
     return Sampled(
         clips,

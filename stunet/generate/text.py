@@ -1,8 +1,9 @@
 """Samples clips from prompts with a trained run (text-to-video)."""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +15,10 @@ from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
 from stunet.parallel import mesh as meshes
-from stunet.progress import OnStep
+from stunet.progress import OnStep, nothing
 from stunet.train import trained
 from stunet.train.parts import Parts, read_parts
-from stunet.train.sampling import make_sampler
+from stunet.train.sampling import SamplerSettings, make_sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Written:
         return cls(*(directory / f"{name}{end}" for end in (".gif", ".mp4", "_xt.png")))
 
 
+def _keeping() -> Callable[..., Any]:
+    """Returns a function `kept(make, *arguments)`, which is `make(*arguments)` and kept."""
+    return functools.lru_cache(maxsize=8)(lambda make, *arguments: make(*arguments))
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A trained run, ready to sample from.
@@ -43,15 +49,26 @@ class Run:
         params: averaged (EMA) parameters of the newest checkpoint; with autoguidance, a
             `stunet.train.sampling.WithWeaker`.
         mesh: the devices, over which clips are split.
-        sample: function that samples a batch of clips (`make_sampler`). Its first call compiles it.
         checkpoint: number of updates that `params` have had.
+        compiled: function `compiled(make, *arguments)`, which returns `make(*arguments)` and keeps
+            the last 8 results. Programs that the results hold are therefore compiled only once,
+            also for copies of this run with other settings.
     """
 
     parts: Parts
     params: Any
     mesh: jax.sharding.Mesh
-    sample: Callable[..., Iterator[jax.Array]]
     checkpoint: int = 0
+    compiled: Callable[..., Any] = dataclasses.field(default_factory=_keeping, repr=False)
+
+    def with_sampling(self, sampling: SamplerSettings) -> "Run":
+        """Returns the same run, which samples with other settings."""
+        parts = dataclasses.replace(self.parts, sampling=sampling)
+        return dataclasses.replace(self, parts=parts)
+
+
+# Loads a run, as `load` does.
+Loader = Callable[..., Run]
 
 
 # Conditioning -> what is wrong with a run whose network needs more than a caption.
@@ -79,20 +96,39 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     mesh = meshes.make_mesh(meshes.Layout(data=devices), jax.devices()[:devices])
     with meshes.use(mesh):
         params, step = trained.restore_to_sample(workdir, parts, mesh)
-    return Run(parts, params, mesh, make_sampler(parts.denoiser, parts.sampling), step)
+    return Run(parts, params, mesh, step)
 
 
-def load_unconditioned(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
+def keeping_loader() -> Loader:
+    """Returns a function that loads runs as `load` does, and keeps them.
+
+    The weights of each run are read once, and its programs are compiled once for each choice of
+    settings. A run that is still being trained keeps the weights of its first use.
+    """
+    kept = functools.cache(load)
+
+    def again(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
+        sampling = read_parts(workdir, **sample).sampling
+        # The weights of a weaker version are read with the run.
+        weaker = {k: v for k, v in vars(sampling).items() if k.startswith("autoguidance_")}
+        return kept(workdir, devices=devices, **weaker).with_sampling(sampling)
+
+    return again
+
+
+def load_unconditioned(
+    workdir: pathlib.Path, *, loader: Loader = load, devices: int = 1, **sample: object
+) -> Run:
     """Reads the newest checkpoint of a run whose network needs nothing but a caption.
 
-    Arguments are those of `load`.
+    Arguments are those of `load`, and the function that loads the run.
 
     Raises:
         UserError: as `load`, or the network is a super-resolution network, which needs a clip to
             enlarge or keyframes to fill in between.
     """
     check_unconditioned(workdir, read_parts(workdir, **sample))
-    return load(workdir, devices=devices, **sample)
+    return loader(workdir, devices=devices, **sample)
 
 
 def check_unconditioned(workdir: pathlib.Path, parts: Parts) -> None:
@@ -112,7 +148,7 @@ def text_to_video(
     *,
     seed: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
     **sample: object,
 ) -> tuple[Float[np.ndarray, "n t h w c"], Parts]:
     """Samples one clip for each prompt, with the averaged weights of the newest checkpoint.
@@ -124,7 +160,7 @@ def text_to_video(
         batch_size: clips sampled at once, which bounds memory; None samples all at once. With the
             ancestral sampler, clips depend on the batch size too.
         on_step: called with the number of steps done and the number of all steps, over all
-            batches.
+            batches, and with the estimate of the clips in the batch at work.
         sample: settings of the config's `sample` that replace the run's own.
 
     Returns:
@@ -145,10 +181,11 @@ def sample_clips(
     *,
     level: float = 0.0,
     start: Float[np.ndarray, "n t h w c"] | None = None,
+    t_start: float = 1.0,
     seed: int = 0,
     number: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples one clip for each prompt.
 
@@ -157,7 +194,8 @@ def sample_clips(
         prompts: one prompt for each clip.
         clean: what a conditioned network is given for each clip; see `make_sampler`.
         level: augmentation level of `clean`, 0..1.
-        start: clips that `run.sample` begins with; None begins with noise.
+        start: clips to begin with, with the noise of `t_start` added; None begins with noise.
+        t_start: noise time at which sampling begins; see `make_sampler`.
         seed: see `text_to_video`.
         batch_size: see `text_to_video`.
         on_step: see `text_to_video`.
@@ -175,6 +213,7 @@ def sample_clips(
     devices = run.mesh.size
     size = -(-min(batch_size or count, count) // devices) * devices
     firsts, sampled = range(0, count, size), []
+    sample = run.compiled(make_sampler, run.parts.denoiser, run.parts.sampling, t_start)
     text, mask = make_encoder(run.parts.denoiser.text)(list(prompts))
     split = meshes.batch_sharding(run.mesh)
     with meshes.use(run.mesh):
@@ -184,12 +223,12 @@ def sample_clips(
             states, tokens, given, begun = jax.tree.map(
                 lambda x, rows=rows: jax.device_put(x[rows], split), (text, mask, clean, start)
             )
-            estimates = run.sample(
+            estimates = sample(
                 run.params, states, tokens, seed, given, level, number + first, begun
             )
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()
-                on_step(batch * steps + done, len(firsts) * steps)
+                on_step(batch * steps + done, len(firsts) * steps, clips)
             sampled.append(np.asarray(clips))
     return np.clip(np.concatenate(sampled)[:count], -1, 1)
 

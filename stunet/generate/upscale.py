@@ -28,14 +28,21 @@ from stunet.diffusion import multidiffusion, upscaling
 from stunet.diffusion.samplers import SamplerState
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
-from stunet.generate.text import OnStep
+from stunet.generate.text import Loader, Run
+from stunet.generate.text import load as load_run
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size
-from stunet.progress import note
-from stunet.train import trained
+from stunet.progress import OnStep, note, nothing
+from stunet.train.denoiser import Denoiser
 from stunet.train.objective import to_float
 from stunet.train.parts import Parts, read_parts
-from stunet.train.sampling import SamplerFunctions, later_key, make_functions, row_keys
+from stunet.train.sampling import (
+    SamplerFunctions,
+    SamplerSettings,
+    later_key,
+    make_functions,
+    row_keys,
+)
 
 # Frames that neighbouring segments share, as in Lumiere.
 OVERLAP = 2
@@ -78,11 +85,12 @@ class Upscaled:
     segments: multidiffusion.Segments
 
 
-def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
+def load(workdir: pathlib.Path, *, loader: Loader = load_run, **sample: object) -> Upscaler:
     """Reads the newest checkpoint of a super-resolution run.
 
     Args:
         workdir: working directory of the run, or a weights file of `stunet export`.
+        loader: function that loads the run.
         sample: settings of the config's `sample` that replace the run's own.
 
     Raises:
@@ -97,18 +105,17 @@ def load(workdir: pathlib.Path, **sample: object) -> Upscaler:
             f"{given.upscale_factor}); give the directory of one that was trained with an "
             "upscale.factor, as the experiment lumiere_ssr"
         )
-    devices = jax.local_devices()
-    mesh = meshes.make_mesh(meshes.Layout(data=len(devices)), devices)
-    with meshes.use(mesh):
-        params, step = trained.restore_to_sample(workdir, parts, mesh)
-    return make_upscaler(parts, params, mesh, step)
+    return make_upscaler(loader(workdir, devices=jax.local_device_count(), **sample))
 
 
-def make_upscaler(
-    parts: Parts, params: Any, mesh: jax.sharding.Mesh, checkpoint: int = 0
-) -> Upscaler:
-    """Makes an upscaler from loaded weights. Programs are compiled when it is first used."""
-    functions = make_functions(parts.denoiser, parts.sampling)
+def make_upscaler(run: Run) -> Upscaler:
+    """Makes an upscaler from a loaded run. Programs are compiled when it is first used."""
+    functions = run.compiled(_make_programs, run.parts.denoiser, run.parts.sampling)
+    return Upscaler(run.parts, run.params, run.mesh, functions, run.checkpoint)
+
+
+def _make_programs(denoiser: Denoiser, settings: SamplerSettings) -> SamplerFunctions:
+    functions = make_functions(denoiser, settings)
 
     def update(keys, state, x0, i):
         def one(key, state, x0):
@@ -116,10 +123,7 @@ def make_upscaler(
 
         return jax.vmap(one)(keys, state, x0)
 
-    jitted = SamplerFunctions(
-        jax.jit(functions.first), jax.jit(functions.estimate), jax.jit(update)
-    )
-    return Upscaler(parts, params, mesh, jitted, checkpoint)
+    return SamplerFunctions(jax.jit(functions.first), jax.jit(functions.estimate), jax.jit(update))
 
 
 def check_base(base: Parts, parts: Parts) -> None:
@@ -201,7 +205,7 @@ def upscale(
     seed: int = 0,
     number: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Upscaled:
     """Enlarges a clip of any length.
 
@@ -223,7 +227,8 @@ def upscale(
         batch_size: segments sampled at once, rounded up to a multiple of the devices; None samples
             one on each device. It only changes memory and speed.
         on_step: called with the number of finished batches of segments and the number of all
-            batches, over all steps.
+            batches, over all steps, and with the clip `[1, t, h, w, c]` as the last finished step
+            estimates it (zeros before the first).
 
     Raises:
         UserError: the clip, the overlap, the weights or the augmentation do not suit the run, or
@@ -283,7 +288,7 @@ def upscale(
                     average, np.asarray(x0)[:count], starts[rows[:count]], share[rows[:count]]
                 )
                 done += 1
-                on_step(done, total)
+                on_step(done, total, before[None, :frames])
             for rows, count in _batches(blocks, size):
                 state = SamplerState(
                     *(put(in_blocks(part)[rows]) for part in (x, before)),

@@ -5,15 +5,14 @@ there. SDEdit works on a clip as it does on a picture, because the network makes
 at its full rate at once (Lumiere, arXiv 2401.12945, section 4.2).
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from stunet.errors import UserError
-from stunet.generate.text import OnStep, Run, sample_clips
-from stunet.train.sampling import make_sampler
+from stunet.generate.text import Run, sample_clips
+from stunet.progress import OnStep, nothing
 
 
 def edit(
@@ -24,7 +23,7 @@ def edit(
     *,
     seed: int = 0,
     batch_size: int | None = None,
-    on_step: OnStep = lambda done, total: None,
+    on_step: OnStep = nothing,
 ) -> Float[np.ndarray, "n t h w c"]:
     """Changes clips to follow other prompts.
 
@@ -51,11 +50,7 @@ def edit(
     clips = np.broadcast_to(clips, (len(prompts), *clips.shape[1:])).astype(np.float32)
     if strength == 0:
         return clips
-    run = dataclasses.replace(
-        run, sample=make_sampler(run.parts.denoiser, run.parts.sampling, float(strength))
-    )
     # The schedule ends just short of pure noise: at 1 a trace of the clips would be left.
     start = None if strength == 1 else clips
-    return sample_clips(
-        run, prompts, start=start, seed=seed, batch_size=batch_size, on_step=on_step
-    )
+    options = dict(seed=seed, batch_size=batch_size, on_step=on_step)
+    return sample_clips(run, prompts, start=start, t_start=float(strength), **options)

@@ -270,10 +270,8 @@ def _denoiser(config: Config) -> Denoiser:
         network=_network(config),
         conditioning=given,
         schedule=NoiseSchedule(
-            config.diffusion.schedule,
-            config.diffusion.shift,
-            config.diffusion.log_snr_min,
-            config.diffusion.log_snr_max,
+            name=config.diffusion.schedule,
+            **_shared(config.diffusion, NoiseSchedule),
         ),
         prediction=config.diffusion.prediction,
         clip=ClipSpec(**_shared(config.data, ClipSpec)),

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import test_step
 import tiny
-from from_config import make_mesh, make_sampler
+from from_config import make_mesh
 from PIL import Image
 
 from stunet import configs
@@ -46,8 +46,7 @@ def save(config, workdir, step=0) -> None:
 
 
 def run(config) -> Run:
-    mesh = make_mesh(config, jax.devices()[:1])
-    return Run(make_parts(config), {}, mesh, make_sampler(config))
+    return Run(make_parts(config), {}, make_mesh(config, jax.devices()[:1]))
 
 
 def write_gif(path, frames: np.ndarray, fps: int = 10) -> None:

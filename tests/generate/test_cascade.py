@@ -21,7 +21,6 @@ from stunet.errors import UserError
 from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
-from stunet.train import sampling
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
 
@@ -74,8 +73,7 @@ def fill():
     def fill(config, network, given=GIVEN, prompts=("a", "b"), **options):
         parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
         mesh = make_mesh(config, jax.devices()[:1])
-        run = Run(parts, {}, mesh, sampling.make_sampler(parts.denoiser, parts.sampling))
-        return cascade.fill(run, given, prompts, **options)
+        return cascade.fill(Run(parts, {}, mesh), given, prompts, **options)
 
     return fill
 
@@ -219,7 +217,7 @@ def test_the_clips_keep_the_keyframes_that_the_first_run_alone_samples(workdirs)
         prompts,
         seed=3,
         steps=1,
-        on_step=lambda *step: seen.append(step),
+        on_step=lambda done, total, clips: seen.append((done, total)),
     )
     alone, _ = cascade.keyframes(workdirs["keyframes"], prompts, seed=3, steps=1)
     np.testing.assert_array_equal(filled.clips[:, ::3], alone)

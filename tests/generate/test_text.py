@@ -31,9 +31,17 @@ def test_a_clip_depends_on_its_prompt_and_place_not_on_other_prompts(workdir):
 
 
 def test_progress_and_overridden_settings(workdir):
-    seen = []
-    text_to_video(workdir, ["x"], steps=3, on_step=lambda *step: seen.append(step))
+    seen, estimates = [], []
+
+    def on_step(done, total, clips):
+        seen.append((done, total))
+        estimates.append(np.asarray(clips))
+
+    clips, _ = text_to_video(workdir, ["x"], steps=3, on_step=on_step)
     assert seen == [(1, 3), (2, 3), (3, 3)]
+    # Each step's estimate is another one, and the last is the sample.
+    assert np.abs(estimates[0] - estimates[1]).max() > 0.01
+    np.testing.assert_array_equal(np.clip(estimates[-1], -1, 1), clips)
 
 
 def test_run_without_checkpoint(workdir, tmp_path):

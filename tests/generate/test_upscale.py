@@ -76,7 +76,7 @@ def upscaler_of(network, **sample):
     mesh = make_mesh(config, jax.devices()[:1])
     parts = parts_with_network(config, lambda params, inputs, *others: network(inputs))
     sample = sampling.make_sampler(parts.denoiser, parts.sampling)
-    return upscale.make_upscaler(parts, {}, mesh), sample
+    return upscale.make_upscaler(text.Run(parts, {}, mesh)), sample
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     """
     (upscaler, _), held, traced = upscaler_of(blending, steps=1), {}, {}
 
-    def on_step(done, total):
+    def on_step(done, total, clip):
         # Objects in reference cycles are collected only now and then.
         gc.collect()
         held[frames] = max(held.get(frames, 0), sum(array.nbytes for array in jax.live_arrays()))
