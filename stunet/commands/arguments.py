@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from stunet import paths
 from stunet.commands.parsing import Parser
+from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
 
@@ -60,7 +61,7 @@ def path(text: str) -> pathlib.Path:
 
 def encoder(text: str) -> str:
     """Returns the name of the text encoder in `text`, which may hold a path, as in "t5:DIR"."""
-    path(text.removeprefix("t5:"))
+    path(text_encoders.path(text))
     return text
 
 

