@@ -1050,7 +1050,7 @@ class Sample:
         "checkpoint of the same run, such as '1000', which `checkpoint.keep_every` keeps; or the "
         "working directory of another run of the same network; or a .safetensors file of "
         "`stunet ema` or `stunet export`.",
-        path="",
+        path=str,
     )
     churn: float = _field(
         0.0,
