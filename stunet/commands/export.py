@@ -15,6 +15,7 @@ FLAGS = {
     "steps": "--steps",
     "sampler": "--sampler",
     "guidance_scale": "--guidance",
+    "autoguidance_scale": "--autoguidance",
 }
 
 

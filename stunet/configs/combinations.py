@@ -377,6 +377,12 @@ def _sampling(config: Config) -> Mistakes:
             f"sample.checkpoint is {sample.checkpoint!r}; choose 'newest', 'best' or a number of "
             "updates, such as '2000'"
         )
+    if sample.autoguidance_scale != 1 and not sample.autoguidance_from:
+        yield (
+            f"sample.autoguidance_scale is {sample.autoguidance_scale:g} and "
+            "sample.autoguidance_from empty; name a weaker version of the network, such as '1000' "
+            "for the run's checkpoint after 1000 updates"
+        )
     if sample.guidance_first > sample.guidance_last:
         yield (
             f"sample.guidance_first is {sample.guidance_first:g} and sample.guidance_last "

@@ -1069,6 +1069,23 @@ class Sample:
         least=0,
         most=1,
     )
+    autoguidance_scale: float = _field(
+        1.0,
+        "Scale of autoguidance (arXiv 2406.02507): each estimate of the clean clip is moved away "
+        "from that of a weaker version of the network, which makes the same errors, only larger "
+        "ones. 1: none. 2: by the difference of the two estimates. Classifier-free guidance is "
+        "added to it. With any scale except 1, each step also computes each clip with the weaker "
+        "weights.",
+        least=1,
+    )
+    autoguidance_from: str = _field(
+        "",
+        "Weaker version of the network, for autoguidance: the number of updates of an earlier "
+        "checkpoint of the same run, such as '1000', which `checkpoint.keep_every` keeps; or the "
+        "working directory of another run of the same network; or a .safetensors file of "
+        "`stunet ema` or `stunet export`.",
+        path=str,
+    )
     churn: float = _field(
         0.0,
         "Amount of fresh noise in each step: S_churn of EDM (arXiv 2206.00364, algorithm 2). Each "

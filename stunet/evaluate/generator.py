@@ -177,6 +177,9 @@ def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
     """Returns the config, the step and the time of the weights of a run or file, as JSON values."""
     step, is_file = trained.find_step(workdir, parts), workdir.suffix == weights_file.SUFFIX
     made = (workdir if is_file else place(workdir) / str(step)).stat().st_mtime_ns
+    weaker = pathlib.Path(parts.sampling.autoguidance_from)
+    if parts.sampling.autoguidance_scale != 1 and weaker.is_file():
+        made = [made, weaker.stat().st_mtime_ns]
     return [json.loads(json.dumps(dataclasses.asdict(parts.config))), step, made]
 
 

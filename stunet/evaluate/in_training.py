@@ -66,6 +66,9 @@ class InTraining:
         mesh: jax.sharding.Mesh,
         tell: Callable[[str], None],
     ):
+        # Of two networks that autoguidance compares, only one is here.
+        sampling = dataclasses.replace(parts.sampling, autoguidance_scale=1.0)
+        parts = dataclasses.replace(parts, sampling=sampling)
         self._parts, self._tell = parts, tell
         make_encoder(parts.denoiser.text)  # Records may hold what training needs of it.
         self._groups = parse(",".join(parts.evaluation.metrics))

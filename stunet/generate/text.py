@@ -47,7 +47,8 @@ class Run:
 
     Attributes:
         parts: parts that the run's config describes, with the settings used for sampling.
-        params: averaged (EMA) parameters of a checkpoint.
+        params: averaged (EMA) parameters of a checkpoint; with autoguidance, a
+            `stunet.train.sampling.WithWeaker`.
         mesh: the devices, over which clips are split.
         checkpoint: number of updates that `params` have had.
         compiled: function `compiled(make, *arguments)`, which returns `make(*arguments)` and keeps
@@ -95,7 +96,7 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     parts = read_parts(workdir, **sample)
     mesh = meshes.make_mesh(meshes.Layout(data=devices), jax.devices()[:devices])
     with meshes.use(mesh):
-        params, step = trained.restore(workdir, parts, mesh)
+        params, step = trained.restore_to_sample(workdir, parts, mesh)
     return Run(parts, params, mesh, step)
 
 
@@ -109,8 +110,10 @@ def keeping_loader() -> Loader:
 
     def again(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
         parts = read_parts(workdir, **sample)
-        run = kept(workdir, devices=devices, checkpoint=parts.checkpoint)
-        return run.with_sampling(parts.sampling)
+        # Which weights are read, also those of a weaker version.
+        of_weights = {k: v for k, v in vars(parts.sampling).items() if k.startswith("autoguidance")}
+        of_weights["checkpoint"] = parts.checkpoint
+        return kept(workdir, devices=devices, **of_weights).with_sampling(parts.sampling)
 
     return again
 

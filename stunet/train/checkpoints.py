@@ -225,7 +225,7 @@ class Checkpoints:
 
         Raises:
             DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
-            UserError: there is no checkpoint, or it cannot be read for another reason.
+            UserError: there is no such checkpoint, or it cannot be read for another reason.
         """
         newest, *_ = self._steps()
         step = newest if step is None else step
