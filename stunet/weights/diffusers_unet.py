@@ -17,7 +17,7 @@ from stunet import tensorfiles
 from stunet.nn.parameters import is_stacked, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
-from stunet.train.checkpoints import Checkpoints
+from stunet.train import trained
 from stunet.train.denoiser import Denoiser
 from stunet.train.parts import read_parts
 from stunet.train.state import TrainState, abstract_state
@@ -153,14 +153,15 @@ class Directory:
         return value
 
 
-def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
+def write(directory: pathlib.Path, workdir: pathlib.Path, **sample: object) -> int:
     """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
 
-    The written weights are the averaged weights of the newest checkpoint, in float32.
+    The written weights are the averaged weights of a checkpoint, in float32.
 
     Args:
         directory: directory to write into, which exists.
         workdir: working directory of the run.
+        sample: settings of the config's `sample` that replace the run's own, such as `checkpoint`.
 
     Returns:
         The number of updates that the weights have had.
@@ -169,14 +170,14 @@ def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
         UserError: `workdir` holds no run or no checkpoint, or diffusers cannot represent the
             network.
     """
-    parts = read_parts(workdir)
+    parts = read_parts(workdir, **sample)
     described = diffusers_config.to_diffusers(parts)
     mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
     state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     tensors = table(parts.denoiser, state)
-    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        step = checkpoints.latest()
-        params = flatten_dict(checkpoints.restore_ema_params(state))
+    with meshes.use(mesh):
+        params, step = trained.restore(workdir, parts, mesh)
+    params = flatten_dict(params)
     (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     with tensorfiles.Writer(directory / f"{STEM}.safetensors", headers(tensors)) as writer:
         for path, tensor in tensors.items():
