@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from stunet import paths
 from stunet.commands.parsing import Parser
+from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
 
@@ -60,7 +61,7 @@ def path(text: str) -> pathlib.Path:
 
 def encoder(text: str) -> str:
     """Returns the name of the text encoder in `text`, which may hold a path, as in "t5:DIR"."""
-    path(text.removeprefix("t5:"))
+    path(text_encoders.path(text))
     return text
 
 
@@ -121,15 +122,30 @@ def add_run(
 
 
 def add_sampling(parser: Parser) -> None:
-    """Adds the arguments --seed, --steps, --sampler and --guidance."""
+    """Adds the arguments of `add_settings`, and --seed, --checkpoint and --autoguidance-from."""
     parser.options.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="seed of the noise (default %(default)s)"
     )
     add_settings(parser.options)
+    add_checkpoint(parser.options)
+    parser.options.add_argument(
+        "--autoguidance-from",
+        type=_weaker,
+        metavar="PLACE",
+        help="weaker version of the network, for --autoguidance: the updates of an earlier "
+        "checkpoint of the run, such as 1000, another run, or a weights file (default: the run's "
+        "sample.autoguidance_from)",
+    )
+
+
+def _weaker(text: str) -> str:
+    """Returns the place of weaker weights in `text`, which may be a path."""
+    path(text)
+    return text
 
 
 def add_settings(group: argparse._ActionsContainer) -> None:
-    """Adds the arguments --steps, --sampler and --guidance."""
+    """Adds the arguments --steps, --sampler, --guidance and --autoguidance."""
     group.add_argument(
         "--steps",
         type=positive,
@@ -150,12 +166,38 @@ def add_settings(group: argparse._ActionsContainer) -> None:
         help="classifier-free guidance scale; 0 ignores the prompt, and 1 is no guidance "
         "(default: the run's sample.guidance_scale)",
     )
+    group.add_argument(
+        "--autoguidance",
+        dest="autoguidance_scale",
+        type=number,
+        metavar="SCALE",
+        help="scale of guidance by a weaker version of the network; 1 is none (default: the run's "
+        "sample.autoguidance_scale)",
+    )
+
+
+def add_checkpoint(group: argparse._ActionsContainer) -> None:
+    """Adds the argument --checkpoint."""
+    group.add_argument(
+        "--checkpoint",
+        type=_checkpoint,
+        metavar="STEP",
+        help="checkpoint to read: newest, best (by the run's checkpoint.keep_best) or a number of "
+        "updates, such as 2000 (default: the run's sample.checkpoint, newest)",
+    )
+
+
+def _checkpoint(text: str) -> str:
+    if text not in ("newest", "best") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not newest, best or a number of updates")
+    return text
 
 
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
     """Returns the settings of the config's group `sample` that the command line sets."""
-    names = ("sampler", "steps", "guidance_scale")
-    return {name: v for name in names if (v := getattr(arguments, name)) is not None}
+    names = ("sampler", "steps", "guidance_scale", "checkpoint")
+    names += ("autoguidance_scale", "autoguidance_from")
+    return {name: v for name in names if (v := getattr(arguments, name, None)) is not None}
 
 
 def add_cascade(parser: Parser) -> None:

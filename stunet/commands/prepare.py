@@ -211,8 +211,8 @@ def add_arguments(parser: Parser) -> None:
         type=shared.encoder,
         default="bytes",
         metavar="NAME",
-        help="text encoder whose states are stored with the shots: minilm, or t5:DIR, where DIR "
-        "holds a T5-v1.1 checkpoint. The states of bytes are computed when clips are read "
+        help="text encoder whose states are stored with the shots, as text.encoder names it, such "
+        "as minilm or t5:DIR. The states of bytes are computed when clips are read "
         "(default %(default)s)",
     )
     parser.options.add_argument(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from stunet import extensions
+from stunet.configs import text_encoders
 from stunet.configs.schema import (
     BETA_SCHEDULES,
     MAIN,
@@ -204,20 +205,16 @@ def _text_encoder(config: Config) -> Mistakes:
     The machine that trains may not have the weights, because records can hold the text states.
     """
     text = config.text
-    kind, _, directory = text.encoder.partition(":")
-    if kind not in ("bytes", "minilm", "t5") and extensions.names_object(text.encoder):
+    if text_encoders.is_own(text.encoder):
         return
-    if kind not in ("bytes", "minilm", "t5") or (kind == "t5") != bool(directory):
-        yield (
-            f"text.encoder is {text.encoder!r}; choose 'bytes', 'minilm' or 't5:DIR', where DIR "
-            "holds a T5-v1.1 checkpoint"
-        )
-    if kind == "minilm" and text.dim != 384:
+    if not text_encoders.is_known(text.encoder):
+        yield f"text.encoder is {text.encoder!r}; choose one of {text_encoders.CHOICES}"
+    if text.encoder == "minilm" and text.dim != 384:
         yield (
             f"text.dim is {text.dim}, and the states of 'minilm' have 384 features; set text.dim "
             "to 384"
         )
-    if kind == "bytes" and text.fingerprint:
+    if text.encoder == "bytes" and text.fingerprint:
         yield f"text.fingerprint is {text.fingerprint!r}, and 'bytes' has none; leave it empty"
 
 
@@ -375,6 +372,17 @@ def _sampling(config: Config) -> Mistakes:
             f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
             "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
         )
+    if sample.checkpoint not in ("newest", "best") and not sample.checkpoint.isdecimal():
+        yield (
+            f"sample.checkpoint is {sample.checkpoint!r}; choose 'newest', 'best' or a number of "
+            "updates, such as '2000'"
+        )
+    if sample.autoguidance_scale != 1 and not sample.autoguidance_from:
+        yield (
+            f"sample.autoguidance_scale is {sample.autoguidance_scale:g} and "
+            "sample.autoguidance_from empty; name a weaker version of the network, such as '1000' "
+            "for the run's checkpoint after 1000 updates"
+        )
     if sample.guidance_first > sample.guidance_last:
         yield (
             f"sample.guidance_first is {sample.guidance_first:g} and sample.guidance_last "
@@ -444,18 +452,36 @@ def _checkpoints(config: Config) -> Mistakes:
             checkpoint.keep_every, "checkpoint.keep_every", checkpoint.every, "checkpoint.every"
         )
     best, at_times = checkpoint.keep_best, [f"val/loss_t={time:g}" for time in log.validate_times]
-    if best not in ("", "loss", "val/loss", *at_times):
+    # Which metrics an evaluation has depends on the clips: `stunet.evaluate.in_training` checks it.
+    if best not in ("", "loss", "val/loss", *at_times) and not best.startswith("eval/"):
         yield (
-            f"checkpoint.keep_best is {best!r}; choose one of loss, val/loss, {', '.join(at_times)}"
+            f"checkpoint.keep_best is {best!r}; choose one of loss, val/loss, "
+            f"{', '.join(at_times)}, or eval/ with a metric of evaluate.metrics, such as "
+            "eval/coherent"
         )
-    if best.startswith("val/") and not log.validate_every:
+    measured_every = {
+        "val/": ("log.validate_every", log.validate_every),
+        "eval/": ("evaluate.every", config.evaluate.every),
+    }
+    for prefix, (key, every) in measured_every.items():
+        if best.startswith(prefix) and not every:
+            yield f"checkpoint.keep_best is {best!r} and {key} is 0, so that nothing measures it"
+        elif best.startswith(prefix):
+            yield from _divides(checkpoint.every, "checkpoint.every", every, key)
+
+
+def _evaluation(config: Config) -> Mistakes:
+    """Checks that the run can be evaluated: it makes clips, and metrics are named."""
+    evaluate = config.evaluate
+    if evaluate.every and config.upscale.factor > 1:
         yield (
-            f"checkpoint.keep_best is {best!r} and log.validate_every is 0; nothing measures it "
-            "without a validation"
+            f"evaluate.every is {evaluate.every} and upscale.factor {config.upscale.factor}; a "
+            "network that enlarges clips makes none from captions: set evaluate.every to 0"
         )
-    elif best.startswith("val/"):
-        yield from _divides(
-            checkpoint.every, "checkpoint.every", log.validate_every, "log.validate_every"
+    if evaluate.every and not evaluate.metrics:
+        yield (
+            f"evaluate.every is {evaluate.every} and evaluate.metrics is empty; name metrics, such "
+            "as coherence, or set evaluate.every to 0"
         )
 
 
@@ -498,6 +524,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _learning_rate,
     _schedule_free,
     _checkpoints,
+    _evaluation,
     _conditioning,
     _mix,
 )

@@ -333,7 +333,7 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
         _check_choice(key, item, limits)
     if limits["path"] is not None:
         try:
-            paths.check(value.removeprefix(limits["path"]))
+            paths.check(limits["path"](value))
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
     for limit, phrase, is_broken in (

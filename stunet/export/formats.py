@@ -63,7 +63,14 @@ def _savedmodel(request: Request, directory: pathlib.Path) -> int:
 def _programs(write: Callable[..., None], request: Request, directory: pathlib.Path) -> int:
     """Loads the run and exports it with `write`. Returns the number of updates of its weights."""
     from stunet.generate.text import load_unconditioned
+    from stunet.train.parts import read_parts
 
+    scale = read_parts(request.workdir, **request.sample).sampling.autoguidance_scale
+    if scale != 1:
+        raise UserError(
+            f"sample.autoguidance_scale is {scale:g}, and programs hold the weights of one network "
+            "alone; give --autoguidance 1"
+        )
     run = load_unconditioned(request.workdir, **request.sample)
     write(directory, run, request.prompts, request.dtype)
     return run.checkpoint
@@ -89,7 +96,7 @@ def _safetensors(request: Request, directory: pathlib.Path) -> int:
     from stunet.generate.text import load
     from stunet.train import weights_file
 
-    run = load(request.workdir)
+    run = load(request.workdir, **{"autoguidance_scale": 1.0} | request.sample)
     named = weights_file.cast(run.params, request.dtype)
     weights_file.write(directory / "params.safetensors", named, run.parts.config, run.checkpoint)
     return run.checkpoint
@@ -98,11 +105,11 @@ def _safetensors(request: Request, directory: pathlib.Path) -> int:
 def _diffusers_unet(request: Request, directory: pathlib.Path) -> int:
     from stunet.weights import diffusers_unet
 
-    return diffusers_unet.write(directory, request.workdir)
+    return diffusers_unet.write(directory, request.workdir, **request.sample)
 
 
 # The options of the formats that hold programs.
-_PROGRAMS = ("dtype", "prompt", "steps", "sampler", "guidance_scale")
+_PROGRAMS = ("dtype", "prompt", "steps", "sampler", "guidance_scale", "autoguidance_scale")
 
 FORMATS = {
     "stablehlo": Format(

@@ -43,8 +43,14 @@ def stylise(
         Clips in -1..1: all prompts at the first alpha, then all at the next.
 
     Raises:
-        UserError: an alpha is not in 0..1, or the two runs do not fit together.
+        UserError: an alpha is not in 0..1, the two runs do not fit together, or the settings ask
+            for autoguidance.
     """
+    if run.parts.sampling.autoguidance_scale != 1:
+        raise UserError(
+            f"sample.autoguidance_scale is {run.parts.sampling.autoguidance_scale:g}; a mixture of "
+            "weights has no weaker version: give --autoguidance 1"
+        )
     ours, theirs = run.parts.denoiser.text, style.parts.denoiser.text
     if not ours.matches(theirs):
         raise UserError(

@@ -57,7 +57,8 @@ class Upscaler:
 
     Attributes:
         parts: parts that the run's config describes, with the settings used for sampling.
-        params: averaged (EMA) parameters, on every device.
+        params: averaged (EMA) parameters, on every device; with autoguidance, a
+            `stunet.train.sampling.WithWeaker`.
         mesh: the devices, over which batches of segments are split.
         functions: compiled functions from which sampling is made. Here `update` takes one random
             key and one sampler state for each row of a batch.

@@ -205,34 +205,38 @@ class Checkpoints:
         state = abstract.replace(**fields.pop("train"), **fields)
         return Restored(state, loaded.data, tuple(notes))
 
-    def restore_ema_params(self, abstract: TrainState) -> Any:
-        """Reads all parameters of the network from the newest checkpoint, and nothing else.
+    def restore_ema_params(self, abstract: TrainState, step: int | None = None) -> Any:
+        """Reads all parameters of the network from a checkpoint, and nothing else.
 
         The running averages (EMA) take the place of the trained parameters. Adapters are merged
         into the kernels. The arguments and errors are those of `restore_ema`.
         """
-        return self.restore_ema(abstract).ema_params
+        return self.restore_ema(abstract, step).ema_params
 
-    def restore_ema(self, abstract: TrainState) -> TrainState:
-        """Reads the averaged and the frozen parameters from the newest checkpoint.
+    def restore_ema(self, abstract: TrainState, step: int | None = None) -> TrainState:
+        """Reads the averaged and the frozen parameters from a checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
+            step: step of the checkpoint, which must be there; None for the newest.
 
         Returns:
             `abstract` with these parameters. All else stays abstract.
 
         Raises:
             DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
-            UserError: there is no checkpoint, or it cannot be read for another reason.
+            UserError: there is no such checkpoint, or it cannot be read for another reason.
         """
-        step, *_ = self._steps()
+        newest, *_ = self._steps()
+        step = newest if step is None else step
         wanted = {k: v for k, v in items(abstract).items() if k in ("ema", "frozen")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)
         except DamagedCheckpoint as error:
             raise DamagedCheckpoint(
                 f"{error}: remove that directory to use the checkpoint before it"
+                if step == newest
+                else str(error)
             ) from error
         if loaded.note and hosts.is_first():
             print(f"stunet: {loaded.note}", file=sys.stderr)

@@ -39,7 +39,8 @@ def mean_flops(parts: Parts) -> float:
 def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1) -> int:
     """Counts the floating-point operations of sampling.
 
-    Guidance runs the network twice in each step: with the caption and without.
+    Guidance runs the network twice in each step: with the caption and without. Autoguidance also
+    runs a weaker version of it.
 
     Args:
         denoiser: the network.
@@ -47,7 +48,7 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
         clips: number of clips of the network's own length. A cascade that samples a longer clip in
             overlapping windows samples `cascade.count_windows` clips of this length.
     """
-    runs = 1 if settings.guidance_scale in (0, 1) else 2
+    runs = 1 + (settings.guidance_scale not in (0, 1)) + (settings.autoguidance_scale != 1)
     return clips * settings.steps * runs * forward_flops(denoiser)
 
 

@@ -1,5 +1,6 @@
 """Samples clips while training, for a person to look at."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ def make_preview(
 
     Args:
         denoiser: the network.
-        settings: how clips are sampled.
+        settings: how clips are sampled, without autoguidance.
         dataset: where held-out clips come from.
         workdir: working directory of the run.
         mesh: the devices.
@@ -47,6 +48,8 @@ def make_preview(
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
     # A network without text saw no captions, and its samples show none.
     captions = [e["caption"] for e in examples] if denoiser.network.text_features else None
+    # The weights of a weaker version are not here.
+    settings = dataclasses.replace(settings, autoguidance_scale=1.0)
     sample, given = make_sampler(denoiser, settings), None
     if clean := denoiser.conditioning.clean:
         given = clean(to_float(np.stack([e["video"] for e in examples])))

@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from stunet.diffusion import samplers
 from stunet.diffusion.guidance import guided_denoiser
 from stunet.diffusion.prediction import add_noise
+from stunet.errors import UserError
 from stunet.train.denoiser import Denoiser
 
 # Folded into a row's key for the noise of the steps; above any row.
@@ -34,6 +36,8 @@ class SamplerSettings:
         guidance_first: first noise time, 0..1, at which guidance is used.
         guidance_last: last noise time, 0..1, at which guidance is used.
         guidance_rescale: share, 0..1, of the contrast from guidance that is taken back.
+        autoguidance_scale: scale of guidance by a weaker version of the network. 1 means none.
+        autoguidance_from: where the weaker version's weights come from (`trained.restore`).
         churn: amount of fresh noise in each step (`samplers.make_step`).
         threshold: method that keeps the estimates of x0 in -1..1: "dynamic", "static" or "none".
         threshold_percentile: percentile of the dynamic threshold, 0..100.
@@ -45,9 +49,23 @@ class SamplerSettings:
     guidance_first: float
     guidance_last: float
     guidance_rescale: float
+    autoguidance_scale: float
+    autoguidance_from: str
     churn: float
     threshold: str
     threshold_percentile: float
+
+
+class WithWeaker(NamedTuple):
+    """Parameters for sampling with autoguidance.
+
+    Attributes:
+        params: parameters of the network.
+        weaker: parameters of the weaker version of the network.
+    """
+
+    params: Any
+    weaker: Any
 
 
 class SamplerFunctions(NamedTuple):
@@ -60,7 +78,7 @@ class SamplerFunctions(NamedTuple):
             Each row draws its noise from its own key. `make_sampler` describes `clean`, `level` and
             `start`.
         estimate: maps (params, text, text_mask, given, x, i) to the estimate of x0 in step i, after
-            guidance and thresholding.
+            guidance and thresholding. With autoguidance, `params` is a `WithWeaker`.
         update: maps (key, state, estimate of x0, i) to the state after step i.
     """
 
@@ -95,8 +113,14 @@ def make_functions(
         return samplers.init(noise, settings.sampler), given
 
     def estimate(params, text, text_mask, given, x, i):
+        own, weaker = params if isinstance(params, WithWeaker) else (params, None)
+        if weaker is None and settings.autoguidance_scale != 1:
+            raise UserError(
+                "autoguidance needs the weights of a weaker network; load the run with "
+                "autoguidance_scale and autoguidance_from"
+            )
         denoise = guided_denoiser(
-            lambda *inputs: denoiser.predict(params, *inputs),
+            functools.partial(denoiser.predict, own),
             text,
             text_mask,
             *given,
@@ -105,6 +129,8 @@ def make_functions(
             guidance_scale=settings.guidance_scale,
             guidance_times=(settings.guidance_first, settings.guidance_last),
             guidance_rescale=settings.guidance_rescale,
+            weaker=functools.partial(denoiser.predict, weaker),
+            autoguidance_scale=settings.autoguidance_scale,
             threshold_mode=settings.threshold,
             percentile=settings.threshold_percentile,
         )

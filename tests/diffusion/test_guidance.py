@@ -1,4 +1,4 @@
-"""Classifier-free guidance equals its formula; thresholding equals Imagen's."""
+"""Both kinds of guidance equal their formulas; thresholding equals Imagen's."""
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +159,66 @@ def test_rescaling_restores_the_contrast_of_each_clip():
 def test_rescaling_leaves_a_clip_of_one_colour_as_it_is():
     flat = jnp.full(SHAPE, 0.5)
     np.testing.assert_array_equal(rescale(flat, X_T, 1.0), flat)
+
+
+def weaker(x_t, time, text, mask):
+    """Stands in for a weaker version of `network`, whose clips differ from those of `network`."""
+    return jnp.cos(network(x_t, time, text, mask))
+
+
+def test_autoguidance_by_one_is_the_network_alone_bit_for_bit():
+    def never(*inputs):
+        raise AssertionError("the weaker network was called")
+
+    for scale in (0.0, 1.0, 4.0):
+        found = denoiser(scale, weaker=never, autoguidance_scale=1.0)(X_T, T)
+        np.testing.assert_array_equal(found, denoiser(scale)(X_T, T))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 4.0])
+def test_autoguidance_extrapolates_from_the_weaker_network_and_adds_to_guidance(scale):
+    prompts = jnp.zeros_like(MASK) if scale == 0 else MASK
+    good, unconditional = estimate(prompts), estimate(jnp.zeros_like(MASK))
+    time = jnp.full((B,), T)
+    bad = to_x0("v", weaker(X_T, time, TEXT, prompts), X_T, SCHEDULE(time))
+    found = denoiser(scale, weaker=weaker, autoguidance_scale=2.5)(X_T, T)
+    by_text = (max(scale, 1) - 1) * (good - unconditional)
+    np.testing.assert_allclose(found, bad + 2.5 * (good - bad) + by_text, rtol=1e-4, atol=1e-4)
+
+
+def test_outside_the_interval_of_guidance_there_is_no_autoguidance():
+    options = dict(weaker=weaker, autoguidance_scale=2.5)
+    found = jax.jit(denoiser(4.0, guidance_times=(0.0, 0.5), **options))(X_T, T)
+    np.testing.assert_allclose(found, estimate(MASK), rtol=1e-4, atol=1e-5)
+    inside = jax.jit(denoiser(4.0, guidance_times=(0.5, 0.7), **options))(X_T, T)
+    np.testing.assert_allclose(inside, denoiser(4.0, **options)(X_T, T), rtol=1e-4, atol=1e-5)
+
+
+def test_rescaling_takes_back_the_contrast_of_both_kinds_of_guidance():
+    full = denoiser(6.0, weaker=weaker, autoguidance_scale=3.0, guidance_rescale=1.0)(X_T, T)
+    axes = (1, 2, 3, 4)
+    np.testing.assert_allclose(np.std(full, axes), np.std(estimate(MASK), axes), rtol=1e-4)
+
+
+def test_autoguidance_undoes_the_errors_of_a_network_that_is_half_as_wrong(gaussian):
+    """The weaker network learned twice the error of the mean, so a scale of 2 samples the data."""
+    data = gaussian(0.2, 0.3, SCHEDULE)
+
+    def learned(error):
+        def predict(x_t, time, text, mask):
+            t = time.reshape(-1, 1, 1, 1, 1)
+            return gaussian(data.mean + error, data.std, SCHEDULE).denoise(x_t, t)
+
+        return predict
+
+    options = dict(weaker=learned(0.2), autoguidance_scale=2.0)
+    found = sample(
+        *(denoiser(1.0, learned(0.1), "x0", **options), X_T, jax.random.key(4)),
+        schedule=SCHEDULE,
+        sampler="dpmpp_2m",
+        steps=64,
+    )
+    np.testing.assert_allclose(found, data.flow(X_T, jnp.float32(1.0)), atol=6e-3)
 
 
 def test_further_inputs_reach_both_halves_clip_by_clip():

@@ -134,7 +134,7 @@ def random_state(config, mesh) -> TrainState:
 
     No projection is at its initial zero, which would stop gradients.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(config.seed)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype),
         abstract_state(config, mesh).params,

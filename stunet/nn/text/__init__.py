@@ -1,14 +1,15 @@
 """Text encoders: turn captions into the token states that the network attends to.
 
-`byte_ngrams` needs no files. `t5` and `bert` are transformers in Flax: `checkpoint` reads their
-weights from safetensors files, and `tokenizer` turns captions into token ids. Only this part
-of `nn/` reads files.
+`byte_ngrams` needs no files. `t5`, `bert` and `clip` are transformers in Flax: `checkpoint` reads
+their weights from safetensors files, and `tokenizer` turns captions into token ids. Only text
+encoders and autoencoders, of all `nn/`, read files.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from stunet import extensions
+from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import BytesEncoder, Encoded
 
@@ -26,8 +27,9 @@ def text_encoder(
 
     Args:
         name: "bytes"; "minilm", the sentence encoder all-MiniLM-L6-v2; "t5:DIR", the T5-v1.1
-            checkpoint in the directory DIR; or a user's own function, "package.module:name", which
-            makes an encoder from max_length and dim.
+            checkpoint in the directory DIR; "clip:DIR", the CLIP text model in DIR; "sdxl:DIR",
+            both text models of Stable Diffusion XL; or a user's own function,
+            "package.module:name", which makes an encoder from max_length and dim.
         max_length: tokens in each caption (l); longer captions are cut.
         dim: features of each token state (d). "bytes" takes any number from 8, and None means 64.
             Each other encoder takes None or its own number.
@@ -45,13 +47,10 @@ def text_encoder(
             fingerprint is not the expected one.
     """
     family, _, directory = name.partition(":")
-    if family not in ("bytes", "minilm", "t5") and extensions.names_object(name):
+    if text_encoders.is_own(name):
         encoder = extensions.load(name, extensions.TextEncoder)(max_length, dim)
-    elif family not in ("bytes", "minilm", "t5") or (family == "t5") != bool(directory):
-        raise UserError(
-            f"unknown text encoder {name!r}; choose one of bytes, minilm, and t5:DIR, whose DIR "
-            "holds a T5-v1.1 checkpoint"
-        )
+    elif not text_encoders.is_known(name):
+        raise UserError(f"unknown text encoder {name!r}; choose one of {text_encoders.CHOICES}")
     elif family == "bytes":
         dim = _DEFAULT_BYTES_DIM if dim is None else dim
         if max_length < 1 or dim < 8:
@@ -60,6 +59,10 @@ def text_encoder(
                 f" {max_length} and {dim}"
             )
         return BytesEncoder(max_length, dim)
+    elif family == "sdxl":
+        from stunet.nn.text.sdxl import SdxlEncoder
+
+        encoder = SdxlEncoder(directory, max_length)
     else:
         # Imported here because Flax and tokenizers, which "bytes" does not need, take a second.
         from stunet.nn.text import pretrained

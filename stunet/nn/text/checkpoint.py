@@ -36,6 +36,7 @@ class Architecture:
         vocab_size: number of token ids; all ids are below it.
         dim: features of each token state (d).
         max_length: the largest l that the module takes; None for any.
+        pads: True if padding is part of the text. All captions then have the same number of tokens.
     """
 
     module: nn.Module
@@ -43,6 +44,7 @@ class Architecture:
     vocab_size: int
     dim: int
     max_length: int | None
+    pads: bool = False
 
 
 class Checkpoint:
@@ -70,8 +72,8 @@ class Checkpoint:
                 )
             self._stored[weight] = files[name], name
 
-    def fingerprint(self, *others: Path) -> str:
-        """Returns a digest of the weights and of the files `others`, as 16 hexadecimal digits.
+    def fingerprint(self, *others: bytes) -> str:
+        """Returns a digest of the weights and of `others`, as 16 hexadecimal digits.
 
         The digest does not depend on where the files are or how they are split into shards. Any
         training changes it. Only the first row of each matrix is read, which saves gigabytes of
@@ -84,8 +86,8 @@ class Checkpoint:
                 part = np.ascontiguousarray(tensor[:1] if len(shape) > 1 else tensor[:])
             digest.update(f"{weight} {part.dtype} {shape}\n".encode())
             digest.update(part.tobytes())
-        for path in others:
-            digest.update(path.read_bytes())
+        for content in others:
+            digest.update(content)
         return digest.hexdigest()[:16]
 
     def read(self) -> dict[str, Any]:

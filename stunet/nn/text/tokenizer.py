@@ -1,38 +1,56 @@
-"""Loads the tokenizer of a checkpoint from its tokenizer.json or spiece.model."""
+"""Loads the tokenizer of a checkpoint from its tokenizer.json, spiece.model or vocab.json."""
 
 import math
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from stunet import jsonfiles
 from stunet.errors import UserError
 
 # Enum values in the files of SentencePiece: the type of a unigram model, and of the unknown piece.
 _UNIGRAM, _UNKNOWN = 1, 2
+# CLIP's special tokens.
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+# Merges of CLIP's vocabulary, beside vocab.json.
+_MERGES = "merges.txt"
+# How CLIP splits a caption: contractions, words, single digits, and runs of other signs.
+_CLIP_WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
 
 def find(directory: Path) -> Path:
     """Returns the file of the tokenizer.
 
-    The file is in `directory`, or in a directory named `tokenizer` beside it, as in the pipelines
-    of diffusers.
+    The file is in `directory`, or in a directory beside it, as in the pipelines of diffusers:
+    `tokenizer`, or `tokenizer_2` beside `text_encoder_2`.
 
     Raises:
         UserError: neither directory has a tokenizer.
     """
-    for place in (directory, directory.absolute().parent / "tokenizer"):
-        for name in ("tokenizer.json", "spiece.model"):
+    whole = directory.absolute()
+    number = whole.name.removeprefix("text_encoder") if "text_encoder_" in whole.name else ""
+    for place in (directory, whole.parent / f"tokenizer{number}"):
+        for name in _READERS:
             if (place / name).is_file():
                 return place / name
     raise UserError(
-        f"{directory} has no tokenizer: put the checkpoint's tokenizer.json or spiece.model there"
+        f"{directory} has no tokenizer: put the checkpoint's tokenizer.json or spiece.model there, "
+        f"or vocab.json and {_MERGES}"
     )
 
 
-def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
-    """Loads a tokenizer that cuts captions to `max_length` tokens and adds no padding.
+def contents(file: Path) -> list[bytes]:
+    """Returns the content of each file that `load` reads for the tokens of `file`."""
+    merges = [file.with_name(_MERGES)] if file.name == "vocab.json" else []
+    return [path.read_bytes() for path in (file, *merges)]
+
+
+def load(file: Path, max_length: int, vocab_size: int, pads: bool = False) -> Tokenizer:
+    """Loads a tokenizer that cuts captions to `max_length` tokens.
 
     Settings for truncation and padding in the file are ignored.
 
@@ -41,11 +59,13 @@ def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
         max_length: largest number of tokens in each caption, special tokens included. There must
             be room for at least one other token.
         vocab_size: number of token ids that the model knows.
+        pads: True to fill each caption up to `max_length` tokens with the padding token that the
+            files beside `file` name.
 
     Raises:
         UserError: the file is damaged or belongs to another model, or `max_length` is too small.
     """
-    tokenizer = _from_sentencepiece(file) if file.suffix == ".model" else _from_json(file)
+    tokenizer = _READERS[file.name](file)
     special = tokenizer.num_special_tokens_to_add(False)
     if max_length <= special:
         raise UserError(
@@ -59,6 +79,12 @@ def load(file: Path, max_length: int, vocab_size: int) -> Tokenizer:
             "belongs to another checkpoint"
         )
     tokenizer.no_padding()
+    if pads:
+        token = _padding_token(file)
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise UserError(f"{file} has no token {token!r}, the padding that is named beside it")
+        tokenizer.enable_padding(pad_id=number, pad_token=token, length=max_length)
     tokenizer.enable_truncation(max_length)
     try:
         # A character that no tokenizer knows, which some damaged files cannot encode.
@@ -112,6 +138,68 @@ def _from_sentencepiece(file: Path) -> Tokenizer:
         single="$A </s>", special_tokens=[("</s>", ends[0])]
     )
     return tokenizer
+
+
+def _from_bpe(file: Path) -> Tokenizer:
+    """Reads CLIP's byte-pair encoding: lower-case words between a start and an end token."""
+    vocabulary = jsonfiles.read(file, dict[str, int])
+    for token in (_START, _END):
+        if token not in vocabulary:
+            raise UserError(f"{file} has no token {token!r}; the vocab.json of a CLIP has it")
+    merges = file.with_name(_MERGES)
+    try:
+        lines = merges.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{merges} cannot be read ({error})") from error
+    # The first line may name the version.
+    pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    try:
+        model = models.BPE(
+            vocab=vocabulary,
+            merges=pairs,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=_END,
+        )
+    except Exception as error:  # `tokenizers` raises no narrower class.
+        raise UserError(f"{merges} does not fit to {file} ({error})") from error
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens([_START, _END])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_CLIP_WORD), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (_END, vocabulary[_END]), (_START, vocabulary[_START]), False, False
+    )
+    return tokenizer
+
+
+def _padding_token(file: Path) -> str:
+    """Returns the padding token that the files beside a tokenizer name: CLIP's end token if none.
+
+    Stable Diffusion 1 pads with the end token, and Stable Diffusion 2 with an exclamation mark.
+    """
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        place = file.with_name(name)
+        token = (
+            jsonfiles.read(place, jsonfiles.Object).get("pad_token") if place.is_file() else None
+        )
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            return token
+    return _END
+
+
+# Name of a tokenizer's file -> function that reads it. The first one that exists is read.
+_READERS = {
+    "tokenizer.json": _from_json,
+    "spiece.model": _from_sentencepiece,
+    "vocab.json": _from_bpe,
+}
 
 
 def _model_class():
