@@ -14,7 +14,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from stunet import tensorfiles
-from stunet.errors import UserError
 from stunet.nn.parameters import is_stacked, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
@@ -107,38 +106,6 @@ def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Hea
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
-def check(tensors: Mapping[Path, Tensor], found: Mapping[str, Header], place: str) -> None:
-    """Checks that the tensors `found` in files are exactly those that the network needs.
-
-    Raises:
-        UserError: a tensor is missing, unknown, of another shape, or not of floating-point numbers.
-            The message names the first such tensor.
-    """
-    expected = headers(tensors)
-    for name, (dtype, shape) in sorted(found.items()):
-        if name not in expected:
-            raise UserError(
-                f"{place} has the weight {name!r} of shape {shape}, which the network of its "
-                f"{CONFIG} does not have"
-            )
-        if shape != expected[name].shape:
-            raise UserError(
-                f"{name!r} in {place} has the shape {shape} where its {CONFIG} says "
-                f"{expected[name].shape}; the files belong to another network"
-            )
-        if dtype not in tensorfiles.DTYPES:
-            raise UserError(
-                f"{name!r} in {place} is of the type {dtype}; weights of the types "
-                f"{', '.join(tensorfiles.DTYPES)} can be read"
-            )
-    for name, header in sorted(expected.items()):
-        if name not in found:
-            raise UserError(
-                f"{place} has no weight {name!r} of shape {header.shape}, which its {CONFIG} asks "
-                "for"
-            )
-
-
 class Directory:
     """Reads the weights of a diffusers U-Net from a directory, part by part."""
 
@@ -157,7 +124,8 @@ class Directory:
         stored: dict[str, Header] = {}
         for file in sorted(set(self._files.values())):
             stored |= tensorfiles.headers(file)
-        check(tensors, {k: stored[k] for k in self._files if k in stored}, str(directory))
+        found = {k: stored[k] for k in self._files if k in stored}
+        tensorfiles.check(headers(tensors), found, str(directory))
 
     def read(self, path: Path, index: tuple[slice, ...] = (), dtype: Any = None) -> np.ndarray:
         """Reads one of our weights, or a part of it.
