@@ -31,10 +31,13 @@ CLUSTER = ["ray>=2.40"]
 TRACKERS = ["mlflow-skinny>=3.10", "trackio>=0.30", "wandb>=0.20"]
 # stunet demo
 DEMO = ["gradio>=6.20,<7"]
+# stunet export --format hub, stunet.load("hf://...")
+HUB = ["huggingface_hub>=1"]
 EXPORT = "orbax-export>=0.0.8,<0.1"
 TEST = [
     *FVD,
     *DEMO,
+    *HUB,
     "beartype",
     "diffusers",
     "hypothesis>=6",
@@ -129,6 +132,7 @@ setup(
         "demo": DEMO,
         # launch/submit.py ray: Ray with what KubeRay submits a job to.
         "kuberay": ["ray[default]>=2.53"],
+        "hub": HUB,
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs
