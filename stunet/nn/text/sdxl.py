@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -11,6 +10,7 @@ from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import Encoded
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.pretrained import PretrainedEncoder
+from stunet.stores import mirror
 
 _FOLDERS = ("text_encoder", "text_encoder_2")
 
@@ -41,7 +41,7 @@ class SdxlEncoder:
             UserError: a file is missing or of another kind of model, or `max_length` is out of
                 range.
         """
-        folders = (Path(directory).expanduser() / name for name in _FOLDERS)
+        folders = (mirror.fetched(directory).expanduser() / name for name in _FOLDERS)
         # Both cut the same captions.
         cut = CutCaptions(max_length)
         self._encoders = [
