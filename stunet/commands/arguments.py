@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from stunet import paths
 from stunet.commands.parsing import Parser
-from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
 from stunet.stores import addresses
@@ -76,6 +75,8 @@ def _parsed(text: str, parse: Callable[[str], pathlib.Path]) -> pathlib.Path:
 
 def encoder(text: str) -> str:
     """Returns the name of the text encoder in `text`, which may hold a path, as in "t5:DIR"."""
+    from stunet.configs import text_encoders
+
     path(text_encoders.path(text))
     return text
 
