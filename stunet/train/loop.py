@@ -105,7 +105,7 @@ def train(
                     run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
                     run.save_timer.saved()
                 if due.validate:
-                    run.metrics.scalars(step, run.validate(state.ema_params))
+                    run.metrics.scalars(step, run.validate(state.ema_params, state.teacher_params))
                 if due.preview:
                     run.preview(state.ema_params, step, run.metrics)
         run.watchdog.begin("the end of the run", is_slow=True)
@@ -137,7 +137,8 @@ class _Run:
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
         watchdog: ends the process if the run makes no progress.
-        validate: maps parameters to losses on held-out clips; None if the run never validates.
+        validate: maps parameters of the network and of its teacher to losses on held-out clips;
+            None if the run never validates.
         preview: samples clips with the given parameters; None if the run never samples.
     """
 
@@ -156,7 +157,7 @@ class _Run:
     reporter: Reporter
     clock: Clock
     watchdog: Watchdog
-    validate: Callable[[Any], dict[str, float]] | None
+    validate: Callable[[Any, Any], dict[str, float]] | None
     preview: Callable[[Any, int, Metrics], None] | None
 
 
@@ -306,7 +307,7 @@ def _trackers(
     return trackers.Trackers(parts.trackers, run, tell)
 
 
-def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any], dict[str, float]]:
+def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any, Any], dict[str, float]]:
     return make_validation(
         parts.objective,
         parts.dataset,
@@ -348,7 +349,7 @@ def _flops_by_shape(parts: Parts) -> dict[tuple[int, ...], int]:
     counted = {}
     for one in map(parts.only, parts.buckets):
         shape = one.denoiser.clip_shape(one.batch_size)
-        counted[shape] = model_flops(one.denoiser, one.batch_size)
+        counted[shape] = model_flops(one.denoiser, one.batch_size, one.objective.more_passes)
     return counted
 
 
