@@ -117,6 +117,42 @@ def headers(file: Path) -> dict[str, Header]:
         return {n: Header(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
 
 
+def check(expected: Mapping[str, Header], found: Mapping[str, Header], place: str) -> None:
+    """Checks that the tensors `found` in files are exactly those that a network needs.
+
+    Args:
+        expected: header of each tensor of the network, whose types do not matter.
+        found: header of each tensor in the files.
+        place: directory of the files, for messages.
+
+    Raises:
+        UserError: a tensor is missing, unknown, of another shape, or not of floating-point numbers.
+            The message names the first such tensor.
+    """
+    for name, (dtype, shape) in sorted(found.items()):
+        if name not in expected:
+            raise UserError(
+                f"{place} has the weight {name!r} of shape {shape}, which the network of its "
+                "config.json does not have"
+            )
+        if shape != expected[name].shape:
+            raise UserError(
+                f"{name!r} in {place} has the shape {shape} where its config.json says "
+                f"{expected[name].shape}; the files belong to another network"
+            )
+        if dtype not in DTYPES:
+            raise UserError(
+                f"{name!r} in {place} is of the type {dtype}; weights of the types "
+                f"{', '.join(DTYPES)} can be read"
+            )
+    for name, header in sorted(expected.items()):
+        if name not in found:
+            raise UserError(
+                f"{place} has no weight {name!r} of shape {header.shape}, which its config.json "
+                "asks for"
+            )
+
+
 @contextlib.contextmanager
 def tensor(file: Path, name: str) -> Iterator[Any]:
     """Context manager that opens a tensor; `tensor[index]` reads parts of it as NumPy arrays.

@@ -122,11 +122,12 @@ def add_run(
 
 
 def add_sampling(parser: Parser) -> None:
-    """Adds the arguments of `add_settings`, and --seed and --autoguidance-from."""
+    """Adds the arguments of `add_settings`, and --seed, --checkpoint and --autoguidance-from."""
     parser.options.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="seed of the noise (default %(default)s)"
     )
     add_settings(parser.options)
+    add_checkpoint(parser.options)
     parser.options.add_argument(
         "--autoguidance-from",
         type=_weaker,
@@ -175,9 +176,27 @@ def add_settings(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_checkpoint(group: argparse._ActionsContainer) -> None:
+    """Adds the argument --checkpoint."""
+    group.add_argument(
+        "--checkpoint",
+        type=_checkpoint,
+        metavar="STEP",
+        help="checkpoint to read: newest, best (by the run's checkpoint.keep_best) or a number of "
+        "updates, such as 2000 (default: the run's sample.checkpoint, newest)",
+    )
+
+
+def _checkpoint(text: str) -> str:
+    if text not in ("newest", "best") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not newest, best or a number of updates")
+    return text
+
+
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
     """Returns the settings of the config's group `sample` that the command line sets."""
-    names = ("sampler", "steps", "guidance_scale", "autoguidance_scale", "autoguidance_from")
+    names = ("sampler", "steps", "guidance_scale", "checkpoint")
+    names += ("autoguidance_scale", "autoguidance_from")
     return {name: v for name in names if (v := getattr(arguments, name, None)) is not None}
 
 

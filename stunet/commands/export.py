@@ -36,6 +36,7 @@ def add_arguments(parser: Parser) -> None:
         help="precision of the weights (default: float32, or, if the run has frozen weights, the "
         "precision in which it stores them)",
     )
+    shared.add_checkpoint(parser.options)
     programs = parser.add_argument_group(
         "options of stablehlo and savedmodel",
         "The programs sample with these settings, which cannot change later.",

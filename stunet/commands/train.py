@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.member is None:
         config = configs.load(arguments.config, arguments.overrides)
     set_up_jax()
+    from stunet.evaluate.in_training import make_evaluation
     from stunet.parallel import hosts
     from stunet.train.loop import train
     from stunet.train.parts import make_parts, with_fingerprint
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             member = members.find(arguments.config, arguments.member, arguments.overrides)
             config = workdir.config_of(arguments.workdir.parent, member)
         parts = make_parts(with_fingerprint(config))
-        step = train(parts, arguments.workdir, changing, arguments.compiled)
+        step = train(parts, arguments.workdir, changing, arguments.compiled, make_evaluation)
     if hosts.is_first():
         print(f"metrics      {arguments.workdir / 'metrics.jsonl'}")
         print(f"checkpoints  {arguments.workdir / 'checkpoints'}")

@@ -372,6 +372,11 @@ def _sampling(config: Config) -> Mistakes:
             f"sample.churn is {sample.churn:g} and sample.sampler {sample.sampler!r}; fresh noise "
             "needs the sampler 'ddim' or 'heun': choose one of them, or set sample.churn to 0"
         )
+    if sample.checkpoint not in ("newest", "best") and not sample.checkpoint.isdecimal():
+        yield (
+            f"sample.checkpoint is {sample.checkpoint!r}; choose 'newest', 'best' or a number of "
+            "updates, such as '2000'"
+        )
     if sample.autoguidance_scale != 1 and not sample.autoguidance_from:
         yield (
             f"sample.autoguidance_scale is {sample.autoguidance_scale:g} and "
@@ -471,18 +476,36 @@ def _checkpoints(config: Config) -> Mistakes:
             checkpoint.keep_every, "checkpoint.keep_every", checkpoint.every, "checkpoint.every"
         )
     best, at_times = checkpoint.keep_best, [f"val/loss_t={time:g}" for time in log.validate_times]
-    if best not in ("", "loss", "val/loss", *at_times):
+    # Which metrics an evaluation has depends on the clips: `stunet.evaluate.in_training` checks it.
+    if best not in ("", "loss", "val/loss", *at_times) and not best.startswith("eval/"):
         yield (
-            f"checkpoint.keep_best is {best!r}; choose one of loss, val/loss, {', '.join(at_times)}"
+            f"checkpoint.keep_best is {best!r}; choose one of loss, val/loss, "
+            f"{', '.join(at_times)}, or eval/ with a metric of evaluate.metrics, such as "
+            "eval/coherent"
         )
-    if best.startswith("val/") and not log.validate_every:
+    measured_every = {
+        "val/": ("log.validate_every", log.validate_every),
+        "eval/": ("evaluate.every", config.evaluate.every),
+    }
+    for prefix, (key, every) in measured_every.items():
+        if best.startswith(prefix) and not every:
+            yield f"checkpoint.keep_best is {best!r} and {key} is 0, so that nothing measures it"
+        elif best.startswith(prefix):
+            yield from _divides(checkpoint.every, "checkpoint.every", every, key)
+
+
+def _evaluation(config: Config) -> Mistakes:
+    """Checks that the run can be evaluated: it makes clips, and metrics are named."""
+    evaluate = config.evaluate
+    if evaluate.every and config.upscale.factor > 1:
         yield (
-            f"checkpoint.keep_best is {best!r} and log.validate_every is 0; nothing measures it "
-            "without a validation"
+            f"evaluate.every is {evaluate.every} and upscale.factor {config.upscale.factor}; a "
+            "network that enlarges clips makes none from captions: set evaluate.every to 0"
         )
-    elif best.startswith("val/"):
-        yield from _divides(
-            checkpoint.every, "checkpoint.every", log.validate_every, "log.validate_every"
+    if evaluate.every and not evaluate.metrics:
+        yield (
+            f"evaluate.every is {evaluate.every} and evaluate.metrics is empty; name metrics, such "
+            "as coherence, or set evaluate.every to 0"
         )
 
 
@@ -526,6 +549,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _learning_rate,
     _schedule_free,
     _checkpoints,
+    _evaluation,
     _conditioning,
     _mix,
 )

@@ -961,11 +961,18 @@ class Checkpoint:
     )
     keep_best: str = _field(
         "",
-        "Metric whose lowest value decides which checkpoint is the best: "
-        "'loss', 'val/loss', or one of 'val/loss_t=...'. The best one is kept, however old it is. "
-        "If validation measures the metric, `checkpoint.every` must be a multiple of "
-        "`log.validate_every`, so that there is a value for each checkpoint. '': no checkpoint is "
-        "kept for its metrics.",
+        "Metric that decides which checkpoint is the best: 'loss', 'val/loss', one of "
+        "'val/loss_t=...', or one of `evaluate.metrics`, such as 'eval/coherent'. The best one is "
+        "kept, however old it is, and `stunet sample --checkpoint best` samples from it. "
+        "`checkpoint.every` must be a multiple of `log.validate_every` or `evaluate.every`, "
+        "whichever measures the metric, so that there is a value for each checkpoint. '': no "
+        "checkpoint is kept for its metrics.",
+    )
+    best_is: str = _field(
+        "lowest",
+        "Value of `checkpoint.keep_best` that is the best: 'lowest', as for a loss or a distance, "
+        "or 'highest', as for a share of clips that are right.",
+        choices=("lowest", "highest"),
     )
 
 
@@ -1005,6 +1012,33 @@ class Log:
         "(): none.",
         choices=("tensorboard", "wandb", "mlflow", "trackio"),
         own=extensions.Tracker,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """The metrics of `stunet evaluate` that a run measures while it trains (`stunet.evaluate`)."""
+
+    every: int = _field(
+        0,
+        "Number of updates from one evaluation to the next. Each samples clips with the averaged "
+        "weights and the sampling settings of the run, such as `sample.steps`. The state after the "
+        "last update is evaluated too. 0: no evaluation.",
+        least=0,
+    )
+    metrics: tuple[str, ...] = _field(
+        ("coherence", "pixels", "flow"),
+        "Groups of metrics to measure, any of 'captions', 'coherence', 'pixels', 'flow' and "
+        "'fvd', as for `stunet evaluate --metrics`. Each metric NAME is in the metrics as "
+        "eval/NAME.",
+        choices=("captions", "coherence", "pixels", "flow", "fvd"),
+        own=extensions.Metric,
+    )
+    num: int = _field(
+        64,
+        "Number of clips that each evaluation samples, `train.batch_size` at a time, and of real "
+        "clips to compare them with.",
+        least=1,
     )
 
 
@@ -1106,6 +1140,11 @@ class Sample:
         most=100,
     )
     num: int = _field(4, "Number of clips in each set of sample clips while training.", least=1)
+    checkpoint: str = _field(
+        "newest",
+        "Checkpoint of the run that sampling, evaluation and export read: 'newest'; 'best', by "
+        "`checkpoint.keep_best`; or a number of updates, such as '2000'.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1138,13 +1177,14 @@ class Config:
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
     log: Log = dataclasses.field(default_factory=Log)
+    evaluate: Evaluate = dataclasses.field(default_factory=Evaluate)
     profile: Profile = dataclasses.field(default_factory=Profile)
     sample: Sample = dataclasses.field(default_factory=Sample)
 
 
 # Keys and groups that may change when a run continues, since no update depends on them.
 MAY_CHANGE_ON_RESUME = (
-    *("mesh", "checkpoint", "log", "profile", "sample"),
+    *("mesh", "checkpoint", "log", "evaluate", "profile", "sample"),
     *("data.num_threads", "data.path", "train.watchdog_seconds"),
 )
 

@@ -160,6 +160,12 @@ SYNONYMS = (
         "monitor save_best best_metric metric_for_best_model load_best_model_at_end best_fn",
         "checkpoint.keep_best",
     ),
+    Synonym("best_mode mode greater_is_better", "checkpoint.best_is"),
+    Synonym(
+        "fvd_every fvd_freq compute_fvd fid_every compute_metrics evaluator evaluators "
+        "metrics_every num_fvd_samples",
+        "evaluate.every evaluate.metrics evaluate.num",
+    ),
     Synonym(
         "max_to_keep keep_last save_total_limit save_top_k checkpoints_total_limit "
         "num_checkpoints max_checkpoints keep_checkpoints keep_ckpt max_num_checkpoints_to_keep",
@@ -171,7 +177,7 @@ SYNONYMS = (
         "log.every",
     ),
     Synonym(
-        "eval eval_every eval_interval eval_steps eval_freq evaluate_every val_every val_interval "
+        "eval eval_every eval_interval eval_steps eval_freq val_every val_interval "
         "val_steps val_check_interval check_val_every_n_epoch validation validation_every "
         "validation_steps validation_interval validate test test_every",
         "log.validate_every",

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from stunet import progress
 from stunet.data.sources import Source
 from stunet.evaluate.cache import MeasurementCache
 from stunet.evaluate.comparison import Comparison
@@ -18,6 +19,25 @@ Measurements = Mapping[str, Arrays]
 Measure = Callable[[np.ndarray, Scene, Sequence[int]], Arrays]
 # Called with the name of a set, the number of clips measured so far, and the number of all.
 OnClips = Callable[[str, int, int], None]
+
+
+class CaptionBatch(NamedTuple):
+    """A batch of captions to generate clips for.
+
+    The last batch has fewer rows than the others. Its captions and real clips are repeated up to
+    the size of a full batch.
+
+    Attributes:
+        rows: numbers of the clips to generate.
+        captions: a caption for each clip.
+        real: real clips that the generator gets to see parts of; None if it sees none.
+        scene: what is known about the clips in `rows`.
+    """
+
+    rows: range
+    captions: list[str]
+    real: np.ndarray | None
+    scene: Scene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,32 +71,42 @@ class Evaluator:
         Returns:
             The measurements, and the first clips to show (the config's `sample.num` clips).
         """
-        comparison, generator = self.comparison, self.generator
-        num_shown, measured = generator.parts.preview_clips, []
-        batches = list(_batches(len(comparison.captions), self.batch_size))
-        for number, (rows, padded_rows) in enumerate(batches):
+        num_shown, measured = self.generator.parts.preview_clips, []
+        num_batches = len(list(_batches(len(self.comparison.captions), self.batch_size)))
+        for number, batch in enumerate(self.caption_batches()):
+
+            def generate(number=number, batch=batch):
+                def count_steps(step, steps, clips):
+                    on_step(number * steps + step, num_batches * steps)
+
+                return self.generate(batch, count_steps)
+
+            first, measures = batch.rows.start, {name: find(name).measure for name in groups}
+            # Clips to show are stored like measurements, since a stored batch is not sampled again.
+            measures["clips"] = lambda clips, *_, first=first: {
+                "clips": clips[: max(0, num_shown - first)]
+            }
+            key = [self.generator.identity, first, batch.captions, batch.real]
+            measured.append(self._measure_batch("generated", measures, key, batch.scene, generate))
+        joined = join(measured)
+        return joined, joined.pop("clips")["clips"]
+
+    def caption_batches(self) -> Iterator[CaptionBatch]:
+        """Yields the captions to generate clips for, with what is known about their clips."""
+        comparison = self.comparison
+        for rows, padded_rows in _batches(len(comparison.captions), self.batch_size):
             captions, real, scene = [comparison.captions[i] for i in padded_rows], None, Scene()
             if comparison.real is not None:
                 indices = [comparison.real_indices[i] for i in padded_rows]
                 scene = self._scene(comparison.real, indices[: len(rows)])
-                if generator.given:
+                if self.generator.given:
                     real = read_clips(comparison.real, indices)
+            yield CaptionBatch(rows, captions, real, scene)
 
-            def generate(number=number, rows=rows, captions=captions, real=real):
-                def count_steps(step, steps, clips):
-                    on_step(number * steps + step, len(batches) * steps)
-
-                return generator.make(rows.start, captions, real, count_steps)[: len(rows)]
-
-            measures = {name: find(name).measure for name in groups}
-            # Clips to show are stored like measurements, since a stored batch is not sampled again.
-            measures["clips"] = lambda clips, *_, first=rows.start: {
-                "clips": clips[: max(0, num_shown - first)]
-            }
-            key = [generator.identity, rows.start, captions, real]
-            measured.append(self._measure_batch("generated", measures, key, scene, generate))
-        joined = _join(measured)
-        return joined, joined.pop("clips")["clips"]
+    def generate(self, batch: CaptionBatch, on_step: progress.OnStep) -> np.ndarray:
+        """Generates a clip in -1..1 for each row of a batch of captions."""
+        clips = self.generator.make(batch.rows.start, batch.captions, batch.real, on_step)
+        return clips[: len(batch.rows)]
 
     def measure_source(
         self,
@@ -106,7 +136,7 @@ class Evaluator:
             batch = self._measure_batch(name, measures, [clips], scene, lambda clips=clips: clips)
             measured.append(batch)
             on_clips(name, rows.stop, count)
-        return _join(measured)
+        return join(measured)
 
     def _scene(self, source: Source, indices: Sequence[int]) -> Scene:
         # What may give the network the direction of motion.
@@ -167,7 +197,7 @@ def _batches(count: int, size: int) -> Iterator[tuple[range, np.ndarray]]:
         yield rows, np.resize(np.array(rows), size)
 
 
-def _join(batches: Sequence[Measurements]) -> dict[str, Arrays]:
+def join(batches: Sequence[Measurements]) -> dict[str, Arrays]:
     """Concatenates the arrays of all batches."""
     return {
         group: {name: np.concatenate([b[group][name] for b in batches]) for name in arrays}

@@ -14,8 +14,8 @@ from stunet import progress
 from stunet.data.sources import Dataset
 from stunet.errors import UserError
 from stunet.generate import cascade, text
-from stunet.train import weights_file
-from stunet.train.checkpoints import Checkpoints
+from stunet.train import trained, weights_file
+from stunet.train.checkpoint_names import place
 from stunet.train.flops import sampling_flops
 from stunet.train.parts import Parts, read_parts
 
@@ -34,7 +34,8 @@ class Generator:
         dataset: data set of real clips with the shape and rate of the generated clips.
         borders: frames in which two windows of a cascade meet. A window is a stretch of frames that
             a network makes at a time.
-        operations: number of floating-point operations that it takes to sample one clip.
+        operations: counts the floating-point operations that it takes to sample one clip. The call
+            takes seconds.
         given: what the network gets to see of the real clips, such as "true keyframes"; "" if it
             sees nothing.
         identity: JSON value of everything that the clips depend on beside captions and real clips.
@@ -45,7 +46,7 @@ class Generator:
     parts: Parts
     dataset: Dataset
     borders: tuple[int, ...]
-    operations: int
+    operations: Callable[[], int]
     given: str
     identity: Any
     make: Make
@@ -59,7 +60,7 @@ def make_generator(
     seed: int = 0,
     **sample: object,
 ) -> Generator:
-    """Returns a generator with the newest checkpoint's EMA weights, on all devices of this machine.
+    """Returns a generator with a checkpoint's EMA weights, on all devices of this machine.
 
     Arguments and errors are those of `run.evaluate`.
     """
@@ -72,14 +73,36 @@ def make_generator(
         load = functools.cache(lambda: cascade.load_pair(workdir, tsr, devices=devices, **sample))
         return _cascaded(parts, runs[tsr], load, settings, identity)
     load = functools.cache(lambda: text.load(workdir, devices=devices, **sample))
+    if parts.denoiser.conditioning.name != "tsr":
+        if augmentation is not None:
+            raise UserError(
+                "--augmentation is the noise level of the keyframes of a cascade; give --tsr too, "
+                "or the --workdir of a temporal super-resolution run"
+            )
+        text.check_unconditioned(workdir, parts)
+    return of_network(parts, load, identity, **settings)
+
+
+def of_network(
+    parts: Parts,
+    load: Callable[[], text.Run],
+    identity: Any,
+    *,
+    seed: int = 0,
+    augmentation: float | None = None,
+) -> Generator:
+    """Returns a generator of one network, which makes clips from captions or fills in frames.
+
+    Args:
+        parts: parts of the network's run.
+        load: returns the run, with its weights. It is called for each batch of clips.
+        identity: see `Generator`.
+        seed: seed of the noise.
+        augmentation: noise level of true keyframes; None for none.
+    """
     if parts.denoiser.conditioning.name == "tsr":
-        return _filled(parts, load, settings, identity)
-    if augmentation is not None:
-        raise UserError(
-            "--augmentation is the noise level of the keyframes of a cascade; give --tsr too, or "
-            "the --workdir of a temporal super-resolution run"
-        )
-    text.check_unconditioned(workdir, parts)
+        # True keyframes are augmented only on request.
+        return _filled(parts, load, dict(seed=seed, augmentation=augmentation or 0.0), identity)
 
     def make(number, captions, real, on_step):
         return text.sample_clips(load(), captions, seed=seed, number=number, on_step=on_step)
@@ -88,7 +111,7 @@ def make_generator(
         parts=parts,
         dataset=parts.dataset,
         borders=(),
-        operations=sampling_flops(parts.denoiser, parts.sampling),
+        operations=functools.partial(sampling_flops, parts.denoiser, parts.sampling),
         given="",
         identity=identity,
         make=make,
@@ -111,12 +134,15 @@ def _cascaded(
         options = dict(number=number, batch_size=len(captions), on_step=on_step)
         return cascade.through(load(), captions, **options, **settings).clips
 
-    operations = sampling_flops(parts.denoiser, parts.sampling)
+    def operations():
+        later = sampling_flops(tsr.denoiser, tsr.sampling, windows)
+        return sampling_flops(parts.denoiser, parts.sampling) + later
+
     return Generator(
         parts=parts,
         dataset=_dense(parts.dataset, tsr, count),
         borders=cascade.find_borders(tsr, count),
-        operations=operations + sampling_flops(tsr.denoiser, tsr.sampling, windows),
+        operations=operations,
         given="",
         identity=identity,
         make=make,
@@ -130,8 +156,6 @@ def _filled(
     stride, clip = parts.denoiser.conditioning.keyframe_stride, parts.denoiser.clip
     source_frames = parts.dataset.cut_from or clip.span
     count = len(range(0, source_frames, stride * clip.stride))
-    # True keyframes are augmented only on request.
-    settings = settings | {"augmentation": settings["augmentation"] or 0.0}
 
     def make(number, captions, real, on_step):
         options = dict(number=number, batch_size=len(captions), on_step=on_step)
@@ -142,7 +166,7 @@ def _filled(
         parts=parts,
         dataset=_dense(parts.dataset, parts, count),
         borders=cascade.find_borders(parts, count),
-        operations=sampling_flops(parts.denoiser, parts.sampling, windows),
+        operations=functools.partial(sampling_flops, parts.denoiser, parts.sampling, windows),
         given="true keyframes",
         identity=identity,
         make=make,
@@ -151,15 +175,8 @@ def _filled(
 
 def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
     """Returns the config, the step and the time of the weights of a run or file, as JSON values."""
-    if workdir.suffix == weights_file.SUFFIX:
-        step, weights = weights_file.read_header(workdir).step, workdir
-    else:
-        with Checkpoints(workdir) as checkpoints:
-            step = checkpoints.latest()
-            if step is None:
-                raise UserError(f"no checkpoint in {checkpoints.directory}; train first")
-            weights = checkpoints.directory / str(step)
-    made = weights.stat().st_mtime_ns
+    step, is_file = trained.find_step(workdir, parts), workdir.suffix == weights_file.SUFFIX
+    made = (workdir if is_file else place(workdir) / str(step)).stat().st_mtime_ns
     weaker = pathlib.Path(parts.sampling.autoguidance_from)
     if parts.sampling.autoguidance_scale != 1 and weaker.is_file():
         made = [made, weaker.stat().st_mtime_ns]

@@ -11,9 +11,10 @@ import numpy as np
 
 from stunet import extensions
 from stunet.data.synthetic.moving_digits import GREY
+from stunet.errors import UserError
 from stunet.evaluate import coherence, digits, i3d, pixels
 from stunet.evaluate.frechet import MIN_SAMPLES, frechet_distance
-from stunet.evaluate.metrics import Metric
+from stunet.evaluate.metrics import METRICS, Metric, MetricValues
 from stunet.evaluate.scene import Scene
 from stunet.evaluate.tracking import Clips
 
@@ -76,6 +77,65 @@ def parse(names: str) -> tuple[str, ...]:
         chosen |= dict.fromkeys((name, *find(name).companions))
     own = (name for name in chosen if name not in METRIC_GROUPS)
     return (*(name for name in METRIC_GROUPS if name in chosen), *own)
+
+
+def known_metrics(groups: Sequence[str]) -> dict[str, Metric]:
+    """Returns how tables show each metric that groups may have, by name, in the tables' order."""
+    return METRICS | {name: row for group in groups for name, row in find(group).rows.items()}
+
+
+def check_sets(groups: Sequence[str], shape: Shape, sets: Mapping[str, int]) -> None:
+    """Checks that groups of metrics can be computed for sets of clips.
+
+    Args:
+        groups: names of groups.
+        shape: shape of the clips.
+        sets: number of clips in each set, by its name.
+
+    Raises:
+        UserError: the clips' shape or number is too small for a group.
+    """
+    for name in groups:
+        find(name).check(shape)
+        min_clips = find(name).min_clips
+        if min(sets.values()) < min_clips:
+            found = ", ".join(f"{count} {which}" for which, count in sets.items())
+            raise UserError(
+                f"{name} needs {min_clips} clips in each set, and there are {found} ones"
+            )
+
+
+def metric_values(
+    measured: Mapping[str, Arrays],
+    reference: Mapping[str, Arrays],
+    shape: Shape,
+    known: Mapping[str, Metric],
+    rows: Sequence[int],
+    counts: Sequence[int],
+) -> MetricValues:
+    """Returns the values of all metrics of a set of clips.
+
+    Metrics of each clip are taken at `rows`. Metrics of the whole set are computed for the first
+    clips, once for each of `counts`, and repeated for each row. If two counts give a metric of the
+    same name, the later value is kept. The name of a Fréchet distance depends on the count.
+
+    Args:
+        measured: arrays of the set, by the name of the group.
+        reference: arrays of the clips to compare with, by the name of the group.
+        shape: shape of the clips.
+        known: what `known_metrics` returns.
+        rows: numbers of clips.
+        counts: numbers of clips to compare.
+    """
+    values = {}
+    for group, arrays in measured.items():
+        values |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in known}
+        if compare := find(group).compare:
+            for count in dict.fromkeys(counts):
+                first = {k: v[:count] for k, v in arrays.items()}
+                distances = compare(first, reference[group], shape)
+                values |= {name: np.full(len(rows), value) for name, value in distances.items()}
+    return {name: values[name] for name in known if name in values}
 
 
 def frechet_name(clips: int, references: int, shape: Shape) -> tuple[str, str]:

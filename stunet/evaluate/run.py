@@ -3,16 +3,22 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from stunet.errors import UserError
 from stunet.evaluate import comparison
 from stunet.evaluate.cache import MeasurementCache
-from stunet.evaluate.evaluator import Evaluator, Measurements, OnClips, shuffle_frames
+from stunet.evaluate.evaluator import Evaluator, OnClips, shuffle_frames
 from stunet.evaluate.generator import OnStep, make_generator
-from stunet.evaluate.groups import find, frechet_name, parse
+from stunet.evaluate.groups import (
+    check_sets,
+    find,
+    frechet_name,
+    known_metrics,
+    metric_values,
+    parse,
+)
 from stunet.evaluate.metrics import METRICS, Metric, MetricValues, mean
 from stunet.files import atomic, check_writable
 from stunet.generate import text
@@ -78,7 +84,7 @@ def evaluate(
     on_clips: OnClips = lambda what, done, total: None,
     **sample: object,
 ) -> Evaluation:
-    """Samples `num` clips with the newest checkpoint's EMA weights, and measures them.
+    """Samples `num` clips with a checkpoint's EMA weights, and measures them.
 
     Each clip gets the caption of one of `num` held-out clips, which `sources.representatives`
     chooses. If there are fewer held-out clips, captions repeat with other noise. If `workdir`
@@ -133,7 +139,7 @@ def evaluate(
     # A distance between sets depends on their sizes, so all columns use equally many clips.
     smallest = min(sets.values())
     sets["reference"] = compared.num_reference
-    _check(groups, shape, sets)
+    check_sets(groups, shape, sets)
     # Beside a weights file, a directory of its name.
     place = workdir.with_suffix("") if workdir.is_file() else workdir
     out = out or (place / protocol.stem if protocol else place)
@@ -160,13 +166,13 @@ def evaluate(
         references = (compared.reference, compared.num_reference)
         reference = evaluator.measure_source("reference", *references, distances, on_clips)
     of_clips = {"generated": range(num_generated), "real": compared.real_indices}
-    rows = METRICS | {name: row for group in groups for name, row in find(group).rows.items()}
+    rows = known_metrics(groups)
     clips = {"generated": num_generated}
     clips |= {name: num_real for name in measured if name != "generated"}
     clips |= {"reference": compared.num_reference} if distances else {}
     evaluation = Evaluation(
         columns={
-            name: _metric_values(
+            name: metric_values(
                 *(measurements, reference, shape, rows),
                 *(of_clips.get(name, (0,)), (clips[name], smallest)),
             )
@@ -185,48 +191,12 @@ def evaluate(
     captions = compared.captions[: len(shown)] if has_text else [""] * len(shown)
     text.write(out / "samples", f"evaluation_seed{seed}", shown, captions, clip.frame_rate)
     settings = dict(num=num_generated, seed=seed, window=window, augmentation=augmentation)
-    settings |= {"sample": sample, "sampling_flops": generator.operations, "given": generator.given}
+    settings |= {"sample": sample, "given": generator.given}
+    settings["sampling_flops"] = generator.operations()
     if protocol:
         settings["protocol"] = protocol.stem
     _write(evaluation, settings)
     return evaluation
-
-
-def _check(groups: Sequence[str], shape: tuple[int, int, int], sets: Mapping[str, int]) -> None:
-    """Raises a UserError if the clips' shape or number is too small for a group of metrics."""
-    for name in groups:
-        find(name).check(shape)
-        min_clips = find(name).min_clips
-        if min(sets.values()) < min_clips:
-            found = ", ".join(f"{count} {which}" for which, count in sets.items())
-            raise UserError(
-                f"{name} needs {min_clips} clips in each set, and there are {found} ones"
-            )
-
-
-def _metric_values(
-    measured: Measurements,
-    reference: Measurements,
-    shape: tuple[int, int, int],
-    known: Mapping[str, Metric],
-    rows: Sequence[int],
-    counts: Sequence[int],
-) -> MetricValues:
-    """Returns the values of all metrics of a set of clips.
-
-    Metrics of each clip are taken at `rows`. Metrics of the whole set are computed for the first
-    clips, once for each of `counts`, and repeated for each row. If two counts give a metric of the
-    same name, the later value is kept. The name of a Fréchet distance depends on the count.
-    """
-    values = {}
-    for group, arrays in measured.items():
-        values |= {k: np.asarray(v)[list(rows)] for k, v in arrays.items() if k in known}
-        if compare := find(group).compare:
-            for count in dict.fromkeys(counts):
-                first = {k: v[:count] for k, v in arrays.items()}
-                distances = compare(first, reference[group], shape)
-                values |= {name: np.full(len(rows), value) for name, value in distances.items()}
-    return {name: values[name] for name in known if name in values}
 
 
 def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:

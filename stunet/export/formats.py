@@ -96,7 +96,7 @@ def _safetensors(request: Request, directory: pathlib.Path) -> int:
     from stunet.generate.text import load
     from stunet.train import weights_file
 
-    run = load(request.workdir, autoguidance_scale=1.0)
+    run = load(request.workdir, **{"autoguidance_scale": 1.0} | request.sample)
     named = weights_file.cast(run.params, request.dtype)
     weights_file.write(directory / "params.safetensors", named, run.parts.config, run.checkpoint)
     return run.checkpoint
@@ -105,7 +105,7 @@ def _safetensors(request: Request, directory: pathlib.Path) -> int:
 def _diffusers_unet(request: Request, directory: pathlib.Path) -> int:
     from stunet.weights import diffusers_unet
 
-    return diffusers_unet.write(directory, request.workdir)
+    return diffusers_unet.write(directory, request.workdir, **request.sample)
 
 
 # The options of the formats that hold programs.

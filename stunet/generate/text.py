@@ -14,6 +14,7 @@ from stunet.data import media
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
+from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.progress import OnStep, nothing
 from stunet.train import trained
@@ -46,7 +47,7 @@ class Run:
 
     Attributes:
         parts: parts that the run's config describes, with the settings used for sampling.
-        params: averaged (EMA) parameters of the newest checkpoint; with autoguidance, a
+        params: averaged (EMA) parameters of a checkpoint; with autoguidance, a
             `stunet.train.sampling.WithWeaker`.
         mesh: the devices, over which clips are split.
         checkpoint: number of updates that `params` have had.
@@ -82,7 +83,7 @@ _NEEDS_A_CLIP = {
 
 
 def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
-    """Reads the newest checkpoint of a training run.
+    """Reads a checkpoint of a training run, which is the newest unless the config's `sample` says.
 
     Args:
         workdir: working directory of the run, or a weights file of `stunet export`.
@@ -108,10 +109,11 @@ def keeping_loader() -> Loader:
     kept = functools.cache(load)
 
     def again(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
-        sampling = read_parts(workdir, **sample).sampling
-        # The weights of a weaker version are read with the run.
-        weaker = {k: v for k, v in vars(sampling).items() if k.startswith("autoguidance_")}
-        return kept(workdir, devices=devices, **weaker).with_sampling(sampling)
+        parts = read_parts(workdir, **sample)
+        # Which weights are read, also those of a weaker version.
+        of_weights = {k: v for k, v in vars(parts.sampling).items() if k.startswith("autoguidance")}
+        of_weights["checkpoint"] = parts.checkpoint
+        return kept(workdir, devices=devices, **of_weights).with_sampling(parts.sampling)
 
     return again
 
@@ -119,7 +121,7 @@ def keeping_loader() -> Loader:
 def load_unconditioned(
     workdir: pathlib.Path, *, loader: Loader = load, devices: int = 1, **sample: object
 ) -> Run:
-    """Reads the newest checkpoint of a run whose network needs nothing but a caption.
+    """Reads a checkpoint of a run whose network needs nothing but a caption.
 
     Arguments are those of `load`, and the function that loads the run.
 
@@ -189,8 +191,10 @@ def sample_clips(
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples one clip for each prompt.
 
+    With several processes, every process must call this function, and gets all clips.
+
     Args:
-        run: run that `load` has loaded.
+        run: run that `load` has loaded, or whose weights are on the mesh in another way.
         prompts: one prompt for each clip.
         clean: what a conditioned network is given for each clip; see `make_sampler`.
         level: augmentation level of `clean`, 0..1.
@@ -210,18 +214,18 @@ def sample_clips(
     """
     check_seed(seed)
     count, steps = len(prompts), run.parts.sampling.steps
-    devices = run.mesh.size
-    size = -(-min(batch_size or count, count) // devices) * devices
+    ways = meshes.batch_ways(run.mesh)
+    size = -(-min(batch_size or count, count) // ways) * ways
     firsts, sampled = range(0, count, size), []
     sample = run.compiled(make_sampler, run.parts.denoiser, run.parts.sampling, t_start)
     text, mask = make_encoder(run.parts.denoiser.text)(list(prompts))
-    split = meshes.batch_sharding(run.mesh)
-    with meshes.use(run.mesh):
+    with meshes.use(run.mesh, run.parts.layout.context_axis):
         for batch, first in enumerate(firsts):
             # The last batch is filled up with its first clips, so that no other shape is compiled.
             rows = np.resize(np.arange(first, min(first + size, count)), size)
             states, tokens, given, begun = jax.tree.map(
-                lambda x, rows=rows: jax.device_put(x[rows], split), (text, mask, clean, start)
+                lambda x, rows=rows: meshes.split_rows(x, rows, run.mesh),
+                (text, mask, clean, start),
             )
             estimates = sample(
                 run.params, states, tokens, seed, given, level, number + first, begun
@@ -229,7 +233,7 @@ def sample_clips(
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()
                 on_step(batch * steps + done, len(firsts) * steps, clips)
-            sampled.append(np.asarray(clips))
+            sampled.append(hosts.gather(clips))
     return np.clip(np.concatenate(sampled)[:count], -1, 1)
 
 

@@ -23,6 +23,7 @@ class TextAttention(nn.Module):
         text_groups: number of groups in the group norm of the text states.
         flash: compute attention with `flash_attention`, unless `text_only`, whose keys are few.
         text_only: attend to the text alone, not to the frame's own positions.
+        epsilon: added to the variance of the frame.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """
@@ -32,6 +33,7 @@ class TextAttention(nn.Module):
     text_groups: int = 32
     flash: bool = False
     text_only: bool = False
+    epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -56,7 +58,7 @@ class TextAttention(nn.Module):
             projected = Dense(features=c, name=name, **dtypes)(values)
             return projected.reshape(*values.shape[:-1], -1, self.head_channels)
 
-        norm = GroupNorm(groups=self.groups, name="group_norm", **dtypes)
+        norm = GroupNorm(groups=self.groups, epsilon=self.epsilon, name="group_norm", **dtypes)
         states = norm(x).reshape(b, t, h * w, c)
         query, keys_values = heads("to_q", states), []
         flash = self.flash and not self.text_only

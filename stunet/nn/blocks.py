@@ -25,7 +25,7 @@ class ResnetBlock(nn.Module):
     """Residual block of two spatial convolutions, modulated by the conditioning vector.
 
     The conditioning vector gives the scale and shift of the second group norm, which lies between
-    the convolutions.
+    the convolutions. Blocks of autoencoders have none.
 
     Attributes:
         features: channels of the output.
@@ -34,6 +34,7 @@ class ResnetBlock(nn.Module):
         resample: "down" halves and "up" doubles the rows and columns. Both the input of the first
             convolution and the block's input on the skip path are resized. "none" resizes neither.
         residual_divisor: the sum of the skip path and the convolutions is divided by this.
+        epsilon: added to the variance in each group norm.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
     """
@@ -43,17 +44,19 @@ class ResnetBlock(nn.Module):
     activation: str
     resample: str = "none"
     residual_divisor: float = 1.0
+    epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t h w c"], condition: Float[Array, "b d"]
+        self, x: Float[Array, "b t h w c"], condition: Float[Array, "b d"] | None = None
     ) -> Float[Array, "b t h2 w2 f"]:
+        """Returns the block's output. Without `condition`, nothing modulates the second norm."""
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
         def norm(name):
-            return GroupNorm(groups=self.groups, name=name, **dtypes)
+            return GroupNorm(groups=self.groups, epsilon=self.epsilon, name=name, **dtypes)
 
         def conv(kernel_size, name):
             return Conv(features=self.features, kernel_size=kernel_size, name=name, **dtypes)
@@ -66,8 +69,11 @@ class ResnetBlock(nn.Module):
             y = act(norm1(x))
             x, y = resample(x), resample(y)
             y = conv1(y)
-        modulation = Dense(features=2 * self.features, name="time_emb_proj", **dtypes)
-        coefficients = norm("norm2").coefficients(y, modulation(act(condition)))
+        scale_shift = None
+        if condition is not None:
+            modulation = Dense(features=2 * self.features, name="time_emb_proj", **dtypes)
+            scale_shift = modulation(act(condition))
+        coefficients = norm("norm2").coefficients(y, scale_shift)
         y = conv(SPATIAL, "conv2")(y, *coefficients, act)
         if x.shape[-1] != self.features:
             x = conv(POINTWISE, "conv_shortcut")(x)

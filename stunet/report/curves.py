@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from stunet.evaluate.metrics import METRICS
 from stunet.report import drawing, formatting, page
 from stunet.report.drawing import Curve
 from stunet.report.formatting import TRAINING, VALIDATION
@@ -24,7 +25,10 @@ _LOSSES = """\
 
 
 def losses(arms: Arms, colours: Mapping[str, int]) -> Markup:
-    """Draws the training and validation loss of each arm. Returns "" if no arm was trained."""
+    """Draws the training and validation loss of each arm, and metrics of evaluations.
+
+    Returns "" if no arm was trained.
+    """
     trained = {arm: [run for run in runs if run.lines] for arm, runs in arms.items()}
     trained = {arm: runs for arm, runs in trained.items() if runs}
     costs = [run.step_flops for runs in trained.values() for run in runs]
@@ -36,7 +40,7 @@ def losses(arms: Arms, colours: Mapping[str, int]) -> Markup:
     size, unit = formatting.flops_unit(most)
     label = f"training work, {unit}" if by_flops else "updates"
     figures = []
-    for key, name in (("loss", TRAINING), ("val/loss", VALIDATION)):
+    for key, name in ({"loss": TRAINING, "val/loss": VALIDATION} | _evaluated(trained)).items():
         curves = [
             _curve(colours[arm], runs, key, runs[0].step_flops / size if by_flops else 1)
             for arm, runs in trained.items()
@@ -52,11 +56,24 @@ def losses(arms: Arms, colours: Mapping[str, int]) -> Markup:
     if several:
         legend = [page.swatch(colours[arm], arm) for arm in trained]
         note = (
-            "Lower is better. Lines are means over seeds; bands are 95% intervals of three seeds "
-            "or more; two seeds have a thin line each. "
+            "Lower losses are better. Lines are means over seeds; bands are 95% intervals of three "
+            "seeds or more; two seeds have a thin line each. "
         )
     note += f"A curve with more than {_POINTS} points is averaged down to {_POINTS}."
     return fill(_LOSSES, legend=legend, figures=figures, note=note)
+
+
+def _evaluated(arms: Arms) -> dict[str, str]:
+    """Returns the title of each metric that runs measured while they trained, by its key.
+
+    Metrics that are neither better where they are higher nor where they are lower are left out.
+    """
+    found = {key for runs in arms.values() for run in runs for line in run.lines for key in line}
+    return {
+        key: f"{metric.label}, {metric.direction}"
+        for name, metric in METRICS.items()
+        if (key := f"eval/{name}") in found and metric.better
+    }
 
 
 def _curve(colour: int, runs: Sequence[Run], key: str, unit: float) -> Curve | None:

@@ -205,20 +205,20 @@ class Checkpoints:
         state = abstract.replace(**fields.pop("train"), **fields)
         return Restored(state, loaded.data, tuple(notes))
 
-    def restore_ema_params(self, abstract: TrainState) -> Any:
-        """Reads all parameters of the network from the newest checkpoint, and nothing else.
+    def restore_ema_params(self, abstract: TrainState, step: int | None = None) -> Any:
+        """Reads all parameters of the network from a checkpoint, and nothing else.
 
         The running averages (EMA) take the place of the trained parameters. Adapters are merged
         into the kernels. The arguments and errors are those of `restore_ema`.
         """
-        return self.restore_ema(abstract).ema_params
+        return self.restore_ema(abstract, step).ema_params
 
     def restore_ema(self, abstract: TrainState, step: int | None = None) -> TrainState:
         """Reads the averaged and the frozen parameters from a checkpoint.
 
         Args:
             abstract: shapes and shardings of the state.
-            step: number of updates of the checkpoint; None for the newest one.
+            step: step of the checkpoint, which must be there; None for the newest.
 
         Returns:
             `abstract` with these parameters. All else stays abstract.
@@ -227,20 +227,16 @@ class Checkpoints:
             DamagedCheckpoint: the checkpoint is damaged or belongs to another network.
             UserError: there is no such checkpoint, or it cannot be read for another reason.
         """
-        newest, *before = self._steps()
+        newest, *_ = self._steps()
         step = newest if step is None else step
-        if step not in (newest, *before):
-            found = ", ".join(map(str, (*reversed(before), newest)))
-            raise UserError(
-                f"no checkpoint after update {step} in {self.directory}; there are {found}, and "
-                "checkpoint.keep_every keeps more"
-            )
         wanted = {k: v for k, v in items(abstract).items() if k in ("ema", "frozen")}
         try:
             loaded = checkpoint_files.load(self.directory / str(step), wanted)
         except DamagedCheckpoint as error:
             raise DamagedCheckpoint(
                 f"{error}: remove that directory to use the checkpoint before it"
+                if step == newest
+                else str(error)
             ) from error
         if loaded.note and hosts.is_first():
             print(f"stunet: {loaded.note}", file=sys.stderr)

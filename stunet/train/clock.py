@@ -1,10 +1,11 @@
 """Measures what a run spends its wall time on, over restarts.
 
 Time is spent either on updates or on something else: starting, compiling, restoring, validating,
-sampling, saving, standing still. The times are noted in the run's working directory. `clock.json`
-says when the run first began. Each line of `metrics.jsonl` has a step, and says how many seconds
-all updates up to that step took. When a run continues from a checkpoint, lines of later updates
-are dropped. The time of updates that are lost and done again is therefore not counted.
+evaluating, sampling, saving, standing still. The times are noted in the run's working directory.
+`clock.json` says when the run first began. Each line of `metrics.jsonl` has a step, and says how
+many seconds all updates up to that step took. When a run continues from a checkpoint, lines of
+later updates are dropped. The time of updates that are lost and done again is therefore not
+counted.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from stunet.files import atomic
 from stunet.formatting import duration
 from stunet.parallel.peaks import BFLOAT16
 
-_PRODUCTIVE = "productive_seconds"
+_PRODUCTIVE, _EVALUATION = "productive_seconds", "evaluation_seconds"
 
 
 FILE = "clock.json"
@@ -64,8 +65,8 @@ class Clock:
     ):
         self._seconds, self._started, self._mark = seconds, seconds(), 0.0
         self._date = self._began = date()
-        # Seconds that the updates of earlier processes took.
-        self._productive = 0.0
+        # Seconds that the updates of earlier processes took, and that all evaluations took.
+        self._productive, self._evaluated = 0.0, 0.0
         # Seconds, and seconds of waiting for data: of the first update, of the other updates in
         # the interval, and of all other updates.
         self._first: tuple[float, float] | None = None
@@ -93,12 +94,13 @@ class Clock:
         return damage
 
     def resume(self, last: Mapping[str, float]) -> None:
-        """Continues from the productive seconds that earlier processes of the run logged.
+        """Continues from the seconds that earlier processes of the run logged.
 
         Args:
             last: last logged value of each metric, by its name in `metrics.jsonl`.
         """
         self._productive = last.get(_PRODUCTIVE, 0.0)
+        self._evaluated = last.get(_EVALUATION, 0.0)
 
     def begin(self) -> None:
         """Counts time as spent on updates, from now on."""
@@ -120,6 +122,13 @@ class Clock:
         self._add()
         yield
         self.begin()
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Context manager for an evaluation. Use it within `aside`, or before `begin`."""
+        begun = self._seconds()
+        yield
+        self._evaluated += self._seconds() - begun
 
     @property
     def is_compiling(self) -> bool:
@@ -163,12 +172,22 @@ class Clock:
             _PRODUCTIVE: self._all_productive(),
         }
 
+    def measure_evaluations(self) -> dict[str, float]:
+        """Measures evaluations.
+
+        Returns:
+            evaluation_seconds: seconds that all evaluations of the run took, over restarts.
+        """
+        return {_EVALUATION: self._evaluated}
+
     def summary(self) -> str:
         """Returns a line of text about how the run has spent its time so far."""
         line = f"goodput {self._goodput():.1%} of {duration(self._wall())} since the run began"
         if self._count:
             each = self._sum / self._count
             line += f"; {each:.3g} s an update, {self._sum_waited / self._sum:.1%} of it for data"
+        if self._evaluated:
+            line += f"; {duration(self._evaluated)} of evaluations"
         return line
 
     def _add(self) -> None:

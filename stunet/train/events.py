@@ -1,6 +1,7 @@
 """Defines after which updates a run reports, saves, validates and samples."""
 
 import dataclasses
+from collections.abc import Collection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,13 +14,15 @@ class Due:
         validate: True to measure the loss on held-out clips.
         preview: True to sample clips.
         snapshot: True to write a snapshot of averaged weights.
+        evaluate: True to measure the metrics of sampled clips.
     """
 
-    report: bool
-    save: bool
-    validate: bool
-    preview: bool
+    report: bool = False
+    save: bool = False
+    validate: bool = False
+    preview: bool = False
     snapshot: bool = False
+    evaluate: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Events:
         trace: numbers of the updates to trace for a profile; the first update is 1.
         save_seconds: largest age of the last checkpoint, in seconds; 0 sets no limit.
         snapshot_every: updates from one snapshot of averaged weights to the next; 0 writes none.
+        evaluate_every: updates from one evaluation to the next; 0 never evaluates.
     """
 
     steps: int
@@ -45,14 +49,16 @@ class Events:
     trace: range = range(0)
     save_seconds: float = 0.0
     snapshot_every: int = 0
+    evaluate_every: int = 0
 
     def due(self, step: int, stop: bool, save: bool = False) -> Due:
         """Returns what is due after update `step`.
 
-        The run always reports and saves after its last update. It also validates then, unless
-        `validate_every` is 0, and writes a snapshot, unless `snapshot_every` is 0. If a signal
+        The run always reports and saves after its last update. It also validates, evaluates and
+        writes a snapshot then, unless the number of updates from one to the next is 0. If a signal
         stops the run earlier, the run reports and saves. It then validates only if a validation is
-        due anyway, because validation takes long.
+        due anyway, because validation takes long. It does not evaluate, which takes longer: an
+        evaluation that is due is done when the run continues.
 
         Args:
             step: number of updates done.
@@ -67,4 +73,23 @@ class Events:
             validate=bool(self.validate_every) and (last or step % self.validate_every == 0),
             preview=bool(self.preview_every) and step % self.preview_every == 0,
             snapshot=bool(self.snapshot_every) and (last or step % self.snapshot_every == 0),
+            evaluate=bool(self.evaluate_every)
+            and (last or (step % self.evaluate_every == 0 and not stop)),
+        )
+
+    def missed(self, step: int, measured: Collection[str]) -> Due:
+        """Returns which measurements were due after update `step` and were not made.
+
+        A run that is stopped or killed after it saved a checkpoint may not have come to them. They
+        are due when the run continues from this checkpoint.
+
+        Args:
+            step: number of updates done.
+            measured: names of the metrics that were measured after this update.
+        """
+        due = self.due(step, stop=False) if step else Due()
+        groups = {name.partition("/")[0] for name in measured}
+        return Due(
+            validate=due.validate and "val" not in groups,
+            evaluate=due.evaluate and "eval" not in groups,
         )

@@ -26,6 +26,15 @@ def read(file: pathlib.Path) -> Lines:
     return jsonfiles.read_lines(file, _LINE, _has_step) if file.exists() else Lines([], [])
 
 
+def read_values(file: pathlib.Path, name: str) -> dict[int, float]:
+    """Reads the values of one metric from `metrics.jsonl`, by step.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return {line["step"]: line[name] for line, _ in read(file).values if name in line}
+
+
 def parse(content: bytes) -> Lines:
     """Parses lines of `metrics.jsonl`. The first line may be incomplete."""
     return jsonfiles.parse_lines(content, _LINE, _has_step)

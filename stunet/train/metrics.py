@@ -33,6 +33,7 @@ class Metrics:
     Attributes:
         last: newest value of each metric up to update `step`; empty if `write` is False.
         values: value of the tracked metric by step.
+        measured: names of the metrics in lines of update `step`, in every process.
         damage: a sentence about damaged lines, which are dropped too; "" if there were none.
     """
 
@@ -48,7 +49,10 @@ class Metrics:
         self._file = workdir / metric_lines.FILE
         self.last: dict[str, float] = {}
         self.damage = ""
-        self.values = _read_values(self._file, tracked, step) if tracked else {}
+        self.values = metric_lines.read_values(self._file, tracked) if tracked else {}
+        self.values = {at: value for at, value in self.values.items() if at <= step}
+        lines = (values for values, _ in metric_lines.read(self._file).values)
+        self.measured = {name for line in lines if line["step"] == step for name in line}
         # What trackers already show of updates after `step`: names of metrics, and pictures.
         self._shown: set[tuple[int, str]] = set()
         self._pictures = {str(file) for file in (workdir / "samples").glob("step_*")}
@@ -84,12 +88,6 @@ class Metrics:
         """Shows a PNG or GIF file of `samples/` in trackers."""
         if self._trackers and path not in self._pictures:
             self._trackers.picture(step, name, path)
-
-
-def _read_values(file: pathlib.Path, name: str, step: int) -> dict[int, float]:
-    """Reads the values of a metric up to update `step`, by step."""
-    lines = (values for values, _ in metric_lines.read(file).values)
-    return {line["step"]: line[name] for line in lines if line["step"] <= step and name in line}
 
 
 def _drop_later_lines(

@@ -28,6 +28,7 @@ from stunet.parallel.mesh import Layout
 from stunet.train import conditioning, weights_file
 from stunet.train.conditioning import Conditioning
 from stunet.train.denoiser import Denoiser
+from stunet.train.evaluation import EvaluationSettings
 from stunet.train.events import Events
 from stunet.train.guard import Guard
 from stunet.train.objective import Objective
@@ -68,6 +69,8 @@ class Parts:
         validation_clips: number of held-out clips in a validation.
         preview_clips: number of clips that are sampled at a time while training.
         trackers: names of the programs that show the run.
+        evaluation: what the run measures of sampled clips while it trains.
+        checkpoint: checkpoint that sampling reads: "newest", "best" or a number of updates.
         config: the whole config, to compare it or to write it.
     """
 
@@ -92,6 +95,8 @@ class Parts:
     validation_clips: int
     preview_clips: int
     trackers: tuple[str, ...]
+    evaluation: EvaluationSettings
+    checkpoint: str
     config: configs.Experiment
 
     @property
@@ -137,6 +142,7 @@ def make_parts(config: Config) -> Parts:
             validate_every=config.log.validate_every,
             preview_every=config.log.sample_every,
             snapshot_every=config.train.ema_snapshots,
+            evaluate_every=config.evaluate.every,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
         ),
         sampling=SamplerSettings(
@@ -155,11 +161,14 @@ def make_parts(config: Config) -> Parts:
             latest=config.checkpoint.keep,
             every=config.checkpoint.keep_every,
             best=config.checkpoint.keep_best,
+            highest=config.checkpoint.best_is == "highest",
         ),
         validation_times=config.log.validate_times,
         validation_clips=config.log.validate_clips,
         preview_clips=config.sample.num,
         trackers=config.log.trackers,
+        evaluation=EvaluationSettings(config.evaluate.metrics, config.evaluate.num),
+        checkpoint=config.sample.checkpoint,
         config=config,
     )
 
@@ -204,8 +213,8 @@ def _read_config(place: pathlib.Path) -> Config:
     """Reads the config of a run, or the config that a weights file holds."""
     if place.suffix == weights_file.SUFFIX and place.is_file():
         if config := weights_file.read_header(place).config:
-            # Adapters were merged when the file was written.
-            return configs.reset(config, "lora")
+            # Adapters were merged when the file was written, and a checkpoint was chosen.
+            return configs.replace(configs.reset(config, "lora"), {"sample.checkpoint": "newest"})
         raise UserError(
             f"{place} holds weights without their config; take a file of `stunet export --format "
             "safetensors`"

@@ -16,28 +16,36 @@ class Retention:
             rule off.
         best: name of a metric. The checkpoint with the lowest value of the metric stays. ""
             turns this rule off.
+        highest: True if the checkpoint with the highest value of `best` stays instead.
     """
 
     latest: int
     every: int = 0
     best: str = ""
+    highest: bool = False
 
     def kept(self, steps: Sequence[int], values: Mapping[int, float]) -> set[int]:
         """Returns the steps of the checkpoints that stay.
 
         Args:
             steps: step of each checkpoint.
-            values: value of the metric `best` by the step at which it was measured. A checkpoint
-                without a finite value is never the best.
+            values: value of the metric `best` by the step at which it was measured.
         """
         kept = set(sorted(steps)[-self.latest :])
         if self.every:
             kept |= {step for step in steps if step % self.every == 0}
+        best = self.find_best(steps, values) if self.best else None
+        return kept if best is None else kept | {best}
+
+    def find_best(self, steps: Sequence[int], values: Mapping[int, float]) -> int | None:
+        """Returns the step of the best checkpoint, and of equally good ones, the newest.
+
+        A checkpoint without a finite value is never the best. Returns None if there is no other.
+        The arguments are those of `kept`.
+        """
         measured = [step for step in steps if math.isfinite(values.get(step, math.nan))]
-        if self.best and measured:
-            # Of equal ones, the newest.
-            kept.add(min(measured, key=lambda step: (values[step], -step)))
-        return kept
+        sign = -1 if self.highest else 1
+        return min(measured, key=lambda step: (sign * values[step], -step), default=None)
 
 
 class SaveTimer:

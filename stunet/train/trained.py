@@ -4,14 +4,16 @@ A run is a working directory of `stunet train`. A file is one that `stunet expor
 safetensors` wrote.
 """
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from stunet import configs
 from stunet.errors import UserError
-from stunet.train import weights_file
+from stunet.train import checkpoint_names, metric_lines, weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import WithWeaker
@@ -31,7 +33,8 @@ def restore(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> tuple
     """Reads all parameters of a network, laid out on the mesh, which must be in use.
 
     Args:
-        place: working directory of a run, whose newest checkpoint is read; or a weights file.
+        place: working directory of a run, of which `parts.checkpoint` names a checkpoint; or a
+            weights file.
         parts: what `stunet.train.parts.read_parts` returns for `place`.
         mesh: the devices.
 
@@ -40,19 +43,69 @@ def restore(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> tuple
         updates that they have had.
 
     Raises:
-        UserError: there is no checkpoint, or the checkpoint or the file is damaged or holds the
-            weights of another network.
+        UserError: there is no such checkpoint, or the checkpoint or the file is damaged or holds
+            the weights of another network.
     """
+    step = find_step(place, parts)
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     if place.suffix != weights_file.SUFFIX:
         with Checkpoints(place) as checkpoints:
-            params = checkpoints.restore_ema_params(abstract)
-            return params, checkpoints.latest()
+            return checkpoints.restore_ema_params(abstract, step), step
     header, wanted = weights_file.read_header(place), abstract.ema_params
     weights_file.check(place, header, wanted)
     params = weights_file.read(place, wanted)
     params = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), params, wanted)
-    return params, header.step or 0
+    return params, step
+
+
+def find_step(place: pathlib.Path, parts: Parts) -> int:
+    """Returns the step of the checkpoint that `parts.checkpoint` names: "newest", "best" or a step.
+
+    A weights file has one set of weights, and its step is returned, or 0 if the file does not say.
+
+    Args:
+        place: working directory of a run, or a weights file.
+        parts: what `stunet.train.parts.read_parts` returns for `place`.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    wanted = parts.checkpoint
+    if place.suffix == weights_file.SUFFIX:
+        step = weights_file.read_header(place).step or 0
+        if wanted not in ("newest", str(step)):
+            raise UserError(
+                f"{place} holds the weights after update {step} alone, and no checkpoint {wanted}"
+            )
+        return step
+    steps, directory = checkpoint_names.steps(place), checkpoint_names.place(place)
+    if not steps:
+        raise UserError(f"no checkpoint in {directory}; train first")
+    if wanted == "newest":
+        return steps[0]
+    if wanted == "best":
+        return _find_best(place, parts, steps)
+    if int(wanted) not in steps:
+        raise UserError(
+            f"no checkpoint after update {wanted} in {directory}; there are "
+            f"{', '.join(map(str, reversed(steps)))}, and checkpoint.keep_every keeps more"
+        )
+    return int(wanted)
+
+
+def _find_best(workdir: pathlib.Path, parts: Parts, steps: Sequence[int]) -> int:
+    """Returns the step of the checkpoint that `checkpoint.keep_best` keeps."""
+    metric = parts.retention.best
+    if not metric:
+        raise UserError(
+            f"{workdir} has no best checkpoint: checkpoint.keep_best of its config is empty; name "
+            "a metric there, or choose a checkpoint by its number of updates"
+        )
+    values = metric_lines.read_values(workdir / metric_lines.FILE, metric)
+    step = parts.retention.find_best(steps, values)
+    if step is None:
+        raise UserError(f"{workdir}: {metric} was measured for none of its checkpoints yet")
+    return step
 
 
 def restore_to_sample(
@@ -87,9 +140,7 @@ def _restore_weaker(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) 
             f"sample.autoguidance_from is {source}, which is a checkpoint of a run, and {place} is "
             "a file of weights; name another file of weights, or the directory of a run"
         )
-    abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
-    with Checkpoints(place) as checkpoints:
-        return checkpoints.restore_ema(abstract, int(source)).ema_params
+    return restore(place, dataclasses.replace(parts, checkpoint=source), mesh)[0]
 
 
 def _check_same_network(source: str, other: Parts, parts: Parts) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from stunet import tensorfiles
-from stunet.errors import UserError
 from stunet.nn.parameters import is_stacked, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
-from stunet.train.checkpoints import Checkpoints
+from stunet.train import trained
 from stunet.train.denoiser import Denoiser
 from stunet.train.parts import read_parts
 from stunet.train.state import TrainState, abstract_state
@@ -107,38 +106,6 @@ def headers(tensors: Mapping[Path, Tensor], dtype: str = "F32") -> dict[str, Hea
     return {n: Header(dtype, t.shape) for t in tensors.values() for n in t.names}
 
 
-def check(tensors: Mapping[Path, Tensor], found: Mapping[str, Header], place: str) -> None:
-    """Checks that the tensors `found` in files are exactly those that the network needs.
-
-    Raises:
-        UserError: a tensor is missing, unknown, of another shape, or not of floating-point numbers.
-            The message names the first such tensor.
-    """
-    expected = headers(tensors)
-    for name, (dtype, shape) in sorted(found.items()):
-        if name not in expected:
-            raise UserError(
-                f"{place} has the weight {name!r} of shape {shape}, which the network of its "
-                f"{CONFIG} does not have"
-            )
-        if shape != expected[name].shape:
-            raise UserError(
-                f"{name!r} in {place} has the shape {shape} where its {CONFIG} says "
-                f"{expected[name].shape}; the files belong to another network"
-            )
-        if dtype not in tensorfiles.DTYPES:
-            raise UserError(
-                f"{name!r} in {place} is of the type {dtype}; weights of the types "
-                f"{', '.join(tensorfiles.DTYPES)} can be read"
-            )
-    for name, header in sorted(expected.items()):
-        if name not in found:
-            raise UserError(
-                f"{place} has no weight {name!r} of shape {header.shape}, which its {CONFIG} asks "
-                "for"
-            )
-
-
 class Directory:
     """Reads the weights of a diffusers U-Net from a directory, part by part."""
 
@@ -157,7 +124,8 @@ class Directory:
         stored: dict[str, Header] = {}
         for file in sorted(set(self._files.values())):
             stored |= tensorfiles.headers(file)
-        check(tensors, {k: stored[k] for k in self._files if k in stored}, str(directory))
+        found = {k: stored[k] for k in self._files if k in stored}
+        tensorfiles.check(headers(tensors), found, str(directory))
 
     def read(self, path: Path, index: tuple[slice, ...] = (), dtype: Any = None) -> np.ndarray:
         """Reads one of our weights, or a part of it.
@@ -185,14 +153,15 @@ class Directory:
         return value
 
 
-def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
+def write(directory: pathlib.Path, workdir: pathlib.Path, **sample: object) -> int:
     """Writes the spatial weights of a run as a U-Net that diffusers' `from_pretrained` loads.
 
-    The written weights are the averaged weights of the newest checkpoint, in float32.
+    The written weights are the averaged weights of a checkpoint, in float32.
 
     Args:
         directory: directory to write into, which exists.
         workdir: working directory of the run.
+        sample: settings of the config's `sample` that replace the run's own, such as `checkpoint`.
 
     Returns:
         The number of updates that the weights have had.
@@ -201,14 +170,14 @@ def write(directory: pathlib.Path, workdir: pathlib.Path) -> int:
         UserError: `workdir` holds no run or no checkpoint, or diffusers cannot represent the
             network.
     """
-    parts = read_parts(workdir)
+    parts = read_parts(workdir, **sample)
     described = diffusers_config.to_diffusers(parts)
     mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
     state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     tensors = table(parts.denoiser, state)
-    with meshes.use(mesh), Checkpoints(workdir) as checkpoints:
-        step = checkpoints.latest()
-        params = flatten_dict(checkpoints.restore_ema_params(state))
+    with meshes.use(mesh):
+        params, step = trained.restore(workdir, parts, mesh)
+    params = flatten_dict(params)
     (directory / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     with tensorfiles.Writer(directory / f"{STEM}.safetensors", headers(tensors)) as writer:
         for path, tensor in tensors.items():

@@ -38,13 +38,14 @@ from stunet import cli  # noqa: E402
 from stunet.commands import evaluate, export, inflate, plan, prepare, sample  # noqa: E402, F401
 from stunet.data import clips, media, sources  # noqa: E402, F401
 from stunet.doctor import installation, workdir  # noqa: E402, F401
+from stunet.evaluate import in_training  # noqa: E402, F401
 from stunet.export import formats  # noqa: E402, F401
 from stunet.generate import model, tasks, text, video  # noqa: E402, F401
 from stunet.nn.stunet import STUNet  # noqa: E402
 from stunet.nn.text import checkpoint, tokenizer  # noqa: E402, F401
-from stunet.prepare import run  # noqa: E402, F401
+from stunet.parallel import mesh as meshes  # noqa: E402
 from stunet.report import report  # noqa: E402, F401
-from stunet.train import loop, parts, preview  # noqa: E402
+from stunet.train import loop, parts, preview  # noqa: E402, F401
 
 # Of <sys/prctl.h>: the signal that a process gets when the process that made it ends.
 _PR_SET_PDEATHSIG = 1
@@ -172,7 +173,7 @@ def _run_all(commands: list[list[str]], log: str, results: str) -> None:
 
 def _hang_at(number: int) -> None:
     """Makes the data source block for ever in the batch of this number."""
-    shard_batch, seen = loop.meshes.shard_batch, []
+    shard_batch, seen = meshes.shard_batch, []
 
     def hanging(batch, mesh):
         seen.append(None)
@@ -180,7 +181,7 @@ def _hang_at(number: int) -> None:
             time.sleep(3600)
         return shard_batch(batch, mesh)
 
-    loop.meshes.shard_batch = hanging
+    meshes.shard_batch = hanging
 
 
 if __name__ == "__main__":

@@ -106,6 +106,19 @@ def test_page_needs_nothing_but_itself(sweep):
     assert starts == {b"GIF8", b"\x89PNG"}
 
 
+def test_metrics_measured_in_training_have_curves(sweep):
+    assert "steady velocity" not in rendered(sweep)[1].text
+    for file in sweep.glob("*/metrics.jsonl"):
+        with file.open("a") as lines:
+            for step in (4, 8):
+                # What says nothing of quality has no curve.
+                values = {"eval/coherent": step / 8, "eval/speed": 1.0}
+                lines.write(json.dumps({"step": step} | values) + "\n")
+    text = rendered(sweep)[1].text
+    assert "steady velocity (share of clips), higher is better" in text
+    assert "median speed" not in text
+
+
 def test_every_member_is_in_it_and_names_are_text(sweep):
     source, page = rendered(sweep)
     for init in ("nearest", "he"):

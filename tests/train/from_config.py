@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from stunet.data import sources
+from stunet.evaluate.in_training import make_evaluation
 from stunet.parallel import mesh as meshes
 from stunet.train import (
     flops,
@@ -145,7 +146,8 @@ def find_pieces(config, batch):
 
 
 def train(config, workdir):
-    return loop.train(make_parts(with_fingerprint(config)), workdir)
+    parts = make_parts(with_fingerprint(config))
+    return loop.train(parts, workdir, make_evaluation=make_evaluation)
 
 
 class StandIn:

@@ -11,7 +11,7 @@ from from_config import model_flops, train
 
 from stunet.data import pipeline
 from stunet.train import clock as clock_module
-from stunet.train import loop
+from stunet.train import run as run_module
 from stunet.train.clock import Clock
 from stunet.train.metrics import Metrics
 
@@ -132,7 +132,7 @@ def crashed(tmp_path_factory):
         checkpoint=dict(every=6),
         log=dict(every=2, validate_every=3),
     )
-    next_batch, jit_step, crashes = pipeline.TrainBatches.__next__, loop.program.jit_step, [8]
+    next_batch, jit_step, crashes = pipeline.TrainBatches.__next__, run_module.program.jit_step, [8]
     added = []
 
     def seconds():
@@ -165,10 +165,10 @@ def crashed(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.TrainBatches, "__next__", slow_batch)
-        patch.setattr(loop.program, "jit_step", slow_first)
-        patch.setattr(loop, "make_validation", lambda *_, **__: validate)
+        patch.setattr(run_module.program, "jit_step", slow_first)
+        patch.setattr(run_module, "make_validation", lambda *_, **__: validate)
         patch.setitem(clock_module.BFLOAT16, "cpu", 1e12)
-        patch.setattr(loop, "Clock", functools.partial(Clock, seconds, date))
+        patch.setattr(run_module, "Clock", functools.partial(Clock, seconds, date))
         begun = date()
         with pytest.raises(Crash):
             train(config, workdir)

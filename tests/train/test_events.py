@@ -7,8 +7,10 @@ import pytest
 from stunet.train.events import Due, Events
 from stunet.train.metrics import Progress
 
-EVENTS = Events(steps=20, report_every=4, save_every=6, validate_every=10, preview_every=5)
-NOTHING = Due(report=False, save=False, validate=False, preview=False)
+EVENTS = Events(
+    steps=20, report_every=4, save_every=6, validate_every=10, preview_every=5, evaluate_every=7
+)
+NOTHING = Due()
 
 
 @pytest.mark.parametrize("step", range(1, 21))
@@ -19,11 +21,28 @@ def test_events_come_every_so_many_updates_and_the_last_update_is_saved(step):
     assert due.report == (step % 4 == 0 or due.save)
     assert due.validate == (step % 10 == 0)
     assert due.preview == (step % 5 == 0)
+    assert due.evaluate == (step % 7 == 0 or last)
 
 
 def test_a_run_that_a_signal_ends_is_reported_and_saved_and_no_more():
-    assert EVENTS.due(7, stop=False) == NOTHING
-    assert EVENTS.due(7, stop=True) == Due(report=True, save=True, validate=False, preview=False)
+    assert EVENTS.due(9, stop=False) == NOTHING
+    assert EVENTS.due(9, stop=True) == Due(report=True, save=True)
+    # An evaluation takes too long for the time that a stopped process is given.
+    assert EVENTS.due(14, stop=True) == Due(report=True, save=True)
+
+
+@pytest.mark.parametrize("step", range(21))
+def test_measurements_that_a_stop_prevented_are_missed(step):
+    due = EVENTS.due(step, stop=False)
+    every = EVENTS.missed(step, ["step", "loss"])
+    assert (every.validate, every.evaluate) == (
+        step > 0 and due.validate,
+        step > 0 and due.evaluate,
+    )
+    assert not EVENTS.missed(step, ["val/loss", "val/loss_t=0.1"]).validate
+    assert not EVENTS.missed(step, ["eval/speed"]).evaluate
+    # Everything else belongs to the update itself.
+    assert Due(validate=every.validate, evaluate=every.evaluate) == every
 
 
 def test_an_event_that_never_happens():

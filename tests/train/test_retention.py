@@ -26,17 +26,18 @@ def test_each_rule_keeps_what_it_says_and_nothing_else_stays(seed):
     values = {s: generator.choice([generator.random(), *strange]) for s in found}
     values = {s: v for s, v in values.items() if v is not None}
     latest, every, best = generator.randint(1, 4), generator.choice([0, 5]), ""
-    best = generator.choice(["", "val/loss"])
-    kept = Retention(latest, every, best).kept(found, values)
+    best, highest = generator.choice(["", "val/loss"]), generator.choice([False, True])
+    kept = Retention(latest, every, best, highest).kept(found, values)
+    choose = max if highest else min
 
     assert {s for s in found if sum(other > s for other in found) < latest} <= kept
     assert all(s in kept for s in found if every and s % every == 0)
     finite = {s: v for s, v in values.items() if math.isfinite(v)}
     if best and finite:
-        assert min(finite, key=finite.get) in kept
+        assert choose(finite, key=finite.get) in kept
     for step in kept:
         newer = sum(other > step for other in found)
-        is_best = bool(best) and finite.get(step) == min(finite.values(), default=None)
+        is_best = bool(best) and finite.get(step) == choose(finite.values(), default=None)
         assert newer < latest or (every and step % every == 0) or is_best
 
 
@@ -110,7 +111,7 @@ def test_time_asks_once_for_each_checkpoint():
     [
         (dict(every=10, keep_every=25), "checkpoint.keep_every is 25; .* multiple of 10"),
         (dict(keep_best="val/los"), "checkpoint.keep_best is 'val/los'; choose one of loss, val/"),
-        (dict(keep_best="val/loss"), "log.validate_every is 0; nothing measures it"),
+        (dict(keep_best="val/loss"), "log.validate_every is 0, so that nothing"),
     ],
 )
 def test_rules_that_cannot_hold_are_refused(keys, sentence):

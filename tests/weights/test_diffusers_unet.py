@@ -21,7 +21,7 @@ import torch
 from from_config import abstract_state, make_network
 from safetensors.numpy import load_file
 
-from stunet import configs
+from stunet import configs, tensorfiles
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header, Writer
@@ -128,9 +128,8 @@ def test_a_full_size_stage_one_has_a_place_for_every_tensor(name):
     config = configs.override(config, ["--config.model.scan_layers=True"])
     state = abstract(config)
     tensors = diffusers_unet.table(make_parts(config).denoiser, state)
-    diffusers_unet.check(
-        tensors, {name: Header("F32", tuple(t.shape)) for name, t in theirs.items()}, name
-    )
+    found = {name: Header("F32", tuple(t.shape)) for name, t in theirs.items()}
+    tensorfiles.check(diffusers_unet.headers(tensors), found, name)
     count = sum(math.prod(t.shape) for t in theirs.values())
     assert count == count_parameters(state.params)
     assert count == pytest.approx(tiny_unet.IF[name][1], rel=0 if name == "XL" else 2e-3)
@@ -186,11 +185,11 @@ def test_ours_and_theirs_are_inverse_and_every_name_is_taken_once():
 def test_tensors_that_do_not_fit_are_named(change, sentence):
     config = to_stunet(json.loads(json.dumps(WIDE)), "config.json")
     tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
-    found = diffusers_unet.headers(tensors)
-    diffusers_unet.check(tensors, found, "DIR")
+    expected, found = (diffusers_unet.headers(tensors) for _ in range(2))
+    tensorfiles.check(expected, found, "DIR")
     change(found)
     with pytest.raises(UserError, match=sentence):
-        diffusers_unet.check(tensors, found, "DIR")
+        tensorfiles.check(expected, found, "DIR")
 
 
 def test_tensors_written_one_by_one_are_read_by_safetensors(tmp_path):
