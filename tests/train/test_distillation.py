@@ -150,9 +150,7 @@ def test_a_continued_run_is_the_same_bit_for_bit_without_the_teachers_directory(
         train(student(teacher), again)
     finally:
         aside.rename(teacher)
-    for kind, leaves in restored(workdir).items():
-        for name, leaf in leaves.items():
-            np.testing.assert_array_equal(restored(again)[kind][name], leaf, err_msg=name)
+    jax.tree.map(np.testing.assert_array_equal, restored(again), restored(workdir))
 
 
 def test_it_samples_in_its_steps_unless_told_otherwise(workdir):
