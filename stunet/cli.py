@@ -9,6 +9,7 @@ from typing import NoReturn
 from stunet.commands import compile as compile_step
 from stunet.commands import (
     data,
+    demo,
     doctor,
     ema,
     evaluate,
@@ -31,6 +32,7 @@ STUNET = Group(
     {
         "train": train.COMMAND,
         "sample": sample.COMMAND,
+        "demo": demo.COMMAND,
         "evaluate": evaluate.COMMAND,
         "prepare": prepare.COMMAND,
         "data": data.COMMAND,

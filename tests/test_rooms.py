@@ -18,7 +18,7 @@ ROOMS = (
     *("errors", "extensions", "formatting", "progress", "signals", "source_code"),
     *("files", "paths", "jsonfiles", "tensorfiles"),
     *("configs", "diffusion", "nn", "data", "prepare", "parallel", "train"),
-    *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "doctor"),
+    *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "demo", "doctor"),
     *("commands", "cli", "__main__"),
 )
 # What `stunet.load` needs is imported when it is called.

@@ -12,6 +12,7 @@ from stunet.export import formats
 FLAGS = {
     "dtype": "--dtype",
     "prompt": "--prompt",
+    "push": "--push",
     "steps": "--steps",
     "sampler": "--sampler",
     "guidance_scale": "--guidance",
@@ -36,16 +37,23 @@ def add_arguments(parser: Parser) -> None:
         help="precision of the weights (default: float32, or, if the run has frozen weights, the "
         "precision in which it stores them)",
     )
+    parser.options.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="for hub: also upload to this repository of the Hugging Face hub, which is made "
+        "private if it does not exist",
+    )
     shared.add_checkpoint(parser.options)
     programs = parser.add_argument_group(
-        "options of stablehlo and savedmodel",
+        "options of stablehlo, savedmodel and hub",
         "The programs sample with these settings, which cannot change later.",
     )
     programs.add_argument(
         "--prompt",
         action="append",
         metavar="WORDS",
-        help="prompt to encode and write beside the programs; give --prompt again for more",
+        help="prompt to encode and write beside the programs, and for hub to sample; give --prompt "
+        "again for more",
     )
     shared.add_settings(programs)
 
@@ -61,17 +69,20 @@ def run(arguments: argparse.Namespace) -> None:
                 f"choose --format {' or '.join(others)}"
             )
     set_up_jax()
-    step, files = formats.export(
+    step, files, uploaded = formats.export(
         form,
         arguments.workdir,
         arguments.out,
         sample=shared.sampling_settings(arguments),
         prompts=arguments.prompt or (),
         dtype=arguments.dtype,
+        push=arguments.push,
     )
     print(f"the averaged weights after {step} updates")
     for file in files:
         print(f"{file.stat().st_size / 2**20:9.2f} MiB  {file}")
+    if uploaded:
+        print(uploaded)
 
 
 COMMAND = Command(

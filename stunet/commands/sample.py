@@ -11,10 +11,12 @@ from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Group, Parser
 from stunet.commands.setup import set_up_jax
 from stunet.generate.request import Request
-from stunet.progress import sampling_bar
+from stunet.progress import OnStep, sampling_bar
 
 if TYPE_CHECKING:
+    from stunet.generate.arrays import Shown
     from stunet.generate.request import Sampled
+    from stunet.generate.text import Loader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,28 @@ def _name(text: str) -> str:
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Samples, writes the clips, and prints where they are."""
     set_up_jax()
-    from stunet.generate import networks, output, text
+    from stunet.generate import text
+
+    _, written = make(name, arguments, text.load, sampling_bar())
+    for what, file in written.items():
+        print(f"{what:9}  {file}")
+
+
+def make(
+    name: str, arguments: argparse.Namespace, load: "Loader", on_step: OnStep
+) -> tuple["Shown", dict[str, pathlib.Path]]:
+    """Samples clips as the command line says, and writes them.
+
+    Args:
+        name: name of the task.
+        arguments: the parsed command line of the task.
+        load: see `Request`.
+        on_step: see `Request`.
+
+    Returns:
+        The clips, to show them, and the paths of the files by what they are.
+    """
+    from stunet.generate import networks, output
 
     workdir = networks.find(arguments.workdir, name)
     out = arguments.out or networks.samples(arguments.workdir, workdir)
@@ -101,15 +124,14 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         prompts=[prompt for prompt in arguments.prompt or [""] for _ in range(arguments.num)],
         seed=arguments.seed,
         sample=shared.sampling_settings(arguments),
-        load=text.load,
-        on_step=sampling_bar(),
+        load=load,
+        on_step=on_step,
         command=arguments.command_line,
         name=arguments.name or "",
     )
     sampled = TASKS[name].sample(request, arguments)
     written = output.write(out, name, request, sampled, arguments.arrays)
-    for what, file in written.items():
-        print(f"{what:9}  {file}")
+    return output.shown(name, request, sampled), written
 
 
 def _text(request: Request, arguments: argparse.Namespace) -> "Sampled":

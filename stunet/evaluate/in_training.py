@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from stunet import progress
+from stunet import jsonfiles, progress
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError, choose
 from stunet.evaluate import comparison
@@ -129,7 +129,8 @@ class InTraining:
             with meshes.none_in_use():
                 for group in self._groups:
                     means |= self._means(group, batches, clips, step)
-        return json.loads(hosts.first_text(json.dumps(means)))
+        told = hosts.first_text(json.dumps(means))
+        return jsonfiles.parse(told, dict[str, float], "the metrics that the first process told")
 
     def _means(
         self, group: str, batches: Sequence[Any], clips: Sequence[np.ndarray], step: int

@@ -22,6 +22,7 @@ from stunet.evaluate.groups import (
 from stunet.evaluate.metrics import METRICS, Metric, MetricValues, mean
 from stunet.files import atomic, check_writable
 from stunet.generate import text
+from stunet.train import trained
 
 FILE, CACHE = "evaluation.json", "evaluation"
 
@@ -193,6 +194,7 @@ def evaluate(
     settings = dict(num=num_generated, seed=seed, window=window, augmentation=augmentation)
     settings |= {"sample": sample, "given": generator.given}
     settings["sampling_flops"] = generator.operations()
+    settings["checkpoint"] = trained.find_step(workdir, generator.parts)
     if protocol:
         settings["protocol"] = protocol.stem
     _write(evaluation, settings)

@@ -23,12 +23,14 @@ class Request:
         sample: keys of the config's section `sample`, with values that replace the run's own.
         prompts: prompts whose token states (the text encoder's output) are written too.
         dtype: precision of the exported weights; None leaves them as the run stores them.
+        push: repository on the Hugging Face hub to upload to; None uploads nothing.
     """
 
     workdir: pathlib.Path
     sample: Mapping[str, object]
     prompts: tuple[str, ...]
     dtype: str | None
+    push: str | None = None
 
 
 class Format(NamedTuple):
@@ -39,13 +41,16 @@ class Format(NamedTuple):
         write: function that writes a run into a directory. It returns the number of updates that
             the weights have had.
         options: names of the command-line options that this format takes.
-        check: function that raises UserError if a package that the format needs is missing.
+        check: function that raises UserError if what the format needs is missing, such as a
+            package.
+        after: function of the request and the finished directory. It returns a line to print.
     """
 
     summary: str
     write: Callable[[Request, pathlib.Path], int]
     options: tuple[str, ...] = ()
-    check: Callable[[], None] = lambda: None
+    check: Callable[[Request], None] = lambda request: None
+    after: Callable[[Request, pathlib.Path], str] = lambda request, directory: ""
 
 
 def _stablehlo(request: Request, directory: pathlib.Path) -> int:
@@ -76,7 +81,28 @@ def _programs(write: Callable[..., None], request: Request, directory: pathlib.P
     return run.checkpoint
 
 
-def _check_tensorflow() -> None:
+def _hub(request: Request, directory: pathlib.Path) -> int:
+    from stunet.export import hub
+
+    def write(directory, run, prompts, dtype):
+        hub.write(directory, run, request.workdir, prompts, dtype, request.push)
+
+    return _programs(write, request, directory)
+
+
+def _check_hub(request: Request) -> None:
+    from stunet.export import hub
+
+    hub.check(request.push)
+
+
+def _push(request: Request, directory: pathlib.Path) -> str:
+    from stunet.export import hub
+
+    return f"uploaded to {hub.push(directory, request.push)}" if request.push else ""
+
+
+def _check_tensorflow(request: Request) -> None:
     # Set before the first import of TensorFlow, which otherwise prints how its own kernels were
     # compiled. None of them runs here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -123,6 +149,14 @@ FORMATS = {
         _PROGRAMS,
         _check_tensorflow,
     ),
+    "hub": Format(
+        "the files of stablehlo with sample clips and a model card, as the Hugging Face hub shows "
+        "models",
+        _hub,
+        (*_PROGRAMS, "push"),
+        _check_hub,
+        _push,
+    ),
     "safetensors": Format("the weights alone", _safetensors, ("dtype",)),
     "diffusers-unet": Format(
         "the spatial weights as diffusers' UNet2DConditionModel loads them", _diffusers_unet
@@ -138,7 +172,8 @@ def export(
     sample: Mapping[str, object],
     prompts: Sequence[str] = (),
     dtype: str | None = None,
-) -> tuple[int, list[pathlib.Path]]:
+    push: str | None = None,
+) -> tuple[int, list[pathlib.Path], str]:
     """Writes a trained run in a format.
 
     Args:
@@ -148,15 +183,19 @@ def export(
         sample: keys of the config's section `sample`, with values that replace the run's own.
         prompts: prompts whose token states (the text encoder's output) are written too.
         dtype: precision of the exported weights; None leaves them as the run stores them.
+        push: repository on the Hugging Face hub to upload to; None uploads nothing.
 
     Returns:
-        The number of updates that the weights have had, and the paths of the files.
+        The number of updates that the weights have had, the paths of the files, and a line about
+        the upload; "" without one.
 
     Raises:
-        UserError: the run cannot be exported. In this case nothing is written.
+        UserError: the run cannot be exported, and nothing is written; or it cannot be uploaded.
     """
+    request = Request(workdir, sample, tuple(prompts), dtype, push)
     check_vacant(out)
-    form.check()
+    form.check(request)
     with atomic_directory(out) as partial:
-        step = form.write(Request(workdir, sample, tuple(prompts), dtype), partial)
-    return step, sorted(path for path in out.rglob("*") if path.is_file())
+        step = form.write(request, partial)
+    files = sorted(path for path in out.rglob("*") if path.is_file())
+    return step, files, form.after(request, out)

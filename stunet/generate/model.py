@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stunet import paths
-from stunet.generate import networks
+from stunet.generate import hub, networks
 from stunet.generate.text import Run, load_unconditioned, sample_clips
 from stunet.progress import sampling_bar
 
@@ -66,6 +66,10 @@ class Model:
 
 def load(workdir: str | os.PathLike, **settings: object) -> Model:
     """Loads a trained run; see `stunet.load`."""
-    paths.check(workdir)
-    network = networks.find(pathlib.Path(workdir), "text")
+    place = os.fspath(workdir)
+    if place.startswith(hub.SCHEME):
+        network = hub.fetch(place)
+    else:
+        paths.check(place)
+        network = networks.find(pathlib.Path(place), "text")
     return Model(load_unconditioned(network, **settings))

@@ -5,6 +5,7 @@ directory of several networks has one in each subdirectory, as the directory of 
 directories may also come with stunet. They are then found by name.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -17,9 +18,11 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 
 # Task of `stunet sample` -> conditionings of networks that can do it, the most suitable first.
 _CONDITIONINGS = {
-    **dict.fromkeys(("text", "video", "style"), ("none", "masks")),
+    "text": ("none", "masks"),
     **dict.fromkeys(("image", "inpaint", "cinemagraph"), ("masks",)),
+    "video": ("none", "masks"),
     "upscale": ("upscale",),
+    "style": ("none", "masks"),
 }
 
 
@@ -57,6 +60,32 @@ def find(place: pathlib.Path, task: str) -> pathlib.Path:
         f"{place} holds no network for this task (conditioned on: {needed}), but "
         f"{_names(place, networks)}"
     )
+
+
+def find_tasks(place: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns the network for each task that the networks of `place` can do.
+
+    Tasks are in the order of `stunet sample`.
+
+    Args:
+        place: as for `find`.
+
+    Raises:
+        UserError: no task can be done.
+    """
+    found = {}
+    for task, conditionings in _CONDITIONINGS.items():
+        with contextlib.suppress(UserError):
+            network = find(place, task)
+            if read_parts(network).denoiser.conditioning.name in conditionings:
+                found[task] = network
+    if not found:
+        kind = read_parts(find(place, "text")).denoiser.conditioning.name
+        raise UserError(
+            f"{place} holds no network that a task of `stunet sample` begins with (it is "
+            f"conditioned on: {kind}); give a run that makes clips"
+        )
+    return found
 
 
 def shipped() -> list[str]:

@@ -61,12 +61,20 @@ def write(
         files["settings"] = settings
         if with_arrays:
             files["arrays"] = out / f"{name}{arrays.SUFFIX}"
-            given = None if sampled.given is None else to_uint8(sampled.given)
-            shown = arrays.Shown(
-                task, request.command, rate, tuple(captions), to_uint8(sampled.clips), given
-            )
-            arrays.write(files["arrays"], shown)
+            arrays.write(files["arrays"], shown(task, request, sampled))
     return files
+
+
+def shown(task: str, request: Request, sampled: Sampled) -> arrays.Shown:
+    """Returns clips with all that a page needs to show them."""
+    return arrays.Shown(
+        task=task,
+        command=request.command,
+        fps=sampled.parts.denoiser.clip.frame_rate,
+        captions=tuple(sampled.captions or request.prompts),
+        clips=to_uint8(sampled.clips),
+        given=None if sampled.given is None else to_uint8(sampled.given),
+    )
 
 
 def _settings(task: str, request: Request, sampled: Sampled) -> str:

@@ -60,20 +60,22 @@ _SHEET = """\
 <div class=row>{{ figures }}</div></div>"""
 
 _FIGURE = """\
-<figure{% if kind %} class={{ kind }}{% endif %}><div class=pair>{{ pictures }}</div>\
+<figure{% if kind %} class={{ kind }}{% endif %}>\
+<div class=pair style="--side: {{ side }}px">{{ pictures }}</div>\
 <figcaption>{{ caption }}</figcaption></figure>"""
 
 STYLE = """
 .sheet { margin: 1rem 0 2rem; }
 .sheet > code { display: block; padding: .45em .7em; margin-bottom: .7rem; font-size: .8rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1.1rem 1.4rem; align-items: flex-start; }
-.row figure { width: min-content; } .row figcaption { margin-top: .3rem; }
-.row .given { border-right: 1px solid var(--rule); padding-right: 1.4rem; }
+.sheet > .row { display: flex; flex-wrap: wrap; gap: 1.1rem 1.4rem; align-items: flex-start; }
+.sheet figure { width: min-content; } .sheet figcaption { margin-top: .3rem; }
+.sheet .given { border-right: 1px solid var(--rule); padding-right: 1.4rem; }
 .pair { display: flex; gap: 6px; } .pair div { position: relative; }
-.pair img { max-width: none; }
+/* Other pages, of which a sheet is a part, may set the sizes of all pictures. */
+.sheet .pair img { max-width: none; height: var(--side); }
 .pair .axes { position: absolute; left: 3px; bottom: 3px; font-size: 10px; line-height: 1.2;
   padding: 0 3px; border-radius: 3px; color: #fff; background: #0009; white-space: nowrap; }
-@media (max-width: 600px) { .pair { flex-wrap: wrap; } .row figure { width: auto; } }
+@media (max-width: 600px) { .pair { flex-wrap: wrap; } .sheet figure { width: auto; } }
 """
 
 
@@ -126,7 +128,7 @@ def gallery(shown: Sequence[Shown], title: str, note: str = "") -> Markup:
             _SECTION,
             heading=heading,
             explanation=explanation,
-            sheets=join([_sheet(entry) for entry in by_section[name]]),
+            sheets=join([sheet(entry) for entry in by_section[name]]),
         )
         for name, (heading, explanation) in SECTIONS.items()
         if name in by_section
@@ -148,16 +150,19 @@ def _section(shown: Shown) -> str:
     return shown.task if shown.task in SECTIONS else "text"
 
 
-def _sheet(shown: Shown) -> Markup:
-    """Shows the clips of one command. Equal inputs are shown once, at the left."""
+def sheet(shown: Shown) -> Markup:
+    """Shows the clips of one command in a row. Equal inputs are shown once, at the left."""
     figures, given = [], shown.given
     side = _shown_height(shown.clips)
     for number, (clip, caption) in enumerate(zip(shown.clips, shown.captions, strict=True)):
         if given is not None and (number == 0 or len(given) > 1):
             pictures = _pictures(given[number], shown.fps, side)
-            figures.append(fill(_FIGURE, kind="given", pictures=pictures, caption="given"))
+            figures.append(
+                fill(_FIGURE, kind="given", side=side, pictures=pictures, caption="given")
+            )
         pictures = _pictures(clip, shown.fps, side)
-        figures.append(fill(_FIGURE, kind="", pictures=pictures, caption=caption or "no prompt"))
+        caption = caption or "no prompt"
+        figures.append(fill(_FIGURE, kind="", side=side, pictures=pictures, caption=caption))
     return fill(_SHEET, command=shown.command, figures=join(figures))
 
 
