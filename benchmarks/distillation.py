@@ -107,13 +107,14 @@ def sampled(denoise, x, steps: int):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument(
-        "--teacher-steps", type=int, default=64, metavar="N", help="(default %(default)s)"
-    )
-    parser.add_argument(
-        "--updates", type=int, default=4000, metavar="N", help="(default %(default)s)"
-    )
-    parser.add_argument("--batch", type=int, default=512, metavar="N", help="(default %(default)s)")
+    for name, default, what in (
+        ("--teacher-steps", 64, "steps of the teacher, a multiple of 8"),
+        ("--updates", 4000, "updates of each student"),
+        ("--batch", 512, "points in an update"),
+    ):
+        parser.add_argument(
+            name, type=int, default=default, metavar="N", help=f"{what} (default %(default)s)"
+        )
     arguments = parser.parse_args()
     x = jax.random.normal(jax.random.key(2), (POINTS, *SHAPE))
     end = sampled(exact, x, 4096)
