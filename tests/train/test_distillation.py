@@ -1,5 +1,6 @@
 """A run that is distilled from another run: its loss, its teacher, its resumption, its refusals."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -155,7 +156,7 @@ def test_a_continued_run_is_the_same_bit_for_bit_without_the_teachers_directory(
 
 def test_it_samples_in_its_steps_unless_told_otherwise(workdir):
     seen = []
-    text_to_video(workdir, ["a 3"], on_step=lambda *step: seen.append(step))
+    text_to_video(workdir, ["a 3"], on_step=lambda *step: seen.append(step[:2]))
     assert seen == [(1, 2), (2, 2)]
     assert read_parts(workdir, steps=5).sampling.steps == 5
     assert make_parts(tiny.config(sample=dict(steps=0))).sampling.steps == 50
@@ -213,4 +214,4 @@ def test_another_network_is_no_teacher(teacher, groups, problem):
 )
 def test_settings_that_do_not_fit_together(groups, problem):
     with pytest.raises(UserError, match=problem):
-        configs.resolve(student(**groups))
+        configs.resolve(dataclasses.asdict(student(**groups)))
