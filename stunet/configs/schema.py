@@ -532,8 +532,9 @@ class Distil:
     )
     threshold: str = _field(
         "static",
-        "How estimates of the clean clip are kept between -1 and 1 in distillation, as in "
-        "`sample.threshold`. The percentile of 'dynamic' is 99.5.",
+        "How estimates of the clean clip are kept between -1 and 1 in distillation. 'static': they "
+        "are clipped. 'dynamic': they are clipped at the percentile 99.5 of each clip and divided "
+        "by it. 'none': they stay as they are.",
         choices=("dynamic", "static", "none"),
     )
 
