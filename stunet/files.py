@@ -65,12 +65,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(directory: Path, refusal: str) -> Iterator[int | None]:
+def locked(directory: Path, refusal: str = "") -> Iterator[int | None]:
     """Context manager that locks a directory, so that no other process can lock it.
 
     Args:
         directory: the directory to lock.
-        refusal: message of the error if another process holds the lock.
+        refusal: message of the error if another process holds the lock; "" to wait for it instead.
 
     Yields:
         A file descriptor. A child process that inherits the descriptor holds the lock too. If the
@@ -82,7 +82,7 @@ def locked(directory: Path, refusal: str) -> Iterator[int | None]:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except BlockingIOError as error:
             raise UserError(refusal) from error
         except OSError:  # Some network file systems cannot lock directories.

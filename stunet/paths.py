@@ -1,6 +1,7 @@
 """Checks that a path from the user is no address such as gs://bucket/run."""
 
 import os
+import pathlib
 import re
 
 from stunet.errors import UserError
@@ -12,6 +13,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def has_scheme(text: str) -> bool:
     """Returns whether `text` is an address such as gs://bucket/run instead of a path."""
     return _SCHEME.match(text) is not None
+
+
+def local(text: str) -> pathlib.Path:
+    """Returns the path in `text`, after `check`."""
+    check(text)
+    return pathlib.Path(text)
 
 
 def check(path: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""Every argument and every key that takes a path refuses an address such as gs://bucket/run."""
+"""Every argument and every key that takes a path takes addresses in buckets, or refuses them."""
 
 import argparse
 import pathlib
@@ -13,11 +13,14 @@ from stunet import configs, paths
 from stunet.cli import STUNET
 from stunet.commands import arguments
 from stunet.commands.parsing import Command
+from stunet.configs import text_encoders
 from stunet.configs.schema import fields
 from stunet.errors import UserError
 from stunet.evaluate import comparison
+from stunet.stores import addresses
 
-ADDRESSES = ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run", "http://host/a.mp4")
+BUCKETS = ("gs://bucket/run", "s3://bucket/run")
+OTHERS = ("file:///tmp/run", "http://host/a.mp4", "hdfs://host/run")
 # How the help calls what takes a path, and the arguments that take either a path or a name.
 METAVARS = ("DIR", "FILE", "SHOTS", "VIDEOS", "WORKDIR")
 BY_NAME = ("--config", "--protocol", "--text-encoder")
@@ -38,8 +41,12 @@ ACTIONS = [
 
 
 @pytest.mark.parametrize(("prog", "action"), ACTIONS)
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_an_argument_refuses_an_address_by_name(prog, action, address, capsys):
+@pytest.mark.parametrize("address", [*BUCKETS, *OTHERS])
+def test_an_argument_takes_an_address_or_refuses_it_by_name(prog, action, address, capsys):
+    if address in BUCKETS and action.type in (arguments.path, arguments.encoder):
+        taken = addresses.local(address) if action.type is arguments.path else address
+        assert action.type(address) == taken
+        return
     parser, words = PARSERS[prog], []
     for other in parser._actions:
         if other.required or other is action:
@@ -58,7 +65,7 @@ def test_no_argument_takes_a_path_that_is_not_checked():
     for prog, parser in PARSERS.items():
         for action in parser._actions:
             assert action.type is not pathlib.Path, f"{prog} {action.dest}"
-            if action.type in (arguments.path, arguments.encoder):
+            if action.type in (arguments.path, arguments.local_path, arguments.encoder):
                 assert takes_path(action), f"{prog} {action.dest}"
 
 
@@ -73,15 +80,16 @@ def test_every_key_without_choices_that_is_a_text_is_a_path():
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_a_key_refuses_an_address_by_name(key, address, tmp_path):
-    for value in {address, KEYS[key].metadata["path"] + address}:
+@pytest.mark.parametrize("address", OTHERS)
+def test_a_key_refuses_another_address_by_name(key, address, tmp_path):
+    prefixes = text_encoders.PREFIXES if key == "text.encoder" else ("",)
+    for prefix in prefixes:
         with pytest.raises(UserError, match=f"^{key}: '{address}' is an address"):
-            configs.override(tiny.config(), [f"--config.{key}={value}"])
+            configs.override(tiny.config(), [f"--config.{key}={prefix}{address}"])
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_functions_refuse_an_address(address, tmp_path):
+@pytest.mark.parametrize("address", OTHERS)
+def test_functions_refuse_another_address(address, tmp_path):
     protocol = tmp_path / "protocol.py"
     protocol.write_text(
         "from stunet.evaluate.comparison import Protocol\n"

@@ -16,7 +16,7 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 # From the bottom up: a room imports only rooms that come before it. README.md has the same order.
 ROOMS = (
     *("errors", "extensions", "formatting", "progress", "signals", "source_code"),
-    *("files", "paths", "jsonfiles", "tensorfiles"),
+    *("files", "paths", "jsonfiles", "tensorfiles", "stores"),
     *("configs", "diffusion", "nn", "data", "prepare", "parallel", "train"),
     *("weights", "plan", "generate", "evaluate", "sweep", "report", "export", "demo", "doctor"),
     *("commands", "cli", "__main__"),

@@ -10,6 +10,7 @@ from stunet.commands.parsing import Parser
 from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
+from stunet.stores import addresses
 
 
 def positive(text: str) -> int:
@@ -42,21 +43,35 @@ def seed(text: str) -> int:
 
 
 def path(text: str) -> pathlib.Path:
-    """Returns the path in `text`.
+    """Returns the path in `text`, or the path of its copy if `text` is an address in a bucket.
 
-    Use this function as the argparse type of an argument that takes a path. Arguments for a text
-    encoder use `encoder` instead, and arguments for a Python file use `file_with`.
+    Use this function as the argparse type of an argument that takes a path. What has an address is
+    downloaded before the command and uploaded after it (`stunet.commands.parsing.run`). Arguments
+    for large collections use `local_path` instead, arguments for a text encoder use `encoder`, and
+    arguments for a Python file use `file_with`.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is empty, or an address of another kind of store.
+    """
+    return _parsed(text, addresses.local)
+
+
+def local_path(text: str) -> pathlib.Path:
+    """Returns the path in `text`, which must be one of this machine.
 
     Raises:
         argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
     """
+    return _parsed(text, paths.local)
+
+
+def _parsed(text: str, parse: Callable[[str], pathlib.Path]) -> pathlib.Path:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     try:
-        paths.check(text)
+        return parse(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return pathlib.Path(text)
 
 
 def encoder(text: str) -> str:
@@ -78,7 +93,7 @@ def file_with(function: str) -> Callable[[str], str]:
 
             print(experiments.listing(function))
             raise SystemExit(0)
-        path(text)
+        local_path(text)
         return text
 
     return name

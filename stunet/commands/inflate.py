@@ -11,14 +11,14 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--t2i",
         required=True,
-        type=shared.path,
+        type=shared.local_path,
         metavar="DIR",
         help="diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
     )
     parser.required.add_argument(
         "--out",
         required=True,
-        type=shared.path,
+        type=shared.local_path,
         metavar="DIR",
         help="working directory to create",
     )

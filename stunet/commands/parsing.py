@@ -1,15 +1,20 @@
 """Defines what a command is, and parses its arguments."""
 
 import argparse
+import contextlib
 import dataclasses
+import io
+import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 from stunet import extensions
 from stunet.commands import mistakes
 from stunet.errors import UserError, choose
 from stunet.files import refusals_explained
+from stunet.stores import addresses, mirror
 
 
 class Parser(argparse.ArgumentParser):
@@ -220,11 +225,44 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
         parsed = entry.parser(prog).parse(words)
         extensions.trust(parsed.trust or "")
         parsed.command_line = shlex.join([*prog.split(), *words])
-        with refusals_explained():
+        copies = list(_copies(vars(parsed).values()))
+        with refusals_explained(), mirror.kept_alike(copies), _addresses_shown(copies):
             return entry.run(parsed) or 0
     except UserError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(addresses.shown(f"{prog}: {error}"), file=sys.stderr)
         return 1
+
+
+def _copies(values: Iterable[object]) -> Iterator[pathlib.Path]:
+    """Yields the arguments, and items of lists, that are copies of what is in a bucket."""
+    for value in values:
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, pathlib.Path) and addresses.address(item):
+                yield item
+
+
+@contextlib.contextmanager
+def _addresses_shown(copies: Collection[pathlib.Path]) -> Iterator[None]:
+    """Context manager in which addresses are printed in place of the paths of their copies."""
+    if not copies:
+        yield
+        return
+    with contextlib.redirect_stdout(_Shown(sys.stdout)):
+        yield
+
+
+class _Shown(io.TextIOBase):
+    """Writes text to another stream, with addresses in place of the paths of copies."""
+
+    def __init__(self, out: TextIO):
+        self._out = out
+
+    def write(self, text: str) -> int:
+        self._out.write(addresses.shown(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._out.flush()
 
 
 def _sentence(summary: str) -> str:

@@ -125,7 +125,7 @@ class _Moved(argparse.Action):
 def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "input",
-        type=shared.path,
+        type=shared.local_path,
         metavar="VIDEOS",
         help="folder of videos with captions in captions.csv (with the header file,caption), in "
         "captions.jsonl, or in a .txt file beside each video; a list of videos (.txt, .csv, .jsonl "
@@ -134,7 +134,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.required.add_argument(
         "output",
-        type=shared.path,
+        type=shared.local_path,
         metavar="SHOTS",
         help="directory to create; if it is there, videos that it does not hold yet are added, and "
         "a command that was stopped goes on",

@@ -28,6 +28,7 @@ from stunet.configs.schema import (
 from stunet.configs.suggestions import nearest_choice, unknown_key
 from stunet.errors import UserError, choose
 from stunet.files import atomic
+from stunet.stores import addresses
 
 # The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
 # `stunet.train.parts`, which alone reads its keys.
@@ -333,7 +334,7 @@ def _checked(key: str, value: Any, kind: Any, limits: Mapping[str, Any]) -> Any:
         _check_choice(key, item, limits)
     if limits["path"] is not None:
         try:
-            paths.check(limits["path"](value))
+            addresses.local(limits["path"](value))
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
     for limit, phrase, is_broken in (

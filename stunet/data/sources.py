@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -22,6 +21,7 @@ from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.data.synthetic.stage import Stage
 from stunet.errors import UserError
 from stunet.nn.text import Encoded
+from stunet.stores import mirror
 
 Source = grain.sources.RandomAccessDataSource
 
@@ -193,7 +193,7 @@ def stored_fingerprint(dataset: Dataset) -> str:
     """
     if not dataset.is_stored:
         return ""
-    path = Path(dataset.options["path"])
+    path = mirror.fetched(dataset.options["path"])
     if holds_shots(path):
         encoder = find_encoder(path, dataset.text)
         return encoder.fingerprint if encoder else ""
@@ -238,7 +238,8 @@ def _motions(
 def _clips(
     split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str, **of_shots
 ) -> Source:
-    if holds_shots(Path(path)):
+    path = mirror.fetched(path)
+    if holds_shots(path):
         return ShotClips(path, split, clip, text, **of_shots)
     records = ClipRecords(
         path,

@@ -11,6 +11,7 @@ from stunet.data.sources import Dataset, Spread, make_source
 from stunet.doctor.findings import Finding, checked, wrong
 from stunet.errors import UserError
 from stunet.files import locked
+from stunet.stores.addresses import address
 from stunet.sweep.workdir import read_manifest
 from stunet.train import checkpoint_files, checkpoint_names, metric_lines
 from stunet.train.checkpoints import silence_late_failures
@@ -69,6 +70,8 @@ def _run(workdir: pathlib.Path) -> Iterator[Finding]:
 
 def _place(workdir: pathlib.Path) -> Finding:
     """Checks that the directory is writable and that its disk has room for further checkpoints."""
+    if where := address(workdir):
+        return Finding("bucket", f"{where} can be read")
     if not os.access(workdir, os.W_OK):
         return wrong("disk", f"{workdir} may not be written", "change its owner or its rights")
     free = shutil.disk_usage(workdir).free

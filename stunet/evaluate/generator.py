@@ -14,7 +14,9 @@ from stunet import progress
 from stunet.data.sources import Dataset
 from stunet.errors import UserError
 from stunet.generate import cascade, text
+from stunet.stores import addresses
 from stunet.train import trained, weights_file
+from stunet.train.checkpoint_files import saved_at
 from stunet.train.checkpoint_names import place
 from stunet.train.flops import sampling_flops
 from stunet.train.parts import Parts, read_parts
@@ -176,8 +178,8 @@ def _filled(
 def _identity(workdir: pathlib.Path, parts: Parts) -> Any:
     """Returns the config, the step and the time of the weights of a run or file, as JSON values."""
     step, is_file = trained.find_step(workdir, parts), workdir.suffix == weights_file.SUFFIX
-    made = (workdir if is_file else place(workdir) / str(step)).stat().st_mtime_ns
-    weaker = pathlib.Path(parts.sampling.autoguidance_from)
+    made = saved_at(workdir if is_file else place(workdir) / str(step))
+    weaker = addresses.local(parts.sampling.autoguidance_from)
     if parts.sampling.autoguidance_scale != 1 and weaker.is_file():
         made = [made, weaker.stat().st_mtime_ns]
     return [json.loads(json.dumps(dataclasses.asdict(parts.config))), step, made]

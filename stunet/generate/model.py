@@ -2,16 +2,15 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from stunet import paths
 from stunet.generate import hub, networks
 from stunet.generate.text import Run, load_unconditioned, sample_clips
 from stunet.progress import sampling_bar
+from stunet.stores import mirror
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +66,6 @@ class Model:
 def load(workdir: str | os.PathLike, **settings: object) -> Model:
     """Loads a trained run; see `stunet.load`."""
     place = os.fspath(workdir)
-    if place.startswith(hub.SCHEME):
-        network = hub.fetch(place)
-    else:
-        paths.check(place)
-        network = networks.find(pathlib.Path(place), "text")
+    is_of_hub = place.startswith(hub.SCHEME)
+    network = hub.fetch(place) if is_of_hub else networks.find(mirror.fetched(place), "text")
     return Model(load_unconditioned(network, **settings))

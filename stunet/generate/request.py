@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from stunet.errors import UserError
 from stunet.progress import OnStep
@@ -11,7 +11,6 @@ from stunet.progress import OnStep
 if TYPE_CHECKING:
     import numpy as np
 
-    from stunet.generate.text import Loader
     from stunet.train.parts import Parts
 
 
@@ -24,7 +23,8 @@ class Request:
         prompts: one prompt for each clip to make; an empty string where the user gave none.
         seed: seed of the noise.
         sample: settings of the config's `sample` that replace the run's own.
-        load: loads a run: `text.load`, or a function that keeps the runs that it has loaded.
+        load: function that loads a run: `text.load`, or one that keeps what it has loaded, such as
+            `text.keeping_loader()`.
         on_step: called with the number of steps done, the number of all steps and the clips as they
             are estimated by then.
         command: the command line that asks for the clips; "" if there is none.
@@ -36,7 +36,7 @@ class Request:
     prompts: Sequence[str]
     seed: int
     sample: Mapping[str, object]
-    load: "Loader"
+    load: Callable[..., Any]
     on_step: OnStep
     command: str = ""
     name: str = ""

@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from stunet.errors import UserError
 from stunet.parallel import hosts
+from stunet.paths import has_scheme
 from stunet.train import digests
 from stunet.train.checkpoint_names import check_path, place
 
@@ -121,6 +123,18 @@ def load(
     return Loaded(items, data, note)
 
 
+def saved_at(weights: pathlib.Path) -> int:
+    """Returns when a checkpoint or a weights file was written, in nanoseconds since 1970."""
+    if has_scheme(str(weights)):  # Directories in a bucket have no time.
+        return int(1e9 * (weights / "_CHECKPOINT_METADATA").stat().mtime)
+    return weights.stat().st_mtime_ns
+
+
+def remove(directory: pathlib.Path) -> None:
+    """Removes a directory of arrays, on this machine or in a bucket, if there is one."""
+    epath.Path(directory).rmtree(missing_ok=True)
+
+
 def verify(workdir: pathlib.Path, step: int) -> Verdict:
     """Reads a whole checkpoint, a part at a time, and compares it with its digests.
 
@@ -216,6 +230,8 @@ def _check_files(checkpoint: pathlib.Path) -> None:
     Raises:
         DamagedCheckpoint: the checkpoint holds something else.
     """
+    if has_scheme(str(checkpoint)):
+        return  # A bucket has only objects.
     for path in checkpoint.rglob("*"):
         try:
             mode = path.stat().st_mode

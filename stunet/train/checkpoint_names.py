@@ -9,15 +9,21 @@ import pathlib
 from collections.abc import Iterator
 
 from stunet.errors import UserError
+from stunet.paths import has_scheme
+from stunet.stores import mirror
 
 # Orbax lists files by a pattern that contains the path, and TensorStore reads a backslash as a
 # slash. A checkpoint whose path has one of these characters is written, but not found again.
 _UNSAFE = ("[", "]", "*", "?", "\\")
 
 
+# Orbax writes this file into a checkpoint when it is complete, where directories cannot be renamed.
+_COMPLETE = "commit_success.txt"
+
+
 def place(workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the absolute path of the directory in `workdir` that holds the run's checkpoints."""
-    return (workdir / "checkpoints").absolute()
+    """Returns the absolute path of the directory that holds a run's checkpoints."""
+    return mirror.place(workdir, "checkpoints")
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -60,7 +66,7 @@ class StepNames:
         """Yields each complete checkpoint in a directory, newest first."""
         # Orbax gives a checkpoint a name of digits alone once the checkpoint is complete.
         named = [path for path in base_path.glob("*") if path.name.isdecimal()]
-        found = [Found(int(path.name), path) for path in named if path.is_dir()]
+        found = [Found(int(path.name), path) for path in named if _is_complete(path)]
         # "007" and digits of other scripts are not names that a checkpoint gets.
         found = [one for one in found if one.path.name == self.build_name(one.step)]
         yield from sorted(found, key=lambda one: one.step, reverse=True)
@@ -72,9 +78,13 @@ class StepNames:
             ValueError: there is no such checkpoint. Orbax expects this type.
         """
         found = Found(step, base_path / self.build_name(step))
-        if not found.path.is_dir():
+        if not _is_complete(found.path):
             raise ValueError(f"there is no checkpoint {found.path}")
         return found
+
+
+def _is_complete(path: pathlib.Path) -> bool:
+    return (path / _COMPLETE).exists() if has_scheme(str(path)) else path.is_dir()
 
 
 def check_path(workdir: pathlib.Path) -> None:

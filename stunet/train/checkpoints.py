@@ -10,7 +10,6 @@ and of the position, as JSON. Every read compares arrays and position with these
 
 import contextlib
 import pathlib
-import shutil
 import sys
 import threading
 import time
@@ -107,7 +106,8 @@ class Checkpoints:
             if self._writes:
                 _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
-                    shutil.rmtree(partial, ignore_errors=True)
+                    with contextlib.suppress(OSError):
+                        checkpoint_files.remove(partial)
 
     def latest(self) -> int | None:
         """Returns the step of the newest complete checkpoint; None if there is none."""
@@ -261,7 +261,7 @@ class Checkpoints:
         for step in damaged if hosts.is_first() else ():
             checkpoint = self.directory / str(step)
             aside = checkpoint.with_name(f"{step}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint_files.remove(aside)
             checkpoint.rename(aside)
         hosts.wait_for_all("damaged checkpoints renamed")
         self._orbax = self._open()

@@ -26,6 +26,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
+from stunet.stores import mirror
 from stunet.train import weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.denoiser import Denoiser
@@ -108,7 +109,7 @@ def check(parts: Parts, mesh: jax.sharding.Mesh) -> None:
 
 def _start(parts: Parts, mesh: jax.sharding.Mesh) -> _Start:
     """Checks the run or file in `train.init_from`, and returns how to read its weights."""
-    place = pathlib.Path(parts.init_from)
+    place = mirror.fetched(parts.init_from)
     find = _in_file if place.suffix == weights_file.SUFFIX else _in_run
     start = find(parts, place, mesh)
     _check_extends(parts, start.parts, mesh)

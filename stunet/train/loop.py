@@ -81,11 +81,14 @@ def train(
                     run.progress.write(run.profile.stop())
                 if due.report:
                     run.reporter.report(step)
+                    run.upload()
                 if due.snapshot:
                     # Before the checkpoint: a run that continues from it has this snapshot.
                     run.checkpoints.wait()
                     snapshots.save(run.workdir, state)
                 if due.save:
+                    # Before the checkpoint: a run that continues from it has these metrics.
+                    run.upload(wait=True)
                     run.checkpoints.save(state, run.batches.get_state(), run.metrics.values)
                     run.save_timer.saved()
                 _measure(run, state, step, due)

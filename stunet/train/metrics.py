@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from stunet.files import atomic
 from stunet.formatting import duration
+from stunet.stores import addresses
 from stunet.train import metric_lines
 from stunet.train.trackers import Trackers
 
@@ -197,4 +198,4 @@ class Progress:
 
     def write(self, line: str) -> None:
         """Prints a line above the bar."""
-        self.bar.write(line, file=sys.stderr)
+        self.bar.write(addresses.shown(line), file=sys.stderr)

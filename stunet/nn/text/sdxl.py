@@ -1,14 +1,16 @@
 """The text of Stable Diffusion XL: the states of its two CLIP text models side by side."""
 
+import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import Encoded
+from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.pretrained import PretrainedEncoder
+from stunet.stores import mirror
 
 _FOLDERS = ("text_encoder", "text_encoder_2")
 
@@ -23,7 +25,8 @@ class SdxlEncoder:
     Attributes:
         max_length: tokens in each caption (l).
         dim: features of each token state (d): 768 + 1280 in the published weights.
-        fingerprint: digests of the weights and tokenizers of both text models.
+        fingerprint: digest of the weights and tokenizers of both text models, as 16 hexadecimal
+            digits.
     """
 
     def __init__(self, directory: str, max_length: int):
@@ -38,8 +41,12 @@ class SdxlEncoder:
             UserError: a file is missing or of another kind of model, or `max_length` is out of
                 range.
         """
-        folders = (Path(directory).expanduser() / name for name in _FOLDERS)
-        self._encoders = [PretrainedEncoder("sdxl", str(folder), max_length) for folder in folders]
+        folders = (mirror.fetched(directory).expanduser() / name for name in _FOLDERS)
+        # Both cut the same captions.
+        cut = CutCaptions(max_length)
+        self._encoders = [
+            PretrainedEncoder("sdxl", str(folder), max_length, cut) for folder in folders
+        ]
         if not self._encoders[1].pools:
             raise UserError(
                 f"{directory}/{_FOLDERS[1]}/config.json has no CLIPTextModelWithProjection among "
@@ -47,7 +54,8 @@ class SdxlEncoder:
             )
         self.max_length = max_length
         self.dim = sum(encoder.dim for encoder in self._encoders)
-        self.fingerprint = "-".join(encoder.fingerprint for encoder in self._encoders)
+        both = "-".join(encoder.fingerprint for encoder in self._encoders)
+        self.fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Returns the states [n, max_length, dim] of n captions, and their mask [n, max_length].

@@ -1,0 +1,234 @@
+"""Lists, reads and writes the objects of a bucket, with the libraries gcsfs and s3fs.
+
+These libraries repeat a request that the store does not answer or answers with an error of its own,
+such as 503, with growing pauses. What they raise in the end becomes a UserError here.
+"""
+
+import contextlib
+import functools
+import logging
+import pathlib
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
+
+from stunet.errors import UserError
+from stunet.stores.addresses import EXTRAS
+
+
+class Object(NamedTuple):
+    """Describes an object.
+
+    Attributes:
+        size: number of bytes.
+        tag: text that changes whenever the content does: its generation in gs://, its ETag in s3://.
+    """
+
+    size: int
+    tag: str
+
+
+def listing(address: str) -> dict[str, Object]:
+    """Returns the objects below an address, by their names relative to it.
+
+    Raises:
+        UserError: there is no such bucket, or it may not be read.
+    """
+    with _explained(address):
+        fs, place = _open(address), _place(address)
+        _check_bucket(fs, place)
+        found = fs.find(place, detail=True)
+        return {
+            name: Object(entry["size"], _tag(entry))
+            for path, entry in found.items()
+            # Some programs make empty objects in place of directories.
+            if (name := path.removeprefix(place).strip("/")) and not path.endswith("/")
+        }
+
+
+def is_object(address: str) -> bool:
+    """Tells whether `address` is that of one object, such as a picture."""
+    with _explained(address):
+        return _open(address).isfile(_place(address))
+
+
+def fetch(address: str, file: pathlib.Path) -> None:
+    """Writes the content of an object to `file`."""
+    with _explained(address):
+        _open(address).get_file(_place(address), str(file))
+
+
+def put(address: str, file: pathlib.Path) -> str:
+    """Makes the content of `file` an object, whole or not at all. Returns the object's tag."""
+    with _explained(address):
+        fs, place = _open(address), _place(address)
+        fs.put_file(str(file), place)
+        return _tag(fs.info(place))
+
+
+def remove(address: str, names: Collection[str]) -> None:
+    """Removes objects, by their names relative to `address`. Those that are gone are left out."""
+    fs = _open(address)
+    for name in names:
+        with _explained(f"{address}/{name}"), contextlib.suppress(FileNotFoundError):
+            fs.rm_file(f"{_place(address)}/{name}")
+
+
+def read(address: str) -> tuple[bytes, str] | None:
+    """Returns the content and the tag of a small object; None if there is none."""
+    with _explained(address):
+        fs, place = _open(address), _place(address)
+        try:
+            # Tag first: if the object changes in between, `replace` fails.
+            tag = _tag(fs.info(place))
+            return fs.cat_file(place), tag
+        except FileNotFoundError:
+            return None
+
+
+def replace(address: str, content: bytes, tag: str) -> str:
+    """Writes a small object if it still has the tag that the caller saw.
+
+    Of several processes that call this at the same time with the same tag, one succeeds.
+
+    Args:
+        address: address of the object.
+        content: its new content.
+        tag: tag of the content to replace; "" if there must be no such object.
+
+    Returns:
+        The tag of the new content, or "" if the object was another.
+    """
+    with _explained(address):
+        fs, place = _open(address), _place(address)
+        try:
+            return _REPLACE[address.partition("://")[0]](fs, place, content, tag)
+        except FileExistsError:
+            return ""
+
+
+def _replace_gs(fs: Any, place: str, content: bytes, tag: str) -> str:
+    # https://cloud.google.com/storage/docs/request-preconditions
+    bucket, _, key = place.partition("/")
+    made = fs.call(
+        "POST",
+        f"{fs._location}/upload/storage/v1/b/{bucket}/o",
+        uploadType="media",
+        name=key,
+        ifGenerationMatch=tag or "0",
+        data=content,
+        headers={"Content-Type": "application/octet-stream"},
+        json_out=True,
+    )
+    return _tag(made)
+
+
+def _replace_s3(fs: Any, place: str, content: bytes, tag: str) -> str:
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    bucket, _, key = place.partition("/")
+    condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
+    try:
+        made = fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, **condition)
+    except OSError as error:
+        if _code(error) in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+            raise FileExistsError(place) from error
+        raise
+    return _tag(made)
+
+
+_REPLACE: dict[str, Callable[[Any, str, bytes, str], str]] = {
+    "gs": _replace_gs,
+    "s3": _replace_s3,
+}
+
+
+def _tag(entry: dict[str, Any]) -> str:
+    return str(entry.get("generation") or entry["ETag"])
+
+
+def _place(address: str) -> str:
+    return address.partition("://")[2]
+
+
+def _open(address: str) -> Any:
+    return _file_system(address.partition("://")[0])
+
+
+@functools.cache
+def _file_system(scheme: str) -> Any:
+    """Returns the file system of fsspec for a scheme. One object serves the whole process."""
+    import fsspec
+
+    # What they log with a traceback is raised too.
+    for library in ("gcsfs", "s3fs", "google.auth"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    # Checkpoints are listed through other objects of fsspec, and written without it: a remembered
+    # listing would be wrong. `fsspec.config` reaches those objects too.
+    for protocol in ("gcs", "gs", "s3"):
+        fsspec.config.conf.setdefault(protocol, {})["use_listings_cache"] = False
+    try:
+        return fsspec.filesystem(scheme)
+    except ImportError as error:
+        extra = EXTRAS[scheme]
+        raise UserError(
+            f"{scheme}:// needs packages that are not installed: pip install 'stunet[{extra}]'"
+        ) from error
+
+
+def prepare(address: str) -> None:
+    """Opens the store, so that programs that use fsspec after this see what is there now."""
+    _open(address)
+
+
+def _check_bucket(fs: Any, place: str) -> None:
+    bucket = place.partition("/")[0]
+    if place == bucket or fs.exists(place):
+        return
+    # Listing a missing bucket gives nothing in some libraries, and an error in others.
+    fs.ls(bucket)
+
+
+@contextlib.contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Context manager that turns what the libraries raise into a sentence about `address`."""
+    try:
+        yield
+    except (UserError, FileNotFoundError, FileExistsError) as error:
+        if isinstance(error, FileNotFoundError):
+            bucket = "/".join(address.split("/")[:3])
+            raise UserError(f"{address}: there is no such object, or no bucket {bucket}") from error
+        raise
+    # gcsfs, aiohttp, botocore and google-auth have no common type.
+    except Exception as error:
+        raise UserError(f"{address} cannot be reached: {_reason(error)}") from error
+
+
+# Code or name of an error of a store -> what to do.
+_REMEDIES = {
+    "403": "ask for the permission to read and write there, or log in with another account",
+    "401": "log in: `gcloud auth application-default login`, or AWS's credentials",
+    "404": "check the name of the bucket",
+}
+
+
+def _code(error: BaseException) -> str:
+    """Returns the code of a store's error as text; "" if it has none."""
+    for one in (error, error.__cause__):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        if getattr(one, "code", None):
+            return str(one.code)
+    return ""
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    code = _code(error)
+    names = {"AccessDenied": "403", "InvalidAccessKeyId": "401", "NoSuchBucket": "404"}
+    code = names.get(code, code)
+    if isinstance(error, PermissionError) or text.startswith("Forbidden"):
+        code = "403"
+    if "credentials" in text.lower():
+        code = code or "401"
+    remedy = _REMEDIES.get(code, "check the network and the name, and run the same command again")
+    return f"{text[:200]}; {remedy}"

@@ -1,0 +1,148 @@
+"""Uses a working directory that may lie in a bucket: alone, and with uploads in the background."""
+
+import contextlib
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from stunet.errors import UserError
+from stunet.files import user_cache
+from stunet.formatting import duration
+from stunet.stores import mirror
+from stunet.stores.addresses import address
+from stunet.stores.lease import Lease, held
+
+# Seconds without an answer of the bucket after which the user is told, and after which a run that
+# has to wait for the bucket ends.
+_TELL_AFTER, _GIVE_UP_AFTER = 20.0, 600.0
+_LONGEST_PAUSE = 30.0
+
+
+class Uploads:
+    """Uploads what a process writes to the copy of a directory in a bucket, in the background.
+
+    Args:
+        directory: the copy.
+        lease: this process's lease on the directory.
+        tell: shows a sentence to the user.
+    """
+
+    def __init__(self, directory: pathlib.Path, lease: Lease, tell: Callable[[str], None]):
+        self._directory, self._address = directory, address(directory)
+        self._lease, self._tell = lease, tell
+        self._changed = threading.Condition()
+        # Number of requests so far, and number of those whose files are in the bucket.
+        self._asked = self._done = 0
+        self._problem, self._since, self._over = "", 0.0, False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def request(self) -> None:
+        """Asks for an upload of all files as they are now, and does not wait for it.
+
+        Raises:
+            UserError: another training has taken over the directory.
+        """
+        self._lease.check(self._address)
+        with self._changed:
+            if self._asked == self._done:
+                self._since = time.monotonic()
+            self._asked += 1
+            self._changed.notify_all()
+            late = time.monotonic() - self._since if self._asked - self._done > 1 else 0
+            problem = self._problem
+        if late > _TELL_AFTER:
+            why = f" ({problem})" if problem else ""
+            self._tell(f"uploads to {self._address} are {duration(late)} behind{why}")
+
+    def flush(self, patience: float = _GIVE_UP_AFTER) -> None:
+        """Uploads all files as they are now, and waits for it.
+
+        Raises:
+            UserError: the bucket does not take them within `patience` seconds, or another training
+                has taken over the directory.
+        """
+        self.request()
+        with self._changed:
+            wanted = self._asked
+            if self._changed.wait_for(lambda: self._done >= wanted or self._over, patience):
+                return
+        raise UserError(
+            f"{self._problem or f'{self._address} does not answer'}; gave up after "
+            f"{duration(patience)}: run the same command again, which continues from the latest "
+            f"checkpoint"
+        )
+
+    def close(self) -> None:
+        """Ends the thread. Call `flush` first."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        pause = 1.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._asked > self._done or self._over)
+                if self._over:
+                    return
+                asked = self._asked
+            try:
+                mirror.push(self._directory)
+            except (UserError, OSError) as error:
+                with self._changed:
+                    self._problem = str(error)
+                    self._changed.wait_for(lambda: self._over, pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            pause = 1.0
+            with self._changed:
+                self._done, self._problem, self._since = asked, "", time.monotonic()
+                self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def opened(directory: pathlib.Path, tell: Callable[[str], None]) -> Iterator[Uploads | None]:
+    """Context manager in which this process alone writes to a working directory.
+
+    If the directory is the copy of one in a bucket, the copy is brought up to date first, and what
+    changes is uploaded: when `Uploads.request` is called, and at the end, also after an error.
+
+    Args:
+        directory: a directory, or the copy of one in a bucket.
+        tell: shows a sentence to the user.
+
+    Yields:
+        The uploads; None for a directory that is not in a bucket.
+
+    Raises:
+        UserError: a training is running in the directory in the bucket, or the bucket cannot be
+            read or written.
+    """
+    where = address(directory)
+    if not where:
+        yield None
+        return
+    with mirror.in_use(directory), held(where, _machine(), tell) as lease:
+        mirror.refresh(directory)
+        uploads = Uploads(directory, lease, tell)
+        try:
+            yield uploads
+            uploads.flush()
+        except BaseException:
+            # What the run has written until now may explain the error.
+            with contextlib.suppress(UserError):
+                uploads.flush(patience=_TELL_AFTER)
+            raise
+        finally:
+            uploads.close()
+
+
+def _machine() -> str:
+    """Returns a name of this machine and of the cache that holds its copies."""
+    with contextlib.suppress(OSError):
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {user_cache('buckets').absolute()}"
+    return f"{socket.gethostname()} {user_cache('buckets').absolute()}"
