@@ -174,7 +174,7 @@ def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
         # The right name in the wrong group.
         ("train.seed", ["seed"]),
         ("lora_rank", ["lora.rank"]),
-        ("text.steps", ["train.steps", "profile.steps", "sample.steps"]),
+        ("text.steps", ["distil.steps", "train.steps", "profile.steps", "sample.steps"]),
         # By words.
         ("sample.percentile", ["sample.threshold_percentile"]),
         ("data.random_flip", ["data.mirror"]),

@@ -390,6 +390,30 @@ def _sampling(config: Config) -> Mistakes:
         )
 
 
+def _distillation(config: Config) -> Mistakes:
+    """Checks that a student has a teacher, and that it is sampled as it is trained."""
+    distil, sample = config.distil, config.sample
+    if not distil.steps:
+        return
+    if not config.train.init_from:
+        yield (
+            f"distil.steps is {distil.steps} and train.init_from empty; set it to the working "
+            "directory of the run to distil, which is the teacher"
+        )
+    yield from _divides(distil.teacher_steps, "distil.teacher_steps", distil.steps, "distil.steps")
+    if sample.sampler != "ddim":
+        yield (
+            f"distil.steps is {distil.steps} and sample.sampler {sample.sampler!r}; a distilled "
+            "network has learnt steps of 'ddim': set sample.sampler to it"
+        )
+    if distil.guidance_scale != 1 and sample.guidance_scale not in (0, 1):
+        yield (
+            f"distil.guidance_scale is {distil.guidance_scale:g} and sample.guidance_scale "
+            f"{sample.guidance_scale:g}; the network has learnt the guided estimates: set "
+            "sample.guidance_scale to 1"
+        )
+
+
 def _mesh(config: Config) -> Mistakes:
     sizes = dataclasses.asdict(config.mesh)
     del sizes["context_axis"]
@@ -519,6 +543,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _noise_schedule,
     _zero_terminal_snr,
     _sampling,
+    _distillation,
     _mesh,
     _batch,
     _learning_rate,

@@ -506,6 +506,40 @@ class Lora:
 
 
 @dataclasses.dataclass(frozen=True)
+class Distil:
+    """Distillation: the network learns to sample in few steps (`stunet.diffusion.distillation`)."""
+
+    steps: int = _field(
+        0,
+        "Number of sampling steps that the network learns to do with. Above 0: it begins with the "
+        "weights in `train.init_from`, and learns to do in this many steps of the sampler 'ddim' "
+        "what these weights do in `distil.teacher_steps`. 0: no distillation.",
+        least=0,
+    )
+    teacher_steps: int = _field(
+        64,
+        "Number of sampling steps of the teacher, the network that is distilled: a multiple of "
+        "`distil.steps`. More steps are closer to the teacher's exact solution and take longer to "
+        "learn. Each update takes only one of them.",
+        least=1,
+    )
+    guidance_scale: float = _field(
+        1.0,
+        "Scale of classifier-free guidance that the network learns from the teacher, so that it "
+        "samples without guidance. 1: the network learns both halves of guidance, with and without "
+        "the caption, and `sample.guidance_scale` guides it.",
+        above=0,
+    )
+    threshold: str = _field(
+        "static",
+        "How estimates of the clean clip are kept between -1 and 1 in distillation. 'static': they "
+        "are clipped. 'dynamic': they are clipped at the percentile 99.5 of each clip and divided "
+        "by it. 'none': they stay as they are.",
+        choices=("dynamic", "static", "none"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """The training clips: their source, their size and their speed (`stunet.data`)."""
 
@@ -1035,10 +1069,10 @@ class Sample:
         own=extensions.Sampler,
     )
     steps: int = _field(
-        50,
+        0,
         "Number of sampling steps. In each step the network is called once; 'heun' needs two steps "
-        "for each noise level.",
-        least=1,
+        "for each noise level. 0: `distil.steps` for a distilled network, 50 for others.",
+        least=0,
     )
     guidance_scale: float = _field(
         2.0,
@@ -1138,6 +1172,7 @@ class Config:
     upscale: Upscale = dataclasses.field(default_factory=Upscale)
     tsr: Tsr = dataclasses.field(default_factory=Tsr)
     lora: Lora = dataclasses.field(default_factory=Lora)
+    distil: Distil = dataclasses.field(default_factory=Distil)
     data: Data = dataclasses.field(default_factory=Data)
     train: Train = dataclasses.field(default_factory=Train)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)

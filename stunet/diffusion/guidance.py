@@ -166,7 +166,8 @@ def guided_denoiser(
         percentile: see `threshold`.
 
     Returns:
-        `denoise`, for x_t `[b, ...]` and a float scalar t.
+        `denoise`, for x_t `[b, ...]` and a float scalar t. With `guidance_times` from 0 to 1, t
+        may also hold the time of each clip, `[b]`.
 
     Raises:
         UserError: `prediction` or `threshold_mode` is unknown, or `percentile` is out of range, or
@@ -186,7 +187,7 @@ def guided_denoiser(
     guides_by_text = guidance_scale not in (0, 1)
 
     def estimate(predict, x_t, t, text, mask, *shared):
-        time = jnp.full(x_t.shape[:1], t, jnp.float32)
+        time = jnp.broadcast_to(t, x_t.shape[:1]).astype(jnp.float32)
         return to_x0(prediction, predict(x_t, time, text, mask, *shared), x_t, schedule(time))
 
     def interleave(a, b):
@@ -200,7 +201,8 @@ def guided_denoiser(
 
     def guided_by_text(x_t, t):
         prompts = [interleave(*pair) for pair in zip(prompt, null, strict=True)]
-        both = estimate(predict, twice(x_t), t, *prompts, *map(twice, shared))
+        times = twice(jnp.broadcast_to(t, x_t.shape[:1]))
+        both = estimate(predict, twice(x_t), times, *prompts, *map(twice, shared))
         pairs = both.reshape(-1, 2, *both.shape[1:])
         return pairs[:, 0], guide(pairs[:, 0], pairs[:, 1], guidance_scale)
 
@@ -211,7 +213,7 @@ def guided_denoiser(
             x0 = autoguide(x0, own, bad, autoguidance_scale)
         return rescale(x0, own, guidance_rescale) if guidance_rescale else x0
 
-    def denoise(x_t: Float[Array, "b ..."], t: Float[Array, ""]) -> Float32[Array, "b ..."]:
+    def denoise(x_t: Float[Array, "b ..."], t: Float[Array, "*b"]) -> Float32[Array, "b ..."]:
         if not guides_by_text and autoguidance_scale == 1:
             x0 = plain(x_t, t)
         elif guidance_times == (0.0, 1.0):

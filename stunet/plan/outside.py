@@ -53,7 +53,8 @@ def lower_noise_and_loss(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lo
         def mean_loss(prediction):
             stub = _GivenPrediction(network.level_embedding, [])
             denoiser = dataclasses.replace(parts.denoiser, network=stub)
-            objective = dataclasses.replace(parts.objective, denoiser=denoiser)
+            # The targets of a distilled network come from further passes of the network.
+            objective = dataclasses.replace(parts.objective, denoiser=denoiser, distillation=None)
             return objective.loss(prediction, *drawn).mean(), stub.inputs
 
         return jax.value_and_grad(mean_loss, has_aux=True)(prediction)

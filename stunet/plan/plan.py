@@ -138,12 +138,13 @@ def make_plan(
     state = abstract_state(parts.denoiser, parts.optimizer, mesh)
     sizes = {
         "params": bytes_on_a_chip(state.params),
-        "frozen": bytes_on_a_chip(state.frozen),
+        "frozen": bytes_on_a_chip((state.frozen, state.teacher)),
         "optimizer": bytes_on_a_chip(state.opt_state),
         "ema": bytes_on_a_chip((state.ema, state.power_ema)),
         "batch": bytes_on_a_chip(abstract_batch(parts, mesh)),
     }
-    chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size)
+    more_passes = parts.objective.more_passes
+    chip, flops = topology.chip, model_flops(parts.denoiser, parts.batch_size, more_passes)
     step, timed, seconds = None, [], {}
     excess = hidden_seconds = None
     least_seconds = flops / topology.count / chip.flops if chip.flops else None
@@ -271,6 +272,10 @@ def _unknown(
         (
             parts.denoiser.network.flash_attention,
             "the time of the kernels of model.flash_attention",
+        ),
+        (
+            parts.objective.more_passes > 0,
+            "the time of the passes of the teacher, and of the student after the teacher's step",
         ),
         (
             chip.hertz is None,

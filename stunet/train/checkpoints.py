@@ -2,10 +2,10 @@
 
 Orbax writes each part of a checkpoint to a directory in `checkpoints/N/`. `train` holds the step,
 the parameters and the optimiser. `ema` holds the averaged parameters. `frozen` holds the
-parameters that are not trained, if there are any, and `power_ema` power-function averages, if the
-run keeps them. Sampling loads only `ema` and `frozen`. `data`
-holds the position in the training data. `digests` holds a digest of each array and of the position,
-as JSON. Every read compares arrays and position with these digests.
+parameters that are not trained, if there are any. `power_ema` holds power-function averages, and
+`teacher` the parameters before the first update, if the run keeps them. Sampling loads only `ema`
+and `frozen`. `data` holds the position in the training data. `digests` holds a digest of each array
+and of the position, as JSON. Every read compares arrays and position with these digests.
 """
 
 import contextlib
@@ -358,5 +358,6 @@ def items(state: TrainState) -> dict[str, Any]:
     """Returns the parts of a checkpoint by name, without the position in the data."""
     train = {"step": state.step, "params": state.params, "opt_state": state.opt_state}
     frozen = {"frozen": state.frozen} if state.frozen else {}
-    kept = {key: of for key in ("guard", "power_ema") if (of := getattr(state, key))}
+    optional = ("guard", "power_ema", "teacher")
+    kept = {key: of for key in optional if (of := getattr(state, key))}
     return {"train": train, "ema": state.ema} | frozen | kept

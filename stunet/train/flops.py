@@ -16,24 +16,32 @@ from stunet.train.parts import Parts
 from stunet.train.sampling import SamplerSettings
 
 
-def model_flops(denoiser: Denoiser, batch_size: int) -> int:
+def model_flops(denoiser: Denoiser, batch_size: int, more_passes: int = 0) -> int:
     """Counts the floating-point operations of one update.
 
     The backward pass counts as two forward passes. In blocks with frozen parameters, it counts as
     one forward pass, because it computes no gradients of these parameters.
+
+    Args:
+        denoiser: the network and which of its parameters are trained.
+        batch_size: clips in the update.
+        more_passes: forward passes beside the trained one (`Objective.more_passes`).
     """
     in_frozen = 0
     if denoiser.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.
         frozen = [piece for piece in pieces.find(denoiser, 1) if not piece.trained]
         in_frozen = sum(len(piece.calls) * of_piece(piece) for piece in frozen)
-    return batch_size * (3 * forward_flops(denoiser) - in_frozen)
+    return batch_size * ((3 + more_passes) * forward_flops(denoiser) - in_frozen)
 
 
 def mean_flops(parts: Parts) -> float:
     """Returns the mean of the floating-point operations of a run's updates."""
     total = math.fsum(bucket.weight for bucket in parts.buckets)
     shares = ((bucket.weight / total, parts.only(bucket)) for bucket in parts.buckets)
-    return sum(share * model_flops(one.denoiser, one.batch_size) for share, one in shares)
+    return sum(
+        share * model_flops(one.denoiser, one.batch_size, one.objective.more_passes)
+        for share, one in shares
+    )
 
 
 def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1) -> int:

@@ -43,6 +43,13 @@ _OF_MEANING = (
     *(f"model.{key}" for key in ("text_groups", "text_pooling_heads")),
     *(f"model.{key}" for key in ("time_scale", "cosine_first", "frequency_shift")),
 )
+# Groups and keys in which a network and its teacher agree, beside those above.
+_OF_TEACHING = (
+    *("upscale.", "tsr.", "model.temporal "),
+    *(f"diffusion.{key} " for key in ("schedule", "shift", "log_snr_min", "log_snr_max")),
+    *(f"diffusion.{key} " for key in ("beta_start", "beta_end", "zero_terminal_snr")),
+    "diffusion.input_scale ",
+)
 
 
 class _Start(NamedTuple):
@@ -213,6 +220,8 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
             f"train.init_from: the network of {workdir} is conditioned otherwise ({theirs}, "
             f"and this one {ours}); begin with one that is given nothing but captions"
         )
+    if parts.objective.distillation:
+        _check_teaches(parts, other)
     here, there = (configs.flatten(p.config) for p in (parts, other))
     ours, theirs = _shapes(parts, mesh), _shapes(other, mesh)
     free: tuple[str, ...] = ()
@@ -225,6 +234,23 @@ def _check_extends(parts: Parts, other: Parts, mesh: jax.sharding.Mesh) -> None:
         raise UserError(
             f"train.init_from: the network of {workdir} has other weights: "
             f"{'; '.join(differences)}; give both the same"
+        )
+
+
+def _check_teaches(parts: Parts, other: Parts) -> None:
+    """Checks that a network can learn its steps from the network that it begins with.
+
+    Raises:
+        UserError: the two do not see the same, are of different schedules, or the other network has
+            no temporal layers.
+    """
+    ours, theirs = (p.denoiser.conditioning.name for p in (parts, other))
+    keys = _OF_TEACHING if ours == theirs else (*_OF_TEACHING, "masks.")
+    found = configs.differences(other.config, parts.config)
+    if different := [difference for difference in found if difference.startswith(keys)]:
+        raise UserError(
+            f"train.init_from: the network of {parts.init_from} cannot teach this one: "
+            f"{'; '.join(different)}; distil.steps needs the same in both"
         )
 
 

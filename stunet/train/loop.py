@@ -108,7 +108,7 @@ def train(
 def _measure(run: Run, state: TrainState, step: int, due: Due) -> None:
     """Measures what is due: losses of held-out clips, metrics of sampled clips."""
     if due.validate:
-        run.metrics.scalars(step, run.validate(state.ema_params))
+        run.metrics.scalars(step, run.validate(state.ema_params, state.teacher_params))
     if due.evaluate:
         with run.clock.evaluating():
             values = run.evaluation.measure(state.ema_params, step)

@@ -1,13 +1,18 @@
 """Defines the training objective: what is drawn at random for a batch, and the loss of a clip."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from stunet.diffusion import distillation
+from stunet.diffusion.distillation import Distillation
+from stunet.diffusion.guidance import guided_denoiser
 from stunet.diffusion.loss import clip_loss
+from stunet.diffusion.prediction import add_noise
 from stunet.diffusion.times import Times
 from stunet.train.conditioning import Given
 from stunet.train.denoiser import Denoiser
@@ -19,6 +24,8 @@ Batch = dict[str, Array]
 class Objective:
     """Computes the denoising loss over whole clips, in a single pass of the network.
 
+    If the network is distilled, its targets come from a teacher, not from the clean clips.
+
     Attributes:
         denoiser: the network, its conditioning and its noise schedule.
         weighting: how noise levels are weighted, a key of `stunet.diffusion.loss.WEIGHTINGS`.
@@ -27,6 +34,7 @@ class Objective:
         caption_dropout: share of clips whose caption is dropped in training, 0..1. Classifier-free
             guidance needs a network that was also trained without captions.
         times: the density of the noise times.
+        distillation: which steps the network learns from a teacher; None if it learns from clips.
     """
 
     denoiser: Denoiser
@@ -35,6 +43,14 @@ class Objective:
     sigmoid_log_snr: float
     caption_dropout: float
     times: Times
+    distillation: Distillation | None = None
+
+    @property
+    def more_passes(self) -> int:
+        """Returns how many forward passes of the network an update has beside the trained one."""
+        if self.distillation is None:
+            return 0
+        return 2 if self.distillation.guidance_scale == 1 else 3
 
     def draw(self, key: Array, batch: Batch) -> tuple[Any, ...]:
         """Draws everything that is random in one update.
@@ -69,6 +85,8 @@ class Objective:
         text: Float[Array, "b l d"],
         text_mask: Array,
         inverse_density: Float[Array, "b"] | None = None,
+        *,
+        teacher: Any = None,
     ) -> Float[Array, "b"]:
         """Returns the loss of each clip.
 
@@ -81,8 +99,11 @@ class Objective:
             text: token states.
             text_mask: bool `[b, l]`, True at tokens.
             inverse_density: number that each clip's loss is multiplied by; None for 1.
+            teacher: parameters of the teacher's network, if the network is distilled.
         """
         denoiser = self.denoiser
+        if self.distillation:
+            t, x0, noise = self._taught(params, teacher, x0, t, noise, text, text_mask, *given)
         losses = clip_loss(
             lambda x_t, time: denoiser.predict(params, x_t, time, text, text_mask, *given),
             x0,
@@ -95,6 +116,33 @@ class Objective:
             sigmoid_log_snr=self.sigmoid_log_snr,
         )
         return losses if inverse_density is None else losses * inverse_density
+
+    def _taught(
+        self, params: Any, teacher: Any, x0: Array, t: Array, noise: Array, *prompt_and_given: Array
+    ) -> tuple[Array, Array, Array]:
+        """Returns the times, clean clips and noise that a student learns instead of the given ones.
+
+        See `stunet.diffusion.distillation.targets`.
+        """
+        denoiser, plan = self.denoiser, self.distillation
+
+        def denoise(params: Any, guidance_scale: float) -> distillation.Denoise:
+            return guided_denoiser(
+                functools.partial(denoiser.predict, params),
+                *prompt_and_given,
+                schedule=denoiser.schedule,
+                prediction=denoiser.prediction,
+                guidance_scale=guidance_scale,
+                threshold_mode=plan.threshold,
+            )
+
+        times = plan.times(t)
+        x_t = add_noise(x0, noise, denoiser.schedule(times.t))
+        taught = distillation.targets(
+            *(denoise(teacher, plan.guidance_scale), denoise(params, 1.0)),
+            *(x_t, times, denoiser.schedule),
+        )
+        return times.t, *taught
 
 
 def to_float(video: UInt8[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:

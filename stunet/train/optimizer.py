@@ -55,6 +55,7 @@ class Optimizer:
         own_average: see `methods.Method.average`.
         keeps_power_ema: True if the state has the averages of `stunet.train.power_ema` too.
         guard: says which updates are skipped.
+        keeps_teacher: True if the state has the weights that the run begins with too.
     """
 
     transformation: Transformation
@@ -63,6 +64,7 @@ class Optimizer:
     own_average: Callable[[Any, Any], Any] | None = None
     keeps_power_ema: bool = False
     guard: Guard = dataclasses.field(default_factory=Guard)
+    keeps_teacher: bool = False
 
     def average(self, ema: Any, params: Any, opt_state: Any, step: Int[Array, ""]) -> Any:
         """Returns the averaged weights after an update.

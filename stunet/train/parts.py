@@ -19,6 +19,7 @@ from stunet.configs.schema import Config, Data, Mesh, all_sources, level_channel
 from stunet.data.mixtures import Bucket, Ingredient, sort_into_buckets
 from stunet.data.sources import Dataset, stored_fingerprint
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
+from stunet.diffusion.distillation import Distillation
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.diffusion.times import Times
 from stunet.errors import UserError
@@ -35,6 +36,9 @@ from stunet.train.optimizer import Optimizer, make_optimizer
 from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
 from stunet.train.trainable import Trainable
+
+# Sampling steps of a network that is not distilled, if the config names none.
+_STEPS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +145,10 @@ def make_parts(config: Config) -> Parts:
             evaluate_every=config.evaluate.every,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
         ),
-        sampling=SamplerSettings(**_shared(config.sample, SamplerSettings)),
+        sampling=SamplerSettings(
+            **_shared(config.sample, SamplerSettings)
+            | dict(steps=config.sample.steps or config.distil.steps or _STEPS)
+        ),
         seed=config.seed,
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
@@ -257,8 +264,12 @@ def _optimizer(config: Config) -> Optimizer:
         skip_nonfinite=config.train.on_nonfinite == "skip", spikes=config.train.skip_spikes
     )
     made = make_optimizer(**_shared(config.train, make_optimizer))
-    keeps_power_ema = config.train.ema_snapshots > 0
-    return dataclasses.replace(made, guard=guard, keeps_power_ema=keeps_power_ema)
+    return dataclasses.replace(
+        made,
+        guard=guard,
+        keeps_power_ema=config.train.ema_snapshots > 0,
+        keeps_teacher=config.distil.steps > 0,
+    )
 
 
 def _objective(config: Config, denoiser: Denoiser) -> Objective:
@@ -270,7 +281,10 @@ def _objective(config: Config, denoiser: Denoiser) -> Objective:
         reference=diffusion.time_reference,
         corrected=diffusion.time_correction,
     )
-    return Objective(denoiser, **_shared(diffusion, Objective), times=times)
+    distil = config.distil
+    distillation = Distillation(**_shared(distil, Distillation)) if distil.steps else None
+    shared = _shared(diffusion, Objective)
+    return Objective(denoiser, **shared, times=times, distillation=distillation)
 
 
 def _denoiser(config: Config) -> Denoiser:

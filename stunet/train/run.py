@@ -57,7 +57,8 @@ class Run:
         checkpoints, metrics, progress, profile, reporter, clock: objects that write, show and
             measure what the run does.
         watchdog: ends the process if the run makes no progress.
-        validate: maps parameters to losses on held-out clips; None if the run never validates.
+        validate: maps parameters of the network and of its teacher to losses on held-out clips;
+            None if the run never validates.
         evaluation: measures clips that it samples; None if the run never evaluates.
         preview: samples clips with the given parameters; None if the run never samples.
     """
@@ -78,7 +79,7 @@ class Run:
     reporter: Reporter
     clock: Clock
     watchdog: Watchdog
-    validate: Callable[[Any], dict[str, float]] | None
+    validate: Callable[[Any, Any], dict[str, float]] | None
     evaluation: Evaluation | None
     preview: Callable[[Any, int, Metrics], None] | None
 
@@ -255,7 +256,7 @@ def _trackers(
     return trackers.Trackers(parts.trackers, run, tell)
 
 
-def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any], dict[str, float]]:
+def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any, Any], dict[str, float]]:
     return make_validation(
         parts.objective,
         parts.dataset,
@@ -297,7 +298,7 @@ def _flops_by_shape(parts: Parts) -> dict[tuple[int, ...], int]:
     counted = {}
     for one in map(parts.only, parts.buckets):
         shape = one.denoiser.clip_shape(one.batch_size)
-        counted[shape] = model_flops(one.denoiser, one.batch_size)
+        counted[shape] = model_flops(one.denoiser, one.batch_size, one.objective.more_passes)
     return counted
 
 

@@ -36,6 +36,8 @@ class TrainState:
             (`stunet.train.guard`); an empty dict if no update can be skipped.
         power_ema: power-function averages of `params` by name (`stunet.train.power_ema`); an empty
             dict if the run stores no snapshots of them.
+        teacher: `params` before the first update, if the network is distilled from them; otherwise
+            an empty dict.
         lora_scale: scale of the product of an adapter's two matrices; 1 without adapters.
     """
 
@@ -46,6 +48,7 @@ class TrainState:
     opt_state: Any
     guard: Any = flax.struct.field(default_factory=dict)
     power_ema: Any = flax.struct.field(default_factory=dict)
+    teacher: Any = flax.struct.field(default_factory=dict)
     lora_scale: float = flax.struct.field(pytree_node=False, default=1.0)
 
     def network_params(self, trained: Any) -> Any:
@@ -56,6 +59,11 @@ class TrainState:
     def ema_params(self) -> Any:
         """Returns all parameters of the network, with `ema` in place of the trained ones."""
         return self.network_params(self.ema)
+
+    @property
+    def teacher_params(self) -> Any:
+        """Returns all parameters of the teacher's network; None if there is no teacher."""
+        return self.network_params(self.teacher) if self.teacher else None
 
 
 def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array) -> TrainState:
@@ -80,6 +88,7 @@ def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array
         opt_state=optimizer.transformation.init(meshes.unbox(trained)),
         guard=optimizer.guard.init(),
         power_ema=power_ema.init(trained) if optimizer.keeps_power_ema else {},
+        teacher=jax.tree.map(jnp.copy, trained) if optimizer.keeps_teacher else {},
         lora_scale=trainable.lora_scale,
     )
 

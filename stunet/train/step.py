@@ -59,10 +59,11 @@ def make_train_step(
 
         # Row i, column s: 1 if clip i comes from source s.
         belongs = jax.nn.one_hot(batch["source"], sources) if sources > 1 else None
+        teacher = state.teacher_params
 
         def mean_loss(params, part):
             belongs, *inputs = part
-            losses = objective.loss(state.network_params(params), *inputs)
+            losses = objective.loss(state.network_params(params), *inputs, teacher=teacher)
             return losses.mean(), None if belongs is None else (losses @ belongs) / len(losses)
 
         (loss, of_sources), grads = _accumulate(

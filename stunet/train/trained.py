@@ -25,6 +25,7 @@ _OF_NETWORKS = (
     *("model.", "text.", "masks.", "upscale.", "tsr."),
     *(f"data.{key} " for key in ("frames", "height", "width", "channels", "stride", "fps")),
     *(f"diffusion.{key} " for key in ("schedule", "shift", "log_snr_min", "log_snr_max")),
+    *(f"diffusion.{key} " for key in ("beta_start", "beta_end", "zero_terminal_snr")),
     *(f"diffusion.{key} " for key in ("prediction", "input_scale")),
 )
 

@@ -27,7 +27,9 @@ def make_validation(
     seed: int,
     num_threads: int,
 ) -> Callable[[Any], dict[str, float]]:
-    """Returns `validate(params) -> {"val/loss": ..., "val/loss_t=0.1": ..., ...}`.
+    """Returns `validate(params, teacher) -> {"val/loss": ..., "val/loss_t=0.1": ..., ...}`.
+
+    `teacher` has the parameters of the teacher's network if the network is distilled; None if not.
 
     Args:
         objective: the loss.
@@ -55,7 +57,7 @@ def make_validation(
     source = representatives(held_out, count * batch_size, dataset)
     step = jax.jit(make_validation_step(objective, times, seed))
 
-    def validate(params: Any) -> dict[str, float]:
+    def validate(params: Any, teacher: Any = None) -> dict[str, float]:
         batches = pipeline.eval_batches(
             source,
             batch_size,
@@ -63,7 +65,9 @@ def make_validation(
             rows=hosts.batch_rows(meshes.batch_sharding(mesh), batch_size),
             num_threads=num_threads,
         )
-        losses = [jax.device_get(step(params, meshes.shard_batch(b, mesh))) for b in batches]
+        losses = [
+            jax.device_get(step(params, meshes.shard_batch(b, mesh), teacher)) for b in batches
+        ]
         means = {f"val/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
         return means | {"val/loss": float(np.mean(list(means.values())))}
 
@@ -72,15 +76,15 @@ def make_validation(
 
 def make_validation_step(
     objective: Objective, times: Sequence[float], seed: int
-) -> Callable[[Any, Batch], Metrics]:
-    """Returns `validate(params, batch) -> {"loss_t=0.1": ..., ...}`.
+) -> Callable[..., Metrics]:
+    """Returns `validate(params, batch, teacher=None) -> {"loss_t=0.1": ..., ...}`.
 
     The dict holds the loss at each of the noise times `times`. The noise and the network's other
     random inputs depend on the seed alone, and no caption is dropped. Losses after different
     updates can therefore be compared.
     """
 
-    def validate(params: Any, batch: Batch) -> Metrics:
+    def validate(params: Any, batch: Batch, teacher: Any = None) -> Metrics:
         noise_key, given_key = jax.random.split(jax.random.key(seed))
         clips = to_float(batch["video"])
         x0, given = objective.denoiser.conditioning.draw(given_key, clips)
@@ -89,7 +93,7 @@ def make_validation_step(
 
         def at(time):
             t = jnp.full(x0.shape[:1], time)
-            return objective.loss(params, x0, given, t, noise, *text).mean()
+            return objective.loss(params, x0, given, t, noise, *text, teacher=teacher).mean()
 
         # One after the other: compiled once, and in the memory of one.
         losses = jax.lax.map(at, jnp.asarray(times, jnp.float32))

@@ -133,7 +133,7 @@ def make_sampler(config, t_start=1.0):
 
 def model_flops(config):
     parts = make_parts(config)
-    return flops.model_flops(parts.denoiser, parts.batch_size)
+    return flops.model_flops(parts.denoiser, parts.batch_size, parts.objective.more_passes)
 
 
 def sampling_flops(config, clips=1):
