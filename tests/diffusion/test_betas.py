@@ -106,7 +106,7 @@ def test_sampling_from_pure_noise_begins_with_the_network_seeing_time_1(sampler)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize("prediction", set(PREDICTIONS) - {"eps"})
+@pytest.mark.parametrize("prediction", sorted(set(PREDICTIONS) - {"eps"}))
 def test_losses_are_finite_where_there_is_no_signal(weighting, prediction):
     x0, settings = jnp.ones((2, 1, 1, 1, 1)), dict(prediction=prediction, weighting=weighting)
     t = jnp.array([0.9999, 1.0])
