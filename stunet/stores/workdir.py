@@ -52,10 +52,8 @@ class Uploads:
             self._asked += 1
             self._changed.notify_all()
             late = time.monotonic() - self._since if self._asked - self._done > 1 else 0
-            problem = self._problem
         if late > _TELL_AFTER:
-            why = f" ({problem})" if problem else ""
-            self._tell(f"uploads to {self._address} are {duration(late)} behind{why}")
+            self._tell(f"uploads to {self._address} are {duration(late)} behind{self._why()}")
 
     def flush(self, patience: float = _GIVE_UP_AFTER) -> None:
         """Uploads all files as they are now, and waits for it.
@@ -66,14 +64,21 @@ class Uploads:
         """
         self.request()
         with self._changed:
-            wanted = self._asked
-            if self._changed.wait_for(lambda: self._done >= wanted or self._over, patience):
+            wanted, end = self._asked, time.monotonic() + patience
+            while self._done < wanted and not self._over and time.monotonic() < end:
+                pause = min(_TELL_AFTER, end - time.monotonic())
+                if not self._changed.wait_for(lambda: self._done >= wanted or self._over, pause):
+                    self._tell(f"waiting for uploads to {self._address}{self._why()}")
+            if self._done >= wanted:
                 return
         raise UserError(
             f"{self._problem or f'{self._address} does not answer'}; gave up after "
             f"{duration(patience)}: run the same command again, which continues from the latest "
             f"checkpoint"
         )
+
+    def _why(self) -> str:
+        return f" ({self._problem})" if self._problem else ""
 
     def close(self) -> None:
         """Ends the thread. Call `flush` first."""
