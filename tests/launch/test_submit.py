@@ -36,6 +36,7 @@ TARGETS = {
 }
 TRAIN = ("stunet", "train", "--config", BASE)
 RUN = (*TRAIN, "--config.data.path=gs://videos/it's here")
+FTP = (*TRAIN, "--config.data.path=ftp://videos/it's here")
 # Under SLURM nothing is mounted.
 ON_NODES = (*TRAIN, "--config.data.path=/gcs/videos/it's here", "--workdir=runs/base")
 PREPARE = ("stunet", "prepare", "gs://videos/it's here", "gs://bucket/runs/base", "--side=128")
@@ -514,8 +515,8 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("ray", [], (*PREPARE, "--engine=processes"), "leave out --engine, --address and"),
         ("ray", ["--name=Shots"], PREPARE, "--name makes 'Shots'; it must be lower-case"),
         ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
-        ("slurm", [], (*RUN, "--workdir=runs/a"), "it's here\" is an address"),
-        ("gke", [], (*RUN, "--config.train.init_from=s3://b/a"), "train.init_from: 's3://b/a' is"),
+        ("slurm", [], (*FTP, "--workdir=runs/a"), "it's here\" is an address"),
+        ("gke", [], (*RUN, "--config.train.init_from=ftp://b"), "train.init_from: 'ftp://b' is"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, command, sentence):
