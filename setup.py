@@ -104,7 +104,7 @@ setup(
         "absl-py",
         "array_record>=0.8.1",
         "av>=14",
-        "etils[epath]>=1.10",
+        "etils[epath]>=1.15",
         # jax.export writes with it, and does not declare it.
         "flatbuffers>=24",
         "flax>=0.12.8,<0.13",

@@ -194,9 +194,11 @@ def _refresh_directory(where: str, path: pathlib.Path, found: dict[str, objects.
     missing = {name: entry for name, entry in wanted.items() if name not in agreed}
     _check_room(where, sum(entry.size for entry in missing.values()))
     for name, entry in missing.items():
-        with atomic(path / name) as partial:
-            objects.fetch(f"{where}/{name}", partial)
-        agreed[name] = [entry.tag, *_stamp(path / name)]
+        # A training may have removed it since it was listed.
+        with contextlib.suppress(objects.Missing):
+            with atomic(path / name) as partial:
+                objects.fetch(f"{where}/{name}", partial)
+            agreed[name] = [entry.tag, *_stamp(path / name)]
     for name, file in list(_files(path, where)):
         if name not in agreed:
             file.unlink()

@@ -7,12 +7,21 @@ such as 503, with growing pauses. What they raise in the end becomes a UserError
 import contextlib
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from stunet.errors import UserError
 from stunet.stores.addresses import EXTRAS
+
+# Orbax's paths in buckets use fsspec, as this module does, also where TensorFlow is installed. Read
+# when the first path is made.
+os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+class Missing(UserError):
+    """There is no such object, or no such bucket."""
 
 
 class Object(NamedTuple):
@@ -195,7 +204,7 @@ def _explained(address: str) -> Iterator[None]:
     except (UserError, FileNotFoundError, FileExistsError) as error:
         if isinstance(error, FileNotFoundError):
             bucket = "/".join(address.split("/")[:3])
-            raise UserError(f"{address}: there is no such object, or no bucket {bucket}") from error
+            raise Missing(f"{address}: there is no such object, or no bucket {bucket}") from error
         raise
     # gcsfs, aiohttp, botocore and google-auth have no common type.
     except Exception as error:
