@@ -162,6 +162,8 @@ def test_640_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips():
     (upscaler, _), held, traced = upscaler_of(blending, steps=1), {}, {}
 
     def on_step(done, total, clip):
+        if done > 10 and done % 20:  # Looking takes longer than the step.
+            return
         # Objects in reference cycles are collected only now and then.
         gc.collect()
         held[frames] = max(held.get(frames, 0), sum(array.nbytes for array in jax.live_arrays()))

@@ -1,5 +1,6 @@
 """The single pass against cascades: equal operations, and what perfect networks make."""
 
+import os
 import pathlib
 import runpy
 
@@ -47,9 +48,15 @@ def test_an_unknown_question_is_refused():
         SWEEP["get_sweep"]("speed")
 
 
+# Counting the operations of their networks takes a minute or more.
+LONG = ("paths", "noise")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_arms_train_with_equal_operations(question):
+    if question in LONG and not os.environ.get("LONG"):
+        pytest.skip("takes long: LONG=1 runs it")
     entries = members.load(f"{FILE}:{question}").entries
     first = [e for e in entries if isinstance(e, members.Member) and e.name.endswith("seed=0")]
     spent = {e.name: e.config.train.steps * model_flops(e.config) for e in first}
