@@ -122,12 +122,15 @@ class Command:
         add_arguments: adds the arguments of the command to a parser.
         run: runs the command and returns the exit status; None means 0.
         examples: command lines that work.
+        opens: argument of a directory that `run` downloads and uploads itself if it is in a bucket;
+            "" for none.
     """
 
     summary: str
     add_arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int | None]
     examples: tuple[str, ...]
+    opens: str = ""
 
     def parser(self, prog: str) -> Parser:
         """Returns the parser of the command, which is called `prog` on the command line."""
@@ -225,8 +228,10 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
         parsed = entry.parser(prog).parse(words)
         extensions.trust(parsed.trust or "")
         parsed.command_line = shlex.join([*prog.split(), *words])
-        copies = list(_copies(vars(parsed).values()))
-        with refusals_explained(), mirror.kept_alike(copies), _addresses_shown(copies):
+        given = vars(parsed)
+        copies = list(_copies(given.values()))
+        others = list(_copies(value for name, value in given.items() if name != entry.opens))
+        with refusals_explained(), mirror.kept_alike(others), _addresses_shown(copies):
             return entry.run(parsed) or 0
     except UserError as error:
         print(addresses.shown(f"{prog}: {error}"), file=sys.stderr)

@@ -124,4 +124,6 @@ COMMAND = Command(
         "stunet train --config quickstart --workdir runs/short --config.train.steps=100 "
         "--config.data.frames=8",
     ),
+    # Only while this training holds the lease may its files replace those in the bucket.
+    opens="workdir",
 )

@@ -71,7 +71,7 @@ button[role=tab] { padding: 0 .45rem !important; font-size: .9rem !important; }
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """What the page needs to know.
+    """Holds the loaded networks that a page offers, and the function that makes clips with them.
 
     Attributes:
         place: what the user gave as `--workdir`.

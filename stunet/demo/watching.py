@@ -32,7 +32,11 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Finished(Generic[Made]):
-    """What sampling has made."""
+    """Holds what sampling returned at its end.
+
+    Attributes:
+        made: the value that the function `make` of `watch` returned.
+    """
 
     made: Made
 

@@ -46,7 +46,7 @@ def offered(workdir, tmp_path_factory):
 
 
 def make(offered, task, **filled):
-    """What the page shows, step by step, when a form is filled in with `filled`."""
+    """Returns everything that the page shows, in order, after a form with `filled` is sent."""
     own = offered.runs[task][1].parts.sampling
     usual = dict(num=1, steps=own.steps, guidance=own.guidance_scale, sampler=own.sampler, seed=0)
     filled = {"prompt": ""} | usual | filled

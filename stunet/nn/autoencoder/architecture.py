@@ -1,4 +1,4 @@
-"""What the kinds of autoencoders have in common: their description, and the check of config.json.
+"""Describes an autoencoder of any kind, and checks the config.json that describes it.
 
 Modules and weights have the names that diffusers gives them, dots included. So a weight's path,
 joined by dots, is its name in the files.
