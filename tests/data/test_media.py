@@ -1,5 +1,7 @@
 """Written files play with the right pixels, at the right rate, in the right order."""
 
+import os
+
 import av
 import numpy as np
 import pytest
@@ -36,6 +38,22 @@ def test_an_mp4_keeps_its_rate_and_pixels(tmp_path, fps):
     # `decode_clips` shrinks by averaging.
     clip = next(decode_clips(tmp_path / "a.mp4", 16, fps, 32, 32))
     assert psnr(clip, to_uint8(clips[0])) > 32
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="needs a choice of cores"
+)
+def test_an_mp4_does_not_depend_on_the_number_of_cores(tmp_path):
+    clips, cores = moving_squares(), os.sched_getaffinity(0)
+    files = []
+    for allowed in ({min(cores)}, cores):
+        os.sched_setaffinity(0, allowed)
+        try:
+            write_mp4(tmp_path / "a.mp4", clips, 8, upscale=4)
+        finally:
+            os.sched_setaffinity(0, cores)
+        files.append((tmp_path / "a.mp4").read_bytes())
+    assert files[0] == files[1]
 
 
 def test_mp4_keeps_saturated_colours_and_pads_odd_sizes(tmp_path):

@@ -94,7 +94,9 @@ def write_mp4(
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": str(crf)}
+        # With several threads, or with x264's trees of macroblocks, two files of the same clips may
+        # differ.
+        stream.options = {"crf": str(crf), "x264-params": "threads=1:mbtree=0"}
         # If the file does not state its colour matrix, players guess it from the picture's size.
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
