@@ -90,6 +90,14 @@ def holds_shots(directory: Path) -> bool:
     return (directory / SPEC_FILE).is_file()
 
 
+def describes(name: str) -> bool:
+    """Tells whether a file of a set, named relative to it, says what the set holds.
+
+    The other files, which hold the shots and their text states, are the large ones.
+    """
+    return name.endswith((".json", ".jsonl", ".safetensors", ".html"))
+
+
 def shard_file(directory: Path, part: int) -> Path:
     """Returns the path of the file that holds the shots of a part."""
     return directory / "shards" / f"{part:06d}.array_record"
