@@ -224,15 +224,31 @@ def add_arguments(parser: Parser) -> None:
         metavar="N",
         help="longest caption, in tokens; the rest is cut off (default %(default)s)",
     )
+    parser.options.add_argument(
+        "--latents",
+        type=shared.local_path,
+        metavar="DIR",
+        help="directory of a diffusers autoencoder, such as vae of Stable Diffusion; its latents "
+        "of all pictures are stored with the shots, to train on them (autoencoder.path)",
+    )
+    parser.options.add_argument(
+        "--latents-size",
+        type=shared.size,
+        metavar="HxW",
+        help="rows and columns, in pixels, of the pictures that --latents encodes, cropped at "
+        "their centre and scaled, such as 256x448",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     from stunet.data.shots import layout
     from stunet.data.shots.codecs import make_codec
+    from stunet.nn import autoencoder
     from stunet.nn.text import text_encoder
     from stunet.prepare.cluster import ray_cluster
     from stunet.prepare.filters import Filters
     from stunet.prepare.kinds import PICTURES, VIDEOS
+    from stunet.prepare.latents import Encoding
     from stunet.prepare.run import prepare
     from stunet.report.shots import PAGE_FILE, write_page
 
@@ -247,11 +263,20 @@ def run(arguments: argparse.Namespace) -> None:
         )
     engine = ray_cluster(arguments.address) if arguments.engine == "ray" else None
 
+    if bool(arguments.latents) != bool(arguments.latents_size):
+        raise UserError("--latents and --latents-size belong together: give both, or none")
+    if arguments.latents and address(arguments.output):
+        raise UserError("--latents needs SHOTS on a disk; leave it out, or give a directory")
+
     codec = make_codec(arguments.codec, arguments.quality, arguments.group)
     encoder = None
     if arguments.text_encoder != "bytes":
         set_up_jax()
         encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
+    encoding = None
+    if arguments.latents:
+        set_up_jax()
+        encoding = Encoding(autoencoder.read(arguments.latents), *arguments.latents_size)
     spec = layout.Spec(
         side=arguments.side,
         fps=arguments.fps,
@@ -278,6 +303,7 @@ def run(arguments: argparse.Namespace) -> None:
         filters=filters,
         text_encoder=arguments.text_encoder,
         encode_text=encoder,
+        encoding=encoding,
         val_fraction=arguments.val_fraction,
         # One picture, and not as many as a video shows in that time.
         val_seconds=(

@@ -25,7 +25,7 @@ from stunet.files import (
     full_disk_explained,
     locked,
 )
-from stunet.prepare import inputs, parts, texts
+from stunet.prepare import inputs, latents, parts, texts
 from stunet.prepare.engines import Engine, processes, serial
 from stunet.prepare.filters import REASONS, Filters, check, decide
 from stunet.prepare.gather import Gathered, gather, locate
@@ -54,6 +54,7 @@ def prepare(
     filters: Filters = _NO_FILTERS,
     text_encoder: str = "bytes",
     encode_text: texts.EncodeText | None = None,
+    encoding: latents.Encoding | None = None,
     val_fraction: float | int = 0.1,
     val_seconds: float | int = 5.0,
     workers: int | None = None,
@@ -75,6 +76,8 @@ def prepare(
         filters: which shots are dropped. Another call may give others, and decodes nothing for it.
         text_encoder: name of the text encoder.
         encode_text: encodes captions to the states that are stored. None stores no states.
+        encoding: with which autoencoder pictures are encoded to latents that are stored. None
+            stores none.
         val_fraction: share of the time that is held out for validation, in [0, 1).
         val_seconds: length of each stretch that is held out (`stunet.data.shots.slots.held_out`).
         workers: number of processes; None means one for each processor.
@@ -131,6 +134,10 @@ def prepare(
         index = Index(frames, columns.height, columns.width, held, gathered.records, gathered.bytes)
         layout.write_index(output, index)
         upload()
+        if encoding is not None:
+            # Last: the set is complete without latents, and encoding them takes long.
+            made = latents.write_latents(output, spec, index, encoding, progress)
+            summary.notes.append(f"latents are stored of {made}")
     summary.wall_seconds = time.monotonic() - started
     return summary
 
@@ -238,7 +245,12 @@ def _check_same(output: Path, there: Spec, asked: Spec) -> None:
 
 def _remove_leftovers(output: Path) -> None:
     """Removes the temporary files that a killed process left."""
-    for pattern in (".*.partial-*", "*/.*.partial-*", "text/*/.*.partial-*"):
+    for pattern in (
+        ".*.partial-*",
+        "*/.*.partial-*",
+        "text/*/.*.partial-*",
+        "latents/*/.*.partial-*",
+    ):
         for file in output.glob(pattern):
             if file.is_dir():
                 shutil.rmtree(file, ignore_errors=True)

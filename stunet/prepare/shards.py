@@ -12,6 +12,7 @@ import msgspec
 from array_record.python import array_record_module
 
 from stunet import jsonfiles
+from stunet.data.shots.latents import remove_latents
 from stunet.data.shots.layout import Spec, manifest_file, shard_file
 from stunet.data.shots.records import Shot, pack, unpack
 from stunet.data.shots.states import remove_states
@@ -130,8 +131,8 @@ def write_shard(
     If `output` is the copy of a directory in a bucket, the shard is uploaded and removed here. The
     manifest stays here, for the caller to upload. Videos in buckets are fetched one at a time.
 
-    Text states of an earlier shard of the part are removed first. The bytes depend on the videos,
-    their captions and `spec` alone.
+    Text states and latents of an earlier shard of the part are removed first. The bytes depend on
+    the videos, their captions and `spec` alone.
 
     Args:
         part: the videos.
@@ -148,8 +149,10 @@ def write_shard(
     """
     shard, manifest = shard_file(output, part.number), manifest_file(output, part.number)
     _check_there(part)
-    # A video that is skipped no more would change which state belongs to which caption.
+    # A video that is skipped no more would change which state belongs to which caption, and which
+    # latents belong to which shot.
     remove_states(output, part.number)
+    remove_latents(output, part.number)
     rows, captions, videos = [], {}, []
     outcome = "the shards that are done stay"
     with (

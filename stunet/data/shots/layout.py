@@ -5,6 +5,7 @@ lists/                which videos each part holds
 shards/000000.array_record, .json
                       the shots of part 0 (`stunet.data.shots.records`), and its manifest
 text/ENCODER/         text states of the captions, one file for each shard
+latents/AUTOENCODER/  latents of the pictures, one file for each shard
 index.safetensors     length and size of every shot (`Index`); written last
 shots.html            page about the set (`stunet.report.shots`)
 """
@@ -93,9 +94,9 @@ def holds_shots(directory: Path) -> bool:
 def describes(name: str) -> bool:
     """Tells whether a file of a set, named relative to it, says what the set holds.
 
-    The other files, which hold the shots and their text states, are the large ones.
+    The other files, which hold the shots, their text states and their latents, are the large ones.
     """
-    return name.endswith((".json", ".jsonl", ".safetensors", ".html"))
+    return name == INDEX_FILE or name.endswith((".json", ".jsonl", ".html"))
 
 
 def shard_file(directory: Path, part: int) -> Path:
