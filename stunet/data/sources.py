@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from stunet import extensions
 from stunet.configs import check_data_path
 from stunet.data.clips import ClipRecords, read_metadata
 from stunet.data.draws import draw
-from stunet.data.shots.layout import holds_shots
+from stunet.data.shots import layout
 from stunet.data.shots.source import ShotClips
 from stunet.data.shots.states import find_encoder
 from stunet.data.spec import ClipSpec, TextSpec, make_encoder
@@ -193,8 +194,8 @@ def stored_fingerprint(dataset: Dataset) -> str:
     """
     if not dataset.is_stored:
         return ""
-    path = mirror.fetched(dataset.options["path"])
-    if holds_shots(path):
+    path = _fetched(dataset.options["path"])
+    if layout.holds_shots(path):
         encoder = find_encoder(path, dataset.text)
         return encoder.fingerprint if encoder else ""
     return read_metadata(path).get("text_encoder", {}).get("fingerprint", "")
@@ -238,8 +239,8 @@ def _motions(
 def _clips(
     split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str, **of_shots
 ) -> Source:
-    path = mirror.fetched(path)
-    if holds_shots(path):
+    path = _fetched(path)
+    if layout.holds_shots(path):
         return ShotClips(path, split, clip, text, **of_shots)
     records = ClipRecords(
         path,
@@ -257,6 +258,15 @@ def _clips(
     if records.text_shape is None:
         make_encoder(text)
     return records
+
+
+def _fetched(text: str) -> pathlib.Path:
+    """Returns the path of stored clips. If they are in a bucket, downloads what opens them.
+
+    Shots stay in the bucket until they are read. Data sets of other programs are downloaded whole.
+    """
+    path = mirror.fetched(text, layout.is_opened)
+    return path if layout.holds_shots(path) else mirror.fetched(text)
 
 
 def _encode(text: TextSpec, captions: Sequence[str]) -> Encoded:

@@ -24,7 +24,6 @@ from stunet.report import page
 from stunet.report.histograms import Layer, histogram
 from stunet.report.markup import element, fill, join
 from stunet.stores.addresses import shown
-from stunet.stores.large import lent
 
 # Name of the page in the directory of the set.
 PAGE_FILE = "shots.html"
@@ -294,9 +293,8 @@ class _Clips:
         Raises:
             UserError: the shot is damaged.
         """
-        with lent(shard_file(self.summary.output_dir, shard)) as file:
-            reader = Shards([file])
-            content = reader.read(0, record)
+        reader = Shards([shard_file(self.summary.output_dir, shard)], once=True)
+        content = reader.read(0, record)
         try:
             shot = unpack(content)
             return shot, self._picture(shot)

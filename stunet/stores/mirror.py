@@ -86,10 +86,15 @@ def refresh(path: pathlib.Path, only: Callable[[str], bool] = _all) -> None:
 
 
 @functools.cache
-def fetched(text: str) -> pathlib.Path:
-    """Returns the path in `text`. What has an address in a bucket is downloaded, once a process."""
+def fetched(text: str, only: Callable[[str], bool] = _all) -> pathlib.Path:
+    """Returns the path in `text`. What has an address in a bucket is downloaded, once a process.
+
+    Args:
+        text: a path, or an address.
+        only: which objects of a directory are downloaded; see `pull`.
+    """
     path = local(text)
-    pull(path)
+    pull(path, only)
     return path
 
 

@@ -35,12 +35,13 @@ def running(scheme: str, faults: str = "") -> Iterator[dict[str, str]]:
 
 
 def environment(scheme: str, port: int) -> dict[str, str]:
-    """Returns what points gcsfs, TensorStore and s3fs at a store on this machine."""
+    """Returns what points gcsfs, TensorStore, ArrayRecord and s3fs at a store of this machine."""
     url = f"http://127.0.0.1:{port}"
     if scheme == "gs":
         # Without the last two, gcsfs looks for credentials on Google's machines first.
         return {
             "STORAGE_EMULATOR_HOST": url,
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
             "NO_GCE_CHECK": "true",
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
