@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -28,6 +28,8 @@ DTYPES: dict[str, np.dtype] = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+# Types that a `Writer` writes: also counts, beside floating-point numbers.
+_WRITTEN = DTYPES | {"I32": np.dtype(np.int32)}
 
 
 class Header(NamedTuple):
@@ -195,7 +197,9 @@ def write(
 
 
 class Writer:
-    """Writes a safetensors file tensor by tensor. Only one tensor needs to be in memory at a time.
+    """Writes a safetensors file tensor by tensor, or in parts of a tensor.
+
+    Only one tensor or part needs to be in memory at a time.
 
     Args:
         file: file to write. Other processes may see the file before it is complete, unless the
@@ -206,7 +210,7 @@ class Writer:
     def __init__(self, file: Path, tensors: Mapping[str, Header]):
         header, end = {"__metadata__": {"format": "pt"}}, 0
         for name, (dtype, shape) in tensors.items():
-            begin, end = end, end + math.prod(shape) * DTYPES[dtype].itemsize
+            begin, end = end, end + math.prod(shape) * _WRITTEN[dtype].itemsize
             header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         text = json.dumps(header).encode()
         # The data begin at a multiple of 8 bytes.
@@ -225,8 +229,17 @@ class Writer:
 
     def add(self, name: str, value: np.ndarray) -> None:
         """Writes the next tensor, in the type that its header says."""
+        self.add_parts(name, [value])
+
+    def add_parts(self, name: str, parts: Iterable[np.ndarray]) -> None:
+        """Writes the next tensor from parts, which follow each other along its first axis."""
         expected, (dtype, shape) = next(self._expected)
-        if (name, value.shape) != (expected, shape):
-            raise ValueError(f"{name} of {value.shape} is not {expected} of {shape}")
-        value = np.ascontiguousarray(value, DTYPES[dtype].newbyteorder("<"))
-        self._file.write(value.reshape(-1).view(np.uint8))
+        count = 0
+        for part in parts:
+            if (name, part.shape[1:]) != (expected, shape[1:]):
+                raise ValueError(f"{name} of {part.shape} is not {expected} of {shape}")
+            count += part.size
+            part = np.ascontiguousarray(part, _WRITTEN[dtype].newbyteorder("<"))
+            self._file.write(part.reshape(-1).view(np.uint8))
+        if count != math.prod(shape):
+            raise ValueError(f"{name} has {count} elements, and its shape is {shape}")

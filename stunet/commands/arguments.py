@@ -81,6 +81,17 @@ def encoder(text: str) -> str:
     return text
 
 
+def size(text: str) -> tuple[int, int]:
+    """Returns the rows and columns in `text`, such as 256x448."""
+    rows, _, columns = text.partition("x")
+    try:
+        return positive(rows), positive(columns)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write rows x columns, such as 256x448"
+        ) from None
+
+
 def file_with(function: str) -> Callable[[str], str]:
     """Returns an argparse type for the name of a file that defines the function `function`.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 # Random words that an example takes at most.
 WORDS = 4
@@ -32,6 +33,11 @@ def draw(source: Any, index: int, words: Sequence[int]) -> dict[str, Any]:
     the example is `source[index]`.
     """
     return source.draw(index, words) if hasattr(source, "draw") else source[index]
+
+
+def normal(word: int, shape: Sequence[int]) -> Float32[np.ndarray, "..."]:
+    """Returns standard normal numbers that a random word of 64 bits determines."""
+    return np.random.Generator(np.random.PCG64(word)).standard_normal(shape, np.float32)
 
 
 def pick(word: int, begin: int, end: int) -> int:

@@ -80,6 +80,23 @@ class TextSpec:
         return self.encoder == other.encoder
 
 
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSpec:
+    """Describes the autoencoder whose latents a network denoises, and the shape of its latents.
+
+    Attributes:
+        path: directory of the autoencoder, as `stunet.nn.autoencoder.read` takes it.
+        factor: rows, or columns, of a frame for each row or column of its latents.
+        channels: channels of the latents.
+        fingerprint: digest of the autoencoder's config and weights; "" if none is known.
+    """
+
+    path: str
+    factor: int
+    channels: int
+    fingerprint: str = ""
+
+
 @functools.lru_cache(maxsize=4)
 def make_encoder(text: TextSpec) -> TextEncoder | Any:
     """Makes the text encoder of a run, which maps captions to states [n, l, d] and mask [n, l].

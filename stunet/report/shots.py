@@ -23,6 +23,8 @@ from stunet.prepare.summary import PrepareSummary, counted, span
 from stunet.report import page
 from stunet.report.histograms import Layer, histogram
 from stunet.report.markup import element, fill, join
+from stunet.stores.addresses import shown
+from stunet.stores.large import lent
 
 # Name of the page in the directory of the set.
 PAGE_FILE = "shots.html"
@@ -126,7 +128,8 @@ def _head(given: str, spec: Spec, summary: PrepareSummary) -> Markup:
         (f"{summary.cuts:,}", "cuts found"),
         (f"{summary.num_bytes / 2**20:,.1f} MiB", f"in {summary.shards:,} files"),
     ]
-    return fill(_HEAD, given=given, output=summary.output_dir, spec=spec, tiles=tiles)
+    output = shown(str(summary.output_dir))
+    return fill(_HEAD, given=given, output=output, spec=spec, tiles=tiles)
 
 
 def _section(heading: str, body: Markup, note: object = "") -> Markup:
@@ -291,8 +294,9 @@ class _Clips:
         Raises:
             UserError: the shot is damaged.
         """
-        reader = Shards([shard_file(self.summary.output_dir, shard)])
-        content = reader.read(0, record)
+        with lent(shard_file(self.summary.output_dir, shard)) as file:
+            reader = Shards([file])
+            content = reader.read(0, record)
         try:
             shot = unpack(content)
             return shot, self._picture(shot)

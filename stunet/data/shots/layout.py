@@ -5,6 +5,7 @@ lists/                which videos each part holds
 shards/000000.array_record, .json
                       the shots of part 0 (`stunet.data.shots.records`), and its manifest
 text/ENCODER/         text states of the captions, one file for each shard
+latents/AUTOENCODER/  latents of the pictures, one file for each shard
 index.safetensors     length and size of every shot (`Index`); written last
 shots.html            page about the set (`stunet.report.shots`)
 """
@@ -88,6 +89,14 @@ def read_spec(directory: Path) -> Spec:
 def holds_shots(directory: Path) -> bool:
     """Tells whether a directory is a set of shots."""
     return (directory / SPEC_FILE).is_file()
+
+
+def describes(name: str) -> bool:
+    """Tells whether a file of a set, named relative to it, says what the set holds.
+
+    The other files, which hold the shots, their text states and their latents, are the large ones.
+    """
+    return name == INDEX_FILE or name.endswith((".json", ".jsonl", ".html"))
 
 
 def shard_file(directory: Path, part: int) -> Path:

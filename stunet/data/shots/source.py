@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 
-from stunet.data.draws import pick
+from stunet.data.draws import normal, pick
 from stunet.data.shots import slots
-from stunet.data.shots.codecs import Box, cut_out
+from stunet.data.shots.codecs import cut_out
+from stunet.data.shots.crops import crop, share_cut_off
+from stunet.data.shots.latents import StoredLatents, find_latents
 from stunet.data.shots.layout import read_index, read_spec, shard_file
 from stunet.data.shots.records import Shot, unpack
 from stunet.data.shots.shards import Shards
 from stunet.data.shots.states import States, find_encoder
-from stunet.data.spec import ClipSpec, TextSpec, make_encoder
+from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
 from stunet.errors import UserError
 
 
@@ -26,6 +28,9 @@ class ShotClips:
     and `text_mask` bool [l]. Nothing in it is random: clips of a shot follow each other, the crop
     is at the centre, and the caption is the video's first. `draw` takes random words instead.
     Several threads may read at once.
+
+    With an autoencoder, `video` is not pixels but stored latents, float32 [t, y, x, z]. Indexing
+    gives their means, and `draw` draws them from their normal distribution.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class ShotClips:
         crop: str = "centre",
         max_crop: float | int = 1,
         mirror: bool = False,
+        autoencoder: AutoencoderSpec | None = None,
     ):
         """Opens the set, and counts the clips of the split.
 
@@ -50,10 +56,12 @@ class ShotClips:
             max_crop: largest share of a picture, 0 to 1, that may be cut off to give it the shape
                 of the clip. Shots that would lose more are left out.
             mirror: True if `draw` mirrors half of all clips.
+            autoencoder: the autoencoder whose latents are read, of pictures of the size of `clip`;
+                None reads pixels. Latents can neither be cropped at random nor mirrored.
 
         Raises:
-            UserError: the set is not complete or damaged, has no such split, or no shot is long
-                enough for a clip or has its shape.
+            UserError: the set is not complete or damaged, has no such split, holds no such latents,
+                or no shot is long enough for a clip or has its shape.
         """
         self.directory, self.split, self._clip = Path(directory), split, clip
         spec, index = read_spec(self.directory), read_index(self.directory)
@@ -67,7 +75,7 @@ class ShotClips:
         begins, lengths = (
             (np.zeros_like(kept), kept) if split == "train" else (kept, index.held_out)
         )
-        lost = _share_cut_off(index.height, index.width, clip.height, clip.width)
+        lost = share_cut_off(index.height, index.width, clip.height, clip.width)
         fits = lost <= max_crop
         self._slots = slots.Slots(begins, np.where(fits, lengths, 0), span)
         if not len(self._slots):
@@ -90,6 +98,10 @@ class ShotClips:
         self._shards = Shards(
             [shard_file(self.directory, part) for part in parts], index.bytes.tolist()
         )
+        self._latents = None
+        if autoencoder:
+            made = find_latents(self.directory, autoencoder, clip.height, clip.width)
+            self._latents = StoredLatents(self.directory, made, index)
         encoder = find_encoder(self.directory, text)
         self._text = text
         self._states = encoder and States(self.directory, encoder, index)
@@ -108,7 +120,7 @@ class ShotClips:
         Args:
             index: number of the slot.
             words: four random numbers of 64 bits, which choose the first frame, the caption, the
-                crop and the mirroring.
+                crop and the mirroring. For latents, the third one is the seed of their noise.
         """
         return self._read(operator.index(index), words)
 
@@ -122,7 +134,16 @@ class ShotClips:
             if len(shot.packets) != self._index.frames[slot.shot]:
                 raise ValueError(f"it holds {len(shot.packets)} pictures")
             begin = slot.place if words is None else pick(words[0], slot.begin, slot.end)
-            video = self._cut(shot, begin, words)
+            wanted = (begin + self._offsets).tolist()
+            if self._latents is None:
+                video = self._cut(shot, wanted, words)
+            else:
+                latents = self._latents.read(shard, number, wanted)
+                video = (
+                    latents.mean
+                    if words is None
+                    else latents.sample(normal(words[2], latents.mean.shape))
+                )
         except (ValueError, OSError) as error:
             raise self._shards.damaged(shard, number, error) from error
         chosen = 0 if words is None else pick(words[1], 0, len(shot.captions))
@@ -134,39 +155,13 @@ class ShotClips:
         return {"video": video, "caption": caption, "text": states, "text_mask": mask}
 
     def _cut(
-        self, shot: Shot, begin: int, words: Sequence[int] | None
+        self, shot: Shot, wanted: Sequence[int], words: Sequence[int] | None
     ) -> UInt8[np.ndarray, "t h w c"]:
-        """Returns the clip that begins at picture `begin` of a shot."""
+        """Returns the clip of the wanted pictures of a shot."""
         clip = self._clip
-        wanted = (begin + self._offsets).tolist()
         frames = self._codec.decode(shot.packets, wanted, shot.height, shot.width)
-        height, width = _largest(shot.height, shot.width, clip.height, clip.width)
-        spare = shot.height - height, shot.width - width
-        if words is None or self._crop == "centre":
-            top, left = (extra // 4 * 2 for extra in spare)
-        else:
-            # Only one side is longer than the part that is cut out.
-            top, left = (2 * pick(words[2], 0, extra // 2 + 1) for extra in spare)
-        box = Box(top, left, height, width)
+        word = None if words is None or self._crop == "centre" else words[2]
+        box = crop(shot.height, shot.width, clip.height, clip.width, word)
         video = cut_out(frames, box, clip.height, clip.width, clip.channels)
         is_mirrored = words is not None and self._mirror and words[3] % 2
         return np.ascontiguousarray(video[:, :, ::-1]) if is_mirrored else video
-
-
-def _share_cut_off(
-    heights: Int[np.ndarray, "n"], widths: Int[np.ndarray, "n"], rows: int, columns: int
-) -> Float[np.ndarray, "n"]:
-    """Returns the share of pictures of some sizes that is cut off to get the shape rows x columns.
-
-    Sizes are even numbers, so a loss that is due to rounding alone counts as none.
-    """
-    scales = np.minimum(heights / rows, widths / columns)
-    lost = 1 - rows * scales * columns * scales / (heights * widths)
-    rounding = 2 / np.minimum(heights, widths)
-    return np.where(lost <= rounding, 0.0, lost)
-
-
-def _largest(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
-    """Returns the largest even size of the shape rows x columns that height x width holds."""
-    scale = min(height / rows, width / columns)
-    return tuple(max(2, 2 * round(side * scale / 2)) for side in (rows, columns))

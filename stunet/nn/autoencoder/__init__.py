@@ -6,6 +6,8 @@ encoded and decoded by itself.
 
 import dataclasses
 import functools
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,6 +71,28 @@ class Autoencoder:
     architecture: Architecture
     params: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """Returns the name that diffusers has for the network, a key of `KINDS`."""
+        return type(self.architecture.module).__name__
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Returns the keys of config.json that determine the computation, with their values."""
+        return dataclasses.asdict(self.architecture.module.config)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of the config and of all weights in float32, as 16 hexadecimal digits.
+
+        It does not depend on where the files are or how they are split into shards.
+        """
+        digest = hashlib.sha256(json.dumps([self.kind, self.config], sort_keys=True).encode())
+        for path, weight in sorted(traverse_util.flatten_dict(dict(self.params)).items()):
+            digest.update(f"{_name(path)} {weight.shape}\n".encode())
+            digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
+        return digest.hexdigest()[:16]
+
     def encode(
         self,
         frames: Float32[np.ndarray, "*lead h w c"],
@@ -97,7 +121,7 @@ class Autoencoder:
         moments = self._compute("encode", frames, at_once, tile, (of.factor, 1))
         mean, scale = moments[..., : of.latent_channels], np.array(of.scale, np.float32)
         std = np.zeros_like(mean)
-        if moments.shape[-1] > of.latent_channels:
+        if of.has_std:
             std = np.exp(np.clip(moments[..., of.latent_channels :], *_LOG_VARIANCE) / 2) * scale
         return Latents((mean - np.array(of.shift, np.float32)) * scale, std)
 

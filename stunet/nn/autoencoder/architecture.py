@@ -34,10 +34,11 @@ class Architecture:
     Attributes:
         module: has the methods `encode`, from frames `[n, h, w, c]` to moments `[n, y, x, m]`, and
             `decode`, from latents z `[n, y, x, z]` to frames. `__call__` does one after the other.
-            Moments are the means of the latents, and if m = 2 z also the logarithms of their
-            variances.
+            Moments are the means of the latents, and with `has_std`, where m = 2 z, also the
+            logarithms of their variances.
         channels: channels of a frame (c).
         latent_channels: channels of the latents (z).
+        has_std: True if latents have standard deviations beside their means.
         factor: rows or columns of a frame for each of the latents.
         shift: the shift, for each latent channel or for all.
         scale: the scale, for each latent channel or for all.
@@ -47,6 +48,7 @@ class Architecture:
     module: nn.Module
     channels: int
     latent_channels: int
+    has_std: bool
     factor: int
     shift: tuple[float, ...]
     scale: tuple[float, ...]

@@ -202,6 +202,7 @@ def kl(config: Mapping[str, Any], path: str) -> Architecture:
         module=AutoencoderKL(config=c),
         channels=c.in_channels,
         latent_channels=c.latent_channels,
+        has_std=True,
         factor=2 ** (len(c.block_out_channels) - 1),
         shift=c.latents_mean or (c.shift_factor or 0.0,),
         scale=tuple(c.scaling_factor / std for std in c.latents_std or (1.0,)),

@@ -180,6 +180,7 @@ def tiny(config: Mapping[str, Any], path: str) -> Architecture:
         module=AutoencoderTiny(config=c),
         channels=c.in_channels,
         latent_channels=c.latent_channels,
+        has_std=False,
         factor=2 ** (len(c.num_encoder_blocks) - 1),
         shift=(c.shift_factor or 0.0,),
         scale=(c.scaling_factor,),
