@@ -1,0 +1,192 @@
+"""Takes a small run in a bucket through everything, with nothing on this machine but the cache.
+
+    python benchmarks/bucket_chain.py gs chain      # prepare, train, sample, evaluate, export
+    python benchmarks/bucket_chain.py s3 refusing   # every third request is answered with 503
+    python benchmarks/bucket_chain.py s3 slow       # every request takes half a second more
+
+`chain` kills `prepare` once and the training ten times with kill -9, each time at a random moment,
+and removes the cache after each, so that another machine might as well go on. Each trial compares
+the result with that of the same commands on a disk, bit for bit, and ends with status 1 if they
+differ. The buckets are emulators on this machine (`tests/stores/servers.py`).
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+sys.path.extend(
+    str(pathlib.Path(__file__).parents[1] / "tests" / room)
+    for room in ("stores", "faults", "prepare")
+)
+
+import servers
+import training
+from processes import Ended, Server
+from videos import make_video, noise
+
+from stunet.stores import addresses, mirror, objects
+
+KILLS, STEPS = 10, 30
+_STEPS_OF_TESTS = training.STEPS
+# Seconds after which a command has hung. Each of thousands of refused requests takes a pause.
+_PATIENCE = 1800
+_PREPARE = ("--side=16", "--fps=8", "--min-seconds=0.5", "--cut-threshold=0", "--workers=1")
+_DATA = """    config.data.source = "clips"
+    config.data.path = {path!r}
+    config.data.fps = 8.0
+    return config
+"""
+
+
+class Trial:
+    """Holds the emulator's bucket, a server of processes, and what the trial is to keep.
+
+    Attributes:
+        bucket: address of the bucket.
+        scratch: directory for everything that is not in the bucket.
+        faults: file that switches faults of the emulator on.
+    """
+
+    def __init__(self, bucket: str, scratch: pathlib.Path, server: Server):
+        self.bucket, self.scratch, self.server = bucket, scratch, server
+        self.faults = scratch / "faults"
+
+    def experiment(self, name: str, steps: int, data: str = "") -> pathlib.Path:
+        """Writes a config, of clips in `data` or of moving digits."""
+        text = training.EXPERIMENT.replace(f"steps = {_STEPS_OF_TESTS}", f"steps = {steps}")
+        if data:
+            text = text.replace("    return config\n", _DATA.format(path=data))
+        file = self.scratch / f"{name}.py"
+        file.write_text(text)
+        training.STEPS = steps
+        return file
+
+    def run(self, *words: object) -> Ended:
+        """Runs a command to its end, which must be a success."""
+        begin = time.monotonic()
+        process = self.server.start(*words)
+        ended = process.end(process.hangs(patience=_PATIENCE, idle=_PATIENCE))
+        print(f"{words[0]}: status {ended.status}, {time.monotonic() - begin:.0f} s", flush=True)
+        check(ended.status == 0 and not ended.unseemly, ended.output)
+        return ended
+
+    def kill(self, words: tuple[object, ...], after: float) -> bool:
+        """Starts a command, kills it after some seconds and empties the cache.
+
+        Returns:
+            True if the command was still running.
+        """
+        process = self.server.start(*words)
+        process.has_ended(after)
+        process.signal(signal.SIGKILL)
+        ended = process.wait()
+        check(ended.status in (0, -signal.SIGKILL) and not ended.unseemly, ended.output)
+        shutil.rmtree(self.scratch / "cache", ignore_errors=True)
+        return ended.status == -signal.SIGKILL
+
+    def result(self, run: str) -> dict:
+        copy = addresses.local(run)
+        mirror.pull(copy)
+        return training.result(copy, mirror.place(copy, "checkpoints"))
+
+    def compare(self, run: str, on_disk: pathlib.Path) -> None:
+        different = training.differences(self.result(run), training.result(on_disk))
+        print(f"differs from the run on a disk in: {different or 'nothing'}", flush=True)
+        check(not different, run)
+
+
+def check(is_right: bool, reason: str) -> None:
+    if not is_right:
+        raise SystemExit(f"failed: {reason}")
+
+
+def chain(trial: Trial) -> None:
+    videos, draw = trial.scratch / "videos", random.Random(0)
+    for number in range(6):
+        make_video(videos / f"{number}.mp4", noise(80, number), fps=8)
+    for file in videos.iterdir():
+        objects.put(f"{trial.bucket}/videos/{file.name}", file)
+    words = ("prepare", f"{trial.bucket}/videos", f"{trial.bucket}/shots", *_PREPARE)
+    was_running = trial.kill(words, draw.uniform(0.5, 3))
+    print(f"prepare: killed {was_running}", flush=True)
+    trial.run(*words)
+    trial.run("prepare", videos, trial.scratch / "shots", *_PREPARE)
+    for file in (trial.scratch / "shots" / "shards").glob("*.array_record"):
+        found = objects.read(f"{trial.bucket}/shots/shards/{file.name}")[0]
+        check(found == file.read_bytes(), f"{file.name} differs")
+    on_disk = trial.scratch / "run"
+    config = trial.experiment("on_disk", STEPS, str(trial.scratch / "shots"))
+    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
+    run, kills, begin = f"{trial.bucket}/run", 0, time.monotonic()
+    config = trial.experiment("in_bucket", STEPS, f"{trial.bucket}/shots")
+    words = ("train", f"--config={config}", f"--workdir={run}")
+    while kills < KILLS:
+        # A machine that is killed and starts again waits for nobody: its name is the same.
+        was_running = trial.kill(words, draw.uniform(4, 20))
+        kills += was_running
+        steps = {name.split("/")[1] for name in objects.listing(run) if "checkpoints/" in name}
+        there = sorted(int(step) for step in steps if step.isdecimal())
+        print(f"kill {kills}: checkpoints {there}", flush=True)
+        check(was_running, "the run ended before it was killed ten times; raise its steps")
+    trial.run(*words)
+    print(f"train: {kills} kills, {time.monotonic() - begin:.0f} s")
+    trial.compare(run, on_disk)
+    for words in (
+        ("sample", "text", f"--workdir={run}", "--num=1", "--prompt=any"),
+        ("evaluate", f"--workdir={run}", "--num=4", "--batch-size=4", "--metrics=pixels"),
+        ("export", f"--workdir={run}", "--format=safetensors", f"--out={run}/exported"),
+        ("report", run),
+    ):
+        shutil.rmtree(trial.scratch / "cache", ignore_errors=True)
+        trial.run(*words)
+    names = objects.listing(run)
+    for end in (".gif", "evaluation.json", ".safetensors", "report.html"):
+        check(any(name.endswith(end) for name in names), f"there is no {end}")
+
+
+def disturbed(trial: Trial, mode: str) -> None:
+    config, on_disk = trial.experiment("experiment", 4), trial.scratch / "run"
+    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
+    trial.faults.write_text(mode)
+    trial.run("train", f"--config={config}", f"--workdir={trial.bucket}/run")
+    trial.faults.write_text("")
+    trial.compare(f"{trial.bucket}/run", on_disk)
+
+
+TRIALS: dict[str, Callable[[Trial], None]] = {
+    "chain": chain,
+    "refusing": lambda trial: disturbed(trial, "3"),
+    "slow": lambda trial: disturbed(trial, "slow"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scheme", choices=("gs", "s3"))
+    parser.add_argument("trial", choices=TRIALS)
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (scratch / "faults").touch()
+        faults = str(scratch / "faults")
+        os.environ |= stack.enter_context(servers.running(arguments.scheme, faults))
+        os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
+        server = stack.enter_context(Server(scratch))
+        begin = time.monotonic()
+        bucket = f"{arguments.scheme}://{servers.BUCKET}"
+        TRIALS[arguments.trial](Trial(bucket, scratch, server))
+        print(f"{arguments.scheme} {arguments.trial}: {time.monotonic() - begin:.0f} s, all right")
+
+
+if __name__ == "__main__":
+    main()
