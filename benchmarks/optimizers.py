@@ -33,7 +33,14 @@ from stunet.train.state import TrainState, create_state
 from stunet.train.step import apply_gradients
 
 # Usual learning rate of each optimiser, as a multiple of AdamW's.
-USUAL = {"adamw": 1.0, "adafactor": 1.0, "lion": 0.2, "muon": 1.0, "schedule_free": 2.0}
+USUAL = {
+    "adamw": 1.0,
+    "adamw_8bit": 1.0,
+    "adafactor": 1.0,
+    "lion": 0.2,
+    "muon": 1.0,
+    "schedule_free": 2.0,
+}
 
 # Number of held-out clips.
 HELD_OUT = 128

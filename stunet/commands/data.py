@@ -13,7 +13,7 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--out",
         required=True,
-        type=shared.local_path,
+        type=shared.path,
         metavar="DIR",
         help="directory for the files; it is made if it does not exist",
     )

@@ -11,14 +11,14 @@ def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "--t2i",
         required=True,
-        type=shared.local_path,
+        type=shared.path,
         metavar="DIR",
         help="diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
     )
     parser.required.add_argument(
         "--out",
         required=True,
-        type=shared.local_path,
+        type=shared.path,
         metavar="DIR",
         help="working directory to create",
     )
@@ -66,4 +66,5 @@ COMMAND = Command(
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16 "
         "--temporal-factors 1,2,2,2 --config.data.path=runs/clips",
     ),
+    opens=("out",),
 )

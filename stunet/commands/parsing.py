@@ -122,15 +122,15 @@ class Command:
         add_arguments: adds the arguments of the command to a parser.
         run: runs the command and returns the exit status; None means 0.
         examples: command lines that work.
-        opens: argument of a directory that `run` downloads and uploads itself if it is in a bucket;
-            "" for none.
+        opens: arguments of files and directories that `run` downloads and uploads itself if they
+            are in a bucket.
     """
 
     summary: str
     add_arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int | None]
     examples: tuple[str, ...]
-    opens: str = ""
+    opens: tuple[str, ...] = ()
 
     def parser(self, prog: str) -> Parser:
         """Returns the parser of the command, which is called `prog` on the command line."""
@@ -230,7 +230,7 @@ def run(group: Group, prog: str, words: Sequence[str]) -> int:
         parsed.command_line = shlex.join([*prog.split(), *words])
         given = vars(parsed)
         copies = list(_copies(given.values()))
-        others = list(_copies(value for name, value in given.items() if name != entry.opens))
+        others = list(_copies(value for name, value in given.items() if name not in entry.opens))
         with refusals_explained(), mirror.kept_alike(others), _addresses_shown(copies):
             return entry.run(parsed) or 0
     except UserError as error:

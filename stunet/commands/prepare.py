@@ -6,6 +6,8 @@ from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
+from stunet.stores import mirror
+from stunet.stores.addresses import address, shown
 
 # Flag, type, name of the value, default and help text of each option that takes a number. Defaults
 # are those of `Spec` and `prepare`, which a test compares, so that the help needs no NumPy.
@@ -125,16 +127,16 @@ class _Moved(argparse.Action):
 def add_arguments(parser: Parser) -> None:
     parser.required.add_argument(
         "input",
-        type=shared.local_path,
+        type=shared.path,
         metavar="VIDEOS",
         help="folder of videos with captions in captions.csv (with the header file,caption), in "
         "captions.jsonl, or in a .txt file beside each video; a list of videos (.txt, .csv, .jsonl "
         "or .parquet) with the columns path, caption, start and end; or a WebDataset: a .tar file, "
-        "or a folder of them",
+        "or a folder of them; each may be in a bucket, as gs://BUCKET/videos",
     )
     parser.required.add_argument(
         "output",
-        type=shared.local_path,
+        type=shared.path,
         metavar="SHOTS",
         help="directory to create; if it is there, videos that it does not hold yet are added, and "
         "a command that was stopped goes on",
@@ -239,8 +241,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from stunet.data.shots import layout
     from stunet.data.shots.codecs import make_codec
-    from stunet.data.shots.layout import Spec
     from stunet.nn import autoencoder
     from stunet.nn.text import text_encoder
     from stunet.prepare.cluster import ray_cluster
@@ -254,10 +256,17 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--address names a Ray cluster: give --engine ray too")
     if arguments.engine == "ray" and arguments.workers:
         raise UserError("--workers are processes of this machine: leave it out with --engine ray")
+    if arguments.engine == "ray" and any(map(address, (arguments.input, arguments.output))):
+        raise UserError(
+            "a Ray cluster needs VIDEOS and SHOTS in directories that all its machines see; mount "
+            "the bucket on each, or leave out --engine ray"
+        )
     engine = ray_cluster(arguments.address) if arguments.engine == "ray" else None
 
     if bool(arguments.latents) != bool(arguments.latents_size):
         raise UserError("--latents and --latents-size belong together: give both, or none")
+    if arguments.latents and address(arguments.output):
+        raise UserError("--latents needs SHOTS on a disk; leave it out, or give a directory")
 
     codec = make_codec(arguments.codec, arguments.quality, arguments.group)
     encoder = None
@@ -268,7 +277,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.latents:
         set_up_jax()
         encoding = Encoding(autoencoder.read(arguments.latents), *arguments.latents_size)
-    spec = Spec(
+    spec = layout.Spec(
         side=arguments.side,
         fps=arguments.fps,
         min_seconds=arguments.min_seconds,
@@ -306,7 +315,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     file = arguments.output / PAGE_FILE
     print(summary)
-    write_page(file, str(arguments.input), spec, filters, summary)
+    write_page(file, shown(str(arguments.input)), spec, filters, summary)
+    mirror.push(arguments.output, only=layout.describes)
     print(f"page       {file}")
 
 
@@ -318,4 +328,5 @@ COMMAND = Command(
         "stunet prepare videos runs/shots",
         "stunet prepare list.parquet runs/shots --side 128 --fps 16 --text-encoder minilm",
     ),
+    opens=("input", "output"),
 )

@@ -125,5 +125,5 @@ COMMAND = Command(
         "--config.data.frames=8",
     ),
     # Only while this training holds the lease may its files replace those in the bucket.
-    opens="workdir",
+    opens=("workdir",),
 )

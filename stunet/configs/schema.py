@@ -780,11 +780,12 @@ class Train:
     optimizer: str = _field(
         "adamw",
         "Method that turns gradients into updates. 'adamw': two moments of each parameter. "
+        "'adamw_8bit': the same, with moments of kernels in 8 bits. "
         "'adafactor': a factored second moment, and a first moment in bfloat16, which take the "
         "least memory. 'lion': the sign of one moment. 'muon': one moment of each kernel, with its "
         "singular values set to about 1; other parameters have AdamW. 'schedule_free': AdamW whose "
         "averaged weights replace a falling learning rate and the EMA.",
-        choices=("adamw", "adafactor", "lion", "muon", "schedule_free"),
+        choices=("adamw", "adamw_8bit", "adafactor", "lion", "muon", "schedule_free"),
         own=extensions.Optimizer,
     )
     learning_rate: float = _field(

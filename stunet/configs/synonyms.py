@@ -525,6 +525,7 @@ CHOICES = {
     },
     "train.optimizer": {
         "adamw": "adam",
+        "adamw_8bit": "adamw8bit adam8bit adam_8bit bnb_adamw8bit paged_adamw_8bit 8bit",
         "schedule_free": "schedulefree adamw_schedule_free schedule_free_adamw",
     },
     "train.schedule": {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,8 @@ from stunet import extensions
 from stunet.configs import check_data_path
 from stunet.data.clips import ClipRecords, read_metadata
 from stunet.data.draws import draw
+from stunet.data.shots import layout
 from stunet.data.shots.latents import find_latents
-from stunet.data.shots.layout import holds_shots
 from stunet.data.shots.source import ShotClips
 from stunet.data.shots.states import find_encoder
 from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
@@ -204,8 +205,8 @@ def stored_fingerprint(dataset: Dataset) -> str:
     """
     if not dataset.is_stored:
         return ""
-    path = mirror.fetched(dataset.options["path"])
-    if holds_shots(path):
+    path = _fetched(dataset.options["path"])
+    if layout.holds_shots(path):
         encoder = find_encoder(path, dataset.text)
         return encoder.fingerprint if encoder else ""
     return read_metadata(path).get("text_encoder", {}).get("fingerprint", "")
@@ -217,7 +218,7 @@ def stored_autoencoder(dataset: Dataset) -> str:
     Raises:
         UserError: the data set holds no latents of the autoencoder.
     """
-    path, clip = mirror.fetched(dataset.options["path"]), dataset.clip
+    path, clip = _fetched(dataset.options["path"]), dataset.clip
     return find_latents(path, dataset.autoencoder, clip.height, clip.width).fingerprint
 
 
@@ -259,8 +260,8 @@ def _motions(
 def _clips(
     split: str, clip: ClipSpec, text: TextSpec, seed: int, *, path: str, **of_shots
 ) -> Source:
-    path = mirror.fetched(path)
-    if holds_shots(path):
+    path = _fetched(path)
+    if layout.holds_shots(path):
         return ShotClips(path, split, clip, text, **of_shots)
     if of_shots.get("autoencoder"):
         raise UserError(
@@ -283,6 +284,15 @@ def _clips(
     if records.text_shape is None:
         make_encoder(text)
     return records
+
+
+def _fetched(text: str) -> pathlib.Path:
+    """Returns the path of stored clips. If they are in a bucket, downloads what opens them.
+
+    Shots stay in the bucket until they are read. Data sets of other programs are downloaded whole.
+    """
+    path = mirror.fetched(text, layout.is_opened)
+    return path if layout.holds_shots(path) else mirror.fetched(text)
 
 
 def _encode(text: TextSpec, captions: Sequence[str]) -> Encoded:

@@ -36,6 +36,15 @@ def is_adapted(path: Sequence[str]) -> bool:
     return path[-1] == "kernel" and not is_temporal(path)
 
 
+def is_matrix(path: Sequence[str]) -> bool:
+    """Returns True if the parameter at `path` is a kernel or an adapter, and not a vector.
+
+    The number of axes cannot tell this, because the vectors of scanned layers are stacked and then
+    have as many axes as a matrix.
+    """
+    return path[-1] in ("kernel", A, B)
+
+
 def init(key: Array, params: Any, rank: int) -> Any:
     """Returns the initial adapters A and B of all kernels, in a tree without the kernels.
 

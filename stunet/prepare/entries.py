@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from stunet import paths
 from stunet.prepare.places import Member, Place
+from stunet.stores import addresses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +14,8 @@ class Entry:
     """Names one video, or a stretch of one.
 
     Attributes:
-        path: path of the file, relative to the folder or the list that names it, or absolute.
+        path: path of the file, relative to the folder or the list that names it, or absolute; or
+            its address in a bucket.
         captions: captions of the video. There may be none.
         start: second of the video at which the stretch begins; None for the beginning.
         end: second of the video at which the stretch ends; None for the end.
@@ -43,13 +46,23 @@ class Entry:
         """Returns what tells the entry from all others: everything but its captions."""
         return self.path, self.member, repr(self.start), repr(self.end)
 
+    def file(self, root: Path) -> Path:
+        """Returns the path of the video's file, or of the tar file that holds it.
+
+        Args:
+            root: folder to which the path is relative.
+        """
+        if paths.has_scheme(self.path):
+            return addresses.local(self.path)
+        return root / self.path
+
     def place(self, root: Path) -> Place:
         """Returns the place of the video.
 
         Args:
             root: folder to which the path is relative.
         """
-        path = root / self.path
+        path = self.file(root)
         return Member(path, self.member, self.offset, self.size) if self.member else path
 
 

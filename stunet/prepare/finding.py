@@ -10,6 +10,8 @@ from stunet.errors import UserError
 from stunet.prepare import caption_files
 from stunet.prepare.caption_files import escape_surrogates
 from stunet.prepare.kinds import VIDEOS, Kind
+from stunet.stores import mirror, objects
+from stunet.stores.addresses import address
 
 # Entries of each kind that a note names.
 _NAMED = 3
@@ -30,7 +32,7 @@ class FoundVideos:
 
 
 def find_videos(directory: Path, kind: Kind = VIDEOS) -> FoundVideos:
-    """Finds all videos below `directory` and the caption of each.
+    """Finds all videos below `directory`, which may be in a bucket, and the caption of each.
 
     Videos are files of a kind (`kinds`), which may be pictures, in `directory` or in folders below.
     Symbolic links to files and folders are followed. Files and folders whose names begin with a dot
@@ -49,13 +51,11 @@ def find_videos(directory: Path, kind: Kind = VIDEOS) -> FoundVideos:
         UserError: `directory` does not exist, it holds no video, or a caption file cannot be
             understood (`caption_files`).
     """
-    if not directory.is_dir():
-        raise UserError(f"there is no folder {directory}")
-    files = sorted(_files(directory))
+    files, regular = _of_bucket(directory) if address(directory) else _of_disk(directory)
     videos = {
         path.relative_to(directory).as_posix(): path
         for path in files
-        if kind.matches(path) and not path.name.startswith(".") and path.is_file()
+        if kind.matches(path) and not path.name.startswith(".") and path in regular
     }
     if not videos:
         raise UserError(f"{directory} holds {kind.none()}")
@@ -65,7 +65,7 @@ def find_videos(directory: Path, kind: Kind = VIDEOS) -> FoundVideos:
         caption_files.match(file, rows, directory, list(videos)) if file else ({}, [])
     )
     texts = {name: path.with_suffix(".txt") for name, path in videos.items()}
-    texts = {name: path for name, path in texts.items() if path.is_file()}
+    texts = {name: path for name, path in texts.items() if path in regular}
     written = {
         name: caption_files.join_lines(caption_files.read_utf8(path))
         for name, path in texts.items()
@@ -82,6 +82,29 @@ def find_videos(directory: Path, kind: Kind = VIDEOS) -> FoundVideos:
         *_of_other_files(others, kind),
     )
     return FoundVideos(captions, tuple(filter(None, notes)))
+
+
+def _of_disk(directory: Path) -> tuple[list[Path], set[Path]]:
+    """Returns what lies below a folder, sorted, and which of it are files or lead to files."""
+    if not directory.is_dir():
+        raise UserError(f"there is no folder {directory}")
+    files = sorted(_files(directory))
+    return files, {path for path in files if path.is_file()}
+
+
+def _of_bucket(directory: Path) -> tuple[list[Path], set[Path]]:
+    """Does what `_of_disk` does for a folder in a bucket, and fetches the captions."""
+    names = objects.listing(address(directory))
+    if not names:
+        raise UserError(f"there is no folder {directory}")
+    mirror.pull(directory, only=_may_hold_captions)
+    hidden = (name for name in names if not any(p.startswith(".") for p in name.split("/")[:-1]))
+    files = sorted(directory / name for name in hidden)
+    return files, set(files)
+
+
+def _may_hold_captions(name: str) -> bool:
+    return name.endswith(".txt") or name in caption_files.NAMES
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -7,6 +7,8 @@ from stunet.prepare import lists, tars
 from stunet.prepare.entries import Entry, Input
 from stunet.prepare.finding import find_videos
 from stunet.prepare.kinds import VIDEOS, Kind
+from stunet.stores import mirror, objects
+from stunet.stores.addresses import address
 
 
 def find(place: Path, kind: Kind = VIDEOS) -> Input:
@@ -14,23 +16,25 @@ def find(place: Path, kind: Kind = VIDEOS) -> Input:
 
     Args:
         place: a folder of videos (`find_videos`), a folder of tar files, a tar file (`tars`), or a
-            list of videos (`lists`).
+            list of videos (`lists`). It may be in a bucket (`stunet.stores.addresses.local`).
         kind: kind of the files to read in folders and tar files: videos or pictures. A list names
             what it names.
 
     Raises:
         UserError: there is no such file or folder, it is of no known kind, or holds no video.
     """
-    if place.suffix.lower() == ".tar" and place.is_file():
+    is_file = _is_object(place) if address(place) else place.is_file()
+    if place.suffix.lower() == ".tar" and is_file:
         return tars.read(place.parent, [place], kind)
-    if place.suffix.lower() in lists.KINDS and place.exists():
+    if place.suffix.lower() in lists.KINDS and (is_file or place.exists()):
+        mirror.pull(place)
         return lists.read(place)
-    if place.is_file():
+    if is_file:
         kinds = ", ".join([*lists.KINDS, ".tar"])
         raise UserError(
             f"{place} is neither a folder nor a list of videos; lists and archives end in {kinds}"
         )
-    archives = sorted(place.glob("*.tar")) if place.is_dir() else []
+    archives = _archives(place)
     if archives:
         return tars.read(place, archives, kind)
     found = find_videos(place, kind)
@@ -38,3 +42,16 @@ def find(place: Path, kind: Kind = VIDEOS) -> Input:
         Entry(path, (caption,) if caption else ()) for path, caption in found.captions.items()
     ]
     return Input(place, lambda: iter(entries), found.notes)
+
+
+def _is_object(place: Path) -> bool:
+    where = address(place)
+    return objects.is_object(where) and not objects.listing(where)
+
+
+def _archives(place: Path) -> list[Path]:
+    """Returns the tar files in a folder, but not those in folders below it."""
+    if where := address(place):
+        names = (name for name in objects.listing(where) if "/" not in name)
+        return sorted(place / name for name in names if name.endswith(".tar"))
+    return sorted(place.glob("*.tar")) if place.is_dir() else []

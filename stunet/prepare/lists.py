@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stunet import jsonfiles, paths
+from stunet import jsonfiles
 from stunet.errors import UserError, closest
 from stunet.prepare.caption_files import join_lines
 from stunet.prepare.entries import Entry, Input
+from stunet.stores import addresses
 
 # Columns of a list. Only the first must be there.
 _COLUMNS = ("path", "caption", "start", "end")
@@ -21,10 +22,10 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 def read(file: Path) -> Input:
     """Returns the videos that a list names.
 
-    Paths are relative to the folder of the list, or absolute. A text file has one path in each
-    line. The other kinds of files have the columns `path` and, if they like, `caption`, `start`
-    and `end`, which are seconds. Other columns are ignored. In JSON lines and Parquet files, a
-    caption may be a list of captions.
+    Paths are relative to the folder of the list, or absolute, or addresses in buckets. A text file
+    has one path in each line. The other kinds of files have the columns `path` and, if they like,
+    `caption`, `start` and `end`, which are seconds. Other columns are ignored. In JSON lines and
+    Parquet files, a caption may be a list of captions.
 
     Raises:
         UserError: the list is empty, has no column `path`, or cannot be understood.
@@ -42,7 +43,7 @@ def _entries(rows: Callable[[], Rows]) -> Iterator[Entry]:
         if not isinstance(path, str) or not path.strip():
             raise UserError(f"{place}: the path is {path!r}; write the path of a video")
         try:
-            paths.check(path)
+            addresses.local(path.strip())
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
         start, end = (_seconds(row.get(name), name, place) for name in ("start", "end"))

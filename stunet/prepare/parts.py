@@ -18,6 +18,7 @@ import numpy as np
 from stunet import jsonfiles
 from stunet.files import atomic
 from stunet.prepare.entries import Entry, Input, Part
+from stunet.stores import addresses
 
 # A stopped command loses the parts in progress, so they are small. A run opens every shard, so
 # there are not too many: this many parts, unless one would hold more videos than the second number.
@@ -83,7 +84,8 @@ def extend(output: Path, given: Input) -> Plan:
         ):
             for some in _batches(itertools.compress(given.entries(), is_new), size):
                 parts += 1
-                line = {"root": str(given.root.absolute()), "entries": list(map(_as_json, some))}
+                root = addresses.address(given.root) or str(given.root.absolute())
+                line = {"root": root, "entries": list(map(_as_json, some))}
                 file.write(json.dumps(line) + "\n")
     return Plan(parts, len(there[0]) + added, added, changed, repeated)
 
@@ -99,7 +101,7 @@ def read(output: Path) -> Iterator[Part]:
         with path.open(encoding="utf-8") as file:
             for count, text in enumerate(file, 1):
                 line = jsonfiles.parse(text, _Line, f"{path}, line {count}")
-                yield Part(number, Path(line.root), line.entries)
+                yield Part(number, addresses.local(line.root), line.entries)
                 number += 1
 
 

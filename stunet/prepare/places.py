@@ -4,6 +4,8 @@ import dataclasses
 import io
 from pathlib import Path
 
+from stunet.stores.large import Loans
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -26,6 +28,23 @@ class Member:
 
 
 Place = Path | Member
+
+
+def fetched(place: Place, loans: Loans) -> Place:
+    """Returns a place of this machine at which a video, which may be in a bucket, can be read.
+
+    Of a tar file in a bucket, only the video is fetched.
+
+    Raises:
+        Missing: there is no such object.
+        UserError: the bucket cannot be read.
+    """
+    if not isinstance(place, Member):
+        return loans.get(place)
+    file = loans.get(place.archive, place.offset, place.size)
+    if file == place.archive:
+        return place
+    return dataclasses.replace(place, archive=file, offset=0)
 
 
 class Section(io.RawIOBase):

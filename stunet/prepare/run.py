@@ -7,8 +7,9 @@ import heapq
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,9 @@ from stunet.prepare.kinds import VIDEOS, Kind
 from stunet.prepare.progress import Counter
 from stunet.prepare.shards import Done, is_done, is_whole, write_shard
 from stunet.prepare.summary import Dropped, PrepareSummary, Slow
+from stunet.stores import large, mirror, objects
+from stunet.stores.addresses import address
+from stunet.stores.workdir import alone
 
 # No camera of films takes more, and a picture that stays for seconds would fill a disk.
 _MAX_FPS = 1000
@@ -90,11 +94,12 @@ def prepare(
     _check(spec, val_fraction, val_seconds, workers)
     check(filters, spec.side)
     given = inputs.find(input_dir, kind)
-    with _claimed(output, spec):
+    with _claimed(output, spec) as upload:
         plan = parts.extend(output, given)
+        upload()
         missing, damaged = _missing(output, plan.parts, verify)
         engine = engine or _engine(workers, len(missing))
-        slowest = _write_shards(output, spec, missing, engine, progress)
+        slowest = _write_shards(output, spec, missing, engine, progress, upload)
         summary = PrepareSummary(
             output, added=plan.added, remade=damaged, notes=[*given.notes], slowest=slowest
         )
@@ -111,7 +116,7 @@ def prepare(
         if not len(columns.frames):
             reason = next(iter(summary.reasons), f"all are shorter than {spec.min_seconds:g} s")
             # Nothing is worth keeping, and a second try must not find these videos done.
-            shutil.rmtree(output)
+            _remove(output)
             raise UserError(f"no video of {input_dir} gave a shot: {reason}")
         decisions = decide(columns, filters)
         summary.dropped = list(_dropped(output, gathered, decisions, spec.fps))
@@ -128,6 +133,7 @@ def prepare(
             summary.notes += texts.write_states(output, plan.parts, text_encoder, encode_text)
         index = Index(frames, columns.height, columns.width, held, gathered.records, gathered.bytes)
         layout.write_index(output, index)
+        upload()
         if encoding is not None:
             # Last: the set is complete without latents, and encoding them takes long.
             made = latents.write_latents(output, spec, index, encoding, progress)
@@ -159,19 +165,27 @@ def _check(spec: Spec, val_fraction: float, val_seconds: float, workers: int | N
 
 
 @contextlib.contextmanager
-def _claimed(output: Path, spec: Spec) -> Iterator[None]:
+def _claimed(output: Path, spec: Spec) -> Iterator[Callable[[], None]]:
     """Context manager that makes the directory of a set, and keeps other processes from writing it.
+
+    Yields:
+        A function that uploads all files but the shards, if the directory is in a bucket.
 
     Raises:
         UserError: the directory holds something else, or shots that were made in another way, or
             another process is writing it.
     """
-    if not holds_shots(output):
-        check_vacant(output)
-    check_writable(output, "choose a place in which you may create directories")
-    output.mkdir(parents=True, exist_ok=True)
     refusal = f"another `stunet prepare` is writing {output}; wait until it ends"
-    with locked(output, refusal), full_disk_explained(output, "what is done stays", _GOES_ON):
+    with contextlib.ExitStack() as stack:
+        upload = _nothing
+        if address(output):
+            upload = stack.enter_context(_claimed_in_bucket(output, refusal))
+        elif not holds_shots(output):
+            check_vacant(output)
+        check_writable(output, "choose a place in which you may create directories")
+        output.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(output, refusal))
+        stack.enter_context(full_disk_explained(output, "what is done stays", _GOES_ON))
         if holds_shots(output):
             _check_same(output, read_spec(output), spec)
         else:
@@ -179,9 +193,43 @@ def _claimed(output: Path, spec: Spec) -> Iterator[None]:
                 partial.write_text(json.dumps(dataclasses.asdict(spec), indent=1) + "\n")
         _remove_leftovers(output)
         try:
-            yield
+            yield upload
         finally:
             _remove_leftovers(output)
+
+
+def _nothing() -> None:
+    """Uploads nothing: the directory is on a disk."""
+
+
+@contextlib.contextmanager
+def _claimed_in_bucket(output: Path, refusal: str) -> Iterator[Callable[[], None]]:
+    """Does the part of `_claimed` that concerns the bucket, and copies what describes the set."""
+    where = address(output)
+    if layout.SPEC_FILE not in objects.listing(where):
+        mirror.check_vacant(output)
+
+    def tell(line: str) -> None:
+        print(f"stunet prepare: {line}", file=sys.stderr)
+
+    with alone(output, refusal, refusal, tell) as lease:
+        mirror.refresh(output, only=layout.describes)
+        # What a killed process has finished here and not uploaded is made again.
+        for file in output.glob("**/*.array_record"):
+            file.unlink()
+
+        def upload() -> None:
+            lease.check(where)
+            mirror.push(output, only=layout.describes)
+
+        yield upload
+
+
+def _remove(output: Path) -> None:
+    """Removes a set of shots, in its bucket too."""
+    if where := address(output):
+        objects.remove(where, objects.listing(where))
+    shutil.rmtree(output)
 
 
 def _check_same(output: Path, there: Spec, asked: Spec) -> None:
@@ -204,13 +252,17 @@ def _remove_leftovers(output: Path) -> None:
         "latents/*/.*.partial-*",
     ):
         for file in output.glob(pattern):
-            file.unlink(missing_ok=True)
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink(missing_ok=True)
 
 
 def _missing(output: Path, count: int, verify: bool) -> tuple[set[int], int]:
     """Returns the numbers of the parts whose shards must be made, and how many are damaged."""
     there = [part for part in range(count) if layout.manifest_file(output, part).is_file()]
-    check = is_whole if verify else is_done
+    sizes = large.sizes(output, "shards/*.array_record")
+    check = is_whole if verify else functools.partial(is_done, sizes=sizes)
     damaged = {part for part in there if not check(output, part)}
     return set(range(count)) - set(there) | damaged, len(damaged)
 
@@ -221,9 +273,18 @@ def _engine(workers: int | None, count: int) -> Engine:
 
 
 def _write_shards(
-    output: Path, spec: Spec, missing: set[int], engine: Engine, progress: bool
+    output: Path,
+    spec: Spec,
+    missing: set[int],
+    engine: Engine,
+    progress: bool,
+    upload: Callable[[], None],
 ) -> list[Slow]:
-    """Makes the shards of the missing parts. Returns the videos that took longest."""
+    """Makes the shards of the missing parts, and uploads each manifest.
+
+    Returns:
+        The videos that took longest.
+    """
     slowest: list[Slow] = []
     if not missing:
         return slowest
@@ -238,6 +299,8 @@ def _write_shards(
                 counter.add(video.frames, bool(video.skipped))
                 slowest.append(Slow(event.seconds, video.path, video.frames))
                 slowest = heapq.nlargest(_SLOWEST, slowest)
+            else:
+                upload()
     finally:
         counter.close()
     return slowest

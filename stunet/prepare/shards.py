@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -20,8 +20,12 @@ from stunet.errors import UserError
 from stunet.files import atomic, full_disk_explained
 from stunet.prepare.caption_files import escape_surrogates
 from stunet.prepare.entries import Entry, Part
+from stunet.prepare.places import Place, fetched
 from stunet.prepare.shots import Tally, encode_shots
 from stunet.prepare.stretches import Stretch
+from stunet.stores import addresses
+from stunet.stores.large import Loans, any_exists, hand_over, lent
+from stunet.stores.objects import Missing
 
 # Bytes of one video's shots that wait in memory until the video has proved to be undamaged. More
 # bytes wait in a file.
@@ -124,6 +128,9 @@ def write_shard(
 ) -> Iterator[Done | Manifest]:
     """Writes the shard of a part and its manifest, the manifest last.
 
+    If `output` is the copy of a directory in a bucket, the shard is uploaded and removed here. The
+    manifest stays here, for the caller to upload. Videos in buckets are fetched one at a time.
+
     Text states and latents of an earlier shard of the part are removed first. The bytes depend on
     the videos, their captions and `spec` alone.
 
@@ -148,7 +155,11 @@ def write_shard(
     remove_latents(output, part.number)
     rows, captions, videos = [], {}, []
     outcome = "the shards that are done stay"
-    with full_disk_explained(output, outcome, ", and it goes on"), atomic(shard) as partial:
+    with (
+        full_disk_explained(output, outcome, ", and it goes on"),
+        atomic(shard) as partial,
+        Loans(shard.parent) as loans,
+    ):
         writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
         try:
             for number, entry in enumerate(part.entries):
@@ -156,7 +167,7 @@ def write_shard(
                 if number in broken:
                     video, shots = _skipped(entry, "the process that decoded it died"), []
                 else:
-                    video, shots = _encoded(part.root, entry, spec, shard.parent)
+                    video, shots = _encoded(entry, entry.place(part.root), spec, loans)
                 texts = [escape_surrogates(text) for text in entry.captions] or [""]
                 for row, shot in shots:
                     states = [captions.setdefault(text, len(captions)) for text in texts]
@@ -170,6 +181,7 @@ def write_shard(
         with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = partial.stat().st_size
+    hand_over(shard)
     described = Manifest(size, digest, rows, list(captions), videos)
     with full_disk_explained(output, outcome, ", and it goes on"), atomic(manifest) as partial:
         partial.write_text(json.dumps(msgspec.to_builtins(described)) + "\n")
@@ -209,8 +221,13 @@ def read_manifest(output: Path, part: int) -> Manifest:
     )
 
 
-def is_done(output: Path, part: int) -> bool:
+def is_done(output: Path, part: int, sizes: Mapping[Path, int]) -> bool:
     """Tells whether the shard of a part is there, with a size that its manifest confirms.
+
+    Args:
+        output: directory of the set of shots.
+        part: number of the part.
+        sizes: size of each shard that is there, by its path.
 
     Raises:
         OtherFormat: another version of this program wrote the manifest, in a format of its own.
@@ -218,11 +235,10 @@ def is_done(output: Path, part: int) -> bool:
     if not manifest_file(output, part).is_file():
         return False
     try:
-        manifest = read_manifest(output, part)
-        return shard_file(output, part).stat().st_size == manifest.bytes
+        return read_manifest(output, part).bytes == sizes.get(shard_file(output, part))
     except OtherFormat:
         raise
-    except (UserError, FileNotFoundError):
+    except UserError:
         return False
 
 
@@ -234,18 +250,21 @@ def is_whole(output: Path, part: int) -> bool:
     """
     try:
         manifest = read_manifest(output, part)
-        with shard_file(output, part).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == manifest.sha256
     except OtherFormat:
         raise
-    except (UserError, FileNotFoundError):
+    except UserError:
+        return False
+    try:
+        with lent(shard_file(output, part)) as shard, shard.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == manifest.sha256
+    except (Missing, FileNotFoundError):
         return False
 
 
 def _check_there(part: Part) -> None:
     """Raises a UserError if none of several videos is there: a disk that is not mounted, say."""
-    paths = [part.root / entry.path for entry in part.entries]
-    if len({*paths}) > 1 and not any(path.exists() for path in paths):
+    paths = [entry.file(part.root) for entry in part.entries]
+    if len({*paths}) > 1 and not any_exists(paths):
         raise UserError(
             f"there is no file {paths[0]}, nor any of the {len(paths) - 1} listed after it; mount "
             "the disk that holds them, or correct the list, and run the same command again"
@@ -253,15 +272,23 @@ def _check_there(part: Part) -> None:
 
 
 def _encoded(
-    root: Path, entry: Entry, spec: Spec, place: Path
+    entry: Entry, place: Place, spec: Spec, loans: Loans
 ) -> tuple[Video, Iterable[tuple[Row, Shot]]]:
-    """Encodes the shots of a video. A video that cannot be read to its end gives no shot."""
+    """Encodes the shots of a video. A video that cannot be read to its end gives no shot.
+
+    Raises:
+        UserError: the bucket that holds the video cannot be read. Another try may succeed.
+    """
+    try:
+        here = fetched(place, loans)
+    except Missing as error:
+        return _skipped(entry, str(error)), ()
     tally, name = Tally(), escape_surrogates(entry.name)
-    waiting = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=place)  # noqa: SIM115
+    waiting = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=loans.directory)  # noqa: SIM115
     rows, sizes = [], []
     try:
         stretch = Stretch(entry.start, entry.end)
-        for shot in encode_shots(entry.place(root), stretch, spec, tally):
+        for shot in encode_shots(here, stretch, spec, tally):
             record = pack(Shot(name, shot.begin, [""], [0], shot.height, shot.width, shot.packets))
             waiting.write(record)
             sizes.append(len(record))
@@ -269,7 +296,8 @@ def _encoded(
             rows.append(Row(shot.begin, *size, **vars(shot.measures)))
     except UserError as error:
         waiting.close()
-        return _skipped(entry, str(error)), ()
+        reason = str(error).replace(str(here), str(place))
+        return _skipped(entry, addresses.shown(reason)), ()
     video = Video(
         name,
         len(entry.captions),

@@ -5,16 +5,20 @@ with `a/0001.txt`, or with `a/0001.json` and its key `caption`. Nothing is unpac
 from its place in the tar file.
 """
 
+import contextlib
 import functools
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.prepare.caption_files import join_lines
 from stunet.prepare.entries import Entry, Input
 from stunet.prepare.kinds import VIDEOS, Kind
+from stunet.stores import objects
+from stunet.stores.addresses import address
 
 # Larger text files are no captions.
 _MOST_TEXT = 2**20
@@ -40,13 +44,17 @@ def read(root: Path, files: Sequence[Path], kind: Kind = VIDEOS) -> Input:
 def _entries(root: Path, files: Sequence[Path], kind: Kind) -> Iterator[Entry]:
     for file in files:
         try:
-            with tarfile.open(file, "r:") as archive:
+            with _opened(file) as content, tarfile.open(fileobj=content, mode="r:") as archive:
                 yield from _of_archive(file.relative_to(root).as_posix(), archive, kind)
         except (tarfile.TarError, EOFError) as error:
             raise UserError(
                 f"{file} cannot be read as a tar file ({error}); a compressed one must be "
                 "decompressed first"
             ) from error
+
+
+def _opened(file: Path) -> contextlib.AbstractContextManager[BinaryIO]:
+    return objects.opened(where) if (where := address(file)) else file.open("rb")
 
 
 def _of_archive(path: str, archive: tarfile.TarFile, kind: Kind) -> Iterator[Entry]:

@@ -15,6 +15,7 @@ from array_record.python import array_record_module
 from stunet.data.shots.states import ENCODER_FILE, Encoder, pack
 from stunet.files import atomic, full_disk_explained
 from stunet.prepare.shards import read_manifest
+from stunet.stores import large
 
 # Captions in each call of the text encoder.
 _BATCH_SIZE = 64
@@ -50,11 +51,13 @@ def write_states(output: Path, parts: int, name: str, encode_text: EncodeText) -
     with full_disk_explained(output, "the states that are done stay", ", and it goes on"):
         with atomic(directory / ENCODER_FILE) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(encoder)) + "\n")
+        there = large.sizes(output, f"text/{directory.name}/*.array_record")
         for part in range(parts):
             file = directory / f"{part:06d}.array_record"
-            if not file.is_file():
+            if file not in there:
                 captions = read_manifest(output, part).captions
                 _write(file, captions, encode_text)
+                large.hand_over(file)
                 cut += filter(encode_text.is_cut, captions)
     what = "captions are longer than the text encoder takes, and their ends are cut off"
     return [f"{len(cut):,} {what}, such as {cut[0]!r}"] if cut else []

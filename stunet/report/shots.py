@@ -23,6 +23,7 @@ from stunet.prepare.summary import PrepareSummary, counted, span
 from stunet.report import page
 from stunet.report.histograms import Layer, histogram
 from stunet.report.markup import element, fill, join
+from stunet.stores.addresses import shown
 
 # Name of the page in the directory of the set.
 PAGE_FILE = "shots.html"
@@ -126,7 +127,8 @@ def _head(given: str, spec: Spec, summary: PrepareSummary) -> Markup:
         (f"{summary.cuts:,}", "cuts found"),
         (f"{summary.num_bytes / 2**20:,.1f} MiB", f"in {summary.shards:,} files"),
     ]
-    return fill(_HEAD, given=given, output=summary.output_dir, spec=spec, tiles=tiles)
+    output = shown(str(summary.output_dir))
+    return fill(_HEAD, given=given, output=output, spec=spec, tiles=tiles)
 
 
 def _section(heading: str, body: Markup, note: object = "") -> Markup:
@@ -291,7 +293,7 @@ class _Clips:
         Raises:
             UserError: the shot is damaged.
         """
-        reader = Shards([shard_file(self.summary.output_dir, shard)])
+        reader = Shards([shard_file(self.summary.output_dir, shard)], once=True)
         content = reader.read(0, record)
         try:
             shot = unpack(content)

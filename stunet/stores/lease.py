@@ -1,4 +1,4 @@
-"""Lets only one training use a directory in a bucket, whichever machine it runs on.
+"""Lets only one command write to a directory in a bucket, whichever machine it runs on.
 
 A lease is a small object that its holder writes again and again. Whoever finds one that stays as
 it is for longer than `seconds` takes it over: its holder is gone, or cannot reach the bucket. No
@@ -32,14 +32,14 @@ class Lease:
         self.lost = threading.Event()
 
     def check(self, directory: str) -> None:
-        """Checks that no other training has taken the directory over.
+        """Checks that no other process has taken the directory over.
 
         Raises:
             UserError: another has, because this process could not renew its lease for too long.
         """
         if self.lost.is_set():
             raise UserError(
-                f"another training has taken over {directory}, which this one could not reach for "
+                f"another process has taken over {directory}, which this one could not reach for "
                 f"{SECONDS:.0f} s; stop one of them"
             )
 
@@ -48,6 +48,7 @@ class Lease:
 def held(
     directory: str,
     machine: str,
+    refusal: str,
     tell: Callable[[str], None],
     seconds: float = SECONDS,
 ) -> Iterator[Lease]:
@@ -57,14 +58,15 @@ def held(
         directory: address of the directory.
         machine: name of this machine. A lease of the same machine is taken over at once: the
             caller has made sure that no other process of this machine uses the directory.
+        refusal: message of the error.
         tell: shows a sentence to the user.
         seconds: time after which a lease that was not renewed is over.
 
     Raises:
-        UserError: another training holds the lease.
+        UserError: another process holds the lease.
     """
     address, holder = f"{directory}/{_FILE}", uuid.uuid4().hex
-    tag = _taken(address, directory, machine, holder, tell, seconds)
+    tag = _taken(address, directory, machine, holder, refusal, tell, seconds)
     lease, over = Lease(), threading.Event()
     renewing = threading.Thread(
         target=_renew,
@@ -89,11 +91,11 @@ def _taken(
     directory: str,
     machine: str,
     holder: str,
+    refusal: str,
     tell: Callable[[str], None],
     seconds: float,
 ) -> str:
     """Takes the lease, or waits until it is over. Returns the tag of the lease's object."""
-    refusal = f"a training is running in {directory}; wait for it, or choose another --workdir"
     found = objects.read(address)
     if found and _field(found[0], "machine") != machine:
         tell(f"{directory} was in use; waiting {seconds:.0f} s to see whether it still is")

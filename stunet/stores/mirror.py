@@ -12,9 +12,9 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from stunet import jsonfiles
+from stunet import files, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, locked, user_cache
 from stunet.stores import objects
@@ -50,11 +50,20 @@ def place(directory: pathlib.Path, name: str) -> pathlib.Path:
     return epath.Path(where) / name
 
 
-def pull(path: pathlib.Path) -> None:
+def _all(name: str) -> bool:
+    return True
+
+
+def pull(path: pathlib.Path, only: Callable[[str], bool] = _all) -> None:
     """Makes the copy of an object or directory what the bucket holds.
 
     While another process of this machine has the directory in use, its copy is newer than the
     bucket, and stays as it is.
+
+    Args:
+        path: the copy.
+        only: tells from an object's name, relative to the directory, whether it gets a copy. What
+            the copy holds of other objects stays as it is.
 
     Raises:
         UserError: the bucket cannot be read, or the disk of the cache has too little room.
@@ -63,32 +72,41 @@ def pull(path: pathlib.Path) -> None:
         return
     with locked(_lock(path, "pull")):
         try:
-            with in_use(path):
+            with in_use(path, "in use"):
                 pass
         except InUse:
             return
-        _refresh(path)
+        _refresh(path, only)
 
 
-def refresh(path: pathlib.Path) -> None:
+def refresh(path: pathlib.Path, only: Callable[[str], bool] = _all) -> None:
     """Does what `pull` does, for the process that has the directory `in_use`."""
     with locked(_lock(path, "pull")):
-        _refresh(path)
+        _refresh(path, only)
 
 
 @functools.cache
-def fetched(text: str) -> pathlib.Path:
-    """Returns the path in `text`. What has an address in a bucket is downloaded, once a process."""
+def fetched(text: str, only: Callable[[str], bool] = _all) -> pathlib.Path:
+    """Returns the path in `text`. What has an address in a bucket is downloaded, once a process.
+
+    Args:
+        text: a path, or an address.
+        only: which objects of a directory are downloaded; see `pull`.
+    """
     path = local(text)
-    pull(path)
+    pull(path, only)
     return path
 
 
-def push(path: pathlib.Path) -> int:
+def push(path: pathlib.Path, only: Callable[[str], bool] = _all) -> int:
     """Uploads the files of a directory that changed since the last `pull` or `push`.
 
     Objects whose files are gone are removed. Unfinished files, whose names begin with a dot, are
     left out.
+
+    Args:
+        path: the copy.
+        only: tells from a file's name, relative to the directory, whether to upload or remove it.
 
     Returns:
         The number of files uploaded.
@@ -100,8 +118,9 @@ def push(path: pathlib.Path) -> int:
     if not where or not path.is_dir():
         return 0
     notes = _read_notes(path)
-    files, count = dict(_files(path, where)), 0
-    for name, file in sorted(files.items(), key=lambda item: item[0].endswith(_LAST)):
+    there = {name: file for name, file in _files(path, where) if only(name)}
+    count = 0
+    for name, file in sorted(there.items(), key=lambda item: item[0].endswith(_LAST)):
         try:
             stamp = _stamp(file)
             if name in notes and notes[name][1:] == stamp:
@@ -114,7 +133,7 @@ def push(path: pathlib.Path) -> int:
             continue  # It was removed since it was listed.
         count += 1
         _write_notes(path, notes)
-    if gone := notes.keys() - files.keys():
+    if gone := {name for name in notes if only(name)} - there.keys():
         objects.remove(where, sorted(gone, key=lambda name: not name.endswith(_LAST)))
         _write_notes(path, {name: note for name, note in notes.items() if name not in gone})
     return count
@@ -141,9 +160,53 @@ def kept_alike(paths: Collection[pathlib.Path]) -> Iterator[None]:
                 objects.put(address(path), path)
 
 
+def check_vacant(path: pathlib.Path) -> None:
+    """Checks that a directory is not there yet, or is empty, on this machine or in its bucket.
+
+    Raises:
+        UserError: it holds files.
+    """
+    where = address(path)
+    if where and objects.listing(where):
+        raise UserError(f"{where} exists already; remove it or choose another place")
+    if not where:
+        files.check_vacant(path)
+
+
 @contextlib.contextmanager
-def in_use(path: pathlib.Path) -> Iterator[None]:
+def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Context manager for a new directory, which may be in a bucket.
+
+    Yields:
+        The directory to write to. On a disk it is another one beside `path`, which takes its name
+        if the block succeeds. In a bucket it is the copy at `path`. If the block succeeds, it is
+        uploaded, and otherwise it is removed, in the bucket too.
+
+    Raises:
+        UserError: the directory is there already, or cannot be written.
+    """
+    if not (where := address(path)):
+        with files.atomic_directory(path) as partial:
+            yield partial
+        return
+    check_vacant(path)
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield path
+        push(path)
+    except BaseException:
+        with contextlib.suppress(UserError):
+            objects.remove(where, objects.listing(where))
+        raise
+
+
+@contextlib.contextmanager
+def in_use(path: pathlib.Path, refusal: str) -> Iterator[None]:
     """Context manager in which no other process of this machine can use a directory like this.
+
+    Args:
+        path: copy of the directory.
+        refusal: message of the error.
 
     Raises:
         InUse: another process is in such a context.
@@ -152,10 +215,7 @@ def in_use(path: pathlib.Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(_lock(path, "use"), "in use"))
         except UserError as error:
-            raise InUse(
-                f"a training of this machine is running in {address(path)}; wait for it, or choose "
-                "another --workdir"
-            ) from error
+            raise InUse(refusal) from error
         yield
 
 
@@ -171,7 +231,7 @@ def _lock(path: pathlib.Path, what: str) -> pathlib.Path:
     return directory
 
 
-def _refresh(path: pathlib.Path) -> None:
+def _refresh(path: pathlib.Path, only: Callable[[str], bool]) -> None:
     where = address(path)
     found = objects.listing(where)
     if not found and objects.is_object(where):
@@ -179,14 +239,20 @@ def _refresh(path: pathlib.Path) -> None:
         with atomic(path) as partial:
             objects.fetch(where, partial)
     else:
-        _refresh_directory(where, path, found)
+        _refresh_directory(where, path, found, only)
 
 
-def _refresh_directory(where: str, path: pathlib.Path, found: dict[str, objects.Object]) -> None:
-    wanted = {name: o for name, o in found.items() if not _stays(name, where)}
+def _refresh_directory(
+    where: str,
+    path: pathlib.Path,
+    found: dict[str, objects.Object],
+    only: Callable[[str], bool],
+) -> None:
+    wanted = {name: o for name, o in found.items() if only(name) and not _stays(name, where)}
     complete = {_checkpoint(name) for name in wanted if name.endswith(_LAST)} | {""}
     wanted = {name: o for name, o in wanted.items() if _checkpoint(name) in complete}
-    notes, agreed = (_read_notes(path) if path.is_dir() else {}), {}
+    notes = _read_notes(path) if path.is_dir() else {}
+    agreed = {name: note for name, note in notes.items() if not only(name)}
     for name, entry in wanted.items():
         with contextlib.suppress(FileNotFoundError):
             if notes.get(name) == [entry.tag, *_stamp(path / name)]:
@@ -200,7 +266,7 @@ def _refresh_directory(where: str, path: pathlib.Path, found: dict[str, objects.
                 objects.fetch(f"{where}/{name}", partial)
             agreed[name] = [entry.tag, *_stamp(path / name)]
     for name, file in list(_files(path, where)):
-        if name not in agreed:
+        if name not in agreed and only(name):
             file.unlink()
     if agreed or path.is_dir():
         _write_notes(path, agreed)

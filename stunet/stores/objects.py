@@ -5,12 +5,13 @@ such as 503, with growing pauses. What they raise in the end becomes a UserError
 """
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from stunet.errors import UserError
 from stunet.stores.addresses import EXTRAS
@@ -18,6 +19,9 @@ from stunet.stores.addresses import EXTRAS
 # Orbax's paths in buckets use fsspec, as this module does, also where TensorFlow is installed. Read
 # when the first path is made.
 os.environ.setdefault("EPATH_USE_TF", "false")
+
+# Bytes of each request for a long part of an object, and of each one while a tar file is listed.
+_AT_ONCE, _BLOCK = 32 * 2**20, 2**16
 
 
 class Missing(UserError):
@@ -64,6 +68,25 @@ def fetch(address: str, file: pathlib.Path) -> None:
     """Writes the content of an object to `file`."""
     with _explained(address):
         _open(address).get_file(_place(address), str(file))
+
+
+def fetch_part(address: str, file: pathlib.Path, begin: int, size: int) -> None:
+    """Writes `size` bytes of an object, from byte `begin` on, to `file`."""
+    with _explained(address), file.open("wb") as out:
+        fs, place = _open(address), _place(address)
+        for start in range(begin, begin + size, _AT_ONCE):
+            end = min(start + _AT_ONCE, begin + size)
+            out.write(fs.cat_file(place, start=start, end=end))
+
+
+@contextlib.contextmanager
+def opened(address: str) -> Iterator[BinaryIO]:
+    """Context manager that opens an object to read parts of it, each when it is needed."""
+    with (
+        _explained(address),
+        _open(address).open(_place(address), "rb", block_size=_BLOCK) as file,
+    ):
+        yield file
 
 
 def put(address: str, file: pathlib.Path) -> str:
@@ -206,6 +229,11 @@ def _explained(address: str) -> Iterator[None]:
             bucket = "/".join(address.split("/")[:3])
             raise Missing(f"{address}: there is no such object, or no bucket {bucket}") from error
         raise
+    # Commands explain a disk that is full.
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{address} cannot be reached: {_reason(error)}") from error
     # gcsfs, aiohttp, botocore and google-auth have no common type.
     except Exception as error:
         raise UserError(f"{address} cannot be reached: {_reason(error)}") from error

@@ -130,7 +130,9 @@ def opened(directory: pathlib.Path, tell: Callable[[str], None]) -> Iterator[Upl
     if not where:
         yield None
         return
-    with mirror.in_use(directory), held(where, _machine(), tell) as lease:
+    other = f"is running in {where}; wait for it, or choose another --workdir"
+    refusals = f"a training of this machine {other}", f"a training {other}"
+    with alone(directory, *refusals, tell) as lease:
         mirror.refresh(directory)
         uploads = Uploads(directory, lease, tell)
         try:
@@ -143,6 +145,28 @@ def opened(directory: pathlib.Path, tell: Callable[[str], None]) -> Iterator[Upl
             raise
         finally:
             uploads.close()
+
+
+@contextlib.contextmanager
+def alone(
+    directory: pathlib.Path, here: str, elsewhere: str, tell: Callable[[str], None]
+) -> Iterator[Lease]:
+    """Context manager in which no other process writes to a directory in a bucket.
+
+    Args:
+        directory: the copy of the directory.
+        here: message of the error if another process of this machine writes to it.
+        elsewhere: message of the error if a process of another machine does.
+        tell: shows a sentence to the user.
+
+    Raises:
+        UserError: another process writes to the directory, or the bucket cannot be reached.
+    """
+    with (
+        mirror.in_use(directory, here),
+        held(address(directory), _machine(), elsewhere, tell) as lease,
+    ):
+        yield lease
 
 
 def _machine() -> str:

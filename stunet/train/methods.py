@@ -1,7 +1,8 @@
 """Methods that turn gradients into updates, in a table by name.
 
-The methods are those of optax. To add one, write a function that makes it from `Numbers`, add it to
-`METHODS`, and list its name in the key `train.optimizer`.
+The methods are those of optax, and AdamW in 8 bits, which optax does not have. To add one, write a
+function that makes it from `Numbers`, add it to `METHODS`, and list its name in the key
+`train.optimizer`.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from stunet.nn import lora
 from stunet.nn.parameters import is_stacked
+from stunet.train.eight_bits import scale_by_adam_8bit
 
 Transformation = optax.GradientTransformation
 
@@ -58,6 +60,15 @@ def adamw(numbers: Numbers) -> Transformation:
         b2=numbers.beta2,
         weight_decay=numbers.weight_decay,
         mask=_are_matrices,
+    )
+
+
+def adamw_8bit(numbers: Numbers) -> Transformation:
+    """Makes AdamW whose moments of kernels take a byte each (`stunet.train.eight_bits`)."""
+    return optax.chain(
+        scale_by_adam_8bit(numbers.beta1, numbers.beta2),
+        optax.add_decayed_weights(numbers.weight_decay, _are_matrices),
+        optax.scale_by_learning_rate(numbers.learning_rate),
     )
 
 
@@ -130,7 +141,7 @@ def muon_axes(params: Any) -> Any:
     """
 
     def axes(path: tuple[str, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
-        if not _is_matrix(path) or path[0] in _ENDS:
+        if not lora.is_matrix(path) or path[0] in _ENDS:
             return None
         rows = range(1 if is_stacked(path) else 0, leaf.ndim - 1)
         return optax.contrib.MuonDimensionNumbers(tuple(rows), leaf.ndim - 1)
@@ -186,6 +197,7 @@ class Method:
 # Methods by their names in a config (`train.optimizer`).
 METHODS = {
     "adamw": Method(adamw),
+    "adamw_8bit": Method(adamw_8bit),
     "adafactor": Method(adafactor),
     "lion": Method(lion),
     "muon": Method(muon),
@@ -197,13 +209,4 @@ METHODS = {
 
 def _are_matrices(params: Any) -> Any:
     """Tells which parameters are kernels or adapters, not vectors. Only they have weight decay."""
-    return path_aware_map(lambda path, _: _is_matrix(path), params)
-
-
-def _is_matrix(path: tuple[str, ...]) -> bool:
-    """Tells whether a parameter is a kernel or an adapter, by its name.
-
-    The number of axes cannot tell this, because the vectors of scanned layers are stacked and then
-    have as many axes as a matrix.
-    """
-    return path[-1] in ("kernel", lora.A, lora.B)
+    return path_aware_map(lambda path, _: lora.is_matrix(path), params)

@@ -18,9 +18,9 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from stunet import configs, jsonfiles
 from stunet.errors import UserError
-from stunet.files import atomic_directory, check_vacant
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
+from stunet.stores.mirror import check_vacant, new_directory
 from stunet.train.checkpoint_names import check_path
 from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
@@ -82,7 +82,7 @@ def inflate(
     mesh = meshes.make_mesh(parts.layout)
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     source = diffusers_unet.Directory(t2i, diffusers_unet.table(parts.denoiser, abstract))
-    with atomic_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
+    with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()

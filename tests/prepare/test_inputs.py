@@ -93,7 +93,7 @@ def test_a_caption_may_be_a_list_of_captions(tmp_path):
         ("a.jsonl", '{"path": "a", "start": true}', "line 1: start is True"),
         ("a.jsonl", "{oops", "line 1 is not JSON"),
         ("a.jsonl", "[]", "line 1 is damaged: expected object"),
-        ("a.txt", "gs://bucket/a.mp4", "line 1: 'gs://bucket/a.mp4' is an address"),
+        ("a.txt", "hdfs://host/a.mp4", "line 1: 'hdfs://host/a.mp4' is an address"),
         ("a.parquet", "PAR1 no", "cannot be read as Parquet"),
         ("a.xlsx", "x", "neither a folder nor a list of videos"),
         ("a.tar", "no tar", "cannot be read as a tar file"),

@@ -157,7 +157,7 @@ def test_a_killed_command_goes_on_where_it_was(folder, tmp_path):
     command = [sys.executable, "-m", "stunet", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        if any(shards.is_done(tmp_path / "out", part) for part in range(6)):
+        if any(layout.manifest_file(tmp_path / "out", part).exists() for part in range(6)):
             process.send_signal(signal.SIGKILL)
             process.wait()
         time.sleep(0.002)

@@ -1,8 +1,8 @@
 """Object stores on this machine: an emulator of gs:// and one of s3://, as processes of their own.
 
-Each has one bucket, "runs". The emulator of gs:// from PyPI leaves out two things that stunet and
-TensorStore need, and that the real store has: preconditions (`ifGenerationMatch`), and the header
-with an object's generation. They are added here.
+Each has one bucket, "runs". The emulator of gs:// from PyPI leaves out what stunet, TensorStore and
+ArrayRecord need, and the real store has: preconditions (`ifGenerationMatch`), the header with an
+object's generation, and ranges of an object's last bytes. They are added here.
 
 `python servers.py gs PORT FAULTS FOLDER` serves until it is stopped. FAULTS is a file. While it
 holds a number N, every N-th request is answered with 503; while it holds "slow", each one takes
@@ -12,6 +12,7 @@ half a second more. FOLDER keeps the objects of gs:// over restarts; with "" the
 import contextlib
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -34,12 +35,13 @@ def running(scheme: str, faults: str = "") -> Iterator[dict[str, str]]:
 
 
 def environment(scheme: str, port: int) -> dict[str, str]:
-    """Returns what points gcsfs, TensorStore and s3fs at a store on this machine."""
+    """Returns what points gcsfs, TensorStore, ArrayRecord and s3fs at a store of this machine."""
     url = f"http://127.0.0.1:{port}"
     if scheme == "gs":
         # Without the last two, gcsfs looks for credentials on Google's machines first.
         return {
             "STORAGE_EMULATOR_HOST": url,
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
             "NO_GCE_CHECK": "true",
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
@@ -129,6 +131,10 @@ def _serve_gs(port: int, faults: pathlib.Path, folder: str) -> None:
             if query.get("alt") == "media" and is_named:
                 self.tag = generation(bucket, name)
                 self.tag = self.tag if self.tag != "0" else ""
+            last = re.fullmatch(r"bytes=-(\d+)", self.headers.get("Range", ""))
+            if last and is_named:
+                size = len(storage.get_file(bucket, name)) if generation(bucket, name) != "0" else 0
+                self.headers.replace_header("Range", f"bytes={max(0, size - int(last[1]))}-")
             wanted = query.get("ifGenerationMatch")
             if wanted is not None and name and wanted != generation(bucket, name):
                 return self._refused(412)

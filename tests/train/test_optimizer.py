@@ -270,6 +270,14 @@ def test_moments_are_split_over_the_mesh_as_their_parameters(name):
         param = next((p for q, p in params.items() if q == path[-len(q) :]), None)
         if param is None or leaf.size == 1:
             assert leaf.sharding.is_fully_replicated
+        elif field == "largest":
+            kept = [*([0] if path[0].endswith("_layers") else []), len(param.shape) - 1]
+            assert leaf.shape == tuple(param.shape[i] for i in kept)
+            assert [*leaf.sharding.spec] == [param.sharding.spec[i] for i in kept]
+        elif field == "level":
+            assert (leaf.shape, leaf.sharding) == (param.shape, param.sharding)
+            assert leaf.dtype.itemsize == 1
+            seen += 1
         elif field in ("v_row", "v_col"):
             rest = [*range(-len(param.shape), 0)]
             rest.remove(-1 if field == "v_row" else -2)

@@ -18,10 +18,12 @@ import numpy as np
 from jaxtyping import Int
 
 from stunet import jsonfiles, tensorfiles
+from stunet.data.shots import layout
 from stunet.data.shots.layout import Index
 from stunet.data.spec import AutoencoderSpec
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Latents
+from stunet.stores import large, mirror
 
 MADE_FILE = "autoencoder.json"
 _Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -77,8 +79,7 @@ class Made:
 
 def remove_latents(shots: Path, part: int) -> None:
     """Removes the latents of a part, of every autoencoder."""
-    for file in shots.glob(f"latents/*/{part:06d}.safetensors"):
-        file.unlink()
+    large.remove(shots, large.sizes(shots, f"latents/*/{part:06d}.safetensors"))
 
 
 def find_latents(shots: Path, autoencoder: AutoencoderSpec, height: int, width: int) -> Made:
@@ -123,6 +124,8 @@ class StoredLatents:
             UserError: latents of a shot are missing, or a file is damaged.
         """
         self.made = made
+        # Unlike shots, latents are not read in a bucket.
+        mirror.pull(shots, only=layout.holds_latents)
         parts = range(len(index.records))
         self._files = [made.file(shots, part) for part in parts]
         ends = np.cumsum(index.records)

@@ -91,6 +91,25 @@ def holds_shots(directory: Path) -> bool:
     return (directory / SPEC_FILE).is_file()
 
 
+def describes(name: str) -> bool:
+    """Tells whether a file of a set, named relative to it, says what the set holds.
+
+    The other files, which hold the shots, their text states and their latents, are the large ones.
+    """
+    return name == INDEX_FILE or name.endswith((".json", ".jsonl", ".html"))
+
+
+def is_opened(name: str) -> bool:
+    """Tells whether a set is opened with a file, named relative to it, before shots are read."""
+    is_note = name.startswith(("text/", "latents/")) and name.endswith(".json")
+    return name in (SPEC_FILE, INDEX_FILE) or is_note
+
+
+def holds_latents(name: str) -> bool:
+    """Tells whether a file of a set, named relative to it, is about latents."""
+    return name.startswith("latents/")
+
+
 def shard_file(directory: Path, part: int) -> Path:
     """Returns the path of the file that holds the shots of a part."""
     return directory / "shards" / f"{part:06d}.array_record"

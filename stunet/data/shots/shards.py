@@ -1,6 +1,10 @@
-"""Reads records of many ArrayRecord files at random, with a bounded number of open files."""
+"""Reads records of many ArrayRecord files at random, with a bounded number of open files.
+
+The files may be in a bucket (`stunet.stores.shelf`).
+"""
 
 import collections
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -10,28 +14,40 @@ from pathlib import Path
 from array_record.python import array_record_module
 
 from stunet.errors import UserError
+from stunet.stores.addresses import address
+from stunet.stores.shelf import Shelf
 
-# Files that are kept open. Every system allows 1,024 open files, and opening one takes 0.1 ms.
-_MOST_OPEN = 256
+# Files that are kept open. Every system allows 1,024 open files, and opening one takes 0.1 ms. One
+# in a bucket takes no file, and opening it takes a request for its last 1 MiB.
+_MOST_OPEN, _MOST_OPEN_IN_PLACE = 256, 1024
 
 
 class Shards:
     """Gives random access to the records of ArrayRecord files. Several threads may read at once."""
 
-    def __init__(self, files: Sequence[Path], sizes: Sequence[int] | None = None):
+    def __init__(
+        self, files: Sequence[Path], sizes: Sequence[int] | None = None, once: bool = False
+    ):
         """Checks that the files exist and have the expected sizes in bytes.
+
+        Args:
+            files: the files, or the places that `stunet.stores.addresses.local` gives to files in
+                one bucket.
+            sizes: size of each file; None accepts any.
+            once: True if few records are read, so that no whole file needs to be fetched.
 
         Raises:
             UserError: a file is missing, or has another size.
         """
-        self._files = list(files)
+        self._files, self._once = list(files), once
+        self._shelf = Shelf(self._files, once) if any(map(address, self._files[:1])) else None
         self._readers: collections.OrderedDict = collections.OrderedDict()
         self._lock = threading.Lock()
 
         def check(file: Path, size: int | None) -> None:
             try:
-                found = os.stat(file).st_size
-            except FileNotFoundError:
+                found = self._shelf.sizes[file] if self._shelf else os.stat(file).st_size
+            except (FileNotFoundError, KeyError):
                 raise UserError(f"{file} is missing; copy it again or prepare it again") from None
             if size not in (None, found):
                 raise UserError(
@@ -46,11 +62,17 @@ class Shards:
         """Returns one record of a file.
 
         Raises:
-            UserError: the record is damaged.
+            UserError: the record is damaged, or the bucket that holds the file cannot be read.
         """
         try:
             return self._reader(shard).read([number])[0]
         except (RuntimeError, IndexError, ValueError) as error:
+            if self._shelf and self._shelf.in_place:
+                raise UserError(
+                    f"record {number} of {self._files[shard]} cannot be read in its bucket "
+                    f"({error}); run the same command again, and if the shard is damaged, remove "
+                    "it and run the same `stunet prepare` again"
+                ) from error
             raise self.damaged(shard, number, error) from error
 
     def damaged(self, shard: int, number: int, reason: object) -> UserError:
@@ -63,19 +85,26 @@ class Shards:
     def _reader(self, shard: int):
         with self._lock:
             reader = self._readers.get(shard)
-            if reader is None:
-                options = "readahead_buffer_size:0,max_parallelism:0"
-                reader = self._readers[shard] = array_record_module.ArrayRecordReader(
-                    str(self._files[shard]), options, file_reader_buffer_size=32768
-                )
+        # Without the lock: a file that is in a bucket is fetched first.
+        reader = reader or self._opened(self._files[shard])
+        with self._lock:
+            reader = self._readers.setdefault(shard, reader)
             self._readers.move_to_end(shard)
             # A reader closes when the last thread that reads with it lets go of it.
-            if len(self._readers) > _MOST_OPEN:
+            in_place = self._shelf and self._shelf.in_place
+            if len(self._readers) > (_MOST_OPEN_IN_PLACE if in_place else _MOST_OPEN):
                 self._readers.popitem(last=False)
         return reader
 
-    def __getstate__(self):
-        return self._files
+    def _opened(self, file: Path) -> array_record_module.ArrayRecordReader:
+        with self._shelf.lent(file) if self._shelf else contextlib.nullcontext(str(file)) as place:
+            return array_record_module.ArrayRecordReader(
+                place, "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=32768
+            )
 
-    def __setstate__(self, files):
-        self.__init__(files)
+    def __getstate__(self):
+        return self._files, self._once
+
+    def __setstate__(self, state):
+        files, once = state
+        self.__init__(files, once=once)

@@ -14,6 +14,7 @@ from stunet.data.shots.layout import Index
 from stunet.data.shots.shards import Shards
 from stunet.data.spec import TextSpec
 from stunet.errors import UserError
+from stunet.stores import large
 
 ENCODER_FILE = "encoder.json"
 _Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -69,8 +70,7 @@ def unpack(
 
 def remove_states(shots: Path, part: int) -> None:
     """Removes the states of the captions of a part, of every encoder."""
-    for file in shots.glob(f"text/*/{part:06d}.array_record"):
-        file.unlink()
+    large.remove(shots, large.sizes(shots, f"text/*/{part:06d}.array_record"))
 
 
 def find_encoder(shots: Path, text: TextSpec) -> Encoder | None:
