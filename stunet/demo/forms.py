@@ -8,6 +8,8 @@ import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 
+from stunet.stores import addresses
+
 # Task of `stunet sample` -> its own flags that the page asks for, in order. All tasks also have
 # `--prompt` and the flags of `SETTINGS`.
 FIELDS = {
@@ -65,7 +67,11 @@ def shown(line: Sequence[str], files: Sequence[str]) -> str:
 
 
 def named(text: str, files: Sequence[str]) -> str:
-    """Returns a text in which each path of `files` is replaced by the name of the file."""
+    """Returns a text in which each path of `files` is replaced by the name of the file.
+
+    Copies of what is in a bucket are named by their addresses.
+    """
+    text = addresses.shown(text)
     for path in files:
         name = pathlib.Path(path).name
         text = text.replace(shlex.quote(path), shlex.quote(name)).replace(path, name)

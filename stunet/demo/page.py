@@ -23,6 +23,7 @@ from stunet.generate.text import Run
 from stunet.progress import OnStep
 from stunet.report import gallery
 from stunet.report.markup import fill
+from stunet.stores import addresses
 
 # Makes clips: (words after `stunet sample`, on_step) -> the clips, and the paths of the files.
 Make = Callable[[Sequence[str], OnStep], tuple[Shown, Mapping[str, pathlib.Path]]]
@@ -163,7 +164,9 @@ def _header(demo: Demo) -> Markup:
     run = next(iter(demo.runs.values()))[1]
     clip = run.parts.clip
     size = f"{clip.frames} frames of {clip.height}x{clip.width} at {clip.frame_rate:g} a second"
-    return fill(_HEADER, place=demo.place, clip=size, updates=f"{run.checkpoint:,}")
+    return fill(
+        _HEADER, place=addresses.shown(str(demo.place)), clip=size, updates=f"{run.checkpoint:,}"
+    )
 
 
 def _tab(task: str, run: Run) -> tuple[dict[str, Any], gr.Button, gr.Button]:

@@ -48,8 +48,10 @@ def listing(address: str) -> dict[str, Object]:
     """
     with _explained(address):
         fs, place = _open(address), _place(address)
-        _check_bucket(fs, place)
         found = fs.find(place, detail=True)
+        if not found:
+            # Listing a missing bucket gives nothing in some libraries, and an error in others.
+            fs.ls(place.partition("/")[0])
         return {
             name: Object(entry["size"], _tag(entry))
             for path, entry in found.items()
@@ -91,7 +93,7 @@ def opened(address: str) -> Iterator[BinaryIO]:
 
 def put(address: str, file: pathlib.Path) -> str:
     """Makes the content of `file` an object, whole or not at all. Returns the object's tag."""
-    with _explained(address):
+    with _explained(address, "written"):
         fs, place = _open(address), _place(address)
         fs.put_file(str(file), place)
         return _tag(fs.info(place))
@@ -101,7 +103,7 @@ def remove(address: str, names: Collection[str]) -> None:
     """Removes objects, by their names relative to `address`. Those that are gone are left out."""
     fs = _open(address)
     for name in names:
-        with _explained(f"{address}/{name}"), contextlib.suppress(FileNotFoundError):
+        with _explained(f"{address}/{name}", "written"), contextlib.suppress(FileNotFoundError):
             fs.rm_file(f"{_place(address)}/{name}")
 
 
@@ -130,7 +132,7 @@ def replace(address: str, content: bytes, tag: str) -> str:
     Returns:
         The tag of the new content, or "" if the object was another.
     """
-    with _explained(address):
+    with _explained(address, "written"):
         fs, place = _open(address), _place(address)
         try:
             return _REPLACE[address.partition("://")[0]](fs, place, content, tag)
@@ -211,44 +213,74 @@ def prepare(address: str) -> None:
     _open(address)
 
 
-def _check_bucket(fs: Any, place: str) -> None:
-    bucket = place.partition("/")[0]
-    if place == bucket or fs.exists(place):
-        return
-    # Listing a missing bucket gives nothing in some libraries, and an error in others.
-    fs.ls(bucket)
-
-
 @contextlib.contextmanager
-def _explained(address: str) -> Iterator[None]:
-    """Context manager that turns what the libraries raise into a sentence about `address`."""
+def _explained(address: str, done: str = "read") -> Iterator[None]:
+    """Context manager that turns what the libraries raise into a sentence about `address`.
+
+    Args:
+        address: the address.
+        done: what cannot be done with it, "read" or "written".
+    """
     try:
         yield
-    except (UserError, FileNotFoundError, FileExistsError) as error:
-        if isinstance(error, FileNotFoundError):
-            bucket = "/".join(address.split("/")[:3])
-            raise Missing(f"{address}: there is no such object, or no bucket {bucket}") from error
+    except FileNotFoundError as error:
+        bucket = "/".join(address.split("/")[:3])
+        raise Missing(f"{address}: there is no such object, or no bucket {bucket}") from error
+    except (UserError, FileExistsError):
         raise
-    # Commands explain a disk that is full.
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{address} cannot be reached: {_reason(error)}") from error
     # gcsfs, aiohttp, botocore and google-auth have no common type.
     except Exception as error:
-        raise UserError(f"{address} cannot be reached: {_reason(error)}") from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # Commands explain a disk that is full.
+        what, remedy = _PROBLEMS[_problem(error)]
+        reason = " ".join(str(error).split("\n", 1)[-1].split()) or type(error).__name__
+        raise UserError(f"{address} cannot be {done}: {what}{reason[:200]}; {remedy}") from error
 
 
-# Code or name of an error of a store -> what to do.
-_REMEDIES = {
-    "403": "ask for the permission to read and write there, or log in with another account",
-    "401": "log in: `gcloud auth application-default login`, or AWS's credentials",
-    "404": "check the name of the bucket",
+# Kind of an error of a store -> what is wrong, before what the store says, and what to do about it.
+_PROBLEMS = {
+    "denied": (
+        "permission denied: ",
+        "ask for the permission to read and write there, or log in with another account",
+    ),
+    "login": (
+        "no login, or one that has expired: ",
+        "log in with `gcloud auth application-default login`, or with AWS's credentials",
+    ),
+    "bucket": ("", "check the name of the bucket"),
+    "other": ("", "check the network and the name, and run the same command again"),
+}
+
+# Status or name of an error of a store -> its kind.
+_KINDS = {
+    "403": "denied",
+    "AccessDenied": "denied",
+    "AllAccessDisabled": "denied",
+    "401": "login",
+    "ExpiredToken": "login",
+    "InvalidAccessKeyId": "login",
+    "InvalidToken": "login",
+    "SignatureDoesNotMatch": "login",
+    "404": "bucket",
+    "NoSuchBucket": "bucket",
 }
 
 
+def _problem(error: BaseException) -> str:
+    """Returns the kind of a store's error, a key of `_PROBLEMS`."""
+    if kind := _KINDS.get(_code(error)):
+        return kind
+    # gcsfs raises an OSError without a number for the status 403.
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
+        return "denied"
+    # google-auth and botocore have types of their own for a login that is missing or has expired.
+    places = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    is_login = any(place.startswith("google.auth.exceptions.") for place in places)
+    return "login" if is_login or "credentials" in str(error).lower() else "other"
+
+
 def _code(error: BaseException) -> str:
-    """Returns the code of a store's error as text; "" if it has none."""
+    """Returns the status or the name of a store's error as text; "" if it has none."""
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
         if isinstance(response, dict):
@@ -256,16 +288,3 @@ def _code(error: BaseException) -> str:
         if getattr(one, "code", None):
             return str(one.code)
     return ""
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    code = _code(error)
-    names = {"AccessDenied": "403", "InvalidAccessKeyId": "401", "NoSuchBucket": "404"}
-    code = names.get(code, code)
-    if isinstance(error, PermissionError) or text.startswith("Forbidden"):
-        code = "403"
-    if "credentials" in text.lower():
-        code = code or "401"
-    remedy = _REMEDIES.get(code, "check the network and the name, and run the same command again")
-    return f"{text[:200]}; {remedy}"

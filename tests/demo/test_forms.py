@@ -7,6 +7,7 @@ import pytest
 
 from stunet.commands.sample import COMMAND, TASKS
 from stunet.demo import forms
+from stunet.stores import addresses
 
 NETWORK = pathlib.Path("runs/a b")
 
@@ -53,6 +54,13 @@ def test_the_user_sees_the_names_of_files_and_no_places_on_the_server():
     assert shown[:5] == ["stunet", "sample", "image", "--workdir", "runs/a b"]
     assert shown[5:] == ["--image", "first frame.png", "--prompt", "it's"]
     assert forms.named(f"cannot read {file} (why)", [file]) == "cannot read first frame.png (why)"
+
+
+def test_the_user_sees_the_address_of_a_run_in_a_bucket():
+    line = forms.words("text", addresses.local("gs://bucket/a run"), {"prompt": ["a 3"]})
+    shown = shlex.split(forms.shown(line, []))
+    assert shown == ["stunet", "sample", "text", "--workdir", "gs://bucket/a run", *line[3:]]
+    assert parsed(shown[2:]).workdir == parsed(line).workdir
 
 
 def test_each_line_is_a_prompt():

@@ -6,10 +6,13 @@ object's generation, and ranges of an object's last bytes. They are added here.
 
 `python servers.py gs PORT FAULTS FOLDER` serves until it is stopped. FAULTS is a file. While it
 holds a number N, every N-th request is answered with 503; while it holds "slow", each one takes
-half a second more. FOLDER keeps the objects of gs:// over restarts; with "" they are in memory.
+half a second more; while it holds "no read", "no write" or "no login", such requests are refused as
+the real stores refuse them. FOLDER keeps the objects of gs:// over restarts; with "" they are in
+memory.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -78,6 +81,21 @@ def server(scheme: str, port: int, faults: str = "", folder: str = "") -> Iterat
         process.wait()
 
 
+# Status -> name and words of the error.
+_WORDS = {
+    401: ("ExpiredToken", "The provided token has expired"),
+    403: ("AccessDenied", "somebody does not have access to the bucket"),
+}
+
+
+def _refusal(mode: str, method: str, count: int) -> int:
+    """Returns the status with which request number `count` is refused; 0 to answer it."""
+    if mode.isdecimal():
+        return 0 if count % int(mode) else 503
+    kind = "read" if method in ("GET", "HEAD") else "write"
+    return 401 if mode == "no login" else 403 if mode == f"no {kind}" else 0
+
+
 def _serve_gs(port: int, faults: pathlib.Path, folder: str) -> None:
     from functools import partial
     from http.server import ThreadingHTTPServer
@@ -120,8 +138,8 @@ def _serve_gs(port: int, faults: pathlib.Path, folder: str) -> None:
             count[0] += 1
             if mode == "slow":
                 time.sleep(0.5)
-            if mode.isdecimal() and count[0] % int(mode) == 0:
-                return self._refused(503)
+            if status := _refusal(mode, self.command, count[0]):
+                return self._refused(status)
             url = urllib.parse.urlsplit(self.path)
             query = dict(urllib.parse.parse_qsl(url.query))
             parts = [urllib.parse.unquote(part) for part in url.path.split("/")]
@@ -143,9 +161,12 @@ def _serve_gs(port: int, faults: pathlib.Path, folder: str) -> None:
         def _refused(self, status: int) -> bool:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.tag = ""
+            words = _WORDS.get(status, ("", ""))[1]
+            body = json.dumps({"error": {"code": status, "message": words}}).encode()
             self.send_response(status)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
             return False
 
     ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, storage)).serve_forever()
@@ -166,10 +187,14 @@ def _serve_s3(port: int, faults: pathlib.Path, folder: str) -> None:
         count[0] += 1
         if mode == "slow":
             time.sleep(0.5)
-        if mode.isdecimal() and count[0] % int(mode) == 0:
+        if status := _refusal(mode, environ["REQUEST_METHOD"], count[0]):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("503 Slow Down", [("Content-Length", "0")])
-            return [b""]
+            code, words = _WORDS.get(status, ("SlowDown", "Slow down"))
+            body = f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
+            # S3 has no status 401.
+            shown = {401: "400 Bad Request"}.get(status, f"{status} Refused")
+            start_response(shown, [("Content-Length", str(len(body)))])
+            return [body if environ["REQUEST_METHOD"] != "HEAD" else b""]
         with lock:
             return app(environ, start_response)
 
