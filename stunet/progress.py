@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 # Takes the number of sampling steps done, the number of all steps, and the clips [b, t, h, w, c]
-# that are being made, as the last step estimates them, in about -1..1.
+# that are being made, as the last step estimates them, in about -1..1, for `np.asarray`.
 OnStep = Callable[[int, int, Any], None]
 
 

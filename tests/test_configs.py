@@ -122,6 +122,10 @@ def test_written_config_reads_back(tmp_path):
         ({"tsr__stride": 7, "data__frames": 1, "model__temporal": False}, "try data.frames 8"),
         ({"tsr__stride": 4}, "which no multiple of 8 frames allows: try another tsr.strid"),
         ({"tsr__max_augmentation": -0.1}, "tsr.max_augmentation is -0.1; it must be at least 0"),
+        (
+            {"autoencoder__path": "vae", "data__height": 32},
+            "data.height is 32; it must be a multiple of 64 .autoencoder.factor, .*try 64",
+        ),
         ({"data__stride": 0}, "data.stride is 0; it must be at least 1"),
         ({"data__stride": 3, "data__cut_from": 40}, "stride 3 spans 46 frames of the source; set"),
         ({"upscale__factor": 3}, "data.height is 16; it must be a multiple of 3 .*try 15"),

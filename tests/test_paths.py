@@ -70,7 +70,12 @@ def test_no_argument_takes_a_path_that_is_not_checked():
 
 
 # Texts that name something else than a file.
-NO_PATHS = {"text.fingerprint", "checkpoint.keep_best", "sample.checkpoint"}
+NO_PATHS = {
+    "text.fingerprint",
+    "autoencoder.fingerprint",
+    "checkpoint.keep_best",
+    "sample.checkpoint",
+}
 KEYS = {key: field for key, field in fields() if field.metadata["path"] is not None}
 
 

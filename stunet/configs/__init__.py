@@ -24,10 +24,12 @@ from stunet.configs.reading import (
     write,
 )
 from stunet.configs.schema import (
+    FINGERPRINTS,
     KEEP_BETA1,
     MAIN,
     MAY_CHANGE_BY_NAME,
     MAY_CHANGE_ON_RESUME,
+    Autoencoder,
     Checkpoint,
     Config,
     Data,
@@ -53,10 +55,12 @@ from stunet.configs.schema import (
 )
 
 __all__ = [
+    "FINGERPRINTS",
     "KEEP_BETA1",
     "MAIN",
     "MAY_CHANGE_BY_NAME",
     "MAY_CHANGE_ON_RESUME",
+    "Autoencoder",
     "Checkpoint",
     "Config",
     "Data",

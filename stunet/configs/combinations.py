@@ -167,9 +167,12 @@ def _frames(config: Config) -> Mistakes:
 def _resolution(config: Config) -> Mistakes:
     """Checks that height and width are whole numbers of pixels at every level."""
     total = config.model.patch_size * 2 ** (len(config.model.channel_multipliers) - 1)
+    why = "model.patch_size and a halving for each level"
+    if config.autoencoder.path:
+        total, why = total * config.autoencoder.factor, f"autoencoder.factor, {why}"
     for key in ("height", "width"):
         size, name = getattr(config.data, key), f"data.{key}"
-        yield from _divides(size, name, total, "model.patch_size and a halving for each level")
+        yield from _divides(size, name, total, why)
         yield from _divides(size, name, config.upscale.factor, "upscale.factor")
 
 
@@ -251,6 +254,51 @@ def _source(config: Config) -> Mistakes:
         )
 
 
+def _latents(config: Config) -> Mistakes:
+    """Checks that nothing needs pixels where the network denoises latents."""
+    if not config.autoencoder.path:
+        return
+    data, shares = config.data, dataclasses.asdict(config.masks)
+    needs_pixels = {
+        f"data.source is {data.source!r}": (
+            data.source != "clips",
+            "latents are read from shots that `stunet prepare --latents` encoded: set data.source "
+            "to 'clips'",
+        ),
+        f"data.crop is {data.crop!r}": (
+            data.crop != "centre",
+            "latents are stored of the centre of each picture: set data.crop to 'centre'",
+        ),
+        "data.mirror is True": (
+            data.mirror,
+            "latents of a picture are not those of its mirror image: set data.mirror to False",
+        ),
+        "masks are set": (
+            any(shares.values()),
+            "networks that are given parts of a clip see pixels alone: set all masks to 0",
+        ),
+        f"upscale.factor is {config.upscale.factor}": (
+            config.upscale.factor > 1,
+            "networks that enlarge clips see pixels alone: set upscale.factor to 1",
+        ),
+        f"tsr.stride is {config.tsr.stride}": (
+            config.tsr.stride > 1,
+            "networks that are given keyframes see pixels alone: set tsr.stride to 1",
+        ),
+        f"sample.threshold is {config.sample.threshold!r}": (
+            config.sample.threshold != "none",
+            "latents are not bounded by -1 and 1: set sample.threshold to 'none'",
+        ),
+        f"distil.threshold is {config.distil.threshold!r}": (
+            config.distil.steps > 0 and config.distil.threshold != "none",
+            "latents are not bounded by -1 and 1: set distil.threshold to 'none'",
+        ),
+    }
+    for what, (is_so, remedy) in needs_pixels.items():
+        if is_so:
+            yield f"autoencoder.path is set and {what}; {remedy}"
+
+
 def _mix(config: Config) -> Mistakes:
     """Checks the further sources of a run: each as if it were the main one, and their weights."""
     main, sources = config.data, all_sources(config.data)
@@ -287,7 +335,7 @@ def _mix(config: Config) -> Mistakes:
                 f"those of data, {shape(main)}; let data describe the source with the largest clips"
             )
         alone = dataclasses.replace(config, data=data)
-        for check in (_frozen_weights, _frames, _resolution, _source, _conditioning):
+        for check in (_frozen_weights, _frames, _resolution, _source, _latents, _conditioning):
             for mistake in check(alone):
                 yield f"data.mix.{name}: {mistake}"
 
@@ -538,6 +586,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _features,
     _text_encoder,
     _source,
+    _latents,
     _validation,
     _profile,
     _noise_schedule,

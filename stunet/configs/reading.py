@@ -17,6 +17,7 @@ from stunet import extensions, jsonfiles, paths
 from stunet.configs import experiments
 from stunet.configs.combinations import check_combinations
 from stunet.configs.schema import (
+    FINGERPRINTS,
     MAIN,
     MAY_CHANGE_ON_RESUME,
     OF_ALL_SOURCES,
@@ -154,12 +155,13 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
         A dict from each of these keys to its old and new value.
     """
     there, here = flatten(old), flatten(new)
-    # The fingerprint is empty before training begins. Where both are known, they decide whether
-    # the encoder is the same: another machine may have it in another directory.
-    if not (old.text.fingerprint and new.text.fingerprint):
-        here["text.fingerprint"] = there["text.fingerprint"]
-    elif old.text.fingerprint == new.text.fingerprint:
-        here["text.encoder"] = there["text.encoder"]
+    # A fingerprint is empty before training begins. Where both are known, they decide whether the
+    # weights are the same: another machine may have them in another directory.
+    for fingerprint, place in FINGERPRINTS.items():
+        if not (there[fingerprint] and here[fingerprint]):
+            here[fingerprint] = there[fingerprint]
+        elif there[fingerprint] == here[fingerprint]:
+            here[place] = there[place]
     return {
         key: (there[key], here[key])
         for key in there

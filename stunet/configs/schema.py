@@ -264,6 +264,36 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """The autoencoder whose latents the network denoises, if any (`stunet.nn.autoencoder`)."""
+
+    path: str = _field(
+        "",
+        "Directory of an autoencoder as diffusers saves it, such as vae of Stable Diffusion. The "
+        "network then denoises its latents instead of pixels: `data.path` holds latents that "
+        "`stunet prepare --latents` stored, and sample clips are decoded with the autoencoder. "
+        "Empty: the network denoises pixels.",
+        path=str,
+    )
+    factor: int = _field(
+        8,
+        "Rows, or columns, of a frame for each row or column of its latents. It must divide "
+        "`data.height` and `data.width`. Without `autoencoder.path`, it has no effect.",
+        least=1,
+    )
+    channels: int = _field(
+        4,
+        "Channels of the latents. Without `autoencoder.path`, it has no effect.",
+        least=1,
+    )
+    fingerprint: str = _field(
+        "",
+        "Fingerprint of the autoencoder's config and weights. Latents and autoencoders with "
+        "another fingerprint are refused. Empty: training fills it in when it begins.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Diffusion:
     """The training objective: noise schedule, prediction and loss (`stunet.diffusion`)."""
 
@@ -1132,7 +1162,7 @@ class Sample:
         "dynamic",
         "How estimates of the clean clip are kept between -1 and 1 in each step. 'static': they "
         "are clipped. 'dynamic': they are clipped at a percentile of each clip and divided by it "
-        "(Imagen, arXiv 2205.11487). 'none': they stay as they are.",
+        "(Imagen, arXiv 2205.11487). 'none': they stay as they are, as latents must.",
         choices=("dynamic", "static", "none"),
     )
     threshold_percentile: float = _field(
@@ -1168,6 +1198,7 @@ class Config:
     )
     model: Model = dataclasses.field(default_factory=Model)
     text: Text = dataclasses.field(default_factory=Text)
+    autoencoder: Autoencoder = dataclasses.field(default_factory=Autoencoder)
     diffusion: Diffusion = dataclasses.field(default_factory=Diffusion)
     masks: Masks = dataclasses.field(default_factory=Masks)
     upscale: Upscale = dataclasses.field(default_factory=Upscale)
@@ -1183,6 +1214,12 @@ class Config:
     profile: Profile = dataclasses.field(default_factory=Profile)
     sample: Sample = dataclasses.field(default_factory=Sample)
 
+
+# Keys that training fills in when it begins, and the keys that say where the weights are.
+FINGERPRINTS = {
+    "text.fingerprint": "text.encoder",
+    "autoencoder.fingerprint": "autoencoder.path",
+}
 
 # Keys and groups that may change when a run continues, since no update depends on them.
 MAY_CHANGE_ON_RESUME = (

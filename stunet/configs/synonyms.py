@@ -369,6 +369,14 @@ SYNONYMS = (
         "encoder_hidden_dim joint_attention_dim",
         "text.dim model.text_features",
     ),
+    # Autoencoder.
+    Synonym(
+        "vae vae_path vae_dir vae_name_or_path pretrained_vae pretrained_vae_model_name_or_path "
+        "autoencoder first_stage_model first_stage_config",
+        "autoencoder.path",
+    ),
+    Synonym("latent_channels vae_channels z_channels", "autoencoder.channels"),
+    Synonym("vae_scale_factor vae_downsample_factor latent_factor", "autoencoder.factor"),
     # Objective.
     Synonym("noise_schedule beta_schedule noise_schedule_type schedule_type", "diffusion.schedule"),
     Synonym("beta_min beta_max", "diffusion.beta_start diffusion.beta_end"),

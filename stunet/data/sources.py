@@ -14,9 +14,10 @@ from stunet.configs import check_data_path
 from stunet.data.clips import ClipRecords, read_metadata
 from stunet.data.draws import draw
 from stunet.data.shots import layout
+from stunet.data.shots.latents import find_latents
 from stunet.data.shots.source import ShotClips
 from stunet.data.shots.states import find_encoder
-from stunet.data.spec import ClipSpec, TextSpec, make_encoder
+from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
 from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.data.synthetic.stage import Stage
@@ -33,13 +34,15 @@ class Dataset:
 
     Attributes:
         source: kind of source, a key of `SOURCES`.
-        clip: shape and rate of the clips.
+        clip: shape and rate of the clips, in pixels.
         text: encoder of the captions.
         seed: seed for sources that draw their clips.
         options: settings that only this kind of source has, such as the `path` of stored clips.
         cut_from: number of frames in each clip of the source. Each such clip is cut into as many
             clips of the run as fit. 0 reads only the frames that one clip of the run spans.
         num_clips: use only the first `num_clips` training clips of the source; 0 uses all.
+        autoencoder: the autoencoder whose stored latents of the clips are read instead of pixels;
+            None reads pixels.
     """
 
     source: str
@@ -49,6 +52,12 @@ class Dataset:
     options: Mapping[str, Any]
     cut_from: int = 0
     num_clips: int = 0
+    autoencoder: AutoencoderSpec | None = None
+
+    @property
+    def of_pixels(self) -> "Dataset":
+        """Returns the same clips as frames of pixels."""
+        return dataclasses.replace(self, autoencoder=None)
 
     @property
     def is_stored(self) -> bool:
@@ -166,8 +175,10 @@ def make_source(dataset: Dataset, split: str) -> Source:
     frames = dataset.cut_from or clip.span
     make = extensions.find(SOURCES, dataset.source, extensions.Source)
     whole = dataclasses.replace(clip, frames=frames, stride=1)
+    # Sources that draw their clips have no latents (`stunet.configs.combinations`).
+    encoded = {"autoencoder": dataset.autoencoder} if dataset.autoencoder else {}
     try:
-        source = make(split, whole, dataset.text, dataset.seed, **dataset.options)
+        source = make(split, whole, dataset.text, dataset.seed, **dataset.options, **encoded)
     except UserError as error:
         if frames == clip.frames:
             raise
@@ -199,6 +210,16 @@ def stored_fingerprint(dataset: Dataset) -> str:
         encoder = find_encoder(path, dataset.text)
         return encoder.fingerprint if encoder else ""
     return read_metadata(path).get("text_encoder", {}).get("fingerprint", "")
+
+
+def stored_autoencoder(dataset: Dataset) -> str:
+    """Returns the fingerprint of the autoencoder that made the stored latents of a data set.
+
+    Raises:
+        UserError: the data set holds no latents of the autoencoder.
+    """
+    path, clip = _fetched(dataset.options["path"]), dataset.clip
+    return find_latents(path, dataset.autoencoder, clip.height, clip.width).fingerprint
 
 
 def representatives(source: Source, num: int, dataset: Dataset) -> Source:
@@ -242,6 +263,11 @@ def _clips(
     path = _fetched(path)
     if layout.holds_shots(path):
         return ShotClips(path, split, clip, text, **of_shots)
+    if of_shots.get("autoencoder"):
+        raise UserError(
+            f"{path} holds clips of one shape and no latents; run `stunet prepare --latents` on "
+            "the videos, and name the shots that it writes as data.path"
+        )
     records = ClipRecords(
         path,
         split,

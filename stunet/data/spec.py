@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from stunet.errors import UserError
+from stunet.nn.autoencoder import Autoencoder
+from stunet.nn.autoencoder import read as read_autoencoder
 from stunet.nn.text import TextEncoder, text_encoder
+from stunet.stores import mirror
 
 # Encodes n captions to states float32 [n, l, d] and a mask bool [n, l].
 EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
@@ -96,6 +100,12 @@ class AutoencoderSpec:
     channels: int
     fingerprint: str = ""
 
+    def matches(self, other: "AutoencoderSpec") -> bool:
+        """Tells whether this and `other` name the same autoencoder, wherever its files lie."""
+        if self.fingerprint and other.fingerprint:
+            return self.fingerprint == other.fingerprint
+        return self.path == other.path
+
 
 @functools.lru_cache(maxsize=4)
 def make_encoder(text: TextSpec) -> TextEncoder | Any:
@@ -108,3 +118,30 @@ def make_encoder(text: TextSpec) -> TextEncoder | Any:
         UserError: the encoder cannot be made.
     """
     return text_encoder(text.encoder, text.max_length, text.dim, text.fingerprint)
+
+
+@functools.lru_cache(maxsize=2)
+def make_autoencoder(spec: AutoencoderSpec) -> Autoencoder:
+    """Reads the autoencoder of a run. Previews and evaluation share one.
+
+    Raises:
+        UserError: the autoencoder cannot be read, or is not the one whose latents the run denoises.
+    """
+    try:
+        autoencoder = read_autoencoder(mirror.fetched(spec.path))
+    except UserError as error:
+        raise UserError(f"autoencoder.path: {error}") from error
+    of = autoencoder.architecture
+    if spec.fingerprint not in ("", autoencoder.fingerprint):
+        raise UserError(
+            f"autoencoder.path: the autoencoder in {spec.path} is not the one whose latents the "
+            f"run denoises: its fingerprint is {autoencoder.fingerprint}, not {spec.fingerprint}; "
+            "use the same autoencoder as in training"
+        )
+    if (of.factor, of.latent_channels) != (spec.factor, spec.channels):
+        raise UserError(
+            f"the autoencoder in {spec.path} has a factor of {of.factor} and {of.latent_channels} "
+            f"latent channels; set autoencoder.factor and autoencoder.channels to these, not "
+            f"{spec.factor} and {spec.channels}"
+        )
+    return autoencoder

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+import numpy as np
 from markupsafe import Markup
 
 from stunet.data.media import to_uint8
@@ -161,7 +162,7 @@ def serve(page: gr.Blocks, host: str, port: int) -> str:
 
 def _header(demo: Demo) -> Markup:
     run = next(iter(demo.runs.values()))[1]
-    clip = run.parts.denoiser.clip
+    clip = run.parts.clip
     size = f"{clip.frames} frames of {clip.height}x{clip.width} at {clip.frame_rate:g} a second"
     return fill(
         _HEADER, place=addresses.shown(str(demo.place)), clip=size, updates=f"{run.checkpoint:,}"
@@ -250,7 +251,7 @@ def _settings(task: str, run: Run) -> dict[str, Any]:
 
 def _let_choose_box(task: str, run: Run, fields: Mapping[str, Any]) -> None:
     """Adds a picture on which two clicks choose the box."""
-    clip, kind = run.parts.denoiser.clip, "image" if "image" in fields else "video"
+    clip, kind = run.parts.clip, "image" if "image" in fields else "video"
     file, box, corner, frame = fields[kind], fields["box"], gr.State(), gr.State()
     picture = gr.Image(
         label="Click two corners of the box",
@@ -336,7 +337,7 @@ def _sample(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Ite
 
 def _estimate(task: str, run: Run, step: Step, captions: Sequence[str]) -> Markup:
     """Shows how far sampling is, and the clips as they are estimated by then."""
-    clips, rate = to_uint8(step.clips), run.parts.denoiser.clip.frame_rate
+    clips, rate = to_uint8(np.asarray(step.clips)), run.parts.clip.frame_rate
     captions = tuple([*captions, *[""] * len(clips)][: len(clips)])
     sheet = gallery.sheet(Shown(task, "", rate, captions, clips))
     return fill(_PROGRESS, done=step.done, total=step.total) + sheet

@@ -5,10 +5,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
-
-import numpy as np
-from jaxtyping import Float
+from typing import Any, Generic, TypeVar
 
 from stunet.progress import OnStep
 
@@ -22,12 +19,13 @@ class Step:
     Attributes:
         done: number of steps done.
         total: number of all steps.
-        clips: the clips as this step estimates them, in about -1..1.
+        clips: the clips as this step estimates them, in about -1..1. `np.asarray` returns them as
+            an array `[b, t, h, w, c]`, for which latents are decoded.
     """
 
     done: int
     total: int
-    clips: Float[np.ndarray, "b t h w c"]
+    clips: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ def watch(make: Callable[[OnStep], Made]) -> Iterator[Step | Finished[Made]]:
     def on_step(done: int, total: int, clips: object) -> None:
         if closed.is_set():
             raise _Stopped
-        steps.put(Step(done, total, np.asarray(clips)))
+        steps.put(Step(done, total, clips))
 
     with concurrent.futures.ThreadPoolExecutor(1, "sampling") as pool:
         work = pool.submit(make, on_step)

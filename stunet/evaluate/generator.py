@@ -111,7 +111,7 @@ def of_network(
 
     return Generator(
         parts=parts,
-        dataset=parts.dataset,
+        dataset=parts.dataset.of_pixels,
         borders=(),
         operations=functools.partial(sampling_flops, parts.denoiser, parts.sampling),
         given="",
@@ -129,7 +129,7 @@ def _cascaded(
 ) -> Generator:
     """Returns a generator that runs both networks of a cascade."""
     cascade.check_pair(parts, tsr)
-    count = parts.denoiser.clip.frames
+    count = parts.clip.frames
     windows = cascade.count_windows(tsr, count)
 
     def make(number, captions, real, on_step):
@@ -142,7 +142,7 @@ def _cascaded(
 
     return Generator(
         parts=parts,
-        dataset=_dense(parts.dataset, tsr, count),
+        dataset=_dense(parts.dataset.of_pixels, tsr, count),
         borders=cascade.find_borders(tsr, count),
         operations=operations,
         given="",
@@ -155,7 +155,7 @@ def _filled(
     parts: Parts, load: Callable[[], text.Run], settings: dict[str, Any], identity: Any
 ) -> Generator:
     """Returns a generator that fills in frames between true keyframes of real clips."""
-    stride, clip = parts.denoiser.conditioning.keyframe_stride, parts.denoiser.clip
+    stride, clip = parts.denoiser.conditioning.keyframe_stride, parts.clip
     source_frames = parts.dataset.cut_from or clip.span
     count = len(range(0, source_frames, stride * clip.stride))
 
@@ -191,5 +191,5 @@ def _dense(dataset: Dataset, tsr: Parts, keyframes: int) -> Dataset:
     The clips have every n-th frame of the source, where n is the `data.stride` of the `tsr` run.
     """
     frames = (keyframes - 1) * tsr.denoiser.conditioning.keyframe_stride + 1
-    clip = dataclasses.replace(dataset.clip, frames=frames, stride=tsr.denoiser.clip.stride)
+    clip = dataclasses.replace(dataset.clip, frames=frames, stride=tsr.clip.stride)
     return dataclasses.replace(dataset, clip=clip)

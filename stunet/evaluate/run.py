@@ -232,6 +232,6 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _number(value: float) -> float | None:
+def _number(value: float | np.floating) -> float | None:
     """Rounds a number for JSON; NaN, which JSON lacks, becomes None."""
     return None if np.isnan(value) else round(float(value), 6)

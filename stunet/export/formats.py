@@ -70,7 +70,13 @@ def _programs(write: Callable[..., None], request: Request, directory: pathlib.P
     from stunet.generate.text import load_unconditioned
     from stunet.train.parts import read_parts
 
-    scale = read_parts(request.workdir, **request.sample).sampling.autoguidance_scale
+    parts = read_parts(request.workdir, **request.sample)
+    if parts.dataset.autoencoder:
+        raise UserError(
+            f"{request.workdir} denoises latents, and programs hold no autoencoder to decode them; "
+            "give --format safetensors, which `stunet sample` reads"
+        )
+    scale = parts.sampling.autoguidance_scale
     if scale != 1:
         raise UserError(
             f"sample.autoguidance_scale is {scale:g}, and programs hold the weights of one network "

@@ -112,7 +112,7 @@ def fill(
     """
     keyframes, parts = np.asarray(keyframes, np.float32), run.parts
     stride = _check_tsr(parts, "the run")
-    clip, count = parts.denoiser.clip, keyframes.shape[1]
+    clip, count = parts.clip, keyframes.shape[1]
     windows = count_windows(parts, count)
     if keyframes.shape[2:] != clip.frame_shape:
         raise UserError(
@@ -221,7 +221,7 @@ def through(
         augmentation = min(AUGMENTATION, run.parts.denoiser.conditioning.max_augmentation)
     check_augmentation(run.parts, augmentation)  # Before the keyframes, which take long.
     before = 0
-    filling = len(prompts) * count_windows(run.parts, first.parts.denoiser.clip.frames)
+    filling = len(prompts) * count_windows(run.parts, first.parts.clip.frames)
     later = run.parts.sampling.steps * math.ceil(filling / (batch_size or filling))
 
     def keyframes_step(done: int, total: int, clips: Any) -> None:
@@ -255,25 +255,26 @@ def check_pair(keyframes: Parts, tsr: Parts) -> None:
     Raises:
         UserError: the runs do not match in stride, number of frames, size, rate or text encoder.
     """
-    first, second = keyframes.denoiser, tsr.denoiser
-    stride = _check_tsr(tsr, "the run given as --tsr") * second.clip.stride
-    if first.clip.stride != stride:
+    first, second = keyframes.clip, tsr.clip
+    stride = _check_tsr(tsr, "the run given as --tsr") * second.stride
+    if first.stride != stride:
         raise UserError(
-            f"keyframes are {first.clip.stride} frames apart (data.stride) and are filled in "
+            f"keyframes are {first.stride} frames apart (data.stride) and are filled in "
             f"when {stride} apart (tsr.stride); train both with the same stride"
         )
-    count_windows(tsr, first.clip.frames)
+    count_windows(tsr, first.frames)
     for key in ("height", "width", "channels", "fps"):
-        ours, theirs = getattr(first.clip, key), getattr(second.clip, key)
+        ours, theirs = getattr(first, key), getattr(second, key)
         if ours != theirs:
             raise UserError(
                 f"data.{key} is {ours:g} of the keyframes and {theirs:g} of the network that fills "
                 "in between them; train both with the same"
             )
-    if not first.text.matches(second.text):
+    ours, theirs = keyframes.denoiser.text, tsr.denoiser.text
+    if not ours.matches(theirs):
         raise UserError(
-            f"the keyframes' text encoder is {dataclasses.asdict(first.text)} and that of the "
-            f"network that fills in between them {dataclasses.asdict(second.text)}; train both "
+            f"the keyframes' text encoder is {dataclasses.asdict(ours)} and that of the "
+            f"network that fills in between them {dataclasses.asdict(theirs)}; train both "
             "with the same"
         )
 
@@ -302,7 +303,7 @@ def count_windows(tsr: Parts, keyframes: int) -> int:
     Raises:
         UserError: the clip is not a whole number of windows.
     """
-    frames = tsr.denoiser.clip.frames
+    frames = tsr.clip.frames
     steps = (frames - 1) // tsr.denoiser.conditioning.keyframe_stride
     if keyframes < 2 or (keyframes - 1) % steps:
         fitting = ", ".join(str(1 + steps * n) for n in (1, 2, 3))
@@ -320,7 +321,7 @@ def find_borders(tsr: Parts, keyframes: int) -> tuple[int, ...]:
     Arguments and errors are those of `count_windows`.
     """
     windows = count_windows(tsr, keyframes)
-    return tuple(window * (tsr.denoiser.clip.frames - 1) for window in range(1, windows))
+    return tuple(window * (tsr.clip.frames - 1) for window in range(1, windows))
 
 
 def split(

@@ -35,6 +35,7 @@ def write(
         UserError: the data cannot be opened, or `out` cannot be written.
     """
     output.check_out(out)
+    dataset = dataset.of_pixels
     source = representatives(make_source(dataset, split), num, dataset)
     count = min(num, len(source))
     if not count:

@@ -69,7 +69,7 @@ def complete(
     Raises:
         UserError: the run makes clips of another size.
     """
-    shape, count = run.parts.denoiser.clip.shape, len(prompts)
+    shape, count = run.parts.clip.shape, len(prompts)
     if clips.shape[1:] != shape:
         raise UserError(
             f"clips are {'x'.join(map(str, clips.shape[1:]))} (frames, rows, columns, channels), "
@@ -155,7 +155,7 @@ def _of_picture(run: Run, images, kind: str, box) -> tuple[np.ndarray, np.ndarra
         kind: kind of mask, a key of `MASKS`.
         box: `[h, w]`, True inside the region that moves; its values matter for cinemagraphs only.
     """
-    frames = run.parts.denoiser.clip.frames
+    frames = run.parts.clip.frames
     first = (np.arange(frames) == 0)[:, None, None]
     given = np.broadcast_to(MASKS[kind](box, first), (frames, *box.shape))
     return np.repeat(images[:, None], frames, axis=1), given[None, ..., None]

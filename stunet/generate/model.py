@@ -26,7 +26,7 @@ class Model:
     @property
     def fps(self) -> float:
         """Frames per second of the clips, the same as in training."""
-        return self.run.parts.denoiser.clip.frame_rate
+        return self.run.parts.clip.frame_rate
 
     def sample(
         self,

@@ -48,7 +48,7 @@ def write(
         ]
     )
     content = _settings(task, request, sampled)
-    rate = sampled.parts.denoiser.clip.frame_rate
+    rate = sampled.parts.clip.frame_rate
     captions = sampled.captions or request.prompts
     with refusal_explained(out, "choose an --out in which you may create files"):
         name = _vacant(out, _cut(name, 200), content)
@@ -70,7 +70,7 @@ def shown(task: str, request: Request, sampled: Sampled) -> arrays.Shown:
     return arrays.Shown(
         task=task,
         command=request.command,
-        fps=sampled.parts.denoiser.clip.frame_rate,
+        fps=sampled.parts.clip.frame_rate,
         captions=tuple(sampled.captions or request.prompts),
         clips=to_uint8(sampled.clips),
         given=None if sampled.given is None else to_uint8(sampled.given),

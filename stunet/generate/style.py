@@ -57,6 +57,11 @@ def stylise(
             f"the text encoder is {dataclasses.asdict(ours)}, and the style's "
             f"{dataclasses.asdict(theirs)}; train both with the same"
         )
+    if not run.parts.space.matches(style.parts.space):
+        raise UserError(
+            f"the run denoises {run.parts.space}, and the style {style.parts.space}; train both on "
+            "the same"
+        )
     for alpha in alphas:  # Check all before the first is sampled, which takes long.
         check_alpha(alpha)
     clips = []

@@ -59,7 +59,7 @@ def text_to_video(
 def image_to_video(request: Request, image: pathlib.Path) -> Sampled:
     """Samples clips that begin with the picture in the file `image`."""
     run = masked.load_masked(request.workdir, **request.loading)
-    picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
+    picture = pictures.read_picture(image, run.parts.clip)[None]
     clips = masked.image_to_video(run, request.prompts, picture, **request.options)
     settings, labels = {"image": image}, ("image", image.stem)
     return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=picture[:, None])
@@ -80,7 +80,7 @@ def inpaint(
         box: rectangle, as `inputs.read_box` reads it.
     """
     run = masked.load_masked(request.workdir, **request.loading)
-    data = run.parts.denoiser.clip
+    data = run.parts.clip
     frames = inputs.read_clip(clip, data)[None]
     hole = inputs.read_box(box, data) if box else inputs.read_mask(mask, clip, data)
     clips = masked.inpaint(run, request.prompts, frames, hole, **request.options)
@@ -93,8 +93,8 @@ def inpaint(
 def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
     """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
     run = masked.load_masked(request.workdir, **request.loading)
-    picture = pictures.read_picture(image, run.parts.denoiser.clip)[None]
-    region = inputs.read_box(box, run.parts.denoiser.clip)
+    picture = pictures.read_picture(image, run.parts.clip)[None]
+    region = inputs.read_box(box, run.parts.clip)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
     settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)
     given = np.where(inputs.outline(region)[..., None], 1, picture)[:, None]
@@ -104,7 +104,7 @@ def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
 def video_to_video(request: Request, clip: pathlib.Path, strength: float) -> Sampled:
     """Changes the video file `clip` to follow prompts. `video.edit` explains `strength`."""
     run = text.load_unconditioned(request.workdir, **request.loading)
-    frames = inputs.read_clip(clip, run.parts.denoiser.clip)[None]
+    frames = inputs.read_clip(clip, run.parts.clip)[None]
     clips = video.edit(run, request.prompts, frames, strength, **request.options)
     settings = {"video": clip, "strength": strength}
     labels = ("video", clip.stem, f"strength{strength:g}")

@@ -210,9 +210,13 @@ def sample_clips(
         Clips in -1..1.
 
     Raises:
-        UserError: the seed is out of range.
+        UserError: the seed is out of range, or the run's autoencoder cannot be read.
     """
     check_seed(seed)
+    space = run.parts.space
+    space.load()
+    if start is not None:
+        start = space.from_frames(start)
     count, steps = len(prompts), run.parts.sampling.steps
     ways = meshes.batch_ways(run.mesh)
     size = -(-min(batch_size or count, count) // ways) * ways
@@ -232,9 +236,9 @@ def sample_clips(
             )
             for done, clips in enumerate(estimates, 1):
                 clips.block_until_ready()
-                on_step(batch * steps + done, len(firsts) * steps, clips)
+                on_step(batch * steps + done, len(firsts) * steps, space.estimate(clips))
             sampled.append(hosts.gather(clips))
-    return np.clip(np.concatenate(sampled)[:count], -1, 1)
+    return space.to_frames(np.concatenate(sampled)[:count])
 
 
 def write(

@@ -136,7 +136,7 @@ def check_base(base: Parts, parts: Parts) -> None:
     Raises:
         UserError: the sizes, rates or channels of the two runs do not fit together.
     """
-    low, clip = base.denoiser.clip, parts.denoiser.clip
+    low, clip = base.clip, parts.clip
     factor = parts.denoiser.conditioning.upscale_factor
     made = {key: getattr(low, key) for key in ("height", "width", "channels")}
     asked = dict(height=clip.height // factor, width=clip.width // factor, channels=clip.channels)
@@ -159,7 +159,7 @@ def read_low(file: pathlib.Path, parts: Parts) -> Float[np.ndarray, "t h w c"]:
         UserError: there is no such file, it cannot be decoded, it has another size, or its
             timestamps jump.
     """
-    clip, factor = parts.denoiser.clip, parts.denoiser.conditioning.upscale_factor
+    clip, factor = parts.clip, parts.denoiser.conditioning.upscale_factor
     rows, columns = clip.height // factor, clip.width // factor
     height, width = picture_size(file)
     times = max(1, height // rows)
@@ -184,7 +184,7 @@ def check_settings(parts: Parts, overlap: int, weights: str, augmentation: float
     Raises:
         UserError: a setting does not suit the run.
     """
-    segments = multidiffusion.cover(parts.denoiser.clip.frames, parts.denoiser.clip.frames, overlap)
+    segments = multidiffusion.cover(parts.clip.frames, parts.clip.frames, overlap)
     multidiffusion.frame_weights(segments, weights)
     most = parts.denoiser.conditioning.max_augmentation
     if not 0 <= augmentation <= most:
@@ -238,7 +238,7 @@ def upscale(
     low, parts, functions = np.asarray(low, np.float32), upscaler.parts, upscaler.functions
     check_settings(parts, overlap, weights, augmentation)
     _check_clip(parts, low)
-    shape, steps, devices = parts.denoiser.clip, parts.sampling.steps, upscaler.mesh.size
+    shape, steps, devices = parts.clip, parts.sampling.steps, upscaler.mesh.size
     frames = len(low)
     segments = multidiffusion.cover(max(frames, shape.frames), shape.frames, overlap)
     share = multidiffusion.normalise_weights(
@@ -304,7 +304,7 @@ def upscale(
 
 
 def _check_clip(parts: Parts, low: np.ndarray) -> None:
-    clip, factor = parts.denoiser.clip, parts.denoiser.conditioning.upscale_factor
+    clip, factor = parts.clip, parts.denoiser.conditioning.upscale_factor
     asked = (clip.height // factor, clip.width // factor, clip.channels)
     if low.ndim != 4 or not len(low) or low.shape[1:] != asked:
         raise UserError(

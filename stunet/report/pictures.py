@@ -142,8 +142,9 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
     """
     try:
         parts = make_parts(configs.read(config_file))
-        held_out = sources.make_source(parts.dataset, "val")
-        source = sources.representatives(held_out, parts.preview_clips, parts.dataset)
+        dataset = parts.dataset.of_pixels
+        held_out = sources.make_source(dataset, "val")
+        source = sources.representatives(held_out, parts.preview_clips, dataset)
         examples = [source[i] for i in range(min(parts.preview_clips, len(source)))]
     except UserError:
         return None
@@ -152,6 +153,6 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
     captions = [example["caption"] for example in examples] if has_text else None
     with tempfile.TemporaryDirectory() as directory:
         gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")
-        media.write_gif(gif, clips, parts.denoiser.clip.frame_rate, captions)
+        media.write_gif(gif, clips, parts.clip.frame_rate, captions)
         media.write_xt(xt, clips, captions)
         return gif.read_bytes(), xt.read_bytes()

@@ -122,10 +122,10 @@ def claim(workdir: pathlib.Path, sweep: Sweep, command: Sequence[str]) -> None:
                     config = configs.replace(config, {key: configs.flatten(there)[key]})
                 if differences := configs.differences(there, config):
                     _refuse(workdir, f"in member {member.name}, {'; '.join(differences)}")
-                # Training may have written the fingerprint of the text encoder there meanwhile.
-                key = "text.fingerprint"
-                if not configs.flatten(config)[key]:
-                    config = configs.replace(config, {key: configs.flatten(there)[key]})
+                # Training may have written fingerprints there meanwhile.
+                for key in configs.FINGERPRINTS:
+                    if not configs.flatten(config)[key]:
+                        config = configs.replace(config, {key: configs.flatten(there)[key]})
             to_write[file] = config
     with refusal_explained(workdir, "choose a --workdir in which you may create files"):
         workdir.mkdir(parents=True, exist_ok=True)

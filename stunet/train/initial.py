@@ -35,7 +35,7 @@ from stunet.train.state import TrainState, abstract_state, create_state, init_st
 
 # Groups and keys of the config in which a difference means other weights, or another meaning of
 # weights.
-_OF_WEIGHTS = ("model.", "text.", "data.channels ", "diffusion.prediction ")
+_OF_WEIGHTS = ("model.", "text.", "autoencoder.", "data.channels ", "diffusion.prediction ")
 # Keys with which weights of the same shapes compute something else.
 _OF_MEANING = (
     "diffusion.prediction",

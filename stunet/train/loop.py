@@ -28,8 +28,8 @@ def train(
     them. A few updates later, all processes stop after the same update and save a checkpoint.
 
     Args:
-        parts: network, data set and settings of the run. `parts.config` must hold the fingerprint
-            of the text encoder (see `stunet.train.parts.with_fingerprint`).
+        parts: network, data set and settings of the run. `parts.config` must hold the fingerprints
+            of its encoders (see `stunet.train.parts.with_fingerprint`).
         workdir: working directory of the run.
         changing: keys of the config whose values may differ from those in `workdir`. New values
             hold from the next update on.

@@ -57,7 +57,8 @@ class Objective:
 
         Args:
             key: random key of the update.
-            batch: `video` uint8 `[b, t, h, w, c]`, `text` `[b, l, d]` and `text_mask` `[b, l]`.
+            batch: `video` uint8 `[b, t, h, w, c]`, or float32 for latents, `text` `[b, l, d]` and
+                `text_mask` `[b, l]`.
 
         Returns:
             The arguments of `loss` after `params`: clean clips, `given` (what the network sees
@@ -92,7 +93,7 @@ class Objective:
 
         Args:
             params: parameters of the network.
-            x0: clean clips, -1..1.
+            x0: clean clips, -1..1, or latents.
             given: what the network sees besides the noisy clips.
             t: noise time of each clip, 0..1.
             noise: Gaussian noise.
@@ -145,8 +146,10 @@ class Objective:
         return times.t, *taught
 
 
-def to_float(video: UInt8[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-    """Maps pixels 0..255 to -1..1."""
+def to_float(video: UInt8[Array, "b t h w c"] | Float[Array, "b t h w c"]) -> Array:
+    """Maps pixels 0..255 to -1..1. Returns latents, which are floats, unchanged."""
+    if jnp.issubdtype(video.dtype, jnp.floating):
+        return video
     return video.astype(jnp.float32) / 127.5 - 1.0
 
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from stunet import configs
 from stunet.configs.schema import Config, Data, Mesh, all_sources, level_channels, level_layers
 from stunet.data.mixtures import Bucket, Ingredient, sort_into_buckets
-from stunet.data.sources import Dataset, stored_fingerprint
-from stunet.data.spec import ClipSpec, TextSpec, make_encoder
+from stunet.data.sources import Dataset, stored_autoencoder, stored_fingerprint
+from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.distillation import Distillation
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.diffusion.times import Times
@@ -35,6 +35,7 @@ from stunet.train.objective import Objective
 from stunet.train.optimizer import Optimizer, make_optimizer
 from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
+from stunet.train.spaces import Latents, Pixels, Space
 from stunet.train.trainable import Trainable
 
 # Sampling steps of a network that is not distilled, if the config names none.
@@ -47,6 +48,7 @@ class Parts:
 
     Attributes:
         denoiser: network, conditioning, noise schedule, and shapes of clips and text.
+        space: what the network's clips are made of, pixels or latents.
         objective: training loss.
         optimizer: optimiser, its learning rate, the running average of the weights, and the guard
             that skips updates.
@@ -75,6 +77,7 @@ class Parts:
     """
 
     denoiser: Denoiser
+    space: Space
     objective: Objective
     optimizer: Optimizer
     dataset: Dataset
@@ -100,13 +103,18 @@ class Parts:
     config: configs.Experiment
 
     @property
+    def clip(self) -> ClipSpec:
+        """Returns the shape and rate of the clips of frames that the run makes."""
+        return self.dataset.clip
+
+    @property
     def sources(self) -> tuple[Ingredient, ...]:
         """Returns the sources of training clips, in the order in which they are numbered."""
         return tuple(of for bucket in self.buckets for of in bucket.mixture)
 
     def only(self, bucket: Bucket) -> "Parts":
         """Returns the parts as if one bucket's shape were that of all clips."""
-        denoiser = dataclasses.replace(self.denoiser, clip=bucket.clip)
+        denoiser = dataclasses.replace(self.denoiser, clip=self.space.clip(bucket.clip))
         return dataclasses.replace(
             self,
             denoiser=denoiser,
@@ -127,12 +135,14 @@ def make_parts(config: Config) -> Parts:
         for name, data in all_sources(config.data).items()
         if data.weight
     ]
+    dataset = _dataset(config, config.data)
     return Parts(
         denoiser=denoiser,
+        space=_space(config),
         objective=_objective(config, denoiser),
         optimizer=_optimizer(config),
-        dataset=_dataset(config, config.data),
-        buckets=sort_into_buckets(mixture, denoiser.clip, config.train.batch_size),
+        dataset=dataset,
+        buckets=sort_into_buckets(mixture, dataset.clip, config.train.batch_size),
         layout=Layout(**_shared(config.mesh, Layout)),
         events=Events(
             steps=config.train.steps,
@@ -226,24 +236,30 @@ def _read_config(place: pathlib.Path) -> Config:
 
 
 def with_fingerprint(config: Config) -> Config:
-    """Returns the config with the fingerprint of its text encoder filled in.
+    """Returns the config with the fingerprints of its text encoder and autoencoder filled in.
 
-    The fingerprint keeps a run from continuing with another text encoder than it began with. If the
-    training data hold text states, the fingerprint is read from the data. Otherwise it is computed
-    from the encoder.
+    A fingerprint keeps a run from continuing with another encoder than it began with. If the
+    training data hold text states or latents, it is read from the data. Otherwise the fingerprint
+    of the text encoder is computed from the encoder.
 
     Raises:
-        UserError: the fingerprint must be computed, but the encoder cannot be made.
+        UserError: the fingerprint must be computed, but the encoder cannot be made, or the data
+            hold no latents of the autoencoder.
     """
-    text = config.text
-    if text.fingerprint:
+    text, autoencoder = config.text, config.autoencoder
+    if text.fingerprint and (autoencoder.fingerprint or not autoencoder.path):
         return config
     configs.check_data(config)
     parts = make_parts(config)
     datasets = [parts.dataset, *(of.dataset for of in parts.sources)]
-    stored = next(filter(None, map(stored_fingerprint, datasets)), "")
-    fingerprint = stored or make_encoder(parts.denoiser.text).fingerprint
-    return dataclasses.replace(config, text=dataclasses.replace(text, fingerprint=fingerprint))
+    if autoencoder.path and not autoencoder.fingerprint:
+        found = stored_autoencoder(parts.dataset)
+        autoencoder = dataclasses.replace(autoencoder, fingerprint=found)
+    if not text.fingerprint:
+        stored = next(filter(None, map(stored_fingerprint, datasets)), "")
+        found = stored or make_encoder(parts.denoiser.text).fingerprint
+        text = dataclasses.replace(text, fingerprint=found)
+    return dataclasses.replace(config, text=text, autoencoder=autoencoder)
 
 
 def _dataset(config: Config, data: Data) -> Dataset:
@@ -254,6 +270,7 @@ def _dataset(config: Config, data: Data) -> Dataset:
         text=TextSpec(**_shared(config.text, TextSpec)),
         seed=config.seed,
         options=_SOURCE_OPTIONS.get(data.source, _own_options)(data),
+        autoencoder=_autoencoder(config),
         cut_from=data.cut_from,
         num_clips=data.num_clips,
     )
@@ -297,7 +314,7 @@ def _denoiser(config: Config) -> Denoiser:
             **_shared(config.diffusion, NoiseSchedule),
         ),
         prediction=config.diffusion.prediction,
-        clip=ClipSpec(**_shared(config.data, ClipSpec)),
+        clip=_network_clip(config),
         text=TextSpec(**_shared(config.text, TextSpec)),
         trainable=Trainable(
             freeze_spatial=config.freeze == "spatial",
@@ -310,6 +327,22 @@ def _denoiser(config: Config) -> Denoiser:
     )
 
 
+def _autoencoder(config: Config) -> AutoencoderSpec | None:
+    """Returns the autoencoder whose latents the network denoises; None for pixels."""
+    of = config.autoencoder
+    return AutoencoderSpec(**_shared(of, AutoencoderSpec)) if of.path else None
+
+
+def _space(config: Config) -> Space:
+    autoencoder = _autoencoder(config)
+    return Latents(autoencoder) if autoencoder else Pixels()
+
+
+def _network_clip(config: Config) -> ClipSpec:
+    """Returns the shape and rate of the clips that the network sees."""
+    return _space(config).clip(ClipSpec(**_shared(config.data, ClipSpec)))
+
+
 def _network(config: Config) -> STUNet:
     """Makes the network. Keys of `model` that are fields of `STUNet` are passed as they are."""
     model = config.model
@@ -318,7 +351,7 @@ def _network(config: Config) -> STUNet:
         channels=level_channels(model),
         layers_per_level=level_layers(model),
         temporal_factors=model.temporal_factors if model.temporal else None,
-        out_channels=config.data.channels * variance,
+        out_channels=_network_clip(config).channels * variance,
         dtype=jnp.dtype(model.dtype),
     )
     return STUNet(**_shared(model, STUNet) | different)

@@ -16,10 +16,12 @@ from stunet.train.denoiser import Denoiser
 from stunet.train.metrics import Metrics
 from stunet.train.objective import to_float
 from stunet.train.sampling import SamplerSettings, make_sampler
+from stunet.train.spaces import Space
 
 
 def make_preview(
     denoiser: Denoiser,
+    space: Space,
     settings: SamplerSettings,
     dataset: Dataset,
     workdir: pathlib.Path,
@@ -36,13 +38,18 @@ def make_preview(
 
     Args:
         denoiser: the network.
+        space: turns its clips into frames.
         settings: how clips are sampled, without autoguidance.
         dataset: where held-out clips come from.
         workdir: working directory of the run.
         mesh: the devices.
         num: number of clips to sample, but not more than there are held-out clips.
         seed: seed of the noise, the same at every step.
+
+    Raises:
+        UserError: the data or the run's autoencoder cannot be read.
     """
+    space.load()
     source = representatives(make_source(dataset, "val"), num, dataset)
     examples = [source[i] for i in range(min(num, len(source)))]
     text, mask = (np.stack([e[k] for e in examples]) for k in ("text", "text_mask"))
@@ -65,8 +72,9 @@ def make_preview(
         if hosts.is_first():
             stem = workdir / "samples" / f"step_{step:08d}"
             stem.parent.mkdir(exist_ok=True)
-            media.write_gif(f"{stem}.gif", clips, denoiser.clip.frame_rate, captions)
-            media.write_xt(f"{stem}_xt.png", clips, captions)
+            frames = space.to_frames(clips)
+            media.write_gif(f"{stem}.gif", frames, denoiser.clip.frame_rate, captions)
+            media.write_xt(f"{stem}_xt.png", frames, captions)
             metrics.picture(step, "samples/clips", f"{stem}.gif")
             metrics.picture(step, "samples/xt", f"{stem}_xt.png")
 

@@ -117,7 +117,7 @@ def abstract_batch(
     """
     size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
     shapes = {
-        "video": (clip.shape, jnp.uint8),
+        "video": (clip.shape, parts.space.dtype),
         "text": ((text.max_length, text.dim), jnp.float32),
         "text_mask": ((text.max_length,), jnp.bool_),
     }

@@ -274,6 +274,7 @@ def _preview(
 ) -> Callable[[Any, int, Metrics], None]:
     return make_preview(
         parts.denoiser,
+        parts.space,
         parts.sampling,
         parts.dataset,
         workdir,

@@ -22,7 +22,7 @@ from stunet.train.state import abstract_state
 
 # Groups and keys of the config in which two networks, their inputs or their clips may differ.
 _OF_NETWORKS = (
-    *("model.", "text.", "masks.", "upscale.", "tsr."),
+    *("model.", "text.", "autoencoder.", "masks.", "upscale.", "tsr."),
     *(f"data.{key} " for key in ("frames", "height", "width", "channels", "stride", "fps")),
     *(f"diffusion.{key} " for key in ("schedule", "shift", "log_snr_min", "log_snr_max")),
     *(f"diffusion.{key} " for key in ("beta_start", "beta_end", "zero_terminal_snr")),

@@ -117,6 +117,7 @@ def make_preview(config, workdir, mesh):
     parts = make_parts(config)
     return preview.make_preview(
         parts.denoiser,
+        parts.space,
         parts.sampling,
         parts.dataset,
         workdir,

@@ -6,7 +6,7 @@ shards/000000.array_record, .json
                       the shots of part 0 (`stunet.data.shots.records`), and its manifest
 text/ENCODER/         text states of the captions, one file for each shard
 latents/AUTOENCODER/  latents of the pictures, one file for each shard
-index.safetensors     length and size of every shot (`Index`); written last
+index.safetensors     length and size of every shot (`Index`); written last, before latents
 shots.html            page about the set (`stunet.report.shots`)
 """
 
