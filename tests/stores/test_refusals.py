@@ -1,4 +1,4 @@
-"""What a store refuses is told in one sentence."""
+"""A command says in one sentence which right or login a store misses, and ends."""
 
 import asyncio
 import pathlib
