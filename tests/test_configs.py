@@ -12,7 +12,7 @@ from stunet.errors import UserError
 # Names that are spelt a little like some key, and mean none.
 TRAPS = """
     hidden nesterov amsgrad verbose debug name notes version strict loss_scale
-    augment vae latent rope patchify bias qk_norm vocab temperature beam retries user email
+    augment latent rope patchify bias qk_norm vocab temperature beam retries user email
     region license author sigma eta codec canny dilation shift_size prompt shuffle
 """
 
@@ -190,6 +190,7 @@ def test_a_config_may_be_read_before_its_data_is_named_but_not_trained():
         ("data.hieght", ["data.height"]),
         ("data.fsp", ["data.fps"]),
         ("trian", ["train"]),
+        ("vae", ["autoencoder.path"]),
         # A key taken for a group.
         ("model.dtype.compute", ["model.dtype"]),
     ],
