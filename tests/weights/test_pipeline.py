@@ -90,6 +90,12 @@ def test_the_config_names_the_parts_and_has_their_numbers(saved, inflated):
     assert (config.data.height, config.data.width, config.data.channels) == (16, 16, 3)
     assert (config.diffusion.schedule, config.diffusion.prediction) == ("scaled_linear", "v")
     assert config.diffusion.zero_terminal_snr
+    assert pipeline.read(folder).found == (
+        "vae: AutoencoderKL, 2 channels for each square of 2x2 pixels",
+        "text_encoder: CLIP, 20 tokens of 32 features",
+        "scheduler: DDIMScheduler, betas 0.00085 to 0.012, the last step pure noise; the U-Net "
+        "predicts v",
+    )
     assert len(config.text.fingerprint) == len(config.autoencoder.fingerprint) == 16
 
 
