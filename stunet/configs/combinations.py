@@ -91,7 +91,8 @@ def _levels(config: Config) -> Mistakes:
     levels = len(model.channel_multipliers)
     if levels < 1:
         yield "model.channel_multipliers is empty; give one multiple for each level"
-    for key in ("attention_levels", "temporal_factors", *(("layers",) if model.layers else ())):
+    optional = (key for key in ("layers", "transformer_layers") if getattr(model, key))
+    for key in ("attention_levels", "temporal_factors", *optional):
         count = len(getattr(model, key))
         if count != levels:
             yield (
@@ -105,6 +106,34 @@ def _levels(config: Config) -> Mistakes:
         )
     if model.layers and min(model.layers) < 1:
         yield f"model.layers is {model.layers}; each level needs at least one layer"
+    if model.transformer_layers and min(model.transformer_layers) < 1:
+        yield (
+            f"model.transformer_layers is {model.transformer_layers}; each transformer needs at "
+            "least one layer: where there is to be none, set model.attention_levels to False"
+        )
+
+
+def _family(config: Config) -> Mistakes:
+    """Checks that keys of one family of U-Nets are left alone where there is another family."""
+    model = config.model
+    family = f"model.family is {model.family!r}"
+    if model.family == "if":
+        if model.transformer_layers:
+            yield (
+                f"{family} and model.transformer_layers {model.transformer_layers}; that family "
+                "has no transformers: set model.transformer_layers to (), or choose the family "
+                "'sd1' or 'sd2'"
+            )
+        return
+    if model.text_features not in (0, config.text.dim):
+        yield (
+            f"{family} and model.text_features {model.text_features}; that family attends to text "
+            f"states as they are: set model.text_features to text.dim, which is {config.text.dim}"
+        )
+    for key, off in (("text_pooling_heads", 0), ("text_only_attention", False)):
+        value = getattr(model, key)
+        if value and model.text_features:
+            yield f"{family} and model.{key} {value}, which only 'if' has; set model.{key} to {off}"
 
 
 def _attention(config: Config) -> Mistakes:
@@ -193,11 +222,15 @@ def _features(config: Config) -> Mistakes:
         yield from _divides(channels, name, model.groups, "model.groups")
         # The coarsest level always attends: over time, and in a network without time over text.
         if model.attention_levels[level] or level == levels - 1:
-            yield from _divides(channels, name, model.head_channels, "model.head_channels")
-    yield from _divides(
-        model.head_channels, "model.head_channels", 2, "rotary positions turn pairs of features"
-    )
-    if model.text_features:
+            key = "heads" if model.heads else "head_channels"
+            yield from _divides(channels, name, getattr(model, key), f"model.{key}")
+    turned = "rotary positions turn pairs of features"
+    if model.heads:
+        width = channels // model.heads
+        yield from _divides(width, f"the coarsest level's {channels} / model.heads", 2, turned)
+    else:
+        yield from _divides(model.head_channels, "model.head_channels", 2, turned)
+    if model.text_features and model.family == "if":
         yield from _divides(
             model.text_features, "model.text_features", model.text_groups, "model.text_groups"
         )
@@ -618,6 +651,7 @@ def _conditioning(config: Config) -> Mistakes:
 _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     _trained_autoencoder,
     _levels,
+    _family,
     _attention,
     _level_embedding,
     _frozen_weights,

@@ -60,6 +60,16 @@ def _field(
 class Model:
     """The network, a Space-Time U-Net (`stunet.nn.stunet`)."""
 
+    family: str = _field(
+        "if",
+        "Family of text-to-image U-Nets that the spatial layers belong to. 'if': DeepFloyd IF and "
+        "Imagen, with attention to pixels and text at once. 'sd1': Stable Diffusion 1, with "
+        "transformers, convolutions that resize, and a time embedding that is added. 'sd2': "
+        "the same, with the projections of Stable Diffusion 2. 'sd1' and 'sd2' attend to the text "
+        "encoder's states as they are: set `model.text_features` to `text.dim`, and "
+        "`model.text_pooling_heads` to 0.",
+        choices=("if", "sd1", "sd2"),
+    )
     channels: int = _field(
         64,
         "Base width of the U-Net. Each level has this many features times its entry of "
@@ -87,6 +97,12 @@ class Model:
         (False, True, True, True),
         "Levels whose layers attend to the frame's pixels and to the text: one entry for each "
         "level, finest level first.",
+    )
+    transformer_layers: tuple[int, ...] = _field(
+        (),
+        "Transformer blocks in each attention of a level, one entry for each level, finest level "
+        "first, for the families 'sd1' and 'sd2'. The layer in the middle of the U-Net has as many "
+        "as the coarsest level. (): one in each level.",
     )
     temporal: bool = _field(
         True,
@@ -125,10 +141,17 @@ class Model:
         "features of every level.",
         least=1,
     )
+    heads: int = _field(
+        0,
+        "Number of attention heads in every level, such as 8 for Stable Diffusion 1. It must "
+        "divide the number of features of the coarsest level and of every level that attends. "
+        "0: as many as `model.head_channels` asks for.",
+        least=0,
+    )
     head_channels: int = _field(
         64,
-        "Number of features in each attention head. It must be even and divide the number of "
-        "features of the coarsest level and of every level that attends.",
+        "Number of features in each attention head, if `model.heads` is 0. It must be even and "
+        "divide the number of features of the coarsest level and of every level that attends.",
         least=2,
     )
     flash_attention: bool = _field(
@@ -142,14 +165,14 @@ class Model:
     )
     text_features: int = _field(
         768,
-        "Width to which the text encoder's token states are projected for attention. 0: a network "
-        "without text.",
+        "Width to which the text encoder's token states are projected for attention. The families "
+        "'sd1' and 'sd2' do not project them and need `text.dim` here. 0: a network without text.",
         least=0,
     )
     text_groups: int = _field(
         32,
-        "Number of groups in the group norm of text states in attention. It must divide "
-        "`model.text_features`.",
+        "Number of groups in the group norm of text states in attention, for the family 'if'. It "
+        "must divide `model.text_features`.",
         least=1,
     )
     text_pooling_heads: int = _field(

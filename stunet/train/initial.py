@@ -39,7 +39,8 @@ _OF_WEIGHTS = ("model.", "text.", "autoencoder.", "data.channels ", "diffusion.p
 # Keys with which weights of the same shapes compute something else.
 _OF_MEANING = (
     "diffusion.prediction",
-    *(f"model.{key}" for key in ("activation", "groups", "head_channels", "residual_divisor")),
+    *(f"model.{key}" for key in ("activation", "groups", "residual_divisor")),
+    *(f"model.{key}" for key in ("heads", "head_channels")),
     *(f"model.{key}" for key in ("text_groups", "text_pooling_heads")),
     *(f"model.{key}" for key in ("time_scale", "cosine_first", "frequency_shift")),
 )
