@@ -17,7 +17,7 @@ Expected result: unknown. Nothing was trained, and no real IF weights were run.
 """
 
 from stunet import configs
-from stunet.weights.diffusers_config import LOG_SNR_MAX, LOG_SNR_MIN, TEXT_LENGTH, TIME_SCALE
+from stunet.weights.diffusers_families import LOG_SNR_MAX, LOG_SNR_MIN, TEXT_LENGTH, TIME_SCALE
 
 
 def get_config():

@@ -83,6 +83,30 @@ def test_written_config_reads_back(tmp_path):
         ({"model__groups": 24}, r"channel_multipliers\[0\] is 64; it must be a multiple of 24"),
         ({"model__head_channels": 48}, "it must be a multiple of 48 .*model.head_channels"),
         ({"model__text_pooling_heads": 7}, "text.dim is 64; it must be a multiple of 7"),
+        ({"model__heads": 24}, "it must be a multiple of 24 .*model.heads"),
+        (
+            {"model__heads": 256, "model__attention_levels": (False,) * 4},
+            "coarsest level's 256 / model.heads is 1; it must be a multiple of 2",
+        ),
+        (
+            {"model__transformer_layers": (1, 1, 1, 1)},
+            "'if' and model.transformer_layers .* has no",
+        ),
+        ({"model__family": "sd1"}, "'sd1' and model.text_features 768; .*text.dim, which is 64"),
+        (
+            {"model__family": "sd1", "model__text_features": 64},
+            "'sd1' and model.text_pooling_heads 8, which only 'if' has; set .*heads to 0",
+        ),
+        (
+            {"model__family": "sd2", "model__text_features": 0, "model__transformer_layers": (1,)},
+            "model.transformer_layers has 1 entries and model.channel_multipliers 4",
+        ),
+        (
+            dict(
+                model__family="sd2", model__text_features=0, model__transformer_layers=(1, 1, 0, 1)
+            ),
+            "each transformer needs at least one layer: .*set model.attention_levels to False",
+        ),
         ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose one of bytes, minilm, "),
         ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose one of .* t5:DIR "),
         ({"text__encoder": "minilm"}, "text.dim is 64, .*384 features; set text.dim to 384"),

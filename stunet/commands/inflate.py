@@ -13,7 +13,8 @@ def add_arguments(parser: Parser) -> None:
         required=True,
         type=shared.path,
         metavar="DIR",
-        help="diffusers U-Net of DeepFloyd IF's family: config.json and safetensors",
+        help="diffusers U-Net of DeepFloyd IF, or of Stable Diffusion 1 or 2: config.json and "
+        "safetensors",
     )
     parser.required.add_argument(
         "--out",

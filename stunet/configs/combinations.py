@@ -8,6 +8,7 @@ says what is wrong and what would be right. To add a check, write a generator an
 import contextlib
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator
 
 from stunet import extensions
@@ -19,6 +20,7 @@ from stunet.configs.schema import (
     Data,
     all_sources,
     clip_span,
+    fields,
     level_channels,
     shape,
 )
@@ -89,7 +91,8 @@ def _levels(config: Config) -> Mistakes:
     levels = len(model.channel_multipliers)
     if levels < 1:
         yield "model.channel_multipliers is empty; give one multiple for each level"
-    for key in ("attention_levels", "temporal_factors", *(("layers",) if model.layers else ())):
+    optional = (key for key in ("layers", "transformer_layers") if getattr(model, key))
+    for key in ("attention_levels", "temporal_factors", *optional):
         count = len(getattr(model, key))
         if count != levels:
             yield (
@@ -103,6 +106,34 @@ def _levels(config: Config) -> Mistakes:
         )
     if model.layers and min(model.layers) < 1:
         yield f"model.layers is {model.layers}; each level needs at least one layer"
+    if model.transformer_layers and min(model.transformer_layers) < 1:
+        yield (
+            f"model.transformer_layers is {model.transformer_layers}; each transformer needs at "
+            "least one layer: where there is to be none, set model.attention_levels to False"
+        )
+
+
+def _family(config: Config) -> Mistakes:
+    """Checks that keys of one family of U-Nets are left alone where there is another family."""
+    model = config.model
+    family = f"model.family is {model.family!r}"
+    if model.family == "if":
+        if model.transformer_layers:
+            yield (
+                f"{family} and model.transformer_layers {model.transformer_layers}; that family "
+                "has no transformers: set model.transformer_layers to (), or choose the family "
+                "'sd1' or 'sd2'"
+            )
+        return
+    if model.text_features not in (0, config.text.dim):
+        yield (
+            f"{family} and model.text_features {model.text_features}; that family attends to text "
+            f"states as they are: set model.text_features to text.dim, which is {config.text.dim}"
+        )
+    for key, off in (("text_pooling_heads", 0), ("text_only_attention", False)):
+        value = getattr(model, key)
+        if value and model.text_features:
+            yield f"{family} and model.{key} {value}, which only 'if' has; set model.{key} to {off}"
 
 
 def _attention(config: Config) -> Mistakes:
@@ -146,7 +177,7 @@ def _frames(config: Config) -> Mistakes:
     """Checks that the number of frames suits the network, the keyframes and the source."""
     model, data, stride = config.model, config.data, config.tsr.stride
     # Clips of one frame pass through the spatial layers alone.
-    if model.temporal and data.frames > 1:
+    if model.temporal and data.frames > 1 and not config.autoencoder.level_features:
         total = math.prod(model.temporal_factors)
         yield from _divides(
             data.frames, "data.frames", total, "the product of model.temporal_factors"
@@ -168,7 +199,9 @@ def _resolution(config: Config) -> Mistakes:
     """Checks that height and width are whole numbers of pixels at every level."""
     total = config.model.patch_size * 2 ** (len(config.model.channel_multipliers) - 1)
     why = "model.patch_size and a halving for each level"
-    if config.autoencoder.path:
+    if features := config.autoencoder.level_features:
+        total, why = 2 ** (len(features) - 1), "a halving for each of autoencoder.level_features"
+    elif config.autoencoder.path:
         total, why = total * config.autoencoder.factor, f"autoencoder.factor, {why}"
     for key in ("height", "width"):
         size, name = getattr(config.data, key), f"data.{key}"
@@ -189,11 +222,15 @@ def _features(config: Config) -> Mistakes:
         yield from _divides(channels, name, model.groups, "model.groups")
         # The coarsest level always attends: over time, and in a network without time over text.
         if model.attention_levels[level] or level == levels - 1:
-            yield from _divides(channels, name, model.head_channels, "model.head_channels")
-    yield from _divides(
-        model.head_channels, "model.head_channels", 2, "rotary positions turn pairs of features"
-    )
-    if model.text_features:
+            key = "heads" if model.heads else "head_channels"
+            yield from _divides(channels, name, getattr(model, key), f"model.{key}")
+    turned = "rotary positions turn pairs of features"
+    if model.heads:
+        width = channels // model.heads
+        yield from _divides(width, f"the coarsest level's {channels} / model.heads", 2, turned)
+    else:
+        yield from _divides(model.head_channels, "model.head_channels", 2, turned)
+    if model.text_features and model.family == "if":
         yield from _divides(
             model.text_features, "model.text_features", model.text_groups, "model.text_groups"
         )
@@ -297,6 +334,41 @@ def _latents(config: Config) -> Mistakes:
     for what, (is_so, remedy) in needs_pixels.items():
         if is_so:
             yield f"autoencoder.path is set and {what}; {remedy}"
+
+
+# Groups and keys that say how clips are denoised, or what a network that denoises is begun with.
+_OF_DENOISERS = (
+    *("freeze", "model.", "diffusion.", "masks.", "upscale.", "tsr.", "lora.", "distil."),
+    *("train.init_from", "train.temporal_rate", "train.spatial_rate", "train.text_rate"),
+    *("log.validate_times", "evaluate.", "sample."),
+)
+# Keys of these that an autoencoder has too: how many clips are shown, and which weights are read.
+_OF_BOTH = ("sample.num", "sample.checkpoint")
+
+
+def _trained_autoencoder(config: Config) -> Mistakes:
+    """Checks the autoencoder that a run trains, and that nothing else is asked of the run."""
+    of = config.autoencoder
+    if not of.level_features:
+        return
+    if of.path:
+        yield (
+            f"autoencoder.level_features and autoencoder.path, {of.path!r}, are set; a run trains "
+            "an autoencoder or a network on the latents of one: keep one of the two"
+        )
+    if min(of.level_features) < 1:
+        yield f"autoencoder.level_features is {of.level_features}; each level has at least one"
+    for level, features in enumerate(of.level_features):
+        yield from _divides(
+            features, f"autoencoder.level_features[{level}]", of.groups, "autoencoder.groups"
+        )
+    for key, field in fields():
+        value = operator.attrgetter(key)(config)
+        if key.startswith(_OF_DENOISERS) and key not in _OF_BOTH and value != field.default:
+            yield (
+                f"autoencoder.level_features is set and {key} is {value!r}; the run trains an "
+                f"autoencoder, which does not denoise: leave {key} at {field.default!r}"
+            )
 
 
 def _mix(config: Config) -> Mistakes:
@@ -577,7 +649,9 @@ def _conditioning(config: Config) -> Mistakes:
 
 # The order matters: later checks rely on `_levels`, that each list has an entry for each level.
 _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
+    _trained_autoencoder,
     _levels,
+    _family,
     _attention,
     _level_embedding,
     _frozen_weights,

@@ -60,6 +60,16 @@ def _field(
 class Model:
     """The network, a Space-Time U-Net (`stunet.nn.stunet`)."""
 
+    family: str = _field(
+        "if",
+        "Family of text-to-image U-Nets that the spatial layers belong to. 'if': DeepFloyd IF and "
+        "Imagen, with attention to pixels and text at once. 'sd1': Stable Diffusion 1, with "
+        "transformers, convolutions that resize, and a time embedding that is added. 'sd2': "
+        "the same, with the projections of Stable Diffusion 2. 'sd1' and 'sd2' attend to the text "
+        "encoder's states as they are: set `model.text_features` to `text.dim`, and "
+        "`model.text_pooling_heads` to 0.",
+        choices=("if", "sd1", "sd2"),
+    )
     channels: int = _field(
         64,
         "Base width of the U-Net. Each level has this many features times its entry of "
@@ -87,6 +97,12 @@ class Model:
         (False, True, True, True),
         "Levels whose layers attend to the frame's pixels and to the text: one entry for each "
         "level, finest level first.",
+    )
+    transformer_layers: tuple[int, ...] = _field(
+        (),
+        "Transformer blocks in each attention of a level, one entry for each level, finest level "
+        "first, for the families 'sd1' and 'sd2'. The layer in the middle of the U-Net has as many "
+        "as the coarsest level. (): one in each level.",
     )
     temporal: bool = _field(
         True,
@@ -125,10 +141,17 @@ class Model:
         "features of every level.",
         least=1,
     )
+    heads: int = _field(
+        0,
+        "Number of attention heads in every level, such as 8 for Stable Diffusion 1. It must "
+        "divide the number of features of the coarsest level and of every level that attends. "
+        "0: as many as `model.head_channels` asks for.",
+        least=0,
+    )
     head_channels: int = _field(
         64,
-        "Number of features in each attention head. It must be even and divide the number of "
-        "features of the coarsest level and of every level that attends.",
+        "Number of features in each attention head, if `model.heads` is 0. It must be even and "
+        "divide the number of features of the coarsest level and of every level that attends.",
         least=2,
     )
     flash_attention: bool = _field(
@@ -142,14 +165,14 @@ class Model:
     )
     text_features: int = _field(
         768,
-        "Width to which the text encoder's token states are projected for attention. 0: a network "
-        "without text.",
+        "Width to which the text encoder's token states are projected for attention. The families "
+        "'sd1' and 'sd2' do not project them and need `text.dim` here. 0: a network without text.",
         least=0,
     )
     text_groups: int = _field(
         32,
-        "Number of groups in the group norm of text states in attention. It must divide "
-        "`model.text_features`.",
+        "Number of groups in the group norm of text states in attention, for the family 'if'. It "
+        "must divide `model.text_features`.",
         least=1,
     )
     text_pooling_heads: int = _field(
@@ -265,7 +288,11 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """The autoencoder whose latents the network denoises, if any (`stunet.nn.autoencoder`)."""
+    """The autoencoder: one whose latents the network denoises, or one that the run trains.
+
+    Without `autoencoder.path` and `autoencoder.level_features`, the run trains a network that
+    denoises pixels. See `stunet.nn.autoencoder` and `stunet.train.reconstruction`.
+    """
 
     path: str = _field(
         "",
@@ -278,18 +305,53 @@ class Autoencoder:
     factor: int = _field(
         8,
         "Rows, or columns, of a frame for each row or column of its latents. It must divide "
-        "`data.height` and `data.width`. Without `autoencoder.path`, it has no effect.",
+        "`data.height` and `data.width`. Without `autoencoder.path`, it has no effect: that of an "
+        "autoencoder to train is 2 for each level of `autoencoder.level_features` after the first.",
         least=1,
     )
     channels: int = _field(
         4,
-        "Channels of the latents. Without `autoencoder.path`, it has no effect.",
+        "Channels of the latents. Without `autoencoder.path` and `autoencoder.level_features`, it "
+        "has no effect.",
         least=1,
     )
     fingerprint: str = _field(
         "",
         "Fingerprint of the autoencoder's config and weights. Latents and autoencoders with "
         "another fingerprint are refused. Empty: training fills it in when it begins.",
+    )
+    level_features: tuple[int, ...] = _field(
+        (),
+        "Features of each level of an autoencoder to train, finest level first, such as "
+        "(32, 64, 64); each level has half the height and width of the level before. The run then "
+        "trains this autoencoder instead of a network that denoises, and `stunet export --format "
+        "autoencoder` writes it for `autoencoder.path` of other runs. (): the run trains no "
+        "autoencoder.",
+    )
+    layers_per_level: int = _field(
+        1,
+        "Residual blocks of each level of the encoder of an autoencoder to train. The decoder has "
+        "one more.",
+        least=1,
+    )
+    groups: int = _field(
+        32,
+        "Number of groups in each group norm of an autoencoder to train. It must divide each of "
+        "`autoencoder.level_features`.",
+        least=1,
+    )
+    error: str = _field(
+        "l1",
+        "Error of reconstructed pixels that an autoencoder is trained on. 'l1': absolute. 'l2': "
+        "squared.",
+        choices=("l1", "l2"),
+    )
+    kl_weight: float = _field(
+        1e-6,
+        "Weight of the divergence of latents from the unit Gaussian, for an autoencoder to train "
+        "(arXiv 2112.10752, section 3.1). Divergence and error are sums over a frame, both divided "
+        "by the number of its values. 0: latents are free.",
+        least=0,
     )
 
 

@@ -295,6 +295,11 @@ SYNONYMS = (
         "ch_mult channel_mult channel_mults channel_multiplier dim_mults",
         "model.channel_multipliers",
     ),
+    Synonym("unet_type architecture arch model_type backbone", "model.family"),
+    Synonym(
+        "transformer_layers_per_block transformer_depth depth_transformer",
+        "model.transformer_layers",
+    ),
     Synonym("block_out_channels", "model.channels model.channel_multipliers"),
     Synonym(
         "num_res_blocks num_resnet_blocks res_blocks layers_per_block num_layers n_layers n_layer "
@@ -311,9 +316,10 @@ SYNONYMS = (
         "model.attention_levels",
     ),
     Synonym(
-        "num_heads n_heads n_head heads num_attention_heads num_query_heads",
-        "model.head_channels",
-        "the number of heads follows from the width of each head; set",
+        "num_heads n_heads n_head num_attention_heads num_query_heads",
+        "model.heads model.head_channels",
+        "the number of heads is the same in all levels, or follows from the width of each head; "
+        "set",
     ),
     Synonym("head_dim head_size attention_head_dim num_head_channels", "model.head_channels"),
     Synonym("num_groups norm_num_groups group_norm_groups norm_groups", "model.groups"),
@@ -375,6 +381,7 @@ SYNONYMS = (
         "autoencoder first_stage_model first_stage_config",
         "autoencoder.path",
     ),
+    Synonym("kl_loss_weight kl_coeff kl_beta", "autoencoder.kl_weight"),
     Synonym("latent_channels vae_channels z_channels", "autoencoder.channels"),
     Synonym("vae_scale_factor vae_downsample_factor latent_factor", "autoencoder.factor"),
     # Objective.

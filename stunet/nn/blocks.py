@@ -1,4 +1,4 @@
-"""Convolutional blocks: DeepFloyd IF's residual block, and Lumiere's temporal blocks."""
+"""Convolutional blocks: residual and resizing blocks of U-Nets, and Lumiere's temporal blocks."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,13 +24,15 @@ RESAMPLE = {"none": lambda x: x, "down": downsample_space, "up": upsample_space}
 class ResnetBlock(nn.Module):
     """Residual block of two spatial convolutions, modulated by the conditioning vector.
 
-    The conditioning vector gives the scale and shift of the second group norm, which lies between
-    the convolutions. Blocks of autoencoders have none.
+    The conditioning vector acts between the convolutions. There it gives the scale and shift of the
+    second group norm, as in DeepFloyd IF, or is added before that norm, as in Stable Diffusion.
+    Blocks of autoencoders have none.
 
     Attributes:
         features: channels of the output.
         groups: number of groups in each group norm.
         activation: a key of `layers.ACTIVATIONS`.
+        modulation: "scale_shift", or "added".
         resample: "down" halves and "up" doubles the rows and columns. Both the input of the first
             convolution and the block's input on the skip path are resized. "none" resizes neither.
         residual_divisor: the sum of the skip path and the convolutions is divided by this.
@@ -42,6 +44,7 @@ class ResnetBlock(nn.Module):
     features: int
     groups: int
     activation: str
+    modulation: str = "scale_shift"
     resample: str = "none"
     residual_divisor: float = 1.0
     epsilon: float = 1e-5
@@ -52,7 +55,7 @@ class ResnetBlock(nn.Module):
     def __call__(
         self, x: Float[Array, "b t h w c"], condition: Float[Array, "b d"] | None = None
     ) -> Float[Array, "b t h2 w2 f"]:
-        """Returns the block's output. Without `condition`, nothing modulates the second norm."""
+        """Returns the block's output. Without `condition`, nothing else enters the block."""
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
 
         def norm(name):
@@ -71,14 +74,57 @@ class ResnetBlock(nn.Module):
             y = conv1(y)
         scale_shift = None
         if condition is not None:
-            modulation = Dense(features=2 * self.features, name="time_emb_proj", **dtypes)
-            scale_shift = modulation(act(condition))
+            added = self.modulation == "added"
+            features = self.features if added else 2 * self.features
+            modulation = Dense(features=features, name="time_emb_proj", **dtypes)(act(condition))
+            if added:
+                y = y + modulation[:, None, None, None]
+            else:
+                scale_shift = modulation
         coefficients = norm("norm2").coefficients(y, scale_shift)
         y = conv(SPATIAL, "conv2")(y, *coefficients, act)
         if x.shape[-1] != self.features:
             x = conv(POINTWISE, "conv_shortcut")(x)
         y = x + y
         return shard_clip(y if self.residual_divisor == 1 else y / self.residual_divisor)
+
+
+class ResizeConv(nn.Module):
+    """Halves or doubles the rows and columns, with one convolution.
+
+    Attributes:
+        features: channels of the output.
+        resample: "down" computes every second row and column of a convolution. "up" repeats rows
+            and columns, then convolves.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
+    """
+
+    features: int
+    resample: str
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b t h w c"], condition: Float[Array, "b d"] | None = None
+    ) -> Float[Array, "b t h2 w2 f"]:
+        """Returns the resized clip.
+
+        Args:
+            x: activations.
+            condition: not used. It modulates the blocks that resize in other families of U-Nets.
+        """
+        is_down = self.resample == "down"
+        conv = Conv(
+            features=self.features,
+            kernel_size=SPATIAL,
+            space_stride=2 if is_down else 1,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )
+        return shard_clip(conv(x if is_down else upsample_space(x)))
 
 
 class ConvInflation(nn.Module):

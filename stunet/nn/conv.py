@@ -1,7 +1,7 @@
-"""Stride-1 convolutions of clips, in an implementation that is fast on each platform.
+"""Convolutions of clips, in an implementation that is fast on each platform.
 
 Activations are `[b, t, h, w, c]` and kernels `[kt, kh, kw, c_in, c_out]`, with odd extents. Zero
-padding keeps the size.
+padding keeps the size, of which a stride takes a part.
 
   - TPUs use XLA's convolution of arrays with 5 axes. A clip sharded over its frames or rows stays
     sharded.
@@ -15,6 +15,7 @@ padding keeps the size.
 `benchmarks/conv_forms.py` measures how much faster these passes are on a machine.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -89,12 +90,12 @@ def _by_platform(cpu: Callable, gpu: Callable, tpu: Callable, *arrays: Array):
     return platform_dependent(*arrays, cpu=cpu, cuda=gpu, rocm=gpu, default=tpu)
 
 
-def _conv_rank_4(x, kernel):
+def _conv_rank_4(x, kernel, stride=1):
     """Convolves with two axes merged and none transposed, which suits CPUs and GPUs best.
 
     For a spatial kernel, the axes of clips and frames are merged. For a temporal kernel, the axes
     of rows and columns are merged. A kernel that extends over time and space is left to
-    `_conv_rank_5`.
+    `_conv_rank_5`. A spatial kernel may move by `stride` rows and columns.
     """
     b, t, h, w, c = x.shape
     kt, kh, kw, _, c_out = kernel.shape
@@ -106,11 +107,12 @@ def _conv_rank_4(x, kernel):
         return _conv_rank_5(x, kernel)
     padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
     dimensions = ("NHWC", "HWIO", "NHWC")
-    y = lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
-    return y.reshape(b, t, h, w, c_out)
+    strides = (stride, stride)
+    y = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
+    return y.reshape(b, t, -(-h // stride), -(-w // stride), c_out)
 
 
-def _conv_rank_5(x, kernel, pad_rows=True):
+def _conv_rank_5(x, kernel, pad_rows=True, stride=1):
     """Convolves without merging axes, which suits TPUs best.
 
     XLA's batch axis is the axis of frames for a spatial kernel, and the axis of columns for a
@@ -118,6 +120,8 @@ def _conv_rank_5(x, kernel, pad_rows=True):
     kernel has extent 1. If the axis of clips, which is short, were the batch axis, XLA for TPUs
     would copy columns into it. If axes were merged, XLA would not fuse norms and activations with
     the convolution.
+
+    A spatial kernel may move by `stride` rows and columns.
     """
     kt, kh, kw = kernel.shape[:3]
     # `spatial` holds the axes of the clips that XLA convolves over, `kernel_axes` the axis of the
@@ -132,7 +136,8 @@ def _conv_rank_5(x, kernel, pad_rows=True):
     dimensions = lax.ConvDimensionNumbers(layout, (4, 3, *kernel_axes), layout)
     halves = [kernel.shape[axis] // 2 * (axis != 1 or pad_rows) for axis in kernel_axes]
     padding = [(half, half) for half in halves]
-    return lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions)
+    strides = (1, stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
 
 
 def affine(
@@ -261,6 +266,14 @@ def _conv_bwd_cpu(x, kernel, dy):
     dkernel, dx = lax.scan(step, zeros, tuple(_chunks(kernel_size, c_out, x, dy)))
     dkernel = jnp.flip(dkernel.astype(kernel.dtype).reshape(c_in, *kernel_size, c_out), (1, 2, 3))
     return dx.reshape(x.shape), jnp.moveaxis(dkernel, 0, 3)
+
+
+def strided_spatial_conv(
+    x: Float[Array, "b t h w i"], kernel: Float[Array, "1 kh kw i o"], stride: int
+) -> Float[Array, "b t h2 w2 o"]:
+    """Returns rows and columns 0, stride, ... of `conv(x, kernel)`, and computes no others."""
+    rank_4, rank_5 = (functools.partial(f, stride=stride) for f in (_conv_rank_4, _conv_rank_5))
+    return _by_platform(rank_4, rank_4, rank_5, x, kernel)
 
 
 def strided_temporal_conv(

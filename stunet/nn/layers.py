@@ -20,6 +20,7 @@ from stunet.nn.conv import (
     conv,
     normalised_conv,
     repeated_temporal_conv,
+    strided_spatial_conv,
     strided_temporal_conv,
 )
 from stunet.nn.sharding import constrain, is_split
@@ -133,6 +134,8 @@ class Conv(nn.Module):
             `(3, 1, 1)` a temporal convolution.
         time_stride: only frames 0, time_stride, 2 time_stride, ... of the result are computed.
             Values above 1 need a temporal kernel.
+        space_stride: only rows and columns 0, space_stride, ... of the result are computed. Values
+            above 1 need a spatial kernel.
         time_repeat: how often each frame is repeated before the convolution. Values above 1 need a
             temporal kernel.
         kernel_init: initialiser of the kernel.
@@ -143,6 +146,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: tuple[int, int, int]
     time_stride: int = 1
+    space_stride: int = 1
     time_repeat: int = 1
     kernel_init: Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
@@ -155,13 +159,13 @@ class Conv(nn.Module):
         factor: Float[Array, "b t 1 1 i"] | None = None,
         offset: Float[Array, "b t 1 1 i"] | None = None,
         activation: Callable[[Array], Array] | None = None,
-    ) -> Float[Array, "b s h w o"]:
+    ) -> Float[Array, "b s h2 w2 o"]:
         """Convolves `x`, or `activation(x * factor + offset)` if `factor` is given.
 
         Args:
             x: activations.
             factor: what `GroupNorm.coefficients` returns. It needs a kernel of more than one
-                position, and neither `time_stride` nor `time_repeat`.
+                position, and neither a stride nor `time_repeat`.
             offset: given together with `factor`.
             activation: given together with `factor`.
         """
@@ -174,6 +178,8 @@ class Conv(nn.Module):
         kernel = _weight(self, "kernel", self.kernel_init, shape, axes, out_axis)
         if self.time_stride > 1:
             y = strided_temporal_conv(x, kernel, self.time_stride)
+        elif self.space_stride > 1:
+            y = strided_spatial_conv(x, kernel, self.space_stride)
         elif self.time_repeat > 1:
             y = repeated_temporal_conv(x, kernel, self.time_repeat)
         elif self.kernel_size == (1, 1, 1):

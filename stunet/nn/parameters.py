@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 _LAYER, _STACK = "_layer_", "_layers"
-# Modules of attention that take token states.
+# Modules of attention that take token states, by themselves or within the attention of this name.
 _OF_TEXT = ("norm_cross", "add_k_proj", "add_v_proj")
+_TEXT_ATTENTION, _KEYS_AND_VALUES = "attn2", ("to_k", "to_v")
 
 
 def is_temporal(path: Sequence[str]) -> bool:
@@ -36,7 +37,8 @@ def is_text(path: Sequence[str]) -> bool:
 
     These are the projection and the pooling of the states, and their keys and values in attention.
     """
-    return any(name.startswith("text_") or name in _OF_TEXT for name in path)
+    names = _OF_TEXT + (_KEYS_AND_VALUES if _TEXT_ATTENTION in path else ())
+    return any(name.startswith("text_") or name in names for name in path)
 
 
 def is_stacked(path: Sequence[str]) -> bool:

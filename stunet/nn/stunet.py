@@ -1,8 +1,9 @@
 """The Space-Time U-Net (Lumiere, arXiv 2401.12945): a text-to-image U-Net inflated to whole clips.
 
-The spatial network is Imagen's U-Net in the version of DeepFloyd IF, which diffusers implements as
-`UNet2DConditionModel`. It is applied to each frame by itself. Temporal parts are interleaved with
-it: each layer ends with an inflation block, and a temporal resize goes with each spatial resize.
+The spatial network is a U-Net of DeepFloyd IF's or of Stable Diffusion's family, as diffusers'
+`UNet2DConditionModel` computes them. The family (`stunet.nn.families`) says of which blocks the
+network consists. It is applied to each frame by itself. Temporal parts are interleaved with it:
+each layer ends with an inflation block, and a temporal resize goes with each spatial resize.
 
     conv_in                                                        conv_out
        v                                                              ^
@@ -27,20 +28,16 @@ factors down to that level. Let N be the product of all temporal factors. Then
     of the spatial network in every frame.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from stunet.nn.attention import TemporalAttention, TextAttention
-from stunet.nn.blocks import (
-    SPATIAL,
-    ConvInflation,
-    ResnetBlock,
-    TemporalDownsample,
-    TemporalUpsample,
-)
+from stunet.nn.blocks import SPATIAL, TemporalDownsample, TemporalUpsample
 from stunet.nn.embeddings import TextPooling, TimeEmbedding
+from stunet.nn.families import FAMILIES, Blocks
 from stunet.nn.layers import (
     ACTIVATIONS,
     Conv,
@@ -63,29 +60,16 @@ class Layer(nn.Module):
     """One layer of the U-Net: residual block, attention to pixels and text, inflation block.
 
     Attributes:
+        blocks: makes the blocks.
         features: channels of the output.
+        attention_depth: depth of the attention to pixels and text; 0 for a layer without it.
         temporal: kind of inflation block: "conv", "attention", or "none" in a spatial network.
-        attend: the layer has attention to pixels and text.
-        scanned: `nn.scan` repeats the layer.
-
-    All other attributes are those of `STUNet`.
     """
 
+    blocks: Blocks
     features: int
+    attention_depth: int
     temporal: str
-    attend: bool
-    groups: int
-    text_groups: int
-    head_channels: int
-    flash_attention: bool
-    text_only_attention: bool
-    temporal_attention_blocks: int
-    activation: str
-    residual_divisor: float
-    remat: str
-    scanned: bool
-    dtype: DTypeLike
-    param_dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x, skip, condition, text, text_mask):
@@ -101,48 +85,15 @@ class Layer(nn.Module):
         Returns:
             The output twice: `nn.scan` hands the first on to the next layer and stacks the second.
         """
-        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)
-        resnet = self._rematerialised(ResnetBlock)(
-            features=self.features,
-            groups=self.groups,
-            activation=self.activation,
-            residual_divisor=self.residual_divisor,
-            name="resnet",
-            **dtypes,
-        )
-        x = resnet(x, condition)
-        if self.attend:
-            attention = self._rematerialised(TextAttention)(
-                head_channels=self.head_channels,
-                groups=self.groups,
-                text_groups=self.text_groups,
-                flash=self.flash_attention,
-                text_only=self.text_only_attention,
-                name="attention",
-                **dtypes,
-            )
+        x = self.blocks.resnet(self.features, "resnet")(x, condition)
+        if self.attention_depth:
+            attention = self.blocks.attention(self.features, self.attention_depth, "attention")
             x = attention(x, text, text_mask)
-        if self.temporal == "conv":
-            inflation = self._rematerialised(ConvInflation)(
-                groups=self.groups, activation=self.activation, name="temporal", **dtypes
-            )
+        for inflation in self.blocks.inflation(self.features, self.temporal):
             x = inflation(x)
-        elif self.temporal == "attention":
-            for i in range(self.temporal_attention_blocks):
-                inflation = self._rematerialised(TemporalAttention)(
-                    head_channels=self.head_channels,
-                    groups=self.groups,
-                    name=f"temporal_{i}",
-                    **dtypes,
-                )
-                x = inflation(x)
         return x, x
-
-    def _rematerialised(self, block):
-        # Inside a scan the compiler cannot merge the two computations of a block anyway.
-        return rematerialised(block, self.remat, prevent_cse=not self.scanned)
 
 
 class STUNet(nn.Module):
@@ -153,6 +104,7 @@ class STUNet(nn.Module):
 
     Attributes:
         channels: features of each level, finest first.
+        family: a key of `families.FAMILIES`.
         out_channels: channels of the prediction.
         patch_size: squares of this many pixels on a side are folded into channels before the first
             convolution, and unfolded after the last one. 1 folds nothing, as in Imagen and Lumiere.
@@ -160,6 +112,9 @@ class STUNet(nn.Module):
         layers_per_level: number of layers of each level on the way down. A single number holds
             for all levels. On the way up each level has one layer more.
         attention_levels: for each level, True if its layers attend to pixels and text.
+        transformer_layers: for each level, the number of transformer blocks in its attention, for
+            families with transformers; () for one in each level. The middle layer has as many as
+            the coarsest level.
         temporal_factors: for each level, the factor by which the number of frames shrinks on the
             way into the level; the first is 1. None makes the spatial (text-to-image) network,
             which sees each frame by itself.
@@ -169,10 +124,12 @@ class STUNet(nn.Module):
             ablation of the paper's Appendix B.
         groups: number of groups in each group norm.
         text_groups: number of groups in the group norm of text states in attention.
-        head_channels: features of one attention head.
+        heads: number of attention heads in every level; 0 if `head_channels` determines it.
+        head_channels: features of one attention head; not used if `heads` is not 0.
         flash_attention: use the fused kernels of `attention.flash_attention` for attention to
             pixels and text.
-        text_features: width of the text states inside attention; 0 for a network without text.
+        text_features: width of the text states inside attention; 0 for a network without text. In
+            families that do not project the text, it is the width of the text states.
         text_pooling_heads: heads of the attention that pools the text into the conditioning
             vector; 0 for no pooling.
         text_only_attention: attention sees the text and not the frame's own pixels, which costs
@@ -195,15 +152,18 @@ class STUNet(nn.Module):
     """
 
     channels: tuple[int, ...]
+    family: str = "if"
     out_channels: int = 3
     patch_size: int = 1
     layers_per_level: int | tuple[int, ...] = 3
     attention_levels: tuple[bool, ...] = (False, True, True, True)
+    transformer_layers: tuple[int, ...] = ()
     temporal_factors: tuple[int, ...] | None = (1, 2, 2, 2)
     temporal_attention_blocks: int = 2
     temporal_resize_init: str = "nearest"
     groups: int = 32
     text_groups: int = 32
+    heads: int = 0
     head_channels: int = 64
     flash_attention: bool = False
     text_features: int = 768
@@ -259,21 +219,11 @@ class STUNet(nn.Module):
         condition, text = self._embed(time, text, low_res_time)
         conditioning = (condition, text, text_mask)
 
-        def resnet(features, resample, name):
-            return rematerialised(ResnetBlock, self.remat)(
-                features=features,
-                groups=self.groups,
-                activation=self.activation,
-                resample=resample,
-                residual_divisor=self.residual_divisor,
-                name=name,
-                **dtypes,
-            )
+        blocks = self._blocks()
 
         def resize_time(block, factor, name):
             init = TEMPORAL_RESIZE_INITS[self.temporal_resize_init]
-            block = rematerialised(block, self.remat)
-            return block(factor=factor, kernel_init=init, name=name, **dtypes)
+            return blocks.make(block, factor=factor, kernel_init=init, name=name)
 
         x = fold_patches(shard_clip(x), self.patch_size)
         conv_in = Conv(features=self.channels[0], kernel_size=SPATIAL, name="conv_in", **dtypes)
@@ -284,21 +234,25 @@ class STUNet(nn.Module):
             x, outputs = self._apply_level(f"down_{level}", level, x, None, conditioning)
             skips += outputs
             if level < levels[-1]:
-                x = resnet(self.channels[level], "down", f"down_{level}_resize")(x, condition)
+                x = blocks.resize(self.channels[level], "down", f"down_{level}_resize")(
+                    x, condition
+                )
                 factor = factors[level + 1]
                 if factor > 1:
                     name = f"down_{level}_resize_time"
                     x = resize_time(TemporalDownsample, factor, name)(x)
                 skips.append(x)
 
-        x, _ = self._layer(levels[-1], name="mid_layer")(x, None, *conditioning)
-        x = resnet(self.channels[-1], "none", "mid_resnet")(x, condition)
+        attends = self.attention_levels[-1] or FAMILIES[self.family].middle_attends
+        middle = self._layer(levels[-1], name="mid_layer", attends=attends)
+        x, _ = middle(x, None, *conditioning)
+        x = blocks.resnet(self.channels[-1], "mid_resnet")(x, condition)
 
         for level in reversed(levels):
             level_skips = [skips.pop() for _ in range(self._layer_count(level) + 1)]
             x, _ = self._apply_level(f"up_{level}", level, x, level_skips, conditioning)
             if level > 0:
-                x = resnet(self.channels[level], "up", f"up_{level}_resize")(x, condition)
+                x = blocks.resize(self.channels[level], "up", f"up_{level}_resize")(x, condition)
                 if factors[level] > 1:
                     name = f"up_{level}_resize_time"
                     x = resize_time(TemporalUpsample, factors[level], name)(x)
@@ -328,6 +282,8 @@ class STUNet(nn.Module):
             condition = condition + embed_time(low_res_time, "level_embedding")
         if not self.text_features:
             return condition, None
+        if not FAMILIES[self.family].projects_text:
+            return condition, text
         if self.text_pooling_heads:
             heads = self.text_pooling_heads
             pooling = TextPooling(features=features, heads=heads, name="text_pooling", **dtypes)
@@ -377,10 +333,11 @@ class STUNet(nn.Module):
                 outputs += list(ys)
         return x, outputs
 
-    def _layer(self, level, name, repeat=None):
+    def _layer(self, level, name, attends=None, repeat=None):
         """Makes one layer of `level`, or a scan over `repeat` such layers."""
-        layer = Layer
+        layer, blocks = Layer, self._blocks()
         if repeat is not None:
+            blocks = dataclasses.replace(blocks, scanned=True)
             layer = nn.scan(
                 layer,
                 variable_axes={"params": 0},
@@ -390,21 +347,17 @@ class STUNet(nn.Module):
                 metadata_params={nn.PARTITION_NAME: None},
             )
         temporal = "attention" if level == len(self.channels) - 1 else "conv"
+        depth = self.transformer_layers[level] if self.transformer_layers else 1
+        attends = self.attention_levels[level] if attends is None else attends
         return layer(
+            blocks=blocks,
             features=self.channels[level],
+            attention_depth=depth if attends else 0,
             temporal=temporal if self.temporal_factors else "none",
-            attend=self.attention_levels[level],
-            groups=self.groups,
-            text_groups=self.text_groups,
-            head_channels=self.head_channels,
-            flash_attention=self.flash_attention,
-            text_only_attention=self.text_only_attention,
-            temporal_attention_blocks=self.temporal_attention_blocks,
-            activation=self.activation,
-            residual_divisor=self.residual_divisor,
-            remat=self.remat,
-            scanned=repeat is not None,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
             name=name,
         )
+
+    def _blocks(self):
+        """Returns what makes the blocks of this network."""
+        names = {field.name for field in dataclasses.fields(Blocks)} - {"scanned"}
+        return Blocks(**{name: getattr(self, name) for name in names})

@@ -11,8 +11,12 @@ import flax.linen as nn
 import jax
 
 from stunet.nn.stunet import Layer, STUNet
+from stunet.nn.transformer import SpatialTransformer
 from stunet.train.denoiser import Denoiser
 from stunet.train.trainable import Trainable
+
+# Modules that consist of blocks.
+_CONTAINERS = (STUNet, Layer, SpatialTransformer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ def find_in(network: STUNet, trainable: Trainable, arguments: tuple[Any, ...]) -
 
     def record(call, args, kwargs, context):
         module = context.module
-        if inside or isinstance(module, (STUNet, Layer)) or context.method_name != "__call__":
+        if inside or isinstance(module, _CONTAINERS) or context.method_name != "__call__":
             return call(*args, **kwargs)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
         trained = trainable.includes(module.path)

@@ -6,6 +6,7 @@ Each of our weights is one tensor in diffusers, with its axes in another order. 
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,15 +27,18 @@ from stunet.weights import diffusers_config
 # Names that diffusers' `save_pretrained` gives to its files.
 CONFIG, STEM = "config.json", "diffusion_pytorch_model"
 
-# Names of our modules and weights within a block -> names in diffusers; others are the same.
-_INNER = {
-    "to_out": "to_out.0",
-    "norm1/norm": "norm1",
-    "norm2/norm": "norm2",
-    **{name: f"pool.{name}" for name in ("q_proj", "k_proj", "v_proj", "positional_embedding")},
-    "kernel": "weight",
-    "scale": "weight",
-}
+# Expressions in the path of a weight within a block -> names in diffusers; others are the same.
+_INNER = (
+    (r"\bkernel$|\bscale$", "weight"),
+    (r"\bto_out/", "to_out.0/"),
+    # Pooled text.
+    (r"^(norm\d)/norm/", r"\1/"),
+    (r"^([qkv]_proj|positional_embedding)\b", r"pool.\1"),
+    # Transformers.
+    (r"\btransformer_blocks_", "transformer_blocks."),
+    (r"\bff/proj_in/", "ff.net.0.proj/"),
+    (r"\bff/proj_out/", "ff.net.2/"),
+)
 
 # Axes of our kernels in the order of diffusers: [i, o] for [o, i], and [h, w, i, o] for
 # [o, i, h, w], which has no axis of frames.
@@ -211,9 +215,10 @@ def _tensor(path: Path, shape: tuple[int, ...], modules: Mapping[str, str]) -> T
 def _name(path: Path, modules: Mapping[str, str]) -> str:
     """Returns diffusers' name for one of our weights, or for one layer of a stacked weight."""
     depth = 1 if path[0] in modules else 2
-    inner = "/".join(path[depth:-1])
-    parts = modules["/".join(path[:depth])], *(_INNER.get(p, p) for p in (inner, path[-1]))
-    return ".".join(part for part in parts if part)
+    inner = "/".join(path[depth:])
+    for expression, theirs in _INNER:
+        inner = re.sub(expression, theirs, inner)
+    return f"{modules['/'.join(path[:depth])]}.{inner.replace('/', '.')}"
 
 
 def _modules(layers: tuple[int, ...]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def inflate(
     memory.
 
     Args:
-        t2i: directory of a diffusers U-Net of DeepFloyd IF's family.
+        t2i: directory of a diffusers U-Net of DeepFloyd IF's or of Stable Diffusion's family.
         out: directory to create.
         frames: frames in each clip.
         temporal_factors: for each level, finest first, the factor by which the number of frames

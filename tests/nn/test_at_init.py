@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_network import assert_close, inputs, jit, network, normal, randomised, shapes
+from tiny_network import TEXT, assert_close, inputs, jit, network, normal, randomised, shapes
 
 from stunet.nn.blocks import TemporalDownsample, TemporalUpsample
 from stunet.nn.stunet import STUNet
@@ -29,13 +29,13 @@ def held_frames(levels: int, factors) -> np.ndarray:
 
 
 @functools.cache
-def spatial_network():
+def spatial_network(family):
     """Returns random parameters of the spatial network, and `apply(params, indices, *args)`.
 
     `apply` computes all frames of a level, then replaces frame k by frame `indices[level, k]`. So
     it states the claim of stunet.py's docstring without any temporal layer.
     """
-    net = deep_network(None)
+    net = deep_network(family, None)
     params = randomised(shapes(net, *inputs(frames=1)[:3]))
 
     @jit
@@ -51,31 +51,37 @@ def spatial_network():
     return params, apply
 
 
-def deep_network(factors) -> STUNet:
+def deep_network(family, factors) -> STUNet:
+    stable_diffusion = dict(attention_levels=(False, True, False), text_features=TEXT[1], heads=2)
     return network(
+        family=family,
         channels=(8, 8, 8),
-        attention_levels=(False, False, True),
         temporal_factors=factors,
         text_pooling_heads=0,
         groups=1,  # the coarsest level is one pixel: small groups would magnify rounding
+        **(dict(attention_levels=(False, False, True)) if family == "if" else stable_diffusion),
     )
 
 
-@pytest.fixture(scope="module", params=[(1, 1, 1), (1, 2, 1), (1, 2, 2), (1, 2, 4)], ids=str)
+FACTORS = [(1, 1, 1), (1, 2, 1), (1, 2, 2), (1, 2, 4)]
+NETWORKS = [*(("if", factors) for factors in FACTORS), ("sd1", (1, 2, 4))]
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=str)
 def at_init(request):
-    """Returns (factors, clips, the temporal network's output at initialisation, other inputs).
+    """Returns (family, factors, clips, output of the new temporal network, other inputs).
 
     Clip 0 is random, clip 1 static, clip 2 constant over N frames. Clip 3 + j is clip 0 with frame
     j changed.
     """
-    factors = request.param
-    spatial, _ = spatial_network()
+    family, factors = request.param
+    spatial, _ = spatial_network(family)
     x, time, text, mask = inputs(1, FRAMES)
     blocks = np.prod(factors) * (np.arange(FRAMES) // np.prod(factors))
     changed = x + 3 * jnp.eye(FRAMES)[:, :, None, None, None] * inputs(1, FRAMES, seed=1)[0]
     clips = jnp.concatenate([x, x[:, [5] * FRAMES], x[:, blocks], changed])
     text, mask, time = (jnp.repeat(a, len(clips), axis=0) for a in (text, mask, time))
-    net = deep_network(factors)
+    net = deep_network(family, factors)
 
     @jit
     def run(spatial, *args):
@@ -87,23 +93,23 @@ def at_init(request):
         return net.apply(params, *args)
 
     rest = (time, text, mask)
-    return factors, clips, run(spatial, clips, *rest), rest
+    return family, factors, clips, run(spatial, clips, *rest), rest
 
 
 def spatial_outputs(at_init, factors):
     """Returns the spatial network's output for clips 0 to 2, with the held frames of `factors`."""
-    _, clips, _, rest = at_init
-    params, apply = spatial_network()
+    family, _, clips, _, rest = at_init
+    params, apply = spatial_network(family)
     return apply(params, held_frames(3, factors), clips[:3], *(a[:3] for a in rest))
 
 
 def test_at_init_output_is_the_spatial_networks_for_the_frames_each_level_holds(at_init):
-    factors, _, outputs, _ = at_init
+    _, factors, _, outputs, _ = at_init
     assert_close(outputs[:3], spatial_outputs(at_init, factors), 1e-5)
 
 
 def test_at_init_every_nth_frame_is_the_spatial_networks(at_init):
-    factors, _, outputs, _ = at_init
+    _, factors, _, outputs, _ = at_init
     n = np.prod(factors)
     spatial = spatial_outputs(at_init, None)
     assert_close(outputs[0, ::n], spatial[0, ::n], 1e-5)
@@ -115,12 +121,12 @@ def test_at_init_every_nth_frame_is_the_spatial_networks(at_init):
 def test_at_init_a_clip_that_is_constant_over_n_frames_gives_the_spatial_output(
     at_init, clip, name
 ):
-    _, _, outputs, _ = at_init
+    _, _, _, outputs, _ = at_init
     assert_close(outputs[clip], spatial_outputs(at_init, None)[clip], 1e-5)
 
 
 def test_at_init_frame_k_depends_on_exactly_the_frames_that_levels_hold_for_it(at_init):
-    factors, _, outputs, _ = at_init
+    _, factors, _, outputs, _ = at_init
     difference = np.abs(outputs[3:] - outputs[0]).max(axis=(2, 3, 4))  # [changed frame, frame]
     depends = np.zeros((FRAMES, FRAMES), bool)
     for frames in held_frames(3, factors):

@@ -12,6 +12,7 @@ from jax._src.cudnn import fused_attention_stablehlo as jax_cudnn
 from jax.experimental.pallas import tpu as pltpu
 
 from stunet.nn import attention
+from stunet.nn.transformer import SpatialTransformer
 
 CUDNN_CALL = re.compile(r"__cudnn\$fmhaSoftmax(?:Backward)?")
 TRAINING = ["__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"]
@@ -169,3 +170,13 @@ def test_the_block_calls_cudnn_unless_it_sees_the_text_alone(cudnn, text_only, w
     block = text_block(True, text_only, jnp.bfloat16)
     params = jax.eval_shape(block.init, jax.random.key(1), *given)
     assert calls_of_cudnn(block.apply, params, *given) == calls
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_transformers_call_cudnn_for_self_attention_alone(cudnn, flash):
+    x, text = normal((2, 3, 4, 4, 16), (2, 6, 12), dtype=jnp.bfloat16)
+    block = SpatialTransformer(
+        depth=2, head_channels=8, groups=4, linear=True, flash=flash, dtype=jnp.bfloat16
+    )
+    params = jax.eval_shape(block.init, jax.random.key(0), x, text, MASK)
+    assert calls_of_cudnn(block.apply, params, x, text, MASK) == 2 * flash * TRAINING[:1]

@@ -10,7 +10,12 @@ import pytest
 from jax import export, lax
 
 import stunet.nn.conv as conv_module
-from stunet.nn.conv import conv, repeated_temporal_conv, strided_temporal_conv
+from stunet.nn.conv import (
+    conv,
+    repeated_temporal_conv,
+    strided_spatial_conv,
+    strided_temporal_conv,
+)
 from stunet.nn.platforms import assume_platform
 
 KERNELS = [(1, 3, 3), (3, 1, 1), (3, 3, 3)]
@@ -130,6 +135,24 @@ def test_strided_temporal_conv_is_conv_then_slicing(stride):
 
     got = jit(lambda: value_and_gradients(lambda *a: strided_temporal_conv(*a, stride)))()
     want = jit(lambda: value_and_gradients(lambda *a: reference(*a)[:, ::stride]))()
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b, 2e-6)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("frame", [(6, 4), (5, 7)])
+def test_strided_spatial_conv_is_conv_then_slicing(platform, frame):
+    x, kernel, _ = arrays(2, (1, 3, 3), jnp.float32, frame)
+    # TPUs convolve few frames as GPUs do.
+    x = jnp.concatenate([x, x[:, ::-1]], axis=1)
+
+    def value_and_gradients(f):
+        y, vjp = jax.vjp(f, x, kernel)
+        return y, *vjp(jnp.cos(y))
+
+    with assume_platform(platform):
+        got = jit(lambda: value_and_gradients(lambda *a: strided_spatial_conv(*a, 2)))()
+    want = jit(lambda: value_and_gradients(lambda *a: reference(*a)[:, :, ::2, ::2]))()
     for a, b in zip(got, want, strict=True):
         assert_close(a, b, 2e-6)
 

@@ -21,8 +21,10 @@ from from_config import abstract_state, create_state, jit_train_step, make_mesh
 
 from stunet.diffusion import upscaling
 from stunet.nn.attention import flash_attention, frame_attention
+from stunet.nn.blocks import ResizeConv
 from stunet.nn.conv import normalised_conv
 from stunet.nn.layers import Conv, shard_clip
+from stunet.nn.transformer import SpatialTransformer
 from stunet.parallel import mesh as meshes
 from stunet.plan import hlo
 
@@ -124,6 +126,38 @@ def attention_error() -> float:
     return float(abs(jax.device_get(got) - expected).max())
 
 
+class Stable(nn.Module):
+    """The blocks of Stable Diffusion's U-Nets that have no counterpart in DeepFloyd IF's."""
+
+    @nn.compact
+    def __call__(self, x, text, mask):
+        x = shard_clip(x)
+        y = ResizeConv(features=8, resample="down", name="down")(x)
+        y = SpatialTransformer(depth=1, head_channels=4, groups=2, linear=True)(y, text, mask)
+        return x + ResizeConv(features=8, resample="up", name="up")(y)
+
+
+def stable_diffusion_errors(context_axis: str) -> dict[str, float]:
+    """Compares blocks that are split over devices with the same on one device.
+
+    Returns the error of the result and of each gradient, relative to the largest value.
+    """
+    mesh = meshes.make_mesh(meshes.Layout(data=2, context=2, tensor=2))
+    rng = np.random.default_rng(0)
+    x, text = (rng.normal(size=s).astype(np.float32) for s in ((2, 4, 8, 8, 8), (2, 5, 6)))
+    mask = np.arange(5) < np.array([[3], [0]])
+    params = nn.meta.unbox(Stable().init(jax.random.key(0), x, text, mask))
+
+    def results(params, x, text):
+        y, vjp = jax.vjp(lambda *a: Stable().apply(*a, mask), params, x, text)
+        return y, vjp(jax.numpy.sin(y))
+
+    expected = _named("", jax.jit(results)(params, x, text))
+    with meshes.use(mesh, context_axis):
+        got = _named("", jax.device_get(jax.jit(lambda *a: results(*a))(params, x, text)))
+    return {k: float(abs(got[k] - v).max() / abs(v).max()) for k, v in expected.items()}
+
+
 def cudnn_shapes() -> list[str]:
     """Returns the shapes of query, key and value that one GPU's cuDNN gets on the same mesh."""
     jax_cudnn.check_cudnn_version = lambda: 91000  # As if JAX's CUDA plugin were installed.
@@ -169,6 +203,8 @@ if __name__ == "__main__":
         np.savez(f"{out}/convolution.npz", error=convolution_error())
         np.savez(f"{out}/attention.npz", error=attention_error(), cudnn=cudnn_shapes())
         np.savez(f"{out}/exchange.npz", **exchange_errors())
+        for axis in ("rows", "frames"):
+            np.savez(f"{out}/stable_{axis}.npz", **stable_diffusion_errors(axis))
         np.savez(f"{out}/upscaling.npz", **upscaling_split())
     else:
         alone = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])

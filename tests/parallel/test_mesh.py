@@ -63,6 +63,15 @@ def test_flash_attention_is_the_same_on_every_chip_s_share(directory):
     assert np.load(directory / "attention.npz")["error"] < 1e-6
 
 
+@pytest.mark.parametrize("context_axis", ["rows", "frames"])
+def test_stable_diffusion_s_blocks_are_the_same_where_clip_and_features_are_split(
+    directory, context_axis
+):
+    errors = dict(np.load(directory / f"stable_{context_axis}.npz"))
+    assert len(errors) > 30
+    assert max(errors.values()) < 1e-5
+
+
 def test_on_each_gpu_cudnn_computes_its_own_share_of_clips_queries_and_heads(directory):
     shapes = np.load(directory / "attention.npz")["cudnn"].tolist()
     # [clips x frames, queries or keys, heads, features], each extent but the keys' halved.

@@ -198,7 +198,9 @@ def test_the_rate_of_a_group_scales_the_first_update_of_its_parameters_alone(nam
         ("down_0_layer_0", "temporal", "proj", "kernel"): (1, 1, 1, 4, 4),
         ("mid_layer", "attention", "add_k_proj", "kernel"): (4, 4),
         ("text_proj", "kernel"): (4, 4),
+        ("mid_layer", "attention", "transformer_blocks_0", "attn2", "to_k", "kernel"): (4, 4),
         ("mid_layer", "attention", "to_k", "kernel"): (4, 4),
+        ("mid_layer", "attention", "transformer_blocks_0", "attn1", "to_k", "kernel"): (4, 4),
     }
     params, gradient = drawn(0, shapes), drawn(1, shapes)
 
@@ -209,7 +211,7 @@ def test_the_rate_of_a_group_scales_the_first_update_of_its_parameters_alone(nam
 
     whole = changes()
     scaled = changes(temporal_rate=0.5, text_rate=0.25)
-    for path, factor in zip(shapes, (0.5, 0.25, 0.25, 1.0), strict=True):
+    for path, factor in zip(shapes, (0.5, 0.25, 0.25, 0.25, 1.0, 1.0), strict=True):
         np.testing.assert_allclose(scaled[path], factor * whole[path], atol=1e-7)
 
 

@@ -30,20 +30,7 @@ STAGE_II = STAGE_I | dict(
     time_embedding_act_fn="gelu",
     class_embed_type="timestep",
 )
-# Some keys of `runwayml/stable-diffusion-v1-5` and similar networks.
-STABLE_DIFFUSION = {
-    "_class_name": "UNet2DConditionModel",
-    "act_fn": "silu",
-    "attention_head_dim": 8,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "cross_attention_dim": 768,
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "in_channels": 4,
-    "layers_per_block": 2,
-    "out_channels": 4,
-    "sample_size": 64,
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}
+SD1, SD2 = (tiny_unet.small(name) for name in ("sd15", "sd21"))
 
 
 def test_each_step_is_told_the_noise_that_it_was_trained_with():
@@ -57,7 +44,14 @@ def test_each_step_is_told_the_noise_that_it_was_trained_with():
 
 
 @pytest.mark.parametrize(
-    "found", [STAGE_I, STAGE_II, STAGE_I | dict(out_channels=3, sample_size=[8, 16])]
+    "found",
+    [
+        STAGE_I,
+        STAGE_II,
+        STAGE_I | dict(out_channels=3, sample_size=[8, 16]),
+        *(tiny_unet.STABLE_DIFFUSION[name] for name in ("sd15", "sd21")),
+        SD2 | dict(transformer_layers_per_block=[1, 2, 3], sample_size=[8, 16]),
+    ],
 )
 def test_diffusers_makes_the_same_network_of_what_is_written(found):
     config = to_stunet(found, "config.json")
@@ -86,13 +80,23 @@ def test_the_inflated_network_adds_time_and_freezes_the_rest():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (STABLE_DIFFUSION, r"'down_block_types' \['CrossAttn.*another family, such as Stable Diff"),
+        (
+            {"down_block_types": ["DownBlock2D", "KDownBlock2D"]},
+            "'KDownBlock2D'.: a U-Net of another family; DeepFloyd IF's has Resnet",
+        ),
+        (
+            {
+                "down_block_types": ["ResnetDownsampleBlock2D"] * 2,
+                "up_block_types": ["ResnetUpsampleBlock2D"] * 2,
+            },
+            "CrossAttnDownBlock2D at the end",
+        ),
         ({"_class_name": "UNet2DModel"}, "config.json is of a UNet2DModel; a UNet2DConditionModel"),
-        ({"resnet_time_scale_shift": "default"}, "'default': what can be read has 'scale_shift'"),
+        ({"resnet_time_scale_shift": "default"}, "'default': .* has 'scale_shift'"),
         ({"cross_attention_norm": None}, "'cross_attention_norm' None: .* has 'group_norm'"),
         ({"class_embed_type": "projection"}, "'class_embed_type' 'projection': .* or 'timestep'"),
-        ({"center_input_sample": True}, "'center_input_sample' True: what can be read has False"),
-        ({"norm_eps": 1e-6}, "'norm_eps' 1e-06: what can be read has 1e-05"),
+        ({"center_input_sample": True}, "'center_input_sample' True: .* has False"),
+        ({"norm_eps": 1e-6}, "'norm_eps' 1e-06: .* has 1e-05"),
         ({"act_fn": "mish"}, "model.activation is 'mish'; choose one of 'gelu', 'silu'"),
         ({"timestep_post_act": "silu"}, "'timestep_post_act' 'silu'"),
         ({"conv_in_kernel": 5}, "'conv_in_kernel' 5"),
@@ -113,6 +117,35 @@ def test_the_inflated_network_adds_time_and_freezes_the_rest():
 def test_a_network_that_ours_is_not_is_refused_by_name_and_value(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         to_stunet(STAGE_I | changes, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"addition_embed_type": "text_time"}, "'addition_embed_type' 'text_time': .* has None"),
+        ({"dual_cross_attention": True}, "'dual_cross_attention' True: .* has False"),
+        ({"only_cross_attention": True}, "'only_cross_attention' True: .* has False"),
+        ({"only_cross_attention": [True] * 3}, r"'only_cross_attention' \[True, .* has False"),
+        ({"in_channels": 9}, "'in_channels' 9: it must be out_channels, 4; .* as for inpainting"),
+        ({"attention_head_dim": [1, 2, 4]}, "'attention_head_dim' .*in spite of its name"),
+        ({"attention_head_dim": [1, 2]}, "'attention_head_dim' .*whole numbers of heads are"),
+        ({"transformer_layers_per_block": [[1], 2, 2]}, "'transformer_layers_per_block' .*level"),
+        ({"transformer_layers_per_block": 0}, "'transformer_layers_per_block' 0: a whole number"),
+        ({"class_embed_type": "projection"}, "'class_embed_type' 'projection': .* has None"),
+        ({"mid_block_type": None}, "'mid_block_type' None: .* has 'UNetMidBlock2DCrossAttn'"),
+        ({"attention_head_dim": 3}, "cannot be inflated so: .* multiple of 3 .model.heads"),
+    ],
+)
+def test_another_u_net_with_stable_diffusion_s_blocks_is_refused(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        to_stunet(SD1 | changes, "config.json")
+
+
+def test_heads_are_read_as_a_number_or_a_width():
+    published = tiny_unet.STABLE_DIFFUSION
+    one, two = (to_stunet(published[name], name).model for name in ("sd15", "sd21"))
+    assert (one.family, one.heads) == ("sd1", 8)
+    assert (two.family, two.heads, two.head_channels) == ("sd2", 0, 64)
 
 
 def test_a_key_that_is_missing_is_named():

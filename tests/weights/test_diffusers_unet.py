@@ -28,7 +28,8 @@ from stunet.tensorfiles import Header, Writer
 from stunet.train.parts import make_parts
 from stunet.train.state import count_parameters
 from stunet.weights import diffusers_unet
-from stunet.weights.diffusers_config import TIME_SCALE, to_stunet
+from stunet.weights.diffusers_config import to_stunet
+from stunet.weights.diffusers_families import TIME_SCALE
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -62,6 +63,11 @@ STAGE_II = tiny_unet.flags(
 )
 
 
+# Both have a coarsest level that does not attend.
+SD1 = tiny_unet.small("sd15")
+SD2 = tiny_unet.small("sd21", layers_per_block=[1, 3, 1], transformer_layers_per_block=[1, 2, 3])
+
+
 def read(directory: pathlib.Path, **model):
     """Reads (config, parameters) of a U-Net, with keys of `configs.Model` changed."""
     config = to_stunet(json.loads((directory / "config.json").read_text()), "config.json")
@@ -83,8 +89,17 @@ def abstract(config):
         (WIDE, {}, 3),
         (UNPOOLED, dict(scan_layers=True), 2),
         (STAGE_II, {}, 1),
+        (SD1, {}, 2),
+        (SD2, dict(scan_layers=True), 1),
     ],
-    ids=["odd_widths_three_levels", "wide_silu", "no_pooled_text_scanned", "stage_II"],
+    ids=[
+        "odd_widths_three_levels",
+        "wide_silu",
+        "no_pooled_text_scanned",
+        "stage_II",
+        "sd1",
+        "sd2",
+    ],
 )
 def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
     theirs = tiny_unet.save(tmp_path, flags)
@@ -117,10 +132,14 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("name", tiny_unet.IF)
-def test_a_full_size_stage_one_has_a_place_for_every_tensor(name):
+# Parameters of the published U-Nets of Stable Diffusion, as their model cards round them.
+SIZES = {name: count for name, (_, count) in tiny_unet.IF.items()} | {"sd15": 860e6, "sd21": 866e6}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_full_size_u_net_has_a_place_for_every_tensor(name):
     """Compares shapes alone, without values in either framework."""
-    flags = tiny_unet.full_size(name)
+    flags = tiny_unet.STABLE_DIFFUSION.get(name) or tiny_unet.full_size(name)
     with torch.device("meta"):
         theirs = diffusers.UNet2DConditionModel(**flags).state_dict()
     config = to_stunet(json.loads(json.dumps(flags)), name)
@@ -132,7 +151,7 @@ def test_a_full_size_stage_one_has_a_place_for_every_tensor(name):
     tensorfiles.check(diffusers_unet.headers(tensors), found, name)
     count = sum(math.prod(t.shape) for t in theirs.values())
     assert count == count_parameters(state.params)
-    assert count == pytest.approx(tiny_unet.IF[name][1], rel=0 if name == "XL" else 2e-3)
+    assert count == pytest.approx(SIZES[name], rel=0 if name == "XL" else 2e-3)
 
 
 @pytest.mark.parametrize("shards", [{}, dict(max_shard_size="20KB")], ids=["one_file", "shards"])

@@ -1,4 +1,4 @@
-"""diffusers' U-Nets of the family of DeepFloyd IF: configs, and small ones with random weights."""
+"""diffusers' U-Nets of both families: published configs, and small ones with random weights."""
 
 import math
 import pathlib
@@ -8,6 +8,118 @@ import torch
 
 # First width and number of parameters of stage I's published sizes, rounded for M and L.
 IF = {"M": (192, 372e6), "L": (320, 935e6), "XL": (704, 4_304_695_110)}
+
+
+# The published config.json of unet in three pipelines of Stable Diffusion, without the keys that
+# begin with an underscore: stable-diffusion-v1-5, stabilityai/stable-diffusion-2-1 and
+# stabilityai/stable-diffusion-xl-base-1.0 on huggingface.co.
+STABLE_DIFFUSION = {
+    "sd15": {
+        "act_fn": "silu",
+        "attention_head_dim": 8,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "center_input_sample": False,
+        "cross_attention_dim": 768,
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "in_channels": 4,
+        "layers_per_block": 2,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-05,
+        "norm_num_groups": 32,
+        "out_channels": 4,
+        "sample_size": 64,
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    },
+    "sd21": {
+        "act_fn": "silu",
+        "attention_head_dim": [5, 10, 20, 20],
+        "block_out_channels": [320, 640, 1280, 1280],
+        "center_input_sample": False,
+        "cross_attention_dim": 1024,
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "downsample_padding": 1,
+        "dual_cross_attention": False,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "in_channels": 4,
+        "layers_per_block": 2,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-05,
+        "norm_num_groups": 32,
+        "num_class_embeds": None,
+        "only_cross_attention": False,
+        "out_channels": 4,
+        "sample_size": 96,
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+        "upcast_attention": True,
+        "use_linear_projection": True,
+    },
+    "sdxl": {
+        "act_fn": "silu",
+        "addition_embed_type": "text_time",
+        "addition_embed_type_num_heads": 64,
+        "addition_time_embed_dim": 256,
+        "attention_head_dim": [5, 10, 20],
+        "block_out_channels": [320, 640, 1280],
+        "center_input_sample": False,
+        "class_embed_type": None,
+        "class_embeddings_concat": False,
+        "conv_in_kernel": 3,
+        "conv_out_kernel": 3,
+        "cross_attention_dim": 2048,
+        "cross_attention_norm": None,
+        "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+        "downsample_padding": 1,
+        "dual_cross_attention": False,
+        "encoder_hid_dim": None,
+        "encoder_hid_dim_type": None,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "in_channels": 4,
+        "layers_per_block": 2,
+        "mid_block_only_cross_attention": None,
+        "mid_block_scale_factor": 1,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "norm_eps": 1e-05,
+        "norm_num_groups": 32,
+        "num_attention_heads": None,
+        "num_class_embeds": None,
+        "only_cross_attention": False,
+        "out_channels": 4,
+        "projection_class_embeddings_input_dim": 2816,
+        "resnet_out_scale_factor": 1.0,
+        "resnet_skip_time_act": False,
+        "resnet_time_scale_shift": "default",
+        "sample_size": 128,
+        "time_cond_proj_dim": None,
+        "time_embedding_act_fn": None,
+        "time_embedding_dim": None,
+        "time_embedding_type": "positional",
+        "timestep_post_act": None,
+        "transformer_layers_per_block": [1, 2, 10],
+        "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+        "upcast_attention": None,
+        "use_linear_projection": True,
+    },
+}
+
+
+def small(name: str, **changes) -> dict:
+    """Returns a published config of Stable Diffusion with three small levels, and other changes."""
+    published = STABLE_DIFFUSION[name]
+    widths = [width // 40 for width in published["block_out_channels"][-3:]]
+    return (
+        published
+        | dict(down_block_types=published["down_block_types"][-3:])
+        | dict(up_block_types=published["up_block_types"][:3])
+        | dict(attention_head_dim=2 if name == "sd15" else [width // 8 for width in widths])
+        | dict(block_out_channels=widths, cross_attention_dim=16, layers_per_block=1)
+        | dict(norm_num_groups=4, sample_size=8)
+        | changes
+    )
 
 
 def flags(widths: tuple[int, ...], **changes) -> dict:
