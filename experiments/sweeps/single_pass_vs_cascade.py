@@ -349,11 +349,15 @@ QUESTIONS = {
 
 def get_sweep(name: str = "two_speeds") -> Sweep:
     question = choose(QUESTIONS, name, "question")
+    networks = {
+        group: _networks(replace(_base(question), values), question)
+        for group, (_, values) in question.groups.items()
+    }
     entries = []
-    for group, (title, values) in question.groups.items():
-        networks = _networks(replace(_base(question), values), question)
-        for seed in range(question.seeds):
-            entries += _arms(group, title, seed, networks, question)
+    # Seed by seed, so that a sweep that is stopped has compared all groups.
+    for seed in range(question.seeds):
+        for group, (title, _) in question.groups.items():
+            entries += _arms(group, title, seed, networks[group], question)
     return Sweep(entries, question.curves, question.predictions)
 
 

@@ -8,6 +8,7 @@ says what is wrong and what would be right. To add a check, write a generator an
 import contextlib
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterator
 
 from stunet import extensions
@@ -19,6 +20,7 @@ from stunet.configs.schema import (
     Data,
     all_sources,
     clip_span,
+    fields,
     level_channels,
     shape,
 )
@@ -175,7 +177,7 @@ def _frames(config: Config) -> Mistakes:
     """Checks that the number of frames suits the network, the keyframes and the source."""
     model, data, stride = config.model, config.data, config.tsr.stride
     # Clips of one frame pass through the spatial layers alone.
-    if model.temporal and data.frames > 1:
+    if model.temporal and data.frames > 1 and not config.autoencoder.level_features:
         total = math.prod(model.temporal_factors)
         yield from _divides(
             data.frames, "data.frames", total, "the product of model.temporal_factors"
@@ -197,7 +199,9 @@ def _resolution(config: Config) -> Mistakes:
     """Checks that height and width are whole numbers of pixels at every level."""
     total = config.model.patch_size * 2 ** (len(config.model.channel_multipliers) - 1)
     why = "model.patch_size and a halving for each level"
-    if config.autoencoder.path:
+    if features := config.autoencoder.level_features:
+        total, why = 2 ** (len(features) - 1), "a halving for each of autoencoder.level_features"
+    elif config.autoencoder.path:
         total, why = total * config.autoencoder.factor, f"autoencoder.factor, {why}"
     for key in ("height", "width"):
         size, name = getattr(config.data, key), f"data.{key}"
@@ -291,13 +295,8 @@ def _latents(config: Config) -> Mistakes:
     """Checks that nothing needs pixels where the network denoises latents."""
     if not config.autoencoder.path:
         return
-    data, shares = config.data, dataclasses.asdict(config.masks)
+    data = config.data
     needs_pixels = {
-        f"data.source is {data.source!r}": (
-            data.source != "clips",
-            "latents are read from shots that `stunet prepare --latents` encoded: set data.source "
-            "to 'clips'",
-        ),
         f"data.crop is {data.crop!r}": (
             data.crop != "centre",
             "latents are stored of the centre of each picture: set data.crop to 'centre'",
@@ -305,10 +304,6 @@ def _latents(config: Config) -> Mistakes:
         "data.mirror is True": (
             data.mirror,
             "latents of a picture are not those of its mirror image: set data.mirror to False",
-        ),
-        "masks are set": (
-            any(shares.values()),
-            "networks that are given parts of a clip see pixels alone: set all masks to 0",
         ),
         f"upscale.factor is {config.upscale.factor}": (
             config.upscale.factor > 1,
@@ -330,6 +325,41 @@ def _latents(config: Config) -> Mistakes:
     for what, (is_so, remedy) in needs_pixels.items():
         if is_so:
             yield f"autoencoder.path is set and {what}; {remedy}"
+
+
+# Groups and keys that say how clips are denoised, or what a network that denoises is begun with.
+_OF_DENOISERS = (
+    *("freeze", "model.", "diffusion.", "masks.", "upscale.", "tsr.", "lora.", "distil."),
+    *("train.init_from", "train.temporal_rate", "train.spatial_rate", "train.text_rate"),
+    *("log.validate_times", "evaluate.", "sample."),
+)
+# Keys of these that an autoencoder has too: how many clips are shown, and which weights are read.
+_OF_BOTH = ("sample.num", "sample.checkpoint")
+
+
+def _trained_autoencoder(config: Config) -> Mistakes:
+    """Checks the autoencoder that a run trains, and that nothing else is asked of the run."""
+    of = config.autoencoder
+    if not of.level_features:
+        return
+    if of.path:
+        yield (
+            f"autoencoder.level_features and autoencoder.path, {of.path!r}, are set; a run trains "
+            "an autoencoder or a network on the latents of one: keep one of the two"
+        )
+    if min(of.level_features) < 1:
+        yield f"autoencoder.level_features is {of.level_features}; each level has at least one"
+    for level, features in enumerate(of.level_features):
+        yield from _divides(
+            features, f"autoencoder.level_features[{level}]", of.groups, "autoencoder.groups"
+        )
+    for key, field in fields():
+        value = operator.attrgetter(key)(config)
+        if key.startswith(_OF_DENOISERS) and key not in _OF_BOTH and value != field.default:
+            yield (
+                f"autoencoder.level_features is set and {key} is {value!r}; the run trains an "
+                f"autoencoder, which does not denoise: leave {key} at {field.default!r}"
+            )
 
 
 def _mix(config: Config) -> Mistakes:
@@ -610,6 +640,7 @@ def _conditioning(config: Config) -> Mistakes:
 
 # The order matters: later checks rely on `_levels`, that each list has an entry for each level.
 _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
+    _trained_autoencoder,
     _levels,
     _family,
     _attention,

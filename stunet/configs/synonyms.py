@@ -381,6 +381,7 @@ SYNONYMS = (
         "autoencoder first_stage_model first_stage_config",
         "autoencoder.path",
     ),
+    Synonym("kl_loss_weight kl_coeff kl_beta", "autoencoder.kl_weight"),
     Synonym("latent_channels vae_channels z_channels", "autoencoder.channels"),
     Synonym("vae_scale_factor vae_downsample_factor latent_factor", "autoencoder.factor"),
     # Objective.

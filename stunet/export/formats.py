@@ -140,6 +140,12 @@ def _diffusers_unet(request: Request, directory: pathlib.Path) -> int:
     return diffusers_unet.write(directory, request.workdir, **request.sample)
 
 
+def _autoencoder(request: Request, directory: pathlib.Path) -> int:
+    from stunet.export import autoencoder
+
+    return autoencoder.write(directory, request.workdir, **request.sample)
+
+
 # The options of the formats that hold programs.
 _PROGRAMS = ("dtype", "prompt", "steps", "sampler", "guidance_scale", "autoguidance_scale")
 
@@ -166,6 +172,11 @@ FORMATS = {
     "safetensors": Format("the weights alone", _safetensors, ("dtype",)),
     "diffusers-unet": Format(
         "the spatial weights as diffusers' UNet2DConditionModel loads them", _diffusers_unet
+    ),
+    "autoencoder": Format(
+        "an autoencoder that was trained here, as diffusers' AutoencoderKL and autoencoder.path "
+        "load it",
+        _autoencoder,
     ),
 }
 

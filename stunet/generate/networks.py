@@ -29,8 +29,8 @@ _CONDITIONINGS = {
 def find(place: pathlib.Path, task: str) -> pathlib.Path:
     """Returns the working directory or the weights file of the network for a task.
 
-    Text-to-image networks are never chosen, because they make no clips. Name their directory to use
-    one.
+    Text-to-image networks and autoencoders are never chosen, because they make no clips. Name the
+    directory of a text-to-image network to use it.
 
     Args:
         place: a network, a directory of several, or the name of one that comes with stunet, such as
@@ -132,8 +132,14 @@ def _networks(place: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _kind(network: pathlib.Path) -> str:
-    """Returns the conditioning of a network that makes clips; "pictures" for text-to-image."""
-    denoiser = read_parts(network).denoiser
+    """Returns the conditioning of a network that makes clips.
+
+    Returns "pictures" for a text-to-image network, and "autoencoder" for an autoencoder.
+    """
+    parts = read_parts(network)
+    if parts.trains_autoencoder:
+        return "autoencoder"
+    denoiser = parts.denoiser
     makes_clips = denoiser.network.temporal_factors is not None
     return denoiser.conditioning.name if makes_clips else "pictures"
 

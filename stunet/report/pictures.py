@@ -138,10 +138,12 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
 
     Returns:
         The contents of two files: a GIF of the clips, and a PNG of their slices. None if the data
-        cannot be opened, as on a machine that does not have them.
+        cannot be opened, as on a machine that does not have them, or the run trains an autoencoder,
+        whose own pictures show real clips.
     """
     try:
         parts = make_parts(configs.read(config_file))
+        has_text = parts.denoiser.network.text_features
         dataset = parts.dataset.of_pixels
         held_out = sources.make_source(dataset, "val")
         source = sources.representatives(held_out, parts.preview_clips, dataset)
@@ -149,7 +151,6 @@ def real_clips(config_file: pathlib.Path) -> tuple[bytes, bytes] | None:
     except UserError:
         return None
     clips = np.stack([example["video"] for example in examples])
-    has_text = parts.denoiser.network.text_features
     captions = [example["caption"] for example in examples] if has_text else None
     with tempfile.TemporaryDirectory() as directory:
         gif, xt = pathlib.Path(directory, "real.gif"), pathlib.Path(directory, "real.png")

@@ -50,7 +50,8 @@ STYLE = """
 .tiles b { display: block; font-size: 1.35rem; line-height: 1.3; }
 .tiles span { color: var(--soft); font-size: .86rem; }
 .fates { width: 100%; } .fates th:first-child { min-width: 15rem; }
-.fates td:nth-child(2), .fates td:nth-child(3) { text-align: right; }
+.fates tr > :nth-child(2), .fates tr > :nth-child(3) { text-align: right; }
+.fates tr:first-child th:last-child { text-align: left; }
 .fates td:nth-child(4) { min-width: 14rem; width: 30%; }
 .fates td:last-child { white-space: normal; color: var(--soft); font-size: .9em; }
 .slow { width: auto; } .slow th:first-child { min-width: 20rem; font-weight: 400; }
@@ -160,7 +161,8 @@ def _fates(summary: PrepareSummary, spec: Spec) -> Markup:
     if summary.skipped:
         what = counted(summary.skipped, "video")
         cells.append(("skipped: cannot be read", what, "", "", summary.reasons[0]))
-    return page.table(["", "number", "time", "", "such as"], cells, kind="fates")
+    such_as = "such as" if any(cell[-1] for cell in cells) else ""
+    return page.table(["", "number", "time", "", such_as], cells, kind="fates")
 
 
 def _colour(reason: str) -> int:

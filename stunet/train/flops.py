@@ -12,26 +12,27 @@ from jax.extend import core
 
 from stunet.train import pieces
 from stunet.train.denoiser import Denoiser
+from stunet.train.objective import Model
 from stunet.train.parts import Parts
 from stunet.train.sampling import SamplerSettings
 
 
-def model_flops(denoiser: Denoiser, batch_size: int, more_passes: int = 0) -> int:
+def model_flops(model: Model, batch_size: int, more_passes: int = 0) -> int:
     """Counts the floating-point operations of one update.
 
     The backward pass counts as two forward passes. In blocks with frozen parameters, it counts as
     one forward pass, because it computes no gradients of these parameters.
 
     Args:
-        denoiser: the network and which of its parameters are trained.
+        model: the network and which of its parameters are trained.
         batch_size: clips in the update.
         more_passes: forward passes beside the trained one (`Objective.more_passes`).
     """
     in_frozen = 0
-    if denoiser.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.
-        frozen = [piece for piece in pieces.find(denoiser, 1) if not piece.trained]
+    if model.trainable.is_partial:  # Nothing is frozen otherwise, and the trace is saved.
+        frozen = [piece for piece in pieces.find(model, 1) if not piece.trained]
         in_frozen = sum(len(piece.calls) * of_piece(piece) for piece in frozen)
-    return batch_size * ((3 + more_passes) * forward_flops(denoiser) - in_frozen)
+    return batch_size * ((3 + more_passes) * forward_flops(model) - in_frozen)
 
 
 def mean_flops(parts: Parts) -> float:
@@ -39,7 +40,7 @@ def mean_flops(parts: Parts) -> float:
     total = math.fsum(bucket.weight for bucket in parts.buckets)
     shares = ((bucket.weight / total, parts.only(bucket)) for bucket in parts.buckets)
     return sum(
-        share * model_flops(one.denoiser, one.batch_size, one.objective.more_passes)
+        share * model_flops(one.model, one.batch_size, one.objective.more_passes)
         for share, one in shares
     )
 
@@ -61,9 +62,9 @@ def sampling_flops(denoiser: Denoiser, settings: SamplerSettings, clips: int = 1
 
 
 @functools.lru_cache(maxsize=64)  # The members of a sweep share networks.
-def forward_flops(denoiser: Denoiser) -> int:
+def forward_flops(model: Model) -> int:
     """Counts the floating-point operations of one forward pass of the network for one clip."""
-    network, arguments = denoiser.network_of_clips, denoiser.abstract_arguments(1)
+    network, arguments = model.network_of_clips, model.abstract_arguments(1)
     params = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     return count(network.apply, params, *arguments)
 

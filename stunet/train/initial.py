@@ -76,9 +76,9 @@ def first_state(parts: Parts, abstract: TrainState, mesh: jax.sharding.Mesh) -> 
     Raises:
         UserError: `train.init_from` holds no weights that fit; see `check`.
     """
-    denoiser, optimizer = parts.denoiser, parts.optimizer
     if not parts.init_from:
-        return create_state(denoiser, optimizer, parts.seed, mesh)
+        return create_state(parts.model, parts.optimizer, parts.seed, mesh)
+    denoiser, optimizer = parts.denoiser, parts.optimizer
     params = _start(parts, mesh).read()
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
@@ -98,7 +98,7 @@ def check(parts: Parts, mesh: jax.sharding.Mesh) -> None:
             a network that differs from this run's network in more than added inputs. Also raised if
             only adapters are trained and `train.init_from` is empty.
     """
-    rank = parts.denoiser.trainable.lora_rank
+    rank = parts.model.trainable.lora_rank
     if parts.init_from:
         _start(parts, mesh)
     elif rank:

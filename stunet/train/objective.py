@@ -1,56 +1,64 @@
-"""Defines the training objective: what is drawn at random for a batch, and the loss of a clip."""
+"""Says what the state, the step and the loop need of a network and of what it learns.
 
-import dataclasses
-import functools
-from typing import Any
+`stunet.train.denoising` trains a network to denoise clips, and `stunet.train.reconstruction` trains
+an autoencoder.
+"""
 
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from stunet.diffusion import distillation
-from stunet.diffusion.distillation import Distillation
-from stunet.diffusion.guidance import guided_denoiser
-from stunet.diffusion.loss import clip_loss
-from stunet.diffusion.prediction import add_noise
-from stunet.diffusion.times import Times
-from stunet.train.conditioning import Given
-from stunet.train.denoiser import Denoiser
+from stunet.data.spec import ClipSpec
+from stunet.train.trainable import Trainable
 
 Batch = dict[str, Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """Computes the denoising loss over whole clips, in a single pass of the network.
-
-    If the network is distilled, its targets come from a teacher, not from the clean clips.
+class Model(Protocol):
+    """A network to train, and what is needed to call it.
 
     Attributes:
-        denoiser: the network, its conditioning and its noise schedule.
-        weighting: how noise levels are weighted, a key of `stunet.diffusion.loss.WEIGHTINGS`.
-        min_snr_gamma: gamma of the weighting "min_snr" (Hang et al., arXiv 2303.09556).
-        sigmoid_log_snr: bias of the weighting "sigmoid" (Hoogeboom et al., arXiv 2410.19324).
-        caption_dropout: share of clips whose caption is dropped in training, 0..1. Classifier-free
-            guidance needs a network that was also trained without captions.
-        times: the density of the noise times.
-        distillation: which steps the network learns from a teacher; None if it learns from clips.
+        clip: shape and rate of the clips that the network sees.
+        trainable: which parameters of the network are trained.
+        network_of_clips: the Flax module that these clips pass through.
     """
 
-    denoiser: Denoiser
-    weighting: str
-    min_snr_gamma: float
-    sigmoid_log_snr: float
-    caption_dropout: float
-    times: Times
-    distillation: Distillation | None = None
+    clip: ClipSpec
+    trainable: Trainable
 
     @property
-    def more_passes(self) -> int:
-        """Returns how many forward passes of the network an update has beside the trained one."""
-        if self.distillation is None:
-            return 0
-        return 2 if self.distillation.guidance_scale == 1 else 3
+    def network_of_clips(self) -> nn.Module: ...
+
+    def clip_shape(self, batch: int) -> tuple[int, ...]:
+        """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
+
+    def abstract_arguments(self, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Returns shapes and dtypes of the network's arguments for `batch` clips."""
+
+    def init_params(self, key: Array) -> Any:
+        """Returns fresh parameters of the network, each boxed with the names of its axes."""
+
+
+class Objective(Protocol):
+    """What a network learns: the random inputs of an update, and the loss.
+
+    Attributes:
+        model: the network.
+        more_passes: forward passes of the network that an update has beside the trained one.
+    """
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def more_passes(self) -> int: ...
+
+    def with_clip(self, clip: ClipSpec) -> Self:
+        """Returns the same objective for clips of another shape."""
 
     def draw(self, key: Array, batch: Batch) -> tuple[Any, ...]:
         """Draws everything that is random in one update.
@@ -61,89 +69,31 @@ class Objective:
                 `text_mask` `[b, l]`.
 
         Returns:
-            The arguments of `loss` after `params`: clean clips, `given` (what the network sees
-                besides the noisy clips), noise times, noise, text states and their mask. The text
-                states and mask of a clip are zero if its caption is dropped. If the loss is
-                corrected for the density of the times, 1 / density comes last.
+            The arguments of `loss` after `params`. Their first axis is the batch.
         """
-        time_key, noise_key, caption_key = jax.random.split(key, 3)
-        clips = to_float(batch["video"])
-        x0, given = self.denoiser.conditioning.draw(jax.random.fold_in(key, 3), clips)
-        t, inverse_density = self.times.draw(time_key, x0.shape)
-        noise = jax.random.normal(noise_key, x0.shape)
-        keep = jax.random.bernoulli(caption_key, 1.0 - self.caption_dropout, (len(x0),))
-        text, text_mask = drop_text(batch["text"], batch["text_mask"], keep)
-        last = () if inverse_density is None else (inverse_density,)
-        return x0, given, t, noise, text, text_mask, *last
 
-    def loss(
-        self,
-        params: Any,
-        x0: Float[Array, "b t h w c"],
-        given: Given,
-        t: Float[Array, "b"],
-        noise: Float[Array, "b t h w c"],
-        text: Float[Array, "b l d"],
-        text_mask: Array,
-        inverse_density: Float[Array, "b"] | None = None,
-        *,
-        teacher: Any = None,
-    ) -> Float[Array, "b"]:
+    def loss(self, params: Any, *inputs: Any, teacher: Any = None) -> Float[Array, "b"]:
         """Returns the loss of each clip.
 
         Args:
             params: parameters of the network.
-            x0: clean clips, -1..1, or latents.
-            given: what the network sees besides the noisy clips.
-            t: noise time of each clip, 0..1.
-            noise: Gaussian noise.
-            text: token states.
-            text_mask: bool `[b, l]`, True at tokens.
-            inverse_density: number that each clip's loss is multiplied by; None for 1.
+            inputs: what `draw` returns.
             teacher: parameters of the teacher's network, if the network is distilled.
         """
-        denoiser = self.denoiser
-        if self.distillation:
-            t, x0, noise = self._taught(params, teacher, x0, t, noise, text, text_mask, *given)
-        losses = clip_loss(
-            lambda x_t, time: denoiser.predict(params, x_t, time, text, text_mask, *given),
-            x0,
-            t,
-            noise,
-            schedule=denoiser.schedule,
-            prediction=denoiser.prediction,
-            weighting=self.weighting,
-            min_snr_gamma=self.min_snr_gamma,
-            sigmoid_log_snr=self.sigmoid_log_snr,
-        )
-        return losses if inverse_density is None else losses * inverse_density
 
-    def _taught(
-        self, params: Any, teacher: Any, x0: Array, t: Array, noise: Array, *prompt_and_given: Array
-    ) -> tuple[Array, Array, Array]:
-        """Returns the times, clean clips and noise that a student learns instead of the given ones.
+    def measure(
+        self, params: Any, key: Array, batch: Batch, teacher: Any = None
+    ) -> Mapping[str, Float[Array, ""]]:
+        """Returns means over held-out clips by name, of which one is "loss".
 
-        See `stunet.diffusion.distillation.targets`.
+        They depend on the key alone, so those after different updates can be compared.
+
+        Args:
+            params: parameters of the network.
+            key: random key, the same after each update.
+            batch: see `draw`.
+            teacher: see `loss`.
         """
-        denoiser, plan = self.denoiser, self.distillation
-
-        def denoise(params: Any, guidance_scale: float) -> distillation.Denoise:
-            return guided_denoiser(
-                functools.partial(denoiser.predict, params),
-                *prompt_and_given,
-                schedule=denoiser.schedule,
-                prediction=denoiser.prediction,
-                guidance_scale=guidance_scale,
-                threshold_mode=plan.threshold,
-            )
-
-        times = plan.times(t)
-        x_t = add_noise(x0, noise, denoiser.schedule(times.t))
-        taught = distillation.targets(
-            *(denoise(teacher, plan.guidance_scale), denoise(params, 1.0)),
-            *(x_t, times, denoiser.schedule),
-        )
-        return times.t, *taught
 
 
 def to_float(video: UInt8[Array, "b t h w c"] | Float[Array, "b t h w c"]) -> Array:
@@ -151,8 +101,3 @@ def to_float(video: UInt8[Array, "b t h w c"] | Float[Array, "b t h w c"]) -> Ar
     if jnp.issubdtype(video.dtype, jnp.floating):
         return video
     return video.astype(jnp.float32) / 127.5 - 1.0
-
-
-def drop_text(text: Array, text_mask: Array, keep: Array) -> tuple[Array, Array]:
-    """Sets text states `[b, l, d]` and masks `[b, l]` to zero where `keep` `[b]` is False."""
-    return text * keep[:, None, None], text_mask & keep[:, None]

@@ -17,22 +17,26 @@ import jax.numpy as jnp
 from stunet import configs
 from stunet.configs.schema import Config, Data, Mesh, all_sources, level_channels, level_layers
 from stunet.data.mixtures import Bucket, Ingredient, sort_into_buckets
-from stunet.data.sources import Dataset, stored_autoencoder, stored_fingerprint
+from stunet.data.sources import Dataset, autoencoder_fingerprint, stored_fingerprint
 from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.distillation import Distillation
 from stunet.diffusion.schedules import NoiseSchedule
 from stunet.diffusion.times import Times
 from stunet.errors import UserError
+from stunet.nn.autoencoder.kl import KlConfig, describe_kl
 from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import Layout
 from stunet.train import conditioning, weights_file
 from stunet.train.conditioning import Conditioning
 from stunet.train.denoiser import Denoiser
+from stunet.train.denoising import Denoising
 from stunet.train.evaluation import EvaluationSettings
 from stunet.train.events import Events
 from stunet.train.guard import Guard
-from stunet.train.objective import Objective
+from stunet.train.objective import Model, Objective
 from stunet.train.optimizer import Optimizer, make_optimizer
+from stunet.train.preview import Preview, Samples
+from stunet.train.reconstruction import Compressor, Reconstruction, Reconstructions
 from stunet.train.retention import Retention
 from stunet.train.sampling import SamplerSettings
 from stunet.train.spaces import Latents, Pixels, Space
@@ -47,9 +51,8 @@ class Parts:
     """Holds the objects and settings that one config asks for.
 
     Attributes:
-        denoiser: network, conditioning, noise schedule, and shapes of clips and text.
         space: what the network's clips are made of, pixels or latents.
-        objective: training loss.
+        objective: the network, and what it learns.
         optimizer: optimiser, its learning rate, the running average of the weights, and the guard
             that skips updates.
         dataset: where held-out clips come from: the main source.
@@ -57,6 +60,7 @@ class Parts:
         layout: how devices are arranged in a mesh.
         events: when the run reports, saves, validates, samples and traces.
         sampling: how clips are sampled.
+        preview: what the run shows while it trains.
         seed: seed of everything random.
         init_from: working directory or weights file with the weights that the run begins with; ""
             for fresh weights.
@@ -67,16 +71,14 @@ class Parts:
         watchdog_seconds: seconds without progress after which the run ends; 0 for never.
         num_threads: number of threads in each process that read clips ahead of use.
         retention: says which checkpoints stay.
-        validation_times: noise times, 0..1, at which held-out clips are denoised.
         validation_clips: number of held-out clips in a validation.
-        preview_clips: number of clips that are sampled at a time while training.
+        preview_clips: number of clips that a preview shows.
         trackers: names of the programs that show the run.
         evaluation: what the run measures of sampled clips while it trains.
         checkpoint: checkpoint that sampling reads: "newest", "best" or a number of updates.
         config: the whole config, to compare it or to write it.
     """
 
-    denoiser: Denoiser
     space: Space
     objective: Objective
     optimizer: Optimizer
@@ -85,6 +87,7 @@ class Parts:
     layout: Layout
     events: Events
     sampling: SamplerSettings
+    preview: Preview
     seed: int
     init_from: str
     batch_size: int
@@ -94,13 +97,37 @@ class Parts:
     watchdog_seconds: float
     num_threads: int
     retention: Retention
-    validation_times: tuple[float, ...]
     validation_clips: int
     preview_clips: int
     trackers: tuple[str, ...]
     evaluation: EvaluationSettings
     checkpoint: str
     config: configs.Experiment
+
+    @property
+    def model(self) -> Model:
+        """Returns the network that is trained, and what is needed to call it."""
+        return self.objective.model
+
+    @property
+    def trains_autoencoder(self) -> bool:
+        """Tells whether the network is an autoencoder, which makes no clips."""
+        return isinstance(self.model, Compressor)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """Returns the network that is trained, with its conditioning and noise schedule.
+
+        Raises:
+            UserError: the run trains an autoencoder.
+        """
+        if self.trains_autoencoder:
+            raise UserError(
+                "autoencoder.level_features is set, so this is the training of an autoencoder, "
+                "which makes no clips; write it with `stunet export --format autoencoder`, and "
+                "train a network on its latents"
+            )
+        return self.model
 
     @property
     def clip(self) -> ClipSpec:
@@ -114,13 +141,8 @@ class Parts:
 
     def only(self, bucket: Bucket) -> "Parts":
         """Returns the parts as if one bucket's shape were that of all clips."""
-        denoiser = dataclasses.replace(self.denoiser, clip=self.space.clip(bucket.clip))
-        return dataclasses.replace(
-            self,
-            denoiser=denoiser,
-            objective=dataclasses.replace(self.objective, denoiser=denoiser),
-            batch_size=bucket.batch_size,
-        )
+        objective = self.objective.with_clip(self.space.clip(bucket.clip))
+        return dataclasses.replace(self, objective=objective, batch_size=bucket.batch_size)
 
 
 @functools.lru_cache(maxsize=16)
@@ -129,7 +151,9 @@ def make_parts(config: Config) -> Parts:
 
     Equal configs give the same `Parts`, so that functions compiled for them are used again.
     """
-    denoiser = _denoiser(config)
+    objective, preview = (_reconstruction if config.autoencoder.level_features else _denoising)(
+        config
+    )
     mixture = [
         Ingredient(name, data.weight, _dataset(config, data), data.clips_per_update)
         for name, data in all_sources(config.data).items()
@@ -137,9 +161,8 @@ def make_parts(config: Config) -> Parts:
     ]
     dataset = _dataset(config, config.data)
     return Parts(
-        denoiser=denoiser,
         space=_space(config),
-        objective=_objective(config, denoiser),
+        objective=objective,
         optimizer=_optimizer(config),
         dataset=dataset,
         buckets=sort_into_buckets(mixture, dataset.clip, config.train.batch_size),
@@ -155,10 +178,8 @@ def make_parts(config: Config) -> Parts:
             evaluate_every=config.evaluate.every,
             trace=range(config.profile.start, config.profile.start + config.profile.steps),
         ),
-        sampling=SamplerSettings(
-            **_shared(config.sample, SamplerSettings)
-            | dict(steps=config.sample.steps or config.distil.steps or _STEPS)
-        ),
+        sampling=_sampling(config),
+        preview=preview,
         seed=config.seed,
         init_from=config.train.init_from,
         batch_size=config.train.batch_size,
@@ -173,7 +194,6 @@ def make_parts(config: Config) -> Parts:
             best=config.checkpoint.keep_best,
             highest=config.checkpoint.best_is == "highest",
         ),
-        validation_times=config.log.validate_times,
         validation_clips=config.log.validate_clips,
         preview_clips=config.sample.num,
         trackers=config.log.trackers,
@@ -253,11 +273,11 @@ def with_fingerprint(config: Config) -> Config:
     parts = make_parts(config)
     datasets = [parts.dataset, *(of.dataset for of in parts.sources)]
     if autoencoder.path and not autoencoder.fingerprint:
-        found = stored_autoencoder(parts.dataset)
+        found = autoencoder_fingerprint(parts.dataset)
         autoencoder = dataclasses.replace(autoencoder, fingerprint=found)
     if not text.fingerprint:
         stored = next(filter(None, map(stored_fingerprint, datasets)), "")
-        found = stored or make_encoder(parts.denoiser.text).fingerprint
+        found = stored or make_encoder(parts.dataset.text).fingerprint
         text = dataclasses.replace(text, fingerprint=found)
     return dataclasses.replace(config, text=text, autoencoder=autoencoder)
 
@@ -289,7 +309,30 @@ def _optimizer(config: Config) -> Optimizer:
     )
 
 
-def _objective(config: Config, denoiser: Denoiser) -> Objective:
+def _sampling(config: Config) -> SamplerSettings:
+    steps = config.sample.steps or config.distil.steps or _STEPS
+    return SamplerSettings(**_shared(config.sample, SamplerSettings) | dict(steps=steps))
+
+
+def _reconstruction(config: Config) -> tuple[Reconstruction, Reconstructions]:
+    """Returns what an autoencoder learns, and what it shows while it trains."""
+    of, clip = config.autoencoder, ClipSpec(**_shared(config.data, ClipSpec))
+    described = KlConfig(
+        in_channels=clip.channels,
+        out_channels=clip.channels,
+        block_out_channels=of.level_features,
+        layers_per_block=of.layers_per_level,
+        latent_channels=of.channels,
+        norm_num_groups=of.groups,
+        sample_size=max(clip.height, clip.width),
+        scaling_factor=1.0,
+    )
+    compressor = Compressor(describe_kl(described), clip)
+    return Reconstruction(compressor, of.error, of.kl_weight), Reconstructions(compressor)
+
+
+def _denoising(config: Config) -> tuple[Denoising, Samples]:
+    """Returns what a network that denoises learns, and what it shows while it trains."""
     diffusion = config.diffusion
     times = Times(
         sampling=diffusion.time_sampling,
@@ -300,8 +343,15 @@ def _objective(config: Config, denoiser: Denoiser) -> Objective:
     )
     distil = config.distil
     distillation = Distillation(**_shared(distil, Distillation)) if distil.steps else None
-    shared = _shared(diffusion, Objective)
-    return Objective(denoiser, **shared, times=times, distillation=distillation)
+    denoising = Denoising(
+        _denoiser(config),
+        **_shared(diffusion, Denoising),
+        times=times,
+        held_out_times=config.log.validate_times,
+        distillation=distillation,
+    )
+    shown = Samples(denoising.denoiser, _space(config), _sampling(config), config.seed)
+    return denoising, shown
 
 
 def _denoiser(config: Config) -> Denoiser:

@@ -115,7 +115,7 @@ def abstract_batch(
 
     In a run with several buckets, `parts` are those of one bucket (`Parts.only`).
     """
-    size, clip, text = parts.batch_size, parts.denoiser.clip, parts.denoiser.text
+    size, clip, text = parts.batch_size, parts.model.clip, parts.dataset.text
     shapes = {
         "video": (clip.shape, parts.space.dtype),
         "text": ((text.max_length, text.dim), jnp.float32),
@@ -155,7 +155,7 @@ def lower(parts: Parts, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     those of one bucket (`Parts.only`).
     """
     with meshes.use(mesh, parts.layout.context_axis):
-        state = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        state = abstract_state(parts.model, parts.optimizer, mesh)
         return jit_step(parts, state).lower(state, abstract_batch(parts, mesh))
 
 

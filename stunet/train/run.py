@@ -60,7 +60,7 @@ class Run:
         validate: maps parameters of the network and of its teacher to losses on held-out clips;
             None if the run never validates.
         evaluation: measures clips that it samples; None if the run never evaluates.
-        preview: samples clips with the given parameters; None if the run never samples.
+        preview: writes pictures of what the given parameters do; None if the run shows none.
     """
 
     workdir: pathlib.Path
@@ -129,7 +129,7 @@ def set_up(
         batches = pipeline.TrainBatches(_feeds(parts, streams, mesh), parts.num_threads)
         stack.callback(batches.close)
 
-        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        abstract = abstract_state(parts.model, parts.optimizer, mesh)
         update = program.jit_step(parts, abstract)
         if (checkpoints.latest() or 0) < events.steps:
             update = stack.enter_context(
@@ -261,7 +261,6 @@ def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any, Any], d
         parts.objective,
         parts.dataset,
         mesh,
-        times=parts.validation_times,
         clips=parts.validation_clips,
         batch_size=parts.batch_size,
         seed=parts.seed,
@@ -272,16 +271,7 @@ def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any, Any], d
 def _preview(
     parts: Parts, workdir: pathlib.Path, mesh: jax.sharding.Mesh
 ) -> Callable[[Any, int, Metrics], None]:
-    return make_preview(
-        parts.denoiser,
-        parts.space,
-        parts.sampling,
-        parts.dataset,
-        workdir,
-        mesh,
-        num=parts.preview_clips,
-        seed=parts.seed,
-    )
+    return make_preview(parts.preview, parts.dataset, workdir, mesh, parts.preview_clips)
 
 
 def _buckets_line(parts: Parts) -> str:
@@ -298,8 +288,8 @@ def _flops_by_shape(parts: Parts) -> dict[tuple[int, ...], int]:
     """Counts the floating-point operations of an update, by the shape of its batch of clips."""
     counted = {}
     for one in map(parts.only, parts.buckets):
-        shape = one.denoiser.clip_shape(one.batch_size)
-        counted[shape] = model_flops(one.denoiser, one.batch_size, one.objective.more_passes)
+        shape = one.model.clip_shape(one.batch_size)
+        counted[shape] = model_flops(one.model, one.batch_size, one.objective.more_passes)
     return counted
 
 

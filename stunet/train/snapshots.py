@@ -128,7 +128,7 @@ def reconstruct(
     solved = [power_ema.coefficients(times, stored, length) for length in lengths]
     mesh = meshes.make_mesh(parts.layout, jax.devices()[:1])
     with meshes.use(mesh):
-        abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+        abstract = abstract_state(parts.model, parts.optimizer, mesh)
         with Checkpoints(workdir) as checkpoints:
             state = checkpoints.restore_ema(abstract)
         sums = _weighted_sums(workdir, used, abstract, [factors for factors, _ in solved])

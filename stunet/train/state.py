@@ -15,7 +15,7 @@ from jaxtyping import Array
 from stunet.nn import lora
 from stunet.parallel import mesh as meshes
 from stunet.train import power_ema
-from stunet.train.denoiser import Denoiser
+from stunet.train.objective import Model
 from stunet.train.optimizer import Optimizer
 from stunet.train.trainable import join
 
@@ -66,16 +66,16 @@ class TrainState:
         return self.network_params(self.teacher) if self.teacher else None
 
 
-def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array) -> TrainState:
+def init_state(model: Model, optimizer: Optimizer, params: Any, key: Array) -> TrainState:
     """Returns the state before the first update.
 
     Args:
-        denoiser: the network and which of its parameters are trained.
+        model: the network and which of its parameters are trained.
         optimizer: the optimiser.
         params: all parameters of the network, plain or boxed with the names of their axes.
         key: random key of fresh adapters, if there are any.
     """
-    trainable = denoiser.trainable
+    trainable = model.trainable
     trained, frozen = trainable.split(params)
     if trainable.lora_rank:
         trained = lora.init(key, params, trainable.lora_rank)
@@ -94,7 +94,7 @@ def init_state(denoiser: Denoiser, optimizer: Optimizer, params: Any, key: Array
 
 
 def abstract_state(
-    denoiser: Denoiser,
+    model: Model,
     optimizer: Optimizer,
     mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
 ) -> TrainState:
@@ -102,7 +102,7 @@ def abstract_state(
 
     The optimiser's arrays are split as the parameters that they belong to.
     """
-    _, boxed = _traced_init(denoiser, optimizer, jax.sharding.get_abstract_mesh())
+    _, boxed = _traced_init(model, optimizer, jax.sharding.get_abstract_mesh())
     state = meshes.abstract(boxed, mesh)
     return state.replace(
         opt_state=meshes.derived(optimizer.transformation.init, state.params, mesh)
@@ -110,12 +110,12 @@ def abstract_state(
 
 
 def create_state(
-    denoiser: Denoiser, optimizer: Optimizer, seed: int, mesh: jax.sharding.Mesh
+    model: Model, optimizer: Optimizer, seed: int, mesh: jax.sharding.Mesh
 ) -> TrainState:
     """Makes a fresh state on the mesh, each shard directly on its device."""
-    abstract = abstract_state(denoiser, optimizer, mesh)
+    abstract = abstract_state(model, optimizer, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    init, _ = _traced_init(denoiser, optimizer, jax.sharding.get_abstract_mesh())
+    init, _ = _traced_init(model, optimizer, jax.sharding.get_abstract_mesh())
     fresh = jax.jit(
         lambda key: meshes.unbox(init(key)), out_shardings=shardings, **quick_to_compile(mesh)
     )
@@ -124,12 +124,12 @@ def create_state(
 
 @functools.lru_cache(maxsize=8)
 def _traced_init(
-    denoiser: Denoiser, optimizer: Optimizer, mesh: jax.sharding.AbstractMesh
+    model: Model, optimizer: Optimizer, mesh: jax.sharding.AbstractMesh
 ) -> tuple[Callable[[Array], TrainState], TrainState]:
     """Traces once how a fresh state is made. The trace of a whole network takes seconds.
 
     Args:
-        denoiser: see `init_state`.
+        model: see `init_state`.
         optimizer: see `init_state`.
         mesh: the mesh in use, to which a trace belongs.
 
@@ -139,7 +139,7 @@ def _traced_init(
     """
 
     def init(key: Array) -> TrainState:
-        return init_state(denoiser, optimizer, denoiser.init_params(key), key)
+        return init_state(model, optimizer, model.init_params(key), key)
 
     # The mesh may be of devices that are elsewhere, for a plan. No key can be made on those.
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -48,7 +48,7 @@ def restore(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> tuple
             the weights of another network.
     """
     step = find_step(place, parts)
-    abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
+    abstract = abstract_state(parts.model, parts.optimizer, mesh)
     if place.suffix != weights_file.SUFFIX:
         with Checkpoints(place) as checkpoints:
             return checkpoints.restore_ema_params(abstract, step), step

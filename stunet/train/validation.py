@@ -1,10 +1,9 @@
-"""Validates while training: measures the loss on held-out clips at fixed noise times."""
+"""Validates while training: measures the loss on held-out clips."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from stunet.data import pipeline
@@ -12,7 +11,7 @@ from stunet.data.sources import Dataset, make_source, representatives
 from stunet.errors import UserError
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train.objective import Batch, Objective, to_float
+from stunet.train.objective import Batch, Objective
 from stunet.train.step import Metrics
 
 
@@ -21,13 +20,12 @@ def make_validation(
     dataset: Dataset,
     mesh: jax.sharding.Mesh,
     *,
-    times: Sequence[float],
     clips: int,
     batch_size: int,
     seed: int,
     num_threads: int,
 ) -> Callable[[Any], dict[str, float]]:
-    """Returns `validate(params, teacher) -> {"val/loss": ..., "val/loss_t=0.1": ..., ...}`.
+    """Returns `validate(params, teacher) -> {"val/loss": ..., ...}`.
 
     `teacher` has the parameters of the teacher's network if the network is distilled; None if not.
 
@@ -35,7 +33,6 @@ def make_validation(
         objective: the loss.
         dataset: where held-out clips come from.
         mesh: the devices.
-        times: noise times at which the loss is measured, 0..1.
         clips: largest number of held-out clips to use. It is rounded down to whole batches, but not
             below one batch.
         batch_size: clips in a batch. The batch size of training is a safe choice: it fits in memory
@@ -55,7 +52,7 @@ def make_validation(
             "in shorter stretches with --val-seconds"
         )
     source = representatives(held_out, count * batch_size, dataset)
-    step = jax.jit(make_validation_step(objective, times, seed))
+    step = jax.jit(make_validation_step(objective, seed))
 
     def validate(params: Any, teacher: Any = None) -> dict[str, float]:
         batches = pipeline.eval_batches(
@@ -68,35 +65,18 @@ def make_validation(
         losses = [
             jax.device_get(step(params, meshes.shard_batch(b, mesh), teacher)) for b in batches
         ]
-        means = {f"val/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
-        return means | {"val/loss": float(np.mean(list(means.values())))}
+        return {f"val/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
 
     return validate
 
 
-def make_validation_step(
-    objective: Objective, times: Sequence[float], seed: int
-) -> Callable[..., Metrics]:
-    """Returns `validate(params, batch, teacher=None) -> {"loss_t=0.1": ..., ...}`.
+def make_validation_step(objective: Objective, seed: int) -> Callable[..., Metrics]:
+    """Returns `validate(params, batch, teacher=None)`, with the results of `Objective.measure`.
 
-    The dict holds the loss at each of the noise times `times`. The noise and the network's other
-    random inputs depend on the seed alone, and no caption is dropped. Losses after different
-    updates can therefore be compared.
+    Everything random depends on the seed alone.
     """
 
     def validate(params: Any, batch: Batch, teacher: Any = None) -> Metrics:
-        noise_key, given_key = jax.random.split(jax.random.key(seed))
-        clips = to_float(batch["video"])
-        x0, given = objective.denoiser.conditioning.draw(given_key, clips)
-        noise = jax.random.normal(noise_key, x0.shape)
-        text = batch["text"], batch["text_mask"]
-
-        def at(time):
-            t = jnp.full(x0.shape[:1], time)
-            return objective.loss(params, x0, given, t, noise, *text, teacher=teacher).mean()
-
-        # One after the other: compiled once, and in the memory of one.
-        losses = jax.lax.map(at, jnp.asarray(times, jnp.float32))
-        return {f"loss_t={time:g}": loss for time, loss in zip(times, losses, strict=True)}
+        return objective.measure(params, jax.random.key(seed), batch, teacher)
 
     return validate

@@ -73,7 +73,7 @@ def test_validation_includes_all_classes(config, monkeypatch):
     monkeypatch.setattr(
         validation,
         "make_validation_step",
-        lambda *_: lambda params, batch, teacher: {"x": batch["video"].mean()},
+        lambda *_: lambda params, batch, teacher: {"loss": batch["video"].mean()},
     )
     mesh = make_mesh(config)
     with meshes.use(mesh, config.mesh.context_axis):

@@ -96,7 +96,7 @@ def jit_train_step(config, of):
 
 def make_validation_step(config):
     parts = make_parts(config)
-    return validation.make_validation_step(parts.objective, parts.validation_times, parts.seed)
+    return validation.make_validation_step(parts.objective, parts.seed)
 
 
 def make_validation(config, mesh):
@@ -105,7 +105,6 @@ def make_validation(config, mesh):
         parts.objective,
         parts.dataset,
         mesh,
-        times=parts.validation_times,
         clips=parts.validation_clips,
         batch_size=parts.batch_size,
         seed=parts.seed,
@@ -115,16 +114,7 @@ def make_validation(config, mesh):
 
 def make_preview(config, workdir, mesh):
     parts = make_parts(config)
-    return preview.make_preview(
-        parts.denoiser,
-        parts.space,
-        parts.sampling,
-        parts.dataset,
-        workdir,
-        mesh,
-        num=parts.preview_clips,
-        seed=parts.seed,
-    )
+    return preview.make_preview(parts.preview, parts.dataset, workdir, mesh, parts.preview_clips)
 
 
 def make_sampler(config, t_start=1.0):
@@ -167,4 +157,4 @@ def parts_with_network(config, apply) -> Parts:
     network = StandIn(parts.denoiser.network, apply)
     denoiser = dataclasses.replace(parts.denoiser, network=network)
     objective = dataclasses.replace(parts.objective, denoiser=denoiser)
-    return dataclasses.replace(parts, denoiser=denoiser, objective=objective)
+    return dataclasses.replace(parts, objective=objective)

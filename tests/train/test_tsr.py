@@ -72,8 +72,8 @@ def test_validation_sees_what_was_learnt_and_repeats(trained):
     state, _ = trained
     validate = jax.jit(make_validation_step(CONFIG))
     start = test_step.random_state(CONFIG, make_mesh(CONFIG))
-    (before,), (after,), (again,) = (
-        validate(params, batch(101)).values() for params in (start.ema, state.ema, state.ema)
+    before, after, again = (
+        validate(params, batch(101))["loss"] for params in (start.ema, state.ema, state.ema)
     )
     assert after == again
     assert after < 0.7 * before

@@ -1,7 +1,7 @@
 """Autoencoders: turn frames into latents, a small picture of more channels, and back.
 
-`read` reads one from a directory of diffusers. `kl` and `tiny` are the networks. Each frame is
-encoded and decoded by itself.
+`read` reads one from a directory of diffusers, and `write_kl` writes one. `kl` and `tiny` are the
+networks. Each frame is encoded and decoded by itself.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from stunet import jsonfiles, tensorfiles
 from stunet.errors import UserError, choose
 from stunet.nn.autoencoder import tiles
 from stunet.nn.autoencoder.architecture import Architecture
-from stunet.nn.autoencoder.kl import kl
+from stunet.nn.autoencoder.kl import KlConfig, kl, to_diffusers
 from stunet.nn.autoencoder.tiny import tiny
 
 # Name of the class in config.json -> function (config, path) -> Architecture.
@@ -33,8 +33,6 @@ KINDS = {"AutoencoderKL": kl, "AutoencoderTiny": tiny}
 Keys = tuple[str, ...]
 
 _STEM = "diffusion_pytorch_model"
-# diffusers bounds the logarithm of the variance so.
-_LOG_VARIANCE = (-30.0, 20.0)
 # Names of attention's matrices in files that old versions of diffusers wrote.
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_NAME = re.compile(rf"(?<=\.attentions\.0\.)({'|'.join(_OLD_NAMES)})(?=\.)")
@@ -119,10 +117,12 @@ class Autoencoder:
                 "channels"
             )
         moments = self._compute("encode", frames, at_once, tile, (of.factor, 1))
-        mean, scale = moments[..., : of.latent_channels], np.array(of.scale, np.float32)
-        std = np.zeros_like(mean)
+        scale = np.array(of.scale, np.float32)
         if of.has_std:
-            std = np.exp(np.clip(moments[..., of.latent_channels :], *_LOG_VARIANCE) / 2) * scale
+            mean, log_variance = of.split(moments)
+            std = np.exp(log_variance / 2) * scale
+        else:
+            mean, std = moments, np.zeros_like(moments)
         return Latents((mean - np.array(of.shift, np.float32)) * scale, std)
 
     def decode(
@@ -230,6 +230,25 @@ def read(directory: str | Path) -> Autoencoder:
         raise UserError(f"{file} has no '_class_name'; that of an autoencoder names its kind")
     architecture = choose(KINDS, kind, f"_class_name in {file}")(config, str(file))
     return Autoencoder(architecture, _weights(directory, architecture))
+
+
+def write_kl(directory: Path, config: KlConfig, params: Mapping[str, Any]) -> None:
+    """Writes an `AutoencoderKL` as `save_pretrained` of diffusers would, and as `read` reads it.
+
+    Args:
+        directory: directory to write into, which exists.
+        config: sizes of the network, and what its latents are like.
+        params: the weights, float32.
+    """
+    content = json.dumps(to_diffusers(config), indent=2) + "\n"
+    (directory / "config.json").write_text(content)
+    leaves = traverse_util.flatten_dict(dict(params))
+    header = headers({path: leaf.shape for path, leaf in leaves.items()})
+    with tensorfiles.Writer(directory / f"{_STEM}.safetensors", header) as writer:
+        for path, leaf in leaves.items():
+            value = np.asarray(leaf)
+            value = value[0] if value.ndim == 5 else value
+            writer.add(_name(path), value.transpose(np.argsort(_ORDER[value.ndim])))
 
 
 def weight_shapes(architecture: Architecture) -> dict[Keys, tuple[int, ...]]:

@@ -21,6 +21,9 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 Counts = Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=16)]
 Scale = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 
+# diffusers bounds the logarithm of the variance so.
+_LOG_VARIANCE = (-30.0, 20.0)
+
 # What diffusers computes does not depend on these keys.
 _IRRELEVANT = {"_class_name", "_diffusers_version", "_name_or_path", "force_upcast"}
 
@@ -53,6 +56,14 @@ class Architecture:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     tile: int
+
+    def split(self, moments: T) -> tuple[T, T]:
+        """Splits moments, arrays of NumPy or JAX, into means and logarithms of variances.
+
+        Needs `has_std`. The logarithms are bounded as diffusers bounds them.
+        """
+        z = self.latent_channels
+        return moments[..., :z], moments[..., z:].clip(*_LOG_VARIANCE)
 
 
 def parse(config: Mapping[str, Any], kind: type[T], fixed: Mapping[str, Any], path: str) -> T:

@@ -19,11 +19,12 @@ from stunet.nn.layers import ACTIVATIONS, Conv, GroupNorm
 from stunet.nn.resizing import upsample_space
 
 _ACTIVATION = "silu"
+_DOWN, _UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 _EPSILON = 1e-6
 _FIXED = {
     "act_fn": {_ACTIVATION, "swish"},
-    "down_block_types": {"DownEncoderBlock2D"},
-    "up_block_types": {"UpDecoderBlock2D"},
+    "down_block_types": {_DOWN},
+    "up_block_types": {_UP},
 }
 
 
@@ -198,6 +199,23 @@ def kl(config: Mapping[str, Any], path: str) -> Architecture:
                 f"{path} has {name} {list(getattr(c, name))}; each latent channel "
                 f"needs one number, so {c.latent_channels}"
             )
+    return describe_kl(c)
+
+
+def to_diffusers(c: KlConfig) -> dict[str, Any]:
+    """Returns the content of config.json that describes the autoencoder of a config."""
+    levels = len(c.block_out_channels)
+    return {
+        "_class_name": AutoencoderKL.__name__,
+        "act_fn": _ACTIVATION,
+        "down_block_types": [_DOWN] * levels,
+        "up_block_types": [_UP] * levels,
+        **dataclasses.asdict(c),
+    }
+
+
+def describe_kl(c: KlConfig) -> Architecture:
+    """Returns the autoencoder of a config."""
     return Architecture(
         module=AutoencoderKL(config=c),
         channels=c.in_channels,
