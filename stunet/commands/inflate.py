@@ -13,8 +13,8 @@ def add_arguments(parser: Parser) -> None:
         required=True,
         type=shared.path,
         metavar="DIR",
-        help="diffusers U-Net of DeepFloyd IF, or of Stable Diffusion 1 or 2: config.json and "
-        "safetensors",
+        help="folder of a diffusers pipeline of Stable Diffusion 1 or 2, or of the U-Net of one or "
+        "of DeepFloyd IF: config.json and safetensors",
     )
     parser.required.add_argument(
         "--out",
@@ -64,6 +64,7 @@ COMMAND = Command(
     run,
     (
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16",
+        "stunet inflate --t2i stable-diffusion-v1-5 --out runs/inflated --frames 80",
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16 "
         "--temporal-factors 1,2,2,2 --config.data.path=runs/clips",
     ),

@@ -295,13 +295,8 @@ def _latents(config: Config) -> Mistakes:
     """Checks that nothing needs pixels where the network denoises latents."""
     if not config.autoencoder.path:
         return
-    data, shares = config.data, dataclasses.asdict(config.masks)
+    data = config.data
     needs_pixels = {
-        f"data.source is {data.source!r}": (
-            data.source != "clips",
-            "latents are read from shots that `stunet prepare --latents` encoded: set data.source "
-            "to 'clips'",
-        ),
         f"data.crop is {data.crop!r}": (
             data.crop != "centre",
             "latents are stored of the centre of each picture: set data.crop to 'centre'",
@@ -309,10 +304,6 @@ def _latents(config: Config) -> Mistakes:
         "data.mirror is True": (
             data.mirror,
             "latents of a picture are not those of its mirror image: set data.mirror to False",
-        ),
-        "masks are set": (
-            any(shares.values()),
-            "networks that are given parts of a clip see pixels alone: set all masks to 0",
         ),
         f"upscale.factor is {config.upscale.factor}": (
             config.upscale.factor > 1,

@@ -158,7 +158,8 @@ class Model:
         False,
         "True: on TPUs and NVIDIA GPUs, attention to pixels and text runs in a fused kernel that "
         "never stores the attention scores. TPUs use it where `model.head_channels`, the number of "
-        "queries and the number of keys on each chip are multiples of 128. GPUs use it, from the "
+        "queries and the number of keys on each chip are multiples of 128; the families 'sd1' and "
+        "'sd2' use it for self-attention with heads of any width. GPUs use it, from the "
         "Ampere generation on, where `model.dtype` is bfloat16 and `model.head_channels` is a "
         "multiple of 8 and at most 128, and the numbers of queries and keys are even. In all other "
         "cases, ordinary attention runs.",

@@ -12,17 +12,18 @@ import numpy as np
 from stunet import extensions
 from stunet.configs import check_data_path
 from stunet.data.clips import ClipRecords, read_metadata
-from stunet.data.draws import draw
+from stunet.data.draws import draw, normal
 from stunet.data.shots import layout
 from stunet.data.shots.latents import find_latents
 from stunet.data.shots.source import ShotClips
 from stunet.data.shots.states import find_encoder
-from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
+from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_autoencoder, make_encoder
 from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.data.synthetic.stage import Stage
 from stunet.errors import UserError
-from stunet.nn.text import Encoded
+from stunet.nn.autoencoder import Latents
+from stunet.nn.text import Encoded as EncodedText
 from stunet.stores import mirror
 
 Source = grain.sources.RandomAccessDataSource
@@ -41,8 +42,9 @@ class Dataset:
         cut_from: number of frames in each clip of the source. Each such clip is cut into as many
             clips of the run as fit. 0 reads only the frames that one clip of the run spans.
         num_clips: use only the first `num_clips` training clips of the source; 0 uses all.
-        autoencoder: the autoencoder whose stored latents of the clips are read instead of pixels;
-            None reads pixels.
+        autoencoder: the autoencoder whose latents of the clips are read instead of pixels; None
+            reads pixels. Latents of stored clips are stored too, and drawn clips are encoded when
+            they are read.
     """
 
     source: str
@@ -63,6 +65,40 @@ class Dataset:
     def is_stored(self) -> bool:
         """Tells whether clips are read from files. Other sources draw their clips."""
         return self.source == "clips"
+
+
+class Encoded:
+    """Encodes each clip of a source with an autoencoder, when the clip is read."""
+
+    def __init__(self, source: Source, spec: AutoencoderSpec):
+        """Reads the autoencoder.
+
+        Raises:
+            UserError: the autoencoder cannot be read, or has another size than `spec` says.
+        """
+        self._source, self._autoencoder = source, make_autoencoder(spec)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self._source[index]
+        return example | {"video": self._encode(example).mean}
+
+    def draw(self, index: int, words: Sequence[int]) -> dict[str, Any]:
+        """Returns an example with random latents; their noise comes from the last of `words`."""
+        example = draw(self._source, index, words)
+        latents = self._encode(example)
+        return example | {"video": latents.sample(normal(words[-1], latents.mean.shape))}
+
+    def truth(self, index: int) -> Any:
+        """Returns the source's description of the motion in clip `index`."""
+        return self._source.truth(index)
+
+    def _encode(self, example: dict[str, Any]) -> Latents:
+        frames = example["video"].astype(np.float32) / 127.5 - 1
+        # All frames at once, whose number never changes: nothing is compiled again.
+        return self._autoencoder.encode(frames, at_once=len(frames))
 
 
 class First:
@@ -175,10 +211,9 @@ def make_source(dataset: Dataset, split: str) -> Source:
     frames = dataset.cut_from or clip.span
     make = extensions.find(SOURCES, dataset.source, extensions.Source)
     whole = dataclasses.replace(clip, frames=frames, stride=1)
-    # Sources that draw their clips have no latents (`stunet.configs.combinations`).
-    encoded = {"autoencoder": dataset.autoencoder} if dataset.autoencoder else {}
+    stored = {"autoencoder": dataset.autoencoder} if dataset.is_stored else {}
     try:
-        source = make(split, whole, dataset.text, dataset.seed, **dataset.options, **encoded)
+        source = make(split, whole, dataset.text, dataset.seed, **dataset.options, **stored)
     except UserError as error:
         if frames == clip.frames:
             raise
@@ -191,7 +226,9 @@ def make_source(dataset: Dataset, split: str) -> Source:
         source = First(source, dataset.num_clips)
     if frames > clip.span:
         source = Cut(source, frames, clip.span)
-    return Strided(source, clip.stride) if clip.stride > 1 else source
+    source = Strided(source, clip.stride) if clip.stride > 1 else source
+    is_encoded_now = dataset.autoencoder and not dataset.is_stored
+    return Encoded(source, dataset.autoencoder) if is_encoded_now else source
 
 
 def stored_fingerprint(dataset: Dataset) -> str:
@@ -212,12 +249,15 @@ def stored_fingerprint(dataset: Dataset) -> str:
     return read_metadata(path).get("text_encoder", {}).get("fingerprint", "")
 
 
-def stored_autoencoder(dataset: Dataset) -> str:
-    """Returns the fingerprint of the autoencoder that made the stored latents of a data set.
+def autoencoder_fingerprint(dataset: Dataset) -> str:
+    """Returns the fingerprint of the autoencoder that makes the latents of a data set.
 
     Raises:
-        UserError: the data set holds no latents of the autoencoder.
+        UserError: the data set holds no latents of the autoencoder, or clips are drawn and the
+            autoencoder cannot be read.
     """
+    if not dataset.is_stored:
+        return make_autoencoder(dataset.autoencoder).fingerprint
     path, clip = _fetched(dataset.options["path"]), dataset.clip
     return find_latents(path, dataset.autoencoder, clip.height, clip.width).fingerprint
 
@@ -295,7 +335,7 @@ def _fetched(text: str) -> pathlib.Path:
     return path if layout.holds_shots(path) else mirror.fetched(text)
 
 
-def _encode(text: TextSpec, captions: Sequence[str]) -> Encoded:
+def _encode(text: TextSpec, captions: Sequence[str]) -> EncodedText:
     """Encodes captions with an encoder that is made at the first call.
 
     Records that hold text states need no encoder, and the machine may have no encoder installed.

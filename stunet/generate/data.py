@@ -1,5 +1,6 @@
 """Writes clips of a data source as files: to look at them, or to give them to `stunet sample`."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -19,7 +20,8 @@ def write(
 
     One GIF, one MP4, one picture of X-T slices and one file of arrays show all clips with their
     captions. `SPLIT_0.mp4` is the first clip alone, without caption, and `SPLIT_0.png` is its first
-    frame in the clip's own size.
+    frame in the clip's own size. `SPLIT.jsonl` lists the clips alone with their captions, as
+    `stunet prepare` reads a list of videos.
 
     Args:
         out: directory, made if it does not exist.
@@ -48,6 +50,10 @@ def write(
         files = {"GIF": written.gif, "MP4": written.mp4, "X-T slice": written.xt}
         files["arrays"] = out / f"{split}{arrays.SUFFIX}"
         arrays.write(files["arrays"], arrays.Shown("data", command, rate, captions, clips))
+        files["list"] = out / f"{split}.jsonl"
+        with atomic(files["list"]) as partial:
+            rows = ({"path": f"{split}_{i}.mp4", "caption": c} for i, c in enumerate(captions))
+            partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
         for number in reversed(range(count)):
             clip = clips[number : number + 1]
             files["clip"] = out / f"{split}_{number}.mp4"

@@ -8,6 +8,9 @@ The network makes every pixel itself, and loses some detail of the given pixels.
 step, the given pixels (M = 1) therefore replace the network's pixels. The clips of all three tasks
 hold the given pixels bit for bit, and a cinemagraph does not move at all outside its region.
 `put_back=False` leaves the network's pixels in place.
+
+A network on latents is given the latents of the given frames, and the mask on their grid. The given
+pixels replace those of the decoded clips, so the clips hold them bit for bit here too.
 """
 
 import pathlib
@@ -67,7 +70,8 @@ def complete(
         Clips in -1..1.
 
     Raises:
-        UserError: the run makes clips of another size.
+        UserError: the run makes clips of another size, or no latent of the run's autoencoder lies
+            in the part to make.
     """
     shape, count = run.parts.clip.shape, len(prompts)
     if clips.shape[1:] != shape:
@@ -77,10 +81,12 @@ def complete(
         )
     clips = np.broadcast_to(clips, (count, *shape)).astype(np.float32)
     given = np.broadcast_to(given, (count, *shape[:-1], 1))
+    space = run.parts.space
+    seen = space.from_frames(clips), space.from_mask(given).astype(np.float32)
     sampled = sample_clips(
         run,
         prompts,
-        (clips, given.astype(np.float32)),
+        seen,
         seed=seed,
         batch_size=batch_size,
         on_step=on_step,

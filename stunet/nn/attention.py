@@ -122,6 +122,7 @@ def flash_attention(
     key: Float[Array, "b t s n d"],
     value: Float[Array, "b t s n d"],
     lengths: Int[Array, "b"] | None = None,
+    widen: bool = False,
 ) -> Float[Array, "b t l n d"]:
     """Computes attention within each frame, with a fused kernel that never stores the scores.
 
@@ -129,6 +130,7 @@ def flash_attention(
 
       - TPUs use the Pallas kernel that JAX ships. It works in tiles of 128, so three numbers must
         be multiples of 128: the queries on a chip, the keys on a chip, and the features of a head.
+        With `widen`, heads of other widths are filled up with zeros.
       - NVIDIA GPUs, of the Ampere generation or newer, use cuDNN's kernel. The arrays must be
         bfloat16 or float16, the features of a head a multiple of 8 and at most 128 (256 on Hopper
         and newer), and the queries and the keys on a chip even in number.
@@ -141,13 +143,15 @@ def flash_attention(
         value: s values.
         lengths: number of keys that take part in the softmax, at least 1. They are the first keys
             of each frame. None keeps all keys.
+        widen: let heads of any width take the kernel on TPUs. A TPU multiplies as many features at
+            a time anyway, but the arrays take more memory.
     """
     if lengths is None:
         lengths = jnp.full(key.shape[:1], key.shape[2], jnp.int32)
 
     def attend_on_chip(*arrays):
         forms = {}
-        if _suits_pallas(*arrays):
+        if _suits_pallas(*arrays, widen=widen):
             forms["tpu"] = _pallas_attention
         if _suits_cudnn(*arrays):
             forms["cuda"] = _cudnn_attention
@@ -186,9 +190,10 @@ _FLASH_TILE = 128
 _FLASH_BLOCKS = (512, 384, 256, 128)
 
 
-def _suits_pallas(query, key, value, lengths):
+def _suits_pallas(query, key, value, lengths, widen=False):
     """Returns whether the Pallas kernel can compute `flash_attention` of these arrays."""
-    return not any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], key.shape[4]))
+    features = () if widen else key.shape[4:]
+    return not any(n % _FLASH_TILE for n in (query.shape[2], key.shape[2], *features))
 
 
 def _pallas_attention(query, key, value, lengths):
@@ -197,9 +202,13 @@ def _pallas_attention(query, key, value, lengths):
 
     b, t, queries, _, d = query.shape
     keys, allowed = key.shape[2], _allowed(key, lengths)
+    if missing := -d % _FLASH_TILE:
+        # Zeros change no product of a query and a key.
+        padding = [(0, 0)] * 4 + [(0, missing)]
+        query, key, value = (jnp.pad(x, padding) for x in (query, key, value))
     # [b, t, l, n, d] -> [b t, n, l, d].
     query, key, value = (
-        x.swapaxes(2, 3).reshape(b * t, x.shape[3], x.shape[2], d) for x in (query, key, value)
+        x.swapaxes(2, 3).reshape(b * t, x.shape[3], *x.shape[2::2]) for x in (query, key, value)
     )
     # Positions attend within their segment. All queries are in segment 1, and keys that are left
     # out are in segment 0.
@@ -216,7 +225,7 @@ def _pallas_attention(query, key, value, lengths):
     y = pallas.flash_attention(
         query, key, value, segment_ids=segments, sm_scale=d**-0.5, block_sizes=blocks
     )
-    return y.reshape(b, t, *y.shape[1:]).swapaxes(2, 3)
+    return y[..., :d].reshape(b, t, *y.shape[1:-1], d).swapaxes(2, 3)
 
 
 def _suits_cudnn(query, key, value, lengths):

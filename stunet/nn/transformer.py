@@ -170,8 +170,10 @@ class Attention(nn.Module):
             key, value = (
                 constrain(a, "batch", "frames", None, "features", None) for a in (key, value)
             )
-            attend = flash_attention if self.flash else frame_attention
-            y = attend(query, key, value)
+            if self.flash:
+                y = flash_attention(query, key, value, widen=True)
+            else:
+                y = frame_attention(query, key, value)
         else:
             shape = (b, t, *key.shape[1:])
             key, value = (jnp.broadcast_to(a[:, None], shape) for a in (key, value))

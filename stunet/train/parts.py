@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from stunet import configs
 from stunet.configs.schema import Config, Data, Mesh, all_sources, level_channels, level_layers
 from stunet.data.mixtures import Bucket, Ingredient, sort_into_buckets
-from stunet.data.sources import Dataset, stored_autoencoder, stored_fingerprint
+from stunet.data.sources import Dataset, autoencoder_fingerprint, stored_fingerprint
 from stunet.data.spec import AutoencoderSpec, ClipSpec, TextSpec, make_encoder
 from stunet.diffusion.distillation import Distillation
 from stunet.diffusion.schedules import NoiseSchedule
@@ -273,7 +273,7 @@ def with_fingerprint(config: Config) -> Config:
     parts = make_parts(config)
     datasets = [parts.dataset, *(of.dataset for of in parts.sources)]
     if autoencoder.path and not autoencoder.fingerprint:
-        found = stored_autoencoder(parts.dataset)
+        found = autoencoder_fingerprint(parts.dataset)
         autoencoder = dataclasses.replace(autoencoder, fingerprint=found)
     if not text.fingerprint:
         stored = next(filter(None, map(stored_fingerprint, datasets)), "")

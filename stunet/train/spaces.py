@@ -8,9 +8,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from stunet.data.spec import AutoencoderSpec, ClipSpec, make_autoencoder
+from stunet.errors import UserError
 from stunet.nn.autoencoder import Autoencoder
 from stunet.parallel import mesh as meshes
 
@@ -39,6 +40,10 @@ class Pixels:
     def from_frames(self, frames: Float[np.ndarray, "n t h w c"]) -> Float[np.ndarray, "n t h w c"]:
         """Returns the network's clips of some frames in -1..1."""
         return frames
+
+    def from_mask(self, given: Bool[np.ndarray, "n t h w 1"]) -> Bool[np.ndarray, "n t h w 1"]:
+        """Returns which values of the network's clips are given, for a mask of given pixels."""
+        return given
 
     def to_frames(self, clips: Float[np.ndarray, "n t h w c"]) -> Float[np.ndarray, "n t h w c"]:
         """Returns the frames, in -1..1, of clips that the network made."""
@@ -86,6 +91,25 @@ class Latents:
         """Returns the means of the latents, float32 [n, t, y, x, z], of frames in -1..1."""
         with meshes.none_in_use():
             return self.load().encode(frames).mean
+
+    def from_mask(self, given: Bool[np.ndarray, "n t h w 1"]) -> Bool[np.ndarray, "n t y x 1"]:
+        """Returns which latents are given, for a mask of given pixels.
+
+        The mask is resized by nearest neighbour, as the inpainting pipelines of diffusers do:
+        latents are given where the first of their pixels is.
+
+        Raises:
+            UserError: pixels are to be made, but so few that all latents are given.
+        """
+        factor = self.autoencoder.factor
+        of_latents = given[..., ::factor, ::factor, :]
+        made = ~given.all(axis=(1, 2, 3, 4))
+        if (made & of_latents.all(axis=(1, 2, 3, 4))).any():
+            raise UserError(
+                f"the part to make misses all latents, which stand for {factor}x{factor} pixels "
+                "each; make it larger"
+            )
+        return of_latents
 
     def to_frames(self, clips: Float32[np.ndarray, "n t y x z"]) -> np.ndarray:
         """Returns the frames, float32 [n, t, h, w, c] in -1..1, that latents decode to."""

@@ -5,7 +5,6 @@ A config.json with a flag for a network that ours is not is refused, and the err
 """
 
 import copy
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +12,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.families import FAMILIES
 from stunet.train.parts import Parts
-from stunet.weights.diffusers_families import (
-    AUTOENCODER,
-    FORMS,
-    TEXT_LENGTH,
-    TIME_SCALE,
-    Form,
-    expect,
-)
+from stunet.weights.diffusers_families import FORMS, TEXT_LENGTH, TIME_SCALE, Form, expect
 
 CLASS = "UNet2DConditionModel"
 
@@ -97,6 +89,7 @@ def to_stunet(
     place: str,
     frames: int | None = None,
     temporal_factors: Sequence[int] | None = None,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> configs.Experiment:
     """Returns the config of a network whose frozen spatial half a config.json describes.
 
@@ -111,6 +104,7 @@ def to_stunet(
         frames: frames in each clip; None makes the U-Net alone, without temporal layers.
         temporal_factors: for each level, finest first, the factor by which the number of frames
             shrinks on the way into the level. None means 1 for the finest level and 2 otherwise.
+        more: further keys of the config, by group, which the other parts of a pipeline determine.
 
     Raises:
         UserError: the U-Net is of another family, or config.json lacks a key or has an unknown one.
@@ -137,16 +131,18 @@ def to_stunet(
         ),
         "text": dict(max_length=TEXT_LENGTH),
         # The U-Net says nothing of data: `stunet train` asks for the path of records.
-        "data": dict(source="clips", height=height, width=width, frames=frames or 1),
+        "data": dict(source="clips", frames=frames or 1),
     }
     for key, ours in _SAME.items():
         group, name = ours.split(".")
         raw[group][name] = found[key]
-    for group, keys in form.keys(found).items():
-        raw[group] = raw.get(group, {}) | keys
-    if "autoencoder" in raw:
-        raw["autoencoder"]["path"] = str(pathlib.Path(place).parent.parent / AUTOENCODER)
-    channels = raw.get("autoencoder", raw["data"])["channels"]
+    for keys in (form.keys(found, place), more or {}):
+        for group, values in keys.items():
+            raw[group] = raw.get(group, {}) | dict(values)
+    latents = raw.get("autoencoder", {})
+    factor = latents.get("factor", 1)
+    raw["data"] |= dict(height=factor * height, width=factor * width)
+    channels = latents.get("channels", raw["data"]["channels"])
     raw["model"]["learned_variance"] = found["out_channels"] == 2 * channels
     expect(
         found["out_channels"] in (channels, 2 * channels),

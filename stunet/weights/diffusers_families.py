@@ -7,6 +7,7 @@ certain values. With others, the weights might fit, but the network would give d
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,8 +47,8 @@ class Form:
         fixed: the values that a key can have; the first one is written.
         check: takes the content of config.json and the place of the file, and raises an error if
             values of several keys do not fit together.
-        keys: turns the content of config.json into keys of our config, beside those that all
-            families share.
+        keys: turns the content of config.json and the path of the file into keys of our config,
+            beside those that all families share.
         flags: turns a network into keys of config.json, beside those that all families share.
         lacks: for a network, what diffusers cannot represent: problems, and whether there are.
     """
@@ -58,7 +59,7 @@ class Form:
     up: tuple[str, str]
     fixed: Mapping[str, tuple[Any, ...]]
     check: Callable[[Found, str], None]
-    keys: Callable[[Found], Keys]
+    keys: Callable[[Found, str], Keys]
     flags: Callable[[STUNet, int], dict[str, Any]]
     lacks: Callable[[STUNet], dict[str, bool]]
 
@@ -107,7 +108,7 @@ def _check_if(found: Found, place: str) -> None:
     )
 
 
-def _if_keys(found: Found) -> Keys:
+def _if_keys(found: Found, place: str) -> Keys:
     upscales = found["class_embed_type"] is not None
     return {
         "model": dict(
@@ -187,8 +188,10 @@ def _check_sd(found: Found, place: str) -> None:
     )
 
 
-def _sd_keys(found: Found) -> Keys:
-    widths, (height, width) = found["block_out_channels"], found["sample_size"]
+def _sd_keys(found: Found, place: str) -> Keys:
+    widths = found["block_out_channels"]
+    # It lies beside the U-Net, as in diffusers' pipelines.
+    beside = pathlib.Path(place).parent.parent / AUTOENCODER
     depths = _for_levels(found["transformer_layers_per_block"], widths)
     heads = _for_levels(found["attention_head_dim"], widths)
     equal = len(set(heads)) == 1
@@ -203,10 +206,10 @@ def _sd_keys(found: Found) -> Keys:
             text_pooling_heads=0,
         ),
         "text": dict(dim=found["cross_attention_dim"]),
-        "autoencoder": dict(channels=found["in_channels"], factor=FACTOR),
+        "autoencoder": dict(path=str(beside), channels=found["in_channels"], factor=FACTOR),
         "diffusion": dict(schedule="scaled_linear", prediction="eps"),
         "sample": dict(threshold="none"),
-        "data": dict(channels=3, height=FACTOR * height, width=FACTOR * width),
+        "data": dict(channels=3),
     }
 
 

@@ -26,7 +26,7 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
 from stunet.train.retention import Retention
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
-from stunet.weights import diffusers_config, diffusers_unet
+from stunet.weights import diffusers_config, diffusers_unet, pipeline
 
 # Bytes of weights that are drawn at a time, and bytes of each tree that are packed for the disk.
 AT_ONCE = 32 * 2**20
@@ -57,7 +57,9 @@ def inflate(
     memory.
 
     Args:
-        t2i: directory of a diffusers U-Net of DeepFloyd IF's or of Stable Diffusion's family.
+        t2i: directory of a diffusers U-Net of DeepFloyd IF's or of Stable Diffusion's family, or of
+            a whole pipeline of Stable Diffusion, whose other parts then determine the text, the
+            latents and the noise.
         out: directory to create.
         frames: frames in each clip.
         temporal_factors: for each level, finest first, the factor by which the number of frames
@@ -66,29 +68,32 @@ def inflate(
             If no flag names the data, `stunet train` will ask for it.
 
     Returns:
-        A summary of what was written. If the config names no data, the summary says so.
+        A summary of what was found and written. If the config names no data, the summary says so.
 
     Raises:
-        UserError: `t2i` holds no complete U-Net of this family, `overrides` ask for another
-            network, `out` exists already, or the disk is full.
+        UserError: `t2i` holds no complete U-Net of these families, another part of the pipeline
+            cannot be read, `overrides` ask for another network, `out` exists already, or the disk
+            is full.
     """
     check_vacant(out)
     check_path(out)
-    file = t2i / diffusers_unet.CONFIG
+    given = pipeline.read(t2i)
+    file = given.unet / diffusers_unet.CONFIG
     found = jsonfiles.read(file, jsonfiles.Object)
-    config = diffusers_config.to_stunet(found, str(file), frames, temporal_factors)
+    config = diffusers_config.to_stunet(found, str(file), frames, temporal_factors, given.keys)
     config = _overridden(config, overrides, str(file))
     parts = make_parts(config)
     mesh = meshes.make_mesh(parts.layout)
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
-    source = diffusers_unet.Directory(t2i, diffusers_unet.table(parts.denoiser, abstract))
+    source = diffusers_unet.Directory(given.unet, diffusers_unet.table(parts.denoiser, abstract))
     with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
         configs.write(config, partial / "config.json")
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
-    summary = (
+    summary = "".join(f"{line}\n" for line in given.found)
+    summary += (
         f"{out}: {trained + frozen:,} parameters, {trained:,} to be trained and {frozen:,} frozen"
     )
     if parts.dataset.is_stored and not parts.dataset.options["path"]:

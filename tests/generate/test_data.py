@@ -1,5 +1,7 @@
 """`stunet data` writes clips of a config's data, which `stunet sample` can read back."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -30,9 +32,12 @@ def test_clips_are_written_together_and_one_by_one(colours, capsys):
     assert shown.captions == tuple(source[i]["caption"] for i in range(3))
     assert shown.command.startswith("stunet data --config ")
     assert {p.name for p in out.iterdir()} == {
-        *("val.gif", "val.mp4", "val_xt.png", "val.npz"),
+        *("val.gif", "val.mp4", "val_xt.png", "val.npz", "val.jsonl"),
         *(f"val_{i}.{end}" for i in range(3) for end in ("mp4", "png")),
     }
+    listed = [json.loads(line) for line in (out / "val.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in listed] == [f"val_{i}.mp4" for i in range(3)]
+    assert tuple(row["caption"] for row in listed) == shown.captions
     clip = ClipSpec(4, 16, 16, 3, 8.0)
     for i in range(3):
         video = source[i]["video"].astype(np.float32) / 127.5 - 1

@@ -37,13 +37,14 @@ def assert_close(got, defined, tolerance):
         )
 
 
-@pytest.mark.parametrize("left_out", [0, 300])
-def test_the_kernel_computes_attention_and_its_gradients(left_out):
+@pytest.mark.parametrize(("left_out", "features"), [(0, 128), (300, 40)])
+def test_the_kernel_computes_attention_and_its_gradients(left_out, features):
     """Holds for several blocks of queries and keys, and where nearly a block of keys is masked.
 
-    The mask leaves out the last keys of the second clip.
+    It also holds for heads that are narrower than a tile. The mask leaves out the last keys of the
+    second clip.
     """
-    arrays = normal(*((2, 2, n, 1, 128) for n in (640, 768, 768, 640)))
+    arrays = normal(*((2, 2, n, 1, features) for n in (640, 768, 768, 640)))
     lengths = jnp.array([768, 768 - left_out], jnp.int32)
     with pltpu.force_tpu_interpret_mode():
         got = jax.jit(lambda: with_gradients(attention._pallas_attention, *arrays, lengths))()
@@ -180,3 +181,14 @@ def test_transformers_call_cudnn_for_self_attention_alone(cudnn, flash):
     )
     params = jax.eval_shape(block.init, jax.random.key(0), x, text, MASK)
     assert calls_of_cudnn(block.apply, params, x, text, MASK) == 2 * flash * TRAINING[:1]
+
+
+def test_transformers_take_the_kernel_of_tpus_with_heads_of_any_width(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the kernel was called")
+
+    monkeypatch.setattr(attention, "_pallas_attention", refuse)
+    x = jax.ShapeDtypeStruct((1, 2, 8, 16, 16), jnp.float32)
+    block = SpatialTransformer(depth=1, head_channels=8, groups=4, linear=True, flash=True)
+    with pytest.raises(AssertionError, match="the kernel was called"):
+        jax.eval_shape(block.init, jax.random.key(0), x)

@@ -12,14 +12,16 @@ from videos import make_video, scene
 
 from stunet import configs
 from stunet.data import media
+from stunet.data.draws import random_words
 from stunet.data.mixtures import open_streams
 from stunet.data.pipeline import Feed, TrainBatches
 from stunet.data.shots.layout import Spec
+from stunet.data.sources import make_source
 from stunet.data.spec import make_autoencoder
 from stunet.errors import UserError
 from stunet.evaluate import run as evaluation
 from stunet.export import formats
-from stunet.generate import style, text, video
+from stunet.generate import masked, style, text, video
 from stunet.nn import autoencoder
 from stunet.prepare.latents import Encoding
 from stunet.prepare.run import prepare
@@ -132,6 +134,19 @@ def test_examples_depend_on_the_seed_and_their_position_alone(place):
     assert not np.array_equal(clips(4, 0), clips(4, 0, seed=1))
 
 
+def test_drawn_clips_are_encoded_when_they_are_read(place):
+    parts = make_parts(config(place, data=dict(source="moving_digits", path="")))
+    vae, of_pixels = autoencoder.read(place / "vae"), make_source(parts.dataset.of_pixels, "val")
+    source = make_source(parts.dataset, "val")
+    latents = vae.encode(of_pixels[3]["video"].astype(np.float32) / 127.5 - 1)
+    np.testing.assert_allclose(source[3]["video"], latents.mean, atol=1e-5)
+    drawn = source.draw(3, random_words(0, 9))["video"]
+    noise = (drawn - latents.mean) / latents.std
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    np.testing.assert_array_equal(drawn, source.draw(3, random_words(0, 9))["video"])
+    assert with_fingerprint(parts.config).autoencoder.fingerprint == vae.fingerprint
+
+
 def test_editing_a_clip_begins_with_its_latents(place, workdir):
     run = text.load_unconditioned(workdir)
     frames = np.linspace(-1, 1, 4 * 16 * 16 * 3, dtype=np.float32).reshape(1, 4, 16, 16, 3)
@@ -142,6 +157,53 @@ def test_editing_a_clip_begins_with_its_latents(place, workdir):
     errors = [np.abs(clips - through).mean() for clips in (slightly, strongly)]
     assert errors[0] < 0.1 * errors[1]
     np.testing.assert_array_equal(video.edit(run, ["a"], frames, 0), frames)
+
+
+@pytest.fixture(scope="module")
+def masked_run(place):
+    """A run on latents, untrained, whose network is given parts of clips."""
+    masks = dict(image=0.5, inpaint=0.3, cinemagraph=0.2)
+    of_tasks = config(place, masks=masks, train=dict(steps=1), log=dict(sample_every=0, every=1))
+    train(configs.replace(of_tasks, {"log.validate_every": 0}), place / "masked")
+    return masked.load_masked(place / "masked")
+
+
+def test_given_pixels_come_back_bit_for_bit(place, masked_run):
+    rng = np.random.default_rng(0)
+    frames = rng.uniform(-1, 1, (1, 4, 16, 16, 3)).astype(np.float32)
+    box = np.zeros((16, 16), bool)
+    box[3:12, 5:14] = True
+    painted = masked.inpaint(masked_run, ["a"], frames, box)
+    np.testing.assert_array_equal(painted[:, :, ~box], frames[:, :, ~box])
+    assert not np.isclose(painted[:, :, box], frames[:, :, box]).any()
+    begun = masked.image_to_video(masked_run, ["a"], frames[:, 0])
+    np.testing.assert_array_equal(begun[:, 0], frames[:, 0])
+    moving = masked.cinemagraph(masked_run, ["a"], frames[:, 0], box)
+    np.testing.assert_array_equal(moving[:, :, ~box], np.repeat(frames[:, :1], 4, 1)[:, :, ~box])
+
+
+def test_the_network_is_given_latents_and_the_mask_that_diffusers_gives(masked_run, monkeypatch):
+    seen = []
+
+    def sample(run, prompts, clean, **_):
+        seen.append(clean)
+        return np.zeros((1, 4, 16, 16, 3), np.float32)
+
+    monkeypatch.setattr(masked, "sample_clips", sample)
+    rng = np.random.default_rng(0)
+    frames, hole = rng.uniform(-1, 1, (1, 4, 16, 16, 3)).astype(np.float32), rng.random((16, 16))
+    masked.inpaint(masked_run, ["a"], frames, hole > 0.5)
+    ((latents, mask),) = seen
+    np.testing.assert_array_equal(latents, masked_run.parts.space.load().encode(frames).mean)
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.functional.interpolate(torch.tensor(hole > 0.5)[None, None].float(), (8, 8))
+    np.testing.assert_array_equal(mask[0, :, :, :, 0], 1 - np.repeat(theirs[0].numpy(), 4, 0))
+    tiny_hole = np.zeros((16, 16), bool)
+    tiny_hole[3, 3] = True
+    with pytest.raises(
+        UserError, match="misses all latents, which stand for 2x2 pixels each; make"
+    ):
+        masked.inpaint(masked_run, ["a"], frames, tiny_hole)
 
 
 def test_what_does_not_decode_the_latents_is_refused(place, workdir, tmp_path):
@@ -168,10 +230,8 @@ def test_what_does_not_decode_the_latents_is_refused(place, workdir, tmp_path):
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (dict(data=dict(source="moving_digits")), "data.source is 'moving_digits'; latents are"),
         (dict(data=dict(crop="random")), "data.crop is 'random'; latents are stored of the centre"),
         (dict(data=dict(mirror=True)), "data.mirror is True; latents of a picture are not those"),
-        (dict(masks=dict(image=1.0)), "masks are set; networks that are given parts of a clip see"),
         (dict(upscale=dict(factor=2)), "upscale.factor is 2; networks that enlarge clips see pix"),
         (dict(tsr=dict(stride=3)), "tsr.stride is 3; networks that are given keyframes see pixels"),
         (dict(sample=dict(threshold="static")), "sample.threshold is 'static'; latents are not b"),
