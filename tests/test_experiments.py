@@ -31,17 +31,20 @@ def test_super_resolution_has_as_many_parameters_as_it_says():
     assert input_shape(config, 1) == (1, 16, 1024, 1024, 7)
 
 
-def test_the_inflated_network_is_what_inflation_derives():
+@pytest.mark.parametrize("name", ["if_xl", "sd15"])
+def test_the_inflated_network_is_what_inflation_derives(name):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     import tiny_unet
 
-    found = json.loads(json.dumps(tiny_unet.full_size("XL")))
-    derived = configs.flatten(to_stunet(found, "IF-I-XL", frames=80))
-    ours = configs.flatten(configs.load(str(EXPERIMENTS / "inflated_if_xl.py")))
-    # How it is computed, and the data and the training, are not in the U-Net.
-    free = "data.source", "data.path", "data.fps", "model.dtype", "model.remat", "model.scan_layers"
-    differing = {key for key in ours if ours[key] != derived[key]} - {*free}
+    flags = tiny_unet.full_size("XL") if name == "if_xl" else tiny_unet.STABLE_DIFFUSION[name]
+    place = "stable-diffusion-v1-5/unet/config.json"
+    derived = configs.flatten(to_stunet(json.loads(json.dumps(flags)), place, frames=80))
+    ours = configs.flatten(configs.load(str(EXPERIMENTS / f"inflated_{name}.py")))
+    # How it is computed, the data, the training and the text encoder are not in the U-Net.
+    free = {f"data.{key}" for key in ("source", "path", "fps")} | {"text.encoder"}
+    free |= {f"model.{key}" for key in ("dtype", "remat", "scan_layers", "flash_attention")}
+    differing = {key for key in ours if ours[key] != derived[key]} - free
     assert {key.split(".")[0] for key in differing} <= {"train", "mesh", "log"}
 
 
