@@ -310,8 +310,8 @@ def _add_style(parser: Parser) -> None:
         action="append",
         type=shared.number,
         metavar="SHARE",
-        help="share of the style in the spatial weights, from 0 (none) to 1; a LoRA is multiplied "
-        "by it, and it may be any number; give --alpha again to compare several",
+        help="share of the style in the spatial weights, from 0 (none) to 1, or any factor "
+        "of --style-lora; give --alpha again to compare several",
     )
 
 
