@@ -35,7 +35,7 @@ def on_files(files, config):
 
 
 def config_page() -> str:
-    """Returns the page of every config key, from `stunet/configs/schema.py`."""
+    """Returns the page of every config key, from `stunet/configs/schema/`."""
     from stunet.configs import schema
 
     types = typing.get_type_hints(schema.Config)

@@ -1,0 +1,33 @@
+"""A key of a config, with its documentation and its range."""
+
+import dataclasses
+
+
+def field(
+    default,
+    doc: str,
+    *,
+    least=None,
+    above=None,
+    most=None,
+    below=None,
+    choices=None,
+    own=None,
+    path=None,
+):
+    """Returns a dataclass field that carries the documentation and the range of a key.
+
+    Args:
+        default: value of the key where an experiment sets none.
+        doc: what the key means, in sentences that stand alone.
+        least: smallest value allowed.
+        above: every value must be larger than this.
+        most: largest value allowed.
+        below: every value must be smaller than this.
+        choices: all values allowed.
+        own: what a user's own object must have, a protocol of `stunet.extensions`, if the key may
+            also name such an object ("package.module:name"). None if it may not.
+        path: value -> the path in it, for a key whose value is or may hold one.
+    """
+    limits = dict(least=least, above=above, most=most, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata=dict(doc=doc, own=own, path=path, **limits))
