@@ -1,4 +1,4 @@
-"""Trains Stable Diffusion 1.5, inflated to 80 frames of 64x64 latents: 512x512 pixels.
+"""Trains Stable Diffusion 1.5, inflated to 80 frames of 512x512 pixels.
 
     stunet inflate --t2i stable-diffusion-v1-5 --out runs/sd15 --frames 80
     stunet prepare runs/videos runs/clips --latents stable-diffusion-v1-5/vae --latents-size 512x512
@@ -6,7 +6,7 @@
       --config.train.init_from=runs/sd15
     stunet plan --config inflated_sd15 --topology v5p:4x4x4 --memory-only
 
-This is Lumiere's recipe (arXiv 2401.12945) on an open network that denoises latents. The network is
+This is Lumiere's recipe (arXiv 2401.12945) on an open network. It denoises 64x64 latents, and is
 the one that `stunet inflate` derives from the pipeline. Batch size, learning rate and number of
 updates are chosen here. Stable Diffusion's 859,520,964 parameters are frozen, and only the
 236,105,600 parameters of the temporal layers are trained.
