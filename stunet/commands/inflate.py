@@ -81,8 +81,6 @@ COMMAND = Command(
     add_arguments,
     run,
     (
-        "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16",
-        "stunet inflate --t2i stable-diffusion-v1-5 --out runs/inflated --frames 80",
         "stunet inflate --t2i stable-diffusion-v1-5 --out runs/inflated --frames 80 "
         "--lora style.safetensors --lora-scale 0.8",
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16 "

@@ -394,8 +394,6 @@ TASKS = {
         _style,
         (
             "stunet sample style --workdir runs/base --style-workdir runs/style "
-            '--prompt "a 3 moving up" --alpha 0.5',
-            "stunet sample style --workdir runs/base --style-workdir runs/style "
             '--prompt "a 3 moving up" --alpha 0 --alpha 0.5 --alpha 1',
             "stunet sample style --workdir runs/inflated --style-lora style.safetensors "
             '--prompt "a dog runs" --alpha 0.8',
