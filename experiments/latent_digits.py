@@ -9,6 +9,8 @@
     stunet sample text --workdir runs/latent_digits --prompt "a 7 moving right, fast"
 
 The network is that of quickstart, and sees 8x8 latents where quickstart sees 8x8 patches of pixels.
+
+Expected result: docs/how-to/latents.md has the figures of a run that was stopped after 810 updates.
 """
 
 from stunet import configs

@@ -25,8 +25,8 @@ from stunet.evaluate.groups import check_sets, find, known_metrics, metric_value
 from stunet.evaluate.metrics import MetricValues, mean
 from stunet.evaluate.run import CACHE
 from stunet.generate.text import Run
+from stunet.nn.sharding import none_in_use
 from stunet.parallel import hosts
-from stunet.parallel import mesh as meshes
 from stunet.train.parts import Parts
 
 PREFIX = "eval/"
@@ -100,7 +100,7 @@ class InTraining:
         """
         best = self._parts.retention.best
         if hosts.is_first():
-            with meshes.none_in_use():
+            with none_in_use():
                 real = self._real_values
             if best.startswith(PREFIX):
                 named = {f"{PREFIX}{name}": name for name in real}
@@ -126,7 +126,7 @@ class InTraining:
         self._run = dataclasses.replace(self._run, params=None)
         means = {}
         if hosts.is_first():
-            with meshes.none_in_use():
+            with none_in_use():
                 for group in self._groups:
                     means |= self._means(group, batches, clips, step)
         told = hosts.first_text(json.dumps(means))

@@ -3,11 +3,13 @@
 `jax.set_mesh` sets the mesh, and `flax.linen.logical_axis_rules` sets the rules that map the names.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jaxtyping import Array
 
 
@@ -38,6 +40,14 @@ def is_split(name: str, extent: int) -> bool:
         return False
     spec = partition_spec((name,), (extent,), mesh.shape)
     return jax.sharding.NamedSharding(mesh, spec).shard_shape((extent,)) != (extent,)
+
+
+def none_in_use() -> contextlib.AbstractContextManager:
+    """Context manager in which no mesh is in use.
+
+    In it, a process computes on devices of its own without the others.
+    """
+    return jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ()))
 
 
 def constrain(x: Array, *names: str | None) -> Array:

@@ -205,14 +205,6 @@ def use(mesh: Mesh, context_axis: str = "rows") -> Iterator[None]:
         yield
 
 
-def none_in_use() -> contextlib.AbstractContextManager:
-    """Context manager in which no mesh is in use.
-
-    In it, a process computes on devices of its own without the others.
-    """
-    return jax.set_mesh(Mesh(np.empty((), object), ()))
-
-
 def abstract(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Returns shapes, dtypes and shardings of a tree whose leaves carry logical axis names.
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Float32
 from stunet.data.spec import AutoencoderSpec, ClipSpec, make_autoencoder
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Autoencoder
-from stunet.parallel import mesh as meshes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +88,7 @@ class Latents:
 
     def from_frames(self, frames: Float32[np.ndarray, "n t h w c"]) -> np.ndarray:
         """Returns the means of the latents, float32 [n, t, y, x, z], of frames in -1..1."""
-        with meshes.none_in_use():
-            return self.load().encode(frames).mean
+        return self.load().encode(frames).mean
 
     def from_mask(self, given: Bool[np.ndarray, "n t h w 1"]) -> Bool[np.ndarray, "n t y x 1"]:
         """Returns which latents are given, for a mask of given pixels.
@@ -113,8 +111,7 @@ class Latents:
 
     def to_frames(self, clips: Float32[np.ndarray, "n t y x z"]) -> np.ndarray:
         """Returns the frames, float32 [n, t, h, w, c] in -1..1, that latents decode to."""
-        with meshes.none_in_use():
-            return np.clip(self.load().decode(np.asarray(clips)), -1, 1)
+        return np.clip(self.load().decode(np.asarray(clips)), -1, 1)
 
     def estimate(self, clips: Any) -> "Undecoded":
         """Returns frames to show while sampling goes on, which `np.asarray` decodes."""

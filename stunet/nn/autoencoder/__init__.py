@@ -25,6 +25,7 @@ from stunet.nn.autoencoder import tiles
 from stunet.nn.autoencoder.architecture import Architecture
 from stunet.nn.autoencoder.kl import KlConfig, kl, to_diffusers
 from stunet.nn.autoencoder.tiny import tiny
+from stunet.nn.sharding import none_in_use
 
 # Name of the class in config.json -> function (config, path) -> Architecture.
 KINDS = {"AutoencoderKL": kl, "AutoencoderTiny": tiny}
@@ -59,7 +60,8 @@ class Autoencoder:
     """An autoencoder with its weights.
 
     Frames are computed a few at a time, on all devices of this process, and in tiles if asked. So
-    a long clip takes no more memory on the devices than these few frames.
+    a long clip takes no more memory on the devices than these few frames. The mesh of a run, which
+    other processes may share, plays no part.
 
     Attributes:
         architecture: the network, and what its latents are like.
@@ -182,7 +184,8 @@ class Autoencoder:
         """Splits frames over the devices. Frames of zeros fill up the devices' equal shares."""
         missing = -len(frames) % self._sharding.mesh.size
         padded = np.pad(frames, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        result = self._jitted[method](self._on_each_device, padded)
+        with none_in_use():
+            result = self._jitted[method](self._on_each_device, padded)
         return np.asarray(result)[: len(frames)]
 
     @functools.cached_property
