@@ -119,6 +119,16 @@ def headers(file: Path) -> dict[str, Header]:
         return {n: Header(s.get_dtype(), tuple(s.get_shape())) for n, s in slices.items()}
 
 
+def metadata(file: Path) -> dict[str, str]:
+    """Reads the texts in a file's header, by name.
+
+    Raises:
+        UserError: the file is missing or damaged, for example cut off.
+    """
+    with _opened(file) as opened:
+        return dict(opened.metadata() or {})
+
+
 def check(expected: Mapping[str, Header], found: Mapping[str, Header], place: str) -> None:
     """Checks that the tensors `found` in files are exactly those that a network needs.
 

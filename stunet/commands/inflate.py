@@ -5,6 +5,7 @@ import argparse
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
+from stunet.errors import UserError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,6 +34,19 @@ def add_arguments(parser: Parser) -> None:
         help="factor by which each level shrinks time, the finest level first, such as 1,2,2,2 "
         "(default: 1 for the finest level, 2 for each other level)",
     )
+    parser.options.add_argument(
+        "--lora",
+        type=shared.path,
+        metavar="FILE",
+        help="LoRA file for the U-Net (.safetensors, with names as diffusers or kohya writes them) "
+        "to merge into its weights (default: none)",
+    )
+    parser.options.add_argument(
+        "--lora-scale",
+        type=shared.number,
+        metavar="A",
+        help="factor of the change that --lora makes (default: 1)",
+    )
     parser.add_keys("--config.data.path=runs/clips")
 
 
@@ -40,6 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     set_up_jax()
     from stunet.weights.inflate import inflate
 
+    if arguments.lora_scale is not None and not arguments.lora:
+        raise UserError("--lora-scale is the factor of a LoRA's change; give --lora too")
     print(
         inflate(
             arguments.t2i,
@@ -47,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.frames,
             arguments.temporal_factors,
             arguments.overrides,
+            arguments.lora,
+            1.0 if arguments.lora_scale is None else arguments.lora_scale,
         )
     )
 
@@ -63,8 +81,8 @@ COMMAND = Command(
     add_arguments,
     run,
     (
-        "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16",
-        "stunet inflate --t2i stable-diffusion-v1-5 --out runs/inflated --frames 80",
+        "stunet inflate --t2i stable-diffusion-v1-5 --out runs/inflated --frames 80 "
+        "--lora style.safetensors --lora-scale 0.8",
         "stunet inflate --t2i deepfloyd-if/unet --out runs/inflated --frames 16 "
         "--temporal-factors 1,2,2,2 --config.data.path=runs/clips",
     ),

@@ -289,13 +289,20 @@ def _upscale(request: Request, arguments: argparse.Namespace) -> "Sampled":
 
 
 def _add_style(parser: Parser) -> None:
-    parser.required.add_argument(
+    style = parser.required.add_mutually_exclusive_group(required=True)
+    style.add_argument(
         "--style-workdir",
-        required=True,
         type=shared.path,
         metavar="DIR",
         help="working directory of a run whose spatial (text-to-image) weights were trained on "
-        "the style",
+        "the style; or give --style-lora",
+    )
+    style.add_argument(
+        "--style-lora",
+        type=shared.path,
+        metavar="FILE",
+        help="LoRA file of the style (.safetensors, with names as diffusers or kohya writes them), "
+        "for the U-Net that the run was inflated from",
     )
     parser.required.add_argument(
         "--alpha",
@@ -303,14 +310,16 @@ def _add_style(parser: Parser) -> None:
         action="append",
         type=shared.number,
         metavar="SHARE",
-        help="share of the style in the spatial weights, from 0 (none) to 1; give --alpha again "
-        "to compare several",
+        help="share of the style in the spatial weights, from 0 (none) to 1, or any factor "
+        "of --style-lora; give --alpha again to compare several",
     )
 
 
 def _style(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
+    if arguments.style_lora:
+        return tasks.stylise_with_lora(request, arguments.style_lora, arguments.alpha)
     return tasks.stylise(request, arguments.style_workdir, arguments.alpha)
 
 
@@ -385,9 +394,9 @@ TASKS = {
         _style,
         (
             "stunet sample style --workdir runs/base --style-workdir runs/style "
-            '--prompt "a 3 moving up" --alpha 0.5',
-            "stunet sample style --workdir runs/base --style-workdir runs/style "
             '--prompt "a 3 moving up" --alpha 0 --alpha 0.5 --alpha 1',
+            "stunet sample style --workdir runs/inflated --style-lora style.safetensors "
+            '--prompt "a dog runs" --alpha 0.8',
         ),
         needs_prompt=True,
         trained="training run, such as runs/base",

@@ -1,17 +1,21 @@
 """Makes clips in a style, by mixing a run's spatial weights with those of a run in that style.
 
-See `stunet.weights.style`.
+See `stunet.weights.style`, and `stunet.weights.lora_files` for a style that is a LoRA file.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from stunet.errors import UserError
 from stunet.generate.text import Run, sample_clips
-from stunet.progress import OnStep, nothing
+from stunet.progress import OnStep, note, nothing
+from stunet.train.state import abstract_state
+from stunet.weights import diffusers_config, diffusers_unet, lora_files
 from stunet.weights.style import check_alpha, interpolate
 
 
@@ -46,11 +50,7 @@ def stylise(
         UserError: an alpha is not in 0..1, the two runs do not fit together, or the settings ask
             for autoguidance.
     """
-    if run.parts.sampling.autoguidance_scale != 1:
-        raise UserError(
-            f"sample.autoguidance_scale is {run.parts.sampling.autoguidance_scale:g}; a mixture of "
-            "weights has no weaker version: give --autoguidance 1"
-        )
+    _check_alone(run)
     ours, theirs = run.parts.denoiser.text, style.parts.denoiser.text
     if not ours.matches(theirs):
         raise UserError(
@@ -64,12 +64,82 @@ def stylise(
         )
     for alpha in alphas:  # Check all before the first is sampled, which takes long.
         check_alpha(alpha)
+
+    def mixed(alpha: float) -> Any:
+        return interpolate(run.parts.denoiser.trainable, run.params, style.params, alpha)
+
+    return _sample_each(run, mixed, prompts, alphas, seed, batch_size, on_step)
+
+
+def stylise_with_lora(
+    run: Run,
+    file: pathlib.Path,
+    prompts: Sequence[str],
+    alphas: Sequence[float],
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    on_step: OnStep = nothing,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Samples each prompt with a LoRA file, multiplied by each of several numbers.
+
+    Args:
+        run: run whose spatial half is a U-Net of diffusers.
+        file: LoRA file for that U-Net; see `stunet.weights.lora_files`.
+        prompts: captions like those that the LoRA was trained on.
+        alphas: factors of the LoRA's change. 0 keeps the run's spatial weights.
+        seed: see `stylise`.
+        batch_size: see `stylise`.
+        on_step: see `stylise`.
+
+    Returns:
+        Clips in -1..1: all prompts at the first alpha, then all at the next.
+
+    Raises:
+        UserError: the file cannot be read, it does not fit the run's network, or the settings ask
+            for autoguidance.
+    """
+    _check_alone(run)
+    diffusers_config.to_diffusers(run.parts)  # Other networks have no names in diffusers.
+    state = abstract_state(run.parts.denoiser, run.parts.optimizer, run.mesh)
+    lora = lora_files.read(file, diffusers_unet.table(run.parts.denoiser, state))
+    if lora.left_out:
+        note(lora.left_out)
+
+    def mixed(alpha: float) -> Any:
+        return lora_files.merge(run.params, lora, alpha)
+
+    return _sample_each(run, mixed, prompts, alphas, seed, batch_size, on_step)
+
+
+def _check_alone(run: Run) -> None:
+    """Checks that a run is sampled without a weaker version of it.
+
+    Raises:
+        UserError: the settings ask for autoguidance.
+    """
+    if run.parts.sampling.autoguidance_scale != 1:
+        raise UserError(
+            f"sample.autoguidance_scale is {run.parts.sampling.autoguidance_scale:g}; a mixture of "
+            "weights has no weaker version: give --autoguidance 1"
+        )
+
+
+def _sample_each(
+    run: Run,
+    mixed: Callable[[float], Any],
+    prompts: Sequence[str],
+    alphas: Sequence[float],
+    seed: int,
+    batch_size: int | None,
+    on_step: OnStep,
+) -> Float[np.ndarray, "n t h w c"]:
+    """Samples each prompt with the parameters that `mixed` returns for each alpha."""
     clips = []
     for number, alpha in enumerate(alphas):
-        mixed = interpolate(run.parts.denoiser.trainable, run.params, style.params, alpha)
         clips.append(
             sample_clips(
-                dataclasses.replace(run, params=mixed),
+                dataclasses.replace(run, params=mixed(alpha)),
                 prompts,
                 seed=seed,
                 batch_size=batch_size,

@@ -5,7 +5,7 @@ together with the settings to record beside them.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from stunet.generate import cascade, inputs, masked, networks, pictures, style, 
 from stunet.generate.request import Request, Sampled
 from stunet.progress import sampling_bar
 from stunet.train.parts import read_parts
+from stunet.weights import lora_files
 
 
 def text_to_video(
@@ -190,16 +191,42 @@ def stylise(request: Request, style_workdir: pathlib.Path, alphas: Sequence[floa
         style_workdir: working directory of the run that has the style's spatial weights.
         alphas: shares of the style, 0 (none) to 1.
     """
-    prompts = request.prompts
     run = text.load_unconditioned(request.workdir, **request.loading)
     style_workdir = networks.find(style_workdir, "style")
     other = request.load(style_workdir)
-    clips = style.stylise(run, other, prompts, alphas, **request.options)
+    clips = style.stylise(run, other, request.prompts, alphas, **request.options)
+    settings = {"style": style_workdir, "style_checkpoint": other.checkpoint}
+    return _at_alphas(request, run, clips, alphas, settings)
+
+
+def stylise_with_lora(request: Request, file: pathlib.Path, alphas: Sequence[float]) -> Sampled:
+    """Samples clips from prompts with a LoRA file, multiplied by each of several numbers.
+
+    Args:
+        request: see `Request`.
+        file: LoRA file for the U-Net that the run was inflated from.
+        alphas: factors of the LoRA's change.
+    """
+    lora_files.check_suffix(file)
+    run = text.load_unconditioned(request.workdir, **request.loading)
+    clips = style.stylise_with_lora(run, file, request.prompts, alphas, **request.options)
+    return _at_alphas(request, run, clips, alphas, {"style_lora": file})
+
+
+def _at_alphas(
+    request: Request,
+    run: text.Run,
+    clips: np.ndarray,
+    alphas: Sequence[float],
+    settings: Mapping[str, object],
+) -> Sampled:
+    """Returns the clips of a style: all prompts at the first alpha, then all at the next."""
+    prompts = request.prompts
     return Sampled(
         clips,
         run.parts,
         run.checkpoint,
-        {"style": style_workdir, "style_checkpoint": other.checkpoint, "alphas": alphas},
+        {**settings, "alphas": alphas},
         ("style", *(f"{alpha:g}" for alpha in alphas)),
         [f"alpha {alpha:g}: {prompt}" for alpha in alphas for prompt in prompts],
         columns=len(prompts),

@@ -174,7 +174,7 @@ def to_diffusers(parts: Parts) -> dict[str, Any]:
         if is_so:
             raise UserError(
                 f"{problem}, and diffusers' {CLASS} has no such network; export it in another "
-                "format"
+                "format, or take a run as `stunet inflate` makes it"
             )
     values = configs.flatten(parts.config)
     layers, attends = network.layers_per_level, network.attention_levels

@@ -7,7 +7,7 @@ Each of our weights is one tensor in diffusers, with its axes in another order. 
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -88,6 +88,32 @@ class Tensor(NamedTuple):
         index = index[self.stacked + self.frames :]
         return names, tuple(index[axis] for axis in np.argsort(self.order))
 
+    def read(
+        self,
+        stored: Callable[[str, tuple[slice, ...]], np.ndarray],
+        index: tuple[slice, ...] = (),
+        dtype: Any = None,
+    ) -> np.ndarray:
+        """Returns our weight, or a part of it, from tensors of diffusers.
+
+        Args:
+            stored: takes the name of a tensor and a slice for each of its axes, and returns that
+                part of the tensor.
+            index: the part, as a slice for each axis of our weight; empty for the whole weight.
+            dtype: dtype of the result; None keeps the dtype of the tensors.
+        """
+        index = index or (slice(None),) * (len(self.shape) + self.stacked + self.frames)
+        names, part = self.theirs(index)
+        value = None
+        for i, name in enumerate(names):
+            layer = self.to_ours(stored(name, part))
+            if not self.stacked:
+                return layer.astype(dtype or layer.dtype, copy=False)
+            if value is None:
+                value = np.empty((len(names), *layer.shape), dtype or layer.dtype)
+            value[i] = layer
+        return value
+
 
 def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
     """Returns the place of each weight of the spatial network in diffusers' U-Net.
@@ -142,19 +168,12 @@ class Directory:
         Raises:
             UserError: the file is damaged.
         """
-        tensor = self._tensors[path]
-        index = index or (slice(None),) * (len(tensor.shape) + tensor.stacked + tensor.frames)
-        names, part = tensor.theirs(index)
-        value = None
-        for i, name in enumerate(names):
-            with tensorfiles.tensor(self._files[name], name) as stored:
-                layer = tensor.to_ours(stored[part])
-            if not tensor.stacked:
-                return layer.astype(dtype or layer.dtype, copy=False)
-            if value is None:
-                value = np.empty((len(names), *layer.shape), dtype or layer.dtype)
-            value[i] = layer
-        return value
+
+        def stored(name: str, part: tuple[slice, ...]) -> np.ndarray:
+            with tensorfiles.tensor(self._files[name], name) as whole:
+                return whole[part]
+
+        return self._tensors[path].read(stored, index, dtype)
 
 
 def write(directory: pathlib.Path, workdir: pathlib.Path, **sample: object) -> int:

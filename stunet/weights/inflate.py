@@ -26,7 +26,7 @@ from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
 from stunet.train.retention import Retention
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
-from stunet.weights import diffusers_config, diffusers_unet, pipeline
+from stunet.weights import diffusers_config, diffusers_unet, lora_files, pipeline
 
 # Bytes of weights that are drawn at a time, and bytes of each tree that are packed for the disk.
 AT_ONCE = 32 * 2**20
@@ -34,6 +34,7 @@ AT_ONCE = 32 * 2**20
 DRAWN_AT_ONCE = 64
 
 Path = tuple[str, ...]
+Source = diffusers_unet.Directory | lora_files.Merged
 Leaves = Mapping[Path, jax.ShapeDtypeStruct]
 
 
@@ -43,6 +44,8 @@ def inflate(
     frames: int,
     temporal_factors: Sequence[int] | None = None,
     overrides: Sequence[str] = (),
+    lora: pathlib.Path | None = None,
+    lora_scale: float = 1.0,
 ) -> str:
     """Writes the working directory of a run that begins with a text-to-image U-Net's weights.
 
@@ -66,14 +69,17 @@ def inflate(
             shrinks on the way into the level. None means 1 for the finest level and 2 otherwise.
         overrides: `--config.a.b=value` flags, for all settings that the U-Net does not determine.
             If no flag names the data, `stunet train` will ask for it.
+        lora: LoRA file for the U-Net (`stunet.weights.lora_files`), which is merged into the
+            weights; None merges none.
+        lora_scale: factor of the LoRA's change. 0 leaves the weights as they are.
 
     Returns:
         A summary of what was found and written. If the config names no data, the summary says so.
 
     Raises:
         UserError: `t2i` holds no complete U-Net of these families, another part of the pipeline
-            cannot be read, `overrides` ask for another network, `out` exists already, or the disk
-            is full.
+            or `lora` cannot be read, `overrides` ask for another network, `out` exists already, or
+            the disk is full.
     """
     check_vacant(out)
     check_path(out)
@@ -85,14 +91,21 @@ def inflate(
     parts = make_parts(config)
     mesh = meshes.make_mesh(parts.layout)
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
-    source = diffusers_unet.Directory(given.unet, diffusers_unet.table(parts.denoiser, abstract))
+    tensors = diffusers_unet.table(parts.denoiser, abstract)
+    source = diffusers_unet.Directory(given.unet, tensors)
+    lines = list(given.found)
+    if lora:
+        changes = lora_files.read(lora, tensors)
+        source = lora_files.Merged(source, changes, lora_scale)
+        lines.append(f"{lora}: merged into {len(changes.factors)} weights, times {lora_scale:g}")
+        lines += filter(None, [changes.left_out])
     with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
         configs.write(config, partial / "config.json")
     trained, frozen = map(count_parameters, (abstract.params, abstract.frozen))
-    summary = "".join(f"{line}\n" for line in given.found)
+    summary = "".join(f"{line}\n" for line in lines)
     summary += (
         f"{out}: {trained + frozen:,} parameters, {trained:,} to be trained and {frozen:,} frozen"
     )
@@ -127,7 +140,7 @@ def _overridden(
     return asked
 
 
-def _state(parts: Parts, abstract: TrainState, source: diffusers_unet.Directory) -> TrainState:
+def _state(parts: Parts, abstract: TrainState, source: Source) -> TrainState:
     """Returns the state before the first update, sharded like `abstract`.
 
     The state is for saving, not for training, because leaves with equal values share one array.
@@ -175,7 +188,7 @@ def _first_moments(init: Callable[[Any], Any], params: Any, abstract: Any) -> An
     return jax.tree.unflatten(structure, first)
 
 
-def _read(leaves: Leaves, source: diffusers_unet.Directory) -> dict[Path, jax.Array]:
+def _read(leaves: Leaves, source: Source) -> dict[Path, jax.Array]:
     """Reads the U-Net's weights, each shard by itself."""
     return {
         path: jax.make_array_from_callback(
