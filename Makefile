@@ -35,10 +35,11 @@ test: .venv/installed-test
 test-all: test .venv/installed-test-all
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
-# The long form of the fault harness, whose short form is among the slow tests.
+# The long form of the fault harness, whose short form is among the slow tests, and the longest tests.
 faults: export FAULTS = long
 faults: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist load tests/faults
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m long
 
 lint: .venv/installed-test
 	$(BIN)/ruff check

@@ -35,6 +35,11 @@ install_import_hook(
 )
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("long") and os.environ.get("FAULTS") != "long":
+        pytest.skip("make faults runs it")
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """`small_disk(kilobytes)` is the directory of an empty disk that small, a real one."""

@@ -61,7 +61,7 @@ def test_a_killed_command_goes_on_in_the_bucket(bucket, folder, expected):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while process.poll() is None and not objects.is_object(f"{out}/shards/000000.json"):
+    while process.poll() is None and not shards(out):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -24,7 +24,8 @@ def expected(tmp_path_factory):
     return training.result(scratch / "run")
 
 
-@pytest.fixture(scope="module", params=["gs", "s3"])
+# Both kinds of stores pass through the same code but for their clients, which other tests here use.
+@pytest.fixture(scope="module", params=["gs", pytest.param("s3", marks=pytest.mark.long)])
 def store_(request, tmp_path_factory):
     """A store with faults to switch on, and a server of processes that use it."""
     scratch = tmp_path_factory.mktemp(request.param)

@@ -268,6 +268,8 @@ def test_kill_of_one_process_ends_the_job_and_names_it(runs):
     assert last == "launch/local.py: process 1 was killed by SIGKILL; stopped the others"
 
 
+# tests/train/test_hung.py has a job that begins again.
+@pytest.mark.long
 def test_a_job_that_begins_again_after_a_kill_ends_as_if_nothing_had_been(runs):
     again = runs.whole.with_name("again")
     ended = interrupted(noting(again, "began_again", *FSDP), again, signal.SIGKILL, restarts=1)

@@ -61,7 +61,9 @@ def whole(tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-@pytest.mark.parametrize(("seconds", "number"), [(5, None), (50, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("seconds", "number"), [(5, None), pytest.param(50, signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_data_source_that_blocks_is_noticed_and_the_run_continues(
     whole, tmp_path, seconds, number
 ):

@@ -118,7 +118,7 @@ def test_killed_run_continues_bitwise(experiment, finished, tmp_path):
 def test_flow_matching_with_drawn_times_continues_bitwise(experiment, tmp_path):
     diffusion = dict(schedule="flow", prediction="flow", input_scale="flow", weighting="sigmoid")
     diffusion |= dict(time_sampling="logit_normal", time_reference=64, time_correction=True)
-    options = [f"--config={experiment}"]
+    options = [f"--config={experiment}", *tiny.ONE_LEVEL]
     options += [f"--config.diffusion.{key}={value}" for key, value in diffusion.items()]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = tiny.run("train", f"--workdir={whole}", *options)
