@@ -35,7 +35,8 @@ test: .venv/installed-test
 test-all: test .venv/installed-test-all
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
-# The long form of the fault harness, whose short form is among the slow tests, and the longest tests.
+# The long form of the fault harness, whose short form is among the slow tests. Then the tests that
+# others show in a shorter form.
 faults: export FAULTS = long
 faults: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist load tests/faults

@@ -3,7 +3,7 @@
     stunet train --config small_autoencoder --workdir runs/small_autoencoder
     stunet export --workdir runs/small_autoencoder --out runs/vae --format autoencoder
     stunet data --config latent_digits --num 1000 --out runs/digits
-    stunet prepare runs/digits/train.jsonl runs/digit_shots --side 32 --fps 8 --min-seconds 1 \
+    stunet prepare runs/digits/train.jsonl runs/digit_shots --side 32 --fps 8 --min-seconds 1 \\
       --val-fraction 0 --cut-threshold 0 --latents runs/vae --latents-size 32x32
     stunet train --config latent_digits --workdir runs/latent_digits
     stunet sample text --workdir runs/latent_digits --prompt "a 7 moving right, fast"

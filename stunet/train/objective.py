@@ -44,7 +44,7 @@ class Model(Protocol):
 
 
 class Objective(Protocol):
-    """What a network learns: the random inputs of an update, and the loss.
+    """Defines what a network learns: draws what is random in an update, and computes the loss.
 
     Attributes:
         model: the network.

@@ -35,7 +35,7 @@ class Shown(NamedTuple):
 
 
 class Preview(Protocol):
-    """What a run shows while it trains."""
+    """Makes the pictures that a run shows while it trains."""
 
     def begin(self, examples: Sequence[dict[str, Any]]) -> Shown:
         """Prepares to show something of each of some held-out examples.

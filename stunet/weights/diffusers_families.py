@@ -1,4 +1,4 @@
-"""What diffusers' config.json says of the U-Nets of each family, and our keys for it.
+"""Translates what diffusers' config.json says of the U-Nets of each family into keys of our config.
 
 The flags of diffusers' `UNet2DConditionModel` choose among many networks. Those of DeepFloyd IF's
 family and of Stable Diffusion's are ours too (`stunet.nn.families`). Each has flags that must have
@@ -50,7 +50,8 @@ class Form:
         keys: turns the content of config.json and the path of the file into keys of our config,
             beside those that all families share.
         flags: turns a network into keys of config.json, beside those that all families share.
-        lacks: for a network, what diffusers cannot represent: problems, and whether there are.
+        lacks: takes a network, and says for each thing that diffusers cannot represent whether the
+            network has it.
     """
 
     name: str

@@ -1,6 +1,5 @@
 """The single pass against cascades: equal operations, and what perfect networks make."""
 
-import os
 import pathlib
 import runpy
 
@@ -53,10 +52,10 @@ LONG = ("paths", "noise")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(
+    "question", [pytest.param(q, marks=[pytest.mark.long] * (q in LONG)) for q in QUESTIONS]
+)
 def test_arms_train_with_equal_operations(question):
-    if question in LONG and not os.environ.get("LONG"):
-        pytest.skip("takes long: LONG=1 runs it")
     entries = members.load(f"{FILE}:{question}").entries
     first = [e for e in entries if isinstance(e, members.Member) and e.name.endswith("seed=0")]
     spent = {e.name: e.config.train.steps * model_flops(e.config) for e in first}
