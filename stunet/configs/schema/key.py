@@ -1,19 +1,21 @@
 """A key of a config, with its documentation and its range."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 
 def field(
-    default,
+    default: Any,
     doc: str,
     *,
-    least=None,
-    above=None,
-    most=None,
-    below=None,
-    choices=None,
-    own=None,
-    path=None,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    choices: tuple | None = None,
+    own: type | None = None,
+    path: Callable[[Any], str] | None = None,
 ):
     """Returns a dataclass field that carries the documentation and the range of a key.
 
