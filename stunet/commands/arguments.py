@@ -9,7 +9,7 @@ from stunet import paths
 from stunet.commands.parsing import Parser
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
-from stunet.stores import addresses
+from stunet.stores import addresses, mirror
 
 
 def positive(text: str) -> int:
@@ -46,22 +46,12 @@ def path(text: str) -> pathlib.Path:
 
     Use this function as the argparse type of an argument that takes a path. What has an address is
     downloaded before the command and uploaded after it (`stunet.commands.parsing.run`). Arguments
-    for large collections use `local_path` instead, arguments for a text encoder use `encoder`, and
-    arguments for a Python file use `file_with`.
+    for a text encoder use `encoder` instead, and arguments for a Python file use `file_with`.
 
     Raises:
         argparse.ArgumentTypeError: the text is empty, or an address of another kind of store.
     """
     return _parsed(text, addresses.local)
-
-
-def local_path(text: str) -> pathlib.Path:
-    """Returns the path in `text`, which must be one of this machine.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
-    """
-    return _parsed(text, paths.local)
 
 
 def _parsed(text: str, parse: Callable[[str], pathlib.Path]) -> pathlib.Path:
@@ -105,8 +95,7 @@ def file_with(function: str) -> Callable[[str], str]:
 
             print(experiments.listing(function))
             raise SystemExit(0)
-        local_path(text)
-        return text
+        return str(_parsed(text, mirror.fetched)) if paths.has_scheme(text) else text
 
     return name
 
