@@ -9,7 +9,7 @@ from stunet import paths
 from stunet.commands.parsing import Parser
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
-from stunet.stores import addresses, mirror
+from stunet.stores import addresses
 
 
 def positive(text: str) -> int:
@@ -95,7 +95,10 @@ def file_with(function: str) -> Callable[[str], str]:
 
             print(experiments.listing(function))
             raise SystemExit(0)
-        return str(_parsed(text, mirror.fetched)) if paths.has_scheme(text) else text
+        # The config of a run may be in a bucket. Python files that are run are not fetched.
+        is_run = function == "get_config" and text.endswith(".json")
+        _parsed(text, addresses.local if is_run else paths.local)
+        return text
 
     return name
 
