@@ -13,6 +13,7 @@ from pathlib import Path
 
 from array_record.python import array_record_module
 
+from stunet.data.shots.ranges import RangeReader, whole_file
 from stunet.errors import UserError
 from stunet.stores.addresses import address
 from stunet.stores.shelf import Shelf
@@ -20,6 +21,9 @@ from stunet.stores.shelf import Shelf
 # Files that are kept open. Every system allows 1,024 open files, and opening one takes 0.1 ms. One
 # in a bucket takes no file, and opening it takes a request for its last 1 MiB.
 _MOST_OPEN, _MOST_OPEN_IN_PLACE = 256, 1024
+
+
+Reader = array_record_module.ArrayRecordReader | RangeReader
 
 
 class Shards:
@@ -82,7 +86,7 @@ class Shards:
             "or remove it and run the same `stunet prepare` again"
         )
 
-    def _reader(self, shard: int):
+    def _reader(self, shard: int) -> Reader:
         with self._lock:
             reader = self._readers.get(shard)
         # Without the lock: a file that is in a bucket is fetched first.
@@ -96,11 +100,18 @@ class Shards:
                 self._readers.popitem(last=False)
         return reader
 
-    def _opened(self, file: Path) -> array_record_module.ArrayRecordReader:
-        with self._shelf.lent(file) if self._shelf else contextlib.nullcontext(str(file)) as place:
-            return array_record_module.ArrayRecordReader(
-                place, "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=32768
-            )
+    def _opened(self, file: Path) -> Reader:
+        if not self._shelf:
+            return whole_file(str(file))
+        if self._shelf.in_place:
+            # ArrayRecord itself opens addresses of gs:// alone.
+            if address(file).startswith("gs:"):
+                return whole_file(address(file))
+            # A file that is laid out in another way is fetched.
+            with contextlib.suppress(ValueError):
+                return RangeReader(address(file), self._shelf.sizes[file])
+        with self._shelf.lent(file) as place:
+            return whole_file(place)
 
     def __getstate__(self):
         return self._files, self._once
