@@ -28,7 +28,8 @@ from stunet.data.shots.shards import Shards
 from stunet.prepare.run import prepare
 from stunet.stores import addresses, objects, shelf
 
-THREADS, VIDEOS = 4, 32
+# More shards than a run keeps open. Several hold the same shots.
+THREADS, VIDEOS, SHARDS, READS = 4, 8, 512, 2048
 
 
 class Counted:
@@ -61,16 +62,20 @@ def main() -> None:
 
 def measure(scratch: pathlib.Path, scheme: str) -> None:
     shots = make_shots(scratch)
-    there = f"{scheme}://{servers.BUCKET}/shots"
-    for file in shots.rglob("*"):
-        if file.is_file():
-            objects.put(f"{there}/{file.relative_to(shots).as_posix()}", file)
-    size = sum(file.stat().st_size for file in shots.glob("shards/*.array_record"))
+    there, size, places = f"{scheme}://{servers.BUCKET}/shots", 0, []
     records = read_index(shots).records.tolist()
-    places = [(part, number) for part, count in enumerate(records) for number in range(count)]
-    rng = np.random.default_rng(0)
-    order = [places[place] for place in rng.permutation(np.tile(np.arange(len(places)), 2))]
-    print(f"{VIDEOS} shards, {len(places)} shots, {size / 2**20:.1f} MiB, {THREADS} threads")
+    for part in range(SHARDS):
+        source, file = shard_file(shots, part % VIDEOS), shard_file(shots, part)
+        if part >= VIDEOS:
+            file.hardlink_to(source)
+        objects.put(f"{there}/shards/{file.name}", file)
+        size += file.stat().st_size
+        places += [(part, number) for number in range(records[part % VIDEOS])]
+    order = np.random.default_rng(0).permutation(np.array(places))[:READS].tolist()
+    print(
+        f"{SHARDS} shards, {len(places):,} shots, {size / 2**20:.0f} MiB, {READS:,} shots read by "
+        f"{THREADS} threads"
+    )
     counted = Counted()
 
     def show(name: str, path: str) -> None:
@@ -88,7 +93,7 @@ def measure(scratch: pathlib.Path, scheme: str) -> None:
 
 
 def make_shots(scratch: pathlib.Path) -> pathlib.Path:
-    """Makes a set with one shard of shots of half a second, 256x256, for each video."""
+    """Makes a set with a shard for each video, of 16 shots of half a second and 256x256 pixels."""
     import av
 
     (scratch / "videos").mkdir()
@@ -98,7 +103,7 @@ def make_shots(scratch: pathlib.Path) -> pathlib.Path:
             stream = container.add_stream("libx264", rate=24)
             stream.height = stream.width = 256
             picture = np.kron(rng.integers(0, 256, (32, 32, 3)), np.ones((16, 16, 1)))
-            for shift in range(96):
+            for shift in range(192):
                 view = picture[:256, shift : shift + 256].astype(np.uint8)
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="rgb24")
                 container.mux(stream.encode(frame))
@@ -108,10 +113,10 @@ def make_shots(scratch: pathlib.Path) -> pathlib.Path:
     return scratch / "shots"
 
 
-def rate(path: str, order: list[tuple[int, int]]) -> float:
+def rate(path: str, order: list[list[int]]) -> float:
     """Returns how many shots are read in a second, in the given order, without decoding them."""
     place = addresses.local(path)
-    shards = Shards([shard_file(place, part) for part in range(VIDEOS)])
+    shards = Shards([shard_file(place, part) for part in range(SHARDS)])
     begin = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda place: shards.read(*place), order))

@@ -12,12 +12,15 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 
+import numpy as np
 from array_record.python import array_record_module
 
 from stunet.stores import objects
 
 # A file consists of blocks, each with a header. The last block holds the place of the footer.
 _BLOCK, _BLOCK_HEADER, _CHUNK_HEADER = 2**16, 24, 40
+# Bytes that are read first: of the last block, whose rest is padding, and before it.
+_OF_LAST, _BEFORE_LAST = 256, 8192
 _SIMPLE, _UNCOMPRESSED = b"r", 0
 # The tag of the first field of a protocol buffer, if that is an integer.
 _FIRST_INTEGER = 0x08
@@ -38,23 +41,23 @@ class RangeReader:
             UserError: the bucket cannot be read.
         """
         self._address, self._size = address, size
-        self._begin = max(0, size - 2 * _BLOCK)
-        tail = objects.read_part(address, self._begin, size - self._begin)
-        if len(tail) != size - self._begin or size < 2 * _BLOCK:
-            raise ValueError(f"it has {size:,} bytes, too few for an ArrayRecord file")
         last = size - _BLOCK
-        footer = _first_field(_records(tail[last - self._begin :], last)[0])
+        if last < _BLOCK:
+            raise ValueError(f"it has {size:,} bytes, too few for an ArrayRecord file")
+        begin = last - _BEFORE_LAST
+        tail = objects.read_part(address, begin, _BEFORE_LAST + _OF_LAST)
+        footer = _first_field(_records(tail[_BEFORE_LAST:], last)[0])
         if not 0 <= footer < last:
             raise ValueError("its end is damaged")
-        if footer < self._begin:
-            tail = objects.read_part(address, footer, self._begin - footer) + tail
-            self._begin = footer
-        notes = _records(tail[footer - self._begin : last - self._begin], footer)
+        if footer < begin:
+            tail = objects.read_part(address, footer, begin - footer) + tail
+            begin = footer
+        notes = _records(tail[footer - begin : last - begin], footer)
         # The first note is about the file, and each further one about a chunk of records.
-        self._places = [*map(_first_field, notes[1:]), footer]
-        if any(a >= b for a, b in itertools.pairwise(self._places)):
+        self._places = np.array([*map(_first_field, notes[1:]), footer], np.int64)
+        if not (np.diff(self._places) > 0).all():
             raise ValueError("its footer is damaged")
-        self._tail = tail.rstrip(b"\0")
+        self._footer, self._tail = footer, tail[footer - begin :]
 
     def read(self, numbers: Sequence[int]) -> list[bytes]:
         """Returns some records, each of which is a chunk of its own.
@@ -69,11 +72,11 @@ class RangeReader:
     def _read(self, number: int) -> bytes:
         if not 0 <= number < len(self._places) - 1:
             raise IndexError(f"there are {len(self._places) - 1} records, and no number {number}")
-        begin, end = self._places[number : number + 2]
+        begin, end = self._places[number : number + 2].tolist()
         content = objects.read_part(self._address, begin, end - begin)
         with tempfile.NamedTemporaryFile(suffix=".array_record") as file:
             file.truncate(self._size)
-            for place, some in ((begin, content), (self._begin, self._tail)):
+            for place, some in ((begin, content), (self._footer, self._tail)):
                 file.seek(place)
                 file.write(some)
             file.flush()
