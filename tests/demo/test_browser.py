@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -93,6 +94,19 @@ def test_a_person_makes_clips_by_clicks(server, page, workdir, tmp_path, monkeyp
     page.find("#stage figure.given")
     command = page.value("#command textarea")
     assert "--image first.png --box 2,1,3,5 --seed 0" in command
+
+    # A mask that the brush paints takes the place of the box.
+    page.click("#tab-cinemagraph button[data-tab-id=mask]")
+    page.drag("#cinemagraph-editor canvas", (0, 0), (0.1, 0))
+    page.wait_until(lambda: ".png" in page.find("#cinemagraph-mask").text)
+    page.click("#cinemagraph-make")
+    page.wait_until(lambda: "--mask mask.png" in page.value("#command textarea"))
+    page.find("#stage figure.given")
+    command = page.value("#command textarea")
+    assert "--box" not in command
+    (mask,) = server[1].glob("stunet_demo_*/samples/masks/*/mask.png")
+    assert 0 < (np.asarray(Image.open(mask)) == 255).sum() < 64
+    shutil.copy(mask, workdir)
 
     # What can be downloaded is what the command writes.
     monkeypatch.chdir(workdir)
