@@ -31,14 +31,15 @@ def test_super_resolution_has_as_many_parameters_as_it_says():
     assert input_shape(config, 1) == (1, 16, 1024, 1024, 7)
 
 
-@pytest.mark.parametrize("name", ["if_xl", "sd15"])
+@pytest.mark.parametrize("name", ["if_xl", "sd15", "sdxl"])
 def test_the_inflated_network_is_what_inflation_derives(name):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     import tiny_unet
 
     flags = tiny_unet.full_size("XL") if name == "if_xl" else tiny_unet.STABLE_DIFFUSION[name]
-    place = "stable-diffusion-v1-5/unet/config.json"
+    root = {"sdxl": "stable-diffusion-xl-base-1.0"}.get(name, "stable-diffusion-v1-5")
+    place = f"{root}/unet/config.json"
     derived = configs.flatten(to_stunet(json.loads(json.dumps(flags)), place, frames=80))
     ours = configs.flatten(configs.load(str(EXPERIMENTS / f"inflated_{name}.py")))
     # How it is computed, the data, the training and the text encoder are not in the U-Net.

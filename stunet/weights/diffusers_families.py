@@ -68,6 +68,16 @@ class Form:
     lacks: Callable[[STUNet], dict[str, bool]]
 
 
+def pooled_text_features(found: Found) -> int:
+    """Returns the width of the pooled text that a U-Net of Stable Diffusion XL takes.
+
+    It is 0 if config.json, whose content is `found`, does not say it.
+    """
+    keys = "projection_class_embeddings_input_dim", "addition_time_embed_dim"
+    both, code = (found.get(key) for key in keys)
+    return both - _SIZES * code if type(both) is type(code) is int else 0
+
+
 def expect(condition: Any, key: str, found: Found, place: str, right: str) -> None:
     """Checks a condition on one key of config.json.
 
@@ -199,12 +209,11 @@ def _check_sdxl(found: Found, place: str) -> None:
     expect(linear is True, "use_linear_projection", found, place, "Stable Diffusion XL has True")
     # The layers for the pooled text and the sizes always have this activation.
     expect(activation == "silu", "act_fn", found, place, "Stable Diffusion XL has 'silu'")
-    code, both = found["addition_time_embed_dim"], found["projection_class_embeddings_input_dim"]
-    key = "addition_time_embed_dim"
+    code, key = found["addition_time_embed_dim"], "addition_time_embed_dim"
     is_even = type(code) is int and code > 0 and code % 2 == 0
     expect(is_even, key, found, place, "the width of each size's code, an even number, is needed")
     expect(
-        type(both) is int and _SIZES * code < both <= _SIZES * code + found["cross_attention_dim"],
+        0 < pooled_text_features(found) <= found["cross_attention_dim"],
         "projection_class_embeddings_input_dim",
         found,
         place,
@@ -221,11 +230,10 @@ def _sd_keys(found: Found, place: str) -> Keys:
     family = "sdxl" if embeds_sizes else "sd2" if found["use_linear_projection"] else "sd1"
     added: Keys = {"model": {}, "text": {}}
     if embeds_sizes:
-        code, both = (
-            found["addition_time_embed_dim"],
-            found["projection_class_embeddings_input_dim"],
+        added["model"] = dict(
+            size_features=found["addition_time_embed_dim"],
+            pooled_text_features=pooled_text_features(found),
         )
-        added["model"] = dict(size_features=code, pooled_text_features=both - _SIZES * code)
         added["text"] = dict(encoder=f"{family}:{pipeline}")
     depths = _for_levels(found["transformer_layers_per_block"], widths)
     heads = _for_levels(found["attention_head_dim"], widths)
