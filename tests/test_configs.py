@@ -124,7 +124,7 @@ def test_written_config_reads_back(tmp_path):
             XL
             | {"model__pooled_text_features": 9, "text__encoder": "sdxl:x"}
             | {"model__size_features": 7},
-            "model.size_features is 7; it must be even",
+            "model.size_features is 7; it must be a multiple of 2",
         ),
         ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose one of bytes, minilm, "),
         ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose one of .* t5:DIR "),

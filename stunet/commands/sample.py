@@ -177,7 +177,7 @@ def _add_inpaint(parser: Parser) -> None:
         type=shared.path,
         metavar="FILE",
         help="video of the same size and length as --video, white where the video is to be "
-        "painted; or give --box",
+        "painted; or a picture of the run's height and width, for all frames; or give --box",
     )
     hole.add_argument(
         "--box",
@@ -194,9 +194,15 @@ def _inpaint(request: Request, arguments: argparse.Namespace) -> "Sampled":
 
 def _add_cinemagraph(parser: Parser) -> None:
     _add_image(parser)
-    parser.required.add_argument(
+    region = parser.required.add_mutually_exclusive_group(required=True)
+    region.add_argument(
+        "--mask",
+        type=shared.path,
+        metavar="FILE",
+        help="picture of the same size as --image, white where it moves; or give --box",
+    )
+    region.add_argument(
         "--box",
-        required=True,
         metavar=_BOX,
         help="rectangle inside which the picture moves, in pixels of the run's clips, such as "
         "2,4,8,8",
@@ -206,7 +212,7 @@ def _add_cinemagraph(parser: Parser) -> None:
 def _cinemagraph(request: Request, arguments: argparse.Namespace) -> "Sampled":
     from stunet.generate import tasks
 
-    return tasks.cinemagraph(request, arguments.image, arguments.box)
+    return tasks.cinemagraph(request, arguments.image, arguments.mask, arguments.box)
 
 
 def _add_edit(parser: Parser) -> None:
@@ -363,7 +369,7 @@ TASKS = {
         _cinemagraph,
         (
             "stunet sample cinemagraph --workdir runs/masked --image first.png --box 2,4,8,8",
-            "stunet sample cinemagraph --workdir runs/masked --image first.png --box 0,0,16,16 "
+            "stunet sample cinemagraph --workdir runs/masked --image first.png --mask water.png "
             "--seed 1",
         ),
         trained="run trained with masks, such as runs/masked",

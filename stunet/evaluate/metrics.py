@@ -1,6 +1,7 @@
 """Defines the metrics of `stunet evaluate`: names, units, directions, and tables of their means."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -13,6 +14,11 @@ from stunet.evaluate.tracking import Clips
 
 # Values of each metric, by its name: one for each clip.
 MetricValues = dict[str, Float[np.ndarray, " n"]]
+
+
+# Formats of a number, such as "{:.0%}". Reports read them from files, and others could do harm:
+# "{:9999999999}" fills the memory.
+_FORMAT = re.compile(r"\{:[+ ]?,?(\.\d{1,2})?[efg%]?\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,9 @@ class Metric:
             that stands still, for example, has the lowest velocity change but is not the best.
         claim: if the metric is a share of the clips, a clause that is true for the clips in this
             share, such as "velocity stays steady"; "" for all other metrics.
+
+    Raises:
+        ValueError: `format` is no format of a number, such as "{:.2f}".
     """
 
     title: str
@@ -36,6 +45,11 @@ class Metric:
     format: str = "{:.2f}"
     better: Literal["higher", "lower"] | None = None
     claim: str = ""
+
+    def __post_init__(self):
+        if not _FORMAT.fullmatch(self.format):
+            right = "give one such as '{:.2f}' or '{:.0%}'"
+            raise ValueError(f"the format {self.format!r} is no format of a number; {right}")
 
     @property
     def label(self) -> str:

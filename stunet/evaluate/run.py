@@ -210,8 +210,7 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
             for name, values in column.items()
         }
 
-    words = {name: row.label for name, row in evaluation.rows.items() if name not in METRICS}
-    words |= evaluation.titles
+    own = {name: row for name, row in evaluation.rows.items() if name not in METRICS}
     content = settings | {
         # The report shows these means.
         "metrics": {
@@ -224,7 +223,11 @@ def _write(evaluation: Evaluation, settings: dict[str, object]) -> None:
             for name in evaluation.generated
             if (better := evaluation.rows[name].better)
         },
-        "words": {k: v for k, v in words.items() if k in evaluation.generated},
+        "words": {k: v for k, v in evaluation.titles.items() if k in evaluation.generated},
+        # The report shows users' own metrics by these, since it imports no module of theirs.
+        "own_metrics": {
+            k: dataclasses.asdict(row) for k, row in own.items() if k in evaluation.generated
+        },
         "sets": evaluation.clips,
         **{name: as_json(column) for name, column in evaluation.columns.items()},
     }

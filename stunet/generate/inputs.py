@@ -1,5 +1,6 @@
 """Reads the video, mask or box that a user gives beside a prompt, as arrays."""
 
+import dataclasses
 import pathlib
 from fractions import Fraction
 
@@ -8,7 +9,9 @@ from jaxtyping import Bool, Float, UInt8
 
 from stunet.data.spec import ClipSpec
 from stunet.errors import UserError
+from stunet.generate.pictures import read_picture
 from stunet.prepare.decode import decode_clips, shown_extent
+from stunet.prepare.kinds import is_picture
 from stunet.progress import note
 
 
@@ -26,17 +29,21 @@ def read_clip(path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "t h w c"
     return _to_float(_decode(path, clip, clip.channels))
 
 
-def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "t h w"]:
-    """Reads a mask from a video. The mask is True where a pixel is white (128 of 255 and above).
+def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "..."]:
+    """Reads a mask from a video `[t, h, w]`, or from a picture `[h, w]` for all frames.
 
-    The mask video is resampled, resized and cropped like the video that it masks (see `read_clip`).
-    Both videos must have the same size, as players show it. Their lengths may differ by half a
-    frame at most. The mask video may have fewer frames, because a GIF stores equal frames once.
+    The mask is True where a pixel is white (128 of 255 and above). A picture has the size of the
+    run's clips (see `read_region`). A mask video is resampled, resized and cropped like the video
+    that it masks (see `read_clip`). Both videos must have the same size, as players show it. Their
+    lengths may differ by half a frame at most. The mask video may have fewer frames, because a GIF
+    stores equal frames once.
 
     Raises:
-        UserError: the mask video cannot be read, has another length or size than the video, or has
-            no white pixel.
+        UserError: the mask cannot be read, has another length or size than it must have, or has no
+            white pixel.
     """
+    if is_picture(path):
+        return read_region(path, clip)
     white = _decode(path, clip, channels=1)[..., 0] >= 128
     (_, *size, seconds), (frames, *shown, length) = shown_extent(path), shown_extent(video)
     if size != shown or abs(seconds - length) > length / frames / 2:
@@ -45,9 +52,18 @@ def read_mask(path: pathlib.Path, video: pathlib.Path, clip: ClipSpec) -> Bool[n
             f"{_described(*shown, length)}; a mask has the size of its video, as players show it, "
             "and lasts equally long"
         )
-    if not white.any():
-        raise UserError(f"nothing in the mask {path} is white, which says where to paint")
-    return white
+    return _checked(white, path)
+
+
+def read_region(path: pathlib.Path, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
+    """Reads a mask from a picture file. The mask is True where a pixel is white (128 and above).
+
+    Raises:
+        UserError: the picture cannot be read, does not have the size of the run's clips, or has no
+            white pixel.
+    """
+    grey = read_picture(path, dataclasses.replace(clip, channels=1))
+    return _checked(grey[..., 0] > 0, path)
 
 
 def read_box(text: str, clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
@@ -95,6 +111,12 @@ def _decode(path: pathlib.Path, clip: ClipSpec, channels: int) -> UInt8[np.ndarr
     for sentence in notes:
         note(f"{path} {sentence}")
     return frames
+
+
+def _checked(white: Bool[np.ndarray, "..."], path: pathlib.Path) -> Bool[np.ndarray, "..."]:
+    if not white.any():
+        raise UserError(f"nothing in the mask {path} is white, which says where to paint")
+    return white
 
 
 def _described(height: int, width: int, seconds: Fraction) -> str:

@@ -72,12 +72,13 @@ def inpaint(
     mask: pathlib.Path | None = None,
     box: str | None = None,
 ) -> Sampled:
-    """Repaints a part of the video file `clip`: where a mask video is white, or inside a box.
+    """Repaints a part of the video file `clip`: where a mask is white, or inside a box.
 
     Args:
         request: see `Request`.
         clip: video file.
-        mask: video file of the same size and length as `clip`; not needed if `box` is given.
+        mask: video file of the same size and length as `clip`, or a picture file for all frames;
+            not needed if `box` is given.
         box: rectangle, as `inputs.read_box` reads it.
     """
     run = masked.load_masked(request.workdir, **request.loading)
@@ -91,13 +92,27 @@ def inpaint(
     return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=given)
 
 
-def cinemagraph(request: Request, image: pathlib.Path, box: str) -> Sampled:
-    """Samples clips of the picture in the file `image`, in which only the inside of a box moves."""
+def cinemagraph(
+    request: Request,
+    image: pathlib.Path,
+    mask: pathlib.Path | None = None,
+    box: str | None = None,
+) -> Sampled:
+    """Samples clips of a picture in which only a region moves.
+
+    Args:
+        request: see `Request`.
+        image: picture file.
+        mask: picture file of the same size, white where the picture moves; not needed if `box` is
+            given.
+        box: rectangle, as `inputs.read_box` reads it.
+    """
     run = masked.load_masked(request.workdir, **request.loading)
     picture = pictures.read_picture(image, run.parts.clip)[None]
-    region = inputs.read_box(box, run.parts.clip)
+    data = run.parts.clip
+    region = inputs.read_box(box, data) if box else inputs.read_region(mask, data)
     clips = masked.cinemagraph(run, request.prompts, picture, region, **request.options)
-    settings, labels = {"image": image, "box": box}, ("cinemagraph", image.stem)
+    settings, labels = {"image": image, "mask": mask, "box": box}, ("cinemagraph", image.stem)
     given = np.where(inputs.outline(region)[..., None], 1, picture)[:, None]
     return Sampled(clips, run.parts, run.checkpoint, settings, labels, given=given)
 

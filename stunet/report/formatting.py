@@ -1,8 +1,10 @@
 """Formats numbers, names and lists for a page."""
 
+import contextlib
+import contextvars
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from markupsafe import Markup, escape
 
@@ -16,6 +18,18 @@ _LOSSES = {
     TRAINING: Metric(TRAINING, "the mean over the last tenth of the updates", format="{:.4g}"),
 }
 
+_own: contextvars.ContextVar[Mapping[str, Metric]] = contextvars.ContextVar("own")
+
+
+@contextlib.contextmanager
+def with_own_metrics(own: Mapping[str, Metric]) -> Iterator[None]:
+    """Context manager in which `metric` knows users' own metrics, by name."""
+    token = _own.set(own)
+    try:
+        yield
+    finally:
+        _own.reset(token)
+
 
 def metric(name: str) -> Metric:
     """Returns how a page names and formats a metric.
@@ -24,7 +38,8 @@ def metric(name: str) -> Metric:
     name. The title of an unknown metric is its name.
     """
     prefix, separator, last = name.rpartition(" / ")
-    known = (METRICS | _LOSSES).get(last, Metric(last.replace("_", " "), "", format="{:.4g}"))
+    unknown = Metric(last.replace("_", " "), "", format="{:.4g}")
+    known = {**_own.get({}), **METRICS, **_LOSSES}.get(last, unknown)
     if not prefix:
         return known
     title = f"{prefix}{separator}{known.title}"

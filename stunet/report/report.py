@@ -78,7 +78,8 @@ def draw(found: Results, workdir: pathlib.Path, command: str) -> Markup:
         workdir: directory of the sweep or of the run.
         command: command line that makes the page again.
     """
-    return _draw_sweep(found, workdir, command) if found.manifest else _draw_run(found, workdir)
+    with formatting.with_own_metrics(found.own_metrics()):
+        return _draw_sweep(found, workdir, command) if found.manifest else _draw_run(found, workdir)
 
 
 def _draw_sweep(found: Results, workdir: pathlib.Path, command: str) -> Markup:

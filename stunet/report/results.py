@@ -11,6 +11,7 @@ import msgspec
 
 from stunet import configs, jsonfiles
 from stunet.errors import UserError
+from stunet.evaluate.metrics import Metric
 from stunet.report.formatting import TRAINING, VALIDATION
 from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
 from stunet.train import metric_lines
@@ -65,6 +66,7 @@ class Run:
             none. A run that was given a part is not ranked.
         clips: value of each sampled clip, for each metric of clips; None where a clip has no value.
         real_clips: the same for real clips.
+        own_metrics: how to show the metrics of users, by name.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Run:
     given: str = ""
     clips: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
     real_clips: Mapping[str, Sequence[float | None]] = dataclasses.field(default_factory=dict)
+    own_metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
     @property
     def is_finished(self) -> bool:
@@ -131,6 +134,10 @@ class Results:
         for run in self.runs:
             found.setdefault(run.group, {}).setdefault(run.title, []).append(run)
         return found
+
+    def own_metrics(self) -> dict[str, Metric]:
+        """Returns how to show the metrics of users, by name."""
+        return {name: row for run in self.runs for name, row in run.own_metrics.items()}
 
 
 def finished(arms: Arms) -> Arms:
@@ -255,7 +262,7 @@ def _member(workdir: pathlib.Path, entry: ManifestEntry, counted: dict) -> Run |
         group=entry.group,
         label=entry.label,
         given=evaluated.given,
-        **evaluated.per_clip(),
+        **evaluated.as_fields(),
         **_find_pictures(directory),
     )
 
@@ -289,7 +296,7 @@ def _step(workdir: pathlib.Path, entry: ManifestEntry, found: Mapping[str, Run])
         group=entry.group,
         label=entry.label,
         given=evaluated.given,
-        **evaluated.per_clip(),
+        **evaluated.as_fields(),
         **pictures,
     )
 
@@ -315,7 +322,7 @@ class _Evaluation:
     Attributes:
         metrics: numbers by name. A value may also be a dict of numbers, which forms a group. Values
             of other types are left out.
-        better, training_flops, sampling_flops, given: as in `Run`.
+        better, training_flops, sampling_flops, given, own_metrics: as in `Run`.
         generated: values of each sampled clip, by the name of the metric.
         real: values of each real clip, by the name of the metric.
     """
@@ -327,10 +334,12 @@ class _Evaluation:
     given: str = ""
     generated: dict[str, _Column] = dataclasses.field(default_factory=dict)
     real: dict[str, _Column] = dataclasses.field(default_factory=dict)
+    own_metrics: dict[str, Metric] = dataclasses.field(default_factory=dict)
 
-    def per_clip(self) -> dict[str, dict[str, Sequence[float | None]]]:
-        """Returns the values of clips as fields of `Run`."""
+    def as_fields(self) -> dict[str, Mapping[str, Any]]:
+        """Returns the values of clips, and how to show metrics of users, as fields of `Run`."""
         return {
+            "own_metrics": self.own_metrics,
             "clips": {name: column.clips for name, column in self.generated.items()},
             "real_clips": {name: column.clips for name, column in self.real.items()},
         }

@@ -21,8 +21,8 @@ class Metrics:
     """Writes scalars to a working directory, and shows them and pictures in trackers.
 
     If the run was killed earlier, `metrics.jsonl` may hold lines of updates after `step`. These
-    lines are dropped, because the updates are done and written again. Trackers have them already,
-    and are not given them twice.
+    lines are dropped, because the updates are done and written again. Trackers that showed the run
+    then have them already, and are not given them twice.
 
     Args:
         workdir: working directory of the run.
@@ -54,7 +54,7 @@ class Metrics:
         self.values = {at: value for at, value in self.values.items() if at <= step}
         lines = (values for values, _ in metric_lines.read(self._file).values)
         self.measured = {name for line in lines if line["step"] == step for name in line}
-        # What trackers already show of updates after `step`: names of metrics, and pictures.
+        # What trackers were shown of updates after `step`: names of metrics, and pictures.
         self._shown: set[tuple[int, str]] = set()
         self._pictures = {str(file) for file in (workdir / "samples").glob("step_*")}
         if write:
@@ -81,14 +81,17 @@ class Metrics:
         # Closed after each line: a mounted bucket has the line only then.
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        new = {name: v for name, v in values.items() if (step, name) not in self._shown}
-        if self._trackers and new:
-            self._trackers.scalars(step, new | dict(shown_only or {}))
+        if self._trackers:
+            again = {name for name in values if (step, name) in self._shown}
+            more = dict(shown_only or {})
+            # What goes to trackers alone is not on disk. It was shown together with the others.
+            again |= more.keys() if len(again) == len(values) else set()
+            self._trackers.scalars(step, dict(values) | more, again)
 
     def picture(self, step: int, name: str, path: str) -> None:
         """Shows a PNG or GIF file of `samples/` in trackers."""
-        if self._trackers and path not in self._pictures:
-            self._trackers.picture(step, name, path)
+        if self._trackers:
+            self._trackers.picture(step, name, path, again=path in self._pictures)
 
 
 def _drop_later_lines(

@@ -18,6 +18,7 @@ from stunet.train.metrics import Metrics
 from stunet.train.objective import to_float
 from stunet.train.sampling import SamplerSettings, make_sampler
 from stunet.train.spaces import Space
+from stunet.train.trackers import history
 
 
 class Shown(NamedTuple):
@@ -117,12 +118,12 @@ def make_preview(
         inputs = jax.tree.map(lambda x: meshes.split_rows(x, rows, mesh), shown.inputs)
         clips = hosts.gather(first(shown.compute(params, inputs)))
         if hosts.is_first():
-            stem = workdir / "samples" / f"step_{step:08d}"
+            stem = history.stem(workdir, step)
             stem.parent.mkdir(exist_ok=True)
             frames = preview.to_frames(clips)
             media.write_gif(f"{stem}.gif", frames, dataset.clip.frame_rate, shown.captions)
             media.write_xt(f"{stem}_xt.png", frames, shown.captions)
-            metrics.picture(step, "samples/clips", f"{stem}.gif")
-            metrics.picture(step, "samples/xt", f"{stem}_xt.png")
+            for name, end in history.PICTURES.items():
+                metrics.picture(step, name, f"{stem}{end}")
 
     return show

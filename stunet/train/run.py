@@ -149,7 +149,7 @@ def set_up(
         if events.snapshot_every:
             snapshots.drop_later(workdir, step)
         changes = note_changes(parts.config, workdir, step)
-        shown = _trackers(parts, workdir, tell) if is_first else None
+        shown = _trackers(parts, workdir, tell, step) if is_first else None
         metrics = stack.enter_context(
             Metrics(workdir, step, is_first, tracked=parts.retention.best, trackers=shown)
         )
@@ -243,7 +243,7 @@ def _feeds(parts: Parts, streams: Sequence[Any], mesh: jax.sharding.Mesh) -> lis
 
 
 def _trackers(
-    parts: Parts, workdir: pathlib.Path, tell: Callable[[str], None]
+    parts: Parts, workdir: pathlib.Path, tell: Callable[[str], None], step: int
 ) -> trackers.Trackers:
     # A copy of the working directory is the same run.
     named = f"{workdir.resolve().name} {read_began(workdir)}"
@@ -253,7 +253,7 @@ def _trackers(
         config=configs.flatten(parts.config),
         commit=commit(),
     )
-    return trackers.Trackers(parts.trackers, run, tell)
+    return trackers.Trackers(parts.trackers, run, tell, step)
 
 
 def _validation(parts: Parts, mesh: jax.sharding.Mesh) -> Callable[[Any, Any], dict[str, float]]:

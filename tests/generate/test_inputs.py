@@ -39,6 +39,20 @@ def test_a_mask_is_white_where_to_paint(tmp_path):
     np.testing.assert_array_equal(mask, white[:4])
 
 
+def test_a_picture_is_a_mask_for_all_frames(tmp_path):
+    white = np.random.default_rng(1).random((8, 6)) < 0.5
+    Image.fromarray(np.where(white, 128, 127).astype(np.uint8)).save(tmp_path / "m.png")
+    for clip in (DATA, dataclasses.replace(DATA, channels=3)):
+        # The video is not looked at: the picture has the size of the run's clips.
+        mask = inputs.read_mask(tmp_path / "m.png", tmp_path / "v.gif", clip)
+        np.testing.assert_array_equal(mask, white)
+    Image.fromarray(np.full((8, 6), 127, np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"nothing in the mask .*m\.png is white"):
+        inputs.read_region(tmp_path / "m.png", DATA)
+    with pytest.raises(UserError, match=r"m\.png is 6 pixels wide and 8 high; the run makes clips"):
+        inputs.read_region(tmp_path / "m.png", dataclasses.replace(DATA, height=6))
+
+
 @pytest.mark.parametrize(
     ("frames", "fps", "sentence"),
     [

@@ -56,6 +56,23 @@ def workdir(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.parametrize("task", ["inpaint", "cinemagraph"])
+def test_a_picture_as_a_mask_makes_the_clips_of_the_same_box(workdir, tmp_path, monkeypatch, task):
+    stand_in.replace_network(monkeypatch, lambda inputs, time: 0.5 * inputs[..., :1])
+    white = np.zeros((8, 8), np.uint8)
+    white[1:4, 2:7] = 255
+    Image.fromarray(white).save(tmp_path / "mask.png")
+    own = [a.format(dir=workdir) for a in OWN[task][0][:2]]
+    made = []
+    for region in (["--box", "1,2,3,5"], ["--mask", str(tmp_path / "mask.png")]):
+        words = ["sample", task, "--workdir", str(workdir), "--steps", "1", *own, *region]
+        out = tmp_path / region[0].strip("-")
+        assert cli.main([*words, "--out", str(out), "--arrays", "--name", "mine"]) == 0
+        made.append(arrays.read(out / "mine.npz"))
+    np.testing.assert_array_equal(made[0].clips, made[1].clips)
+    np.testing.assert_array_equal(made[0].given, made[1].given)
+
+
 def test_every_task_is_tried_here():
     assert set(OWN) <= set(TASKS)
 

@@ -170,6 +170,26 @@ def test_evaluations_become_figures_and_composed_arms(sweep):
     assert both == pytest.approx(a + b, rel=1e-3)
 
 
+def test_a_metric_of_a_user_has_its_title_unit_and_format(sweep):
+    own = dict(title="growth <fast>", description="how it grows", unit="mm", format="{:.1%}")
+    files = [sweep / f"temporal_resize_init={i},seed=0/evaluation.json" for i in ("nearest", "he")]
+    content = {"metrics": {"grows": 0.25}, "better": {"grows": "higher"}}
+    for file in files:
+        file.write_text(json.dumps(content | {"own_metrics": {"grows": own}}))
+    _, page = rendered(sweep)
+    assert "Growth <fast>" in page.text
+    assert "mm, higher is better" in page.text
+    assert "how it grows" in page.text
+    assert "25.0%" in page.text
+    assert formatting.metric("grows").title == "grows"  # Another page does not know it.
+    # A format from a file could read attributes or fill the memory.
+    for harmful in ("{:9999999999}", "{0.__class__}", "{}{}", "%s"):
+        shown = {"grows": own | {"format": harmful}}
+        files[0].write_text(json.dumps(content | {"own_metrics": shown}))
+        with pytest.raises(UserError, match=r"is no evaluation.*no format of a number"):
+            rendered(sweep)
+
+
 @pytest.fixture
 def two_groups(tmp_path):
     """Of slow and of fast motion: one network, and a pair of them, also on true keyframes."""

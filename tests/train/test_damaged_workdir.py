@@ -81,6 +81,7 @@ def test_a_damaged_account_keeps_no_run_from_continuing(
     [
         ("metrics.jsonl", replace_by_directory, "metrics.jsonl is a directory; move it away"),
         ("clock.json", replace_by_directory, "clock.json: Is a directory; a directory is in the"),
+        ("trackers.jsonl", replace_by_directory, "trackers.jsonl is a directory; move it away"),
         ("config.json", replace_by_directory, "config.json is a directory; move it away"),
         ("config.json", not_utf8, "config.json is damaged: byte 0 is not UTF-8 text"),
         ("config.json", cut, "config.json is not JSON"),

@@ -1,4 +1,7 @@
-"""Three real trackers, offline: a run that is killed and goes on has each point once in each."""
+"""Real trackers, offline: a run that is killed and goes on has each point once in each.
+
+The run has three trackers, and a fourth one is added when it goes on.
+"""
 
 import collections
 import json
@@ -6,6 +9,7 @@ import os
 import pathlib
 import signal
 import sqlite3
+import struct
 import subprocess
 import time
 
@@ -15,6 +19,7 @@ import tiny
 pytest.importorskip("mlflow")
 pytest.importorskip("trackio")
 internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 
 EVERY = 40
 
@@ -57,6 +62,21 @@ def mlflow_points(folder: pathlib.Path) -> list[tuple[int, str, object]]:
     ]
 
 
+def tensorboard_points(folder: pathlib.Path) -> list[tuple[int, str, object]]:
+    """The points of all files of events: TFRecords, with records of protobuf."""
+    points = []
+    for file in folder.glob("events.*"):
+        data, place = file.read_bytes(), 0
+        while place < len(data):
+            (size,) = struct.unpack_from("<Q", data, place)
+            event = event_pb2.Event.FromString(data[place + 12 : place + 12 + size])
+            place += 12 + size + 4
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    points.append((event.step, value.tag, value.simple_value))
+    return points
+
+
 @pytest.mark.slow
 def test_a_killed_run_has_each_point_once(tmp_path):
     environment = tiny.environment() | {
@@ -89,7 +109,10 @@ def test_a_killed_run_has_each_point_once(tmp_path):
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     killed_at = tiny.metrics(workdir)[-1]["step"]
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    added = "--config.log.trackers=wandb,mlflow,trackio,tensorboard"
+    again = subprocess.run(
+        [*command, added], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert again.returncode == 0, again.stderr
     assert "the tracker" not in again.stderr
     continued_at = int(again.stderr.partition("from update ")[2].split()[0])
@@ -97,6 +120,7 @@ def test_a_killed_run_has_each_point_once(tmp_path):
 
     lines = tiny.metrics(workdir)
     want = {(line["step"], name): line[name] for line in lines for name in line if name != "step"}
+    on_disk = {(step, name.replace("_t=", "_t_")) for step, name in want}
     for points in (
         wandb_points(workdir),
         trackio_points(tmp_path / "trackio"),
@@ -106,11 +130,17 @@ def test_a_killed_run_has_each_point_once(tmp_path):
         assert max(collections.Counter(shown).values()) == 1
         assert {name for _, name in shown} >= {"loss", "val/loss", "system/busy_cores"}
         # At the kill, the last points were still on their way.
-        missing = {(step, name.replace("_t=", "_t_")) for step, name in want} - set(shown)
+        missing = on_disk - set(shown)
         assert all(killed_at - EVERY < step <= killed_at for step, _ in missing)
         for step, name, value in points:
             if name == "loss" and step > killed_at:
                 assert value == pytest.approx(want[step, name], rel=1e-6)
+    # The new tracker has everything that is on disk, and what it was given since then.
+    new = tensorboard_points(workdir)
+    shown = [(step, name) for step, name, _ in new]
+    assert max(collections.Counter(shown).values()) == 1
+    assert {point for point in shown if not point[1].startswith("system/")} == on_disk
+    assert min(step for step, name in shown if name.startswith("system/")) > continued_at
     videos = {p.name for p in (tmp_path / "trackio" / "media").rglob("*.gif")}
     assert len(videos) >= 400 // EVERY - 1
     assert len(list((tmp_path / "mlflow").rglob("step_*.gif"))) >= 400 // EVERY - 1

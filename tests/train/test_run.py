@@ -58,6 +58,7 @@ def test_what_a_run_leaves_behind(finished):
         "checkpoints",
         "metrics.jsonl",
         "samples",
+        "trackers.jsonl",
     }
     lines = tiny.metrics(finished)
     training = [line for line in lines if "loss" in line]

@@ -1,5 +1,6 @@
 """Programs that show a run: each value once, over kills, and no failure of theirs ends a run."""
 
+import dataclasses
 import json
 import pathlib
 import threading
@@ -34,14 +35,14 @@ class Recorder:
 
 
 @pytest.fixture
-def use(monkeypatch):
-    """Returns a function that puts trackers into the table."""
+def use(monkeypatch, tmp_path):
+    """Returns a function that puts trackers of a run in `tmp_path` into the table."""
 
-    def put(**makers):
+    def put(_step=0, **makers):
         for name, make in makers.items():
             monkeypatch.setitem(trackers.TRACKERS, name, make)
-        told = []
-        return trackers.Trackers(list(makers), RUN, told.append), told
+        told, run = [], dataclasses.replace(RUN, workdir=tmp_path)
+        return trackers.Trackers(list(makers), run, told.append, _step), told
 
     return put
 
@@ -94,17 +95,17 @@ def test_a_tracker_that_fails_or_hangs_harms_no_other(use, monkeypatch):
 
 
 def test_a_run_that_continues_after_a_kill_shows_nothing_twice(use, tmp_path):
-    recorder = Recorder()
+    recorder, second, late = Recorder(), Recorder(), Recorder()
     (tmp_path / "samples").mkdir()
 
-    def run(first, last, killed=False):
-        shown, _ = use(one=lambda run: recorder)
+    def run(first, last, killed=False, **more):
+        shown, told = use(first - 1, one=lambda run: recorder, **more)
         metrics = Metrics(tmp_path, first - 1, write=True, trackers=shown)
         for step in range(first, last + 1):
             metrics.scalars(step, {"loss": step / 4}, {"system/busy_cores": 1.0})
             if step % 2 == 0:
                 metrics.scalars(step, {"val/loss": step / 8})
-                picture = tmp_path / "samples" / f"step_{step}.gif"
+                picture = tmp_path / "samples" / f"step_{step:08d}.gif"
                 metrics.picture(step, "samples/clips", str(picture))
                 picture.touch()
         metrics.__exit__()
@@ -114,17 +115,34 @@ def test_a_run_that_continues_after_a_kill_shows_nothing_twice(use, tmp_path):
             lines = file.read_text().splitlines()
             recorder.scalars_shown.pop()
             recorder.pictures.pop()
-            (tmp_path / "samples" / f"step_{last}.gif").unlink()
+            (tmp_path / "samples" / f"step_{last:08d}.gif").unlink()
             file.write_text("\n".join(lines[:-1]) + "\n")
+        return told
+
+    def cannot(run):
+        raise RuntimeError("not logged in")
 
     run(1, 6, killed=True)
-    run(4, 9)
+    # Updates 4 to 6 are done again. One tracker is new, and another one cannot begin yet.
+    (sentence,) = run(4, 7, second=lambda run: second, late=cannot)
+    assert "RuntimeError: not logged in" in sentence
+    for first, last in ((8, 8), (9, 9)):
+        assert not run(first, last, second=lambda run: second, late=lambda run: late)
     expected = {(step, "loss", step / 4) for step in range(1, 10)}
     expected |= {(step, "system/busy_cores", 1.0) for step in range(1, 10)}
     expected |= {(step, "val/loss", step / 8) for step in range(2, 10, 2)}
     assert len(recorder.scalars_shown) == len(expected)
     assert set(recorder.scalars_shown) == expected
     assert [step for step, *_ in recorder.pictures] == [2, 4, 6, 8]
+    # New trackers have all that was on disk, in order, and everything that came after.
+    for new, since in ((second, 3), (late, 7)):
+        points = {
+            point for point in expected if point[1] != "system/busy_cores" or point[0] > since
+        }
+        assert len(new.scalars_shown) == len(points)
+        assert set(new.scalars_shown) == points
+        assert [step for step, *_ in new.scalars_shown] == sorted(s for s, *_ in new.scalars_shown)
+        assert new.pictures == recorder.pictures
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
     assert steps == sorted(steps)
     assert len(steps) == 13

@@ -6,14 +6,16 @@ its own, so one that fails or hangs neither ends a run nor slows it down.
 
 import contextlib
 import importlib.util
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from stunet import extensions
 from stunet.errors import UserError
+from stunet.train.trackers import history
 from stunet.train.trackers.tracker import RunInfo, Tracker
 
 # Calls that wait for a tracker at most. A tracker that hangs must not fill the memory.
@@ -72,26 +74,46 @@ def check(names: Sequence[str]) -> None:
 class Trackers:
     """Hands everything to several trackers, each in a thread of its own.
 
+    A tracker that is new in a run that continues is first shown all that the run has on disk.
+
     Args:
         names: names in `TRACKERS`, or of users' own objects.
         run: the run.
         tell: prints a sentence. A tracker's first failure is told.
+        step: number of updates done.
     """
 
-    def __init__(self, names: Sequence[str], run: RunInfo, tell: Callable[[str], None]):
+    def __init__(
+        self, names: Sequence[str], run: RunInfo, tell: Callable[[str], None], step: int = 0
+    ):
         makers = {name: extensions.find(TRACKERS, name, extensions.Tracker) for name in names}
-        self._workers = [_Worker(name, make, run, tell) for name, make in makers.items()]
+        new = history.find_new(run.workdir, list(makers), step)
+        # Read before the run goes on, and adds lines.
+        earlier = history.calls(run.workdir, step) if new and step else []
+        self._workers = [
+            _Worker(name, make, run, tell, earlier if name in new else None)
+            for name, make in makers.items()
+        ]
         self._tell = tell
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows metrics after update `step`."""
-        for worker in self._workers:
-            worker.call("scalars", step, dict(values))
+    def scalars(self, step: int, values: Mapping[str, float], again: Collection[str] = ()) -> None:
+        """Shows metrics after update `step`.
 
-    def picture(self, step: int, name: str, path: str) -> None:
-        """Shows a PNG or GIF file after update `step`. The file must stay."""
+        Those named in `again` were shown before the run was killed. Only new trackers lack them.
+        """
+        fresh = {name: value for name, value in values.items() if name not in again}
         for worker in self._workers:
-            worker.call("picture", step, name, path)
+            if shown := dict(values) if worker.is_new else fresh:
+                worker.call("scalars", step, shown)
+
+    def picture(self, step: int, name: str, path: str, again: bool = False) -> None:
+        """Shows a PNG or GIF file after update `step`. The file must stay.
+
+        If `again`, a picture was shown there before the run was killed. Only new trackers lack it.
+        """
+        for worker in self._workers:
+            if worker.is_new or not again:
+                worker.call("picture", step, name, path)
 
     def close(self, seconds: float = 60.0) -> None:
         """Waits until everything is shown, but not longer than `seconds` in all."""
@@ -105,7 +127,19 @@ class Trackers:
 
 
 class _Worker(threading.Thread):
-    """Calls one tracker."""
+    """Calls one tracker.
+
+    Args:
+        name: name of the tracker.
+        make: makes the tracker.
+        run: the run.
+        tell: prints a sentence.
+        earlier: calls that show a new tracker what the run did before; None for one that is not
+            new.
+
+    Attributes:
+        is_new: True for a tracker that has shown nothing of the run before.
+    """
 
     def __init__(
         self,
@@ -113,9 +147,11 @@ class _Worker(threading.Thread):
         make: Callable[[RunInfo], Tracker],
         run: RunInfo,
         tell: Callable[[str], None],
+        earlier: Sequence[history.Call] | None,
     ):
         # A thread that hangs must not keep the process.
         super().__init__(name=name, daemon=True)
+        self.is_new, self._earlier = earlier is not None, earlier or ()
         self._make, self._run, self._tell = make, run, tell
         self._calls: queue.Queue[tuple[str, tuple] | None] = queue.Queue(_MOST_WAITING)
         self._has_failed = False
@@ -138,11 +174,13 @@ class _Worker(threading.Thread):
         """Makes the calls, until `end`."""
         try:
             tracker = self._make(self._run)
+            if self.is_new:
+                # Before it shows anything: a run that is killed here must not show it twice.
+                history.note(self._run.workdir, self.name)
         except Exception as error:
             self._failed(error)
             return
-        while (call := self._calls.get()) is not None:
-            method, arguments = call
+        for method, arguments in itertools.chain(self._earlier, iter(self._calls.get, None)):
             try:
                 getattr(tracker, method)(*arguments)
             except Exception as error:
