@@ -1,8 +1,8 @@
 """`faulty_data.py FAULT UPDATE PROCESS ARGUMENTS...` runs `stunet ARGUMENTS...` with a bad batch.
 
 FAULT is what happens in that process when it reads the batch of that update. `nan`: its text states
-are NaN. `block`: the data source never returns. `stop`: the process gets SIGSTOP. The last two
-happen once: they make the file that the environment variable ONCE names.
+are NaN. `block`: the data source never returns. `stop`: the process gets SIGSTOP. `kill`: it gets
+SIGKILL. All but the first happen once: they make the file that the environment variable ONCE names.
 """
 
 import os
@@ -16,6 +16,8 @@ import numpy as np
 
 from stunet import cli
 from stunet.data import pipeline
+
+SIGNALS = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
 
 
 def main(fault: str, update: str, process: str, *arguments: str) -> int:
@@ -32,8 +34,8 @@ def main(fault: str, update: str, process: str, *arguments: str) -> int:
         once = pathlib.Path(os.environ["ONCE"])
         if not once.exists():
             once.touch()
-            if fault == "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
+            if fault in SIGNALS:
+                os.kill(os.getpid(), SIGNALS[fault])
             threading.Event().wait()
         return values
 

@@ -86,11 +86,12 @@ def test_a_data_source_that_blocks_is_noticed_and_the_run_continues(
     assert_same_bits(parameters(workdir, STEPS), parameters(whole, STEPS))
 
 
-def test_a_launcher_starts_a_job_again_of_which_a_process_is_stopped(whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", ["kill", pytest.param("stop", marks=pytest.mark.long)])
+def test_a_launcher_starts_a_job_again_that_lost_a_process(whole, tmp_path, monkeypatch, fault):
     """tests/parallel/test_lost.py has processes that are stopped or blocked and a short limit."""
     workdir, log = tmp_path / "run", tmp_path / "log.txt"
     monkeypatch.setenv("ONCE", str(tmp_path / "stopped"))
-    faulty = command(workdir, *FSDP, fault=("stop", 6, 1))
+    faulty = command(workdir, *FSDP, fault=(fault, 6, 1))
     with log.open("w") as errors:
         job = tiny.launch(*faulty, restarts=1, errors=errors)
         try:

@@ -143,8 +143,7 @@ def test_a_continued_run_writes_the_same_snapshots_bit_for_bit(workdir, tmp_path
     assert train(make_parts(config()), again) == 7
     assert snapshots.steps(again) == [2, 4, 6, 7]
     for step in (4, 6, 7):
-        for name, leaf in stored(workdir, step).items():
-            np.testing.assert_array_equal(stored(again, step)[name], leaf, err_msg=name)
+        jax.tree.map(np.testing.assert_array_equal, stored(again, step), stored(workdir, step))
 
 
 def test_an_average_becomes_a_weights_file_that_other_commands_take(workdir, capsys):
@@ -162,8 +161,9 @@ def test_an_average_becomes_a_weights_file_that_other_commands_take(workdir, cap
     assert step == 7 == weights_file.read_header(files[1]).step
     # An evaluation tells the file's weights from those of the run.
     assert make_generator(files[0]).identity[1][1] == 7
+    params = parameters.flatten(params)
     for name, leaf in stored(workdir, 7).items():
-        found = np.asarray(parameters.flatten(params)[name])
+        found = np.asarray(params[name])
         np.testing.assert_allclose(found, leaf, rtol=1e-4, atol=1e-7, err_msg=name)
 
 
