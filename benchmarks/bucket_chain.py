@@ -1,13 +1,17 @@
 """Takes a small run in a bucket through everything, with nothing on this machine but the cache.
 
     python benchmarks/bucket_chain.py gs chain      # prepare, train, sample, evaluate, export
+    python benchmarks/bucket_chain.py gs processes  # a run of two processes, and of one
+    python benchmarks/bucket_chain.py s3 sweep      # two runs, killed, and a report of both
     python benchmarks/bucket_chain.py s3 refusing   # every third request is answered with 503
+    python benchmarks/bucket_chain.py gs down       # a minute in which every request is refused
     python benchmarks/bucket_chain.py s3 slow       # every request takes half a second more
 
 `chain` kills `prepare` once and the training ten times with kill -9, each time at a random moment,
-and removes the cache after each, so that another machine might as well go on. Each trial compares
-the result with that of the same commands on a disk, bit for bit, and ends with status 1 if they
-differ. The buckets are emulators on this machine (`tests/stores/servers.py`).
+and removes the cache after each, so that another machine might as well go on. `sweep` kills the
+sweep and its members once, as a machine that fails. Each trial compares the result with that of the
+same commands on a disk, bit for bit, and ends with status 1 if they differ. The buckets are
+emulators on this machine (`tests/stores/servers.py`).
 """
 
 import argparse
@@ -17,6 +21,7 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,11 +39,22 @@ from videos import make_video, noise
 
 from stunet.stores import addresses, mirror, objects
 
+ROOT = pathlib.Path(__file__).parents[1]
 KILLS, STEPS = 10, 30
 _STEPS_OF_TESTS = training.STEPS
 # Seconds after which a command has hung. Each of thousands of refused requests takes a pause.
 _PATIENCE = 1800
 _PREPARE = ("--side=16", "--fps=8", "--min-seconds=0.5", "--cut-threshold=0", "--workers=1")
+_SWEEP = """
+from stunet.sweep.members import Step, product
+
+
+def get_sweep():
+    members = product(get_config(), {"seed": (0, 1)}, "of")
+    names = tuple(member.name for member in members)
+    page = ("report", "{sweep}/" + names[0])
+    return [*members, Step("page", page, names, f"{names[0]}/report.html")]
+"""
 _DATA = """    config.data.source = "clips"
     config.data.path = {path!r}
     config.data.fps = 8.0
@@ -69,10 +85,10 @@ class Trial:
         training.STEPS = steps
         return file
 
-    def run(self, *words: object) -> Ended:
+    def run(self, *words: object, **how) -> Ended:
         """Runs a command to its end, which must be a success."""
         begin = time.monotonic()
-        process = self.server.start(*words)
+        process = self.server.start(*words, **how)
         ended = process.end(process.hangs(patience=_PATIENCE, idle=_PATIENCE))
         print(f"{words[0]}: status {ended.status}, {time.monotonic() - begin:.0f} s", flush=True)
         check(ended.status == 0 and not ended.unseemly, ended.output)
@@ -152,6 +168,61 @@ def chain(trial: Trial) -> None:
         check(any(name.endswith(end) for name in names), f"there is no {end}")
 
 
+def processes(trial: Trial) -> None:
+    config = trial.experiment("experiment", 8)
+    places = {
+        "2 in the bucket": (2, f"{trial.bucket}/run"),
+        "2 on a disk": (2, str(trial.scratch / "two")),
+        "1 on a disk": (1, str(trial.scratch / "one")),
+    }
+    weights = {}
+    for name, (count, run) in places.items():
+        command = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={count}"]
+        command += [f"--devices-per-process={2 // count}", "--", sys.executable, "-m", "stunet"]
+        command += ["train", f"--config={config}", f"--workdir={run}", "--config.mesh.fsdp=2"]
+        begin = time.monotonic()
+        ended = subprocess.run(command, capture_output=True, text=True)
+        print(f"{name}: status {ended.returncode}, {time.monotonic() - begin:.0f} s", flush=True)
+        check(ended.returncode == 0, ended.stdout + ended.stderr)
+        shutil.rmtree(trial.scratch / "cache", ignore_errors=True)
+        out = trial.scratch / f"exported {name}"
+        trial.run("export", f"--workdir={run}", "--format=safetensors", f"--out={out}", real=True)
+        files = sorted(out.glob("*.safetensors"))
+        check(bool(files), "nothing was exported")
+        weights[name] = {file.name: file.read_bytes() for file in files}
+    first, *others = weights.values()
+    for name, other in zip([*weights][1:], others, strict=True):
+        print(f"exported weights differ from {name}: {first != other}", flush=True)
+        check(first == other, "the weights differ")
+
+
+def sweep(trial: Trial) -> None:
+    file = trial.experiment("experiment", 8)
+    file.write_text(file.read_text() + _SWEEP)
+    places = (f"{trial.bucket}/sweep", str(trial.scratch / "sweep"))
+    for place in places:
+        words = ("sweep", f"--config={file}", f"--workdir={place}")
+        if place == places[0]:
+            process = trial.server.start(*words)
+            begun = "of,seed=1/checkpoints/2/"
+            while not process.has_ended(0.1):
+                if any(begun in name for name in objects.listing(place)):
+                    break
+            children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            below = children.read_text().split()
+            process.signal(signal.SIGKILL)
+            for number in below:
+                os.kill(int(number), signal.SIGKILL)
+            print(f"sweep: status {process.wait().status}, {len(below)} member killed", flush=True)
+            shutil.rmtree(trial.scratch / "cache")
+        trial.run(*words)
+    shutil.rmtree(trial.scratch / "cache")
+    trial.run("report", places[0])
+    check("report.html" in objects.listing(places[0]), "there is no page")
+    for name in ("of,seed=0", "of,seed=1"):
+        trial.compare(f"{places[0]}/{name}", trial.scratch / "sweep" / name)
+
+
 def disturbed(trial: Trial, mode: str) -> None:
     config, on_disk = trial.experiment("experiment", 4), trial.scratch / "run"
     trial.run("train", f"--config={config}", f"--workdir={on_disk}")
@@ -161,8 +232,29 @@ def disturbed(trial: Trial, mode: str) -> None:
     trial.compare(f"{trial.bucket}/run", on_disk)
 
 
+def down(trial: Trial) -> None:
+    config, on_disk = trial.experiment("experiment", 8), trial.scratch / "run"
+    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
+    run = f"{trial.bucket}/run"
+    process = trial.server.start("train", f"--config={config}", f"--workdir={run}")
+    while not any("checkpoints/2/" in name for name in objects.listing(run)):
+        check(not process.has_ended(0.05), "the run ended before its second update was saved")
+    trial.faults.write_text("1")
+    begin = time.monotonic()
+    has_ended = process.has_ended(60)
+    trial.faults.write_text("")
+    check(not has_ended, "the run ended while the bucket refused it")
+    ended = process.end(process.hangs(patience=_PATIENCE, idle=_PATIENCE))
+    print(f"train: status {ended.status}, {time.monotonic() - begin:.0f} s from the outage on")
+    check(ended.status == 0 and not ended.unseemly, ended.output)
+    trial.compare(run, on_disk)
+
+
 TRIALS: dict[str, Callable[[Trial], None]] = {
     "chain": chain,
+    "processes": processes,
+    "sweep": sweep,
+    "down": down,
     "refusing": lambda trial: disturbed(trial, "3"),
     "slow": lambda trial: disturbed(trial, "slow"),
 }

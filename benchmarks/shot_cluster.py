@@ -7,11 +7,13 @@
 The cluster has a head and two further nodes, each with its own processes on this machine. Three
 are killed: a process that works on a part (after a quarter of the parts), a node (after half of
 them) and the command itself (after three quarters). Then the same command runs again. One process
-does the same work, and all files are compared.
+does the same work, and all files are compared. Printed are the rates too, and the memory of the
+command between the kills.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,10 +21,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shot_collection import digests
+from shot_collection import digests, memory
 
 OPTIONS = ["--side", "48", "--fps", "12", "--min-seconds", "0.5", "--cut-threshold", "0"]
 # Memory of each node for objects. Only a few words go through it.
@@ -96,12 +98,23 @@ def done(output: Path) -> int:
     return len(list(output.glob("shards/*.json")))
 
 
-def wait_for(output: Path, parts: int, process: subprocess.Popen) -> None:
-    """Waits until parts are done."""
-    while done(output) < parts:
-        if process.poll() is not None:
+def watch(process: subprocess.Popen, is_over: Callable[[], bool]) -> str:
+    """Waits until `is_over`, and returns the most memory that a process had meanwhile, in words."""
+    most = 0
+    while not is_over():
+        if process.poll() is not None and not is_over():
             sys.exit(f"the command ended early, with status {process.returncode}")
+        most = max(most, memory(process.pid))
         time.sleep(0.2)
+    return f"{most / 2**20:,.0f} MiB"
+
+
+def rate(output: Path, began: float) -> str:
+    """Returns words on how fast a set of shots was made."""
+    manifests = [json.loads(file.read_text()) for file in output.glob("shards/*.json")]
+    videos = sum(len(manifest["videos"]) for manifest in manifests)
+    seconds = time.monotonic() - began
+    return f"{videos:,} videos in {seconds:,.0f} s, {videos / seconds:,.1f} videos/s"
 
 
 def main() -> None:
@@ -113,7 +126,7 @@ def main() -> None:
     one, many = parsed.place / "one", parsed.place / "many"
     began = time.monotonic()
     subprocess.run([*prepare, str(one), *OPTIONS, "--workers", "1"], check=True)
-    print(f"one process: {time.monotonic() - began:,.0f} s", flush=True)
+    print(f"one process: {rate(one, began)}", flush=True)
     parts, port = done(one), free_port()
     address = f"127.0.0.1:{port}"
     # Three nodes that start on one machine are slow.
@@ -128,17 +141,20 @@ def main() -> None:
             wait_for_node(third)
             began = time.monotonic()
             with subprocess.Popen(command) as process:
-                wait_for(many, parts // 4, process)
+                memories = [watch(process, lambda: done(many) >= parts // 4)]
                 os.kill(busy(first), signal.SIGKILL)
                 print(f"killed a worker with {done(many)} of {parts} parts done", flush=True)
-                wait_for(many, parts // 2, process)
+                memories.append(watch(process, lambda: done(many) >= parts // 2))
                 stop(second)
                 print(f"killed a node with {done(many)} of {parts} parts done", flush=True)
-                wait_for(many, 3 * parts // 4, process)
+                memories.append(watch(process, lambda: done(many) >= 3 * parts // 4))
                 process.kill()
                 print(f"killed the command with {done(many)} of {parts} parts done", flush=True)
-            subprocess.run(command, check=True)
-            print(f"cluster: {time.monotonic() - began:,.0f} s", flush=True)
+            with subprocess.Popen(command) as process:
+                memories.append(watch(process, lambda: process.poll() is not None))
+                if process.returncode:
+                    sys.exit(f"the command ended with status {process.returncode}")
+            print(f"cluster: {rate(many, began)}; memory at most {', '.join(memories)}", flush=True)
     left, right = digests(one), digests(many)
     print(f"{len(left):,} files are {'equal' if left == right else 'NOT equal'}")
 

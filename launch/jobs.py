@@ -38,6 +38,7 @@ GRACE_SECONDS = 120
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _BUCKET = re.compile(r"[a-z0-9][-_.a-z0-9]{1,220}[a-z0-9]")
 _ADDRESS = re.compile(r"gs://([^/]*)(/.*)?", re.DOTALL)
+_OF_STORE = re.compile(r"(?:gs|s3)://[^/]+/.+", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,10 @@ class Job:
 
     Attributes:
         name: name of the job, as Kubernetes allows it.
-        command: `stunet` and its arguments, with buckets replaced by where they are mounted.
-        logs: directory for the output of the hosts, inside the working directory of the run.
+        command: `stunet` and its arguments, with buckets replaced by where they are mounted, if
+            they are.
+        logs: directory for the output of the hosts. It is in the working directory of the run, or
+            beside the script if nodes do not share that.
         buckets: names of the buckets to mount.
         restarts: number of times the job restarts, whatever ended it.
     """
@@ -65,7 +68,9 @@ def make_jobs(
     restarts: int,
     devices: int,
     slices: int = 1,
+    processes: int = 1,
     on_buckets: bool = True,
+    mounts: bool = True,
 ) -> list[Job]:
     """Returns the jobs of a command: one, or NAME-0, NAME-1, ... for the members of a sweep.
 
@@ -75,7 +80,10 @@ def make_jobs(
         restarts: number of times each job restarts.
         devices: number of devices of each job, which its mesh has to fit.
         slices: number of slices that the devices form, joined by the data-centre network.
+        processes: number of processes of each job.
         on_buckets: True if hosts keep only what lies in buckets.
+        mounts: True if hosts mount the buckets that the command names. Otherwise `stunet` opens
+            their addresses itself.
 
     Raises:
         UserError: the name of the job or of a bucket is not allowed; the config or the sweep is
@@ -91,8 +99,8 @@ def make_jobs(
     flags.add_argument("--workdir")
     flags.add_argument("--member")
     given, rest = flags.parse_known_args(command[2:])
-    _check_workdir(given.workdir, on_buckets)
-    mount = _mounted if on_buckets else lambda argument: argument
+    _check_workdir(given.workdir, on_buckets, mounts, processes)
+    mount = _mounted if mounts else lambda argument: argument
     flags_given = [flag for flag in rest if flag.startswith("--config.")]
     # The config is checked as the hosts will see it.
     overrides = list(map(mount, flags_given))
@@ -101,8 +109,10 @@ def make_jobs(
         mounted = tuple(map(mount, command))
         if command[1] == "train":
             mounted += ("--stop-status", str(STOP_STATUS))
-        logs = mount(workdir) + "/launch"
-        return Job(_checked(name), mounted, logs, _buckets(command), restarts)
+        # Services write logs to files of the nodes, and stunet to buckets too.
+        is_away = not on_buckets and paths.has_scheme(workdir)
+        logs = f"{name}.launch" if is_away else mount(workdir) + "/launch"
+        return Job(_checked(name), mounted, logs, _buckets(command) if mounts else (), restarts)
 
     if command[1] == "sweep":
         if len(overrides) != len(rest) or given.config is None:
@@ -187,18 +197,25 @@ def _buckets(command: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(b for argument in command if (b := _bucket_of(argument))))
 
 
-def _check_workdir(workdir: str | None, on_buckets: bool) -> None:
+def _check_workdir(workdir: str | None, on_buckets: bool, mounts: bool, processes: int) -> None:
     if workdir is None:
         raise UserError("the command has no --workdir")
-    if on_buckets and not _ADDRESS.fullmatch(workdir):
+    is_there = (_ADDRESS if mounts else _OF_STORE).fullmatch(workdir)
+    if on_buckets and not is_there:
+        hint = " with --no-mount, which s3:// needs" if _OF_STORE.fullmatch(workdir) else ""
         raise UserError(
             f"--workdir is {workdir!r}, which is gone with the hosts; give one in a bucket, "
-            "such as gs://BUCKET/runs/mine"
+            f"such as gs://BUCKET/runs/mine{hint}"
         )
-    if not on_buckets and paths.has_scheme(workdir):
+    if not on_buckets and paths.has_scheme(workdir) and not is_there:
         raise UserError(
-            f"--workdir is {workdir!r}, and this cluster mounts no buckets; give a directory on "
-            "the file system that its nodes share"
+            f"--workdir is {workdir!r}; give a directory on the file system that the nodes share, "
+            "or an address in a bucket, such as gs://BUCKET/runs/mine"
+        )
+    if workdir.startswith("s3:") and processes > 1:
+        raise UserError(
+            f"--workdir is {workdir!r}, and this job has {processes} processes; Orbax writes the "
+            "checkpoints of several to gs:// or to a shared directory, and not to s3://"
         )
 
 

@@ -9,9 +9,9 @@ from jobs import DRIVER_OPTIONS, MOUNTS, Job
 
 from stunet.commands.parsing import Parser
 
-# The driver of the buckets. Its sidecar has no limits: a large file would exceed them, and
+# For the driver of the buckets. Its sidecar has no limits: a large file would exceed them, and
 # Kubernetes would kill it.
-ANNOTATIONS = {
+_ANNOTATIONS = {
     "gke-gcsfuse/volumes": "true",
     "gke-gcsfuse/cpu-limit": "0",
     "gke-gcsfuse/memory-limit": "0",
@@ -47,6 +47,11 @@ def metadata(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
         "namespace": arguments.namespace,
         **({"labels": labels} if labels else {}),
     }
+
+
+def annotations(job: Job) -> dict[str, dict[str, str]]:
+    """Returns the metadata of a pod, which is empty if the job mounts no buckets."""
+    return {"annotations": dict(_ANNOTATIONS)} if job.buckets else {}
 
 
 def mounts(job: Job) -> list[dict[str, Any]]:

@@ -28,7 +28,8 @@ or stunet prepare to a Ray cluster.
 With --dry-run it only prints the bash script that it would otherwise run. The
 config and its mesh are checked on this machine before anything is submitted.
 A job that fails or is preempted restarts and continues from its latest
-checkpoint. Each gs:// bucket in the command is mounted in every container.
+checkpoint. Each gs:// bucket in the command is mounted in every container, or
+with --no-mount opened by stunet.
 Each host's output is kept in launch/ under the working directory, and of
 prepare beside the shots"""
 

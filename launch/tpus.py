@@ -112,6 +112,12 @@ def add_arguments(parser: Parser) -> None:
     parser.options.add_argument(
         "--spot", action="store_true", help="use cheaper chips that may be preempted"
     )
+    parser.options.add_argument(
+        "--no-mount",
+        action="store_true",
+        help="mount no buckets: stunet opens gs:// and s3:// itself, in an image that was built "
+        "with EXTRA=tpu,gcs or EXTRA=tpu,s3",
+    )
 
 
 def add_image(parser: Parser) -> None:
@@ -143,4 +149,6 @@ def make_jobs(arguments: argparse.Namespace) -> list[jobs.Job]:
         arguments.restarts,
         devices=tpu.chips * tpu.generation.devices * arguments.slices,
         slices=arguments.slices,
+        processes=tpu.hosts * arguments.slices,
+        mounts=not arguments.no_mount,
     )

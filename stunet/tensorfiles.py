@@ -11,9 +11,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import ml_dtypes
+import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -30,6 +31,8 @@ DTYPES: dict[str, np.dtype] = {
 }
 # Types that a `Writer` writes: also counts, beside floating-point numbers.
 _WRITTEN = DTYPES | {"I32": np.dtype(np.int32)}
+# The limit of the format's own reader, in bytes.
+_LONGEST_HEADER = 100_000_000
 
 
 class Header(NamedTuple):
@@ -42,6 +45,14 @@ class Header(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """Describes a tensor in the header of a file. Offsets count from the header's end."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
 
 
 class _Index(TypedDict):
@@ -174,6 +185,32 @@ def tensor(file: Path, name: str) -> Iterator[Any]:
     """
     with _opened(file) as opened:
         yield opened.get_slice(name)
+
+
+def read_from(stream: BinaryIO, name: str) -> tuple[dict[str, Header], np.ndarray]:
+    """Reads the headers of all tensors, and one tensor, from an open file that may not be mapped.
+
+    Only the bytes that are needed are read, so the file may be an object of a bucket.
+
+    Raises:
+        ValueError: the file is damaged, or holds no such tensor.
+    """
+    size = int.from_bytes(stream.read(8), "little")
+    if size > _LONGEST_HEADER:
+        raise ValueError(f"its header has {size:,} bytes")
+    try:
+        entries = msgspec.convert(
+            {k: v for k, v in json.loads(stream.read(size)).items() if k != "__metadata__"},
+            dict[str, _Entry],
+        )
+        found = entries[name]
+        begin, end = found.data_offsets
+        stream.seek(8 + size + begin)
+        values = np.frombuffer(stream.read(end - begin), _WRITTEN[found.dtype])
+        array = values.reshape(found.shape)
+    except (AttributeError, KeyError, msgspec.ValidationError) as error:
+        raise ValueError(f"its header is damaged: {error}") from error
+    return {key: Header(one.dtype, one.shape) for key, one in entries.items()}, array
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def test_no_argument_takes_a_path_that_is_not_checked():
     for prog, parser in PARSERS.items():
         for action in parser._actions:
             assert action.type is not pathlib.Path, f"{prog} {action.dest}"
-            if action.type in (arguments.path, arguments.local_path, arguments.encoder):
+            if action.type in (arguments.path, arguments.encoder):
                 assert takes_path(action), f"{prog} {action.dest}"
 
 

@@ -66,3 +66,24 @@ def test_several_variants_are_named_and_pickles_are_told_of_alone(tmp_path):
         (tmp_path / f"model.{variant}.safetensors").touch()
     with pytest.raises(UserError, match="variants bf16, fp16; leave one"):
         tensorfiles.locate(tmp_path, "model")
+
+
+def test_a_tensor_at_the_beginning_of_a_file_is_read_without_the_rest(tmp_path):
+    headers = {"few": tensorfiles.Header("I32", (3,)), "many": tensorfiles.Header("F32", (5, 2))}
+    file = tmp_path / "two.safetensors"
+    with tensorfiles.Writer(file, headers) as writer:
+        writer.add("few", np.array([3, 1, 2]))
+        writer.add("many", np.zeros((5, 2)))
+    with file.open("rb") as stream:
+        found, few = tensorfiles.read_from(stream, "few")
+        assert stream.tell() == file.stat().st_size - 40
+    assert (found, few.tolist()) == (headers, [3, 1, 2])
+    for content in (
+        b"",
+        b"\xff" * 20,
+        (5).to_bytes(8, "little") + b"{}   ",
+        file.read_bytes()[:90],
+    ):
+        (tmp_path / "damaged").write_bytes(content)
+        with (tmp_path / "damaged").open("rb") as stream, pytest.raises(ValueError):  # noqa: PT011
+            tensorfiles.read_from(stream, "few")

@@ -45,7 +45,7 @@ def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
         "completionMode": "Indexed",
         "backoffLimit": 0,
         "template": {
-            "metadata": {"annotations": dict(pods.ANNOTATIONS)},
+            "metadata": pods.annotations(job),
             "spec": _pod(job, arguments, tpu),
         },
     }

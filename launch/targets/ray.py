@@ -102,7 +102,7 @@ def manifest(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
 def _pod(job: Job, arguments: argparse.Namespace, cpus: int, is_spot: bool) -> dict[str, Any]:
     size = {"cpu": cpus, "memory": f"{arguments.memory}Gi"}
     return {
-        "metadata": {"annotations": dict(pods.ANNOTATIONS)},
+        "metadata": pods.annotations(job),
         "spec": {
             "serviceAccountName": arguments.service_account,
             **({"nodeSelector": dict(pods.SPOT)} if is_spot else {}),

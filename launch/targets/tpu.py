@@ -34,25 +34,8 @@ attribute() {{
     "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
 }}
 
-install() {{
-  local source=https://packages.cloud.google.com/apt
-  curl --silent --fail "$source/doc/apt-key.gpg" > /etc/apt/trusted.gpg.d/google.asc &&
-    echo "deb $source gcsfuse-$(lsb_release --codename --short) main" \\
-      > /etc/apt/sources.list.d/gcsfuse.list &&
-    apt-get --option DPkg::Lock::Timeout=600 update &&
-    apt-get --option DPkg::Lock::Timeout=600 install --yes gcsfuse
-}}
-mount_bucket() {{
-  mkdir -p "{mounts}/$1"
-  mountpoint --quiet "{mounts}/$1" || gcsfuse -o allow_other \\
-    {options} "$1" "{mounts}/$1"
-}}
-run() {{
-  command -v gcsfuse > /dev/null || install || return
-  for bucket in {buckets}; do
-    mount_bucket "$bucket" || return
-  done
-{login}  docker rm --force stunet 2> /dev/null
+{mount}run() {{
+{mount_all}{login}  docker rm --force stunet 2> /dev/null
   {run}
 }}
 # A failure may be temporary, so try again.
@@ -69,6 +52,28 @@ if [[ $(attribute agent-worker-number) == 0 ]]; then
 fi
 """
 
+# Parts of it, for a job that mounts buckets.
+_MOUNT = """\
+install() {{
+  local source=https://packages.cloud.google.com/apt
+  curl --silent --fail "$source/doc/apt-key.gpg" > /etc/apt/trusted.gpg.d/google.asc &&
+    echo "deb $source gcsfuse-$(lsb_release --codename --short) main" \\
+      > /etc/apt/sources.list.d/gcsfuse.list &&
+    apt-get --option DPkg::Lock::Timeout=600 update &&
+    apt-get --option DPkg::Lock::Timeout=600 install --yes gcsfuse
+}}
+mount_bucket() {{
+  mkdir -p "{mounts}/$1"
+  mountpoint --quiet "{mounts}/$1" || gcsfuse -o allow_other \\
+    {options} "$1" "{mounts}/$1"
+}}
+"""
+_MOUNT_ALL = """\
+  command -v gcsfuse > /dev/null || install || return
+  for bucket in {buckets}; do
+    mount_bucket "$bucket" || return
+  done
+"""
 _LOGIN = "  gcloud auth configure-docker --quiet {registry} || return\n"
 
 # A preempted queued resource does not come back, so create it again. If none is listed, the run has
@@ -152,8 +157,13 @@ def startup(job: Job, arguments: argparse.Namespace) -> str:
     """Returns the script that each host runs when it starts, also after maintenance."""
     docker = ["docker", "run", "--name", "stunet", "--privileged", "--network", "host"]
     docker += ["--stop-timeout", str(GRACE_SECONDS)]
+    mount = mount_all = ""
+    if job.buckets:
+        docker += ["--volume", f"{MOUNTS}:{MOUNTS}"]
+        mount = _MOUNT.format(mounts=MOUNTS, options=bash.join(GCSFUSE_OPTIONS))
+        mount_all = _MOUNT_ALL.format(buckets=bash.join(job.buckets))
     run = bash.nest(
-        bash.command(*docker, "--volume", f"{MOUNTS}:{MOUNTS}", arguments.image),
+        bash.command(*docker, arguments.image),
         bash.command("launch/entrypoint.sh", job.logs),
         bash.command(*job.command),
     )
@@ -161,9 +171,8 @@ def startup(job: Job, arguments: argparse.Namespace) -> str:
     private = registry.endswith((".pkg.dev", "gcr.io"))
     return _STARTUP.format(
         name=job.name,
-        buckets=bash.join(job.buckets),
-        mounts=MOUNTS,
-        options=bash.join(GCSFUSE_OPTIONS),
+        mount=mount,
+        mount_all=mount_all,
         login=_LOGIN.format(registry=bash.quote(registry)) if private else "",
         run=_indented(run),
         restarts=job.restarts,
@@ -186,5 +195,6 @@ def _indented(lines: str) -> str:
 
 
 def _address(path: str) -> str:
-    """Returns the `gs://` address of a path below `MOUNTS`."""
-    return "gs://" + path.removeprefix(f"{MOUNTS}/")
+    """Returns the address of a path below `MOUNTS`, or of a path that is one."""
+    below = path.removeprefix(f"{MOUNTS}/")
+    return path if below == path else f"gs://{below}"

@@ -46,22 +46,12 @@ def path(text: str) -> pathlib.Path:
 
     Use this function as the argparse type of an argument that takes a path. What has an address is
     downloaded before the command and uploaded after it (`stunet.commands.parsing.run`). Arguments
-    for large collections use `local_path` instead, arguments for a text encoder use `encoder`, and
-    arguments for a Python file use `file_with`.
+    for a text encoder use `encoder` instead, and arguments for a Python file use `file_with`.
 
     Raises:
         argparse.ArgumentTypeError: the text is empty, or an address of another kind of store.
     """
     return _parsed(text, addresses.local)
-
-
-def local_path(text: str) -> pathlib.Path:
-    """Returns the path in `text`, which must be one of this machine.
-
-    Raises:
-        argparse.ArgumentTypeError: the text is empty, or an address such as gs://bucket/run.
-    """
-    return _parsed(text, paths.local)
 
 
 def _parsed(text: str, parse: Callable[[str], pathlib.Path]) -> pathlib.Path:
@@ -105,7 +95,9 @@ def file_with(function: str) -> Callable[[str], str]:
 
             print(experiments.listing(function))
             raise SystemExit(0)
-        local_path(text)
+        # The config of a run may be in a bucket. Python files that are run are not fetched.
+        is_run = function == "get_config" and text.endswith(".json")
+        _parsed(text, addresses.local if is_run else paths.local)
         return text
 
     return name

@@ -226,7 +226,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--latents",
-        type=shared.local_path,
+        type=shared.path,
         metavar="DIR",
         help="directory of a diffusers autoencoder, such as vae of Stable Diffusion; its latents "
         "of all pictures are stored with the shots, to train on them (autoencoder.path)",
@@ -265,8 +265,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     if bool(arguments.latents) != bool(arguments.latents_size):
         raise UserError("--latents and --latents-size belong together: give both, or none")
-    if arguments.latents and address(arguments.output):
-        raise UserError("--latents needs SHOTS on a disk; leave it out, or give a directory")
 
     codec = make_codec(arguments.codec, arguments.quality, arguments.group)
     encoder = None

@@ -3,10 +3,15 @@
 import argparse
 import os
 import shlex
+import typing
 
 from stunet import extensions
 from stunet.commands import arguments as shared
 from stunet.commands.parsing import Command, Parser
+from stunet.stores.addresses import shown
+
+if typing.TYPE_CHECKING:
+    from stunet.sweep.members import Sweep
 
 
 def add_arguments(parser: Parser) -> None:
@@ -46,12 +51,24 @@ def run(arguments: argparse.Namespace) -> None:
     # The file of a sweep may count operations with JAX, for which this process needs no
     # accelerator: the members need it. The first import of JAX reads this.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from stunet.sweep import members, run, workdir
+    from stunet.sweep import copies, members
 
     sweep = members.load(arguments.config, arguments.overrides)
-    made_by = ["sweep", "--config", arguments.config, "--workdir", str(arguments.workdir)]
+    names = [entry.name for entry in sweep.entries]
+    with copies.copied(arguments.workdir, names):
+        _claim_and_run(arguments, sweep, environment)
+
+
+def _claim_and_run(
+    arguments: argparse.Namespace, sweep: "Sweep", environment: dict[str, str]
+) -> None:
+    from stunet.sweep import copies, run, workdir
+
+    made_by = ["sweep", "--config", arguments.config, "--workdir", shown(str(arguments.workdir))]
     workdir.claim(arguments.workdir, sweep, made_by + arguments.overrides)
     entries = sweep.entries
+    # What was claimed is there before the first member trains, for any machine.
+    copies.upload(arguments.workdir, [entry.name for entry in entries])
     if arguments.dry_run:
         lines, packages = [], os.environ.get(extensions.TRUST)
         trust = ["--trust", packages] if packages else []
@@ -77,4 +94,6 @@ COMMAND = Command(
         "stunet sweep --config temporal_downsampling --workdir runs/downsampling --dry-run "
         "--config.train.steps=2000",
     ),
+    # Only while this sweep holds the lease may its files replace those in the bucket.
+    opens=("workdir",),
 )

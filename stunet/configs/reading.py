@@ -29,7 +29,7 @@ from stunet.configs.schema import (
 from stunet.configs.suggestions import nearest_choice, unknown_key
 from stunet.errors import UserError, choose
 from stunet.files import atomic
-from stunet.stores import addresses
+from stunet.stores import addresses, mirror
 
 # The type of a config in rooms that hold it as a whole: they compare it, write it, and hand it to
 # `stunet.train.parts`, which alone reads its keys.
@@ -56,15 +56,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a Python file with `get_config()`, the name of an experiment that comes with stunet,
-            or a JSON file that `write` wrote, such as the config.json of a run. If a Python file
-            or a name ends in `:argument`, `get_config` is called with `argument`.
+            or a JSON file that `write` wrote, such as the config.json of a run, which may be in a
+            bucket. If a Python file or a name ends in `:argument`, `get_config` is called with
+            `argument`.
         overrides: flags such as `--config.train.steps=100`.
 
     Raises:
         UserError: there is no such file, it holds no config, or `resolve` refuses the config.
     """
-    paths.check(path)
-    file = pathlib.Path(path)
+    file = mirror.fetched(path) if path.endswith(".json") else paths.local(path)
     if file.suffix == ".json" and file.is_file():
         try:
             return override(read(file), overrides)

@@ -16,13 +16,15 @@ from tqdm import tqdm
 from stunet import tensorfiles
 from stunet.data.shots.codecs import cut_out
 from stunet.data.shots.crops import crop
-from stunet.data.shots.latents import MADE_FILE, Made, covers, stored_counts
+from stunet.data.shots.latents import MADE_FILE, Made, counts_in_bucket, covers, stored_counts
 from stunet.data.shots.layout import Index, Spec, shard_file
 from stunet.data.shots.records import Shot, unpack
 from stunet.data.shots.shards import Shards
 from stunet.errors import UserError
 from stunet.files import atomic, full_disk_explained
 from stunet.nn.autoencoder import Autoencoder
+from stunet.stores import large
+from stunet.stores.addresses import address
 
 # Pictures of a shot that are decoded at once. Most codecs' groups divide it.
 _DECODED = 64
@@ -98,11 +100,8 @@ def write_latents(
         index.frames[begin : begin + count]
         for begin, count in zip(begins, index.records, strict=True)
     ]
-    missing = [
-        part
-        for part, frames in enumerate(wanted)
-        if not covers(stored_counts(output, made, part), frames)
-    ]
+    found = _counts(output, made, len(wanted))
+    missing = [part for part, frames in enumerate(wanted) if not covers(found[part], frames)]
     shards = Shards([shard_file(output, part) for part in range(len(wanted))], index.bytes.tolist())
     total = sum(int(wanted[part].sum()) for part in missing)
     with (
@@ -115,7 +114,18 @@ def write_latents(
             pictures = _pictures(shards, part, wanted[part], spec, encoding)
             moments = _moments(encoding.autoencoder, pictures, bar)
             _write(made.file(output, part), made, wanted[part], moments)
+            large.hand_over(made.file(output, part))
     return made
+
+
+def _counts(output: Path, made: Made, parts: int) -> list[np.ndarray | None]:
+    """Returns the number of pictures of each shot whose latents are stored, for each part."""
+    if not address(output):
+        return [stored_counts(output, made, part) for part in range(parts)]
+    # Copies on this machine may be older than the bucket.
+    there = large.sizes(output, f"latents/{made.directory(output).name}/*.safetensors")
+    files = [made.file(output, part) for part in range(parts)]
+    return [counts_in_bucket(file, made) if file in there else None for file in files]
 
 
 def _write(file: Path, made: Made, frames: np.ndarray, moments: Iterator[np.ndarray]) -> None:

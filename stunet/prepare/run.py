@@ -137,6 +137,7 @@ def prepare(
         if encoding is not None:
             # Last: the set is complete without latents, and encoding them takes long.
             made = latents.write_latents(output, spec, index, encoding, progress)
+            upload()
             summary.notes.append(f"latents are stored of {made}")
     summary.wall_seconds = time.monotonic() - started
     return summary

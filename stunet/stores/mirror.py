@@ -57,8 +57,8 @@ def _all(name: str) -> bool:
 def pull(path: pathlib.Path, only: Callable[[str], bool] = _all) -> None:
     """Makes the copy of an object or directory what the bucket holds.
 
-    While another process of this machine has the directory in use, its copy is newer than the
-    bucket, and stays as it is.
+    While another process of this machine has the directory in use, or one below it, the copy is
+    newer than the bucket, and stays as it is.
 
     Args:
         path: the copy.
@@ -225,21 +225,41 @@ class InUse(UserError):
 
 def _lock(path: pathlib.Path, what: str) -> pathlib.Path:
     """Returns a directory that processes lock before they do `what` with a copy."""
-    name = hashlib.sha256(f"{what} {address(path)}".encode()).hexdigest()[:32]
-    directory = user_cache("bucket_locks") / name
+    directory = _lock_place(path, what)
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def _lock_place(path: pathlib.Path, what: str) -> pathlib.Path:
+    name = hashlib.sha256(f"{what} {address(path)}".encode()).hexdigest()[:32]
+    return user_cache("bucket_locks") / name
+
+
+def _in_use_below(path: pathlib.Path) -> Iterator[str]:
+    """Yields the relative names of the directories below a copy that processes have `in_use`."""
+    for folder, folders, _ in os.walk(path):
+        for name in folders:
+            below = pathlib.Path(folder, name)
+            if _lock_place(below, "use").is_dir():  # Otherwise it has never been in use.
+                try:
+                    with in_use(below, "in use"):
+                        pass
+                except InUse:
+                    yield below.relative_to(path).as_posix()
 
 
 def _refresh(path: pathlib.Path, only: Callable[[str], bool]) -> None:
     where = address(path)
     found = objects.listing(where)
+    busy = tuple(f"{name}/" for name in _in_use_below(path))
     if not found and objects.is_object(where):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial:
             objects.fetch(where, partial)
     else:
-        _refresh_directory(where, path, found, only)
+        _refresh_directory(
+            where, path, found, lambda name: only(name) and not name.startswith(busy)
+        )
 
 
 def _refresh_directory(

@@ -133,7 +133,7 @@ def opened(directory: pathlib.Path, tell: Callable[[str], None]) -> Iterator[Upl
     other = f"is running in {where}; wait for it, or choose another --workdir"
     refusals = f"a training of this machine {other}", f"a training {other}"
     with alone(directory, *refusals, tell) as lease:
-        mirror.refresh(directory)
+        mirror.refresh(directory, only=_is_of_training)
         uploads = Uploads(directory, lease, tell)
         try:
             yield uploads
@@ -145,6 +145,14 @@ def opened(directory: pathlib.Path, tell: Callable[[str], None]) -> Iterator[Upl
             raise
         finally:
             uploads.close()
+
+
+def _is_of_training(name: str) -> bool:
+    """Tells whether a training may replace a file by that in the bucket.
+
+    A sweep writes what the training prints to log.txt.
+    """
+    return name != "log.txt"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 
 from stunet import configs
 from stunet.formatting import duration
+from stunet.stores.addresses import shown
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.workdir import last_metrics
 
@@ -41,7 +42,7 @@ class ProgressTable:
     def log(self, line: str) -> None:
         """Prints a line that stays, above the table."""
         self._erase()
-        print(line, file=sys.stderr, flush=True)
+        print(shown(line), file=sys.stderr, flush=True)
         if self._is_terminal:
             self._next = 0  # The next call of `draw` draws the table again.
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from stunet import files, signals
 from stunet.errors import UserError
 from stunet.formatting import duration
+from stunet.stores import mirror
 from stunet.sweep.members import Entry, Member
 from stunet.sweep.progress import ProgressTable
 from stunet.sweep.workdir import arguments, find_done, is_done, last_metrics
@@ -128,6 +129,10 @@ def run(
                 if child.process.poll() is None:
                     continue
                 del running[name]
+                try:
+                    mirror.push(workdir / name)
+                except UserError as error:  # At the end of the sweep, all is uploaded again.
+                    table.log(f"{name}: {error}")
                 if child.process.returncode == 0 and is_done(workdir, child.entry):
                     done.add(name)
                     took = duration(time.monotonic() - child.started)

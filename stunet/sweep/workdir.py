@@ -18,6 +18,7 @@ from stunet import configs, jsonfiles
 from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
 from stunet.source_code import commit
+from stunet.stores.addresses import shown
 from stunet.sweep.curves import Curves
 from stunet.sweep.members import NAME, Entry, Member, Step, Sweep, arms, seeds
 from stunet.train import clock, metric_lines
@@ -192,7 +193,7 @@ def manifest_entries(entries: Sequence[Entry]) -> list[ManifestEntry]:
 def arguments(workdir: pathlib.Path, entry: Entry) -> list[str]:
     """Returns the arguments of the command `stunet` that runs a member or step of the sweep."""
     if isinstance(entry, Step):
-        return [word.replace("{sweep}", str(workdir)) for word in entry.command]
+        return [word.replace("{sweep}", shown(str(workdir))) for word in entry.command]
     file = config_file(workdir, entry)
     return ["train", "--config", str(file), "--workdir", str(file.parent)]
 
@@ -203,7 +204,7 @@ def config_of(workdir: pathlib.Path, member: Member) -> configs.Experiment:
     given = configs.flatten(member.config)[key]
     if "{sweep}" not in given:
         return member.config
-    return configs.replace(member.config, {key: given.replace("{sweep}", str(workdir))})
+    return configs.replace(member.config, {key: given.replace("{sweep}", shown(str(workdir)))})
 
 
 def config_file(workdir: pathlib.Path, member: Member) -> pathlib.Path:

@@ -113,7 +113,9 @@ def test_what_goes_in_comes_out_as_one_argument(target, stand_ins):
         more = [word for word in more if not word.startswith("gs://")]
         command = ["stunet", "sample", "text", "--workdir", f"{where}{workdir}"]
         command += [f"--prompt={prompt}", "--", *more]
-        (job,) = jobs.make_jobs("base", command, 0, devices=1, on_buckets=target != "slurm")
+        (job,) = jobs.make_jobs(
+            "base", command, 0, devices=1, on_buckets=target != "slurm", mounts=target != "slurm"
+        )
         expected = list(job.command)
         assert expected == [word.replace("gs://bucket", "/gcs/bucket", 1) for word in command]
         options = dict(image=f"image{workdir}", time=prompt, account=f"a{prompt}")

@@ -115,6 +115,12 @@ def recorded(tmp_path):
     return run
 
 
+def trained(text: str) -> list[str]:
+    """Returns the words of the `stunet train` in a script."""
+    joined = text.replace(" \\\n", " ")
+    return shlex.split(joined[joined.index("stunet train") :].split("\n")[0])
+
+
 def flags(words: list[str]) -> dict[str, str]:
     """Returns the value of each --flag."""
     return {a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("--")}
@@ -279,10 +285,7 @@ def test_every_service_runs_the_command_that_was_given(target, recorded):
     elif target == "xpk":
         assert flags(words)["--command"] == shlex.join(["launch/entrypoint.sh", logs, *expected])
     else:
-        line = shlex.join(expected[:-4])
-        joined = given.replace(" \\\n", " ")
-        at = shlex.split(joined[joined.index("stunet train") :].split("\n")[0])
-        assert at == expected, line
+        assert trained(given) == expected
         pathlib.Path(ROOT / workdir / "launch").rmdir() if target == "slurm" else None
 
 
@@ -298,6 +301,40 @@ def test_buckets_of_the_command_are_mounted_under_their_names():
     assert re.search(r"^ *for bucket in (.*); do$", startup, re.MULTILINE)[1] == "videos bucket"
     attached = re.findall(r"--bucket (\S+)", script("xpk"))
     assert set(attached) == {"bucket", "videos"}
+
+
+def test_without_a_mount_every_target_gives_stunet_the_addresses():
+    data = "--config.data.path=s3://videos/it's here"
+    run = (*TRAIN, data, "--workdir=gs://bucket/runs/base")
+    expected = [*run, "--stop-status", "75"]
+    logs = "gs://bucket/runs/base/launch"
+
+    found = job_set("--no-mount", command=run)
+    assert models.JobsetV1alpha2JobSet.from_dict(found).to_dict() == found
+    pod = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["command"] == ["launch/entrypoint.sh", logs, *expected]
+    assert (container["volumeMounts"], pod["spec"]["volumes"], pod["metadata"]) == ([], [], {})
+
+    of_xpk = script("xpk", "--no-mount", command=run)
+    assert "storage" not in of_xpk
+    assert shlex.join(["launch/entrypoint.sh", logs, *expected]) in shlex.split(of_xpk)
+
+    whole = script("tpu", "--no-mount", "--spot", command=run)
+    assert f"{logs} has what it printed" in whole
+    startup, *_ = documents(whole)
+    for word in ("gcsfuse", "--volume", "/gcs", "mount"):
+        assert word not in startup
+    assert trained(startup) == expected
+    for text in (whole, startup):
+        done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    # SLURM writes to a file of its nodes.
+    whole = script("slurm", command=run)
+    assert "--output=base.launch/%x-%j.log" in whole
+    (batch,) = documents(whole)
+    assert trained(batch) == expected
 
 
 def test_several_slices():
@@ -514,7 +551,11 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         ("ray", [], (*PREPARE, "--workers=2"), "leave out --engine, --address and --workers"),
         ("ray", [], (*PREPARE, "--engine=processes"), "leave out --engine, --address and"),
         ("ray", ["--name=Shots"], PREPARE, "--name makes 'Shots'; it must be lower-case"),
-        ("slurm", [], (*RUN, "--workdir=gs://bucket/a"), "mounts no buckets"),
+        ("slurm", [], (*TRAIN, "--workdir=ftp://bucket/a"), "file system that the nodes share"),
+        ("slurm", [], (*TRAIN, "--workdir=s3://bucket/a"), "this job has 64 processes; Orbax"),
+        ("gke", [], (*TRAIN, "--workdir=s3://bucket/a"), "with --no-mount, which s3:// needs"),
+        ("gke", ["--no-mount"], (*TRAIN, "--workdir=s3://bucket/a"), "this job has 16 processes"),
+        ("gke", ["--no-mount"], (*TRAIN, "--workdir=/gcs/bucket/a"), "which is gone with the"),
         ("slurm", [], (*FTP, "--workdir=runs/a"), "it's here\" is an address"),
         ("gke", [], (*RUN, "--config.train.init_from=ftp://b"), "train.init_from: 'ftp://b' is"),
     ],

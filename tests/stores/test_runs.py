@@ -1,5 +1,6 @@
 """Runs whose working directory is in a bucket, on emulators."""
 
+import os
 import pathlib
 import shutil
 import signal
@@ -7,7 +8,7 @@ import signal
 import pytest
 import servers
 import training
-from processes import Server
+from processes import PATIENCE_SECONDS, Server
 
 from stunet.stores import addresses, mirror, objects
 
@@ -91,6 +92,53 @@ def test_killed_run_ends_as_one_on_a_disk(store_, expected):
     assert "report.html" in names
     assert any(name.endswith(".gif") for name in names)
     assert any(name.endswith(".safetensors") for name in objects.listing(f"{bucket}/exported"))
+
+
+# One member, and a step that needs it.
+_SWEEP = f"""{training.EXPERIMENT}
+from stunet.sweep.members import Member, Step
+
+
+def get_sweep():
+    page = ("report", "{{sweep}}/one", "--out", "{{sweep}}/page.html")
+    return [Member("one", get_config()), Step("page", page, ("one",), "page.html")]
+"""
+
+
+def test_a_killed_sweep_goes_on_and_its_report_is_in_the_bucket(store_):
+    bucket, server, scratch, _ = store_
+    (scratch / "sweep.py").write_text(_SWEEP)
+    sweep = f"{bucket}/sweep"
+    words = ("sweep", f"--config={scratch / 'sweep.py'}", f"--workdir={sweep}")
+    process = server.start(*words)
+    while not process.has_ended(0.05):
+        if any("one/checkpoints/2/" in name for name in objects.listing(sweep)):
+            break
+    # The machine fails: the sweep and its member end at once.
+    trains = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.signal(signal.SIGKILL)
+    for pid in trains:
+        os.kill(int(pid), signal.SIGKILL)
+    assert process.wait().status == -9
+    assert trains
+    shutil.rmtree(scratch / "cache")
+    assert "sweep.json" in objects.listing(sweep)
+    # A sweep sleeps while its member trains.
+    ended = server.start(*words).wait(idle=PATIENCE_SECONDS)
+    assert ended.status == 0, ended.output
+    assert "one: continues from about update" in ended.output
+    assert f"stunet report {sweep}" in ended.output
+    assert str(scratch / "cache") not in ended.output
+    found = _result(f"{sweep}/one")
+    lines = (int(found[f"line {i}, step"]) for i in range(training.STEPS))
+    assert [*lines] == [*range(1, training.STEPS + 1)]
+    assert f"line {training.STEPS}, step" not in found
+    shutil.rmtree(scratch / "cache")
+    ended = server.run("report", sweep)
+    assert ended.status == 0, ended.output
+    assert {"one/log.txt", "page/log.txt", "page.html", "report.html"} <= objects.listing(
+        sweep
+    ).keys()
 
 
 def test_a_second_training_is_refused(store_, monkeypatch):

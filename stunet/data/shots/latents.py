@@ -8,7 +8,7 @@ latents/NAME/000000.safetensors  latents of part 0: `frames`, the number of pict
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,8 @@ from stunet.data.shots.layout import Index
 from stunet.data.spec import AutoencoderSpec
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Latents
-from stunet.stores import large, mirror
+from stunet.stores import large, mirror, objects
+from stunet.stores.addresses import address
 
 MADE_FILE = "autoencoder.json"
 _Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -174,12 +175,38 @@ def stored_counts(shots: Path, made: Made, part: int) -> Int[np.ndarray, "n"] | 
         return None
     with tensorfiles.tensor(file, "frames") as frames:
         counts = frames[:]
-    if tensorfiles.headers(file).get("moments") != ("BF16", (int(counts.sum()), *made.shape)):
-        raise UserError(
-            f"{file} is damaged: it does not hold latents of {made}; remove it and run the same "
-            "`stunet prepare` again, which makes it again"
-        )
+    _check(file, made, counts, tensorfiles.headers(file))
     return counts
+
+
+def counts_in_bucket(file: Path, made: Made) -> Int[np.ndarray, "n"]:
+    """Does what `stored_counts` does for a file that is in a bucket. Reads its beginning alone.
+
+    Args:
+        file: place of the file's copy, which need not be there (`addresses.local`).
+        made: which latents the file holds.
+    """
+    try:
+        with objects.opened(address(file)) as stream:
+            headers, counts = tensorfiles.read_from(stream, "frames")
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
+    _check(file, made, counts, headers)
+    return counts
+
+
+def _check(
+    file: Path, made: Made, counts: np.ndarray, headers: Mapping[str, tensorfiles.Header]
+) -> None:
+    if headers.get("moments") != ("BF16", (int(counts.sum()), *made.shape)):
+        raise _damaged(file, f"it does not hold latents of {made}")
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(
+        f"{file} is damaged: {reason}; remove it and run the same `stunet prepare` again, which "
+        "makes it again"
+    )
 
 
 def covers(found: Int[np.ndarray, "n"] | None, wanted: Int[np.ndarray, "n"]) -> bool:
