@@ -17,6 +17,9 @@ TRAPS = """
 """
 
 
+XL = {"model__family": "sdxl", "model__text_features": 64, "model__text_pooling_heads": 0}
+
+
 def changed(**keys):
     """Returns the default config with the value of each `group__key` changed."""
     raw = {}
@@ -106,6 +109,22 @@ def test_written_config_reads_back(tmp_path):
                 model__family="sd2", model__text_features=0, model__transformer_layers=(1, 1, 0, 1)
             ),
             "each transformer needs at least one layer: .*set model.attention_levels to False",
+        ),
+        (
+            {"model__pooled_text_features": 9},
+            "'if' and model.pooled_text_features 9, which only 'sdxl' with text has",
+        ),
+        (XL, "'sdxl' and model.pooled_text_features 0; it must be .* from 1 to text.dim, .* 64"),
+        (XL | {"model__pooled_text_features": 65}, "to text.dim, which is 64"),
+        (
+            XL | {"model__pooled_text_features": 9},
+            "'sdxl' and text.encoder 'bytes', which gives no pooled text; set text.encoder to 'sdx",
+        ),
+        (
+            XL
+            | {"model__pooled_text_features": 9, "text__encoder": "sdxl:x"}
+            | {"model__size_features": 7},
+            "model.size_features is 7; it must be a multiple of 2",
         ),
         ({"text__encoder": "clip"}, "text.encoder is 'clip'; choose one of bytes, minilm, "),
         ({"text__encoder": "t5:"}, "text.encoder is 't5:'; choose one of .* t5:DIR "),

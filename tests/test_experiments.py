@@ -38,7 +38,8 @@ def test_the_inflated_network_is_what_inflation_derives(name):
     import tiny_unet
 
     flags = tiny_unet.full_size("XL") if name == "if_xl" else tiny_unet.STABLE_DIFFUSION[name]
-    place = "stable-diffusion-v1-5/unet/config.json"
+    root = {"sdxl": "stable-diffusion-xl-base-1.0"}.get(name, "stable-diffusion-v1-5")
+    place = f"{root}/unet/config.json"
     derived = configs.flatten(to_stunet(json.loads(json.dumps(flags)), place, frames=80))
     ours = configs.flatten(configs.load(str(EXPERIMENTS / f"inflated_{name}.py")))
     # How it is computed, the data, the training and the text encoder are not in the U-Net.

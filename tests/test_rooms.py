@@ -111,4 +111,5 @@ def test_every_key_of_the_model_reaches_the_network():
     keys = {field.name for field in dataclasses.fields(schema.Model)}
     fields = {field.name for field in dataclasses.fields(STUNet)} - {"parent", "name"}
     assert keys - fields == set(turned)
-    assert fields - keys == {"out_channels", "param_dtype"}
+    # `pixels` comes from `autoencoder.factor`.
+    assert fields - keys == {"out_channels", "param_dtype", "pixels"}

@@ -14,8 +14,8 @@ def add_arguments(parser: Parser) -> None:
         required=True,
         type=shared.path,
         metavar="DIR",
-        help="folder of a diffusers pipeline of Stable Diffusion 1 or 2, or of the U-Net of one or "
-        "of DeepFloyd IF: config.json and safetensors",
+        help="folder of a diffusers pipeline of Stable Diffusion 1, 2 or XL, or of the U-Net of "
+        "one or of DeepFloyd IF: config.json and safetensors",
     )
     parser.required.add_argument(
         "--out",

@@ -24,6 +24,14 @@ def is_known(name: str) -> bool:
     return family in FAMILIES and bool(FAMILIES[family]) == bool(directory)
 
 
+def pools(name: str) -> bool:
+    """Tells whether an encoder gives each caption one more state: the pooled text, which is first.
+
+    Stable Diffusion XL's does. The pooled text has no padding after it, so zeros fill its state up.
+    """
+    return name.partition(":")[0] == "sdxl"
+
+
 def is_own(name: str) -> bool:
     """Tells whether `name` is that of a user's own encoder, as in "package.module:name"."""
     return name.partition(":")[0] not in FAMILIES and extensions.names_object(name)

@@ -319,7 +319,7 @@ def _clips(
         encode_text=functools.partial(_encode, text),
         text_encoder=text.encoder,
         text_fingerprint=text.fingerprint,
-        text_shape=(text.max_length, text.dim),
+        text_shape=text.shape,
     )
     if records.text_shape is None:
         make_encoder(text)

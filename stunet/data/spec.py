@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Autoencoder
 from stunet.nn.autoencoder import read as read_autoencoder
@@ -65,7 +66,7 @@ class TextSpec:
 
     Attributes:
         encoder: name of the encoder, as `stunet.nn.text.text_encoder` takes it.
-        max_length: number of tokens (l) after which a caption is cut.
+        max_length: number of tokens after which a caption is cut.
         dim: width of a token's state (d).
         fingerprint: digest of the encoder's weights and tokenizer; "" if none is known.
     """
@@ -74,6 +75,14 @@ class TextSpec:
     max_length: int
     dim: int
     fingerprint: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Returns the shape (l, d) of one caption's states.
+
+        l counts the tokens, and the pooled text if the encoder gives it.
+        """
+        return self.max_length + text_encoders.pools(self.encoder), self.dim
 
     def matches(self, other: "TextSpec") -> bool:
         """Tells whether this and `other` name the same encoder, wherever its files lie."""

@@ -90,10 +90,10 @@ def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) ->
     denoiser = dataclasses.replace(denoiser, network=network)
     loop = make_loop(denoiser, settings)
     clip = (BATCH, *denoiser.clip.shape)
-    length, dim = denoiser.text.max_length, denoiser.text.dim
+    text = (BATCH, *denoiser.text.shape)
     captions = (
-        Argument("text", (BATCH, length, dim), "float32", "token states; 0 where there is none"),
-        Argument("text_mask", (BATCH, length), "bool", "True at tokens; all False: no caption"),
+        Argument("text", text, "float32", "token states; 0 where there is none"),
+        Argument("text_mask", text[:2], "bool", "True at tokens; all False: no caption"),
     )
     given = _GIVEN[denoiser.conditioning.name](clip)
 

@@ -1,4 +1,6 @@
-"""Embeddings that condition the whole network: the noise time, and the text as one vector."""
+"""Embeddings that condition the whole network: noise time, text as one vector, picture sizes."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -66,9 +68,53 @@ class TimeEmbedding(nn.Module):
             frequency_shift=self.frequency_shift,
         )
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        hidden = Dense(features=self.features, name="linear_1", **dtypes)(code)
-        hidden = ACTIVATIONS[self.activation](hidden)
-        return Dense(features=self.features, name="linear_2", **dtypes)(hidden)
+        return _two_layers(code, self.features, self.activation, **dtypes)
+
+
+class TextAndSizeEmbedding(nn.Module):
+    """Embeds a pooled text and the sizes of the picture, as Stable Diffusion XL does.
+
+    Each size is encoded as sines and cosines. Two dense layers follow the codes and the pooled text
+    (Podell et al., arXiv 2307.01952, section 2.2).
+
+    Attributes:
+        features: features of the embedding.
+        code_features: features of the sinusoidal code of each size.
+        activation: a key of `layers.ACTIVATIONS`, between the dense layers.
+        cosine_first: order of the code, see `sinusoidal_embedding`.
+        frequency_shift: frequencies of the code, see `sinusoidal_embedding`.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
+    """
+
+    features: int
+    code_features: int
+    activation: str
+    cosine_first: bool = True
+    frequency_shift: float = 0.0
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, pooled: Float[Array, "b p"], sizes: Float[Array, "s"]
+    ) -> Float[Array, "b d"]:
+        """Returns the embedding.
+
+        Args:
+            pooled: one vector for each text.
+            sizes: numbers of pixels, which are the same for all pictures.
+        """
+        codes = sinusoidal_embedding(
+            sizes,
+            self.code_features,
+            cosine_first=self.cosine_first,
+            frequency_shift=self.frequency_shift,
+        )
+        codes = jnp.broadcast_to(codes.reshape(-1), (len(pooled), codes.size))
+        both = jnp.concatenate([pooled, codes], axis=-1)
+        dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return _two_layers(both, self.features, self.activation, **dtypes)
 
 
 class TextPooling(nn.Module):
@@ -113,3 +159,11 @@ class TextPooling(nn.Module):
         )
         pooled = Dense(features=self.features, name="proj", **dtypes)(pooled.reshape(b, d))
         return LayerNorm(name="norm2", **dtypes)(pooled)
+
+
+def _two_layers(
+    x: Float[Array, "b e"], features: int, activation: str, **dtypes: Any
+) -> Float[Array, "b d"]:
+    """Applies two dense layers with an activation between them, within a module's `__call__`."""
+    hidden = Dense(features=features, name="linear_1", **dtypes)(x)
+    return Dense(features=features, name="linear_2", **dtypes)(ACTIVATIONS[activation](hidden))

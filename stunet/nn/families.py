@@ -31,6 +31,8 @@ class Family:
             conditioning vector. Otherwise attention takes them as they are.
         middle_attends: the layer between the way down and the way up attends, whether or not the
             coarsest level does.
+        embeds_sizes: a pooled text, which comes before the text states, and the size of the picture
+            enter the conditioning vector.
     """
 
     modulation: str
@@ -39,6 +41,7 @@ class Family:
     has_transformers: bool
     projects_text: bool
     middle_attends: bool
+    embeds_sizes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,4 +172,8 @@ FAMILIES: dict[str, Family] = {
     "sd1": _STABLE_DIFFUSION,
     # Stable Diffusion 2 stores the projections of transformers as matrices.
     "sd2": dataclasses.replace(_STABLE_DIFFUSION, attention=_transformer(linear=True)),
+    # Stable Diffusion XL (arXiv 2307.01952) does so too.
+    "sdxl": dataclasses.replace(
+        _STABLE_DIFFUSION, attention=_transformer(linear=True), embeds_sizes=True
+    ),
 }

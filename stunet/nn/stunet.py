@@ -36,7 +36,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from stunet.nn.blocks import SPATIAL, TemporalDownsample, TemporalUpsample
-from stunet.nn.embeddings import TextPooling, TimeEmbedding
+from stunet.nn.embeddings import TextAndSizeEmbedding, TextPooling, TimeEmbedding
 from stunet.nn.families import FAMILIES, Blocks
 from stunet.nn.layers import (
     ACTIVATIONS,
@@ -132,6 +132,10 @@ class STUNet(nn.Module):
             families that do not project the text, it is the width of the text states.
         text_pooling_heads: heads of the attention that pools the text into the conditioning
             vector; 0 for no pooling.
+        pooled_text_features: in families that embed sizes, features of the pooled text.
+        size_features: in families that embed sizes, features of the sinusoidal code of each size.
+        pixels: in families that embed sizes, rows (or columns) of the picture for each row (or
+            column) of the clip: 8 for the latents of Stable Diffusion.
         text_only_attention: attention sees the text and not the frame's own pixels, which costs
             less at high resolutions (Imagen's Efficient U-Net, arXiv 2205.11487, appendix B.1).
         activation: a key of `layers.ACTIVATIONS`.
@@ -168,6 +172,9 @@ class STUNet(nn.Module):
     flash_attention: bool = False
     text_features: int = 768
     text_pooling_heads: int = 64
+    pooled_text_features: int = 0
+    size_features: int = 256
+    pixels: int = 1
     text_only_attention: bool = False
     activation: str = "gelu"
     residual_divisor: float = 1.0
@@ -205,7 +212,9 @@ class STUNet(nn.Module):
                 -1..1. With n levels, h and w are divisible by `patch_size` * 2 ** (n - 1), and t is
                 divisible by the product of `temporal_factors`.
             time: noise time in 0..1.
-            text: token states; needed unless `text_features` is 0.
+            text: token states; needed unless `text_features` is 0. In families that embed sizes,
+                the first state is none of a token: its first `pooled_text_features` features are
+                the pooled text.
             text_mask: False on tokens that attention does not see; None if it sees all tokens.
             low_res_time: noise time, in 0..1, of the low-resolution clip among the channels of x;
                 needed with `level_embedding`.
@@ -216,7 +225,7 @@ class STUNet(nn.Module):
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         levels = range(len(self.channels))
         factors = self.temporal_factors or (1,) * len(levels)
-        condition, text = self._embed(time, text, low_res_time)
+        condition, text, text_mask = self._embed(time, text, text_mask, low_res_time, x.shape[2:4])
         conditioning = (condition, text, text_mask)
 
         blocks = self._blocks()
@@ -259,36 +268,48 @@ class STUNet(nn.Module):
 
         return rematerialised(STUNet._predict, self.remat)(self, x)
 
-    def _embed(self, time, text, low_res_time):
-        """Returns the vector that modulates every residual block, and the text for attention."""
+    def _embed(self, time, text, text_mask, low_res_time, size):
+        """Returns the vector that modulates every residual block, and the text for attention.
+
+        The text is its states and their mask. `size` holds the rows and columns of the clip.
+        """
         dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         features = self.time_features or 4 * self.channels[0]
+        shared = dict(
+            features=features,
+            activation=self.activation,
+            cosine_first=self.cosine_first,
+            frequency_shift=self.frequency_shift,
+            **dtypes,
+        )
 
         def embed_time(time, name):
-            embedding = TimeEmbedding(
-                features=features,
-                code_features=self.channels[0],
-                activation=self.activation,
-                time_scale=self.time_scale,
-                cosine_first=self.cosine_first,
-                frequency_shift=self.frequency_shift,
-                name=name,
-                **dtypes,
-            )
-            return embedding(time)
+            codes = dict(code_features=self.channels[0], time_scale=self.time_scale)
+            return TimeEmbedding(**codes, **shared, name=name)(time)
 
         condition = embed_time(time, "time_embedding")
         if self.level_embedding:
             condition = condition + embed_time(low_res_time, "level_embedding")
         if not self.text_features:
-            return condition, None
+            return condition, None, None
+        if FAMILIES[self.family].embeds_sizes:
+            pooled, text = text[:, 0, : self.pooled_text_features], text[:, 1:]
+            text_mask = None if text_mask is None else text_mask[:, 1:]
+            # The size of the original, where the crop begins, and the size after cropping. As in
+            # the pipeline, a picture counts as one that was neither resized nor cropped.
+            rows, columns = (self.pixels * extent for extent in size)
+            sizes = jnp.array([rows, columns, 0, 0, rows, columns], jnp.float32)
+            name = "text_and_size_embedding"
+            embedding = TextAndSizeEmbedding(code_features=self.size_features, **shared, name=name)
+            condition = condition + embedding(pooled, sizes)
         if not FAMILIES[self.family].projects_text:
-            return condition, text
+            return condition, text, text_mask
         if self.text_pooling_heads:
             heads = self.text_pooling_heads
             pooling = TextPooling(features=features, heads=heads, name="text_pooling", **dtypes)
             condition = condition + pooling(text)
-        return condition, Dense(features=self.text_features, name="text_proj", **dtypes)(text)
+        text = Dense(features=self.text_features, name="text_proj", **dtypes)(text)
+        return condition, text, text_mask
 
     def _predict(self, x):
         """Turns the features of the finest level into the prediction."""

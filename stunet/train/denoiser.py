@@ -72,10 +72,10 @@ class Denoiser:
         The arguments are the input, the noise time, the text states and their mask. A network that
         embeds the augmentation level also takes this level as an argument.
         """
-        text = self.text
-        shapes = [self.input_shape(batch), (batch,), (batch, text.max_length, text.dim)]
+        text = (batch, *self.text.shape)
+        shapes = [self.input_shape(batch), (batch,), text]
         arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-        arguments += [jax.ShapeDtypeStruct((batch, text.max_length), jnp.bool_)]
+        arguments += [jax.ShapeDtypeStruct(text[:2], jnp.bool_)]
         if self.network.level_embedding:
             arguments += [jax.ShapeDtypeStruct((batch,), jnp.float32)]
         return tuple(arguments)
@@ -89,7 +89,8 @@ class Denoiser:
         for factor in network.temporal_factors or ():
             frames *= factor
         shape = (1, frames, side, side, self.input_shape(1)[-1])
-        rest = [jnp.zeros((1, 1, self.text.dim)), jnp.ones((1, 1), bool)]
+        # One token, and the pooled text for networks that take it.
+        rest = [jnp.zeros((1, 2, self.text.dim)), jnp.ones((1, 2), bool)]
         rest += [jnp.zeros(1)] if network.level_embedding else []
         # Without rules, flax does not constrain each parameter by its names while it makes it: the
         # shardings of the whole state are given to jit, and they know about extents that do not

@@ -402,6 +402,7 @@ def _network(config: Config) -> STUNet:
         layers_per_level=level_layers(model),
         temporal_factors=model.temporal_factors if model.temporal else None,
         out_channels=_network_clip(config).channels * variance,
+        pixels=config.autoencoder.factor if config.autoencoder.path else 1,
         dtype=jnp.dtype(model.dtype),
     )
     return STUNet(**_shared(model, STUNet) | different)

@@ -115,11 +115,11 @@ def abstract_batch(
 
     In a run with several buckets, `parts` are those of one bucket (`Parts.only`).
     """
-    size, clip, text = parts.batch_size, parts.model.clip, parts.dataset.text
+    size, clip, text = parts.batch_size, parts.model.clip, parts.dataset.text.shape
     shapes = {
         "video": (clip.shape, parts.space.dtype),
-        "text": ((text.max_length, text.dim), jnp.float32),
-        "text_mask": ((text.max_length,), jnp.bool_),
+        "text": (text, jnp.float32),
+        "text_mask": (text[:1], jnp.bool_),
     }
     if len(parts.sources) > 1:
         shapes["source"] = ((), jnp.int32)

@@ -47,6 +47,7 @@ _DEFAULTS: dict[str, Any] = {
     **{key: values[0] for key, values in _FIXED.items()},
     "addition_embed_type": None,
     "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": None,
     "class_embed_type": None,
     "cross_attention_norm": None,
     "downsample_padding": 1,
@@ -60,6 +61,7 @@ _DEFAULTS: dict[str, Any] = {
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "norm_num_groups": 32,
     "only_cross_attention": False,
+    "projection_class_embeddings_input_dim": None,
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
     "resnet_time_scale_shift": "default",
@@ -76,12 +78,8 @@ _LISTS = {"block_out_channels": int, "down_block_types": str, "up_block_types": 
 _NEEDED = (*_NUMBERS, *_LISTS, "act_fn", "attention_head_dim", "cross_attention_dim")
 _NEEDED += ("layers_per_block", "sample_size")
 
-# Keys that are about blocks of other networks, or about computing the same in another way.
-_IRRELEVANT = (
-    "addition_time_embed_dim",
-    "projection_class_embeddings_input_dim",
-    "upcast_attention",
-)
+# Keys that are about computing the same in another way.
+_IRRELEVANT = ("upcast_attention",)
 
 
 def to_stunet(

@@ -31,6 +31,9 @@ LOG_SNR_MAX = math.log(math.cos(_FIRST) ** 2 / (_CLEAN - math.cos(_FIRST) ** 2))
 LOG_SNR_MIN = math.log(1e-3 * math.cos(_BEFORE_LAST) ** 2 / _CLEAN)
 # Pixels of IF's stages II and III to one of the stage before; config.json does not say it.
 UPSCALE = 4
+# Sizes that Stable Diffusion XL's U-Net is told: rows and columns of the original picture, where
+# the crop begins, and rows and columns after cropping.
+_SIZES = 6
 # Folder of the autoencoder in Stable Diffusion's pipelines, and pixels to one of its latents.
 AUTOENCODER, FACTOR = "vae", 8
 
@@ -63,6 +66,16 @@ class Form:
     keys: Callable[[Found, str], Keys]
     flags: Callable[[STUNet, int], dict[str, Any]]
     lacks: Callable[[STUNet], dict[str, bool]]
+
+
+def pooled_text_features(found: Found) -> int:
+    """Returns the width of the pooled text that a U-Net of Stable Diffusion XL takes.
+
+    It is 0 if config.json, whose content is `found`, does not say it.
+    """
+    keys = "projection_class_embeddings_input_dim", "addition_time_embed_dim"
+    both, code = (found.get(key) for key in keys)
+    return both - _SIZES * code if type(both) is type(code) is int else 0
 
 
 def expect(condition: Any, key: str, found: Found, place: str, right: str) -> None:
@@ -177,6 +190,8 @@ def _check_sd(found: Found, place: str) -> None:
     )
     key = "attention_head_dim"
     expect(_is_for_levels(heads, widths), key, found, place, "whole numbers of heads are needed")
+    if found["addition_embed_type"]:
+        _check_sdxl(found, place)
     heads = _for_levels(heads, widths)
     head_widths = {width / count for width, count in zip(widths, heads, strict=True)}
     expect(
@@ -189,25 +204,55 @@ def _check_sd(found: Found, place: str) -> None:
     )
 
 
+def _check_sdxl(found: Found, place: str) -> None:
+    linear, activation = found["use_linear_projection"], found["act_fn"]
+    expect(linear is True, "use_linear_projection", found, place, "Stable Diffusion XL has True")
+    # The layers for the pooled text and the sizes always have this activation.
+    expect(activation == "silu", "act_fn", found, place, "Stable Diffusion XL has 'silu'")
+    code, key = found["addition_time_embed_dim"], "addition_time_embed_dim"
+    is_even = type(code) is int and code > 0 and code % 2 == 0
+    expect(is_even, key, found, place, "the width of each size's code, an even number, is needed")
+    expect(
+        0 < pooled_text_features(found) <= found["cross_attention_dim"],
+        "projection_class_embeddings_input_dim",
+        found,
+        place,
+        f"the width of the pooled text and of {_SIZES} sizes, at {code} each, is needed; the "
+        "refiner of Stable Diffusion XL, which has 5, cannot be read",
+    )
+
+
 def _sd_keys(found: Found, place: str) -> Keys:
     widths = found["block_out_channels"]
-    # It lies beside the U-Net, as in diffusers' pipelines.
-    beside = pathlib.Path(place).parent.parent / AUTOENCODER
+    # The other parts lie beside the U-Net, as in diffusers' pipelines.
+    pipeline = pathlib.Path(place).parent.parent
+    embeds_sizes = found["addition_embed_type"] is not None
+    family = "sdxl" if embeds_sizes else "sd2" if found["use_linear_projection"] else "sd1"
+    added: Keys = {"model": {}, "text": {}}
+    if embeds_sizes:
+        added["model"] = dict(
+            size_features=found["addition_time_embed_dim"],
+            pooled_text_features=pooled_text_features(found),
+        )
+        added["text"] = dict(encoder=f"{family}:{pipeline}")
     depths = _for_levels(found["transformer_layers_per_block"], widths)
     heads = _for_levels(found["attention_head_dim"], widths)
     equal = len(set(heads)) == 1
     return {
         "model": dict(
-            family="sd2" if found["use_linear_projection"] else "sd1",
+            family=family,
             heads=heads[0] if equal else 0,
             # Not used if there are as many heads in each level.
             head_channels=64 if equal else widths[0] // heads[0],
             transformer_layers=() if set(depths) == {1} else depths,
             text_features=found["cross_attention_dim"],
             text_pooling_heads=0,
+            **added["model"],
         ),
-        "text": dict(dim=found["cross_attention_dim"]),
-        "autoencoder": dict(path=str(beside), channels=found["in_channels"], factor=FACTOR),
+        "text": dict(dim=found["cross_attention_dim"], **added["text"]),
+        "autoencoder": dict(
+            path=str(pipeline / AUTOENCODER), channels=found["in_channels"], factor=FACTOR
+        ),
         "diffusion": dict(schedule="scaled_linear", prediction="eps"),
         "sample": dict(threshold="none"),
         "data": dict(channels=3),
@@ -217,13 +262,21 @@ def _sd_keys(found: Found, place: str) -> Keys:
 def _sd_flags(network: STUNet, text_dim: int) -> dict[str, Any]:
     # Heads per level, in spite of its name: "a naming issue", as diffusers' source says.
     heads = network.heads or [max(1, width // network.head_channels) for width in network.channels]
-    linear = network.family == "sd2"
+    flags: dict[str, Any] = {}
+    if network.family == "sdxl":
+        both = network.pooled_text_features + _SIZES * network.size_features
+        flags = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": network.size_features,
+            "projection_class_embeddings_input_dim": both,
+        }
     return {
+        **flags,
         "attention_head_dim": heads,
         "transformer_layers_per_block": list(network.transformer_layers) or 1,
-        "use_linear_projection": linear,
+        "use_linear_projection": network.family != "sd1",
         # What Stable Diffusion 2 needs in float16; it changes nothing in float32.
-        "upcast_attention": linear,
+        "upcast_attention": network.family == "sd2",
     }
 
 
@@ -276,11 +329,11 @@ FORMS = (
     ),
     Form(
         name="Stable Diffusion",
-        families=("sd1", "sd2"),
+        families=("sd1", "sd2", "sdxl"),
         down=("DownBlock2D", "CrossAttnDownBlock2D"),
         up=("UpBlock2D", "CrossAttnUpBlock2D"),
         fixed={
-            "addition_embed_type": (None,),
+            "addition_embed_type": (None, "text_time"),
             "class_embed_type": (None,),
             "cross_attention_norm": (None,),
             "downsample_padding": (1,),

@@ -253,6 +253,7 @@ def _modules(layers: tuple[int, ...]) -> dict[str, str]:
         "time_embedding": "time_embedding",
         "level_embedding": "class_embedding",
         "text_pooling": "add_embedding",
+        "text_and_size_embedding": "add_embedding",
         "text_proj": "encoder_hid_proj",
         "mid_layer/resnet": "mid_block.resnets.0",
         "mid_layer/attention": "mid_block.attentions.0",

@@ -13,6 +13,9 @@ Two formats are common. Both name layers as diffusers' U-Net does:
 | factors | `.lora_A.weight`, `.lora_B.weight` | `.lora_down.weight`, `.lora_up.weight` |
 | alpha | `lora_adapter_metadata` | `.alpha` |
 
+Files of kohya for Stable Diffusion XL name its layers as Stability's code does, such as
+`lora_unet_input_blocks_4_1_proj_in` (`stunet.weights.stability_names`).
+
 diffusers itself has also written `.lora.down.weight` and `.processor.to_q_lora.down.weight`. A name
 of any of these forms is found in the table of `stunet.weights.diffusers_unet`, where dots and
 underscores count as equal.
@@ -31,7 +34,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from stunet import jsonfiles, tensorfiles
 from stunet.errors import UserError
 from stunet.tensorfiles import Header
-from stunet.weights import diffusers_unet
+from stunet.weights import diffusers_unet, stability_names
 from stunet.weights.diffusers_unet import Tensor
 
 SUFFIX = ".safetensors"
@@ -197,6 +200,12 @@ def read(file: Path, tensors: Mapping[diffusers_unet.Path, Tensor]) -> Lora:
         for tensor in tensors.values()
         for name in tensor.names
         if name.endswith(".weight") and len(tensor.shape) > 1
+    }
+    others = stability_names.layers(name for tensor in tensors.values() for name in tensor.names)
+    weights |= {
+        _plain(theirs): weights[_plain(name)]
+        for name, theirs in others.items()
+        if _plain(name) in weights
     }
     layers: dict[str, dict[str, str]] = {}
     for name, header in sorted(found.items()):

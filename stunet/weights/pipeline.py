@@ -1,11 +1,12 @@
 """Reads what a whole pipeline of diffusers says of a U-Net's text, latents and noise.
 
 A pipeline of Stable Diffusion is a folder with the folders of its parts: `unet`, `vae`,
-`text_encoder`, `tokenizer` and `scheduler`. Its model_index.json names their classes.
+`text_encoder`, `tokenizer` and `scheduler`, and in XL also `text_encoder_2` and `tokenizer_2`. Its
+model_index.json names their classes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,16 @@ from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.nn import autoencoder
 from stunet.nn.text import text_encoder
-from stunet.weights.diffusers_families import AUTOENCODER, TEXT_LENGTH, Keys, expect
+from stunet.weights.diffusers_families import (
+    AUTOENCODER,
+    TEXT_LENGTH,
+    Found,
+    Keys,
+    expect,
+    pooled_text_features,
+)
 
 INDEX = "model_index.json"
-_CLASS = "StableDiffusionPipeline"
 
 # Schedulers that add noise in one way. They differ in how they take it away, which is no part of
 # the network.
@@ -79,29 +86,30 @@ def read(directory: Path) -> Pipeline:
     index = directory / INDEX
     if not index.is_file():
         return Pipeline(directory, {}, ())
-    named = jsonfiles.read(index, jsonfiles.Object)
-    if named.get("_class_name") != _CLASS:
+    kind = jsonfiles.read(index, jsonfiles.Object).get("_class_name")
+    if kind not in _TEXTS:
         raise UserError(
-            f"{index} is of a {named.get('_class_name')}; a {_CLASS} can be inflated, and the "
-            f"U-Net of DeepFloyd IF from its folder alone, {directory / 'unet'}"
+            f"{index} is of a {kind}; a {' or a '.join(_TEXTS)} can be inflated, and the U-Net of "
+            f"DeepFloyd IF from its folder alone, {directory / 'unet'}"
         )
-    for part in ("unet", AUTOENCODER, "text_encoder", "tokenizer", "scheduler"):
+    text_folders, read_text = _TEXTS[kind]
+    for part in ("unet", AUTOENCODER, *text_folders, "scheduler"):
         if not (directory / part).is_dir():
             raise UserError(
-                f"{directory} lacks the folder {part}, which a {_CLASS} has; download the whole "
+                f"{directory} lacks the folder {part}, which a {kind} has; download the whole "
                 "pipeline"
             )
     unet = jsonfiles.read(directory / "unet" / "config.json", jsonfiles.Object)
     keys: Keys = {}
     found = []
-    for read_part in (_autoencoder, _text, _noise):
+    for read_part in (_autoencoder, read_text, _noise):
         described, line = read_part(directory, unet)
         keys |= described
         found.append(line)
     return Pipeline(directory / "unet", keys, tuple(found))
 
 
-def _autoencoder(directory: Path, unet: Mapping[str, Any]) -> tuple[Keys, str]:
+def _autoencoder(directory: Path, unet: Found) -> tuple[Keys, str]:
     """Returns the keys of the group `autoencoder`, and a line about the part."""
     folder = directory / AUTOENCODER
     found = autoencoder.read(folder)
@@ -121,12 +129,43 @@ def _autoencoder(directory: Path, unet: Mapping[str, Any]) -> tuple[Keys, str]:
     return {"autoencoder": keys}, f"{line}{of.factor}x{of.factor} pixels"
 
 
-def _text(directory: Path, unet: Mapping[str, Any]) -> tuple[Keys, str]:
-    """Returns the keys of the group `text`, and a line about the part."""
+def _clip(directory: Path, unet: Found) -> tuple[Keys, str]:
+    """Returns the keys of the group `text`, and a line about the text model."""
     folder = directory / "text_encoder"
+    keys = _text(f"clip:{folder}", folder, unet)
+    return {
+        "text": keys
+    }, f"text_encoder: CLIP, {keys['max_length']} tokens of {keys['dim']} features"
+
+
+def _two_clips(directory: Path, unet: Found) -> tuple[Keys, str]:
+    """Returns the keys of the group `text`, and a line about both text models."""
+    keys = _text(f"sdxl:{directory}", directory / "text_encoder", unet)
+    folder = directory / "text_encoder_2"
+    config = jsonfiles.read(folder / "config.json", jsonfiles.Object)
+    pooled, taken = config.get("projection_dim"), pooled_text_features(unet)
+    if pooled != taken:
+        raise UserError(
+            f"{folder} gives a pooled text of {pooled} features, and the U-Net beside it takes "
+            f"{taken}; take both from one pipeline"
+        )
+    line = f"text_encoder and text_encoder_2: CLIP, {keys['max_length']} tokens of {keys['dim']} "
+    return {"text": keys}, f"{line}features, and a pooled text of {pooled}"
+
+
+def _text(name: str, folder: Path, unet: Found) -> dict[str, Any]:
+    """Returns the keys of the group `text`.
+
+    Args:
+        name: the text encoder.
+        folder: folder of the text model whose config.json states the number of tokens.
+        unet: content of the U-Net's config.json.
+
+    Raises:
+        UserError: the encoder cannot be read, or the U-Net attends to states of another width.
+    """
     config = jsonfiles.read(folder / "config.json", jsonfiles.Object)
     length = config.get("max_position_embeddings", TEXT_LENGTH)
-    name = f"clip:{folder}"
     encoder = text_encoder(name, length)
     width = unet.get("cross_attention_dim")
     if encoder.dim != width:
@@ -134,11 +173,20 @@ def _text(directory: Path, unet: Mapping[str, Any]) -> tuple[Keys, str]:
             f"{folder} gives token states of {encoder.dim} features, and the U-Net beside it "
             f"attends to {width}; take both from one pipeline"
         )
-    keys = dict(encoder=name, max_length=length, dim=encoder.dim, fingerprint=encoder.fingerprint)
-    return {"text": keys}, f"text_encoder: CLIP, {length} tokens of {encoder.dim} features"
+    return dict(encoder=name, max_length=length, dim=encoder.dim, fingerprint=encoder.fingerprint)
 
 
-def _noise(directory: Path, unet: Mapping[str, Any]) -> tuple[Keys, str]:
+# Kind of pipeline -> the folders of its text, and what reads them.
+_TEXTS: dict[str, tuple[tuple[str, ...], Callable[[Path, Found], tuple[Keys, str]]]] = {
+    "StableDiffusionPipeline": (("text_encoder", "tokenizer"), _clip),
+    "StableDiffusionXLPipeline": (
+        ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
+        _two_clips,
+    ),
+}
+
+
+def _noise(directory: Path, unet: Found) -> tuple[Keys, str]:
     """Returns the keys of the group `diffusion`, and a line about the part."""
     file = directory / "scheduler" / "scheduler_config.json"
     content = jsonfiles.read(file, jsonfiles.Object)

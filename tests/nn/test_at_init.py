@@ -53,6 +53,8 @@ def spatial_network(family):
 
 def deep_network(family, factors) -> STUNet:
     stable_diffusion = dict(attention_levels=(False, True, False), text_features=TEXT[1], heads=2)
+    if family == "sdxl":
+        stable_diffusion |= dict(pooled_text_features=8)
     return network(
         family=family,
         channels=(8, 8, 8),
@@ -64,7 +66,7 @@ def deep_network(family, factors) -> STUNet:
 
 
 FACTORS = [(1, 1, 1), (1, 2, 1), (1, 2, 2), (1, 2, 4)]
-NETWORKS = [*(("if", factors) for factors in FACTORS), ("sd1", (1, 2, 4))]
+NETWORKS = [*(("if", factors) for factors in FACTORS), ("sd1", (1, 2, 4)), ("sdxl", (1, 2, 4))]
 
 
 @pytest.fixture(scope="module", params=NETWORKS, ids=str)

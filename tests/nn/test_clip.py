@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stunet import configs
+from stunet.data.spec import TextSpec
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder, tokenizer
 
@@ -69,31 +70,34 @@ def test_states_are_those_that_stable_diffusion_1_and_2_attend_to(saved):
     np.testing.assert_allclose(states, theirs, atol=1e-4, rtol=0)
 
 
-def test_states_and_vectors_are_those_of_stable_diffusion_xl(saved, capsys):
+def test_states_and_pooled_text_are_those_of_stable_diffusion_xl(saved, capsys):
     root, *models = saved
     encode = text_encoder(f"sdxl:{root}", LENGTH)
-    states, _ = encode(CAPTIONS)
+    states, mask = encode(CAPTIONS)
     ids = [their_ids(root / "tokenizer", tiny_clip.END), their_ids(root / "tokenizer_2", "!")]
     theirs = [reference(model, of) for model, of in zip(models, ids, strict=True)]
     expected = np.concatenate([of.hidden_states[-2] for of in theirs], axis=-1)
-    np.testing.assert_allclose(states, expected, atol=1e-4, rtol=0)
-    pooled = encode.pooled(CAPTIONS)
-    np.testing.assert_allclose(pooled, theirs[1].text_embeds, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(states[:, 1:], expected, atol=1e-4, rtol=0)
+    pooled = theirs[1].text_embeds.numpy()
+    width = pooled.shape[1]
+    np.testing.assert_allclose(states[:, 0, :width], pooled, atol=1e-4, rtol=0)
+    assert not states[:, 0, width:].any()
+    assert mask.all()
     assert encode.dim == 2 * tiny_clip.DIM
+    assert states.shape[1:] == TextSpec(f"sdxl:{root}", LENGTH, encode.dim).shape
+    assert not any(part.any() for part in encode([""]))
     assert encode.is_cut("a " * LENGTH)
     encode(["a " * LENGTH])
     assert capsys.readouterr().err.count("'a a a") == 1
 
 
 def test_an_old_checkpoint_whose_config_names_another_end_token(saved, tmp_path):
-    root, _, model = saved
-    model.save_pretrained(tmp_path / "text_encoder")
-    file = tmp_path / "text_encoder" / "config.json"
+    root = saved[0]
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "text_encoder_2" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": 2}))
-    tiny_clip.save_tokenizer(tmp_path / "tokenizer", padding="!")
-    encode = text_encoder(f"clip:{tmp_path / 'text_encoder'}", LENGTH)
-    new = text_encoder(f"sdxl:{root}", LENGTH)
-    np.testing.assert_allclose(encode.pooled(CAPTIONS), new.pooled(CAPTIONS), atol=1e-5)
+    old, new = (text_encoder(f"sdxl:{place}", LENGTH)(CAPTIONS)[0] for place in (tmp_path, root))
+    np.testing.assert_allclose(old, new, atol=1e-5)
 
 
 def test_the_fingerprint_depends_on_the_padding(saved, tmp_path):

@@ -39,11 +39,12 @@ class Lengths:
     """A text encoder whose states are the lengths of the captions."""
 
     max_length, dim, fingerprint = 6, 8, "f00d"
+    states = 6
 
     def __call__(self, captions):
         lengths = np.array([len(caption) for caption in captions])
-        states = np.broadcast_to(lengths[:, None, None], (len(captions), 6, 8))
-        return states.astype(np.float32), np.arange(6) < lengths[:, None]
+        states = np.broadcast_to(lengths[:, None, None], (len(captions), self.states, 8))
+        return states.astype(np.float32), np.arange(self.states) < lengths[:, None]
 
     def is_cut(self, caption):
         return len(caption) > 6
@@ -327,6 +328,13 @@ def test_text_states_are_stored_once_and_another_encoder_needs_no_videos(folder,
     more.fingerprint = "beef"
     texts.write_states(out, 3, "t5:y", more)
     ShotClips(out, "train", clip, TextSpec("t5:y", 6, 8, "beef"))
+    # The encoder of Stable Diffusion XL gives one state more than there are tokens.
+    more.states = 7
+    texts.write_states(out, 3, "sdxl:x", more)
+    example = ShotClips(out, "train", clip, TextSpec("sdxl:y", 6, 8, "beef"))[0]
+    states, mask = more([example["caption"]])
+    np.testing.assert_array_equal(example["text"], states[0] * mask[0][:, None])
+    np.testing.assert_array_equal(example["text_mask"], mask[0])
 
 
 def test_states_belong_to_their_captions_after_a_video_is_tried_again(

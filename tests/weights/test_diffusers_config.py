@@ -30,7 +30,7 @@ STAGE_II = STAGE_I | dict(
     time_embedding_act_fn="gelu",
     class_embed_type="timestep",
 )
-SD1, SD2 = (tiny_unet.small(name) for name in ("sd15", "sd21"))
+SD1, SD2, SDXL = (tiny_unet.small(name) for name in ("sd15", "sd21", "sdxl"))
 
 
 def test_each_step_is_told_the_noise_that_it_was_trained_with():
@@ -49,7 +49,7 @@ def test_each_step_is_told_the_noise_that_it_was_trained_with():
         STAGE_I,
         STAGE_II,
         STAGE_I | dict(out_channels=3, sample_size=[8, 16]),
-        *(tiny_unet.STABLE_DIFFUSION[name] for name in ("sd15", "sd21")),
+        *tiny_unet.STABLE_DIFFUSION.values(),
         SD2 | dict(transformer_layers_per_block=[1, 2, 3], sample_size=[8, 16]),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_network_that_ours_is_not_is_refused_by_name_and_value(changes, senten
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"addition_embed_type": "text_time"}, "'addition_embed_type' 'text_time': .* has None"),
+        ({"addition_embed_type": "image"}, "'addition_embed_type' 'image': .* has None or 'text_t"),
         ({"dual_cross_attention": True}, "'dual_cross_attention' True: .* has False"),
         ({"only_cross_attention": True}, "'only_cross_attention' True: .* has False"),
         ({"only_cross_attention": [True] * 3}, r"'only_cross_attention' \[True, .* has False"),
@@ -139,6 +139,21 @@ def test_a_network_that_ours_is_not_is_refused_by_name_and_value(changes, senten
 def test_another_u_net_with_stable_diffusion_s_blocks_is_refused(changes, sentence):
     with pytest.raises(UserError, match=sentence):
         to_stunet(SD1 | changes, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"use_linear_projection": False}, "'use_linear_projection' False: Stable Diffusion XL"),
+        ({"act_fn": "gelu"}, "'act_fn' 'gelu': Stable Diffusion XL has 'silu'"),
+        ({"addition_time_embed_dim": None}, "'addition_time_embed_dim' None: the width of each"),
+        ({"projection_class_embeddings_input_dim": 40}, "40: the width of .* refiner"),
+        ({"projection_class_embeddings_input_dim": 100}, "100: the width of .* refiner"),
+    ],
+)
+def test_another_u_net_with_the_sizes_of_stable_diffusion_xl_is_refused(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        to_stunet(SDXL | changes, "config.json")
 
 
 def test_heads_are_read_as_a_number_or_a_width():

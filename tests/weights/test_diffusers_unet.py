@@ -66,6 +66,7 @@ STAGE_II = tiny_unet.flags(
 # Both have a coarsest level that does not attend.
 SD1 = tiny_unet.small("sd15")
 SD2 = tiny_unet.small("sd21", layers_per_block=[1, 3, 1], transformer_layers_per_block=[1, 2, 3])
+SDXL = tiny_unet.small("sdxl")
 
 
 def read(directory: pathlib.Path, **model):
@@ -91,6 +92,7 @@ def abstract(config):
         (STAGE_II, {}, 1),
         (SD1, {}, 2),
         (SD2, dict(scan_layers=True), 1),
+        (SDXL, {}, 1),
     ],
     ids=[
         "odd_widths_three_levels",
@@ -99,6 +101,7 @@ def abstract(config):
         "stage_II",
         "sd1",
         "sd2",
+        "sdxl",
     ],
 )
 def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
@@ -107,9 +110,10 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
 
     rng = np.random.default_rng(0)
     b, length, upscales = 2, 5, flags["in_channels"] == 6
+    of = flags.get("encoder_hid_dim") or flags["cross_attention_dim"]
     x = rng.normal(size=(b, frames, 8, 8, flags["in_channels"])).astype(np.float32)
     time, level = np.array([[0.003, 0.87], [0.25, 0.6]], np.float32)
-    text = rng.normal(size=(b, length, 16)).astype(np.float32)
+    text = rng.normal(size=(b, length, of)).astype(np.float32)
     # With attention to the text alone, diffusers pads the mask for keys that do not exist.
     masked = not flags.get("only_cross_attention")
     mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool) if masked else None
@@ -119,6 +123,13 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
     def each(a):  # Each frame is an image of its own, with the time and text of its clip.
         return torch.from_numpy(a.repeat(frames, axis=0))
 
+    added = None
+    if flags.get("addition_embed_type") == "text_time":
+        # A picture of 8x8 latents is one of 64x64 pixels.
+        sizes = np.tile(np.float32([64, 64, 0, 0, 64, 64]), (b, 1))
+        added = dict(text_embeds=each(text[:, 0, :24]), time_ids=each(sizes))
+        text, mask = text[:, 1:], mask[:, 1:]
+
     with torch.no_grad():
         want = theirs(
             torch.from_numpy(x.reshape(b * frames, 8, 8, -1).transpose(0, 3, 1, 2)),
@@ -126,6 +137,7 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
             each(text),
             class_labels=each(level * np.float32(TIME_SCALE)) if upscales else None,
             encoder_attention_mask=each(mask) if masked else None,
+            added_cond_kwargs=added,
         ).sample.numpy()
     want = want.transpose(0, 2, 3, 1).reshape(got.shape)
     assert np.abs(want).max() > 0.1
@@ -133,7 +145,11 @@ def test_outputs_agree_with_diffusers(flags, model, frames, tmp_path):
 
 
 # Parameters of the published U-Nets of Stable Diffusion, as their model cards round them.
-SIZES = {name: count for name, (_, count) in tiny_unet.IF.items()} | {"sd15": 860e6, "sd21": 866e6}
+SIZES = {name: count for name, (_, count) in tiny_unet.IF.items()} | {
+    "sd15": 860e6,
+    "sd21": 866e6,
+    "sdxl": 2.567e9,
+}
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -14,17 +14,19 @@ from flax.traverse_util import flatten_dict
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+import diffusers
 import tiny_unet
 import torch
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from from_config import abstract_state, make_mesh, make_network
 from safetensors.numpy import save_file
-from test_diffusers_unet import SD1, SD2, abstract, jit, read
+from test_diffusers_unet import SD1, SD2, SDXL, abstract, jit, read
 from test_inflate import FRAMES, UNET, checkpoint, inflate, run
 
 from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.train.parts import make_parts
-from stunet.weights import diffusers_unet, lora_files
+from stunet.weights import diffusers_unet, lora_files, stability_names
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
@@ -68,6 +70,12 @@ def named(made, prefix, name, down, up):
         tensors[f"{prefix}{name(layer)}{up}"] = first
         tensors[f"{prefix}{name(layer)}{down}"] = second
     return tensors
+
+
+def kohya_xl(made):
+    with torch.device("meta"):
+        names = stability_names.layers(diffusers.UNet2DConditionModel(**SDXL).state_dict())
+    return kohya({names[layer]: pair for layer, pair in made.items()})
 
 
 def kohya(made, alpha=ALPHA):
@@ -187,22 +195,46 @@ def test_a_static_clip_gets_what_diffusers_gives_its_picture(t2i, inflated, writ
     assert np.abs(got - output(params)).max() > 1000 * limit
 
 
-@pytest.mark.parametrize("flags", [SD2, UNET | dict(layers_per_block=[1, 3])], ids=["sd2", "if"])
-def test_every_layer_of_either_family_is_changed_in_its_place(flags, write, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "form"),
+    [
+        (SD2, kohya),
+        (UNET | dict(layers_per_block=[1, 3]), kohya),
+        (SDXL, kohya_xl),
+        (SDXL, peft),
+    ],
+    ids=["sd2", "if", "sdxl_kohya", "sdxl_peft"],
+)
+def test_every_layer_of_each_family_is_changed_in_its_place(flags, form, write, tmp_path):
     """Compares weights alone. With `scan_layers`, several layers are one weight."""
     unet = tiny_unet.save(tmp_path, flags)
     layers = [name.removesuffix(".weight") for name, p in unet.named_parameters() if p.ndim > 1]
     layers = [layer for layer in layers if not layer.endswith("positional_embedding")]
-    made = factors(unet, layers[::2])
+    made, scale = factors(unet, layers[::2]), 2 if form is peft else 2 * ALPHA / RANK
     config, params = read(tmp_path, scan_layers=True)
     tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
-    merged = lora_files.merge(params, lora_files.read(write(kohya(made)), tensors), 2)
-    want = changed(unet, made, lambda _: 2 * ALPHA / RANK)
+    merged = lora_files.merge(params, lora_files.read(write(form(made)), tensors), 2)
+    want = changed(unet, made, lambda _: scale)
     for path, leaf in flatten_dict(merged).items():
         tensor = tensors[path]
         for name, layer in zip(tensor.names, leaf if tensor.stacked else [leaf], strict=True):
             found = tensor.to_theirs(np.asarray(layer))
             np.testing.assert_allclose(found, want[name].numpy(), rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_names_in_stability_s_code_are_those_that_diffusers_converts():
+    unet = tiny_unet.STABLE_DIFFUSION["sdxl"]
+    with torch.device("meta"):
+        names = [*diffusers.UNet2DConditionModel(**unet).state_dict()]
+    layers = stability_names.layers(names)
+    parted = (name.rpartition(".") for name in names)
+    ours = {f"{layer}.{kind}": f"{layers[layer]}.{kind}" for layer, _, kind in parted}
+    theirs = {f"model.diffusion_model.{name}": name for name in ours.values()}
+    converted = convert_ldm_unet_checkpoint(theirs, unet)
+    assert converted == ours
+    # As kohya writes them.
+    place = "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0"
+    assert layers[place] == "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0"
 
 
 def test_alpha_0_is_the_network_itself_and_temporal_weights_stay(t2i, inflated, write):

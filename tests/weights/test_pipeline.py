@@ -3,9 +3,14 @@
 The pipeline is one of diffusers with random weights.
 """
 
+import dataclasses
+import functools
 import json
+import pathlib
 import shutil
+from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -24,9 +29,12 @@ from safetensors.numpy import load_file
 from test_inflate import WEIGHTS, checkpoint, jit, run
 
 from stunet import configs
+from stunet.data.sources import make_source
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
+from stunet.parallel import mesh as meshes
 from stunet.train.parts import make_parts
+from stunet.train.program import abstract_batch
 from stunet.train.sampling import make_functions
 from stunet.weights import pipeline
 from stunet.weights.diffusers_config import to_stunet
@@ -34,7 +42,6 @@ from stunet.weights.diffusers_config import to_stunet
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
 FRAMES, STEPS, SCALE = 4, 3, 3.0
-UNET = tiny_unet.small("sd21", in_channels=2, out_channels=2, cross_attention_dim=tiny_clip.DIM)
 # As in Stable Diffusion 2.1, with what the paper on zero terminal SNR adds.
 SCHEDULER = dict(
     _class_name="DDIMScheduler",
@@ -49,18 +56,40 @@ SCHEDULER = dict(
 )
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Returns the folder of a pipeline, its U-Net and its text model."""
-    folder = tmp_path_factory.mktemp("pipelines") / "stable"
-    unet = tiny_unet.save(folder / "unet", UNET)
-    text = tiny_clip.model()
-    text.save_pretrained(folder / "text_encoder")
-    tiny_clip.save_tokenizer(folder / "tokenizer")
+CAPTION = "a dog runs"
+
+
+class Saved(NamedTuple):
+    """A pipeline in a folder, with random weights: the parts as diffusers and transformers have it.
+
+    Attributes:
+        folder: where it is.
+        flags: arguments of its U-Net.
+        unet: the U-Net.
+        texts: the text models.
+    """
+
+    folder: pathlib.Path
+    flags: dict
+    unet: torch.nn.Module
+    texts: tuple[torch.nn.Module, ...]
+
+
+def save(folder, kind) -> Saved:
+    """Writes a pipeline of Stable Diffusion 2.1 or XL."""
+    texts = (tiny_clip.model(),)
+    if kind == "sdxl":
+        texts += (tiny_clip.model(1, projection=24, hidden_act="gelu"),)
+    latents = dict(in_channels=2, out_channels=2, cross_attention_dim=tiny_clip.DIM * len(texts))
+    flags = tiny_unet.small(kind, **latents)
+    for number, text in zip(("", "_2"), texts, strict=False):
+        text.save_pretrained(folder / f"text_encoder{number}")
+        tiny_clip.save_tokenizer(folder / f"tokenizer{number}", "!" if number else tiny_clip.END)
     tiny_autoencoder.write(folder / "vae", "AutoencoderKL")
     write(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    write(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"})
-    return folder, unet, text
+    name = {"sd21": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}[kind]
+    write(folder / "model_index.json", {"_class_name": name})
+    return Saved(folder, flags, tiny_unet.save(folder / "unet", flags), texts)
 
 
 def write(file, content):
@@ -74,16 +103,32 @@ def inflate(folder, out) -> int:
 
 
 @pytest.fixture(scope="module")
-def inflated(saved, tmp_path_factory):
+def pipelines(tmp_path_factory):
+    """Returns the function that writes a pipeline of a kind, once."""
+    return functools.cache(lambda kind: save(tmp_path_factory.mktemp(kind), kind))
+
+
+@pytest.fixture(scope="module")
+def saved(pipelines):
+    return pipelines("sd21")
+
+
+@pytest.fixture(scope="module", params=["sd21", "sdxl"])
+def inflated(request, pipelines, tmp_path_factory):
+    """Returns a pipeline, and the working directory of the run that it was inflated to."""
     out = tmp_path_factory.mktemp("inflated") / "run"
-    assert inflate(saved[0], out) == 0
-    return out
+    given = pipelines(request.param)
+    assert inflate(given.folder, out) == 0
+    return given, out
 
 
-def test_the_config_names_the_parts_and_has_their_numbers(saved, inflated):
-    folder, config = saved[0], configs.read(inflated / "config.json")
-    assert (config.text.encoder, config.text.dim) == (f"clip:{folder}/text_encoder", 32)
+def test_the_config_names_the_parts_and_has_their_numbers(inflated):
+    (folder, *_, texts), out = inflated
+    config = configs.read(out / "config.json")
+    encoder = {1: f"clip:{folder}/text_encoder", 2: f"sdxl:{folder}"}[len(texts)]
+    assert (config.text.encoder, config.text.dim) == (encoder, 32 * len(texts))
     assert config.text.max_length == 20
+    assert config.model.pooled_text_features == (24 if len(texts) == 2 else 0)
     assert config.autoencoder.path == str(folder / "vae")
     assert (config.autoencoder.factor, config.autoencoder.channels) == (2, 2)
     # 8x8 latents of 2x2 pixels.
@@ -92,21 +137,45 @@ def test_the_config_names_the_parts_and_has_their_numbers(saved, inflated):
     assert config.diffusion.zero_terminal_snr
     assert pipeline.read(folder).found == (
         "vae: AutoencoderKL, 2 channels for each square of 2x2 pixels",
-        "text_encoder: CLIP, 20 tokens of 32 features",
+        {
+            1: "text_encoder: CLIP, 20 tokens of 32 features",
+            2: "text_encoder and text_encoder_2: CLIP, 20 tokens of 64 features, and a pooled text "
+            "of 24",
+        }[len(texts)],
         "scheduler: DDIMScheduler, betas 0.00085 to 0.012, the last step pure noise; the U-Net "
         "predicts v",
     )
     assert len(config.text.fingerprint) == len(config.autoencoder.fingerprint) == 16
 
 
-def test_the_first_step_of_a_static_clip_is_that_of_diffusers(saved, inflated):
-    """Holds for text, guidance, U-Net and scheduler together, in each frame."""
-    folder, unet, text = saved
-    config, params = checkpoint(inflated)
+def encoded(folder, texts):
+    """Returns the states of the caption and XL's further arguments, as the pipelines make them."""
+    tokens, padding = [], (tiny_clip.END, "!")
+    for number in range(len(texts)):
+        place = folder / ("tokenizer_2" if number else "tokenizer")
+        tokenizer = transformers.CLIPTokenizer(
+            vocab=str(place / "vocab.json"),
+            merges=str(place / "merges.txt"),
+            pad_token=padding[number],
+        )
+        padded = dict(padding="max_length", max_length=20, return_tensors="pt")
+        tokens.append(tokenizer([CAPTION], **padded).input_ids)
+    found = [text(ids, output_hidden_states=True) for text, ids in zip(texts, tokens, strict=True)]
+    if len(texts) == 1:
+        return found[0].last_hidden_state, {}
+    sizes = torch.tensor([[16.0, 16, 0, 0, 16, 16]])
+    states = torch.cat([text.hidden_states[-2] for text in found], dim=-1)
+    return states, {"text_embeds": found[1].text_embeds, "time_ids": sizes}
+
+
+def test_the_first_step_of_a_static_clip_is_that_of_diffusers(inflated):
+    """Holds for text, sizes, guidance, U-Net and scheduler together, in each frame."""
+    (folder, _, unet, texts), out = inflated
+    config, params = checkpoint(out)
     sample = {"sampler": "ddim", "steps": STEPS, "guidance_scale": SCALE}
     parts = make_parts(configs.replace(config, {f"sample.{k}": v for k, v in sample.items()}))
     functions = make_functions(parts.denoiser, parts.sampling)
-    states, mask = make_encoder(parts.denoiser.text)(["a dog runs"])
+    states, mask = make_encoder(parts.denoiser.text)([CAPTION])
     noise = np.random.default_rng(0).normal(size=(1, 1, 8, 8, 2)).astype(np.float32)
     first, _ = functions.first(jax.random.split(jax.random.key(0), 1), None, 0.0)
     first = first._replace(x=jax.numpy.asarray(noise.repeat(FRAMES, 1)))
@@ -120,40 +189,71 @@ def test_the_first_step_of_a_static_clip_is_that_of_diffusers(saved, inflated):
 
     scheduler = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler")
     scheduler.set_timesteps(STEPS)
-    tokenizer = transformers.CLIPTokenizer(
-        vocab=str(folder / "tokenizer" / "vocab.json"),
-        merges=str(folder / "tokenizer" / "merges.txt"),
-        pad_token=tiny_clip.END,
-    )
-    tokens = tokenizer(["a dog runs"], padding="max_length", max_length=20, return_tensors="pt")
     x = torch.from_numpy(noise[0].transpose(0, 3, 1, 2))
     with torch.no_grad():
-        caption = text(tokens.input_ids).last_hidden_state
+        caption, added = encoded(folder, texts)
+        # Without text, the pipeline of XL has zeros for the states and for the pooled text.
+        nothing = {key: 0 * of if key == "text_embeds" else of for key, of in added.items()}
         time = scheduler.timesteps[0]
-        with_text, without = (unet(x, time, c).sample for c in (caption, 0 * caption))
+        with_text, without = (
+            unet(x, time, states, added_cond_kwargs=more).sample
+            for states, more in ((caption, added), (0 * caption, nothing))
+        )
         guided = without + SCALE * (with_text - without)
         want = scheduler.step(guided, time, x).prev_sample.numpy().transpose(0, 2, 3, 1)
     for frame in np.asarray(got[0]):
         np.testing.assert_allclose(frame, want[0], rtol=0, atol=1e-4 * np.abs(want).max())
 
 
-def test_the_way_back_is_bit_for_bit(saved, inflated, tmp_path):
+def test_the_way_back_is_bit_for_bit(inflated, tmp_path):
+    (folder, flags, *_), workdir = inflated
     out = tmp_path / "unet"
-    assert run("export", "--workdir", inflated, "--format", "diffusers-unet", "--out", out) == 0
-    given, written = load_file(saved[0] / "unet" / WEIGHTS), load_file(out / WEIGHTS)
+    assert run("export", "--workdir", workdir, "--format", "diffusers-unet", "--out", out) == 0
+    given, written = load_file(folder / "unet" / WEIGHTS), load_file(out / WEIGHTS)
     assert given.keys() == written.keys()
     for name, value in given.items():
         np.testing.assert_array_equal(written[name], value, err_msg=name)
     config = json.loads((out / "config.json").read_text())
-    assert {key: config[key] for key in UNET} == UNET
+    if flags.get("addition_embed_type"):
+        # Of float16, and of another kind of added embedding.
+        flags = flags | dict(upcast_attention=False)
+        flags.pop("addition_embed_type_num_heads")
+    assert {key: config[key] for key in flags} == flags
 
 
-def test_the_u_net_alone_takes_the_autoencoder_beside_it(saved):
-    folder = saved[0] / "unet"
-    assert pipeline.read(folder) == pipeline.Pipeline(folder, {}, ())
-    config = to_stunet(UNET, str(folder / "config.json"), FRAMES)
-    assert config.autoencoder.path == str(saved[0] / "vae")
-    assert config.autoencoder.factor == 8
+def test_training_sees_and_drops_the_pooled_text_with_the_tokens(pipelines, tmp_path):
+    folder = pipelines("sdxl").folder
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    place = str(folder / "unet" / "config.json")
+    config = to_stunet(unet, place, FRAMES, more=pipeline.read(folder).keys)
+    digits = {"data.source": "moving_digits", "data.digit_size": 8, "train.batch_size": 2}
+    parts = make_parts(configs.replace(config, digits))
+    example = make_source(parts.dataset, "train")[0]
+    batch = {key: np.stack([example[key]] * 2) for key in ("video", "text", "text_mask")}
+    expected = abstract_batch(parts, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
+    assert {key: (a.shape, a.dtype) for key, a in batch.items()} == {
+        key: (a.shape, a.dtype) for key, a in expected.items()
+    }
+    assert np.abs(batch["text"][:, 0, :24]).min() > 0
+    params = nn.unbox(jax.eval_shape(parts.denoiser.init_params, jax.random.key(0)))
+    for dropout in (0.0, 1.0):
+        objective = dataclasses.replace(parts.objective, caption_dropout=dropout)
+        drawn = objective.draw(jax.random.key(0), batch)
+        text, mask = drawn[4:6]
+        np.testing.assert_array_equal(text, (1 - dropout) * batch["text"])
+        assert mask.all() if dropout == 0 else not mask.any()
+    assert jax.eval_shape(objective.loss, params, *drawn).shape == (2,)
+
+
+def test_the_u_net_alone_takes_the_other_parts_beside_it(pipelines):
+    for kind in ("sd21", "sdxl"):
+        root, flags, *_ = pipelines(kind)
+        folder = root / "unet"
+        assert pipeline.read(folder) == pipeline.Pipeline(folder, {}, ())
+        config = to_stunet(flags, str(folder / "config.json"), FRAMES)
+        assert config.autoencoder.path == str(root / "vae")
+        assert config.autoencoder.factor == 8
+        assert config.text.encoder == ("bytes" if kind == "sd21" else f"sdxl:{root}")
 
 
 def pickled(folder):
@@ -175,8 +275,12 @@ def changed(place, **keys):
         (lambda d: shutil.rmtree(d / "tokenizer"), "lacks the folder tokenizer, which a Stable"),
         (pickled, "text_encoder has neither model.safetensors nor .* pickled weights"),
         (
+            changed("model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline"),
+            "is of a StableDiffusionXLImg2ImgPipeline; a StableDiffusionPipeline or a StableDiff",
+        ),
+        (
             changed("model_index.json", _class_name="StableDiffusionXLPipeline"),
-            "is of a StableDiffusionXLPipeline; a StableDiffusionPipeline can be inflated",
+            "lacks the folder text_encoder_2, which a StableDiffusionXLPipeline has",
         ),
         (
             changed("scheduler/scheduler_config.json", _class_name="FlowMatchScheduler"),
@@ -201,7 +305,46 @@ def changed(place, **keys):
     ],
 )
 def test_what_cannot_be_inflated_is_named(saved, damage, sentence, tmp_path):
-    folder = shutil.copytree(saved[0], tmp_path / "stable")
+    refused(saved, damage, sentence, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (
+            lambda d: shutil.rmtree(d / "tokenizer_2"),
+            "lacks the folder tokenizer_2, which a Stable",
+        ),
+        (
+            changed("text_encoder_2/config.json", architectures=["CLIPTextModel"]),
+            "text_encoder_2/config.json has no CLIPTextModelWithProjection among its",
+        ),
+        (
+            lambda d: tiny_clip.model(projection=24).save_pretrained(d / "text_encoder"),
+            "text_encoder/config.json has a CLIPTextModelWithProjection among its",
+        ),
+        (
+            changed("unet/config.json", projection_class_embeddings_input_dim=64),
+            "gives a pooled text of 24 features, and the U-Net beside it takes 16; take both from",
+        ),
+        (
+            changed("unet/config.json", addition_time_embed_dim=None),
+            "gives a pooled text of 24 features, and the U-Net beside it takes 0; take both from",
+        ),
+        (
+            changed("text_encoder_2/config.json", projection_dim=48),
+            "has projection_dim 48 above hidden_size 32; in Stable Diffusion XL both are 1280",
+        ),
+    ],
+)
+def test_what_cannot_be_inflated_of_stable_diffusion_xl_is_named(
+    pipelines, damage, sentence, tmp_path
+):
+    refused(pipelines("sdxl"), damage, sentence, tmp_path)
+
+
+def refused(saved, damage, sentence, tmp_path):
+    folder = shutil.copytree(saved.folder, tmp_path / "stable")
     damage(folder)
     with pytest.raises(UserError, match=sentence):
         pipeline.read(folder)

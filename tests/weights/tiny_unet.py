@@ -107,6 +107,15 @@ STABLE_DIFFUSION = {
 }
 
 
+# Pooled text of 24 features, and a code of 8 for each of six sizes.
+SMALL_XL = dict(
+    addition_time_embed_dim=8,
+    projection_class_embeddings_input_dim=24 + 6 * 8,
+    cross_attention_dim=32,
+    transformer_layers_per_block=[1, 2, 3],
+)
+
+
 def small(name: str, **changes) -> dict:
     """Returns a published config of Stable Diffusion with three small levels, and other changes."""
     published = STABLE_DIFFUSION[name]
@@ -118,6 +127,7 @@ def small(name: str, **changes) -> dict:
         | dict(attention_head_dim=2 if name == "sd15" else [width // 8 for width in widths])
         | dict(block_out_channels=widths, cross_attention_dim=16, layers_per_block=1)
         | dict(norm_num_groups=4, sample_size=8)
+        | (SMALL_XL if name == "sdxl" else {})
         | changes
     )
 

@@ -20,6 +20,7 @@ _CHECKS: tuple[Callable[[Config], Mistakes], ...] = (
     latents.trained_autoencoder,
     network.levels,
     network.family,
+    network.pooled_text,
     network.attention,
     network.level_embedding,
     network.frozen_weights,

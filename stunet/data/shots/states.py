@@ -37,6 +37,11 @@ class Encoder:
     dim: _Size
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Returns the shape (l, d) of one caption's states, with padding."""
+        return TextSpec(self.name, self.max_length, self.dim).shape
+
+    @property
     def kind(self) -> str:
         """Returns the encoder's name without the place of its files."""
         return self.name.partition(":")[0]
@@ -55,15 +60,15 @@ def pack(states: Float32[np.ndarray, "l d"], mask: Bool[np.ndarray, "l"]) -> byt
 
 
 def unpack(
-    record: bytes, max_length: int, dim: int
+    record: bytes, shape: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, "l d"], Bool[np.ndarray, "l"]]:
-    """Returns the states and mask of one caption, with padding.
+    """Returns the states and mask of one caption, with padding up to `shape` (l, d).
 
     Raises:
         ValueError: the record is damaged.
     """
-    tokens = np.frombuffer(record, ml_dtypes.bfloat16).reshape(-1, dim)
-    states, mask = np.zeros((max_length, dim), np.float32), np.zeros(max_length, bool)
+    tokens = np.frombuffer(record, ml_dtypes.bfloat16).reshape(-1, shape[1])
+    states, mask = np.zeros(shape, np.float32), np.zeros(shape[0], bool)
     states[: len(tokens)], mask[: len(tokens)] = tokens, True
     return states, mask
 
@@ -126,6 +131,6 @@ class States:
         """
         record = self._shards.read(shard, number)
         try:
-            return unpack(record, self.encoder.max_length, self.encoder.dim)
+            return unpack(record, self.encoder.shape)
         except ValueError as error:
             raise self._shards.damaged(shard, number, error) from error

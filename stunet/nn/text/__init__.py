@@ -37,7 +37,8 @@ def text_encoder(
 
     Returns:
         The text encoder. A call with n captions returns their states, float32 [n, l, d], and a
-        mask, bool [n, l]. Weights are read in the first call. The encoder has the attributes
+        mask, bool [n, l]. "sdxl:DIR" has one more state before those of the tokens
+        (`stunet.nn.text.sdxl`). Weights are read in the first call. The encoder has the attributes
         `max_length`, `dim` and `fingerprint`. Its method `is_cut(caption)` tells whether a caption
         is too long. Calls also print the first few such captions on stderr. An empty caption has
         no token.

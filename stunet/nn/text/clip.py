@@ -55,16 +55,30 @@ class ClipText(nn.Module):
         config: sizes of the network.
         penultimate: True for the states before the last layer, which no norm follows. False for
             the normalised states after the last layer.
-        projects: True if the checkpoint has a projection for `pooled`.
+        projects: True if the checkpoint has a projection for pooled text.
     """
 
     config: ClipConfig
     penultimate: bool = False
     projects: bool = False
 
+    @property
+    def pools(self) -> bool:
+        """Tells whether pooled text comes before the states, as in Stable Diffusion XL."""
+        return self.penultimate and self.projects
+
     @nn.compact
-    def _all(self, ids: Array, mask: Array) -> tuple[Array, Array, Array | None]:
-        """Returns the states before and after the last layer, and the embedding of each text."""
+    def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b n d"]:
+        """Returns the state of each token, after one for the pooled text if there is one (`pools`).
+
+        The pooled text is the projected state of the text's end token, from the last layer. CLIP
+        compares it with pictures. Its state is filled up with zeros.
+
+        Args:
+            ids: token ids in 0..vocab_size - 1; l is at most max_position_embeddings.
+            mask: False on tokens to which no token attends. It is True everywhere for Stable
+                Diffusion, whose padding is part of the text.
+        """
         c = self.config
 
         def embed(count: int, name: str) -> nn.Embed:
@@ -79,33 +93,16 @@ class ClipText(nn.Module):
         for i in range(c.num_hidden_layers):
             before, x = x, _Layer(config=c, name=f"layer_{i}")(x, sees)
         x = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=jnp.float32, name="final_norm")(x)
-        if not self.projects:
-            return before, x, None
+        if not self.pools:
+            return before if self.penultimate else x
         # The first end token, since padding may be the same token.
         end = jnp.argmax(ids if c.eos_token_id == _OLD_END else ids == c.eos_token_id, axis=1)
         dense = nn.Dense(
             features=c.projection_dim, use_bias=False, dtype=jnp.float32, name="projection"
         )
-        return before, x, dense(jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0])
-
-    def __call__(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Returns the state of each token.
-
-        Args:
-            ids: token ids in 0..vocab_size - 1; l is at most max_position_embeddings.
-            mask: False on tokens to which no token attends. It is True everywhere for Stable
-                Diffusion, whose padding is part of the text.
-        """
-        before, after, _ = self._all(ids, mask)
-        return before if self.penultimate else after
-
-    def pooled(self, ids: Int[Array, "b l"], mask: Bool[Array, "b l"]) -> Float[Array, "b p"]:
-        """Returns the projected state of each text's end token, from the last layer.
-
-        CLIP compares it with pictures. Stable Diffusion XL adds it to the embedding of time. The
-        checkpoint must have a projection (`projects`).
-        """
-        return self._all(ids, mask)[2]
+        pooled = dense(jnp.take_along_axis(x, end[:, None, None], axis=1))
+        wide = jnp.pad(pooled, ((0, 0), (0, 0), (0, c.hidden_size - c.projection_dim)))
+        return jnp.concatenate([wide, before], axis=1)
 
 
 class _Layer(nn.Module):
@@ -169,6 +166,11 @@ def _architecture(config: Mapping[str, Any], path: str, penultimate: bool) -> Ar
             "equal size"
         )
     projects = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
+    if projects and penultimate and c.projection_dim > c.hidden_size:
+        raise UserError(
+            f"{path} has projection_dim {c.projection_dim} above hidden_size {c.hidden_size}; in "
+            "Stable Diffusion XL both are 1280"
+        )
     modules = {
         "words/embedding": "embeddings.token_embedding",
         "positions/embedding": "embeddings.position_embedding",

@@ -3,14 +3,13 @@
 import collections
 import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import tokenizers
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Float32
 
 from stunet import jsonfiles
 from stunet.errors import UserError
@@ -43,7 +42,8 @@ class PretrainedEncoder:
     """Encodes captions with a transformer from a Hugging Face checkpoint, in float32.
 
     Every token of a caption has a state, including special tokens (`[CLS]` and `[SEP]`, or `</s>`).
-    For CLIP, that includes the padding up to `max_length`, to which Stable Diffusion attends.
+    For CLIP, that includes the padding up to `max_length`, to which Stable Diffusion attends. The
+    second text model of Stable Diffusion XL has one more state before these, the pooled text.
     A caption of nothing but spaces has no token at all. In guidance, such a caption means "no
     text".
 
@@ -55,7 +55,7 @@ class PretrainedEncoder:
         max_length: tokens in each caption (l).
         dim: features of each token state (d).
         fingerprint: digest of the weights and the tokenizer (`Checkpoint.fingerprint`).
-        pools: True if the checkpoint can give one vector for each caption (`pooled`).
+        pools: True if pooled text comes before the states of a caption.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PretrainedEncoder:
                 f"the text max_length is {max_length}; {family!r} takes {architecture.max_length} "
                 "tokens at most"
             )
-        self.pools = getattr(architecture.module, "projects", False)
+        self.pools = getattr(architecture.module, "pools", False)
         self.max_length, self.dim = max_length, architecture.dim
         self._cut = cut or CutCaptions(max_length)
         file = tokenizer.find(folder)
@@ -108,16 +108,16 @@ class PretrainedEncoder:
             captions: list of captions.
 
         Returns:
-            States [n, max_length, dim], zero on padding, and the mask [n, max_length], True on
-            tokens and False on padding.
+            States [n, l, dim], zero on padding, and the mask [n, l], True on tokens and False on
+            padding. l is `max_length`, and one more for the pooled text.
 
         Raises:
             TypeError: `captions` is a single string.
         """
         if isinstance(captions, str):
             raise TypeError("an encoder takes a list of captions, not one string")
-        states = np.zeros((len(captions), self.max_length, self.dim), np.float32)
-        mask = np.zeros((len(captions), self.max_length), bool)
+        states = np.zeros((len(captions), self.pools + self.max_length, self.dim), np.float32)
+        mask = np.zeros(states.shape[:2], bool)
         by_caption = self._look_up([caption for caption in captions if caption.strip()])
         for i, caption in enumerate(captions):
             if caption in by_caption:
@@ -125,23 +125,6 @@ class PretrainedEncoder:
                 states[i, :length] = by_caption[caption]
                 mask[i, :length] = True
         return states, mask
-
-    def pooled(self, captions: Sequence[str]) -> Float32[np.ndarray, "n p"]:
-        """Returns one vector for each caption: the projected state of its end token.
-
-        These vectors are not cached, and an empty caption has one too.
-
-        Args:
-            captions: list of captions, at least one. The checkpoint must have `pools`.
-        """
-        rows = []
-        for begin in range(0, len(captions), _BATCH_SIZE):
-            some = captions[begin : begin + _BATCH_SIZE]
-            with self._lock:
-                _, batch = self._batch(some)
-                vectors = self._pool(self._params, *batch)
-            rows.append(np.asarray(vectors)[: len(some)])
-        return np.concatenate(rows)
 
     def is_cut(self, caption: str) -> bool:
         """Tells whether a caption has more tokens than `max_length`."""
@@ -152,7 +135,7 @@ class PretrainedEncoder:
         return self._tokenizer.encode(caption.encode("utf-8", errors="replace").decode())
 
     def _look_up(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns the states of each caption, float32 [tokens, dim], without padding.
+        """Returns the states of each caption, float32 [l, dim], without padding.
 
         States come from the cache, or are computed and put there.
         """
@@ -175,17 +158,9 @@ class PretrainedEncoder:
         return found
 
     def _encode(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """Computes the states of at most `_BATCH_SIZE` captions, float32 [tokens, dim] each."""
-        ids, batch = self._batch(captions)
-        states = np.asarray(self._apply(self._params, *batch))
-        return [states[i, : len(row)].copy() for i, row in enumerate(ids)]
+        """Computes the states of at most `_BATCH_SIZE` captions, float32 [l, dim] each.
 
-    def _batch(self, captions: Sequence[str]) -> tuple[list[list[int]], tuple[jax.Array, ...]]:
-        """Tokenizes at most `_BATCH_SIZE` captions, and reads the weights if that is not done.
-
-        Returns:
-            The token ids of each caption, and ids and mask of the whole batch on the devices. Rows
-            without a caption may follow.
+        The weights are read if that is not done.
         """
         if self._params is None:
             self._load()
@@ -204,7 +179,9 @@ class PretrainedEncoder:
         for i, row in enumerate(ids):
             padded[i, : len(row)] = row
             mask[i, : len(row)] = True
-        return ids, jax.device_put((padded, mask), self._batch_sharding)
+        batch = jax.device_put((padded, mask), self._batch_sharding)
+        states = np.asarray(self._apply(self._params, *batch))
+        return [states[i, : self.pools + len(row)].copy() for i, row in enumerate(ids)]
 
     def _load(self) -> None:
         """Reads the weights and copies them to each device of this process.
@@ -216,16 +193,14 @@ class PretrainedEncoder:
         self._batch_sharding = split = NamedSharding(mesh, PartitionSpec("captions"))
         module = self._module
 
-        def jitted(method: str) -> Callable[..., jax.Array]:
-            def apply(params, ids, mask):
-                # Full precision, because the states are written once and trained on for long. By
-                # default GPUs and TPUs would multiply with 10 or 8 bits.
-                with jax.default_matmul_precision("highest"):
-                    return module.apply(params, ids, mask, method=method)
+        def apply(params, ids, mask):
+            # Full precision, because the states are written once and trained on for long. By
+            # default GPUs and TPUs would multiply with 10 or 8 bits.
+            with jax.default_matmul_precision("highest"):
+                return module.apply(params, ids, mask)
 
-            return jax.jit(apply, in_shardings=(replicated, split, split), out_shardings=split)
-
-        self._apply, self._pool = jitted("__call__"), jitted("pooled")
+        in_shardings = (replicated, split, split)
+        self._apply = jax.jit(apply, in_shardings=in_shardings, out_shardings=split)
         self._params = jax.device_put(self._checkpoint.read(), replicated)
 
 

@@ -1,10 +1,9 @@
-"""The text of Stable Diffusion XL: the states of its two CLIP text models side by side."""
+"""The text of Stable Diffusion XL: the pooled text, and the states of both text models."""
 
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32
 
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import Encoded
@@ -20,10 +19,12 @@ class SdxlEncoder:
     2307.01952).
 
     The state of a token holds the features of the first text model, then those of the second. Both
-    are states before the last layer (`stunet.nn.text.clip`).
+    are states before the last layer (`stunet.nn.text.clip`). One more state comes before those of
+    the tokens: the pooled text of the second model, filled up with zeros. So the pooled text is
+    stored, batched and dropped with the states, as one array.
 
     Attributes:
-        max_length: tokens in each caption (l).
+        max_length: tokens in each caption.
         dim: features of each token state (d): 768 + 1280 in the published weights.
         fingerprint: digest of the weights and tokenizers of both text models, as 16 hexadecimal
             digits.
@@ -47,28 +48,33 @@ class SdxlEncoder:
         self._encoders = [
             PretrainedEncoder("sdxl", str(folder), max_length, cut) for folder in folders
         ]
-        if not self._encoders[1].pools:
-            raise UserError(
-                f"{directory}/{_FOLDERS[1]}/config.json has no CLIPTextModelWithProjection among "
-                "its architectures; that of Stable Diffusion XL has it"
-            )
+        for folder, encoder, pools in zip(_FOLDERS, self._encoders, (False, True), strict=True):
+            if encoder.pools != pools:
+                raise UserError(
+                    f"{directory}/{folder}/config.json has {'no' if pools else 'a'} "
+                    "CLIPTextModelWithProjection among its architectures; in Stable Diffusion XL "
+                    f"only {_FOLDERS[1]} has it"
+                )
         self.max_length = max_length
         self.dim = sum(encoder.dim for encoder in self._encoders)
-        both = "-".join(encoder.fingerprint for encoder in self._encoders)
+        # The word keeps states that were stored without the pooled text from being taken.
+        both = "-".join(["pooled", *(encoder.fingerprint for encoder in self._encoders)])
         self.fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
-        """Returns the states [n, max_length, dim] of n captions, and their mask [n, max_length].
+        """Returns the states [n, 1 + max_length, dim] of n captions, and their mask.
+
+        An empty caption has neither tokens nor pooled text.
 
         Raises:
             TypeError: `captions` is a single string.
         """
-        (first, mask), (second, _) = (encode(captions) for encode in self._encoders)
-        return np.concatenate([first, second], axis=-1), mask
-
-    def pooled(self, captions: Sequence[str]) -> Float32[np.ndarray, "n p"]:
-        """Returns one vector for each caption, from the second text model."""
-        return self._encoders[1].pooled(captions)
+        (first, _), (second, mask) = (encode(captions) for encode in self._encoders)
+        pooled, second = second[:, :1], second[:, 1:]
+        rows = [
+            np.concatenate(pair, axis=-1) for pair in ((pooled, 0 * first[:, :1]), (first, second))
+        ]
+        return np.concatenate(rows, axis=1), mask
 
     def is_cut(self, caption: str) -> bool:
         """Tells whether a caption has more tokens than `max_length`."""
