@@ -1,12 +1,14 @@
 """Compares distilled networks with their teacher, at the same few sampling steps.
 
-    python benchmarks/few_steps.py --teacher runs/arm --students runs/arm_1 runs/arm_2 \\
-      runs/arm_4 runs/arm_8 --out few_steps.png
+    python benchmarks/few_steps.py --teacher runs/quickstart --students runs/quickstart_1 \\
+      runs/quickstart_2 runs/quickstart_4 runs/quickstart_8 --out few_steps.png
 
-All sample with DDIM from the same noise, without captions. For each student, the command prints
-how far its clips are from those that the teacher makes in `distil.teacher_steps`: the root mean
-square difference of values in -1..1, with 95% intervals over clips. The same is printed of the
-teacher's clips in as many steps as the student takes. The figure shows frames of some clips.
+All sample with DDIM from the same noise, for the captions of held-out clips, each at its own
+`sample.guidance_scale`. For each student, the command prints how far its clips are from those that
+the teacher makes in its own number of steps: the root mean square difference of values in -1..1,
+with 95% intervals over clips. The same is printed of the teacher's clips in as many steps as the
+student takes. For clips of a moving digit, it also prints the share of clips that show all that
+their captions say, with Wilson's 95% intervals. The figure shows frames of some clips.
 """
 
 import argparse
@@ -16,8 +18,10 @@ import numpy as np
 import plot
 
 from stunet.commands.setup import set_up_jax
+from stunet.evaluate import comparison, digits
+from stunet.evaluate.scene import scene_of
 from stunet.generate import text
-from stunet.report.statistics import t_interval
+from stunet.report.statistics import share_interval, t_interval
 from stunet.train.parts import read_parts
 
 # Clips and frames of each in the figure.
@@ -29,10 +33,11 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(a - b).mean((1, 2, 3, 4)))
 
 
-def sampled(workdir: pathlib.Path, steps: int, num: int) -> np.ndarray:
-    """Returns `num` clips that a run makes in `steps` steps of DDIM."""
-    run = text.load_unconditioned(workdir, sampler="ddim", steps=steps)
-    return text.sample_clips(run, [""] * num, batch_size=32)
+def sampled(workdir: pathlib.Path, captions: list[str], steps: int) -> np.ndarray:
+    """Returns the clips that a run makes in `steps` steps of DDIM; 0 stands for its own number."""
+    settings = {"sampler": "ddim"} | ({"steps": steps} if steps else {})
+    run = text.load_unconditioned(workdir, **settings)
+    return text.sample_clips(run, captions, batch_size=40)
 
 
 def draw(file: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
@@ -56,20 +61,33 @@ def draw(file: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Samples with the teacher and with each student, prints distances and draws clips."""
-    students = {path: read_parts(path) for path in arguments.students}
-    most = max(parts.config.distil.teacher_steps for parts in students.values())
-    best = sampled(arguments.teacher, most, arguments.num)
-    rows = {f"teacher, {most} steps": best}
-    print(f"{'steps':>6}{'teacher':>18}{'student':>18}   distance from the teacher in {most} steps")
-    for workdir, parts in sorted(students.items(), key=lambda each: each[1].config.distil.steps):
-        steps, cells = parts.config.distil.steps, []
-        for name, place in (("teacher", arguments.teacher), ("student", workdir)):
-            clips = sampled(place, steps, arguments.num)
+    """Samples with the teacher and with each student, prints the table and draws clips."""
+    parts = read_parts(arguments.teacher)
+    held_out = comparison.from_dataset(parts.dataset, arguments.num)
+    has_text = parts.denoiser.network.text_features > 0
+    captions = held_out.captions if has_text else [""] * arguments.num
+    asked = scene_of(held_out.real, held_out.real_indices, captions=has_text).asked
+    best = sampled(arguments.teacher, captions, 0)
+    rows = {"teacher": best}
+
+    def right(clips: np.ndarray) -> str:
+        """Returns the share of clips that show what their captions say; "" if nobody knows."""
+        if not asked:
+            return ""
+        hits = digits.measure(clips, asked)["right_caption"]
+        low, high = share_interval(int(hits.sum()), len(hits))
+        return f"{hits.mean():.0%} ({low:.0%} to {high:.0%})"
+
+    print(f"{'steps':>6} {'network':>8}  {'distance':>14}  right")
+    print(f"{parts.sampling.steps:6} {'teacher':>8}  {'-':>14}  {right(best)}", flush=True)
+    students = {path: read_parts(path).config.distil.steps for path in arguments.students}
+    for student, steps in sorted(students.items(), key=lambda item: item[1]):
+        for name, place in (("teacher", arguments.teacher), ("student", student)):
+            clips = sampled(place, captions, steps)
             rows[f"{name}, {steps} step{'s' * (steps > 1)}"] = clips
-            interval = t_interval(distance(clips, best).tolist())
-            cells.append(f"{interval.mean:.3f} ± {interval.half or 0:.3f}")
-        print(f"{steps:6}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+            apart = t_interval(distance(clips, best).tolist())
+            far = f"{apart.mean:.3f} ± {apart.half or 0:.3f}"
+            print(f"{steps:6} {name:>8}  {far:>14}  {right(clips)}", flush=True)
     draw(arguments.out, rows)
     print(f"figure  {arguments.out}")
 
@@ -88,7 +106,7 @@ def main() -> None:
         help="runs that were distilled from it (required)",
     )
     parser.add_argument(
-        "--num", type=int, default=128, metavar="N", help="number of clips (default %(default)s)"
+        "--num", type=int, default=120, metavar="N", help="number of clips (default %(default)s)"
     )
     parser.add_argument(
         "--out",

@@ -23,7 +23,10 @@ def note(sentence: str) -> None:
 
 
 def sampling_bar() -> OnStep:
-    """Returns a function that draws a progress bar, which appears with the first step."""
+    """Returns a function that draws a progress bar, which appears with the first step.
+
+    After the last step, the next call draws another bar, for what is sampled next.
+    """
     from tqdm import tqdm
 
     bar = None
@@ -35,6 +38,7 @@ def sampling_bar() -> OnStep:
         bar.update(done - bar.n)
         if done == total:
             bar.close()
+            bar = None
 
     return show
 

@@ -16,15 +16,45 @@ from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.progress import OnStep
 
+# Option -> its task of `stunet sample`, and the field of the form that takes its place.
+_OPTIONS = {
+    "tsr": ("text", ""),
+    "base": ("upscale", "video"),
+    "style_workdir": ("style", ""),
+    "style_lora": ("style", ""),
+}
+
 
 def add_arguments(parser: Parser) -> None:
     shared.add_run(parser, or_several=True)
     parser.options.add_argument(
+        "--tsr",
+        type=shared.path,
+        metavar="DIR",
+        help="working directory of a temporal super-resolution run: the task text makes keyframes, "
+        "and this run fills in the frames between them",
+    )
+    parser.options.add_argument(
+        "--base",
+        type=shared.path,
+        metavar="DIR",
+        help="working directory of a base run: the task upscale enlarges what it makes from the "
+        "prompts if no video is given",
+    )
+    style = parser.options.add_mutually_exclusive_group()
+    style.add_argument(
         "--style-workdir",
         type=shared.path,
         metavar="DIR",
         help="working directory of a run whose spatial weights were trained on a style, for the "
         "task style (default: the page has no such task)",
+    )
+    style.add_argument(
+        "--style-lora",
+        type=shared.path,
+        metavar="FILE",
+        help="LoRA file of the style, for the U-Net that the run was inflated from, for the task "
+        "style",
     )
     parser.options.add_argument(
         "--host",
@@ -80,23 +110,30 @@ def load(arguments: argparse.Namespace, out: pathlib.Path):
         out: directory for the clips.
 
     Raises:
-        UserError: a network cannot be loaded, or none does any task.
+        UserError: a network cannot be loaded, none does any task, or none does the task of an
+            option.
     """
-    from stunet.demo.page import Demo
+    from stunet.demo.page import Demo, Fixed
     from stunet.generate import networks, text
 
     keeping = text.keeping_loader()
     found, fixed = networks.find_tasks(arguments.workdir), {}
-    if arguments.style_workdir:
-        fixed["style"] = ["--style-workdir", str(arguments.style_workdir)]
-    else:
+    for option, (task, unless) in _OPTIONS.items():
+        if value := getattr(arguments, option):
+            flag = f"--{option.replace('_', '-')}"
+            if task not in found:
+                raise UserError(
+                    f"{flag} is for the task {task}, which {arguments.workdir} cannot do"
+                )
+            fixed[task] = Fixed((flag, str(value)), unless)
+    if "style" not in fixed:
         found.pop("style", None)
 
     def make(words: Sequence[str], on_step: OnStep):
         return sample.make(words[0], _parsed([*words, "--out", str(out)]), keeping, on_step)
 
     runs = {task: (network, keeping(network)) for task, network in found.items()}
-    return Demo(arguments.workdir, runs, make, fixed)
+    return Demo(arguments.workdir, runs, make, out / "masks", fixed)
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:

@@ -1,15 +1,21 @@
-"""Draws the picture on which the user chooses a box, and finds the pixels that were clicked."""
+"""Draws the picture on which the user chooses a region, and finds the pixels that were chosen."""
 
 import pathlib
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
 
 from stunet.data.media import sheets
 from stunet.data.spec import ClipSpec
 from stunet.generate import inputs, pictures
 
 _MARK = (255, 64, 32)
+BRUSH = "#{:02x}{:02x}{:02x}".format(*_MARK)
+
+# The share of a pixel that the brush must cover to choose it. A dab in the middle of four pixels
+# covers less than a quarter of each, and chooses none of them.
+_COVERED = 0.25
 
 
 def read(kind: str, path: pathlib.Path, clip: ClipSpec) -> Float[np.ndarray, "h w c"]:
@@ -58,6 +64,37 @@ def clicked(place: tuple[int, int], clip: ClipSpec) -> tuple[int, int]:
     """
     scale, (x, y) = sheets.scale(clip.height, clip.width), place
     return min(int(y) // scale, clip.height - 1), min(int(x) // scale, clip.width - 1)
+
+
+def size(clip: ClipSpec) -> tuple[int, int]:
+    """Returns the height and width of the enlarged picture."""
+    scale = sheets.scale(clip.height, clip.width)
+    return clip.height * scale, clip.width * scale
+
+
+def radius(clip: ClipSpec) -> int:
+    """Returns a radius of the brush, in the enlarged picture: a stroke is two pixels wide."""
+    return sheets.scale(clip.height, clip.width)
+
+
+def painted(layers: list[UInt8[np.ndarray, "h2 w2 4"]], clip: ClipSpec) -> Bool[np.ndarray, "h w"]:
+    """Returns the pixels that the brush covers in any of the layers.
+
+    Args:
+        layers: what was drawn on the enlarged picture, in RGBA.
+        clip: describes the clips of the run.
+    """
+    chosen = np.zeros((clip.height, clip.width), bool)
+    for layer in layers:
+        drawn = Image.fromarray(np.where(layer[..., 3] > 0, 255, 0).astype(np.uint8))
+        share = drawn.resize((clip.width, clip.height), Image.Resampling.BOX)
+        chosen |= np.asarray(share) > 255 * _COVERED
+    return chosen
+
+
+def write_mask(chosen: Bool[np.ndarray, "h w"], path: pathlib.Path) -> None:
+    """Writes pixels as a picture that `--mask` takes."""
+    Image.fromarray(np.where(chosen, 255, 0).astype(np.uint8)).save(path)
 
 
 def _repeated(image: np.ndarray, times: int) -> np.ndarray:

@@ -16,7 +16,7 @@ FIELDS = {
     "text": (),
     "image": ("image",),
     "inpaint": ("video", "box", "mask"),
-    "cinemagraph": ("image", "box"),
+    "cinemagraph": ("image", "box", "mask"),
     "video": ("video", "strength"),
     "upscale": ("video",),
     "style": ("alpha",),

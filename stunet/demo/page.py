@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,19 @@ button[role=tab] { padding: 0 .45rem !important; font-size: .9rem !important; }
 
 
 @dataclasses.dataclass(frozen=True)
+class Fixed:
+    """Words of a task's command line that the page does not ask for.
+
+    Attributes:
+        words: the words.
+        unless: a field of the form. The words are left out if it is filled in. "" for none.
+    """
+
+    words: tuple[str, ...]
+    unless: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Demo:
     """Holds the loaded networks that a page offers, and the function that makes clips with them.
 
@@ -79,13 +93,20 @@ class Demo:
         place: what the user gave as `--workdir`.
         runs: for each task that can be done, the place of its network and the loaded run.
         make: makes clips.
+        drawn: directory for the masks that users draw.
         fixed: for some tasks, words of the command line that the page does not ask for.
     """
 
     place: pathlib.Path
     runs: Mapping[str, tuple[pathlib.Path, Run]]
     make: Make
-    fixed: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    drawn: pathlib.Path
+    fixed: Mapping[str, Fixed] = dataclasses.field(default_factory=dict)
+
+    def words(self, task: str, filled: Mapping[str, object]) -> tuple[str, ...]:
+        """Returns the words that a form gets for a task beside its own."""
+        fixed = self.fixed.get(task)
+        return fixed.words if fixed and not filled.get(fixed.unless) else ()
 
 
 def build(demo: Demo) -> gr.Blocks:
@@ -95,7 +116,7 @@ def build(demo: Demo) -> gr.Blocks:
         gr.HTML(_header(demo), padding=False)
         with gr.Row():
             with gr.Column(), gr.Tabs():
-                tabs = [(task, *_tab(task, run)) for task, (_, run) in demo.runs.items()]
+                tabs = [(task, *_tab(task, demo)) for task in demo.runs]
             with gr.Column(elem_id="made"):
                 stage = gr.HTML(_IDLE, elem_id="stage", padding=False)
                 with gr.Row():
@@ -169,20 +190,21 @@ def _header(demo: Demo) -> Markup:
     )
 
 
-def _tab(task: str, run: Run) -> tuple[dict[str, Any], gr.Button, gr.Button]:
+def _tab(task: str, demo: Demo) -> tuple[dict[str, Any], gr.Button, gr.Button]:
     """Adds a task's tab to the page.
 
     Returns:
         The component of each flag, the button that starts, and the one that stops.
     """
     heading, explanation = gallery.SECTIONS[task]
-    fields = {}
+    fields, (_, run) = {}, demo.runs[task]
     with gr.Tab(heading, id=task, elem_id=f"tab-{task}"):
         gr.Markdown(explanation)
         for flag in forms.FIELDS[task]:
-            fields[flag] = _FIELDS[flag](task)
-        if "box" in fields:
-            _let_choose_box(task, run, fields)
+            if flag in _FIELDS:
+                fields[flag] = _FIELDS[flag](task)
+        if "box" in forms.FIELDS[task]:
+            fields |= _region(task, run, fields, demo.drawn)
         fields["prompt"] = gr.Textbox(
             label="Prompts, one on each line",
             lines=2,
@@ -204,20 +226,17 @@ def _tab(task: str, run: Run) -> tuple[dict[str, Any], gr.Button, gr.Button]:
     return fields, button, stop
 
 
-def _file(flag: str, label: str, kind: str) -> Callable[[str], gr.File]:
+def _file(flag: str, label: str, *kinds: str) -> Callable[[str], gr.File]:
     return lambda task: gr.File(
-        label=label, file_types=[kind], height=110, elem_id=f"{task}-{flag}"
+        label=label, file_types=list(kinds), height=110, elem_id=f"{task}-{flag}"
     )
 
 
-# Flag -> its component, for a task. The file's own guarded reader opens it, and not Gradio.
+# Flag -> its component, for a task; `_region` makes those of a region. Gradio does not open the
+# files: the guarded readers of `stunet sample` do.
 _FIELDS: dict[str, Callable[[str], Any]] = {
     "image": _file("image", "Picture, in the size of the clips", "image"),
     "video": _file("video", "Video", "video"),
-    "mask": _file("mask", "Or a mask: a video that is white where to paint", "video"),
-    "box": lambda task: gr.Textbox(
-        label="Box: top,left,height,width", max_lines=1, elem_id=f"{task}-box"
-    ),
     "strength": lambda task: gr.Slider(
         0, 1, 0.6, step=0.05, label="Strength: 0 keeps the video, 1 replaces it"
     ),
@@ -249,51 +268,97 @@ def _settings(task: str, run: Run) -> dict[str, Any]:
     return dict(zip(forms.SETTINGS, (seed, num, steps, guidance, sampler), strict=True))
 
 
-def _let_choose_box(task: str, run: Run, fields: Mapping[str, Any]) -> None:
-    """Adds a picture on which two clicks choose the box."""
+def _region(task: str, run: Run, fields: Mapping[str, Any], drawn: pathlib.Path) -> dict[str, Any]:
+    """Adds a picture on which two clicks choose a box, and one on which a brush draws a mask.
+
+    Args:
+        task: the task.
+        run: its run.
+        fields: the components of the task's other files.
+        drawn: directory for the masks that are drawn.
+
+    Returns:
+        The components of the flags "box" and "mask". Choosing one empties the other.
+    """
     clip, kind = run.parts.clip, "image" if "image" in fields else "video"
-    file, box, corner, frame = fields[kind], fields["box"], gr.State(), gr.State()
-    picture = gr.Image(
-        label="Click two corners of the box",
-        interactive=False,
-        buttons=[],
-        height=240,
-        elem_id=f"{task}-picture",
-        elem_classes="picked",
-        format="png",
-    )
+    file, corner, frame = fields[kind], gr.State(), gr.State()
+    with gr.Tabs():
+        with gr.Tab("Box", id="box"):
+            picture = gr.Image(
+                label="Click two corners of the box",
+                interactive=False,
+                buttons=[],
+                height=240,
+                elem_id=f"{task}-picture",
+                elem_classes="picked",
+                format="png",
+            )
+            box = gr.Textbox(label="Box: top,left,height,width", max_lines=1, elem_id=f"{task}-box")
+        with gr.Tab("Mask", id="mask"):
+            radius = drawing.radius(clip)
+            editor = gr.ImageEditor(
+                label="Paint the region",
+                sources=[],
+                transforms=[],
+                layers=False,
+                buttons=[],
+                brush=gr.Brush(radius, colors=[drawing.BRUSH], color_mode="fixed"),
+                eraser=gr.Eraser(radius),
+                canvas_size=drawing.size(clip)[::-1],
+                format="png",
+                elem_id=f"{task}-editor",
+                elem_classes="picked",
+            )
+            kinds = ("image",) if kind == "image" else ("image", "video")
+            mask = _file("mask", "The mask, white in the region: as painted, or your own", *kinds)(
+                task
+            )
     problem = gr.HTML(elem_id=f"{task}-problem")
 
     def show(path, box):
-        """Shows the file as the network is given it, with the box."""
+        """Shows the file as the network is given it, with the box. A mask was for another file."""
         if not path:
-            return None, None, ""
+            return None, None, None, None, ""
         try:
             frame = drawing.read(kind, pathlib.Path(path), clip)
-            return frame, *_boxed(frame, box)
+            chosen, problem = boxed(frame, box)
+            return frame, chosen, drawing.enlarged(frame, clip), None, problem
         except UserError as error:
-            return None, None, fill(_ERROR, sentence=forms.named(str(error), [path]))
+            error = fill(_ERROR, sentence=forms.named(str(error), [path]))
+            return None, None, None, None, error
 
-    def _boxed(frame, box):
+    def boxed(frame, box):
         try:
             return drawing.enlarged(frame, clip, box or ""), ""
         except UserError as error:
             return drawing.enlarged(frame, clip), fill(_ERROR, sentence=error)
 
     def click(corner, event: gr.SelectData):
-        """Takes the first corner, or completes the box."""
+        """Takes the first corner, or completes the box. A mask would be another region."""
         pixel = drawing.clicked(tuple(event.index), clip)
-        return None if corner else pixel, forms.box_between(corner or pixel, pixel)
+        return None if corner else pixel, forms.box_between(corner or pixel, pixel), None
+
+    def paint(edited):
+        """Returns the mask that is drawn, and no box, which would be another region."""
+        chosen = drawing.painted(edited["layers"], clip)
+        if not chosen.any():
+            return gr.skip(), None
+        drawn.mkdir(parents=True, exist_ok=True)
+        path = pathlib.Path(tempfile.mkdtemp(dir=drawn)) / "mask.png"
+        drawing.write_mask(chosen, path)
+        return "", str(path)
 
     quiet = dict(api_visibility="private", show_progress="hidden")
-    file.change(show, [file, box], [frame, picture, problem], **quiet)
+    file.change(show, [file, box], [frame, picture, editor, mask, problem], **quiet)
     box.change(
-        lambda frame, box: (None, "") if frame is None else _boxed(frame, box),
+        lambda frame, box: (None, "") if frame is None else boxed(frame, box),
         [frame, box],
         [picture, problem],
         **quiet,
     )
-    picture.select(click, corner, [corner, box], **quiet)
+    picture.select(click, corner, [corner, box, mask], **quiet)
+    editor.input(paint, editor, [box, mask], **quiet)
+    return {"box": box, "mask": mask}
 
 
 def _captions(run: Run) -> list[str]:
@@ -317,7 +382,7 @@ def _sample(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Ite
     own = run.parts.sampling
     usual = dict(num=1, steps=own.steps, guidance=own.guidance_scale, sampler=own.sampler)
     asked = {flag: value for flag, value in filled.items() if value != usual.get(flag)}
-    line = [*forms.words(task, network, asked), *demo.fixed.get(task, ())]
+    line = [*forms.words(task, network, asked), *demo.words(task, filled)]
     captions = [prompt for prompt in filled["prompt"] for _ in range(int(filled["num"]))]
     nothing = [gr.update(value=None, interactive=False) for _ in _DOWNLOADS]
     yield _WAITING, "", *nothing

@@ -12,7 +12,6 @@ import numpy as np
 from stunet.errors import UserError
 from stunet.generate import cascade, inputs, masked, networks, pictures, style, text, upscale, video
 from stunet.generate.request import Request, Sampled
-from stunet.progress import sampling_bar
 from stunet.train.parts import read_parts
 from stunet.weights import lora_files
 
@@ -168,7 +167,7 @@ def enlarge(
         base = networks.find(base, "text")
         upscale.check_base(read_parts(base), parts)
         run = text.load_unconditioned(base, **request.loading)
-        low = text.sample_clips(run, prompts, seed=seed, on_step=sampling_bar())
+        low = text.sample_clips(run, prompts, seed=seed, on_step=request.on_step)
         seed = cascade.later_seed(seed)
         settings = {"base": base, "base_checkpoint": run.checkpoint}
     else:

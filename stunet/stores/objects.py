@@ -81,6 +81,12 @@ def fetch_part(address: str, file: pathlib.Path, begin: int, size: int) -> None:
             out.write(fs.cat_file(place, start=start, end=end))
 
 
+def read_part(address: str, begin: int, size: int) -> bytes:
+    """Returns `size` bytes of an object, from byte `begin` on. One request fetches all."""
+    with _explained(address):
+        return _open(address).cat_file(_place(address), start=begin, end=begin + size)
+
+
 @contextlib.contextmanager
 def opened(address: str) -> Iterator[BinaryIO]:
     """Context manager that opens an object to read parts of it, each when it is needed."""

@@ -59,6 +59,14 @@ class Page:
         offset = round((x - 0.5) * width), round((y - 0.5) * height)
         ActionChains(self.driver).move_to_element_with_offset(element, *offset).click().perform()
 
+    def drag(self, selector: str, begin: tuple[float, float], end: tuple[float, float]) -> None:
+        """Draws a line. (0, 0) is the middle of an element, and (0.5, 0) lies on its right side."""
+        element = self.find(selector)
+        size = element.size
+        places = [(round(x * size["width"]), round(y * size["height"])) for x, y in (begin, end)]
+        drag = ActionChains(self.driver).move_to_element_with_offset(element, *places[0])
+        drag.click_and_hold().move_to_element_with_offset(element, *places[1]).release().perform()
+
     def upload(self, selector: str, path) -> None:
         """Gives a file to the file input, which is hidden, inside an element."""
         self._wait(lambda: self.all(f"{selector} input[type=file]"))[0].send_keys(str(path))
@@ -70,6 +78,10 @@ class Page:
     def wait_for(self, selector: str, value: str) -> None:
         """Waits until a field holds a value."""
         self._wait(lambda: self.find(selector).get_attribute("value") == value)
+
+    def wait_until(self, condition) -> None:
+        """Waits until a function returns True."""
+        self._wait(condition)
 
     def _wait(self, condition, seconds: float = 120):
         # The page replaces its elements while it is looked at.

@@ -1,6 +1,7 @@
 """The page offers what a run can do, and makes the files of `stunet sample`, bit by bit."""
 
 import argparse
+import dataclasses
 import html
 import importlib.util
 import pathlib
@@ -21,7 +22,7 @@ from stunet.generate import networks, text
 from stunet.train import trained
 
 pytest.importorskip("gradio", reason="the page needs Gradio (the extra demo)")
-from stunet.demo import page
+from stunet.demo import forms, page
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
 ENDS = {"GIF": ".gif", "MP4": ".mp4", "X-T slice": "_xt.png", "settings": ".json"}
@@ -34,15 +35,21 @@ def workdir(tmp_path_factory):
     stand_in.save(stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0)), workdir)
     Image.fromarray(FRAMES[0]).save(workdir / "first.png")
     Image.fromarray(FRAMES[0, :5]).save(workdir / "low.png")
+    Image.fromarray(FRAMES[1]).save(workdir / "mask.png")
     stand_in.write_gif(workdir / "clip.gif", FRAMES)
     stand_in.write_gif(workdir / "short.gif", FRAMES[:2])
     return workdir
 
 
+def asked(workdir, **options):
+    """Returns the arguments of a command line."""
+    none = dict.fromkeys(("tsr", "base", "style_workdir", "style_lora"))
+    return argparse.Namespace(workdir=workdir, **none | options)
+
+
 @pytest.fixture(scope="module")
 def offered(workdir, tmp_path_factory):
-    arguments = argparse.Namespace(workdir=workdir, style_workdir=None)
-    return command.load(arguments, tmp_path_factory.mktemp("out"))
+    return command.load(asked(workdir), tmp_path_factory.mktemp("out"))
 
 
 def make(offered, task, **filled):
@@ -57,6 +64,7 @@ FILLED = {
     "text": dict(prompt="a 3\na 7 moving up", seed=5, num=2, guidance=2.0),
     "image": dict(image="first.png", seed=1, steps=3),
     "inpaint": dict(video="clip.gif", box="1,2,3,4", prompt="a 3"),
+    "cinemagraph": dict(image="first.png", mask="mask.png"),
     "video": dict(video="clip.gif", strength=0.5, prompt="a 3", sampler="ancestral"),
 }
 
@@ -67,7 +75,7 @@ def test_the_files_are_those_of_the_command_that_is_shown(
 ):
     monkeypatch.chdir(workdir)
     filled = FILLED[task]
-    files = {flag: str(workdir / filled[flag]) for flag in ("image", "video") if flag in filled}
+    files = {flag: str(workdir / filled[flag]) for flag in forms.FILES if flag in filled}
     waiting, *steps, last = make(offered, task, **filled | files)
     assert "compiling" in waiting[0]
     assert steps
@@ -140,11 +148,33 @@ def test_the_page_has_the_tasks_of_the_run_alone(offered, tmp_path):
     assert {f"{task}-make" for task in tasks} <= with_masks
     assert not {"upscale-make", "style-make"} & with_masks
     assert {"inpaint-box", "inpaint-mask", "cinemagraph-picture"} <= with_masks
+    assert {"inpaint-editor", "cinemagraph-mask"} <= with_masks
     stand_in.save(stand_in.config(model=dict(stand_in.MODEL, temporal=True)), tmp_path)
-    arguments = argparse.Namespace(workdir=tmp_path, style_workdir=tmp_path)
-    captions_alone = command.load(arguments, tmp_path / "out")
+    captions_alone = command.load(asked(tmp_path, style_workdir=tmp_path), tmp_path / "out")
     assert list(captions_alone.runs) == ["text", "video", "style"]
-    assert captions_alone.fixed["style"] == ["--style-workdir", str(tmp_path)]
+    assert captions_alone.words("style", {}) == ("--style-workdir", str(tmp_path))
+    lora = command.load(asked(tmp_path, style_lora=tmp_path / "s.safetensors"), tmp_path / "out")
+    assert lora.words("style", {}) == ("--style-lora", str(tmp_path / "s.safetensors"))
+    assert lora.words("text", {}) == ()
+    with pytest.raises(UserError, match=r"--base is for the task upscale, which .* cannot do"):
+        command.load(asked(tmp_path, base=tmp_path), tmp_path / "out")
+
+
+def test_networks_that_help_another_are_words_of_its_task(workdir, tmp_path):
+    small = dict(model=dict(stand_in.MODEL, text_features=0))
+    stand_in.save(stand_in.config(**small, upscale=dict(factor=2)), tmp_path)
+    upscaler = command.load(asked(tmp_path, base=workdir), tmp_path / "out")
+    assert upscaler.words("upscale", {"video": None}) == ("--base", str(workdir))
+    # A video is enlarged in place of what the base makes.
+    assert upscaler.words("upscale", {"video": "clip.mp4"}) == ()
+    keyframes = command.load(asked(workdir, tsr=tmp_path), tmp_path / "out")
+    assert keyframes.words("text", {"prompt": ["a 3"]}) == ("--tsr", str(tmp_path))
+    # What the page shows is what it runs.
+    seen = []
+    noting = dataclasses.replace(upscaler, make=lambda line, on_step: seen.append(line) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(noting, "upscale", video=None, prompt="a 3")
+    assert command._parsed(seen[0]).base == workdir
 
 
 def test_a_network_that_only_fills_in_frames_is_told(tmp_path):
