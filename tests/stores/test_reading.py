@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from array_record.python import array_record_module
 from videos import make_video, noise
 
 from stunet.data.shots import layout
@@ -79,6 +80,17 @@ def test_the_shards_that_were_opened_longest_ago_make_room(there, shots, monkeyp
         assert Shards([file]).read(0, 0) == Shards([layout.shard_file(shots, part)]).read(0, 0)
         assert sum(file.stat().st_size for file in kept()) <= 2 * largest
     assert {file.name[:6] for file in kept()} == {"000004", "000005"}
+
+
+def test_a_file_that_is_compressed_is_read_too(bucket, tmp_path, monkeypatch):
+    writer = array_record_module.ArrayRecordWriter(str(tmp_path / "a.array_record"), "group_size:1")
+    for record in (b"one", b"two"):
+        writer.write(record)
+    writer.close()
+    objects.put(f"{bucket}/compressed/a.array_record", tmp_path / "a.array_record")
+    monkeypatch.setenv(shelf.LIMIT, "0")
+    shards = Shards([addresses.local(f"{bucket}/compressed/a.array_record")])
+    assert [shards.read(0, number) for number in range(2)] == [b"one", b"two"]
 
 
 def test_a_shard_that_changes_is_fetched_again(there, shots, monkeypatch):

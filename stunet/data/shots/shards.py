@@ -4,7 +4,6 @@ The files may be in a bucket (`stunet.stores.shelf`).
 """
 
 import collections
-import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ class Shards:
             reader = self._readers.setdefault(shard, reader)
             self._readers.move_to_end(shard)
             # A reader closes when the last thread that reads with it lets go of it.
-            if len(self._readers) > self._most_open:
+            while len(self._readers) > self._most_open:
                 self._readers.popitem(last=False)
         return reader
 
@@ -110,9 +109,10 @@ class Shards:
             # ArrayRecord itself opens addresses of gs:// alone.
             if address(file).startswith("gs:"):
                 return whole_file(address(file))
-            # A file that is laid out in another way is fetched.
-            with contextlib.suppress(ValueError):
+            try:
                 return RangeReader(address(file), self._shelf.sizes[file])
+            except ValueError:  # It is laid out in another way, so it is fetched.
+                self._most_open = _MOST_OPEN
         with self._shelf.lent(file) as place:
             return whole_file(place)
 
