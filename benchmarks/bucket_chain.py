@@ -4,6 +4,7 @@
     python benchmarks/bucket_chain.py gs processes  # a run of two processes, and of one
     python benchmarks/bucket_chain.py s3 sweep      # two runs, killed, and a report of both
     python benchmarks/bucket_chain.py s3 refusing   # every third request is answered with 503
+    python benchmarks/bucket_chain.py gs down       # a minute in which every request is refused
     python benchmarks/bucket_chain.py s3 slow       # every request takes half a second more
 
 `chain` kills `prepare` once and the training ten times with kill -9, each time at a random moment,
@@ -231,10 +232,33 @@ def disturbed(trial: Trial, mode: str) -> None:
     trial.compare(f"{trial.bucket}/run", on_disk)
 
 
+def down(trial: Trial) -> None:
+    config, on_disk = trial.experiment("experiment", 8), trial.scratch / "run"
+    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
+    run = f"{trial.bucket}/run"
+    words = ("train", f"--config={config}", f"--workdir={run}")
+    process = trial.server.start(*words)
+    while not any("checkpoints/2/" in name for name in objects.listing(run)):
+        check(not process.has_ended(0.05), "the run ended before its second update was saved")
+    trial.faults.write_text("1")
+    begin = time.monotonic()
+    process.has_ended(60)
+    time.sleep(max(0, begin + 60 - time.monotonic()))
+    trial.faults.write_text("")
+    ended = process.end(process.hangs(patience=_PATIENCE, idle=_PATIENCE))
+    print(f"train: status {ended.status}, {time.monotonic() - begin:.0f} s from the outage on")
+    check(not ended.unseemly, ended.output)
+    if ended.status:  # A checkpoint that was being written failed.
+        print(ended.last_line)
+        trial.run(*words)
+    trial.compare(run, on_disk)
+
+
 TRIALS: dict[str, Callable[[Trial], None]] = {
     "chain": chain,
     "processes": processes,
     "sweep": sweep,
+    "down": down,
     "refusing": lambda trial: disturbed(trial, "3"),
     "slow": lambda trial: disturbed(trial, "slow"),
 }

@@ -203,6 +203,15 @@ def make_source(dataset: Dataset, split: str) -> Source:
     takes the first `num_clips` clips, cuts them into pieces, and applies the stride. The stride
     comes last, so that all networks of a cascade see the same `num_clips` clips.
 
+    Args:
+        dataset: where the clips come from, and which shape and rate they have.
+        split: "train" or "val".
+
+    Returns:
+        A random-access source: `len(source)` examples, each a dict. `video` is uint8
+        `[t, h, w, c]`, or float latents if `dataset.autoencoder` is set. `caption` is a string,
+        `text` holds its token states `[l, d]`, and `text_mask` `[l]` is True on tokens.
+
     Raises:
         UserError: the data do not exist or have another shape.
     """

@@ -64,7 +64,7 @@ class Model:
 
 
 def load(workdir: str | os.PathLike, **settings: object) -> Model:
-    """Loads a trained run; see `stunet.load`."""
+    """Loads a trained run. `stunet.load` calls this function and describes it."""
     place = os.fspath(workdir)
     is_of_hub = place.startswith(hub.SCHEME)
     network = hub.fetch(place) if is_of_hub else networks.find(mirror.fetched(place), "text")

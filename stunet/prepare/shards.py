@@ -12,10 +12,13 @@ import msgspec
 from array_record.python import array_record_module
 
 from stunet import jsonfiles
-from stunet.data.shots.latents import remove_latents
-from stunet.data.shots.layout import Spec, manifest_file, shard_file
+from stunet.data.shots.layout import (
+    Spec,
+    manifest_file,
+    remove_states_and_latents,
+    shard_file,
+)
 from stunet.data.shots.records import Shot, pack, unpack
-from stunet.data.shots.states import remove_states
 from stunet.errors import UserError
 from stunet.files import atomic, full_disk_explained
 from stunet.prepare.caption_files import escape_surrogates
@@ -151,8 +154,7 @@ def write_shard(
     _check_there(part)
     # A video that is skipped no more would change which state belongs to which caption, and which
     # latents belong to which shot.
-    remove_states(output, part.number)
-    remove_latents(output, part.number)
+    remove_states_and_latents(output, part.number)
     rows, captions, videos = [], {}, []
     outcome = "the shards that are done stay"
     with (

@@ -46,7 +46,7 @@ def listing(address: str) -> dict[str, Object]:
     Raises:
         UserError: there is no such bucket, or it may not be read.
     """
-    with _explained(address):
+    with explained(address):
         fs, place = _open(address), _place(address)
         found = fs.find(place, detail=True)
         if not found:
@@ -62,30 +62,36 @@ def listing(address: str) -> dict[str, Object]:
 
 def is_object(address: str) -> bool:
     """Tells whether `address` is that of one object, such as a picture."""
-    with _explained(address):
+    with explained(address):
         return _open(address).isfile(_place(address))
 
 
 def fetch(address: str, file: pathlib.Path) -> None:
     """Writes the content of an object to `file`."""
-    with _explained(address):
+    with explained(address):
         _open(address).get_file(_place(address), str(file))
 
 
 def fetch_part(address: str, file: pathlib.Path, begin: int, size: int) -> None:
     """Writes `size` bytes of an object, from byte `begin` on, to `file`."""
-    with _explained(address), file.open("wb") as out:
+    with explained(address), file.open("wb") as out:
         fs, place = _open(address), _place(address)
         for start in range(begin, begin + size, _AT_ONCE):
             end = min(start + _AT_ONCE, begin + size)
             out.write(fs.cat_file(place, start=start, end=end))
 
 
+def read_part(address: str, begin: int, size: int) -> bytes:
+    """Returns `size` bytes of an object, from byte `begin` on. One request fetches all."""
+    with explained(address):
+        return _open(address).cat_file(_place(address), start=begin, end=begin + size)
+
+
 @contextlib.contextmanager
 def opened(address: str) -> Iterator[BinaryIO]:
     """Context manager that opens an object to read parts of it, each when it is needed."""
     with (
-        _explained(address),
+        explained(address),
         _open(address).open(_place(address), "rb", block_size=_BLOCK) as file,
     ):
         yield file
@@ -93,7 +99,7 @@ def opened(address: str) -> Iterator[BinaryIO]:
 
 def put(address: str, file: pathlib.Path) -> str:
     """Makes the content of `file` an object, whole or not at all. Returns the object's tag."""
-    with _explained(address, "written"):
+    with explained(address, "written"):
         fs, place = _open(address), _place(address)
         fs.put_file(str(file), place)
         return _tag(fs.info(place))
@@ -103,13 +109,13 @@ def remove(address: str, names: Collection[str]) -> None:
     """Removes objects, by their names relative to `address`. Those that are gone are left out."""
     fs = _open(address)
     for name in names:
-        with _explained(f"{address}/{name}", "written"), contextlib.suppress(FileNotFoundError):
+        with explained(f"{address}/{name}", "written"), contextlib.suppress(FileNotFoundError):
             fs.rm_file(f"{_place(address)}/{name}")
 
 
 def read(address: str) -> tuple[bytes, str] | None:
     """Returns the content and the tag of a small object; None if there is none."""
-    with _explained(address):
+    with explained(address):
         fs, place = _open(address), _place(address)
         try:
             # Tag first: if the object changes in between, `replace` fails.
@@ -132,7 +138,7 @@ def replace(address: str, content: bytes, tag: str) -> str:
     Returns:
         The tag of the new content, or "" if the object was another.
     """
-    with _explained(address, "written"):
+    with explained(address, "written"):
         fs, place = _open(address), _place(address)
         try:
             return _REPLACE[address.partition("://")[0]](fs, place, content, tag)
@@ -214,7 +220,7 @@ def prepare(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained(address: str, done: str = "read") -> Iterator[None]:
+def explained(address: str, done: str = "read") -> Iterator[None]:
     """Context manager that turns what the libraries raise into a sentence about `address`.
 
     Args:

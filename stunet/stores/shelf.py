@@ -1,8 +1,8 @@
 """Keeps shards of data sets in buckets on this machine, each from when it is first read.
 
 All shards together take at most `limit` bytes. The one that was opened longest ago makes room for
-another, in whichever process. A gs:// set that is larger than that is read in place instead, record
-by record. ArrayRecord can do so for gs:// alone.
+another, in whichever process. A set that is larger than that is better read in place, record by
+record.
 """
 
 import contextlib
@@ -44,7 +44,8 @@ class Shelf:
 
     Attributes:
         sizes: number of bytes of each shard that is in its bucket.
-        in_place: True if shards are read in the bucket.
+        in_place: True if few records are read, or the set is too large to be kept. Then records are
+            better read in the bucket.
     """
 
     def __init__(self, files: Sequence[pathlib.Path], once: bool = False):
@@ -52,7 +53,7 @@ class Shelf:
 
         Args:
             files: copies of the shards (`addresses.local`), none of which need be there.
-            once: True if few records are read. Shards in gs:// are then read in place.
+            once: True if few records are read.
 
         Raises:
             UserError: a bucket cannot be read.
@@ -64,21 +65,17 @@ class Shelf:
                 self._tags[folder / name] = entry.tag
                 self.sizes[folder / name] = entry.size
         self._limit = limit()
-        is_large = sum(self.sizes.get(file, 0) for file in files) > self._limit
-        self.in_place = (once or is_large) and address(files[0]).startswith("gs:")
+        self.in_place = once or sum(self.sizes.get(file, 0) for file in files) > self._limit
 
     @contextlib.contextmanager
     def lent(self, file: pathlib.Path) -> Iterator[str]:
-        """Context manager in which a shard can be opened at the path or address that is yielded.
+        """Context manager in which a shard is kept, and can be opened at the path that is yielded.
 
         What is open stays readable after the context.
 
         Raises:
             UserError: the bucket cannot be read, or the disk of the cache is full.
         """
-        if self.in_place:
-            yield address(file)
-            return
         kept = self._kept(file)
         while True:
             with _one_at_a_time(kept):

@@ -25,6 +25,8 @@ from orbax.checkpoint.experimental.v1._src.serialization.types import TransferPr
 
 from stunet.errors import UserError
 from stunet.parallel import hosts
+from stunet.paths import has_scheme
+from stunet.stores import objects
 from stunet.train import checkpoint_files
 from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
 from stunet.train.checkpoint_names import StepNames, check_path, place
@@ -99,7 +101,8 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         try:
-            self._orbax.close()
+            with self._refusals_explained():
+                self._orbax.close()
         finally:
             self._release()
             # A checkpoint that is unfinished by now stays so, and would keep a full disk full.
@@ -137,7 +140,8 @@ class Checkpoints:
             self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
         self.wait()
-        self._saving = self._orbax.save_checkpointables_async(step, content, force=True)
+        with self._refusals_explained():
+            self._saving = self._orbax.save_checkpointables_async(step, content, force=True)
 
     def wait(self) -> None:
         """Waits until every checkpoint that `save` has started is on disk.
@@ -146,9 +150,20 @@ class Checkpoints:
             Exception: any error of writing.
         """
         try:
-            self._orbax.wait()
+            with self._refusals_explained():
+                self._orbax.wait()
         finally:
             self._release()
+
+    def _refusals_explained(self) -> contextlib.AbstractContextManager:
+        """Context manager that turns errors of a bucket, if that holds the run, into a UserError.
+
+        The libraries have repeated a request that the bucket refused for half a minute by then.
+        """
+        where = str(self.directory)
+        return (
+            objects.explained(where, "written") if has_scheme(where) else contextlib.nullcontext()
+        )
 
     def _release(self) -> None:
         """Ends the thread in which Orbax waits for the last save, once that save has ended.

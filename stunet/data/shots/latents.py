@@ -23,7 +23,7 @@ from stunet.data.shots.layout import Index
 from stunet.data.spec import AutoencoderSpec
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Latents
-from stunet.stores import large, mirror, objects
+from stunet.stores import mirror, objects
 from stunet.stores.addresses import address
 
 MADE_FILE = "autoencoder.json"
@@ -76,11 +76,6 @@ class Made:
             f"{self.height}x{self.width} pixels by the {self.kind} {self.fingerprint}, with "
             f"{self.channels} channels and a factor of {self.factor}"
         )
-
-
-def remove_latents(shots: Path, part: int) -> None:
-    """Removes the latents of a part, of every autoencoder."""
-    large.remove(shots, large.sizes(shots, f"latents/*/{part:06d}.safetensors"))
 
 
 def find_latents(shots: Path, autoencoder: AutoencoderSpec, height: int, width: int) -> Made:

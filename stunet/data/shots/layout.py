@@ -21,6 +21,7 @@ from stunet import jsonfiles, tensorfiles
 from stunet.data.shots.codecs import Codec, make_codec
 from stunet.errors import UserError
 from stunet.files import atomic
+from stunet.stores import large
 
 SPEC_FILE = "shots.json"
 INDEX_FILE = "index.safetensors"
@@ -118,6 +119,12 @@ def shard_file(directory: Path, part: int) -> Path:
 def manifest_file(directory: Path, part: int) -> Path:
     """Returns the path of the manifest of a part. A part is done when this file exists."""
     return directory / "shards" / f"{part:06d}.json"
+
+
+def remove_states_and_latents(directory: Path, part: int) -> None:
+    """Removes the text states and the latents of a part, of every encoder."""
+    for pattern in (f"text/*/{part:06d}.array_record", f"latents/*/{part:06d}.safetensors"):
+        large.remove(directory, large.sizes(directory, pattern))
 
 
 @dataclasses.dataclass(frozen=True)

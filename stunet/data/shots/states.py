@@ -14,7 +14,6 @@ from stunet.data.shots.layout import Index
 from stunet.data.shots.shards import Shards
 from stunet.data.spec import TextSpec
 from stunet.errors import UserError
-from stunet.stores import large
 
 ENCODER_FILE = "encoder.json"
 _Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -71,11 +70,6 @@ def unpack(
     states, mask = np.zeros(shape, np.float32), np.zeros(shape[0], bool)
     states[: len(tokens)], mask[: len(tokens)] = tokens, True
     return states, mask
-
-
-def remove_states(shots: Path, part: int) -> None:
-    """Removes the states of the captions of a part, of every encoder."""
-    large.remove(shots, large.sizes(shots, f"text/*/{part:06d}.array_record"))
 
 
 def find_encoder(shots: Path, text: TextSpec) -> Encoder | None:
