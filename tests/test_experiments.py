@@ -31,7 +31,7 @@ def test_super_resolution_has_as_many_parameters_as_it_says():
     assert input_shape(config, 1) == (1, 16, 1024, 1024, 7)
 
 
-@pytest.mark.parametrize("name", ["if_xl", "sd15"])
+@pytest.mark.parametrize("name", ["if_xl", "sd15", "sdxl"])
 def test_the_inflated_network_is_what_inflation_derives(name):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
