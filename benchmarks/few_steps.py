@@ -7,8 +7,9 @@ All sample with DDIM from the same noise, for the captions of held-out clips, ea
 `sample.guidance_scale`. For each student, the command prints how far its clips are from those that
 the teacher makes in its own number of steps: the root mean square difference of values in -1..1,
 with 95% intervals over clips. The same is printed of the teacher's clips in as many steps as the
-student takes. For clips of a moving digit, it also prints the share of clips that show all that
-their captions say, with Wilson's 95% intervals. The figure shows frames of some clips.
+student takes. It also prints the share of clips in which velocity is steady, and the share of clips
+of a moving digit that show all that their captions say, with Wilson's 95% intervals. The figure
+shows frames of some clips.
 """
 
 import argparse
@@ -18,14 +19,17 @@ import numpy as np
 import plot
 
 from stunet.commands.setup import set_up_jax
-from stunet.evaluate import comparison, digits
-from stunet.evaluate.scene import scene_of
+from stunet.evaluate import comparison
+from stunet.evaluate.groups import find
+from stunet.evaluate.scene import Scene, scene_of
 from stunet.generate import text
 from stunet.report.statistics import share_interval, t_interval
 from stunet.train.parts import read_parts
 
 # Clips and frames of each in the figure.
 CLIPS, FRAMES = 3, 8
+# Column of the table -> group of metrics, and the metric of which it has the share of clips.
+SHARES = {"as asked": ("captions", "right_caption"), "steady": ("coherence", "coherent")}
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -38,6 +42,19 @@ def sampled(workdir: pathlib.Path, captions: list[str], steps: int) -> np.ndarra
     settings = {"sampler": "ddim"} | ({"steps": steps} if steps else {})
     run = text.load_unconditioned(workdir, **settings)
     return text.sample_clips(run, captions, batch_size=40)
+
+
+def shares(clips: np.ndarray, scene: Scene) -> list[str]:
+    """Returns the cells of `SHARES`; "-" where the data tell nothing about the clips."""
+    cells = []
+    for group, metric in SHARES.values():
+        hits = find(group).measure(clips, scene, ()).get(metric)
+        if hits is None:
+            cells.append("-")
+            continue
+        low, high = share_interval(int(hits.sum()), len(hits))
+        cells.append(f"{hits.mean():.0%} ({low:.0%} to {high:.0%})")
+    return cells
 
 
 def draw(file: pathlib.Path, rows: dict[str, np.ndarray]) -> None:
@@ -66,20 +83,16 @@ def measure(arguments: argparse.Namespace) -> None:
     held_out = comparison.from_dataset(parts.dataset, arguments.num)
     has_text = parts.denoiser.network.text_features > 0
     captions = held_out.captions if has_text else [""] * arguments.num
-    asked = scene_of(held_out.real, held_out.real_indices, captions=has_text).asked
+    scene = scene_of(held_out.real, held_out.real_indices, captions=has_text, keyframes=False)
     best = sampled(arguments.teacher, captions, 0)
     rows = {"teacher": best}
 
-    def right(clips: np.ndarray) -> str:
-        """Returns the share of clips that show what their captions say; "" if nobody knows."""
-        if not asked:
-            return ""
-        hits = digits.measure(clips, asked)["right_caption"]
-        low, high = share_interval(int(hits.sum()), len(hits))
-        return f"{hits.mean():.0%} ({low:.0%} to {high:.0%})"
+    def tell(steps: object, network: str, far: str, others: list[str]) -> None:
+        line = f"{steps:>6} {network:>8} {far:>15}" + "".join(f"{cell:>22}" for cell in others)
+        print(line, flush=True)
 
-    print(f"{'steps':>6} {'network':>8}  {'distance':>14}  right")
-    print(f"{parts.sampling.steps:6} {'teacher':>8}  {'-':>14}  {right(best)}", flush=True)
+    tell("steps", "network", "distance", list(SHARES))
+    tell(parts.sampling.steps, "teacher", "-", shares(best, scene))
     students = {path: read_parts(path).config.distil.steps for path in arguments.students}
     for student, steps in sorted(students.items(), key=lambda item: item[1]):
         for name, place in (("teacher", arguments.teacher), ("student", student)):
@@ -87,7 +100,7 @@ def measure(arguments: argparse.Namespace) -> None:
             rows[f"{name}, {steps} step{'s' * (steps > 1)}"] = clips
             apart = t_interval(distance(clips, best).tolist())
             far = f"{apart.mean:.3f} ± {apart.half or 0:.3f}"
-            print(f"{steps:6} {name:>8}  {far:>14}  {right(clips)}", flush=True)
+            tell(steps, name, far, shares(clips, scene))
     draw(arguments.out, rows)
     print(f"figure  {arguments.out}")
 
