@@ -198,18 +198,21 @@ def read_from(stream: BinaryIO, name: str) -> tuple[dict[str, Header], np.ndarra
     size = int.from_bytes(stream.read(8), "little")
     if size > _LONGEST_HEADER:
         raise ValueError(f"its header has {size:,} bytes")
+    place = "its header"
     try:
-        entries = msgspec.convert(
-            {k: v for k, v in json.loads(stream.read(size)).items() if k != "__metadata__"},
-            dict[str, _Entry],
-        )
+        header = jsonfiles.parse(stream.read(size), dict[str, object], place)
+        header.pop("__metadata__", None)
+        entries = jsonfiles.convert(header, dict[str, _Entry], place)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    try:
         found = entries[name]
         begin, end = found.data_offsets
         stream.seek(8 + size + begin)
         values = np.frombuffer(stream.read(end - begin), _WRITTEN[found.dtype])
         array = values.reshape(found.shape)
-    except (AttributeError, KeyError, msgspec.ValidationError) as error:
-        raise ValueError(f"its header is damaged: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{place} is damaged: {error}") from error
     return {key: Header(one.dtype, one.shape) for key, one in entries.items()}, array
 
 
