@@ -37,7 +37,7 @@ sampling steps is such that a clip costs the same in each arm. A clip on true ke
 so those arms are not ranked.
 
 Hardware and time: two_speeds took 61 min 4 s on two CPU cores, for 24 trainings and 30 evaluations
-of 128 clips. Three of the five seeds of captions took about 70 minutes, and five seeds of speeds
+of 128 clips. The five seeds of captions took about two and a half hours, and five seeds of speeds
 without captions 4 hours, on busy cores. The other questions have not been run to their end yet.
 
 Expected result of two_speeds: on fast motion 85% ± 9% of the single pass's clips have a steady

@@ -37,7 +37,7 @@ _ALONE = "<div class=answer><div><div class=words>{{ words }}</div></div></div>"
 _ANSWER = "<div><div class=words>{{ words }}</div>{{ picture }}</div>"
 
 _COMPARED = """\
-Compared: {{ words }}{% if within %}, on {{ within }}{% endif %}\
+Compared: {{ words }}{% if within %}, in {{ within }}{% endif %}\
 {% if seeds %}, with {{ seeds }} seed{% if seeds != "1" %}s{% endif %} each{% endif %}. \
 {{ runs }}{% if when %}, begun on {{ when }}{% endif %}."""
 
@@ -256,7 +256,8 @@ def _compared(found: Results) -> Markup:
         words = formatting.enumerate_words([formatting.with_article(name) for name in names])
     seeds = {len(runs) for arms in groups.values() for runs in results.rivals(arms).values()}
     seeds = " to ".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else ""
-    within = formatting.enumerate_words([group for group in groups if group])
+    named = [group for group in groups if group]
+    within = f"{formatting.plural(len(named), 'group')} ({'; '.join(named)})" if named else ""
     trained = [run for run in found.runs if run.settings]
     when = formatting.days([run.date for run in trained if run.date])
     return fill(

@@ -258,8 +258,8 @@ def test_the_head_says_what_was_compared_and_when(two_groups):
     title, rest = page.text.split("Compared: ")
     assert title.split() == ["Is", "one", "network", "enough?", "Is", "one", "network", "enough?"]
     assert rest.startswith(
-        "the whole network and the pair, on slow motion and fast motion, with 3 seeds each. "
-        "18 training runs, begun on 2 January 1970."
+        "the whole network and the pair, in 2 groups (slow motion; fast motion), with 3 seeds "
+        "each. 18 training runs, begun on 2 January 1970."
     )
 
 
