@@ -11,10 +11,9 @@ Students train on half as many clips in each update. `--config few_steps:3` does
 Hardware and time: on 1 AVX-512 core that other work kept busy, the teacher took 18 minutes and each
 student 12 to 15.
 
-Expected result, of one seed: all that the caption says is shown in 18, 32 and 38% of the clips that
-students make in 1, 2 and 4 steps, in 6, 14 and 37% of the teacher's in as many steps, and in 42% of
-the teacher's in 40. The student in 8 steps has not been trained yet. docs/how-to/distillation.md
-has the whole table.
+Expected result, of one seed: all that the caption says is shown in 18, 32, 38 and 38% of the clips
+that students make in 1, 2, 4 and 8 steps, in 6, 14, 37 and 41% of the teacher's in as many steps,
+and in 42% of the teacher's in 40. docs/how-to/distillation.md has the whole table.
 """
 
 from stunet import configs
