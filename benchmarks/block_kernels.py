@@ -43,7 +43,8 @@ def main() -> None:
     from stunet import configs
     from stunet.parallel import mesh as meshes
     from stunet.plan import chips, costs
-    from stunet.train import flops, pieces
+    from stunet.train import pieces
+    from stunet.train.measured import flops
     from stunet.train.parts import make_parts
 
     config = configs.load(arguments.config, overrides)

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from stunet.train import digests
-from stunet.train.checkpoints import Checkpoints, items
-from stunet.train.retention import Retention
+from stunet.train.saved import digests
+from stunet.train.saved.checkpoints import Checkpoints, items
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
 # Bytes of each array: as a 3x3 convolution from 1024 to 2048 features.

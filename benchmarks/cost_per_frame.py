@@ -56,7 +56,7 @@ def main() -> None:
 
     from stunet import configs
     from stunet.plan.costs import Costs
-    from stunet.train.flops import model_flops
+    from stunet.train.measured.flops import model_flops
     from stunet.train.parts import make_parts
 
     print("frames  operations a frame  of the first  time a frame  of the first")

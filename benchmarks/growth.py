@@ -39,7 +39,7 @@ from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.train.flops import model_flops
+from stunet.train.measured.flops import model_flops
 from stunet.train.parts import make_parts
 
 # Name of a quantity -> keys of the config that set it.

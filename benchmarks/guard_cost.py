@@ -26,7 +26,7 @@ from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.train.guard import Guard
+from stunet.train.optim.guard import Guard
 from stunet.train.parts import Parts, make_parts
 from stunet.train.state import create_state
 from stunet.train.step import jit_train_step

@@ -33,7 +33,7 @@ from stunet.diffusion.multidiffusion import Segments, cover
 from stunet.errors import UserError
 from stunet.generate import inputs, upscale
 from stunet.report.statistics import t_interval
-from stunet.train.objective import to_float
+from stunet.train.objectives.objective import to_float
 from stunet.train.parts import Parts
 
 REAL = "real clips"

@@ -25,9 +25,9 @@ from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.data.sources import make_source
 from stunet.parallel import mesh as meshes
-from stunet.train.methods import METHODS
-from stunet.train.objective import Batch
-from stunet.train.optimizer import Optimizer
+from stunet.train.objectives.objective import Batch
+from stunet.train.optim.methods import METHODS
+from stunet.train.optim.optimizer import Optimizer
 from stunet.train.parts import Parts, make_parts
 from stunet.train.state import TrainState, create_state
 from stunet.train.step import apply_gradients

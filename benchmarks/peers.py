@@ -49,7 +49,7 @@ def stunet(channels: int, shape: tuple[int, ...], batch: int, compiled: bool) ->
     from stunet import configs
     from stunet.commands.setup import set_up_jax
     from stunet.parallel import mesh as meshes
-    from stunet.train import flops
+    from stunet.train.measured import flops
     from stunet.train.parts import make_parts
     from stunet.train.state import create_state
     from stunet.train.step import jit_train_step

@@ -66,10 +66,8 @@ def child(began: float, arguments: list[str]) -> None:
     set_up_jax()
     import jax
 
-    from stunet.train import (
-        loop,  # noqa: F401  (imports what training needs)
-        reporting,
-    )
+    from stunet.train import loop  # noqa: F401  (imports what training needs
+    from stunet.train.measured import reporting
 
     parts = dict.fromkeys(ROWS, 0.0)
     parts["importing"] = time.time() - began

@@ -24,7 +24,7 @@ from train_step import prepare
 from stunet import configs
 from stunet.commands.setup import set_up_jax
 from stunet.parallel import mesh as meshes
-from stunet.train import flops
+from stunet.train.measured import flops
 from stunet.train.parts import make_parts
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (\S+).* ([\w\-]+)\(", re.M)

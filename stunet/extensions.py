@@ -67,7 +67,7 @@ class LossWeighting(Protocol):
 
 
 class Optimizer(Protocol):
-    """The object that `train.optimizer` names is like a `stunet.train.methods.Method`."""
+    """The object that `train.optimizer` names is like a `stunet.train.optim.methods.Method`."""
 
     around: Any
     average: Any
@@ -78,7 +78,7 @@ class Optimizer(Protocol):
 class LearningRate(Protocol):
     """The function that `train.schedule` names makes a schedule of the learning rate.
 
-    It is like those in `stunet.train.learning_rates.SCHEDULES`.
+    It is like those in `stunet.train.optim.learning_rates.SCHEDULES`.
     """
 
     def __call__(self, course): ...
@@ -105,7 +105,7 @@ class TextEncoder(Protocol):
 class Tracker(Protocol):
     """The function that `log.trackers` names begins to show a run.
 
-    It is like those in `stunet.train.trackers.TRACKERS`.
+    It is like those in `stunet.train.measured.trackers.TRACKERS`.
     """
 
     def __call__(self, run): ...

@@ -29,8 +29,8 @@ from stunet.diffusion.loss import WEIGHTINGS
 from stunet.diffusion.samplers import SAMPLERS
 from stunet.diffusion.schedules import SCHEDULES
 from stunet.diffusion.times import QUANTILES
-from stunet.train.learning_rates import SCHEDULES as RATES
-from stunet.train.methods import METHODS
+from stunet.train.optim.learning_rates import SCHEDULES as RATES
+from stunet.train.optim.methods import METHODS
 
 lion, inverse_sqrt = METHODS["lion"], RATES["inverse_sqrt"]
 ancestral, linear = SAMPLERS["ancestral"], SCHEDULES["linear"]

@@ -33,9 +33,10 @@ from stunet.prepare import shards
 from stunet.report import results
 from stunet.sweep import members, workdir
 from stunet.sweep.curves import Curves
-from stunet.train import metrics, weights_file
-from stunet.train.clock import Clock
+from stunet.train.measured import metrics
+from stunet.train.measured.clock import Clock
 from stunet.train.parts import make_parts
+from stunet.train.saved import weights_file
 from stunet.weights import diffusers_config
 
 

@@ -28,7 +28,7 @@ import dataclasses
 
 from stunet import configs
 from stunet.sweep.members import Member, Step, Sweep, replace
-from stunet.train.flops import model_flops
+from stunet.train.measured.flops import model_flops
 from stunet.train.parts import make_parts
 
 PREDICTIONS = (

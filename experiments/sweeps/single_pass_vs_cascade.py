@@ -57,7 +57,7 @@ from stunet.errors import choose
 from stunet.generate.cascade import count_windows
 from stunet.sweep.curves import Curves, Expected
 from stunet.sweep.members import Member, Step, Sweep, replace
-from stunet.train.flops import model_flops, sampling_flops
+from stunet.train.measured.flops import model_flops, sampling_flops
 from stunet.train.parts import make_parts
 
 # Names in the report.

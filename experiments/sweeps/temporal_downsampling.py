@@ -14,7 +14,7 @@ Expected result: unknown. The sweep has not run to its end yet.
 
 from stunet import configs
 from stunet.sweep.members import Sweep, evaluations, product, replace
-from stunet.train.flops import model_flops
+from stunet.train.measured.flops import model_flops
 from stunet.train.parts import make_parts
 
 STEPS = 2000

@@ -12,7 +12,7 @@ _TOLERABLE = 0.03
 
 def length(text: str) -> float:
     """Returns the length in `text`, a share of the updates that can be reconstructed."""
-    from stunet.train.power_ema import LONGEST, SHORTEST
+    from stunet.train.optim.power_ema import LONGEST, SHORTEST
 
     value = shared.number(text)
     if not SHORTEST <= value <= LONGEST:
@@ -42,7 +42,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     set_up_jax()
-    from stunet.train import snapshots
+    from stunet.train.saved import snapshots
 
     for made in snapshots.reconstruct(arguments.workdir, arguments.length, arguments.step):
         print(

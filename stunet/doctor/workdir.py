@@ -13,10 +13,11 @@ from stunet.errors import UserError
 from stunet.files import locked
 from stunet.stores.addresses import address
 from stunet.sweep.workdir import read_manifest
-from stunet.train import checkpoint_files, checkpoint_names, metric_lines
-from stunet.train.checkpoints import silence_late_failures
-from stunet.train.clock import read_began
+from stunet.train.measured import metric_lines
+from stunet.train.measured.clock import read_began
 from stunet.train.parts import make_parts
+from stunet.train.saved import checkpoint_files, checkpoint_names
+from stunet.train.saved.checkpoints import silence_late_failures
 
 _PARTIAL = "*.orbax-checkpoint-tmp"
 

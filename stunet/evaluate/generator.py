@@ -15,11 +15,11 @@ from stunet.data.sources import Dataset
 from stunet.errors import UserError
 from stunet.generate import cascade, text
 from stunet.stores import addresses
-from stunet.train import trained, weights_file
-from stunet.train.checkpoint_files import saved_at
-from stunet.train.checkpoint_names import place
-from stunet.train.flops import sampling_flops
+from stunet.train.measured.flops import sampling_flops
 from stunet.train.parts import Parts, read_parts
+from stunet.train.saved import trained, weights_file
+from stunet.train.saved.checkpoint_files import saved_at
+from stunet.train.saved.checkpoint_names import place
 
 # Called with the number of finished sampling steps and the number of all steps.
 OnStep = Callable[[int, int], None]

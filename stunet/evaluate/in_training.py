@@ -51,7 +51,7 @@ def make_evaluation(
 
 
 class InTraining:
-    """Measures sampled clips while a run trains; see `stunet.train.evaluation.Evaluation`.
+    """Measures sampled clips while a run trains; see `stunet.train.measured.evaluation.Evaluation`.
 
     The clips are those that `stunet evaluate` samples from the checkpoint after the same update,
     with the same number of clips and the run's seed. So are their metrics.

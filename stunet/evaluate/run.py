@@ -22,7 +22,7 @@ from stunet.evaluate.groups import (
 from stunet.evaluate.metrics import METRICS, Metric, MetricValues, mean
 from stunet.files import atomic, check_writable
 from stunet.generate import text
-from stunet.train import trained
+from stunet.train.saved import trained
 
 FILE, CACHE = "evaluation.json", "evaluation"
 

@@ -10,9 +10,9 @@ from stunet.data.sources import make_source, representatives
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Autoencoder, KlConfig, write_kl
 from stunet.parallel import mesh as meshes
-from stunet.train import trained
-from stunet.train.objective import to_float
+from stunet.train.objectives.objective import to_float
 from stunet.train.parts import Parts, read_parts
+from stunet.train.saved import trained
 
 # Frames whose latents say how to shift and scale, and how many of them are encoded at once.
 _FRAMES, _AT_ONCE = 1024, 32

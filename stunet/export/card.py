@@ -18,7 +18,7 @@ from stunet.data.spec import make_encoder
 from stunet.diffusion import samplers
 from stunet.export.programs import PLATFORMS, Argument, Program
 from stunet.generate.text import Run
-from stunet.train.denoiser import Denoiser
+from stunet.train.objectives.denoiser import Denoiser
 from stunet.train.sampling import SamplerSettings
 from stunet.train.state import count_parameters
 

@@ -126,7 +126,7 @@ def _check_tensorflow(request: Request) -> None:
 
 def _safetensors(request: Request, directory: pathlib.Path) -> int:
     from stunet.generate.text import load
-    from stunet.train import weights_file
+    from stunet.train.saved import weights_file
 
     run = load(request.workdir, **{"autoguidance_scale": 1.0} | request.sample)
     named = weights_file.cast(run.params, request.dtype)

@@ -14,7 +14,7 @@ from stunet.evaluate import metrics
 from stunet.evaluate.run import FILE
 from stunet.generate.hub import library
 from stunet.generate.text import Run
-from stunet.train import metric_lines
+from stunet.train.measured import metric_lines
 from stunet.train.state import count_parameters
 
 _TAGS = ["stunet", "space-time-u-net", "text-to-video", "video-diffusion", "jax", "flax"]

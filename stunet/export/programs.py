@@ -16,7 +16,7 @@ from jax import export
 from jaxtyping import Array
 
 from stunet.nn import parameters
-from stunet.train.denoiser import Denoiser
+from stunet.train.objectives.denoiser import Denoiser
 from stunet.train.sampling import SamplerSettings, make_loop
 
 PLATFORMS = ("cpu", "cuda", "tpu")

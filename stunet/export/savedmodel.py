@@ -25,7 +25,7 @@ from stunet.export.programs import (
     make_programs,
 )
 from stunet.generate.text import Run
-from stunet.train import weights_file
+from stunet.train.saved import weights_file
 
 
 def write(

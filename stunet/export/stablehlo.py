@@ -8,7 +8,7 @@ import jax
 from stunet.export import card
 from stunet.export.programs import Program, export_program, make_programs
 from stunet.generate.text import Run
-from stunet.train import weights_file
+from stunet.train.saved import weights_file
 
 _PARAMS = "params.safetensors"
 

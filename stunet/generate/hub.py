@@ -12,7 +12,7 @@ from typing import Any
 from stunet import configs
 from stunet.errors import UserError
 from stunet.generate.networks import WEIGHTS
-from stunet.train import weights_file
+from stunet.train.saved import weights_file
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(rf"{SCHEME}(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\0]+))?", re.ASCII)

@@ -17,9 +17,9 @@ from stunet.generate.request import check_seed
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.progress import OnStep, nothing
-from stunet.train import trained
 from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import SamplerSettings, make_sampler
+from stunet.train.saved import trained
 
 
 @dataclasses.dataclass(frozen=True)

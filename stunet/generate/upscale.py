@@ -33,8 +33,8 @@ from stunet.generate.text import load as load_run
 from stunet.parallel import mesh as meshes
 from stunet.prepare.decode import decode_clips, picture_size
 from stunet.progress import OnStep, note, nothing
-from stunet.train.denoiser import Denoiser
-from stunet.train.objective import to_float
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.objectives.objective import to_float
 from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import (
     SamplerFunctions,

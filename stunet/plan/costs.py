@@ -35,7 +35,8 @@ from stunet.nn.remat import REMAT_POLICIES
 from stunet.parallel import compiler
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, outside
-from stunet.train import flops, pieces
+from stunet.train import pieces
+from stunet.train.measured import flops
 from stunet.train.parts import make_parts
 
 

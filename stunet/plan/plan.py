@@ -18,7 +18,7 @@ from stunet import configs
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, compiled_step, hlo, schedule, search
 from stunet.plan.costs import Cost, Costs
-from stunet.train.flops import model_flops
+from stunet.train.measured.flops import model_flops
 from stunet.train.parts import Parts, make_parts
 from stunet.train.program import abstract_batch
 from stunet.train.state import abstract_state, count_parameters

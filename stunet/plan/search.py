@@ -26,11 +26,12 @@ from stunet.nn.remat import REMAT_POLICIES
 from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import AXES, BATCH_AXES
 from stunet.plan import chips, costs
-from stunet.train import flops, pieces
-from stunet.train.denoiser import Denoiser
+from stunet.train import pieces
+from stunet.train.measured import flops
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.optim.trainable import Trainable
 from stunet.train.parts import Parts
 from stunet.train.state import abstract_state
-from stunet.train.trainable import Trainable
 
 POLICIES = ("none", *REMAT_POLICIES)
 MICROBATCHES = (1, 2, 4, 8)

@@ -14,9 +14,9 @@ from stunet.errors import UserError
 from stunet.evaluate.metrics import Metric
 from stunet.report.formatting import TRAINING, VALIDATION
 from stunet.sweep.workdir import Manifest, ManifestEntry, read_manifest
-from stunet.train import metric_lines
-from stunet.train.clock import read_began
-from stunet.train.flops import mean_flops, sampling_flops
+from stunet.train.measured import metric_lines
+from stunet.train.measured.clock import read_began
+from stunet.train.measured.flops import mean_flops, sampling_flops
 from stunet.train.parts import make_parts
 
 # The final training loss is the mean over this last share of the updates: the loss of a single

@@ -21,8 +21,8 @@ from stunet.source_code import commit
 from stunet.stores.addresses import shown
 from stunet.sweep.curves import Curves
 from stunet.sweep.members import NAME, Entry, Member, Step, Sweep, arms, seeds
-from stunet.train import clock, metric_lines
-from stunet.train.checkpoint_names import check_path, steps
+from stunet.train.measured import clock, metric_lines
+from stunet.train.saved.checkpoint_names import check_path, steps
 
 # A directory within that of the sweep; "" is the sweep's own, of a single run.
 EntryName = Annotated[str, msgspec.Meta(pattern=rf"\A({NAME.pattern})?\Z", max_length=255)]

@@ -6,11 +6,11 @@ from collections.abc import Collection
 import jax
 
 from stunet.parallel import hosts
-from stunet.train import snapshots
-from stunet.train.evaluation import MakeEvaluation
 from stunet.train.events import Due
+from stunet.train.measured.evaluation import MakeEvaluation
 from stunet.train.parts import Parts
 from stunet.train.run import Run, set_up
+from stunet.train.saved import snapshots
 from stunet.train.state import TrainState
 
 

@@ -26,21 +26,22 @@ from stunet.errors import UserError
 from stunet.nn.autoencoder.kl import KlConfig, describe_kl
 from stunet.nn.stunet import STUNet
 from stunet.parallel.mesh import Layout
-from stunet.train import conditioning, weights_file
-from stunet.train.conditioning import Conditioning
-from stunet.train.denoiser import Denoiser
-from stunet.train.denoising import Denoising
-from stunet.train.evaluation import EvaluationSettings
 from stunet.train.events import Events
-from stunet.train.guard import Guard
-from stunet.train.objective import Model, Objective
-from stunet.train.optimizer import Optimizer, make_optimizer
-from stunet.train.preview import Preview, Samples
-from stunet.train.reconstruction import Compressor, Reconstruction, Reconstructions
-from stunet.train.retention import Retention
+from stunet.train.measured.evaluation import EvaluationSettings
+from stunet.train.measured.preview import Preview, Samples
+from stunet.train.objectives import conditioning
+from stunet.train.objectives.conditioning import Conditioning
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.objectives.denoising import Denoising
+from stunet.train.objectives.objective import Model, Objective
+from stunet.train.objectives.reconstruction import Compressor, Reconstruction, Reconstructions
+from stunet.train.objectives.spaces import Latents, Pixels, Space
+from stunet.train.optim.guard import Guard
+from stunet.train.optim.optimizer import Optimizer, make_optimizer
+from stunet.train.optim.trainable import Trainable
 from stunet.train.sampling import SamplerSettings
-from stunet.train.spaces import Latents, Pixels, Space
-from stunet.train.trainable import Trainable
+from stunet.train.saved import weights_file
+from stunet.train.saved.retention import Retention
 
 # Sampling steps of a network that is not distilled, if the config names none.
 _STEPS = 50

@@ -12,8 +12,8 @@ import jax
 
 from stunet.nn.stunet import Layer, STUNet
 from stunet.nn.transformer import SpatialTransformer
-from stunet.train.denoiser import Denoiser
-from stunet.train.trainable import Trainable
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.optim.trainable import Trainable
 
 # Modules that consist of blocks.
 _CONTAINERS = (STUNet, Layer, SpatialTransformer)

@@ -34,7 +34,7 @@ from stunet.errors import UserError
 from stunet.files import atomic
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train.objective import Batch
+from stunet.train.objectives.objective import Batch
 from stunet.train.parts import Parts
 from stunet.train.state import TrainState, abstract_state
 from stunet.train.step import Metrics, Step, jit_train_step

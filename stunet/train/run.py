@@ -17,22 +17,24 @@ from stunet.files import check_writable, full_disk_explained
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.source_code import commit
-from stunet.train import initial, program, snapshots, trackers
-from stunet.train.checkpoint_names import check_path
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.clock import Clock, read_began
-from stunet.train.evaluation import Evaluation, MakeEvaluation
-from stunet.train.flops import model_flops
-from stunet.train.metrics import Metrics, Progress
+from stunet.train import program
+from stunet.train.measured import trackers
+from stunet.train.measured.clock import Clock, read_began
+from stunet.train.measured.evaluation import Evaluation, MakeEvaluation
+from stunet.train.measured.flops import model_flops
+from stunet.train.measured.metrics import Metrics, Progress
+from stunet.train.measured.preview import make_preview
+from stunet.train.measured.profile import Profile
+from stunet.train.measured.reporting import IN_FLIGHT, Reporter
+from stunet.train.measured.trackers.tracker import RunInfo
+from stunet.train.measured.validation import make_validation
 from stunet.train.parts import Parts
-from stunet.train.preview import make_preview
-from stunet.train.profile import Profile
-from stunet.train.reporting import IN_FLIGHT, Reporter
-from stunet.train.retention import SaveTimer
+from stunet.train.saved import initial, snapshots
+from stunet.train.saved.checkpoint_names import check_path
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import SaveTimer
 from stunet.train.state import TrainState, abstract_state, count_parameters
 from stunet.train.step import Step
-from stunet.train.trackers.tracker import RunInfo
-from stunet.train.validation import make_validation
 from stunet.train.watchdog import Watchdog
 from stunet.train.workdir import Upload, claimed, copied, note_changes
 

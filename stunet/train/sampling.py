@@ -18,7 +18,7 @@ from stunet.diffusion import samplers
 from stunet.diffusion.guidance import guided_denoiser
 from stunet.diffusion.prediction import add_noise
 from stunet.errors import UserError
-from stunet.train.denoiser import Denoiser
+from stunet.train.objectives.denoiser import Denoiser
 
 # Folded into a row's key for the noise of the steps; above any row.
 _LATER = 2**31 - 1
@@ -71,7 +71,8 @@ class WithWeaker(NamedTuple):
 class SamplerFunctions(NamedTuple):
     """Holds the pure functions that sampling is made of, for `jax.jit`.
 
-    `given` is what the network sees besides the noisy clip (`stunet.train.conditioning`).
+    `given` is what the network sees besides the noisy clip
+    (`stunet.train.objectives.conditioning`).
 
     Attributes:
         first: maps (keys `[b]`, clean, level, start) to (the state before the first step, given).

@@ -14,10 +14,10 @@ from jaxtyping import Array
 
 from stunet.nn import lora
 from stunet.parallel import mesh as meshes
-from stunet.train import power_ema
-from stunet.train.objective import Model
-from stunet.train.optimizer import Optimizer
-from stunet.train.trainable import join
+from stunet.train.objectives.objective import Model
+from stunet.train.optim import power_ema
+from stunet.train.optim.optimizer import Optimizer
+from stunet.train.optim.trainable import join
 
 
 @flax.struct.dataclass
@@ -33,9 +33,9 @@ class TrainState:
             place of `params`.
         opt_state: state of the optimiser for `params`.
         guard: numbers of skipped and done updates, and the running mean of the gradient's norm
-            (`stunet.train.guard`); an empty dict if no update can be skipped.
-        power_ema: power-function averages of `params` by name (`stunet.train.power_ema`); an empty
-            dict if the run stores no snapshots of them.
+            (`stunet.train.optim.guard`); an empty dict if no update can be skipped.
+        power_ema: power-function averages of `params` by name (`stunet.train.optim.power_ema`); an
+            empty dict if the run stores no snapshots of them.
         teacher: `params` before the first update, if the network is distilled from them; otherwise
             an empty dict.
         lora_scale: scale of the product of an adapter's two matrices; 1 without adapters.

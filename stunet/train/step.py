@@ -15,9 +15,9 @@ from jaxtyping import Array
 from stunet.nn import parameters
 from stunet.nn.sharding import constrain
 from stunet.parallel import compiler
-from stunet.train import power_ema
-from stunet.train.objective import Batch, Objective
-from stunet.train.optimizer import Optimizer, on_schedule
+from stunet.train.objectives.objective import Batch, Objective
+from stunet.train.optim import power_ema
+from stunet.train.optim.optimizer import Optimizer, on_schedule
 from stunet.train.state import TrainState
 
 Metrics = dict[str, Array]

@@ -18,9 +18,9 @@ from stunet import tensorfiles
 from stunet.nn.parameters import is_stacked, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
-from stunet.train import trained
-from stunet.train.denoiser import Denoiser
+from stunet.train.objectives.denoiser import Denoiser
 from stunet.train.parts import read_parts
+from stunet.train.saved import trained
 from stunet.train.state import TrainState, abstract_state
 from stunet.weights import diffusers_config
 

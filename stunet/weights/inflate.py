@@ -21,10 +21,10 @@ from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.stores.mirror import check_vacant, new_directory
-from stunet.train.checkpoint_names import check_path
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import Parts, make_parts
-from stunet.train.retention import Retention
+from stunet.train.saved.checkpoint_names import check_path
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
 from stunet.weights import diffusers_config, diffusers_unet, lora_files, pipeline
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet.errors import UserError
-from stunet.train.trainable import Trainable
+from stunet.train.optim.trainable import Trainable
 
 
 def interpolate(trainable: Trainable, original: Any, style: Any, alpha: float) -> Any:

@@ -17,7 +17,7 @@ from stunet.errors import UserError
 from stunet.evaluate import comparison
 from stunet.parallel import mesh as meshes
 from stunet.report import pictures
-from stunet.train import preview, validation
+from stunet.train.measured import preview, validation
 from stunet.train.parts import make_parts
 
 CLASSES, SHAPE, TEXT_SHAPE = "ABCDE", (4, 8, 8, 1), (24, 16)  # As in the tiny config.

@@ -19,7 +19,7 @@ from stunet import cli
 from stunet.commands import demo as command
 from stunet.errors import UserError
 from stunet.generate import networks, text
-from stunet.train import trained
+from stunet.train.saved import trained
 
 pytest.importorskip("gradio", reason="the page needs Gradio (the extra demo)")
 from stunet.demo import forms, page

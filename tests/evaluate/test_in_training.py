@@ -14,10 +14,10 @@ from stunet import configs
 from stunet.configs.combinations import check_combinations
 from stunet.errors import UserError
 from stunet.evaluate import groups, in_training, run
-from stunet.train.checkpoint_names import steps
-from stunet.train.metric_lines import read_values
+from stunet.train.measured.metric_lines import read_values
 from stunet.train.parts import make_parts, read_parts
-from stunet.train.trained import find_step
+from stunet.train.saved.checkpoint_names import steps
+from stunet.train.saved.trained import find_step
 
 
 def evaluated(**changes) -> configs.Config:

@@ -19,7 +19,7 @@ from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.export import hub
 from stunet.generate.text import text_to_video
-from stunet.train import weights_file
+from stunet.train.saved import weights_file
 
 PROMPTS = ["a 3 moving <left>", "a 7"]
 REPO = "someone/digits"

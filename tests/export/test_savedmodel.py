@@ -17,8 +17,8 @@ from stunet import cli
 from stunet.data.sources import make_encoder
 from stunet.export.programs import make_programs
 from stunet.generate import text
-from stunet.train import weights_file
 from stunet.train.parts import make_parts
+from stunet.train.saved import weights_file
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
 PROMPTS = ["a 3 moving left", "a 7", "a 5"]

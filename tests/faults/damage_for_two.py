@@ -13,9 +13,9 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stunet.parallel import hosts
-from stunet.train.checkpoint_files import verify
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.retention import Retention
+from stunet.train.saved.checkpoint_files import verify
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
 

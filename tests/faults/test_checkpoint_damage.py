@@ -17,9 +17,9 @@ import pytest
 import tiny
 
 from stunet.errors import UserError
-from stunet.train.checkpoint_files import DamagedCheckpoint, verify
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.retention import Retention
+from stunet.train.saved.checkpoint_files import DamagedCheckpoint, verify
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
 pytestmark = pytest.mark.slow

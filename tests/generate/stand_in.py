@@ -10,8 +10,8 @@ from PIL import Image
 from stunet import configs
 from stunet.generate.text import Run
 from stunet.nn.stunet import STUNet
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.saved.checkpoints import Checkpoints
 
 MODEL = dict(
     channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,), temporal=False

@@ -21,8 +21,8 @@ from stunet.errors import UserError
 from stunet.evaluate.run import evaluate
 from stunet.generate import cascade
 from stunet.generate.text import Run, text_to_video
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.saved.checkpoints import Checkpoints
 
 # One level, which compiles fast; attention over time connects all frames of a window.
 MODEL = dict(channel_multipliers=(1,), attention_levels=(False,), temporal_factors=(1,))

@@ -14,8 +14,8 @@ from PIL import Image
 from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.generate import style, text
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.saved.checkpoints import Checkpoints
 
 # One level without text, which compiles fast.
 CONFIG = tiny.config(

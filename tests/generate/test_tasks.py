@@ -17,8 +17,8 @@ from stunet import cli, configs
 from stunet.commands.sample import TASKS
 from stunet.generate import arrays, tasks
 from stunet.generate.request import Sampled
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.saved.checkpoints import Checkpoints
 
 CONFIG = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
 FRAMES = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)

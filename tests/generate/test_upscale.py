@@ -25,8 +25,8 @@ from stunet.data.sources import make_encoder
 from stunet.errors import UserError
 from stunet.generate import text, upscale
 from stunet.train import sampling
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.saved.checkpoints import Checkpoints
 
 FACTOR, FRAMES, OVERLAP = 4, 4, 2
 JOINED = pathlib.Path(__file__).parents[1] / "prepare" / "cases" / "two.mpg"

@@ -8,7 +8,7 @@ from from_config import find_pieces, model_flops
 
 from stunet.plan import costs
 from stunet.plan.outside import PROGRAMS
-from stunet.train import flops
+from stunet.train.measured import flops
 
 
 @pytest.mark.parametrize("model", [{}, dict(layers_per_level=3, remat="full", scan_layers=True)])

@@ -18,7 +18,7 @@ from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, costs, gpu_compiler, hlo, report, search
 from stunet.plan.plan import Plan, bytes_on_a_chip, make_plan, unsplit_levels
-from stunet.train.methods import METHODS
+from stunet.train.optim.methods import METHODS
 from stunet.train.parts import make_parts
 from stunet.train.program import abstract_batch
 from stunet.train.state import abstract_state

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from stunet.errors import UserError
-from stunet.train.checkpoints import Checkpoints
+from stunet.train.saved.checkpoints import Checkpoints
 
 
 @pytest.mark.parametrize("where", ["gs://bucket/run/checkpoints", ""])

@@ -7,19 +7,10 @@ import jax
 from stunet.data import sources
 from stunet.evaluate.in_training import make_evaluation
 from stunet.parallel import mesh as meshes
-from stunet.train import (
-    flops,
-    initial,
-    loop,
-    pieces,
-    preview,
-    program,
-    sampling,
-    state,
-    step,
-    validation,
-)
+from stunet.train import loop, pieces, program, sampling, state, step
+from stunet.train.measured import flops, preview, validation
 from stunet.train.parts import Parts, make_parts, with_fingerprint
+from stunet.train.saved import initial
 
 
 def make_mesh(config, devices=None):

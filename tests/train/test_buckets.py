@@ -21,7 +21,7 @@ from stunet.parallel import mesh as meshes
 from stunet.plan import chips
 from stunet.plan.plan import make_plan
 from stunet.train import pieces
-from stunet.train.flops import mean_flops, model_flops
+from stunet.train.measured.flops import mean_flops, model_flops
 from stunet.train.parts import bucket_configs, make_parts
 from stunet.train.program import abstract_batch
 from stunet.train.state import count_parameters

@@ -16,17 +16,17 @@ import pytest
 from orbax.checkpoint._src.serialization import serialization
 
 from stunet.errors import UserError
-from stunet.train.checkpoint_names import steps
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.retention import Retention
+from stunet.train.saved.checkpoint_names import steps
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
 SAVE = """
 import pathlib, re, sys
 import jax
 import numpy as np
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.retention import Retention
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
 MIB = 2**20

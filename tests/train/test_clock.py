@@ -10,10 +10,10 @@ import tiny
 from from_config import model_flops, train
 
 from stunet.data import pipeline
-from stunet.train import clock as clock_module
 from stunet.train import run as run_module
-from stunet.train.clock import Clock
-from stunet.train.metrics import Metrics
+from stunet.train.measured import clock as clock_module
+from stunet.train.measured.clock import Clock
+from stunet.train.measured.metrics import Metrics
 
 # Seconds by which a run's clock is moved on. Each is many times what an update takes, also on a
 # busy machine.

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from stunet import cli
-from stunet.train.checkpoint_files import verify
-from stunet.train.checkpoint_names import steps
+from stunet.train.saved.checkpoint_files import verify
+from stunet.train.saved.checkpoint_names import steps
 
 SHORT = (*tiny.ONE_LEVEL, "--config.train.steps=4", "--config.checkpoint.every=2")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from stunet.train import digests
+from stunet.train.saved import digests
 
 RNG = np.random.default_rng(0)
 
@@ -100,7 +100,7 @@ SPLIT = """
 import json
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from stunet.train import digests
+from stunet.train.saved import digests
 
 x = np.random.default_rng(0).standard_normal((8, 16, 3), np.float32)
 mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("a", "b"))

@@ -20,9 +20,9 @@ from stunet.generate.text import text_to_video
 from stunet.nn import parameters
 from stunet.nn.stunet import STUNet
 from stunet.parallel import mesh as meshes
-from stunet.train import initial
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts, read_parts
+from stunet.train.saved import initial
+from stunet.train.saved.checkpoints import Checkpoints
 
 SAMPLE = dict(steps=0, guidance_scale=1.0)
 KINDS = {

@@ -7,8 +7,8 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from stunet.train.eight_bits import from_levels, scale_by_adam_8bit, to_levels
-from stunet.train.methods import METHODS, Numbers
+from stunet.train.optim.eight_bits import from_levels, scale_by_adam_8bit, to_levels
+from stunet.train.optim.methods import METHODS, Numbers
 
 SHAPE = (1, 3, 3, 16, 8)
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageSequence
 from stunet import configs
 from stunet.data.turns import Turns
 from stunet.parallel import mesh as meshes
-from stunet.train import checkpoints
+from stunet.train.saved import checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from stunet.train.events import Due, Events
-from stunet.train.metrics import Progress
+from stunet.train.measured.metrics import Progress
 
 EVENTS = Events(
     steps=20, report_every=4, save_every=6, validate_every=10, preview_every=5, evaluate_every=7

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import tiny
 from from_config import model_flops, sampling_flops
 
-from stunet.train import flops
+from stunet.train.measured import flops
 
 
 def test_products_and_convolutions_are_counted():

@@ -24,8 +24,8 @@ from from_config import (
 from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
+from stunet.train.optim.trainable import join
 from stunet.train.state import count_parameters
-from stunet.train.trainable import join
 
 ALL = tiny.config(train=dict(clip_norm=1e9))
 SPATIAL = dataclasses.replace(ALL, freeze="spatial")

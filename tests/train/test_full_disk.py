@@ -6,7 +6,7 @@ import os
 import pytest
 import tiny
 
-from stunet.train.metrics import Metrics
+from stunet.train.measured.metrics import Metrics
 
 
 @pytest.mark.slow

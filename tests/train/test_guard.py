@@ -15,10 +15,10 @@ from test_step import batch
 
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.guard import Guard
-from stunet.train.reporting import Reporter
-from stunet.train.retention import Retention
+from stunet.train.measured.reporting import Reporter
+from stunet.train.optim.guard import Guard
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 from stunet.train.step import make_train_step
 

@@ -16,10 +16,10 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal, stack_layers
 from stunet.parallel import mesh as meshes
-from stunet.train import initial, weights_file
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
-from stunet.train.retention import Retention
+from stunet.train.saved import initial, weights_file
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 
 # One level that treats each frame separately, which compiles fast; patches of 2 x 2 pixels.
 MODEL = dict(

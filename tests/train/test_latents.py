@@ -28,8 +28,8 @@ from stunet.prepare.latents import Encoding
 from stunet.prepare.run import prepare
 from stunet.report import pictures
 from stunet.train import loop
+from stunet.train.objectives.spaces import Latents
 from stunet.train.parts import make_parts, read_parts, with_fingerprint
-from stunet.train.spaces import Latents
 
 SPEC = Spec(side=32, fps=8.0, min_seconds=0.5, cut_threshold=0.0)
 

@@ -8,7 +8,7 @@ from from_config import learning_rate
 from stunet import configs
 from stunet.configs.combinations import check_combinations
 from stunet.errors import UserError
-from stunet.train.learning_rates import SCHEDULES
+from stunet.train.optim.learning_rates import SCHEDULES
 
 STEPS, WARMUP, PEAK = 1000, 100, 1e-3
 

@@ -19,7 +19,7 @@ from stunet.generate import text
 from stunet.nn import lora
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.train.checkpoints import Checkpoints
+from stunet.train.saved.checkpoints import Checkpoints
 from stunet.train.state import count_parameters
 
 RANK, ALPHA = 2, 3.0

@@ -15,11 +15,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from stunet.configs.combinations import check_combinations
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.guard import Guard
-from stunet.train.methods import METHODS, muon_axes
-from stunet.train.optimizer import Optimizer, make_optimizer
-from stunet.train.retention import Retention
+from stunet.train.optim.guard import Guard
+from stunet.train.optim.methods import METHODS, muon_axes
+from stunet.train.optim.optimizer import Optimizer, make_optimizer
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 from stunet.train.step import apply_gradients
 from stunet.train.workdir import note_config

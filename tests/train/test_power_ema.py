@@ -13,11 +13,12 @@ from stunet import cli, configs
 from stunet.evaluate.generator import make_generator
 from stunet.nn import parameters
 from stunet.parallel import mesh as meshes
-from stunet.train import power_ema, snapshots, trained, weights_file
-from stunet.train.guard import Guard
 from stunet.train.loop import train
-from stunet.train.optimizer import Optimizer, make_optimizer
+from stunet.train.optim import power_ema
+from stunet.train.optim.guard import Guard
+from stunet.train.optim.optimizer import Optimizer, make_optimizer
 from stunet.train.parts import make_parts, read_parts, with_fingerprint
+from stunet.train.saved import snapshots, trained, weights_file
 from stunet.train.state import TrainState, abstract_state
 from stunet.train.step import apply_gradients
 

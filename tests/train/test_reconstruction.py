@@ -20,9 +20,10 @@ from stunet.nn import autoencoder
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, search
 from stunet.report import pictures as pictures_of_report
-from stunet.train import loop, trained
+from stunet.train import loop
+from stunet.train.objectives.reconstruction import Reconstruction
 from stunet.train.parts import make_parts, read_parts
-from stunet.train.reconstruction import Reconstruction
+from stunet.train.saved import trained
 
 KEYS = dict(
     autoencoder=dict(level_features=(4, 8), channels=2, groups=4, kl_weight=1e-4),

@@ -11,10 +11,10 @@ import tiny
 
 from stunet.configs.combinations import check_combinations
 from stunet.errors import UserError
-from stunet.train.checkpoint_names import steps
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.metrics import Metrics
-from stunet.train.retention import Retention, SaveTimer
+from stunet.train.measured.metrics import Metrics
+from stunet.train.saved.checkpoint_names import steps
+from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.retention import Retention, SaveTimer
 from stunet.train.state import TrainState
 
 

@@ -19,8 +19,8 @@ from from_config import (
 )
 
 from stunet.parallel import mesh as meshes
-from stunet.train.denoising import drop_text
-from stunet.train.objective import to_float
+from stunet.train.objectives.denoising import drop_text
+from stunet.train.objectives.objective import to_float
 from stunet.train.state import TrainState
 
 

@@ -11,9 +11,9 @@ import tiny
 
 from stunet import configs, extensions
 from stunet.errors import UserError
-from stunet.train import trackers
-from stunet.train.metrics import Metrics
-from stunet.train.trackers.tracker import RunInfo
+from stunet.train.measured import trackers
+from stunet.train.measured.metrics import Metrics
+from stunet.train.measured.trackers.tracker import RunInfo
 
 RUN = RunInfo(pathlib.Path("runs/one"), "id", {"seed": 0}, None)
 

@@ -17,8 +17,8 @@ from stunet.errors import UserError
 from stunet.generate import text, upscale
 from stunet.generate.model import load
 from stunet.parallel import mesh as meshes
-from stunet.train import trained
 from stunet.train.parts import read_parts
+from stunet.train.saved import trained
 
 CONFIG = stand_in.config()
 EARLIER = dataclasses.replace(CONFIG, seed=1)

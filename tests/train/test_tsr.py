@@ -9,7 +9,7 @@ from from_config import input_shape, make_mesh, make_sampler, make_train_step, m
 
 from stunet.diffusion import keyframes
 from stunet.parallel import mesh as meshes
-from stunet.train.objective import to_float
+from stunet.train.objectives.objective import to_float
 
 pytestmark = pytest.mark.slow
 

@@ -23,8 +23,8 @@ from stunet.diffusion import upscaling
 from stunet.errors import UserError
 from stunet.generate.text import text_to_video
 from stunet.parallel import mesh as meshes
-from stunet.train import preview
-from stunet.train.objective import to_float
+from stunet.train.measured import preview
+from stunet.train.objectives.objective import to_float
 
 FACTOR = 4
 CONFIG = tiny.config(

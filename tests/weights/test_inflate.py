@@ -35,8 +35,8 @@ from test_diffusers_unet import abstract, jit, read
 from stunet import cli, configs
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
-from stunet.train.checkpoints import Checkpoints
 from stunet.train.parts import make_parts
+from stunet.train.saved.checkpoints import Checkpoints
 from stunet.weights import diffusers_unet
 from stunet.weights import inflate as inflating
 

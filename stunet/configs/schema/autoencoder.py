@@ -10,7 +10,7 @@ class Autoencoder:
     """The autoencoder: one whose latents the network denoises, or one that the run trains.
 
     Without `autoencoder.path` and `autoencoder.level_features`, the run trains a network that
-    denoises pixels. See `stunet.nn.autoencoder` and `stunet.train.reconstruction`.
+    denoises pixels. See `stunet.nn.autoencoder` and `stunet.train.objectives.reconstruction`.
     """
 
     path: str = field(

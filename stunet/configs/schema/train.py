@@ -264,7 +264,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """The updates that are traced for the profiler xprof (`stunet.train.profile`)."""
+    """The updates that are traced for the profiler xprof (`stunet.train.measured.profile`)."""
 
     start: int = field(
         10,

@@ -1,7 +1,7 @@
 """Says what the state, the step and the loop need of a network and of what it learns.
 
-`stunet.train.denoising` trains a network to denoise clips, and `stunet.train.reconstruction` trains
-an autoencoder.
+`stunet.train.objectives.denoising` trains a network to denoise clips, and
+`stunet.train.objectives.reconstruction` trains an autoencoder.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from stunet.data.spec import ClipSpec
-from stunet.train.trainable import Trainable
+from stunet.train.optim.trainable import Trainable
 
 Batch = dict[str, Array]
 

@@ -20,8 +20,8 @@ from orbax.checkpoint import v1 as ocp
 from stunet.errors import UserError
 from stunet.parallel import hosts
 from stunet.paths import has_scheme
-from stunet.train import digests
-from stunet.train.checkpoint_names import check_path, place
+from stunet.train.saved import digests
+from stunet.train.saved.checkpoint_names import check_path, place
 
 DataState = dict[str, int]
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from stunet.nn import lora
 from stunet.nn.parameters import is_stacked
-from stunet.train.eight_bits import scale_by_adam_8bit
+from stunet.train.optim.eight_bits import scale_by_adam_8bit
 
 Transformation = optax.GradientTransformation
 
@@ -64,7 +64,7 @@ def adamw(numbers: Numbers) -> Transformation:
 
 
 def adamw_8bit(numbers: Numbers) -> Transformation:
-    """Makes AdamW whose moments of kernels take a byte each (`stunet.train.eight_bits`)."""
+    """Makes AdamW whose moments of kernels take a byte each (`stunet.train.optim.eight_bits`)."""
     return optax.chain(
         scale_by_adam_8bit(numbers.beta1, numbers.beta2),
         optax.add_decayed_weights(numbers.weight_decay, _are_matrices),

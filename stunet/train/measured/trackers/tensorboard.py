@@ -13,7 +13,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from stunet.train.trackers.tracker import RunInfo
+from stunet.train.measured.trackers.tracker import RunInfo
 
 
 class TensorBoard:

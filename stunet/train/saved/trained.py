@@ -14,10 +14,11 @@ import jax
 from stunet import configs
 from stunet.errors import UserError
 from stunet.stores import mirror
-from stunet.train import checkpoint_names, metric_lines, weights_file
-from stunet.train.checkpoints import Checkpoints
+from stunet.train.measured import metric_lines
 from stunet.train.parts import Parts, read_parts
 from stunet.train.sampling import WithWeaker
+from stunet.train.saved import checkpoint_names, weights_file
+from stunet.train.saved.checkpoints import Checkpoints
 from stunet.train.state import abstract_state
 
 # Groups and keys of the config in which two networks, their inputs or their clips may differ.

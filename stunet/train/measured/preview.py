@@ -13,12 +13,12 @@ from stunet.data import media
 from stunet.data.sources import Dataset, make_source, representatives
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train.denoiser import Denoiser
-from stunet.train.metrics import Metrics
-from stunet.train.objective import to_float
+from stunet.train.measured.metrics import Metrics
+from stunet.train.measured.trackers import history
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.objectives.objective import to_float
+from stunet.train.objectives.spaces import Space
 from stunet.train.sampling import SamplerSettings, make_sampler
-from stunet.train.spaces import Space
-from stunet.train.trackers import history
 
 
 class Shown(NamedTuple):

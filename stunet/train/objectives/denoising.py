@@ -15,9 +15,9 @@ from stunet.diffusion.guidance import guided_denoiser
 from stunet.diffusion.loss import clip_loss
 from stunet.diffusion.prediction import add_noise
 from stunet.diffusion.times import Times
-from stunet.train.conditioning import Given
-from stunet.train.denoiser import Denoiser
-from stunet.train.objective import Batch, to_float
+from stunet.train.objectives.conditioning import Given
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.objectives.objective import Batch, to_float
 
 
 @dataclasses.dataclass(frozen=True)

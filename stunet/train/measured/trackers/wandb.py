@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import wandb
 
-from stunet.train.trackers.tracker import RunInfo
+from stunet.train.measured.trackers.tracker import RunInfo
 
 
 class WeightsAndBiases:

@@ -9,7 +9,7 @@ import json
 import pathlib
 
 from stunet import jsonfiles
-from stunet.train import metric_lines
+from stunet.train.measured import metric_lines
 
 FILE = "trackers.jsonl"
 

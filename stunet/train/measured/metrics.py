@@ -13,8 +13,8 @@ from tqdm import tqdm
 from stunet.files import atomic
 from stunet.formatting import duration
 from stunet.stores import addresses
-from stunet.train import metric_lines
-from stunet.train.trackers import Trackers
+from stunet.train.measured import metric_lines
+from stunet.train.measured.trackers import Trackers
 
 
 class Metrics:

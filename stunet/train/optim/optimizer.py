@@ -12,9 +12,9 @@ from jaxtyping import Array, Int
 
 from stunet import extensions
 from stunet.nn.parameters import is_temporal, is_text
-from stunet.train import learning_rates
-from stunet.train.guard import Guard
-from stunet.train.methods import METHODS, Numbers, Transformation
+from stunet.train.optim import learning_rates
+from stunet.train.optim.guard import Guard
+from stunet.train.optim.methods import METHODS, Numbers, Transformation
 
 
 def group(path: Sequence[str]) -> str:
@@ -53,7 +53,7 @@ class Optimizer:
         learning_rate: maps the number of an update, counted from 0, to its learning rate.
         ema_decay: decay of the running average of the weights, 0..1.
         own_average: see `methods.Method.average`.
-        keeps_power_ema: True if the state has the averages of `stunet.train.power_ema` too.
+        keeps_power_ema: True if the state has the averages of `stunet.train.optim.power_ema` too.
         guard: says which updates are skipped.
         keeps_teacher: True if the state has the weights that the run begins with too.
     """

@@ -11,8 +11,8 @@ import jax
 from jax.extend import core
 
 from stunet.train import pieces
-from stunet.train.denoiser import Denoiser
-from stunet.train.objective import Model
+from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.objectives.objective import Model
 from stunet.train.parts import Parts
 from stunet.train.sampling import SamplerSettings
 

@@ -27,10 +27,10 @@ from stunet.errors import UserError
 from stunet.parallel import hosts
 from stunet.paths import has_scheme
 from stunet.stores import objects
-from stunet.train import checkpoint_files
-from stunet.train.checkpoint_files import DamagedCheckpoint, DataState
-from stunet.train.checkpoint_names import StepNames, check_path, place
-from stunet.train.retention import Retention
+from stunet.train.saved import checkpoint_files
+from stunet.train.saved.checkpoint_files import DamagedCheckpoint, DataState
+from stunet.train.saved.checkpoint_names import StepNames, check_path, place
+from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
 # Seconds to wait for threads that write. Threads that take longer are stuck. The files that they

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 
 from stunet.data.spec import ClipSpec
 from stunet.nn.autoencoder import Architecture
-from stunet.train.objective import Batch, to_float
-from stunet.train.preview import Shown
-from stunet.train.trainable import Trainable
+from stunet.train.measured.preview import Shown
+from stunet.train.objectives.objective import Batch, to_float
+from stunet.train.optim.trainable import Trainable
 
 # Error of a pixel's value -> what the loss has of it.
 ERRORS = {"l1": jnp.abs, "l2": jnp.square}

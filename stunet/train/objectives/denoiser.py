@@ -12,8 +12,8 @@ from stunet.data.spec import ClipSpec, TextSpec
 from stunet.diffusion import augmentation
 from stunet.diffusion.schedules import NoiseSchedule, input_scale
 from stunet.nn.stunet import STUNet
-from stunet.train.conditioning import Conditioning
-from stunet.train.trainable import Trainable
+from stunet.train.objectives.conditioning import Conditioning
+from stunet.train.optim.trainable import Trainable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from stunet import configs, jsonfiles, tensorfiles
 from stunet.errors import UserError
 from stunet.nn import parameters
-from stunet.train import digests
+from stunet.train.saved import digests
 
 SUFFIX = ".safetensors"
 

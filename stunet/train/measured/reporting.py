@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from stunet.errors import UserError
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.clock import Clock, utilisation
-from stunet.train.metrics import Metrics, Progress
+from stunet.train.measured.clock import Clock, utilisation
+from stunet.train.measured.metrics import Metrics, Progress
+from stunet.train.measured.system import System
+from stunet.train.saved.checkpoints import Checkpoints
 from stunet.train.step import SUMS_OF_SOURCES
-from stunet.train.system import System
 
 # Shape of a batch of clips, `[b, t, h, w, c]`.
 Shape = tuple[int, ...]

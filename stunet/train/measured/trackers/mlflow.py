@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from stunet.train.trackers.tracker import RunInfo
+from stunet.train.measured.trackers.tracker import RunInfo
 
 # A batch of parameters holds at most as many.
 _PARAMETERS = 100

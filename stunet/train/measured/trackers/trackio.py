@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import trackio
 
-from stunet.train.trackers.tracker import RunInfo
+from stunet.train.measured.trackers.tracker import RunInfo
 
 
 class Trackio:

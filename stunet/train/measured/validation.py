@@ -11,7 +11,7 @@ from stunet.data.sources import Dataset, make_source, representatives
 from stunet.errors import UserError
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
-from stunet.train.objective import Batch, Objective
+from stunet.train.objectives.objective import Batch, Objective
 from stunet.train.step import Metrics
 
 

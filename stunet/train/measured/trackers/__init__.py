@@ -15,33 +15,33 @@ from typing import Any
 
 from stunet import extensions
 from stunet.errors import UserError
-from stunet.train.trackers import history
-from stunet.train.trackers.tracker import RunInfo, Tracker
+from stunet.train.measured.trackers import history
+from stunet.train.measured.trackers.tracker import RunInfo, Tracker
 
 # Calls that wait for a tracker at most. A tracker that hangs must not fill the memory.
 _MOST_WAITING = 10_000
 
 
 def _tensorboard(run: RunInfo) -> Tracker:
-    from stunet.train.trackers.tensorboard import TensorBoard
+    from stunet.train.measured.trackers.tensorboard import TensorBoard
 
     return TensorBoard(run)
 
 
 def _wandb(run: RunInfo) -> Tracker:
-    from stunet.train.trackers.wandb import WeightsAndBiases
+    from stunet.train.measured.trackers.wandb import WeightsAndBiases
 
     return WeightsAndBiases(run)
 
 
 def _mlflow(run: RunInfo) -> Tracker:
-    from stunet.train.trackers.mlflow import MLflow
+    from stunet.train.measured.trackers.mlflow import MLflow
 
     return MLflow(run)
 
 
 def _trackio(run: RunInfo) -> Tracker:
-    from stunet.train.trackers.trackio import Trackio
+    from stunet.train.measured.trackers.trackio import Trackio
 
     return Trackio(run)
 

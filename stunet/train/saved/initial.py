@@ -27,10 +27,10 @@ from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.stores import mirror
-from stunet.train import weights_file
-from stunet.train.checkpoints import Checkpoints
-from stunet.train.denoiser import Denoiser
+from stunet.train.objectives.denoiser import Denoiser
 from stunet.train.parts import Parts, make_parts
+from stunet.train.saved import weights_file
+from stunet.train.saved.checkpoints import Checkpoints
 from stunet.train.state import TrainState, abstract_state, create_state, init_state
 
 # Groups and keys of the config in which a difference means other weights, or another meaning of

@@ -1,7 +1,8 @@
 """Writes and reads snapshots: power-function averages of the weights, to be combined later.
 
-`snapshots/N/` holds the averages after N updates (`stunet.train.power_ema`), with a digest of each
-array. A run keeps all of its snapshots. `reconstruct` computes averages of other lengths from them.
+`snapshots/N/` holds the averages after N updates (`stunet.train.optim.power_ema`), with a digest of
+each array. A run keeps all of its snapshots. `reconstruct` computes averages of other lengths from
+them.
 """
 
 import dataclasses
@@ -18,10 +19,11 @@ from stunet.files import atomic, check_writable
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.stores import mirror
-from stunet.train import checkpoint_files, power_ema, weights_file
-from stunet.train.checkpoint_names import StepNames
-from stunet.train.checkpoints import Checkpoints
+from stunet.train.optim import power_ema
 from stunet.train.parts import read_parts
+from stunet.train.saved import checkpoint_files, weights_file
+from stunet.train.saved.checkpoint_names import StepNames
+from stunet.train.saved.checkpoints import Checkpoints
 from stunet.train.state import TrainState, abstract_state
 
 
