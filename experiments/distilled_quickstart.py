@@ -1,4 +1,4 @@
-"""Distils the quickstart's network, so that it samples in 4 steps without guidance.
+"""Distils the quickstart's network, to sample in 4 steps without guidance.
 
     make quickstart
     stunet train --config distilled_quickstart --workdir runs/quickstart_4
