@@ -1,4 +1,4 @@
-"""How well do distilled networks sample in 1, 2, 4 and 8 steps, beside their teacher?
+"""How well do distilled networks sample in few steps, beside their teacher?
 
     stunet sweep --config few_steps --workdir runs/few_steps --jobs 2
     stunet report runs/few_steps
