@@ -45,7 +45,8 @@ from stunet.nn.stunet import STUNet  # noqa: E402
 from stunet.nn.text import checkpoint, tokenizer  # noqa: E402, F401
 from stunet.parallel import mesh as meshes  # noqa: E402
 from stunet.report import report  # noqa: E402, F401
-from stunet.train import loop, parts, preview  # noqa: E402, F401
+from stunet.train import loop, parts  # noqa: E402, F401
+from stunet.train.measured import preview  # noqa: E402
 
 # Of <sys/prctl.h>: the signal that a process gets when the process that made it ends.
 _PR_SET_PDEATHSIG = 1
