@@ -5,6 +5,9 @@ shellcheck and sbatch where they are installed, read the scripts. Each script al
 `gcloud`, `kubectl`, `xpk` and `sbatch` that only note what they are given.
 """
 
+import contextlib
+import functools
+import io
 import json
 import os
 import pathlib
@@ -17,6 +20,7 @@ from typing import Literal
 
 import msgspec
 import pytest
+import submit
 import tiny
 import yaml
 from kubeflow_trainer_api import models
@@ -46,22 +50,28 @@ COMMANDS = {"slurm": ON_NODES, "ray": PREPARE}
 SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init.py")
 
 
-def submit(target: str, *arguments, command=None, **options) -> subprocess.CompletedProcess:
-    """Runs launch/submit.py with the arguments that the target needs, and with `arguments`."""
+def words(target: str, *arguments, command=None) -> tuple[str, ...]:
+    """Returns the arguments that the target needs, then `arguments` and the command."""
     command = command or COMMANDS.get(target, (*RUN, "--workdir=gs://bucket/runs/base"))
-    words = [sys.executable, SUBMIT, target, "--name=base", *TARGETS[target], *arguments, "--"]
-    return subprocess.run(
-        [str(word) for word in (*words, *command)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=100,
-        **options,
-    )
+    found = (target, "--name=base", *TARGETS[target], *arguments, "--", *command)
+    return tuple(map(str, found))
 
 
-def script(target: str, *arguments, **keywords) -> str:
-    done = submit(target, "--dry-run", *arguments, **keywords)
+@functools.cache
+def called(*arguments: str) -> subprocess.CompletedProcess:
+    """Does what launch/submit.py does with the arguments, in this process: a start takes 2 s."""
+    out, errors = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
+        status = submit.main([*arguments])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
+
+
+def script(target: str, *arguments, command=None) -> str:
+    done = called(*words(target, "--dry-run", *arguments, command=command))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -108,7 +118,14 @@ def recorded(tmp_path):
 
     def run(target: str, *arguments, **keywords):
         path = f"{programs}:{os.environ['PATH']}"
-        done = submit(target, *arguments, env=os.environ | {"PATH": path}, **keywords)
+        done = subprocess.run(
+            [sys.executable, SUBMIT, *words(target, *arguments, **keywords)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=100,
+            env=os.environ | {"PATH": path},
+        )
         lines = (tmp_path / "ran").read_text().splitlines()
         return done, [json.loads(line) for line in lines]
 
@@ -564,7 +581,7 @@ def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, comma
     is_training = "prepare" not in command and target != "ray"
     if is_training and not any("workdir" in word for word in command) and len(command) > 4:
         command = (*command, "--workdir=gs://bucket/a")
-    done = submit(target, *arguments, command=command)
+    done = called(*words(target, *arguments, command=command))
     assert done.returncode == 1
     assert done.stderr.startswith(f"launch/submit.py {target}: ")
     assert sentence in done.stderr
@@ -600,6 +617,4 @@ def test_the_page_shows_what_is_printed():
     shown = re.findall(r"^\$ (launch/submit.py(?:[^\n]*\\\n)*[^\n]*)\n(.*?)```$", page, re.M | re.S)
     assert [command.split()[1] for command, _ in shown] == list(TARGETS)
     for command, expected in shown:
-        words = [sys.executable, *shlex.split(command.replace("\\\n", ""))]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=100)
-        assert done.stdout == expected
+        assert called(*shlex.split(command.replace("\\\n", ""))[1:]).stdout == expected
