@@ -19,6 +19,7 @@ from stunet.parallel import mesh as meshes
 
 ONE, *OTHERS = [
     {"data": 1},
+    {"data": 8},
     {"fsdp": 8},
     {"context": 4, "data": 2},
     {"context": 4, "data": 2, "context_axis": "frames"},
