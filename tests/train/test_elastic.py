@@ -55,7 +55,7 @@ PREVIEW = "--config.log.sample_every=2"
 
 # `fsdp` is the number of devices.
 FSDP = ("--config.mesh.data=1", "--config.mesh.fsdp=-1")
-DATA_2_CLIP_4 = ("--config.mesh.data=2", "--config.mesh.context=4")
+DATA_2_CLIP_2 = ("--config.mesh.data=2", "--config.mesh.context=2")
 HALF = STEPS // 2
 
 
@@ -77,13 +77,13 @@ class Ended:
 
 
 def interrupted(command: list, workdir: pathlib.Path, number: int, restarts: int = 0) -> Ended:
-    """Trains three more updates with two processes of four devices, then interrupts one of them.
+    """Trains three more updates with two processes of two devices, then interrupts one of them.
 
     Only the second process gets the signal, as when its host is taken away.
     """
     enough, log = len(losses(workdir)) + 3, workdir.parent / f"{workdir.name}_{number}.txt"
     with log.open("w") as errors:
-        job = tiny.launch(*command, devices=4, restarts=restarts, errors=errors)
+        job = tiny.launch(*command, devices=2, restarts=restarts, errors=errors)
         try:
             while len(losses(workdir)) < enough:
                 assert job.poll() is None, log.read_text()
@@ -166,9 +166,9 @@ def frames(gif: pathlib.Path) -> np.ndarray:
 def runs(tmp_path_factory):
     """Runs the same training three times.
 
-    `whole`: by one process with eight devices, over which the weights are split.
-    `parts`: by two processes with four devices each, which are stopped by SIGTERM, run again and
-    killed; then by one process with four devices.
+    `whole`: by one process with four devices, over which the weights are split.
+    `parts`: by two processes with two devices each, which are stopped by SIGTERM, run again and
+    killed; then by one process with two devices.
     `other`: as `whole`, but on another mesh from the middle on.
     """
     directory = tmp_path_factory.mktemp("runs")
@@ -177,13 +177,13 @@ def runs(tmp_path_factory):
     again = "--stop-status=75"
     stopped = interrupted(noting(parts, "stopped", *FSDP, PREVIEW, again), parts, signal.SIGTERM)
     killed = interrupted(noting(parts, "killed", *FSDP), parts, signal.SIGKILL)
-    alone = finished(noting(parts, "alone", *FSDP), devices=4)
-    undisturbed = finished(noting(whole, "undisturbed", *FSDP, PREVIEW), devices=8)
+    alone = finished(noting(parts, "alone", *FSDP), devices=2)
+    undisturbed = finished(noting(whole, "undisturbed", *FSDP, PREVIEW), devices=4)
     # Make the state of a run that was killed in the middle.
     shutil.copytree(whole, other)
     for step in range(HALF + 1, STEPS + 1):
         shutil.rmtree(other / "checkpoints" / str(step))
-    remeshed = finished(noting(other, "remeshed", *DATA_2_CLIP_4), devices=8)
+    remeshed = finished(noting(other, "remeshed", *DATA_2_CLIP_2), devices=4)
     said = dict(
         undisturbed=undisturbed,
         stopped=stopped.errors,
@@ -233,8 +233,8 @@ def test_two_processes_train_as_one_does(runs):
         np.testing.assert_allclose(a[key], b[key], rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-def test_four_devices_continue_what_eight_have_saved(runs):
-    assert "on 4 cpu device(s)" in runs.said["alone"]
+def test_two_devices_continue_what_four_have_saved(runs):
+    assert "on 2 cpu device(s)" in runs.said["alone"]
     assert runs.stopped.step < runs.begun["alone"] <= runs.killed.step
     assert_same_losses(runs.parts, runs.whole, range(runs.begun["alone"] + 1, STEPS + 1))
 
