@@ -156,7 +156,7 @@ def test_weights_of_the_average_are_used():
 @pytest.mark.slow
 @pytest.mark.parametrize("many", [400, pytest.param(640, marks=pytest.mark.long)])
 def test_many_frames_in_the_memory_of_a_batch_of_segments_and_a_few_clips(many):
-    """With many frames, devices hold as much as with 40, and run the same programs.
+    """Devices hold as much with many frames as with 40, and run the same programs.
 
     The memory of the host grows by three clips and the low-resolution clip.
     """

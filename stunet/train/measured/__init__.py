@@ -1,1 +1,1 @@
-"""What a run measures and shows while it trains: losses, times, operations, samples, trackers."""
+"""Measures and shows a run while it trains: losses, times, operations, samples, trackers."""

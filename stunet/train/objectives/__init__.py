@@ -1,1 +1,1 @@
-"""What a network learns: to denoise clips or to reconstruct frames, and what it is given for it."""
+"""Defines what networks learn, to denoise clips or to reconstruct frames, and their inputs."""

@@ -1,1 +1,1 @@
-"""How gradients become updates: methods, learning rates, trained parameters, averaged weights."""
+"""Turns gradients into updates: methods, learning rates, trained parameters, averaged weights."""

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and what begins with it: checkpoints, snapshots, files of weights."""
+"""Saves what a run leaves on disk, and reads it: checkpoints, snapshots, files of weights."""
