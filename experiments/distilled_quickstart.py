@@ -8,8 +8,8 @@ The teacher is the run in runs/quickstart, which samples in 40 steps at guidance
 network for each clip, of which the student needs 4. For another number of steps N, add
 `--config.distil.steps=N --config.distil.teacher_steps=M`, where M is 4 times N.
 
-Hardware and time: not measured. An update takes twice as long as one of the quickstart, of which it
-does half as many.
+Hardware and time: not measured. An update takes twice the operations of one of the quickstart, and
+there are less than half as many.
 
 Expected result: not measured at this size. `stunet sweep --config few_steps` compares students of
 half the width with their teacher.

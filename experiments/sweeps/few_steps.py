@@ -9,7 +9,7 @@ the students in their own number of steps, and the teacher in each of these numb
 Students train on half as many clips in each update. `--config few_steps:3` does all with 3 seeds.
 
 Hardware and time: on 1 AVX-512 core that other work kept busy, the teacher took 18 minutes and each
-student 12 to 15.
+student 12 to 16.
 
 Expected result, of one seed: all that the caption says is shown in 18, 32, 38 and 38% of the clips
 that students make in 1, 2, 4 and 8 steps, in 6, 14, 37 and 41% of the teacher's in as many steps,

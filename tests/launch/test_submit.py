@@ -5,9 +5,6 @@ shellcheck and sbatch where they are installed, read the scripts. Each script al
 `gcloud`, `kubectl`, `xpk` and `sbatch` that only note what they are given.
 """
 
-import contextlib
-import functools
-import io
 import json
 import os
 import pathlib
@@ -20,65 +17,10 @@ from typing import Literal
 
 import msgspec
 import pytest
-import submit
 import tiny
 import yaml
 from kubeflow_trainer_api import models
-
-ROOT = pathlib.Path(__file__).parents[2]
-SUBMIT = ROOT / "launch" / "submit.py"
-BASE = "experiments/lumiere_base.py"
-IMAGE = "example-docker.pkg.dev/project/stunet:1"
-TPUS = ("--topology=v5p:4x4x4", f"--image={IMAGE}")
-CLOUD = ("--project=project", "--zone=zone")
-TARGETS = {
-    "tpu": (*TPUS, *CLOUD),
-    "gke": TPUS,
-    "xpk": (*TPUS, *CLOUD, "--cluster=cluster"),
-    "slurm": ("--nodes=8", "--gpus=8"),
-    "ray": ("--workers=3", f"--image={IMAGE}"),
-}
-TRAIN = ("stunet", "train", "--config", BASE)
-RUN = (*TRAIN, "--config.data.path=gs://videos/it's here")
-FTP = (*TRAIN, "--config.data.path=ftp://videos/it's here")
-# Under SLURM nothing is mounted.
-ON_NODES = (*TRAIN, "--config.data.path=/gcs/videos/it's here", "--workdir=runs/base")
-PREPARE = ("stunet", "prepare", "gs://videos/it's here", "gs://bucket/runs/base", "--side=128")
-COMMANDS = {"slurm": ON_NODES, "ray": PREPARE}
-
-
-SWEEP = ("stunet", "train", "--config", "experiments/sweeps/temporal_resize_init.py")
-
-
-def words(target: str, *arguments, command=None) -> tuple[str, ...]:
-    """Returns the arguments that the target needs, then `arguments` and the command."""
-    command = command or COMMANDS.get(target, (*RUN, "--workdir=gs://bucket/runs/base"))
-    found = (target, "--name=base", *TARGETS[target], *arguments, "--", *command)
-    return tuple(map(str, found))
-
-
-@functools.cache
-def called(*arguments: str) -> subprocess.CompletedProcess:
-    """Does what launch/submit.py does with the arguments, in this process: a start takes 2 s."""
-    out, errors = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(ROOT),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-    ):
-        status = submit.main([*arguments])
-    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
-
-
-def script(target: str, *arguments, command=None) -> str:
-    done = called(*words(target, "--dry-run", *arguments, command=command))
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def documents(text: str) -> list[str]:
-    """Returns the here-documents of a script."""
-    return re.findall(r"<<'EOF'\n(.*?\n)EOF\n", text, re.DOTALL)
+from submitting import BASE, ROOT, RUN, SUBMIT, TARGETS, TRAIN, called, documents, script, words
 
 
 def manifest(target: str, *arguments, **keywords) -> dict:
@@ -541,51 +483,6 @@ def test_a_sweep_is_a_job_for_each_member(tmp_path, recorded):
         assert f"/gcs/bucket/runs/resize/{name}" == words[words.index("--workdir") + 1]
         assert f"{tmp_path}/runs/resize/{name}" == shlex.split(line)[-1]
         assert words[-3] == "--config.train.steps=9"
-
-
-@pytest.mark.parametrize(
-    ("target", "arguments", "command", "sentence"),
-    [
-        ("gke", ["--name=Base"], RUN, "--name makes 'Base'; it must be lower-case"),
-        ("gke", ["--topology=v5p:4x4"], RUN, "a v5p has a shape such as v5p:4x4x4"),
-        ("gke", ["--topology=v5p:1x1x1"], RUN, "1 chips, which do not fill hosts of 4"),
-        ("gke", ["--topology=v5p-100"], RUN, "the number counts TensorCores: 8, 16, 32, 64"),
-        ("gke", ["--topology=v9:4x4"], RUN, "unknown generation of TPUs 'v9'"),
-        ("gke", ["--topology=v5p:2x2x1"], RUN, "does not fit 4 devices"),
-        ("gke", ["--slices=2"], (*RUN, "--config.mesh.data=2"), "the devices are 2 slices"),
-        ("gke", [], (*RUN, "--config.model.chanels=3"), "did you mean 'model.channels'?"),
-        ("gke", [], (*RUN, "--config.data.path="), "data.path is empty; name the directory"),
-        ("gke", [], (*RUN, "--workdir=runs/base"), "which is gone with the hosts"),
-        ("gke", [], (*RUN, "--workdir=gs:///runs"), "'--workdir=gs:///runs' names no bucket"),
-        ("gke", [], RUN[:4], "the command has no --workdir"),
-        ("gke", [], ("python", "train.py"), "give the command after --"),
-        ("gke", [], ("stunet", "train", "--config", "no.py", "--workdir=gs://bbb/a"), "no.py"),
-        ("gke", [], (*SWEEP, "--member=none", "--workdir=gs://bucket/a"), "has no member 'none'; "),
-        ("gke", [], PREPARE, "needs no TPU or GPU; submit it with launch/submit.py ray"),
-        ("ray", [], RUN, "a Ray cluster prepares videos; give the command after --"),
-        ("ray", [], ("stunet", "prepare", "here", "gs://bucket/a"), "'here' is not in a bucket"),
-        ("ray", [], (*PREPARE[:3], "/gcs/other/a"), "'/gcs/other/a' is not in a bucket"),
-        ("ray", [], (*PREPARE, "--workers=2"), "leave out --engine, --address and --workers"),
-        ("ray", [], (*PREPARE, "--engine=processes"), "leave out --engine, --address and"),
-        ("ray", ["--name=Shots"], PREPARE, "--name makes 'Shots'; it must be lower-case"),
-        ("slurm", [], (*TRAIN, "--workdir=ftp://bucket/a"), "file system that the nodes share"),
-        ("slurm", [], (*TRAIN, "--workdir=s3://bucket/a"), "this job has 64 processes; Orbax"),
-        ("gke", [], (*TRAIN, "--workdir=s3://bucket/a"), "with --no-mount, which s3:// needs"),
-        ("gke", ["--no-mount"], (*TRAIN, "--workdir=s3://bucket/a"), "this job has 16 processes"),
-        ("gke", ["--no-mount"], (*TRAIN, "--workdir=/gcs/bucket/a"), "which is gone with the"),
-        ("slurm", [], (*FTP, "--workdir=runs/a"), "it's here\" is an address"),
-        ("gke", [], (*RUN, "--config.train.init_from=ftp://b"), "train.init_from: 'ftp://b' is"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_told_before_anything_is_asked_for(target, arguments, command, sentence):
-    is_training = "prepare" not in command and target != "ray"
-    if is_training and not any("workdir" in word for word in command) and len(command) > 4:
-        command = (*command, "--workdir=gs://bucket/a")
-    done = called(*words(target, *arguments, command=command))
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"launch/submit.py {target}: ")
-    assert sentence in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
