@@ -33,9 +33,10 @@ from collections.abc import Callable, Sequence
 
 sys.path.extend(
     str(pathlib.Path(__file__).parents[1] / "tests" / room)
-    for room in ("stores", "faults", "prepare")
+    for room in ("stores", "faults", "prepare", "train")
 )
 
+import event_files
 import servers
 import training
 from processes import Ended, Process, Server
@@ -198,6 +199,13 @@ def train_with_kills(
     trial.run(*words, **how)
     print(f"train: {len(kills)} kills, {time.monotonic() - begin:.0f} s")
     trial.compare(run, trial.on_disk)
+    copy = addresses.local(run)
+    lines = map(json.loads, (copy / "metrics.jsonl").read_text().splitlines())
+    wanted = {(line["step"], name.replace("=", "_")) for line in lines for name in line}
+    points = [point[:2] for point in event_files.points(copy) if "system/" not in point[1]]
+    missing = {point for point in wanted if point[1] != "step"} - {*points}
+    print(f"TensorBoard: {len(points)} points, {len(missing)} missing", flush=True)
+    check(not missing and len(points) == len({*points}), "events are missing or doubled")
 
 
 def use(trial: Trial, **how) -> None:
