@@ -238,6 +238,13 @@ def add_arguments(parser: Parser) -> None:
         help="rows and columns, in pixels, of the pictures that --latents encodes, cropped at "
         "their centre and scaled, such as 256x448",
     )
+    parser.options.add_argument(
+        "--latents-low",
+        type=shared.positive,
+        metavar="N",
+        help="also store latents of the same pictures shrunk by N and enlarged again, for a "
+        "network that enlarges by N (upscale.factor), such as 4 (default: none)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -266,10 +273,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.text_encoder != "bytes":
         set_up_jax()
         encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
-    encoding = None
+    if arguments.latents_low and not arguments.latents:
+        raise UserError("--latents-low adds to the latents of --latents; give --latents too")
+    encodings = []
     if arguments.latents:
         set_up_jax()
-        encoding = Encoding(autoencoder.read(arguments.latents), *arguments.latents_size)
+        vae, size = autoencoder.read(arguments.latents), arguments.latents_size
+        # A factor of 1 stands for the pictures as they are.
+        encodings = [Encoding(vae, *size, low) for low in sorted({1, arguments.latents_low or 1})]
     spec = layout.Spec(
         side=arguments.side,
         fps=arguments.fps,
@@ -296,7 +307,7 @@ def run(arguments: argparse.Namespace) -> None:
         filters=filters,
         text_encoder=arguments.text_encoder,
         encode_text=encoder,
-        encoding=encoding,
+        encodings=encodings,
         val_fraction=arguments.val_fraction,
         # One picture, and not as many as a video shows in that time.
         val_seconds=(

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def prepare(
     filters: Filters = _NO_FILTERS,
     text_encoder: str = "bytes",
     encode_text: texts.EncodeText | None = None,
-    encoding: latents.Encoding | None = None,
+    encodings: Sequence[latents.Encoding] = (),
     val_fraction: float | int = 0.1,
     val_seconds: float | int = 5.0,
     workers: int | None = None,
@@ -76,8 +76,7 @@ def prepare(
         filters: which shots are dropped. Another call may give others, and decodes nothing for it.
         text_encoder: name of the text encoder.
         encode_text: encodes captions to the states that are stored. None stores no states.
-        encoding: with which autoencoder pictures are encoded to latents that are stored. None
-            stores none.
+        encodings: how pictures are encoded to latents that are stored; empty stores none.
         val_fraction: share of the time that is held out for validation, in [0, 1).
         val_seconds: length of each stretch that is held out (`stunet.data.shots.slots.held_out`).
         workers: number of processes; None means one for each processor.
@@ -134,7 +133,7 @@ def prepare(
         index = Index(frames, columns.height, columns.width, held, gathered.records, gathered.bytes)
         layout.write_index(output, index)
         upload()
-        if encoding is not None:
+        for encoding in encodings:
             # Last: the set is complete without latents, and encoding them takes long.
             made = latents.write_latents(output, spec, index, encoding, progress)
             upload()
