@@ -7,7 +7,7 @@ from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.stores import mirror
-from stunet.stores.addresses import address, shown
+from stunet.stores.addresses import shown
 
 # Flag, type, name of the value, default and help text of each option that takes a number. Defaults
 # are those of `Spec` and `prepare`, which a test compares, so that the help needs no NumPy.
@@ -193,7 +193,7 @@ def add_arguments(parser: Parser) -> None:
         default="processes",
         choices=("processes", "ray"),
         help="what does the work: processes of this machine, or a Ray cluster, whose machines all "
-        "see the videos and SHOTS at the same paths (default %(default)s)",
+        "see the videos and SHOTS at the same paths or addresses (default %(default)s)",
     )
     parser.options.add_argument(
         "--address",
@@ -238,6 +238,13 @@ def add_arguments(parser: Parser) -> None:
         help="rows and columns, in pixels, of the pictures that --latents encodes, cropped at "
         "their centre and scaled, such as 256x448",
     )
+    parser.options.add_argument(
+        "--latents-low",
+        type=shared.positive,
+        metavar="N",
+        help="also store latents of the same pictures shrunk by N and enlarged again, for a "
+        "network that enlarges by N (upscale.factor), such as 4 (default: none)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -256,11 +263,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--address names a Ray cluster: give --engine ray too")
     if arguments.engine == "ray" and arguments.workers:
         raise UserError("--workers are processes of this machine: leave it out with --engine ray")
-    if arguments.engine == "ray" and any(map(address, (arguments.input, arguments.output))):
-        raise UserError(
-            "a Ray cluster needs VIDEOS and SHOTS in directories that all its machines see; mount "
-            "the bucket on each, or leave out --engine ray"
-        )
     engine = ray_cluster(arguments.address) if arguments.engine == "ray" else None
 
     if bool(arguments.latents) != bool(arguments.latents_size):
@@ -271,10 +273,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.text_encoder != "bytes":
         set_up_jax()
         encoder = text_encoder(arguments.text_encoder, arguments.text_max_length)
-    encoding = None
+    if arguments.latents_low and not arguments.latents:
+        raise UserError("--latents-low adds to the latents of --latents; give --latents too")
+    encodings = []
     if arguments.latents:
         set_up_jax()
-        encoding = Encoding(autoencoder.read(arguments.latents), *arguments.latents_size)
+        vae, size = autoencoder.read(arguments.latents), arguments.latents_size
+        # A factor of 1 stands for the pictures as they are.
+        encodings = [Encoding(vae, *size, low) for low in sorted({1, arguments.latents_low or 1})]
     spec = layout.Spec(
         side=arguments.side,
         fps=arguments.fps,
@@ -301,7 +307,7 @@ def run(arguments: argparse.Namespace) -> None:
         filters=filters,
         text_encoder=arguments.text_encoder,
         encode_text=encoder,
-        encoding=encoding,
+        encodings=encodings,
         val_fraction=arguments.val_fraction,
         # One picture, and not as many as a video shows in that time.
         val_seconds=(

@@ -23,6 +23,7 @@ from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.data.synthetic.stage import Stage
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Latents
+from stunet.nn.autoencoder.enlarged import encode_blurred
 from stunet.nn.text import Encoded as EncodedText
 from stunet.stores import mirror
 
@@ -45,6 +46,9 @@ class Dataset:
         autoencoder: the autoencoder whose latents of the clips are read instead of pixels; None
             reads pixels. Latents of stored clips are stored too, and drawn clips are encoded when
             they are read.
+        low_factor: with an autoencoder and above 1, each clip is followed, along the channels, by
+            the latents of its low-resolution clip (`stunet.nn.autoencoder.enlarged`), which is
+            smaller by this factor. 1 reads the clip alone.
     """
 
     source: str
@@ -55,11 +59,12 @@ class Dataset:
     cut_from: int = 0
     num_clips: int = 0
     autoencoder: AutoencoderSpec | None = None
+    low_factor: int = 1
 
     @property
     def of_pixels(self) -> "Dataset":
         """Returns the same clips as frames of pixels."""
-        return dataclasses.replace(self, autoencoder=None)
+        return dataclasses.replace(self, autoencoder=None, low_factor=1)
 
     @property
     def is_stored(self) -> bool:
@@ -70,35 +75,54 @@ class Dataset:
 class Encoded:
     """Encodes each clip of a source with an autoencoder, when the clip is read."""
 
-    def __init__(self, source: Source, spec: AutoencoderSpec):
+    def __init__(self, source: Source, spec: AutoencoderSpec, low_factor: int = 1):
         """Reads the autoencoder.
+
+        Args:
+            source: source of clips of pixels.
+            spec: the autoencoder.
+            low_factor: see `Dataset`.
 
         Raises:
             UserError: the autoencoder cannot be read, or has another size than `spec` says.
         """
         self._source, self._autoencoder = source, make_autoencoder(spec)
+        self._low_factor = low_factor
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self._source[index]
-        return example | {"video": self._encode(example).mean}
+        frames = _frames(example)
+        return example | {"video": self._with_low(self._encode(frames).mean, frames)}
 
     def draw(self, index: int, words: Sequence[int]) -> dict[str, Any]:
         """Returns an example with random latents; their noise comes from the last of `words`."""
         example = draw(self._source, index, words)
-        latents = self._encode(example)
-        return example | {"video": latents.sample(normal(words[-1], latents.mean.shape))}
+        frames = _frames(example)
+        latents = self._encode(frames)
+        drawn = latents.sample(normal(words[-1], latents.mean.shape))
+        return example | {"video": self._with_low(drawn, frames)}
 
     def truth(self, index: int) -> Any:
         """Returns the source's description of the motion in clip `index`."""
         return self._source.truth(index)
 
-    def _encode(self, example: dict[str, Any]) -> Latents:
-        frames = example["video"].astype(np.float32) / 127.5 - 1
+    def _encode(self, frames: np.ndarray) -> Latents:
         # All frames at once, whose number never changes: nothing is compiled again.
         return self._autoencoder.encode(frames, at_once=len(frames))
+
+    def _with_low(self, latents: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        if self._low_factor == 1:
+            return latents
+        low = encode_blurred(self._autoencoder, frames, self._low_factor, at_once=len(frames))
+        return np.concatenate([latents, low], axis=-1)
+
+
+def _frames(example: dict[str, Any]) -> np.ndarray:
+    """Returns the frames of an example, float32 [t, h, w, c] in -1..1."""
+    return example["video"].astype(np.float32) / 127.5 - 1
 
 
 class First:
@@ -209,7 +233,8 @@ def make_source(dataset: Dataset, split: str) -> Source:
 
     Returns:
         A random-access source: `len(source)` examples, each a dict. `video` is uint8
-        `[t, h, w, c]`, or float latents if `dataset.autoencoder` is set. `caption` is a string,
+        `[t, h, w, c]`, or float latents if `dataset.autoencoder` is set, with those of the
+        low-resolution clip after them if `dataset.low_factor` is above 1. `caption` is a string,
         `text` holds its token states `[l, d]`, and `text_mask` `[l]` is True on tokens.
 
     Raises:
@@ -220,7 +245,8 @@ def make_source(dataset: Dataset, split: str) -> Source:
     frames = dataset.cut_from or clip.span
     make = extensions.find(SOURCES, dataset.source, extensions.Source)
     whole = dataclasses.replace(clip, frames=frames, stride=1)
-    stored = {"autoencoder": dataset.autoencoder} if dataset.is_stored else {}
+    latents = dict(autoencoder=dataset.autoencoder, low_factor=dataset.low_factor)
+    stored = latents if dataset.is_stored else {}
     try:
         source = make(split, whole, dataset.text, dataset.seed, **dataset.options, **stored)
     except UserError as error:
@@ -237,7 +263,9 @@ def make_source(dataset: Dataset, split: str) -> Source:
         source = Cut(source, frames, clip.span)
     source = Strided(source, clip.stride) if clip.stride > 1 else source
     is_encoded_now = dataset.autoencoder and not dataset.is_stored
-    return Encoded(source, dataset.autoencoder) if is_encoded_now else source
+    if is_encoded_now:
+        return Encoded(source, dataset.autoencoder, dataset.low_factor)
+    return source
 
 
 def stored_fingerprint(dataset: Dataset) -> str:

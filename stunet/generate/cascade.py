@@ -125,7 +125,7 @@ def fill(
     filled = sample_clips(
         run,
         [prompt for prompt in prompts for _ in range(windows)],
-        split(keyframes, windows),
+        split(parts.space.from_frames(keyframes), windows),
         level=augmentation,
         seed=seed,
         number=number * windows,

@@ -12,6 +12,9 @@ The noise of a clip consists of consecutive blocks, each as long as a segment. B
 that plain sampling (`make_sampler`) would draw for row k of a batch. A clip of one segment is
 therefore the same as with plain sampling, up to float rounding. Rounding differs because plain
 sampling compiles each step as one program, and this module compiles it as two.
+
+A network on latents is given latents of the enlarged low-resolution clip. Its segments are averaged
+as latents, and the whole clip is decoded at the end, a few frames at a time.
 """
 
 import dataclasses
@@ -235,15 +238,40 @@ def upscale(
             the seed is out of range.
     """
     check_seed(seed)
-    low, parts, functions = np.asarray(low, np.float32), upscaler.parts, upscaler.functions
+    low, parts = np.asarray(low, np.float32), upscaler.parts
     check_settings(parts, overlap, weights, augmentation)
     _check_clip(parts, low)
-    shape, steps, devices = parts.clip, parts.sampling.steps, upscaler.mesh.size
-    frames = len(low)
-    segments = multidiffusion.cover(max(frames, shape.frames), shape.frames, overlap)
+    parts.space.load()
+    segments = multidiffusion.cover(max(len(low), parts.clip.frames), parts.clip.frames, overlap)
     share = multidiffusion.normalise_weights(
         segments, multidiffusion.frame_weights(segments, weights)
     )
+    clip = _denoise(
+        upscaler, low, prompt, segments, share, augmentation, seed, number, batch_size, on_step
+    )
+    return Upscaled(parts.space.to_frames(clip[None])[0], segments)
+
+
+def _denoise(
+    upscaler: Upscaler,
+    low: Float[np.ndarray, "t h w c"],
+    prompt: str,
+    segments: multidiffusion.Segments,
+    share: Float[np.ndarray, "n l"],
+    augmentation: float,
+    seed: int,
+    number: int,
+    batch_size: int | None,
+    on_step: OnStep,
+) -> Float[np.ndarray, "t y x z"]:
+    """Returns the clip, pixels or latents, that the network makes of a low-resolution clip.
+
+    `upscale` describes the arguments. `share` is the weight of each frame of each segment in the
+    average (`multidiffusion.normalise_weights`).
+    """
+    parts, functions = upscaler.parts, upscaler.functions
+    shape, steps, devices = parts.denoiser.clip, parts.sampling.steps, upscaler.mesh.size
+    factor, frames = parts.denoiser.conditioning.upscale_factor, len(low)
     starts = np.asarray(segments.starts)
     size = -(-(batch_size or devices) // devices) * devices
     blocks = -(-segments.frames // shape.frames)
@@ -261,19 +289,22 @@ def upscale(
 
     # Whole blocks, so that all have the same shape; no segment lies beyond the last one.
     extra = blocks * shape.frames - frames
-    given = np.pad(low, ((0, extra), (0, 0), (0, 0), (0, 0)), mode="edge")
-    x = np.zeros((len(given), *shape.frame_shape), np.float32)
+    low = np.pad(low, ((0, extra), (0, 0), (0, 0), (0, 0)), mode="edge")
+    x = np.zeros((len(low), *shape.frame_shape), np.float32)
     before, average = np.zeros_like(x), np.zeros_like(x)
     with meshes.use(upscaler.mesh):
         text, mask = (
             put(a.repeat(size, axis=0)) for a in make_encoder(parts.denoiser.text)([prompt])
         )
         level = put(np.full(size, augmentation, np.float32))
+        corrupted = []
         for rows, count in _batches(blocks, size):
-            clean = put(in_blocks(given)[rows])
-            state, (corrupted, _) = functions.first(keys_of(rows), clean, augmentation)
+            clean = put(parts.space.from_low(in_blocks(low)[rows], factor))
+            state, (seen, _) = functions.first(keys_of(rows), clean, augmentation)
             in_blocks(x)[rows[:count]] = np.asarray(state.x)[:count]
-            in_blocks(given)[rows[:count]] = np.asarray(corrupted)[:count]
+            corrupted.append(np.array(seen)[:count])  # A copy, which frees that of the devices.
+        given = np.concatenate([block for batch in corrupted for block in batch])
+        del corrupted
         # Only some samplers keep further arrays.
         kept = [np.zeros_like(x) for _ in state.kept]
         done = 0
@@ -288,7 +319,7 @@ def upscale(
                     average, np.asarray(x0)[:count], starts[rows[:count]], share[rows[:count]]
                 )
                 done += 1
-                on_step(done, total, before[None, :frames])
+                on_step(done, total, parts.space.estimate(before[None, :frames]))
             for rows, count in _batches(blocks, size):
                 state = SamplerState(
                     *(put(in_blocks(part)[rows]) for part in (x, before)),
@@ -299,8 +330,7 @@ def upscale(
                 for part, new in zip((x, *kept), (after.x, *after.kept), strict=True):
                     in_blocks(part)[rows[:count]] = np.asarray(new)[:count]
             before, average = average, before
-    clip = before[:frames]
-    return Upscaled(np.clip(clip, -1, 1, out=clip), segments)
+    return before[:frames]
 
 
 def _check_clip(parts: Parts, low: np.ndarray) -> None:

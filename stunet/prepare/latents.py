@@ -23,6 +23,7 @@ from stunet.data.shots.shards import Shards
 from stunet.errors import UserError
 from stunet.files import atomic, full_disk_explained
 from stunet.nn.autoencoder import Autoencoder
+from stunet.nn.autoencoder.enlarged import encode_blurred
 from stunet.stores import large
 from stunet.stores.addresses import address
 
@@ -40,11 +41,14 @@ class Encoding:
         autoencoder: encodes the pictures.
         height: rows of the pictures that are encoded.
         width: columns of the pictures that are encoded.
+        low_factor: factor by which pictures are shrunk, and enlarged again, before they are
+            encoded, for a network that enlarges clips; 1 encodes them as they are.
     """
 
     autoencoder: Autoencoder
     height: int
     width: int
+    low_factor: int = 1
 
     def made(self) -> Made:
         """Returns the notes about these latents.
@@ -58,6 +62,11 @@ class Encoding:
                 f"latents of {self.height}x{self.width} pixels cannot be made: the autoencoder "
                 f"takes multiples of {of.factor} rows and columns"
             )
+        if self.height % self.low_factor or self.width % self.low_factor:
+            raise UserError(
+                f"pictures of {self.height}x{self.width} pixels cannot be shrunk by "
+                f"{self.low_factor}; give --latents-low a number that divides both"
+            )
         if of.channels not in (1, 3):
             raise UserError(
                 f"the autoencoder encodes pictures of {of.channels} channels, and shots are grey "
@@ -68,10 +77,12 @@ class Encoding:
             fingerprint=self.autoencoder.fingerprint,
             factor=of.factor,
             channels=of.latent_channels,
-            has_std=of.has_std,
+            # Of what the network is given there are means alone, as in sampling.
+            has_std=of.has_std and self.low_factor == 1,
             height=self.height,
             width=self.width,
             config=self.autoencoder.config,
+            low_factor=self.low_factor,
         )
 
 
@@ -112,7 +123,7 @@ def write_latents(
             partial.write_text(json.dumps(dataclasses.asdict(made), indent=1) + "\n")
         for part in missing:
             pictures = _pictures(shards, part, wanted[part], spec, encoding)
-            moments = _moments(encoding.autoencoder, pictures, bar)
+            moments = _moments(encoding, made, pictures, bar)
             _write(made.file(output, part), made, wanted[part], moments)
             large.hand_over(made.file(output, part))
     return made
@@ -159,7 +170,7 @@ def _pictures(
 
 
 def _moments(
-    autoencoder: Autoencoder, pictures: Iterator[np.ndarray], bar: tqdm
+    encoding: Encoding, made: Made, pictures: Iterator[np.ndarray], bar: tqdm
 ) -> Iterator[np.ndarray]:
     """Yields the moments of pictures, bfloat16 [n, y, x, m].
 
@@ -170,7 +181,10 @@ def _moments(
     for some in pictures:
         clip = some.astype(np.float32) / 127.5 - 1
         filled = np.pad(clip, ((0, -len(clip) % at_once), *[(0, 0)] * 3))
-        latents = autoencoder.encode(filled, at_once)
-        moments = latents if autoencoder.architecture.has_std else latents[:1]
+        if encoding.low_factor > 1:
+            moments = [encode_blurred(encoding.autoencoder, filled, encoding.low_factor, at_once)]
+        else:
+            latents = encoding.autoencoder.encode(filled, at_once)
+            moments = latents if made.has_std else latents[:1]
         yield np.concatenate(moments, axis=-1)[: len(clip)].astype(ml_dtypes.bfloat16)
         bar.update(len(clip))

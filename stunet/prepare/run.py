@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,10 @@ from stunet.prepare.filters import REASONS, Filters, check, decide
 from stunet.prepare.gather import Gathered, gather, locate
 from stunet.prepare.kinds import VIDEOS, Kind
 from stunet.prepare.progress import Counter
-from stunet.prepare.shards import Done, is_done, is_whole, write_shard
+from stunet.prepare.shards import Done, is_done, is_whole, write_manifest, write_shard
 from stunet.prepare.summary import Dropped, PrepareSummary, Slow
 from stunet.stores import large, mirror, objects
-from stunet.stores.addresses import address
+from stunet.stores.addresses import address, portable
 from stunet.stores.workdir import alone
 
 # No camera of films takes more, and a picture that stays for seconds would fill a disk.
@@ -54,7 +54,7 @@ def prepare(
     filters: Filters = _NO_FILTERS,
     text_encoder: str = "bytes",
     encode_text: texts.EncodeText | None = None,
-    encoding: latents.Encoding | None = None,
+    encodings: Sequence[latents.Encoding] = (),
     val_fraction: float | int = 0.1,
     val_seconds: float | int = 5.0,
     workers: int | None = None,
@@ -76,8 +76,7 @@ def prepare(
         filters: which shots are dropped. Another call may give others, and decodes nothing for it.
         text_encoder: name of the text encoder.
         encode_text: encodes captions to the states that are stored. None stores no states.
-        encoding: with which autoencoder pictures are encoded to latents that are stored. None
-            stores none.
+        encodings: how pictures are encoded to latents that are stored; empty stores none.
         val_fraction: share of the time that is held out for validation, in [0, 1).
         val_seconds: length of each stretch that is held out (`stunet.data.shots.slots.held_out`).
         workers: number of processes; None means one for each processor.
@@ -134,7 +133,7 @@ def prepare(
         index = Index(frames, columns.height, columns.width, held, gathered.records, gathered.bytes)
         layout.write_index(output, index)
         upload()
-        if encoding is not None:
+        for encoding in encodings:
             # Last: the set is complete without latents, and encoding them takes long.
             made = latents.write_latents(output, spec, index, encoding, progress)
             upload()
@@ -281,7 +280,7 @@ def _write_shards(
     progress: bool,
     upload: Callable[[], None],
 ) -> list[Slow]:
-    """Makes the shards of the missing parts, and uploads each manifest.
+    """Makes the shards of the missing parts, and writes and uploads the manifest of each.
 
     Returns:
         The videos that took longest.
@@ -291,16 +290,17 @@ def _write_shards(
         return slowest
     total = sum(len(part.entries) for part in parts.read(output) if part.number in missing)
     counter = Counter(total, progress)
-    work = functools.partial(write_shard, output=output.absolute(), spec=spec)
+    work = functools.partial(write_shard, output=portable(output), spec=spec)
     todo = (part for part in parts.read(output) if part.number in missing)
     try:
-        for _, event in engine(work, todo):
+        for part, event in engine(work, todo):
             if isinstance(event, Done):
                 video = event.video
                 counter.add(video.frames, bool(video.skipped))
                 slowest.append(Slow(event.seconds, video.path, video.frames))
                 slowest = heapq.nlargest(_SLOWEST, slowest)
             else:
+                write_manifest(output, part.number, event)
                 upload()
     finally:
         counter.close()

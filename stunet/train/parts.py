@@ -294,6 +294,7 @@ def _dataset(config: Config, data: Data) -> Dataset:
         autoencoder=_autoencoder(config),
         cut_from=data.cut_from,
         num_clips=data.num_clips,
+        low_factor=config.upscale.factor if config.autoencoder.path else 1,
     )
 
 
@@ -413,7 +414,11 @@ def _conditioning(config: Config) -> Conditioning:
     """Returns the conditioning that the config asks for. A config asks for one kind at most."""
     upscale, tsr, shares = config.upscale, config.tsr, dataclasses.asdict(config.masks)
     if upscale.factor > 1:
-        return conditioning.on_low_resolution(upscale.factor, upscale.max_augmentation)
+        of_latents = bool(config.autoencoder.path)
+        enlarging = (
+            conditioning.on_low_resolution_latents if of_latents else conditioning.on_low_resolution
+        )
+        return enlarging(upscale.factor, upscale.max_augmentation)
     if tsr.stride > 1:
         return conditioning.on_keyframes(tsr.stride, tsr.max_augmentation)
     if any(shares.values()):

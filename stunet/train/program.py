@@ -115,9 +115,9 @@ def abstract_batch(
 
     In a run with several buckets, `parts` are those of one bucket (`Parts.only`).
     """
-    size, clip, text = parts.batch_size, parts.model.clip, parts.dataset.text.shape
+    size, text = parts.batch_size, parts.dataset.text.shape
     shapes = {
-        "video": (clip.shape, parts.space.dtype),
+        "video": (parts.model.clip_shape(size)[1:], parts.space.dtype),
         "text": (text, jnp.float32),
         "text_mask": (text[:1], jnp.bool_),
     }

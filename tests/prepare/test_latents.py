@@ -46,8 +46,8 @@ def of_kl(tmp_path_factory):
 
 
 def make(videos, output, vae, workers=1, **options):
-    encoding = vae and Encoding(vae, CLIP.height, CLIP.width)
-    options = dict(val_fraction=0, progress=False, workers=workers, encoding=encoding) | options
+    encodings = [Encoding(vae, CLIP.height, CLIP.width)] if vae else []
+    options = dict(val_fraction=0, progress=False, workers=workers, encodings=encodings) | options
     return prepare(videos, output, SPEC, **options)
 
 

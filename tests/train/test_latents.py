@@ -43,9 +43,9 @@ def place(tmp_path_factory):
     for seed in range(3):
         make_video(place / "videos" / f"{seed}.mp4", scene(seed, 40), 8)
         (place / "videos" / f"{seed}.txt").write_text(f"a scene {seed}")
-    encoding = Encoding(autoencoder.read(place / "vae"), 16, 16)
+    encodings = [Encoding(autoencoder.read(place / "vae"), 16, 16)]
     options = dict(val_fraction=0.3, val_seconds=1, progress=False, workers=1)
-    prepare(place / "videos", place / "shots", SPEC, encoding=encoding, **options)
+    prepare(place / "videos", place / "shots", SPEC, encodings=encodings, **options)
     return place
 
 
@@ -234,8 +234,6 @@ def test_what_does_not_decode_the_latents_is_refused(place, workdir, tmp_path):
     [
         (dict(data=dict(crop="random")), "data.crop is 'random'; latents are stored of the centre"),
         (dict(data=dict(mirror=True)), "data.mirror is True; latents of a picture are not those"),
-        (dict(upscale=dict(factor=2)), "upscale.factor is 2; networks that enlarge clips see pix"),
-        (dict(tsr=dict(stride=3)), "tsr.stride is 3; networks that are given keyframes see pixels"),
         (dict(sample=dict(threshold="static")), "sample.threshold is 'static'; latents are not b"),
         (
             dict(distil=dict(steps=2), train=dict(init_from="x")),

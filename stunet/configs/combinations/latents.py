@@ -20,14 +20,6 @@ def run_in_latents(config: Config) -> Mistakes:
             data.mirror,
             "latents of a picture are not those of its mirror image: set data.mirror to False",
         ),
-        f"upscale.factor is {config.upscale.factor}": (
-            config.upscale.factor > 1,
-            "networks that enlarge clips see pixels alone: set upscale.factor to 1",
-        ),
-        f"tsr.stride is {config.tsr.stride}": (
-            config.tsr.stride > 1,
-            "networks that are given keyframes see pixels alone: set tsr.stride to 1",
-        ),
         f"sample.threshold is {config.sample.threshold!r}": (
             config.sample.threshold != "none",
             "latents are not bounded by -1 and 1: set sample.threshold to 'none'",

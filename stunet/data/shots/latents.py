@@ -45,6 +45,8 @@ class Made:
         height: rows of the pictures that were encoded.
         width: columns of the pictures that were encoded.
         config: keys of the autoencoder's config.json that determine the computation.
+        low_factor: factor by which pictures were shrunk, and enlarged again, before they were
+            encoded (`stunet.nn.autoencoder.enlarged`); 1 if they were encoded as they are.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Made:
     height: _Size
     width: _Size
     config: dict[str, Any]
+    low_factor: _Size = 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,7 +67,7 @@ class Made:
 
     def directory(self, shots: Path) -> Path:
         """Returns the directory of these latents in the set `shots`."""
-        size = f"{self.height}x{self.width}"
+        size = f"{self.height}x{self.width}" + f"-low{self.low_factor}" * (self.low_factor > 1)
         return shots / "latents" / f"{self.kind}-{self.fingerprint}-{size}"
 
     def file(self, shots: Path, part: int) -> Path:
@@ -73,13 +76,27 @@ class Made:
 
     def __str__(self) -> str:
         return (
-            f"{self.height}x{self.width} pixels by the {self.kind} {self.fingerprint}, with "
-            f"{self.channels} channels and a factor of {self.factor}"
+            f"{_pixels(self.height, self.width, self.low_factor)} by the {self.kind} "
+            f"{self.fingerprint}, with {self.channels} channels and a factor of {self.factor}"
         )
 
 
-def find_latents(shots: Path, autoencoder: AutoencoderSpec, height: int, width: int) -> Made:
+def _pixels(height: int, width: int, low_factor: int) -> str:
+    """Names the pictures that were encoded."""
+    return f"{height}x{width} pixels" + f", shrunk by {low_factor} first," * (low_factor > 1)
+
+
+def find_latents(
+    shots: Path, autoencoder: AutoencoderSpec, height: int, width: int, low_factor: int = 1
+) -> Made:
     """Finds the stored latents of an autoencoder and of pictures of one size.
+
+    Args:
+        shots: directory of a set of shots.
+        autoencoder: the autoencoder.
+        height: rows of the pictures.
+        width: columns of the pictures.
+        low_factor: see `Made`.
 
     Raises:
         UserError: no such latents are stored, or those of several autoencoders. The sentence says
@@ -91,22 +108,26 @@ def find_latents(shots: Path, autoencoder: AutoencoderSpec, height: int, width: 
         for made in stored
         if autoencoder.fingerprint in ("", made.fingerprint)
         and (made.factor, made.channels) == (autoencoder.factor, autoencoder.channels)
-        and (made.height, made.width) == (height, width)
+        and (made.height, made.width, made.low_factor) == (height, width, low_factor)
     ]
     if len(fitting) == 1:
         return fitting[0]
+    pixels = _pixels(height, width, low_factor)
     if fitting:
         raise UserError(
-            f"{shots} holds latents of {height}x{width} pixels by several autoencoders; set "
+            f"{shots} holds latents of {pixels} by several autoencoders; set "
             f"autoencoder.fingerprint to one of {', '.join(made.fingerprint for made in fitting)}"
         )
     wanted = f" {autoencoder.fingerprint}" if autoencoder.fingerprint else ""
+    remedy = "change data.height, data.width and autoencoder.*, or "
+    options = "--latents and --latents-size"
+    if low_factor > 1:
+        remedy, options = "change upscale.factor, or ", f"{options} and --latents-low {low_factor}"
     raise UserError(
-        f"{shots} holds no latents of {height}x{width} pixels by the autoencoder{wanted}, with "
+        f"{shots} holds no latents of {pixels} by the autoencoder{wanted}, with "
         f"{autoencoder.channels} channels and a factor of {autoencoder.factor}, but "
-        f"{'; '.join(map(str, stored)) or 'none at all'}; change data.height, data.width and "
-        "autoencoder.*, or run `stunet prepare` on it again with --latents and --latents-size, "
-        "which only adds latents"
+        f"{'; '.join(map(str, stored)) or 'none at all'}; {remedy}run `stunet prepare` on it again "
+        f"with {options}, which only adds latents"
     )
 
 

@@ -30,7 +30,8 @@ class ShotClips:
     Several threads may read at once.
 
     With an autoencoder, `video` is not pixels but stored latents, float32 [t, y, x, z]. Indexing
-    gives their means, and `draw` draws them from their normal distribution.
+    gives their means, and `draw` draws them from their normal distribution. A super-resolution
+    network also gets the means of the low-resolution clip's latents, after them along the channels.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class ShotClips:
         max_crop: float | int = 1,
         mirror: bool = False,
         autoencoder: AutoencoderSpec | None = None,
+        low_factor: int = 1,
     ):
         """Opens the set, and counts the clips of the split.
 
@@ -58,6 +60,8 @@ class ShotClips:
             mirror: True if `draw` mirrors half of all clips.
             autoencoder: the autoencoder whose latents are read, of pictures of the size of `clip`;
                 None reads pixels. Latents can neither be cropped at random nor mirrored.
+            low_factor: with an autoencoder and above 1, the stored latents of low-resolution clips,
+                smaller by this factor, are read too.
 
         Raises:
             UserError: the set is not complete or damaged, has no such split, holds no such latents,
@@ -98,10 +102,14 @@ class ShotClips:
         self._shards = Shards(
             [shard_file(self.directory, part) for part in parts], index.bytes.tolist()
         )
-        self._latents = None
+        self._latents = self._low = None
         if autoencoder:
-            made = find_latents(self.directory, autoencoder, clip.height, clip.width)
+            size = clip.height, clip.width
+            made = find_latents(self.directory, autoencoder, *size)
             self._latents = StoredLatents(self.directory, made, index)
+            if low_factor > 1:
+                made = find_latents(self.directory, autoencoder, *size, low_factor)
+                self._low = StoredLatents(self.directory, made, index)
         encoder = find_encoder(self.directory, text)
         self._text = text
         self._states = encoder and States(self.directory, encoder, index)
@@ -144,6 +152,9 @@ class ShotClips:
                     if words is None
                     else latents.sample(normal(words[2], latents.mean.shape))
                 )
+                if self._low:
+                    low = self._low.read(shard, number, wanted).mean
+                    video = np.concatenate([video, low], axis=-1)
         except (ValueError, OSError) as error:
             raise self._shards.damaged(shard, number, error) from error
         chosen = 0 if words is None else pick(words[1], 0, len(shot.captions))

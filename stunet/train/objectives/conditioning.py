@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from stunet.diffusion import augmentation, keyframes, masks, upscaling
@@ -28,10 +29,12 @@ class Conditioning:
             input.
         draw: maps (key, clips) to (clips to train on, `given`).
         network_input: maps (x_t, *given) to the network's input `[b, t, h, w, c']`.
+        clips_in_batch: clips that a batch holds side by side along the channels: the one to
+            denoise, and a second one where what the network is given cannot be made from it.
         nothing: maps x_t to the `given` for sampling from the caption alone. None if the network
             needs more than the caption.
-        clean: maps real clips to the low-resolution clips or keyframes that the network is given,
-            before augmentation; None for other kinds of conditioning.
+        clean: maps a batch of real clips, a NumPy array, to the low-resolution clips or keyframes
+            that the network is given, before augmentation; None for other kinds of conditioning.
         give: maps (keys `[b]`, clean, level) to `given`, for sampling. For low-resolution clips and
             keyframes, this adds noise at the augmentation level `level` to `clean`, drawn from each
             row's key. For masks, `clean` is the pair of the user's clips and mask, and gets no
@@ -46,6 +49,7 @@ class Conditioning:
     channels: Callable[[int], int]
     draw: Callable[[Array, Array], tuple[Array, Given]]
     network_input: Callable[..., Array]
+    clips_in_batch: int = 1
     nothing: Callable[[Array], Given] | None = None
     clean: Callable[[Any], Any] | None = None
     give: Callable[[Array, Any, Any], Given] | None = None
@@ -104,6 +108,35 @@ def on_low_resolution(factor: int, max_augmentation: float) -> Conditioning:
         draw=lambda key, clips: (clips, upscaling.draw(key, clips, factor, max_augmentation)),
         network_input=upscaling.network_input,
         clean=lambda clips: upscaling.shrink(clips, factor),
+        give=_augmented,
+        upscale_factor=factor,
+        max_augmentation=max_augmentation,
+    )
+
+
+def on_low_resolution_latents(factor: int, max_augmentation: float) -> Conditioning:
+    """Returns the conditioning on a low-resolution clip for a network on latents.
+
+    The network is given latents of the enlarged low-resolution clip, on the grid of those that it
+    denoises (`stunet.nn.autoencoder.enlarged`). A batch holds them after the clip's own latents,
+    because only frames can be shrunk.
+
+    Args:
+        factor: see `on_low_resolution`.
+        max_augmentation: see `on_low_resolution`.
+    """
+
+    def draw(key: Array, clips: Array) -> tuple[Array, Given]:
+        x0, low = jnp.split(clips, 2, axis=-1)
+        return x0, augmentation.draw(key, low, max_augmentation)
+
+    return Conditioning(
+        name="upscale",
+        channels=lambda c: 2 * c + 1,
+        draw=draw,
+        network_input=upscaling.network_input,
+        clips_in_batch=2,
+        clean=lambda clips: np.split(clips, 2, axis=-1)[1],
         give=_augmented,
         upscale_factor=factor,
         max_augmentation=max_augmentation,

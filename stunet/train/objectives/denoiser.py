@@ -57,8 +57,9 @@ class Denoiser:
         return self.network_for(self.clip.frames)
 
     def clip_shape(self, batch: int) -> tuple[int, ...]:
-        """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
-        return (batch, *self.clip.shape)
+        """Returns the shape `[b, t, h, w, c]` of a batch of clips from the data."""
+        channels = self.conditioning.clips_in_batch * self.clip.channels
+        return (batch, *self.clip.shape[:-1], channels)
 
     def input_shape(self, batch: int) -> tuple[int, ...]:
         """Returns the shape `[b, t, h, w, c']` of the network's input."""

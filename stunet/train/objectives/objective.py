@@ -34,7 +34,7 @@ class Model(Protocol):
     def network_of_clips(self) -> nn.Module: ...
 
     def clip_shape(self, batch: int) -> tuple[int, ...]:
-        """Returns the shape `[b, t, h, w, c]` of a batch of clips."""
+        """Returns the shape `[b, t, h, w, c]` of a batch of clips from the data."""
 
     def abstract_arguments(self, batch: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Returns shapes and dtypes of the network's arguments for `batch` clips."""

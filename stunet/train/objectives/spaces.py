@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32
 from stunet.data.spec import AutoencoderSpec, ClipSpec, make_autoencoder
 from stunet.errors import UserError
 from stunet.nn.autoencoder import Autoencoder
+from stunet.nn.autoencoder.enlarged import encode_enlarged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Pixels:
 
     def from_frames(self, frames: Float[np.ndarray, "n t h w c"]) -> Float[np.ndarray, "n t h w c"]:
         """Returns the network's clips of some frames in -1..1."""
+        return frames
+
+    def from_low(
+        self, frames: Float[np.ndarray, "n t h2 w2 c"], factor: int
+    ) -> Float[np.ndarray, "n t h2 w2 c"]:
+        """Returns what a network that enlarges frames by a factor is given of them."""
         return frames
 
     def from_mask(self, given: Bool[np.ndarray, "n t h w 1"]) -> Bool[np.ndarray, "n t h w 1"]:
@@ -89,6 +96,15 @@ class Latents:
     def from_frames(self, frames: Float32[np.ndarray, "n t h w c"]) -> np.ndarray:
         """Returns the means of the latents, float32 [n, t, y, x, z], of frames in -1..1."""
         return self.load().encode(frames).mean
+
+    def from_low(self, frames: Float32[np.ndarray, "n t h2 w2 c"], factor: int) -> np.ndarray:
+        """Returns the means of the latents, float32 [n, t, y, x, z], of frames that are enlarged.
+
+        A network that enlarges frames by a factor is given these.
+        """
+        rows = frames.reshape(-1, *frames.shape[2:])
+        means = encode_enlarged(self.load(), rows, factor)
+        return means.reshape(*frames.shape[:2], *means.shape[1:])
 
     def from_mask(self, given: Bool[np.ndarray, "n t h w 1"]) -> Bool[np.ndarray, "n t y x 1"]:
         """Returns which latents are given, for a mask of given pixels.
