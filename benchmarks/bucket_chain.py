@@ -1,6 +1,7 @@
 """Takes a small run in a bucket through everything, with nothing on this machine but the cache.
 
     python benchmarks/bucket_chain.py gs chain      # prepare, train, sample, evaluate, export
+    python benchmarks/bucket_chain.py gs quickstart # the same, with the quickstart's own config
     python benchmarks/bucket_chain.py gs processes  # a run of two processes, and of one
     python benchmarks/bucket_chain.py s3 sweep      # two runs, killed, and a report of both
     python benchmarks/bucket_chain.py s3 refusing   # every third request is answered with 503
@@ -8,14 +9,17 @@
     python benchmarks/bucket_chain.py s3 slow       # every request takes half a second more
 
 `chain` kills `prepare` once and the training ten times with kill -9, each time at a random moment,
-and removes the cache after each, so that another machine might as well go on. `sweep` kills the
-sweep and its members once, as a machine that fails. Each trial compares the result with that of the
-same commands on a disk, bit for bit, and ends with status 1 if they differ. The buckets are
-emulators on this machine (`tests/stores/servers.py`).
+and removes the cache after each, so that another machine might as well go on. `quickstart` does so
+to all 4,400 updates of experiments/quickstart.py, within some 100 updates after a checkpoint, so
+that little has to be computed again; `--on-disk DIR` keeps the run on a disk for the next trial.
+`sweep` kills the sweep and its members once, as a machine that fails. Each trial compares the
+result with that of the same commands on a disk, bit for bit, and ends with status 1 if they differ.
+The buckets are emulators on this machine (`tests/stores/servers.py`).
 """
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -25,25 +29,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 sys.path.extend(
     str(pathlib.Path(__file__).parents[1] / "tests" / room)
-    for room in ("stores", "faults", "prepare")
+    for room in ("stores", "faults", "prepare", "train")
 )
 
+import event_files
 import servers
 import training
-from processes import Ended, Server
+from processes import Ended, Process, Server
 from videos import make_video, noise
 
+from stunet import configs
 from stunet.stores import addresses, mirror, objects
 
 ROOT = pathlib.Path(__file__).parents[1]
 KILLS, STEPS = 10, 30
 _STEPS_OF_TESTS = training.STEPS
 # Seconds after which a command has hung. Each of thousands of refused requests takes a pause.
-_PATIENCE = 1800
+_PATIENCE = 3600
 _PREPARE = ("--side=16", "--fps=8", "--min-seconds=0.5", "--cut-threshold=0", "--workers=1")
 _SWEEP = """
 from stunet.sweep.members import Step, product
@@ -69,10 +75,11 @@ class Trial:
         bucket: address of the bucket.
         scratch: directory for everything that is not in the bucket.
         faults: file that switches faults of the emulator on.
+        on_disk: working directory of the run on a disk.
     """
 
-    def __init__(self, bucket: str, scratch: pathlib.Path, server: Server):
-        self.bucket, self.scratch, self.server = bucket, scratch, server
+    def __init__(self, bucket: str, scratch: pathlib.Path, server: Server, on_disk: pathlib.Path):
+        self.bucket, self.scratch, self.server, self.on_disk = bucket, scratch, server, on_disk
         self.faults = scratch / "faults"
 
     def experiment(self, name: str, steps: int, data: str = "") -> pathlib.Path:
@@ -94,19 +101,22 @@ class Trial:
         check(ended.status == 0 and not ended.unseemly, ended.output)
         return ended
 
-    def kill(self, words: tuple[object, ...], after: float) -> bool:
-        """Starts a command, kills it after some seconds and empties the cache.
+    def kill(self, *words: object, at: Callable[[Process], object], **how) -> bool:
+        """Starts a command, kills it at a moment for which `at` waits, and empties the cache.
 
         Returns:
             True if the command was still running.
         """
-        process = self.server.start(*words)
-        process.has_ended(after)
+        process = self.server.start(*words, **how)
+        at(process)
         process.signal(signal.SIGKILL)
         ended = process.wait()
         check(ended.status in (0, -signal.SIGKILL) and not ended.unseemly, ended.output)
-        shutil.rmtree(self.scratch / "cache", ignore_errors=True)
+        self.empty_cache()
         return ended.status == -signal.SIGKILL
+
+    def empty_cache(self) -> None:
+        shutil.rmtree(self.scratch / "cache", ignore_errors=True)
 
     def result(self, run: str) -> dict:
         copy = addresses.local(run)
@@ -124,6 +134,11 @@ def check(is_right: bool, reason: str) -> None:
         raise SystemExit(f"failed: {reason}")
 
 
+def after(seconds: float) -> Callable[[Process], object]:
+    """Returns a function that waits for some seconds, or for the end of the process."""
+    return lambda process: process.has_ended(seconds)
+
+
 def chain(trial: Trial) -> None:
     videos, draw = trial.scratch / "videos", random.Random(0)
     for number in range(6):
@@ -131,38 +146,79 @@ def chain(trial: Trial) -> None:
     for file in videos.iterdir():
         objects.put(f"{trial.bucket}/videos/{file.name}", file)
     words = ("prepare", f"{trial.bucket}/videos", f"{trial.bucket}/shots", *_PREPARE)
-    was_running = trial.kill(words, draw.uniform(0.5, 3))
+    was_running = trial.kill(*words, at=after(draw.uniform(0.5, 3)))
     print(f"prepare: killed {was_running}", flush=True)
     trial.run(*words)
     trial.run("prepare", videos, trial.scratch / "shots", *_PREPARE)
     for file in (trial.scratch / "shots" / "shards").glob("*.array_record"):
         found = objects.read(f"{trial.bucket}/shots/shards/{file.name}")[0]
         check(found == file.read_bytes(), f"{file.name} differs")
-    on_disk = trial.scratch / "run"
     config = trial.experiment("on_disk", STEPS, str(trial.scratch / "shots"))
-    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
-    run, kills, begin = f"{trial.bucket}/run", 0, time.monotonic()
+    trial.run("train", f"--config={config}", f"--workdir={trial.on_disk}")
     config = trial.experiment("in_bucket", STEPS, f"{trial.bucket}/shots")
+    train_with_kills(trial, config, [after(draw.uniform(4, 20)) for _ in range(KILLS)])
+    use(trial)
+
+
+def quickstart(trial: Trial) -> None:
+    config = configs.start_from("quickstart")
+    training.STEPS, every = config.train.steps, config.checkpoint.every
+    trial.run("train", "--config=quickstart", f"--workdir={trial.on_disk}", real=True)
+    draw, copy = random.Random(0), addresses.local(f"{trial.bucket}/run") / "metrics.jsonl"
+
+    def at_update(update: int) -> Callable[[Process], object]:
+        def wait(process: Process) -> None:
+            while not process.has_ended(0.1):
+                with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+                    if json.loads(copy.read_text().splitlines()[-1])["step"] >= update:
+                        process.has_ended(draw.uniform(0, 5))
+                        return
+
+        return wait
+
+    saved = [kill * config.train.steps // KILLS // every * every for kill in range(KILLS)]
+    updates = sorted(update + draw.randrange(100) for update in saved)
+    print(f"to kill after updates {updates}", flush=True)
+    train_with_kills(trial, "quickstart", [*map(at_update, updates)], real=True)
+    use(trial, real=True)
+
+
+def train_with_kills(
+    trial: Trial, config: object, kills: Sequence[Callable[[Process], object]], **how
+) -> None:
+    """Trains in the bucket, kills the training at some moments, and compares it with the disk's."""
+    run, begin = f"{trial.bucket}/run", time.monotonic()
     words = ("train", f"--config={config}", f"--workdir={run}")
-    while kills < KILLS:
+    for number, at in enumerate(kills, 1):
         # A machine that is killed and starts again waits for nobody: its name is the same.
-        was_running = trial.kill(words, draw.uniform(4, 20))
-        kills += was_running
+        was_running = trial.kill(*words, at=at, **how)
         steps = {name.split("/")[1] for name in objects.listing(run) if "checkpoints/" in name}
         there = sorted(int(step) for step in steps if step.isdecimal())
-        print(f"kill {kills}: checkpoints {there}", flush=True)
-        check(was_running, "the run ended before it was killed ten times; raise its steps")
-    trial.run(*words)
-    print(f"train: {kills} kills, {time.monotonic() - begin:.0f} s")
-    trial.compare(run, on_disk)
+        print(f"kill {number}: checkpoints {there}", flush=True)
+        check(was_running, f"the run ended before it was killed {len(kills)} times")
+    trial.run(*words, **how)
+    print(f"train: {len(kills)} kills, {time.monotonic() - begin:.0f} s")
+    trial.compare(run, trial.on_disk)
+    copy = addresses.local(run)
+    lines = map(json.loads, (copy / "metrics.jsonl").read_text().splitlines())
+    wanted = {(line["step"], name.replace("=", "_")) for line in lines for name in line}
+    points = [point[:2] for point in event_files.points(copy) if "system/" not in point[1]]
+    missing = {point for point in wanted if point[1] != "step"} - {*points}
+    print(f"TensorBoard: {len(points)} points, {len(missing)} missing", flush=True)
+    check(not missing and len(points) == len({*points}), "events are missing or doubled")
+
+
+def use(trial: Trial, **how) -> None:
+    """Samples, evaluates, exports and reports the run in the bucket."""
+    run = f"{trial.bucket}/run"
     for words in (
         ("sample", "text", f"--workdir={run}", "--num=1", "--prompt=any"),
         ("evaluate", f"--workdir={run}", "--num=4", "--batch-size=4", "--metrics=pixels"),
         ("export", f"--workdir={run}", "--format=safetensors", f"--out={run}/exported"),
         ("report", run),
     ):
-        shutil.rmtree(trial.scratch / "cache", ignore_errors=True)
-        trial.run(*words)
+        trial.empty_cache()
+        trial.run(*words, **how)
     names = objects.listing(run)
     for end in (".gif", "evaluation.json", ".safetensors", "report.html"):
         check(any(name.endswith(end) for name in names), f"there is no {end}")
@@ -184,7 +240,7 @@ def processes(trial: Trial) -> None:
         ended = subprocess.run(command, capture_output=True, text=True)
         print(f"{name}: status {ended.returncode}, {time.monotonic() - begin:.0f} s", flush=True)
         check(ended.returncode == 0, ended.stdout + ended.stderr)
-        shutil.rmtree(trial.scratch / "cache", ignore_errors=True)
+        trial.empty_cache()
         out = trial.scratch / f"exported {name}"
         trial.run("export", f"--workdir={run}", "--format=safetensors", f"--out={out}", real=True)
         files = sorted(out.glob("*.safetensors"))
@@ -214,9 +270,9 @@ def sweep(trial: Trial) -> None:
             for number in below:
                 os.kill(int(number), signal.SIGKILL)
             print(f"sweep: status {process.wait().status}, {len(below)} member killed", flush=True)
-            shutil.rmtree(trial.scratch / "cache")
+            trial.empty_cache()
         trial.run(*words)
-    shutil.rmtree(trial.scratch / "cache")
+    trial.empty_cache()
     trial.run("report", places[0])
     check("report.html" in objects.listing(places[0]), "there is no page")
     for name in ("of,seed=0", "of,seed=1"):
@@ -224,17 +280,17 @@ def sweep(trial: Trial) -> None:
 
 
 def disturbed(trial: Trial, mode: str) -> None:
-    config, on_disk = trial.experiment("experiment", 4), trial.scratch / "run"
-    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
+    config = trial.experiment("experiment", 4)
+    trial.run("train", f"--config={config}", f"--workdir={trial.on_disk}")
     trial.faults.write_text(mode)
     trial.run("train", f"--config={config}", f"--workdir={trial.bucket}/run")
     trial.faults.write_text("")
-    trial.compare(f"{trial.bucket}/run", on_disk)
+    trial.compare(f"{trial.bucket}/run", trial.on_disk)
 
 
 def down(trial: Trial) -> None:
-    config, on_disk = trial.experiment("experiment", 8), trial.scratch / "run"
-    trial.run("train", f"--config={config}", f"--workdir={on_disk}")
+    config = trial.experiment("experiment", 8)
+    trial.run("train", f"--config={config}", f"--workdir={trial.on_disk}")
     run = f"{trial.bucket}/run"
     words = ("train", f"--config={config}", f"--workdir={run}")
     process = trial.server.start(*words)
@@ -251,11 +307,12 @@ def down(trial: Trial) -> None:
     if ended.status:  # A checkpoint that was being written failed.
         print(ended.last_line)
         trial.run(*words)
-    trial.compare(run, on_disk)
+    trial.compare(run, trial.on_disk)
 
 
 TRIALS: dict[str, Callable[[Trial], None]] = {
     "chain": chain,
+    "quickstart": quickstart,
     "processes": processes,
     "sweep": sweep,
     "down": down,
@@ -270,6 +327,13 @@ def main() -> None:
     )
     parser.add_argument("scheme", choices=("gs", "s3"))
     parser.add_argument("trial", choices=TRIALS)
+    parser.add_argument(
+        "--on-disk",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="working directory of the run on a disk, kept for another trial (default: a temporary "
+        "one)",
+    )
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -280,7 +344,8 @@ def main() -> None:
         server = stack.enter_context(Server(scratch))
         begin = time.monotonic()
         bucket = f"{arguments.scheme}://{servers.BUCKET}"
-        TRIALS[arguments.trial](Trial(bucket, scratch, server))
+        on_disk = arguments.on_disk or scratch / "run"
+        TRIALS[arguments.trial](Trial(bucket, scratch, server, on_disk))
         print(f"{arguments.scheme} {arguments.trial}: {time.monotonic() - begin:.0f} s, all right")
 
 

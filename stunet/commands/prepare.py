@@ -7,7 +7,7 @@ from stunet.commands.parsing import Command, Parser
 from stunet.commands.setup import set_up_jax
 from stunet.errors import UserError
 from stunet.stores import mirror
-from stunet.stores.addresses import address, shown
+from stunet.stores.addresses import shown
 
 # Flag, type, name of the value, default and help text of each option that takes a number. Defaults
 # are those of `Spec` and `prepare`, which a test compares, so that the help needs no NumPy.
@@ -193,7 +193,7 @@ def add_arguments(parser: Parser) -> None:
         default="processes",
         choices=("processes", "ray"),
         help="what does the work: processes of this machine, or a Ray cluster, whose machines all "
-        "see the videos and SHOTS at the same paths (default %(default)s)",
+        "see the videos and SHOTS at the same paths or addresses (default %(default)s)",
     )
     parser.options.add_argument(
         "--address",
@@ -263,11 +263,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--address names a Ray cluster: give --engine ray too")
     if arguments.engine == "ray" and arguments.workers:
         raise UserError("--workers are processes of this machine: leave it out with --engine ray")
-    if arguments.engine == "ray" and any(map(address, (arguments.input, arguments.output))):
-        raise UserError(
-            "a Ray cluster needs VIDEOS and SHOTS in directories that all its machines see; mount "
-            "the bucket on each, or leave out --engine ray"
-        )
     engine = ray_cluster(arguments.address) if arguments.engine == "ray" else None
 
     if bool(arguments.latents) != bool(arguments.latents_size):

@@ -1,7 +1,8 @@
 """Runs the work on parts on the machines of a Ray cluster, as an engine (`engines`).
 
-All machines need this package, and see the videos and the output at the same paths. Ray sends them
-the work and the parts, pickled, as `multiprocessing` does on one machine.
+All machines need this package, and see the videos and the output at the same paths or addresses.
+Ray sends them the work and the parts, pickled, as `multiprocessing` does on one machine. Logins to
+buckets are not sent: each machine has its own, in the environment of its `ray start`.
 """
 
 import bisect

@@ -46,21 +46,21 @@ class Entry:
         """Returns what tells the entry from all others: everything but its captions."""
         return self.path, self.member, repr(self.start), repr(self.end)
 
-    def file(self, root: Path) -> Path:
+    def file(self, root: str) -> Path:
         """Returns the path of the video's file, or of the tar file that holds it.
 
         Args:
-            root: folder to which the path is relative.
+            root: folder to which the path is relative, or its address.
         """
         if paths.has_scheme(self.path):
             return addresses.local(self.path)
-        return root / self.path
+        return addresses.local(root) / self.path
 
-    def place(self, root: Path) -> Place:
+    def place(self, root: str) -> Place:
         """Returns the place of the video.
 
         Args:
-            root: folder to which the path is relative.
+            root: folder to which the path is relative, or its address.
         """
         path = self.file(root)
         return Member(path, self.member, self.offset, self.size) if self.member else path
@@ -72,12 +72,13 @@ class Part:
 
     Attributes:
         number: number of the part and of its shard, counted from 0.
-        root: folder to which the entries' paths are relative.
+        root: folder to which the entries' paths are relative, or its address in a bucket, of which
+            each machine has a copy of its own.
         entries: the videos, in order.
     """
 
     number: int
-    root: Path
+    root: str
     entries: tuple[Entry, ...]
 
 

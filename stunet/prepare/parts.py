@@ -84,7 +84,7 @@ def extend(output: Path, given: Input) -> Plan:
         ):
             for some in _batches(itertools.compress(given.entries(), is_new), size):
                 parts += 1
-                root = addresses.address(given.root) or str(given.root.absolute())
+                root = addresses.portable(given.root)
                 line = {"root": root, "entries": list(map(_as_json, some))}
                 file.write(json.dumps(line) + "\n")
     return Plan(parts, len(there[0]) + added, added, changed, repeated)
@@ -101,7 +101,7 @@ def read(output: Path) -> Iterator[Part]:
         with path.open(encoding="utf-8") as file:
             for count, text in enumerate(file, 1):
                 line = jsonfiles.parse(text, _Line, f"{path}, line {count}")
-                yield Part(number, addresses.local(line.root), line.entries)
+                yield Part(number, line.root, line.entries)
                 number += 1
 
 

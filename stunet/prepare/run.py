@@ -31,10 +31,10 @@ from stunet.prepare.filters import REASONS, Filters, check, decide
 from stunet.prepare.gather import Gathered, gather, locate
 from stunet.prepare.kinds import VIDEOS, Kind
 from stunet.prepare.progress import Counter
-from stunet.prepare.shards import Done, is_done, is_whole, write_shard
+from stunet.prepare.shards import Done, is_done, is_whole, write_manifest, write_shard
 from stunet.prepare.summary import Dropped, PrepareSummary, Slow
 from stunet.stores import large, mirror, objects
-from stunet.stores.addresses import address
+from stunet.stores.addresses import address, portable
 from stunet.stores.workdir import alone
 
 # No camera of films takes more, and a picture that stays for seconds would fill a disk.
@@ -280,7 +280,7 @@ def _write_shards(
     progress: bool,
     upload: Callable[[], None],
 ) -> list[Slow]:
-    """Makes the shards of the missing parts, and uploads each manifest.
+    """Makes the shards of the missing parts, and writes and uploads the manifest of each.
 
     Returns:
         The videos that took longest.
@@ -290,16 +290,17 @@ def _write_shards(
         return slowest
     total = sum(len(part.entries) for part in parts.read(output) if part.number in missing)
     counter = Counter(total, progress)
-    work = functools.partial(write_shard, output=output.absolute(), spec=spec)
+    work = functools.partial(write_shard, output=portable(output), spec=spec)
     todo = (part for part in parts.read(output) if part.number in missing)
     try:
-        for _, event in engine(work, todo):
+        for part, event in engine(work, todo):
             if isinstance(event, Done):
                 video = event.video
                 counter.add(video.frames, bool(video.skipped))
                 slowest.append(Slow(event.seconds, video.path, video.frames))
                 slowest = heapq.nlargest(_SLOWEST, slowest)
             else:
+                write_manifest(output, part.number, event)
                 upload()
     finally:
         counter.close()

@@ -33,6 +33,8 @@ from stunet.stores.objects import Missing
 # Bytes of one video's shots that wait in memory until the video has proved to be undamaged. More
 # bytes wait in a file.
 _IN_MEMORY = 64 * 2**20
+# What a sentence about a full disk says.
+_DISK_IS_FULL = "the shards that are done stay", ", and it goes on"
 _Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 # Number of the format of manifests, raised when a program that knows the old one would read the new
 # one wrongly. Manifests of format 1 hold no measures of shots. They state no number, and neither do
@@ -127,12 +129,12 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def write_shard(
-    part: Part, broken: Collection[int] = (), *, output: Path, spec: Spec
+    part: Part, broken: Collection[int] = (), *, output: str, spec: Spec
 ) -> Iterator[Done | Manifest]:
-    """Writes the shard of a part and its manifest, the manifest last.
+    """Writes the shard of a part. The caller writes the manifest (`write_manifest`).
 
-    If `output` is the copy of a directory in a bucket, the shard is uploaded and removed here. The
-    manifest stays here, for the caller to upload. Videos in buckets are fetched one at a time.
+    If `output` is in a bucket, the shard is uploaded and removed here. Videos in buckets are
+    fetched one at a time.
 
     Text states and latents of an earlier shard of the part are removed first. The bytes depend on
     the videos, their captions and `spec` alone.
@@ -141,24 +143,24 @@ def write_shard(
         part: the videos.
         broken: numbers of videos of the part that are skipped, because the process that decoded
             them died.
-        output: directory of the set of shots.
+        output: directory of the set of shots, or its address.
         spec: how shots are made.
 
     Yields:
-        A `Done` for each video, as soon as it is done, and the `Manifest` when all is written.
+        A `Done` for each video, as soon as it is done, and the `Manifest` when the shard is there.
 
     Raises:
         UserError: no video of the part is there, or the disk is full.
     """
-    shard, manifest = shard_file(output, part.number), manifest_file(output, part.number)
+    directory = addresses.local(output)
+    shard = shard_file(directory, part.number)
     _check_there(part)
     # A video that is skipped no more would change which state belongs to which caption, and which
     # latents belong to which shot.
-    remove_states_and_latents(output, part.number)
+    remove_states_and_latents(directory, part.number)
     rows, captions, videos = [], {}, []
-    outcome = "the shards that are done stay"
     with (
-        full_disk_explained(output, outcome, ", and it goes on"),
+        full_disk_explained(directory, *_DISK_IS_FULL),
         atomic(shard) as partial,
         Loans(shard.parent) as loans,
     ):
@@ -184,10 +186,18 @@ def write_shard(
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = partial.stat().st_size
     hand_over(shard)
-    described = Manifest(size, digest, rows, list(captions), videos)
-    with full_disk_explained(output, outcome, ", and it goes on"), atomic(manifest) as partial:
-        partial.write_text(json.dumps(msgspec.to_builtins(described)) + "\n")
-    yield described
+    yield Manifest(size, digest, rows, list(captions), videos)
+
+
+def write_manifest(output: Path, part: int, manifest: Manifest) -> None:
+    """Writes the manifest of a part whose shard is there. It makes the part done.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    file = manifest_file(output, part)
+    with full_disk_explained(output, *_DISK_IS_FULL), atomic(file) as partial:
+        partial.write_text(json.dumps(msgspec.to_builtins(manifest)) + "\n")
 
 
 class _Numbered(msgspec.Struct, frozen=True):

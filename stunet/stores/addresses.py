@@ -45,6 +45,15 @@ def address(path: pathlib.Path) -> str:
     return f"{scheme}://{'/'.join(names)}" if scheme in EXTRAS and names else ""
 
 
+def portable(path: pathlib.Path) -> str:
+    """Returns the text from which `local` makes this path on any machine.
+
+    That is the address if `path` is the copy of one, and the absolute path otherwise. Another
+    machine or user may keep its copies elsewhere.
+    """
+    return address(path) or str(path.absolute())
+
+
 def shown(text: str) -> str:
     """Returns `text`, in which addresses stand in place of the paths of their copies."""
     for scheme in EXTRAS:

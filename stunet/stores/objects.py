@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from stunet.errors import UserError
 from stunet.stores.addresses import EXTRAS
+from stunet.stores.patience import wait_for_gs
 
 # Orbax's paths in buckets use fsspec, as this module does, also where TensorFlow is installed. Read
 # when the first path is made.
@@ -215,8 +216,13 @@ def _file_system(scheme: str) -> Any:
 
 
 def prepare(address: str) -> None:
-    """Opens the store, so that programs that use fsspec after this see what is there now."""
+    """Opens the store for programs that use fsspec after this, such as Orbax.
+
+    They see what is there now, and wait while the store does not answer.
+    """
     _open(address)
+    if address.startswith("gs:"):
+        wait_for_gs(_is_passing)
 
 
 @contextlib.contextmanager
@@ -283,6 +289,13 @@ def _problem(error: BaseException) -> str:
     places = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     is_login = any(place.startswith("google.auth.exceptions.") for place in places)
     return "login" if is_login or "credentials" in str(error).lower() else "other"
+
+
+def _is_passing(error: Exception) -> bool:
+    """Tells whether gcsfs would repeat the request, and no login or right is missing."""
+    from gcsfs.retry import is_retriable
+
+    return is_retriable(error) and _problem(error) == "other"
 
 
 def _code(error: BaseException) -> str:

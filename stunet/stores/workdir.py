@@ -13,10 +13,10 @@ from stunet.formatting import duration
 from stunet.stores import mirror
 from stunet.stores.addresses import address
 from stunet.stores.lease import Lease, held
+from stunet.stores.patience import GIVE_UP_AFTER
 
-# Seconds without an answer of the bucket after which the user is told, and after which a run that
-# has to wait for the bucket ends.
-_TELL_AFTER, _GIVE_UP_AFTER = 20.0, 600.0
+# Seconds without an answer of the bucket after which the user is told.
+_TELL_AFTER = 20.0
 _LONGEST_PAUSE = 30.0
 
 
@@ -55,7 +55,7 @@ class Uploads:
         if late > _TELL_AFTER:
             self._tell(f"uploads to {self._address} are {duration(late)} behind{self._why()}")
 
-    def flush(self, patience: float = _GIVE_UP_AFTER) -> None:
+    def flush(self, patience: float = GIVE_UP_AFTER) -> None:
         """Uploads all files as they are now, and waits for it.
 
         Raises:

@@ -198,7 +198,7 @@ def test_a_damaged_shard_is_made_again(folder, tmp_path):
     shard.write_bytes(content)
     assert prepare(folder, tmp_path / "out", SPEC, **ONE).remade == 0
     summary = prepare(folder, tmp_path / "out", SPEC, verify=True, **ONE)
-    assert "1 damaged shards were made again" in str(summary)
+    assert "made again, because they were damaged: 1 shard" in str(summary)
     assert digests(tmp_path / "out") == before
     shard.write_bytes(content[:-1])
     layout.manifest_file(tmp_path / "out", 2).write_text("{}")
@@ -295,11 +295,11 @@ def test_a_video_that_vanishes_is_skipped_but_a_missing_disk_is_told(folder, tmp
     parts.extend(tmp_path / "out", inputs.find(folder))
     (part,) = parts.read(tmp_path / "out")
     (folder / "a.mp4").unlink()
-    *_, manifest = shards.write_shard(part, output=tmp_path / "out", spec=SPEC)
+    *_, manifest = shards.write_shard(part, output=str(tmp_path / "out"), spec=SPEC)
     assert [video.skipped.partition(" ")[0] for video in manifest.videos] == ["there", "", ""]
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="nor any of the 2 listed after it; mount the disk"):
-        list(shards.write_shard(part, output=tmp_path / "out", spec=SPEC))
+        list(shards.write_shard(part, output=str(tmp_path / "out"), spec=SPEC))
 
 
 def test_text_states_are_stored_once_and_another_encoder_needs_no_videos(folder, tmp_path):

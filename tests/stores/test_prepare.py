@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,39 @@ def test_a_killed_command_goes_on_in_the_bucket(bucket, folder, expected):
     assert {n: o for n, o in objects.listing(out).items() if "shards/" in n} == {
         n: o for n, o in before.items() if "shards/" in n
     }
+
+
+# Ray takes seconds to start. Other tests try the clients of both stores.
+@pytest.mark.parametrize(
+    "bucket", ["gs", pytest.param("s3", marks=pytest.mark.long)], indirect=True
+)
+def test_a_ray_cluster_gives_the_shards_of_a_disk(bucket, folder, monkeypatch, tmp_path):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    start, elsewhere = ray.init, tmp_path / "of the cluster"
+
+    def start_elsewhere(*words, **how):
+        """The cluster's processes have another cache, as those of another machine."""
+        with monkeypatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(elsewhere))
+            start(*words, **how)
+
+    monkeypatch.setattr(ray, "init", start_elsewhere)
+    videos, on_disk, out = tmp_path / "videos", tmp_path / "shots", f"{bucket}/of-ray"
+    videos.mkdir()
+    for name in ("broken.mp4", "deep/0.mp4"):
+        shutil.copy(folder / name, videos)
+    upload(videos, f"{bucket}/for-ray")
+    assert cli.main(["prepare", str(videos), str(on_disk), *_HOW, "--workers=1"]) == 0
+    assert cli.main(["prepare", f"{bucket}/for-ray", out, *_HOW, "--engine=ray"]) == 0
+    files = (on_disk / "shards").glob("*.array_record")
+    assert shards(out) == {file.name: file.read_bytes() for file in files}
+    manifest = objects.read(f"{out}/shards/000001.json")[0].decode()
+    assert f"{bucket}/for-ray/broken.mp4 cannot be decoded" in manifest
+    # The work was done there, and leaves nothing.
+    assert [*elsewhere.rglob("of-ray/shards")]
+    assert not [file for file in elsewhere.rglob("*") if file.is_file()]
 
 
 def test_lists_and_tar_files_in_buckets_give_the_shots_of_those_on_a_disk(bucket, folder, tmp_path):

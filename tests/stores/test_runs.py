@@ -1,10 +1,14 @@
 """Runs whose working directory is in a bucket, on emulators."""
 
+import collections
+import json
 import os
 import pathlib
 import shutil
 import signal
 
+import event_files
+import jax
 import pytest
 import servers
 import training
@@ -59,9 +63,10 @@ def _result(run: str) -> dict:
 def test_killed_run_ends_as_one_on_a_disk(store_, expected):
     bucket, server, scratch, faults = store_
     run, kills = f"{bucket}/killed", 0
+    words = (*_words(scratch, run), "--config.profile.start=4", "--config.profile.steps=2")
     faults.write_text("20")  # The store refuses every twentieth request.
     for pattern in ("2/", "6/"):
-        process = server.start(*_words(scratch, run))
+        process = server.start(*words)
         while not process.has_ended(0.05):
             if any(f"checkpoints/{pattern}" in name for name in objects.listing(run)):
                 break
@@ -72,12 +77,13 @@ def test_killed_run_ends_as_one_on_a_disk(store_, expected):
         # Another machine goes on: nothing of the run is left here.
         shutil.rmtree(scratch / "cache")
     assert kills
-    ended = server.run(*_words(scratch, run))
+    ended = server.run(*words)
     assert ended.status == 0, ended.output
     faults.write_text("")
     assert not training.differences(_result(run), expected)
     names = objects.listing(run)
     assert not [name for name in names if name.startswith(".")]
+    _check_events_and_profile(run)
     # All commands take the address, and write there.
     for words in (
         ("sample", "text", f"--workdir={run}", "--num=1", "--prompt=any"),
@@ -92,6 +98,24 @@ def test_killed_run_ends_as_one_on_a_disk(store_, expected):
     assert "report.html" in names
     assert any(name.endswith(".gif") for name in names)
     assert any(name.endswith(".safetensors") for name in objects.listing(f"{bucket}/exported"))
+
+
+def _check_events_and_profile(run: str) -> None:
+    """Checks that a download has each point once, and traces of updates 4 and 5."""
+    shutil.rmtree(addresses.local(run))
+    copy = mirror.fetched(run)
+    lines = map(json.loads, (copy / "metrics.jsonl").read_text().splitlines())
+    wanted = {(line["step"], name) for line in lines for name in line if name != "step"}
+    points = [point[:2] for point in event_files.points(copy) if "system/" not in point[1]]
+    assert collections.Counter(points) == collections.Counter(wanted)
+    events = (
+        event
+        for trace in copy.glob("profile/plugins/profile/*/*.xplane.pb")
+        for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
+        for line in plane.lines
+        for event in line.events
+    )
+    assert {dict(e.stats)["step_num"] for e in events if e.name == "train"} == {4, 5}
 
 
 # One member, and a step that needs it.

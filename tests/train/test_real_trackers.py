@@ -9,17 +9,17 @@ import os
 import pathlib
 import signal
 import sqlite3
-import struct
 import subprocess
 import time
 
+import event_files
 import pytest
 import tiny
 
 pytest.importorskip("mlflow")
 pytest.importorskip("trackio")
 internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+pytest.importorskip("tensorboardX")
 
 EVERY = 40
 
@@ -60,21 +60,6 @@ def mlflow_points(folder: pathlib.Path) -> list[tuple[int, str, object]]:
         if file.is_file()
         for line in file.read_text().splitlines()
     ]
-
-
-def tensorboard_points(folder: pathlib.Path) -> list[tuple[int, str, object]]:
-    """The points of all files of events: TFRecords, with records of protobuf."""
-    points = []
-    for file in folder.glob("events.*"):
-        data, place = file.read_bytes(), 0
-        while place < len(data):
-            (size,) = struct.unpack_from("<Q", data, place)
-            event = event_pb2.Event.FromString(data[place + 12 : place + 12 + size])
-            place += 12 + size + 4
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    points.append((event.step, value.tag, value.simple_value))
-    return points
 
 
 @pytest.mark.slow
@@ -136,7 +121,7 @@ def test_a_killed_run_has_each_point_once(tmp_path):
             if name == "loss" and step > killed_at:
                 assert value == pytest.approx(want[step, name], rel=1e-6)
     # The new tracker has everything that is on disk, and what it was given since then.
-    new = tensorboard_points(workdir)
+    new = event_files.points(workdir)
     shown = [(step, name) for step, name, _ in new]
     assert max(collections.Counter(shown).values()) == 1
     assert {point for point in shown if not point[1].startswith("system/")} == on_disk

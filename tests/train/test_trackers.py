@@ -6,6 +6,7 @@ import pathlib
 import threading
 import time
 
+import event_files
 import pytest
 import tiny
 
@@ -146,6 +147,34 @@ def test_a_run_that_continues_after_a_kill_shows_nothing_twice(use, tmp_path):
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
     assert steps == sorted(steps)
     assert len(steps) == 13
+
+
+def test_tensorboard_has_each_point_once_wherever_its_file_was_cut(tmp_path):
+    """A bucket holds the file as it was at some moment before the kill, and other files not."""
+
+    def show(run, steps):
+        shown = trackers.Trackers(["tensorboard"], run, told.append, steps[0] - 1)
+        for step in steps:
+            shown.scalars(step, {"loss": step / 4, "val/loss_t=0.1": step / 8}, again=("loss",))
+        shown.close()
+
+    told, whole = [], dataclasses.replace(RUN, workdir=tmp_path / "whole")
+    whole.workdir.mkdir()
+    show(whole, range(1, 4))
+    (file,) = whole.workdir.glob("events.*")
+    content = file.read_bytes()
+    expected = {(step, name) for step in range(1, 6) for name in ("loss", "val/loss_t_0.1")}
+    for size in range(0, len(content) + 1, 23):
+        run = dataclasses.replace(RUN, workdir=tmp_path / str(size))
+        run.workdir.mkdir()
+        (run.workdir / "events.out.tfevents.1.here").write_bytes(content[:size])
+        lines = [{"step": step, "loss": step / 4, "val/loss_t=0.1": step / 8} for step in (1, 2)]
+        (run.workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        show(run, range(3, 6))  # The checkpoint was saved after update 2.
+        points = event_files.points(run.workdir)
+        assert sorted(point[:2] for point in points) == sorted(expected), size
+        assert all(v == (s / 4 if name == "loss" else s / 8) for s, name, v in points)
+    assert not told
 
 
 def test_configs_name_trackers(monkeypatch):

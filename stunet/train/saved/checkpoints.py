@@ -158,7 +158,7 @@ class Checkpoints:
     def _refusals_explained(self) -> contextlib.AbstractContextManager:
         """Context manager that turns errors of a bucket, if that holds the run, into a UserError.
 
-        The libraries have repeated a request that the bucket refused for half a minute by then.
+        The libraries have repeated a request that the bucket does not answer for minutes by then.
         """
         where = str(self.directory)
         return (

@@ -54,6 +54,11 @@ TRACKERS: dict[str, Callable[[RunInfo], Tracker]] = {
     "trackio": _trackio,
 }
 
+# Trackers whose files in the working directory say what they were shown. They are given all that
+# the run has measured, and leave out what they hold: a bucket may have been sent these files a
+# moment before `metrics.jsonl`, or after it, when a run is killed.
+_KNOW_WHAT_THEY_HOLD = {"tensorboard"}
+
 
 def check(names: Sequence[str]) -> None:
     """Checks that the packages of trackers are installed.
@@ -74,7 +79,8 @@ def check(names: Sequence[str]) -> None:
 class Trackers:
     """Hands everything to several trackers, each in a thread of its own.
 
-    A tracker that is new in a run that continues is first shown all that the run has on disk.
+    A tracker that is new in a run that continues is first shown all that the run has on disk, and
+    so is one in `_KNOW_WHAT_THEY_HOLD`.
 
     Args:
         names: names in `TRACKERS`, or of users' own objects.
@@ -88,6 +94,7 @@ class Trackers:
     ):
         makers = {name: extensions.find(TRACKERS, name, extensions.Tracker) for name in names}
         new = history.find_new(run.workdir, list(makers), step)
+        new |= _KNOW_WHAT_THEY_HOLD & makers.keys()
         # Read before the run goes on, and adds lines.
         earlier = history.calls(run.workdir, step) if new and step else []
         self._workers = [
@@ -99,7 +106,7 @@ class Trackers:
     def scalars(self, step: int, values: Mapping[str, float], again: Collection[str] = ()) -> None:
         """Shows metrics after update `step`.
 
-        Those named in `again` were shown before the run was killed. Only new trackers lack them.
+        Those named in `again` were shown before the run was killed. Only new trackers get them.
         """
         fresh = {name: value for name, value in values.items() if name not in again}
         for worker in self._workers:
@@ -109,7 +116,7 @@ class Trackers:
     def picture(self, step: int, name: str, path: str, again: bool = False) -> None:
         """Shows a PNG or GIF file after update `step`. The file must stay.
 
-        If `again`, a picture was shown there before the run was killed. Only new trackers lack it.
+        If `again`, a picture was shown there before the run was killed. Only new trackers get it.
         """
         for worker in self._workers:
             if worker.is_new or not again:
@@ -138,7 +145,8 @@ class _Worker(threading.Thread):
             new.
 
     Attributes:
-        is_new: True for a tracker that has shown nothing of the run before.
+        is_new: True for a tracker that has shown nothing of the run before, or leaves out what it
+            has shown.
     """
 
     def __init__(

@@ -50,9 +50,12 @@ def find_new(workdir: pathlib.Path, names: list[str], step: int) -> set[str]:
 
 
 def note(workdir: pathlib.Path, name: str) -> None:
-    """Notes that the tracker `name` has begun to show the run."""
-    with (workdir / FILE).open("a") as lines:
-        lines.write(json.dumps({"name": name}) + "\n")
+    """Notes that the tracker `name` has begun to show the run, if that is not noted yet."""
+    file = workdir / FILE
+    noted = jsonfiles.read_lines(file, _Line).values if file.exists() else []
+    if name not in (line.name for line, _ in noted):
+        with file.open("a") as lines:
+            lines.write(json.dumps({"name": name}) + "\n")
 
 
 def calls(workdir: pathlib.Path, step: int) -> list[Call]:
