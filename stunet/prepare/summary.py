@@ -107,8 +107,8 @@ class PrepareSummary:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.output_dir}: {self.shots:,} shots of {span(self.seconds)}, of which "
-            f"{span(self.held_out_seconds)} are held out, from {self.videos:,} videos "
+            f"{self.output_dir}: {counted(self.shots, 'shot')} of {span(self.seconds)}, of which "
+            f"{span(self.held_out_seconds)} are held out, from {counted(self.videos, 'video')} "
             f"({self.captioned:,} with a caption), {self.num_bytes / 2**20:,.1f} MiB, in "
             f"{self.wall_seconds:,.1f} s"
         ]
@@ -119,15 +119,15 @@ class PrepareSummary:
         if self.cropped:
             lines.append(f"black bars were cut off from {counted(self.cropped, 'video')}")
         if self.cuts:
-            lines.append(f"{self.cuts:,} cuts were found, and no shot spans one")
+            lines.append(f"{counted(self.cuts, 'cut')} found, which no shot spans")
         if self.too_short:
-            lines.append(f"{self.too_short:,} videos are too short for a shot")
+            lines.append(f"too short for a shot: {counted(self.too_short, 'video')}")
         if self.left_out_seconds:
             lines.append(
                 f"{span(self.left_out_seconds)} in stretches that are too short are in no shot"
             )
         if self.remade:
-            lines.append(f"{self.remade:,} damaged shards were made again")
+            lines.append(f"made again, because they were damaged: {counted(self.remade, 'shard')}")
         return "\n".join(lines)
 
     def add(self, manifest: Manifest, fps: float) -> None:

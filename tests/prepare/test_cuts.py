@@ -59,5 +59,5 @@ def test_no_shot_spans_a_cut(tmp_path):
     spec = Spec(side=32, fps=10.0)
     summary = prepare(tmp_path / "in", tmp_path / "out", spec, progress=False, workers=1)
     assert read_index(tmp_path / "out").frames.tolist() == [20, 15, 30]
-    assert "3 cuts were found, and no shot spans one" in str(summary)
+    assert "3 cuts found, which no shot spans" in str(summary)
     assert summary.left_out_seconds == 0.5

@@ -198,7 +198,7 @@ def test_a_damaged_shard_is_made_again(folder, tmp_path):
     shard.write_bytes(content)
     assert prepare(folder, tmp_path / "out", SPEC, **ONE).remade == 0
     summary = prepare(folder, tmp_path / "out", SPEC, verify=True, **ONE)
-    assert "1 damaged shards were made again" in str(summary)
+    assert "made again, because they were damaged: 1 shard" in str(summary)
     assert digests(tmp_path / "out") == before
     shard.write_bytes(content[:-1])
     layout.manifest_file(tmp_path / "out", 2).write_text("{}")
