@@ -32,6 +32,11 @@ def pools(name: str) -> bool:
     return name.partition(":")[0] == "sdxl"
 
 
+def is_clip(name: str) -> bool:
+    """Tells whether an encoder is made of text models of CLIP, which LoRA files may change."""
+    return name.partition(":")[0] in ("clip", "sdxl")
+
+
 def is_own(name: str) -> bool:
     """Tells whether `name` is that of a user's own encoder, as in "package.module:name"."""
     return name.partition(":")[0] not in FAMILIES and extensions.names_object(name)

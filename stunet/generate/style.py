@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stunet.configs import text_encoders
+from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.text import Run, sample_clips
+from stunet.nn.text import TextEncoder
 from stunet.progress import OnStep, note, nothing
 from stunet.train.state import abstract_state
 from stunet.weights import diffusers_config, diffusers_unet, lora_files
@@ -83,6 +86,8 @@ def stylise_with_lora(
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples each prompt with a LoRA file, multiplied by each of several numbers.
 
+    The file changes the U-Net, and text models of CLIP if the run's text encoder has these.
+
     Args:
         run: run whose spatial half is a U-Net of diffusers.
         file: LoRA file for that U-Net; see `stunet.weights.lora_files`.
@@ -102,14 +107,21 @@ def stylise_with_lora(
     _check_alone(run)
     diffusers_config.to_diffusers(run.parts)  # Other networks have no names in diffusers.
     state = abstract_state(run.parts.denoiser, run.parts.optimizer, run.mesh)
-    lora = lora_files.read(file, diffusers_unet.table(run.parts.denoiser, state))
+    text, encoder = run.parts.denoiser.text, None
+    if text_encoders.is_clip(text.encoder):
+        encoder = make_encoder(text)
+    models = [model.shapes() for model in encoder.models] if encoder else ()
+    lora = lora_files.read(file, diffusers_unet.table(run.parts.denoiser, state), models)
     if lora.left_out:
-        note(lora.left_out)
+        note(f"{lora.left_out}; the run's text encoder is {text.encoder!r}, and no CLIP")
 
     def mixed(alpha: float) -> Any:
         return lora_files.merge(run.params, lora, alpha)
 
-    return _sample_each(run, mixed, prompts, alphas, seed, batch_size, on_step)
+    def encode(alpha: float) -> TextEncoder | None:
+        return encoder.changed(lora.of_texts(alpha)) if alpha and any(lora.texts) else None
+
+    return _sample_each(run, mixed, prompts, alphas, seed, batch_size, on_step, encode)
 
 
 def _check_alone(run: Run) -> None:
@@ -133,8 +145,12 @@ def _sample_each(
     seed: int,
     batch_size: int | None,
     on_step: OnStep,
+    encode: Callable[[float], TextEncoder | None] = lambda alpha: None,
 ) -> Float[np.ndarray, "n t h w c"]:
-    """Samples each prompt with the parameters that `mixed` returns for each alpha."""
+    """Samples each prompt with the parameters that `mixed` returns for each alpha.
+
+    `encode` returns the text encoder for each alpha, or None for the run's own.
+    """
     clips = []
     for number, alpha in enumerate(alphas):
         clips.append(
@@ -143,6 +159,7 @@ def _sample_each(
                 prompts,
                 seed=seed,
                 batch_size=batch_size,
+                encode=encode(alpha),
                 on_step=lambda done, total, clips, number=number: on_step(
                     number * total + done, len(alphas) * total, clips
                 ),

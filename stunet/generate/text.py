@@ -14,6 +14,7 @@ from stunet.data import media
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.request import check_seed
+from stunet.nn.text import TextEncoder
 from stunet.parallel import hosts
 from stunet.parallel import mesh as meshes
 from stunet.progress import OnStep, nothing
@@ -187,6 +188,7 @@ def sample_clips(
     seed: int = 0,
     number: int = 0,
     batch_size: int | None = None,
+    encode: TextEncoder | None = None,
     on_step: OnStep = nothing,
 ) -> Float[np.ndarray, "n t h w c"]:
     """Samples one clip for each prompt.
@@ -203,6 +205,7 @@ def sample_clips(
         seed: see `text_to_video`.
         batch_size: see `text_to_video`.
         on_step: see `text_to_video`.
+        encode: encodes the prompts; None for the run's own text encoder.
         number: number of the first clip. The noise of a clip depends on the clip's number, so a
             long list of clips can be sampled in parts.
 
@@ -222,7 +225,7 @@ def sample_clips(
     size = -(-min(batch_size or count, count) // ways) * ways
     firsts, sampled = range(0, count, size), []
     sample = run.compiled(make_sampler, run.parts.denoiser, run.parts.sampling, t_start)
-    text, mask = make_encoder(run.parts.denoiser.text)(list(prompts))
+    text, mask = (encode or make_encoder(run.parts.denoiser.text))(list(prompts))
     with meshes.use(run.mesh, run.parts.layout.context_axis):
         for batch, first in enumerate(firsts):
             # The last batch is filled up with its first clips, so that no other shape is compiled.

@@ -45,6 +45,9 @@ def copied(workdir: pathlib.Path) -> Iterator[Upload]:
             checkpoints of several processes cannot be written there.
     """
     if addresses.address(workdir).startswith("s3:") and jax.process_count() > 1:
+        # TensorStore could write there, but Orbax 0.12 opens only gs:// and absolute paths with it
+        # (tensorstore_utils.py), and its save asks every process for the same path, also where
+        # one is active (`_check_directory_consistency`), so that the first cannot save for all.
         raise UserError(
             "Orbax writes the checkpoints of several processes to gs:// or to a mounted directory, "
             "and not to s3://; mount the bucket, or train with one process"

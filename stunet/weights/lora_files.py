@@ -1,4 +1,4 @@
-"""Reads LoRA files of diffusers' U-Nets, and adds them to the spatial weights of a network.
+"""Reads LoRA files of diffusers' pipelines, and adds them to a network and its text encoder.
 
 A LoRA (arXiv 2106.09685) holds two small factors for each of some layers. The layer's weight W,
 [o, i] or [o, i, h, w], becomes W + a s (up down). The factor `down` is [r, i] or [r, i, h, w], `up`
@@ -19,12 +19,16 @@ Files of kohya for Stable Diffusion XL name its layers as Stability's code does,
 diffusers itself has also written `.lora.down.weight` and `.processor.to_q_lora.down.weight`. A name
 of any of these forms is found in the table of `stunet.weights.diffusers_unet`, where dots and
 underscores count as equal.
+
+Layers of the text encoder are named as in transformers, after `text_encoder.` or `lora_te_`. In
+Stable Diffusion XL, those of the second one come after `text_encoder_2.` or `lora_te2_`.
 """
 
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet import jsonfiles, tensorfiles
 from stunet.errors import UserError
+from stunet.nn.text.checkpoint import Change
 from stunet.tensorfiles import Header
 from stunet.weights import diffusers_unet, stability_names
 from stunet.weights.diffusers_unet import Tensor
@@ -41,12 +46,13 @@ SUFFIX = ".safetensors"
 
 # What a tensor is -> expression for the end of its name.
 _ROLES = {
-    "down": r"\.lora_A\.weight|[._]lora[._]down\.weight",
-    "up": r"\.lora_B\.weight|[._]lora[._]up\.weight",
+    "down": r"\.lora_A\.weight|[._]lora[._]down\.weight|\.lora_linear_layer\.down\.weight",
+    "up": r"\.lora_B\.weight|[._]lora[._]up\.weight|\.lora_linear_layer\.up\.weight",
     "alpha": r"\.alpha",
 }
-_OF_U_NET = re.compile(r"^(unet\.|lora_unet_)")
-_OF_TEXT = re.compile(r"text_encoder(_\d)?\.|lora_te\d?_")
+# Expression for the beginning of a name -> what the tensor changes. Other names are the U-Net's.
+_OF_U_NET = re.compile(r"(unet\.|lora_unet_)?")
+_OF_TEXTS = (re.compile(r"text_encoder\.|lora_te1?_"), re.compile(r"text_encoder_2\.|lora_te2_"))
 # Parts of names -> methods that change weights in another way.
 _OTHER_METHODS = {
     "hada_": "LoHa",
@@ -69,7 +75,7 @@ class _Settings:
     use_rslora: bool = False
 
     def scale(self, layer: str, rank: int) -> float:
-        """Returns s for a layer of diffusers' U-Net."""
+        """Returns s for a layer, by its name in diffusers or transformers."""
         # A key is the end of the names of the layers that it is for.
         keys = (key for key in self.alpha_pattern if f".{layer}".endswith(f".{key.lstrip('^')}"))
         alpha = self.alpha_pattern.get(next(keys, ""), self.lora_alpha)
@@ -80,7 +86,7 @@ class _Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Factors:
-    """The change of one weight of diffusers' U-Net: up down, [o, i] or [o, i, h, w].
+    """The change of one weight, as PyTorch has it: up down, [o, i] or [o, i, h, w].
 
     Attributes:
         up: [o, r], float32, multiplied by the file's scale.
@@ -97,17 +103,19 @@ class Factors:
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Holds the changes that a LoRA file makes to a network.
+    """Holds the changes that a LoRA file makes to a network and its text models.
 
     Attributes:
-        factors: the change of each changed weight, by its name in diffusers.
+        factors: the change of each changed weight of the U-Net, by its name in diffusers.
         tensors: the network's table of names (`diffusers_unet.table`).
         left_out: a sentence for the user about parts of the file that are not applied, or "".
+        texts: for each text model, the change of each changed weight, by its name in our module.
     """
 
     factors: Mapping[str, Factors]
     tensors: Mapping[diffusers_unet.Path, Tensor]
-    left_out: str
+    left_out: str = ""
+    texts: tuple[Mapping[str, Factors], ...] = ()
 
     def changes(self, path: diffusers_unet.Path) -> bool:
         """Returns True if the LoRA changes our weight at `path`, or one of its stacked layers."""
@@ -145,6 +153,20 @@ class Lora:
         change = self.tensors[path].read(change, index, np.float32)
         return (weight.astype(np.float32) + np.float32(scale) * change).astype(weight.dtype)
 
+    def of_texts(self, scale: float) -> list[Change]:
+        """Returns functions that add `scale` times the change to weights of each text model.
+
+        The sum is computed in float32 and cast to the weight's dtype.
+        """
+
+        def add(factors: Mapping[str, Factors], name: str, weight: np.ndarray) -> np.ndarray:
+            if name not in factors:
+                return weight
+            change = factors[name].change((slice(None),) * weight.ndim)
+            return (weight.astype(np.float32) + np.float32(scale) * change).astype(weight.dtype)
+
+        return [functools.partial(add, factors) for factors in self.texts]
+
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
@@ -180,21 +202,27 @@ def merge(params: Any, lora: Lora, scale: float) -> Any:
     return unflatten_dict({path: lora.add(path, leaf, scale) for path, leaf in flat.items()})
 
 
-def read(file: Path, tensors: Mapping[diffusers_unet.Path, Tensor]) -> Lora:
+def read(
+    file: Path,
+    tensors: Mapping[diffusers_unet.Path, Tensor],
+    texts: Sequence[Mapping[str, tuple[str, tuple[int, ...]]]] = (),
+) -> Lora:
     """Reads a LoRA file for a network.
 
     Args:
         file: safetensors file, in one of the formats above.
         tensors: the network's table of names (`diffusers_unet.table`).
+        texts: for each text model of CLIP, the name and shape of each weight in its files, by its
+            name in our module. Empty leaves out what the file changes in text models.
 
     Raises:
-        UserError: the file is no safetensors file, is damaged or holds no layer of a U-Net, or
+        UserError: the file is no safetensors file, is damaged or holds no layer to change, or
             holds layers that the network does not have or has in another width, or another method.
     """
     check_suffix(file)
     headers = tensorfiles.headers(file)
-    left_out = [name for name in headers if _OF_TEXT.match(name)]
-    found = {name: headers[name] for name in headers.keys() - set(left_out)}
+    of_texts = [sorted(filter(begin.match, headers)) for begin in _OF_TEXTS]
+    of_u_net = sorted(headers.keys() - {name for names in of_texts for name in names})
     weights = {
         _plain(name.removesuffix(".weight")): (name, tensor.shape)
         for tensor in tensors.values()
@@ -207,35 +235,96 @@ def read(file: Path, tensors: Mapping[diffusers_unet.Path, Tensor]) -> Lora:
         for name, theirs in others.items()
         if _plain(name) in weights
     }
+    target = _Target("U-Net", _OF_U_NET, "unet.", weights)
+    factors = _changes(file, headers, of_u_net, target)
+    if not factors and not (texts and any(of_texts)):
+        raise UserError(f"{file} holds no layer of a U-Net, so there is nothing to apply")
+    if not texts:
+        return Lora(factors, tensors, _left_out(file, [n for of in of_texts for n in of], headers))
+    changed = []
+    for number, names in enumerate(of_texts):
+        which = ("text encoder", "second text encoder")[number]
+        if number >= len(texts):
+            if names:
+                raise UserError(
+                    f"{file} changes a {which}, by {names[0]!r}, and the run has none; give a LoRA "
+                    "for the pipeline that the run was inflated from"
+                )
+            continue
+        ours = {name: weight for weight, (name, _) in texts[number].items()}
+        weights = {
+            _plain(name.removesuffix(".weight")): (name, shape)
+            for name, shape in texts[number].values()
+            if name.endswith(".weight") and len(shape) > 1
+        }
+        prefix = f"text_encoder{'_2' * number}."
+        found = _changes(file, headers, names, _Target(which, _OF_TEXTS[number], prefix, weights))
+        changed.append({ours[name]: of for name, of in found.items()})
+    return Lora(factors, tensors, texts=tuple(changed))
+
+
+def _left_out(file: Path, names: Sequence[str], headers: Mapping[str, Header]) -> str:
+    """Returns a sentence about tensors that are not applied; "" if there are none."""
+    if not names:
+        return ""
+    return (
+        f"{file}: what changes the text encoder is left out, {len(names)} of {len(headers)} "
+        f"tensors, such as {min(names)!r}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """A network whose layers a file changes.
+
+    Attributes:
+        name: what the network is called in messages.
+        begin: expression for what comes before its layers' names.
+        prefix: what comes before its keys in the metadata.
+        weights: the name and shape of each weight, by its layer as `_plain` writes it.
+    """
+
+    name: str
+    begin: re.Pattern
+    prefix: str
+    weights: Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def _changes(
+    file: Path, headers: Mapping[str, Header], names: Sequence[str], target: _Target
+) -> dict[str, Factors]:
+    """Reads the change of each weight of a network, by the weight's name.
+
+    Args:
+        file: the LoRA file.
+        headers: headers of the file's tensors.
+        names: the tensors that change this network.
+        target: the network.
+
+    Raises:
+        UserError: see `read`.
+    """
     layers: dict[str, dict[str, str]] = {}
-    for name, header in sorted(found.items()):
-        layer, role = _parse(name, file)
-        if layer not in weights:
+    for name in names:
+        layer, role = _parse(name, file, target.begin)
+        if layer not in target.weights:
             raise UserError(
-                f"{file} changes the layer of {name!r}, which the run's U-Net does not have; give "
-                "a LoRA for the U-Net that the run was inflated from"
+                f"{file} changes the layer of {name!r}, which the run's {target.name} does not "
+                f"have; give a LoRA for the {target.name} that the run was inflated from"
             )
-        if header.dtype not in tensorfiles.DTYPES:
+        if headers[name].dtype not in tensorfiles.DTYPES:
             raise UserError(
-                f"{name!r} in {file} is of the type {header.dtype}; a LoRA of the types "
+                f"{name!r} in {file} is of the type {headers[name].dtype}; a LoRA of the types "
                 f"{', '.join(tensorfiles.DTYPES)} can be read"
             )
         if role in layers.setdefault(layer, {}):
             raise UserError(f"{file} has {layers[layer][role]!r} and {name!r} for one layer")
         layers[layer][role] = name
-    if not layers:
-        raise UserError(f"{file} holds no layer of a U-Net, so there is nothing to apply")
-    settings, factors = _settings(file), {}
-    for layer, names in layers.items():
-        weight, shape = weights[layer]
-        factors[weight] = _factors(file, names, headers, weight, shape, settings)
-    sentence = ""
-    if left_out:
-        sentence = (
-            f"{file}: what changes the text encoder is left out, {len(left_out)} of {len(headers)} "
-            f"tensors, such as {min(left_out)!r}"
-        )
-    return Lora(factors, tensors, sentence)
+    settings = _settings(file, target.prefix) if layers else _Settings()
+    return {
+        target.weights[layer][0]: _factors(file, found, headers, layer, target, settings)
+        for layer, found in layers.items()
+    }
 
 
 def check_suffix(file: Path) -> None:
@@ -251,15 +340,17 @@ def check_suffix(file: Path) -> None:
         )
 
 
-def _parse(name: str, file: Path) -> tuple[str, str]:
+def _parse(name: str, file: Path, begin: re.Pattern) -> tuple[str, str]:
     """Returns the layer that a tensor of the file is for, as `_plain` writes it, and its role.
+
+    `begin` matches what comes before the names of layers.
 
     Raises:
         UserError: the tensor is part of another method than LoRA.
     """
     for role, end in _ROLES.items():
         if match := re.fullmatch(rf"(.+?)(?:{end})", name):
-            layer = _plain(_OF_U_NET.sub("", match[1]).replace(".processor.", "."))
+            layer = _plain(match[1][begin.match(name).end() :].replace(".processor.", "."))
             # As older versions of diffusers name the projection, without its number.
             return re.sub(r"_to_out$", "_to_out_0", layer), role
     method = next((method for part, method in _OTHER_METHODS.items() if part in name), None)
@@ -275,16 +366,19 @@ def _parse(name: str, file: Path) -> tuple[str, str]:
 
 
 def _plain(layer: str) -> str:
-    """Returns the name of a layer as kohya writes it, without dots."""
-    return layer.replace(".", "_")
+    """Returns the name of a layer as kohya writes it, without dots.
+
+    Newer versions of transformers leave out a prefix, which is left out here too.
+    """
+    return layer.replace(".", "_").removeprefix("text_model_")
 
 
 def _factors(
     file: Path,
     names: Mapping[str, str],
     headers: Mapping[str, Header],
-    weight: str,
-    shape: tuple[int, ...],
+    layer: str,
+    target: _Target,
     settings: _Settings,
 ) -> Factors:
     """Reads the change of one weight.
@@ -293,13 +387,14 @@ def _factors(
         file: the LoRA file.
         names: names of the weight's tensors in the file, by role.
         headers: headers of the file's tensors.
-        weight: name of the weight in diffusers.
-        shape: shape of the weight in diffusers.
+        layer: the weight's layer, as `_plain` writes it.
+        target: the network.
         settings: what the file's metadata says.
 
     Raises:
         UserError: a factor is missing, or the factors are not those of a weight of this shape.
     """
+    weight, shape = target.weights[layer]
     for role in ("down", "up"):
         if role not in names:
             raise UserError(
@@ -312,7 +407,8 @@ def _factors(
     if not rank or not fits:
         raise UserError(
             f"{file} changes {weight!r} by factors of the shapes {up} and {down}, and the weight "
-            f"of the run's U-Net has the shape {shape}; the LoRA is for another U-Net"
+            f"of the run's {target.name} has the shape {shape}; the LoRA is for another "
+            f"{target.name}"
         )
     scale = settings.scale(weight.removesuffix(".weight"), rank)
     if "alpha" in names:
@@ -338,8 +434,10 @@ def _values(file: Path, name: str) -> np.ndarray:
         return np.asarray(stored[...], np.float32)
 
 
-def _settings(file: Path) -> _Settings:
-    """Reads what the file's metadata says about the U-Net's LoRA.
+def _settings(file: Path, prefix: str) -> _Settings:
+    """Reads what the file's metadata says about the LoRA of a network.
+
+    Its keys begin with `prefix`. Those of the U-Net may have none.
 
     Raises:
         UserError: the metadata is damaged, or names layers by an expression.
@@ -348,7 +446,12 @@ def _settings(file: Path) -> _Settings:
     text = tensorfiles.metadata(file).get(_METADATA, "{}")
     found = jsonfiles.parse(text, jsonfiles.Object, place)
     known = {field.name for field in dataclasses.fields(_Settings)}
-    found = {key.removeprefix("unet."): value for key, value in found.items()}
+    bare = known if prefix == "unet." else set()
+    found = {
+        key.removeprefix(prefix): value
+        for key, value in found.items()
+        if key.startswith(prefix) or key in bare
+    }
     found = {key: value for key, value in found.items() if key in known and value is not None}
     settings = jsonfiles.convert(found, _Settings, place)
     for key in settings.alpha_pattern:

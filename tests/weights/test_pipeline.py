@@ -25,13 +25,15 @@ import tiny_clip
 import tiny_unet
 import torch
 import transformers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from test_inflate import WEIGHTS, checkpoint, jit, run
 
 from stunet import configs
 from stunet.data.sources import make_source
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
+from stunet.generate import style
+from stunet.generate.text import Run
 from stunet.parallel import mesh as meshes
 from stunet.train.parts import make_parts
 from stunet.train.program import abstract_batch
@@ -203,6 +205,28 @@ def test_the_first_step_of_a_static_clip_is_that_of_diffusers(inflated):
         want = scheduler.step(guided, time, x).prev_sample.numpy().transpose(0, 2, 3, 1)
     for frame in np.asarray(got[0]):
         np.testing.assert_allclose(frame, want[0], rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+def test_a_lora_of_the_text_encoder_changes_what_is_sampled_with_it(
+    inflated, tmp_path, monkeypatch
+):
+    out, used = inflated[1], []
+
+    def sample_clips(run, prompts, *, encode, **options):
+        used.append((encode or make_encoder(run.parts.denoiser.text))(prompts)[0])
+        return np.zeros((len(prompts), 1), np.float32)
+
+    monkeypatch.setattr(style, "sample_clips", sample_clips)
+    parts = make_parts(configs.read(out / "config.json"))
+    run_of = Run(parts, {}, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
+    layer = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
+    factors = {"lora_up": np.ones((48, 1), np.float32), "lora_down": np.ones((1, 32), np.float32)}
+    tensors = {f"{layer}.{name}.weight": value for name, value in factors.items()}
+    save_file(tensors, tmp_path / "style.safetensors")
+    style.stylise_with_lora(run_of, tmp_path / "style.safetensors", [CAPTION], [0, 0.5, 1])
+    before, half, whole = used
+    np.testing.assert_array_equal(before, make_encoder(run_of.parts.denoiser.text)([CAPTION])[0])
+    assert 0 < np.abs(half - before).max() < np.abs(whole - before).max()
 
 
 def test_the_way_back_is_bit_for_bit(inflated, tmp_path):

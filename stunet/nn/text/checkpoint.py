@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,9 @@ from stunet.errors import UserError
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
 Layers = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Epsilon = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+# Returns a changed weight, for its name in the module and its value as in the file.
+Change = Callable[[str, np.ndarray], np.ndarray]
 
 _STEM = "model"
 
@@ -90,8 +93,19 @@ class Checkpoint:
             digest.update(content)
         return digest.hexdigest()[:16]
 
-    def read(self) -> dict[str, Any]:
+    def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Returns each weight's name and shape in the files, by its name in the module."""
+        found = {}
+        for weight, (file, name) in self._stored.items():
+            with tensorfiles.tensor(file, name) as tensor:
+                found[weight] = name, tuple(tensor.get_shape())
+        return found
+
+    def read(self, change: Change | None = None) -> dict[str, Any]:
         """Returns the module's parameters, in the dtypes of the files.
+
+        Args:
+            change: changes the weights; None leaves them as they are.
 
         Raises:
             UserError: a weight does not have the shape that config.json implies, or a file is
@@ -105,6 +119,7 @@ class Checkpoint:
         for weight, stored in self._stored.items():
             with tensorfiles.tensor(*stored) as tensor:
                 value = tensor[:]
+            value = change(weight, value) if change else value
             # The matrices of PyTorch's linear layers are stored transposed.
             value = value.T if weight.endswith("kernel") else value
             if value.shape != expected[weight].shape:

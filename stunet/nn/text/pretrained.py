@@ -1,6 +1,7 @@
 """A text encoder made of a transformer and its tokenizer, which encodes batches on all devices."""
 
 import collections
+import copy
 import importlib.util
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from stunet.errors import UserError
 from stunet.nn.text import tokenizer
 from stunet.nn.text.bert import bert
 from stunet.nn.text.byte_ngrams import Encoded
-from stunet.nn.text.checkpoint import Checkpoint
+from stunet.nn.text.checkpoint import Change, Checkpoint
 from stunet.nn.text.clip import clip, penultimate_clip
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
@@ -96,10 +97,35 @@ class PretrainedEncoder:
         self.fingerprint = self._checkpoint.fingerprint(
             *tokenizer.contents(file), f"{padding['pad_id']}".encode() if padding else b""
         )
+        self._change: Change | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Begins without weights and without states in the cache."""
         self._params = None
         self._lock = threading.Lock()
         self._cache: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
         self._cached_bytes = 0
+
+    @property
+    def models(self) -> tuple["PretrainedEncoder", ...]:
+        """Returns the transformers that the encoder consists of: itself."""
+        return (self,)
+
+    def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Returns each weight's name and shape in the files, by its name in the module."""
+        return self._checkpoint.shapes()
+
+    def changed(self, changes: Sequence[Change]) -> "PretrainedEncoder":
+        """Returns the encoder with changed weights, which are read in its first call.
+
+        Args:
+            changes: one function for each of `models`, which returns a changed weight.
+        """
+        other = copy.copy(self)
+        (other._change,) = changes
+        other._start()
+        return other
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
@@ -201,7 +227,7 @@ class PretrainedEncoder:
 
         in_shardings = (replicated, split, split)
         self._apply = jax.jit(apply, in_shardings=in_shardings, out_shardings=split)
-        self._params = jax.device_put(self._checkpoint.read(), replicated)
+        self._params = jax.device_put(self._checkpoint.read(self._change), replicated)
 
 
 def _minilm_directory() -> Path:

@@ -1,5 +1,6 @@
 """The text of Stable Diffusion XL: the pooled text, and the states of both text models."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import Encoded
+from stunet.nn.text.checkpoint import Change
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.pretrained import PretrainedEncoder
 from stunet.stores import mirror
@@ -60,6 +62,18 @@ class SdxlEncoder:
         # The word keeps states that were stored without the pooled text from being taken.
         both = "-".join(["pooled", *(encoder.fingerprint for encoder in self._encoders)])
         self.fingerprint = hashlib.sha256(both.encode()).hexdigest()[:16]
+
+    @property
+    def models(self) -> tuple[PretrainedEncoder, ...]:
+        """Returns the two text models."""
+        return tuple(self._encoders)
+
+    def changed(self, changes: Sequence[Change]) -> "SdxlEncoder":
+        """Returns the encoder with changed weights; `changes` has a function for each model."""
+        other = copy.copy(self)
+        pairs = zip(self._encoders, changes, strict=True)
+        other._encoders = [encoder.changed([change]) for encoder, change in pairs]
+        return other
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Returns the states [n, 1 + max_length, dim] of n captions, and their mask.
