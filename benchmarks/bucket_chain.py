@@ -50,6 +50,8 @@ KILLS, STEPS = 10, 30
 _STEPS_OF_TESTS = training.STEPS
 # Seconds after which a command has hung. Each of thousands of refused requests takes a pause.
 _PATIENCE = 3600
+# Each process has a cache of its own, named by its last argument, as on a machine of its own.
+_OWN_CACHE = 'for last; do :; done; XDG_CACHE_HOME="$XDG_CACHE_HOME/$last" exec "$@"'
 _PREPARE = ("--side=16", "--fps=8", "--min-seconds=0.5", "--cut-threshold=0", "--workers=1")
 _SWEEP = """
 from stunet.sweep.members import Step, product
@@ -234,8 +236,18 @@ def processes(trial: Trial) -> None:
     weights = {}
     for name, (count, run) in places.items():
         command = [sys.executable, str(ROOT / "launch" / "local.py"), f"--processes={count}"]
-        command += [f"--devices-per-process={2 // count}", "--", sys.executable, "-m", "stunet"]
-        command += ["train", f"--config={config}", f"--workdir={run}", "--config.mesh.fsdp=2"]
+        command += [f"--devices-per-process={2 // count}", "--", "sh", "-c", _OWN_CACHE, "sh"]
+        command += [sys.executable, "-m", "stunet", "train", f"--config={config}"]
+        command += [f"--workdir={run}", "--config.mesh.fsdp=2"]
+        if run.startswith(trial.bucket):
+            # On Linux its processes die with the launcher.
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL) as launcher:
+                while not any("checkpoints/4/" in name for name in objects.listing(run)):
+                    check(launcher.poll() is None, "the run ended before its update 4 was saved")
+                    time.sleep(0.1)
+                launcher.kill()
+            trial.empty_cache()
+            print(f"{name}: killed at checkpoint 4", flush=True)
         begin = time.monotonic()
         ended = subprocess.run(command, capture_output=True, text=True)
         print(f"{name}: status {ended.returncode}, {time.monotonic() - begin:.0f} s", flush=True)

@@ -15,3 +15,8 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     """Returns a list of names such as "a, b, c and 21 more"."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number of things, such as "1 shot" or "2,000 shots"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

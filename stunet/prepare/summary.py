@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from stunet.formatting import counted
 from stunet.prepare.gather import Gathered
 from stunet.prepare.shards import Manifest
 
@@ -153,11 +154,6 @@ class PrepareSummary:
             self.left_out_seconds += video.left_out / fps
             if video.notes and len(self.notes) < _MAX_LISTED:
                 self.notes.append(f"{video.path}: {'; '.join(video.notes)}")
-
-
-def counted(number: int, what: str) -> str:
-    """Returns a number of things, such as "1 shot" or "2,000 shots"."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def span(seconds: float) -> str:

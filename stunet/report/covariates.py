@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
+from stunet.formatting import counted
 from stunet.report import drawing, formatting, page
 from stunet.report.binning import Difference, Figure, Line
 from stunet.report.drawing import Axis, Curve, Panel
@@ -149,7 +150,7 @@ def _finding(figure: Figure, name: str, line: Line) -> Markup:
     return fill(
         "<b>{{ title }}</b> ({{ count }}): {{ clauses }}.{{ unclear }}",
         title=formatting.capitalised(formatting.metric(name).title),
-        count=formatting.plural(line.comparisons, "comparison"),
+        count=counted(line.comparisons, "comparison"),
         clauses=join(clauses, "; ") if clauses else "nowhere",
         unclear=fill(" Nowhere clear: {{ pairs }}.", pairs=join(unclear, "; "))
         if clauses and unclear
@@ -179,7 +180,7 @@ def _counts(figure: Figure, colours: Mapping[str, int]) -> Markup:
     rows = []
     for arm, counts in figure.counts.items():
         cells = [
-            fill(cell, n=f"{n:,}", few=0 < k < counts.runs, seeds=formatting.plural(k, "seed"))
+            fill(cell, n=f"{n:,}", few=0 < k < counts.runs, seeds=counted(k, "seed"))
             for n, k in zip(counts.clips, counts.seeds, strict=True)
         ]
         rows.append([page.swatch(colours[arm], arm), *cells, f"{counts.outside:,}"])

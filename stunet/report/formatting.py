@@ -96,11 +96,6 @@ def days(dates: Sequence[float]) -> str:
     return " to ".join(ends)
 
 
-def plural(count: int, noun: str) -> str:
-    """Writes a count with its noun: "1 run", "2 runs"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def enumerate_words(words: Sequence[str]) -> Markup:
     """Joins words as in a sentence: "a, b and c". A word may be plain text or HTML."""
     return join([join(words[:-1], ", "), words[-1]] if len(words) > 1 else words, " and ")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from stunet.files import atomic, refusal_explained
+from stunet.formatting import counted
 from stunet.report import (
     binning,
     covariates,
@@ -251,13 +252,13 @@ def _compared(found: Results) -> Markup:
     groups = found.groups()
     names = dict.fromkeys(arm for arms in groups.values() for arm in results.rivals(arms))
     if len(names) > _MOST_NAMES:
-        words = formatting.plural(len(names), "variant")
+        words = counted(len(names), "variant")
     else:
         words = formatting.enumerate_words([formatting.with_article(name) for name in names])
     seeds = {len(runs) for arms in groups.values() for runs in results.rivals(arms).values()}
     seeds = " to ".join(map(str, sorted({min(seeds), max(seeds)}))) if seeds else ""
     named = [group for group in groups if group]
-    within = f"{formatting.plural(len(named), 'group')} ({'; '.join(named)})" if named else ""
+    within = f"{counted(len(named), 'group')} ({'; '.join(named)})" if named else ""
     trained = [run for run in found.runs if run.settings]
     when = formatting.days([run.date for run in trained if run.date])
     return fill(
@@ -265,7 +266,7 @@ def _compared(found: Results) -> Markup:
         words=words,
         within=within,
         seeds=seeds,
-        runs=formatting.plural(len(trained), "training run"),
+        runs=counted(len(trained), "training run"),
         when=when,
     )
 

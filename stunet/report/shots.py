@@ -17,9 +17,10 @@ from stunet.data.shots.layout import Spec, shard_file
 from stunet.data.shots.records import Shot, unpack
 from stunet.data.shots.shards import Shards
 from stunet.files import atomic
+from stunet.formatting import counted
 from stunet.prepare.filters import REASONS, Filters
 from stunet.prepare.gather import locate
-from stunet.prepare.summary import PrepareSummary, counted, span
+from stunet.prepare.summary import PrepareSummary, span
 from stunet.report import page
 from stunet.report.histograms import Layer, histogram
 from stunet.report.markup import element, fill, join
@@ -126,7 +127,7 @@ def _head(given: str, spec: Spec, summary: PrepareSummary) -> Markup:
         (f"{summary.videos:,}", "videos with a shot"),
         (f"{summary.captioned:,}", "of them with a caption"),
         (f"{summary.cuts:,}", "cuts found"),
-        (f"{summary.num_bytes / 2**20:,.1f} MiB", f"in {summary.shards:,} files"),
+        (f"{summary.num_bytes / 2**20:,.1f} MiB", f"in {counted(summary.shards, 'file')}"),
     ]
     output = shown(str(summary.output_dir))
     return fill(_HEAD, given=given, output=output, spec=spec, tiles=tiles)

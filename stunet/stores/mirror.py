@@ -42,12 +42,21 @@ def place(directory: pathlib.Path, name: str) -> pathlib.Path:
         A path in the bucket if the directory is kept there, and else a path of this machine.
     """
     where = address(directory)
-    if name not in _IN_PLACE.get(where.partition("://")[0], ()):
+    if not where or is_copied(directory, name):
         return (directory / name).absolute()
     from etils import epath
 
     objects.prepare(where)
     return epath.Path(where) / name
+
+
+def is_copied(directory: pathlib.Path, name: str) -> bool:
+    """Tells whether the directory `name` in a working directory in a bucket has copies.
+
+    Each machine then has a copy of its own.
+    """
+    where = address(directory)
+    return bool(where) and name not in _IN_PLACE[where.partition("://")[0]]
 
 
 def _all(name: str) -> bool:

@@ -205,7 +205,8 @@ def compiled_beside(
     no such file, it compiles the program and writes the file. If the file does not hold the program
     of this run, it compiles the program and leaves the file as it is.
 
-    Leaving the context waits for the thread.
+    Leaving the context waits for the thread, but not if an error ends it: compiling may take longer
+    than the user should wait for the error's message. The process ends when the compiler does.
 
     Args:
         update: the run's update, from `jit_step`.
@@ -227,8 +228,8 @@ def compiled_beside(
             lowered.compile()
         return lowered
 
-    with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        pending = deque((bucket, threads.submit(prepare, bucket)) for bucket in parts.buckets)
+    with _thread() as thread:
+        pending = deque((bucket, thread.submit(prepare, bucket)) for bucket in parts.buckets)
 
         def run(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
             while pending:
@@ -246,6 +247,18 @@ def compiled_beside(
             return update(state, batch)
 
         yield run
+
+
+@contextlib.contextmanager
+def _thread() -> Iterator[concurrent.futures.Executor]:
+    """Context manager of a thread, which an error does not wait for."""
+    thread = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        yield thread
+    except BaseException:
+        thread.shutdown(wait=False, cancel_futures=True)
+        raise
+    thread.shutdown()
 
 
 def file_of(file: Path, parts: Parts, bucket: Bucket) -> Path:

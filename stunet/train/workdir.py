@@ -11,13 +11,11 @@ import sys
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-import jax
-
 from stunet import configs
 from stunet.errors import UserError
 from stunet.files import check_writable, locked, refusal_explained
 from stunet.parallel import hosts
-from stunet.stores import addresses, mirror
+from stunet.stores import mirror
 from stunet.stores.workdir import opened
 
 
@@ -41,14 +39,8 @@ def copied(workdir: pathlib.Path) -> Iterator[Upload]:
     for reading only. For a directory that is not in a bucket, nothing is done.
 
     Raises:
-        UserError: another training uses the directory, the bucket cannot be read or written, or
-            checkpoints of several processes cannot be written there.
+        UserError: another training uses the directory, or the bucket cannot be read or written.
     """
-    if addresses.address(workdir).startswith("s3:") and jax.process_count() > 1:
-        raise UserError(
-            "Orbax writes the checkpoints of several processes to gs:// or to a mounted directory, "
-            "and not to s3://; mount the bucket, or train with one process"
-        )
     if not hosts.is_first():
         hosts.wait_for_all("working directory copied")
         mirror.pull(workdir)

@@ -15,7 +15,7 @@ def test_an_error_of_a_bucket_is_told_in_one_sentence(where, tmp_path):
 
     checkpoints = object.__new__(Checkpoints)
     checkpoints.directory = epath.Path(where) if where else tmp_path
-    checkpoints._orbax, checkpoints._saving = Fails(), None
+    checkpoints._orbax, checkpoints._saving, checkpoints._saves = Fails(), None, None
     if where:
         with pytest.raises(UserError, match=f"{where} cannot be written: 503 for any request; ch"):
             checkpoints.wait()

@@ -105,6 +105,27 @@ def test_the_step_is_compiled_once_beside_the_making_of_the_state(run, compilati
     assert len(compilations) == 1
 
 
+def test_the_message_of_an_error_does_not_wait_for_the_compiler():
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class SlowUpdate:
+        def lower(self, *_):
+            begun.set()
+            may_end.wait(5)
+            ended.set()
+
+    def fail_beside(parts):
+        mesh = meshes.make_mesh(parts.layout)
+        with program.compiled_beside(SlowUpdate(), parts, None, mesh, None, print):
+            assert begun.wait(60)
+            raise UserError("a record is damaged")
+
+    with pytest.raises(UserError, match="damaged"):
+        fail_beside(make_parts(config()))
+    assert not ended.is_set()
+    may_end.set()
+
+
 @pytest.mark.slow
 def test_training_with_a_saved_step_is_bitwise_equal_to_compiling(file, run):
     plain, _ = run(None)

@@ -30,6 +30,7 @@ from stunet.stores import objects
 from stunet.train.saved import checkpoint_files
 from stunet.train.saved.checkpoint_files import DamagedCheckpoint, DataState
 from stunet.train.saved.checkpoint_names import StepNames, check_path, place
+from stunet.train.saved.gathering import Saves, gathers
 from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState
 
@@ -78,6 +79,7 @@ class Checkpoints:
         check_path(workdir)
         self.directory = place(workdir)
         self._preservation = _Preservation(keep) if keep else None
+        self._saves = Saves(self.directory, keep) if keep and gathers(workdir) else None
         self._at_once, self._writes = at_once, keep is not None
         silence_late_failures()
         self._saving: Any = None
@@ -101,12 +103,15 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         try:
+            if self._saves:
+                self._saves.wait()
             with self._refusals_explained():
                 self._orbax.close()
         finally:
             self._release()
-            # A checkpoint that is unfinished by now stays so, and would keep a full disk full.
-            if self._writes:
+            # A checkpoint that is unfinished by now stays so, and would keep a full disk full. One
+            # that is gathered may still be written for the first process of this machine.
+            if self._writes and (hosts.is_first() or not self._saves):
                 _wait_for_writers()
                 for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
                     with contextlib.suppress(OSError):
@@ -114,6 +119,8 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Returns the step of the newest complete checkpoint; None if there is none."""
+        if self._saves and self._saves.newest is not None:
+            return self._saves.newest
         return None if self._orbax.latest is None else self._orbax.latest.step
 
     def save(
@@ -139,6 +146,9 @@ class Checkpoints:
         if self._preservation:
             self._preservation.values = values or {}
         content = checkpoint_files.with_digests(items(state), data)
+        if self._saves:
+            self._saves.save(step, content, values or {})
+            return
         self.wait()
         with self._refusals_explained():
             self._saving = self._orbax.save_checkpointables_async(step, content, force=True)
@@ -150,6 +160,8 @@ class Checkpoints:
             Exception: any error of writing.
         """
         try:
+            if self._saves:
+                self._saves.wait()
             with self._refusals_explained():
                 self._orbax.wait()
         finally:
@@ -211,6 +223,8 @@ class Checkpoints:
                 "without it"
             )
         self._set_aside(damaged)
+        if self._saves:
+            self._saves.newest = step
         notes = [
             f"{why}; it is {bad}.damaged now, and the run goes back to update {step}"
             for bad, why in damaged.items()

@@ -24,6 +24,7 @@ from stunet.train.parts import read_parts
 from stunet.train.saved import checkpoint_files, weights_file
 from stunet.train.saved.checkpoint_names import StepNames
 from stunet.train.saved.checkpoints import Checkpoints
+from stunet.train.saved.gathering import Writing, gathers
 from stunet.train.state import TrainState, abstract_state
 
 
@@ -44,6 +45,9 @@ def save(workdir: pathlib.Path, state: TrainState) -> None:
     """
     step = int(state.step)
     content = checkpoint_files.with_digests({"power_ema": state.power_ema}, {"step": step})
+    if gathers(workdir):
+        Writing(place(workdir) / str(step), content).wait()
+        return
     with checkpoint_files.context():
         ocp.save_checkpointables(place(workdir) / str(step), content)
 
