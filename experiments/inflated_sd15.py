@@ -8,8 +8,8 @@
 
 This is Lumiere's recipe (arXiv 2401.12945) on an open network. It denoises 64x64 latents, and is
 the one that `stunet inflate` derives from the pipeline. Batch size, learning rate and number of
-updates are chosen here. Stable Diffusion's 859,520,964 parameters are frozen, and only the
-236,105,600 parameters of the temporal layers are trained.
+updates are chosen here. Stable Diffusion's 859,520,964 parameters are frozen, with the states of an
+empty caption, and only the 236,105,600 parameters of the temporal layers are trained.
 
 Hardware and time: on v5p:4x4x4 at a batch of 64, the plan finds 37.7 GiB a chip, of 95.7.
 
@@ -36,6 +36,7 @@ def get_config():
     config.model.flash_attention = True
     config.model.text_features = 768
     config.model.text_pooling_heads = 0
+    config.model.empty_text_tokens = TEXT_LENGTH
     config.model.activation = "silu"
     config.model.time_scale = TIME_SCALE
     config.model.dtype = "bfloat16"

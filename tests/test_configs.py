@@ -95,6 +95,12 @@ def test_written_config_reads_back(tmp_path):
             {"model__transformer_layers": (1, 1, 1, 1)},
             "'if' and model.transformer_layers .* has no",
         ),
+        ({"model__empty_text_tokens": 64}, "'if' and model.empty_text_tokens 64, which only 'sd1'"),
+        (XL | {"model__empty_text_tokens": 64}, "'sdxl' and model.empty_text_tokens 64, which onl"),
+        (
+            {"model__family": "sd1", "model__empty_text_tokens": 77},
+            r"empty_text_tokens is 77, and captions have 64 tokens \(text.max_length\); set both",
+        ),
         ({"model__family": "sd1"}, "'sd1' and model.text_features 768; .*text.dim, which is 64"),
         (
             {"model__family": "sd1", "model__text_features": 64},

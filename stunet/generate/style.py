@@ -4,6 +4,7 @@ See `stunet.weights.style`, and `stunet.weights.lora_files` for a style that is 
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from stunet.configs import text_encoders
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.text import Run, sample_clips
+from stunet.nn.parameters import EMPTY_TEXT
 from stunet.nn.text import TextEncoder
 from stunet.progress import OnStep, note, nothing
 from stunet.train.state import abstract_state
@@ -115,11 +117,15 @@ def stylise_with_lora(
     if lora.left_out:
         note(f"{lora.left_out}; the run's text encoder is {text.encoder!r}, and no CLIP")
 
-    def mixed(alpha: float) -> Any:
-        return lora_files.merge(run.params, lora, alpha)
-
+    @functools.cache
     def encode(alpha: float) -> TextEncoder | None:
         return encoder.changed(lora.of_texts(alpha)) if alpha and any(lora.texts) else None
+
+    def mixed(alpha: float) -> Any:
+        params = lora_files.merge(run.params, lora, alpha)
+        if EMPTY_TEXT in params and (changed := encode(alpha)):
+            params[EMPTY_TEXT] = changed.empty().astype(params[EMPTY_TEXT].dtype)
+        return params
 
     return _sample_each(run, mixed, prompts, alphas, seed, batch_size, on_step, encode)
 

@@ -17,6 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+# Parameter that holds the token states of an empty caption.
+EMPTY_TEXT = "text_empty"
+
 _LAYER, _STACK = "_layer_", "_layers"
 # Modules of attention that take token states, by themselves or within the attention of this name.
 _OF_TEXT = ("norm_cross", "add_k_proj", "add_v_proj")

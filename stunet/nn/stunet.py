@@ -46,7 +46,7 @@ from stunet.nn.layers import (
     identity_temporal_kernel,
     shard_clip,
 )
-from stunet.nn.parameters import equal_layers
+from stunet.nn.parameters import EMPTY_TEXT, equal_layers
 from stunet.nn.remat import rematerialised
 from stunet.nn.resizing import fold_patches, unfold_patches
 
@@ -134,6 +134,8 @@ class STUNet(nn.Module):
             vector; 0 for no pooling.
         pooled_text_features: in families that embed sizes, features of the pooled text.
         size_features: in families that embed sizes, features of the sinusoidal code of each size.
+        empty_text_tokens: number of token states that are parameters, and that the network sees
+            where no token of a caption is seen; 0 for none. For families that do not project text.
         pixels: in families that embed sizes, rows (or columns) of the picture for each row (or
             column) of the clip: 8 for the latents of Stable Diffusion.
         text_only_attention: attention sees the text and not the frame's own pixels, which costs
@@ -174,6 +176,7 @@ class STUNet(nn.Module):
     text_pooling_heads: int = 64
     pooled_text_features: int = 0
     size_features: int = 256
+    empty_text_tokens: int = 0
     pixels: int = 1
     text_only_attention: bool = False
     activation: str = "gelu"
@@ -302,6 +305,8 @@ class STUNet(nn.Module):
             name = "text_and_size_embedding"
             embedding = TextAndSizeEmbedding(code_features=self.size_features, **shared, name=name)
             condition = condition + embedding(pooled, sizes)
+        if self.empty_text_tokens:
+            text, text_mask = self._fill_empty(text, text_mask)
         if not FAMILIES[self.family].projects_text:
             return condition, text, text_mask
         if self.text_pooling_heads:
@@ -310,6 +315,20 @@ class STUNet(nn.Module):
             condition = condition + pooling(text)
         text = Dense(features=self.text_features, name="text_proj", **dtypes)(text)
         return condition, text, text_mask
+
+    def _fill_empty(self, text, text_mask):
+        """Puts the states of an empty caption where the mask is False on all tokens."""
+        empty = self.param(
+            EMPTY_TEXT,
+            nn.with_logical_partitioning(nn.initializers.zeros, (None, None)),
+            (self.empty_text_tokens, text.shape[-1]),
+            self.param_dtype,
+        )
+        if text_mask is None:
+            return text, None
+        is_empty = ~text_mask.any(axis=1, keepdims=True)
+        text = jnp.where(is_empty[..., None], empty[: text.shape[1]].astype(text.dtype), text)
+        return text, text_mask | is_empty
 
     def _predict(self, x):
         """Turns the features of the finest level into the prediction."""

@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from stunet import tensorfiles
-from stunet.nn.parameters import is_stacked, is_temporal
+from stunet.nn.parameters import EMPTY_TEXT, is_stacked, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.tensorfiles import Header
 from stunet.train.objectives.denoiser import Denoiser
@@ -118,6 +118,8 @@ class Tensor(NamedTuple):
 def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
     """Returns the place of each weight of the spatial network in diffusers' U-Net.
 
+    The states of an empty caption have none: in diffusers, the text encoder gives them.
+
     Args:
         denoiser: the network.
         state: state of the run, as arrays or as their shapes.
@@ -127,7 +129,7 @@ def table(denoiser: Denoiser, state: TrainState) -> dict[Path, Tensor]:
     return {
         path: _tensor(path, leaf.shape, modules)
         for path, leaf in leaves.items()
-        if not is_temporal(path)
+        if not is_temporal(path) and path != (EMPTY_TEXT,)
     }
 
 

@@ -3,6 +3,7 @@
 The method is Lumiere's (arXiv 2401.12945, section 3.1). The result is a run with no updates yet.
 """
 
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -17,8 +18,10 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from stunet import configs, jsonfiles
+from stunet.configs import text_encoders
+from stunet.data.spec import make_encoder
 from stunet.errors import UserError
-from stunet.nn.parameters import is_temporal
+from stunet.nn.parameters import EMPTY_TEXT, is_temporal
 from stunet.parallel import mesh as meshes
 from stunet.stores.mirror import check_vacant, new_directory
 from stunet.train.parts import Parts, make_parts
@@ -34,8 +37,27 @@ AT_ONCE = 32 * 2**20
 DRAWN_AT_ONCE = 64
 
 Path = tuple[str, ...]
-Source = diffusers_unet.Directory | lora_files.Merged
+_OfUNet = diffusers_unet.Directory | lora_files.Merged
 Leaves = Mapping[Path, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Reads the weights that a run begins with.
+
+    Attributes:
+        unet: reads those of the U-Net.
+        empty_text: token states of an empty caption, float32 [l, d]; None if the network has none.
+    """
+
+    unet: _OfUNet
+    empty_text: np.ndarray | None
+
+    def read(self, path: Path, index: tuple[slice, ...], dtype: Any) -> np.ndarray:
+        """Reads one of our weights, or a part of it, as `diffusers_unet.Directory.read` does."""
+        if path == (EMPTY_TEXT,):
+            return self.empty_text[index].astype(dtype)
+        return self.unet.read(path, index, dtype)
 
 
 def inflate(
@@ -99,6 +121,7 @@ def inflate(
         source = lora_files.Merged(source, changes, lora_scale)
         lines.append(f"{lora}: merged into {len(changes.factors)} weights, times {lora_scale:g}")
         lines += filter(None, [changes.left_out])
+    source = Source(source, _empty_text(parts))
     with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
@@ -112,6 +135,24 @@ def inflate(
     if parts.dataset.is_stored and not parts.dataset.options["path"]:
         summary += "\nno data is named yet; train with --config.data.path=RECORDS"
     return summary
+
+
+def _empty_text(parts: Parts) -> np.ndarray | None:
+    """Returns the states of an empty caption, if the network has such weights.
+
+    Raises:
+        UserError: the text encoder cannot be read, or is none of CLIP.
+    """
+    denoiser = parts.denoiser
+    if not denoiser.network.empty_text_tokens:
+        return None
+    if not text_encoders.is_clip(denoiser.text.encoder):
+        raise UserError(
+            f"model.empty_text_tokens is {denoiser.network.empty_text_tokens}, and text.encoder "
+            f"{denoiser.text.encoder!r} has no states of an empty caption; set "
+            "model.empty_text_tokens to 0, or text.encoder to 'clip:DIR'"
+        )
+    return make_encoder(denoiser.text).empty()
 
 
 def _overridden(

@@ -42,6 +42,17 @@ _SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
+_INPAINTING = (
+    "whose U-Net takes a mask and a masked picture too, so it cannot be inflated; inflate the "
+    "text-to-image pipeline that it was made from, and train with masks.inpaint"
+)
+# Pipelines that cannot be inflated -> why, and what can be.
+_OTHERS = {
+    "StableDiffusionInpaintPipeline": _INPAINTING,
+    "StableDiffusionXLInpaintPipeline": _INPAINTING,
+    "StableDiffusionXLImg2ImgPipeline": "such as the refiner of Stable Diffusion XL, which only "
+    "improves pictures and cannot be inflated; inflate the base, a StableDiffusionXLPipeline",
+}
 # diffusers' names -> ours.
 _BETAS = {"scaled_linear": "scaled_linear", "linear": "linear_betas"}
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -87,6 +98,8 @@ def read(directory: Path) -> Pipeline:
     if not index.is_file():
         return Pipeline(directory, {}, ())
     kind = jsonfiles.read(index, jsonfiles.Object).get("_class_name")
+    if kind in _OTHERS:
+        raise UserError(f"{index} is of a {kind}, {_OTHERS[kind]}")
     if kind not in _TEXTS:
         raise UserError(
             f"{index} is of a {kind}; a {' or a '.join(_TEXTS)} can be inflated, and the U-Net of "
@@ -130,12 +143,11 @@ def _autoencoder(directory: Path, unet: Found) -> tuple[Keys, str]:
 
 
 def _clip(directory: Path, unet: Found) -> tuple[Keys, str]:
-    """Returns the keys of the group `text`, and a line about the text model."""
+    """Returns the keys of the groups `text` and `model`, and a line about the text model."""
     folder = directory / "text_encoder"
     keys = _text(f"clip:{folder}", folder, unet)
-    return {
-        "text": keys
-    }, f"text_encoder: CLIP, {keys['max_length']} tokens of {keys['dim']} features"
+    line = f"text_encoder: CLIP, {keys['max_length']} tokens of {keys['dim']} features"
+    return {"text": keys, "model": {"empty_text_tokens": keys["max_length"]}}, line
 
 
 def _two_clips(directory: Path, unet: Found) -> tuple[Keys, str]:

@@ -34,6 +34,7 @@ from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate import style
 from stunet.generate.text import Run
+from stunet.nn.parameters import EMPTY_TEXT
 from stunet.parallel import mesh as meshes
 from stunet.train.parts import make_parts
 from stunet.train.program import abstract_batch
@@ -150,8 +151,8 @@ def test_the_config_names_the_parts_and_has_their_numbers(inflated):
     assert len(config.text.fingerprint) == len(config.autoencoder.fingerprint) == 16
 
 
-def encoded(folder, texts):
-    """Returns the states of the caption and XL's further arguments, as the pipelines make them."""
+def encoded(folder, texts, caption=CAPTION):
+    """Returns the states of a caption and XL's further arguments, as the pipelines make them."""
     tokens, padding = [], (tiny_clip.END, "!")
     for number in range(len(texts)):
         place = folder / ("tokenizer_2" if number else "tokenizer")
@@ -161,7 +162,7 @@ def encoded(folder, texts):
             pad_token=padding[number],
         )
         padded = dict(padding="max_length", max_length=20, return_tensors="pt")
-        tokens.append(tokenizer([CAPTION], **padded).input_ids)
+        tokens.append(tokenizer([caption], **padded).input_ids)
     found = [text(ids, output_hidden_states=True) for text, ids in zip(texts, tokens, strict=True)]
     if len(texts) == 1:
         return found[0].last_hidden_state, {}
@@ -194,12 +195,14 @@ def test_the_first_step_of_a_static_clip_is_that_of_diffusers(inflated):
     x = torch.from_numpy(noise[0].transpose(0, 3, 1, 2))
     with torch.no_grad():
         caption, added = encoded(folder, texts)
-        # Without text, the pipeline of XL has zeros for the states and for the pooled text.
+        # Without text, the pipeline of XL has zeros for the states and for the pooled text. The
+        # others encode an empty caption.
         nothing = {key: 0 * of if key == "text_embeds" else of for key, of in added.items()}
+        empty = 0 * caption if added else encoded(folder, texts, "")[0]
         time = scheduler.timesteps[0]
         with_text, without = (
             unet(x, time, states, added_cond_kwargs=more).sample
-            for states, more in ((caption, added), (0 * caption, nothing))
+            for states, more in ((caption, added), (empty, nothing))
         )
         guided = without + SCALE * (with_text - without)
         want = scheduler.step(guided, time, x).prev_sample.numpy().transpose(0, 2, 3, 1)
@@ -210,15 +213,18 @@ def test_the_first_step_of_a_static_clip_is_that_of_diffusers(inflated):
 def test_a_lora_of_the_text_encoder_changes_what_is_sampled_with_it(
     inflated, tmp_path, monkeypatch
 ):
-    out, used = inflated[1], []
+    out, used, empty = inflated[1], [], []
 
     def sample_clips(run, prompts, *, encode, **options):
         used.append((encode or make_encoder(run.parts.denoiser.text))(prompts)[0])
+        empty.append(run.params.get(EMPTY_TEXT))
         return np.zeros((len(prompts), 1), np.float32)
 
     monkeypatch.setattr(style, "sample_clips", sample_clips)
     parts = make_parts(configs.read(out / "config.json"))
-    run_of = Run(parts, {}, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
+    tokens = parts.denoiser.network.empty_text_tokens
+    params = {EMPTY_TEXT: make_encoder(parts.denoiser.text).empty()} if tokens else {}
+    run_of = Run(parts, params, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
     layer = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
     factors = {"lora_up": np.ones((48, 1), np.float32), "lora_down": np.ones((1, 32), np.float32)}
     tensors = {f"{layer}.{name}.weight": value for name, value in factors.items()}
@@ -227,6 +233,13 @@ def test_a_lora_of_the_text_encoder_changes_what_is_sampled_with_it(
     before, half, whole = used
     np.testing.assert_array_equal(before, make_encoder(run_of.parts.denoiser.text)([CAPTION])[0])
     assert 0 < np.abs(half - before).max() < np.abs(whole - before).max()
+    assert (tokens == 20) == (len(inflated[0].texts) == 1)
+    if tokens:
+        assert empty[0] is params[EMPTY_TEXT]
+        # It is what a caption without words begins with: the state of the first special token.
+        for states, caption in zip(empty, used, strict=True):
+            np.testing.assert_allclose(states[0], caption[0, 0], rtol=0, atol=1e-4)
+        assert 0 < np.abs(empty[1] - empty[0]).max() < np.abs(empty[2] - empty[0]).max()
 
 
 def test_the_way_back_is_bit_for_bit(inflated, tmp_path):
@@ -300,7 +313,15 @@ def changed(place, **keys):
         (pickled, "text_encoder has neither model.safetensors nor .* pickled weights"),
         (
             changed("model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline"),
-            "is of a StableDiffusionXLImg2ImgPipeline; a StableDiffusionPipeline or a StableDiff",
+            "is of a StableDiffusionXLImg2ImgPipeline, such as the refiner .*; inflate the base",
+        ),
+        (
+            changed("model_index.json", _class_name="StableDiffusionInpaintPipeline"),
+            "is of a StableDiffusionInpaintPipeline, whose U-Net takes a mask .*; inflate the text",
+        ),
+        (
+            changed("model_index.json", _class_name="KandinskyPipeline"),
+            "is of a KandinskyPipeline; a StableDiffusionPipeline or a StableDiffusionXLPipeline",
         ),
         (
             changed("model_index.json", _class_name="StableDiffusionXLPipeline"),

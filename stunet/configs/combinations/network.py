@@ -40,6 +40,11 @@ def family(config: Config) -> Mistakes:
     model = config.model
     family = f"model.family is {model.family!r}"
     if model.family == "if":
+        if model.empty_text_tokens:
+            yield (
+                f"{family} and model.empty_text_tokens {model.empty_text_tokens}, which only 'sd1' "
+                "and 'sd2' have; set model.empty_text_tokens to 0"
+            )
         if model.transformer_layers:
             yield (
                 f"{family} and model.transformer_layers {model.transformer_layers}; that family "
@@ -47,6 +52,17 @@ def family(config: Config) -> Mistakes:
                 "'sd1', 'sd2' or 'sdxl'"
             )
         return
+    tokens = model.empty_text_tokens
+    if tokens and (model.family == "sdxl" or not model.text_features):
+        yield (
+            f"{family} and model.empty_text_tokens {tokens}, which only 'sd1' and 'sd2' with text "
+            "have; set model.empty_text_tokens to 0"
+        )
+    if tokens not in (0, config.text.max_length):
+        yield (
+            f"model.empty_text_tokens is {tokens}, and captions have {config.text.max_length} "
+            "tokens (text.max_length); set both to the same number"
+        )
     if model.text_features not in (0, config.text.dim):
         yield (
             f"{family} and model.text_features {model.text_features}; that family attends to text "

@@ -146,6 +146,14 @@ class Model:
         "As in its pipeline, clips count as neither resized nor cropped. It must be even.",
         least=2,
     )
+    empty_text_tokens: int = field(
+        0,
+        "Number of token states that the network sees where there is no caption. They are among "
+        "its weights. `stunet inflate` sets it for Stable Diffusion 1 and 2, and makes them the "
+        "text encoder's states of an empty caption, as their pipelines do. It must be "
+        "`text.max_length`. 0: states of zero.",
+        least=0,
+    )
     text_only_attention: bool = field(
         False,
         "True: attention sees the text but not the frame's own pixels, which is cheaper at high "

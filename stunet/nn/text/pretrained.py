@@ -152,6 +152,13 @@ class PretrainedEncoder:
                 mask[i, :length] = True
         return states, mask
 
+    def empty(self) -> np.ndarray:
+        """Returns the states, float32 [l, dim], of a caption that is empty but for special tokens.
+
+        The pipelines of Stable Diffusion 1 and 2 compare with these states in guidance.
+        """
+        return self._look_up([""])[""]
+
     def is_cut(self, caption: str) -> bool:
         """Tells whether a caption has more tokens than `max_length`."""
         return bool(self._tokenize(caption).overflowing)
