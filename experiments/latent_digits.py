@@ -10,7 +10,8 @@
 
 The network is that of quickstart, and sees 8x8 latents where quickstart sees 8x8 patches of pixels.
 
-Expected result: docs/how-to/latents.md has the figures of a run that was stopped after 810 updates.
+Expected result: of 120 clips sampled at guidance 4, 24% show the digit of their caption, 53% its
+direction and 76% its speed. A guess is right in 10%, 25% and 33%. docs/how-to/latents.md says more.
 """
 
 from stunet import configs

@@ -53,6 +53,13 @@ _ROLES = {
 # Expression for the beginning of a name -> what the tensor changes. Other names are the U-Net's.
 _OF_U_NET = re.compile(r"(unet\.|lora_unet_)?")
 _OF_TEXTS = (re.compile(r"text_encoder\.|lora_te1?_"), re.compile(r"text_encoder_2\.|lora_te2_"))
+# Ends of layers' names that older versions of diffusers wrote -> today's. The first two are those
+# of text models, and the last lacks the number of the projection.
+_OLD_LAYERS = (
+    (r"_self_attn_to_([qkv])$", r"_self_attn_\1_proj"),
+    (r"_self_attn_to_out$", "_self_attn_out_proj"),
+    (r"_to_out$", "_to_out_0"),
+)
 # Parts of names -> methods that change weights in another way.
 _OTHER_METHODS = {
     "hada_": "LoHa",
@@ -351,8 +358,9 @@ def _parse(name: str, file: Path, begin: re.Pattern) -> tuple[str, str]:
     for role, end in _ROLES.items():
         if match := re.fullmatch(rf"(.+?)(?:{end})", name):
             layer = _plain(match[1][begin.match(name).end() :].replace(".processor.", "."))
-            # As older versions of diffusers name the projection, without its number.
-            return re.sub(r"_to_out$", "_to_out_0", layer), role
+            for old, new in _OLD_LAYERS:
+                layer = re.sub(old, new, layer)
+            return layer, role
     method = next((method for part, method in _OTHER_METHODS.items() if part in name), None)
     if method:
         raise UserError(
