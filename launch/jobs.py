@@ -68,7 +68,6 @@ def make_jobs(
     restarts: int,
     devices: int,
     slices: int = 1,
-    processes: int = 1,
     on_buckets: bool = True,
     mounts: bool = True,
 ) -> list[Job]:
@@ -80,7 +79,6 @@ def make_jobs(
         restarts: number of times each job restarts.
         devices: number of devices of each job, which its mesh has to fit.
         slices: number of slices that the devices form, joined by the data-centre network.
-        processes: number of processes of each job.
         on_buckets: True if hosts keep only what lies in buckets.
         mounts: True if hosts mount the buckets that the command names. Otherwise `stunet` opens
             their addresses itself.
@@ -99,7 +97,7 @@ def make_jobs(
     flags.add_argument("--workdir")
     flags.add_argument("--member")
     given, rest = flags.parse_known_args(command[2:])
-    _check_workdir(given.workdir, on_buckets, mounts, processes)
+    _check_workdir(given.workdir, on_buckets, mounts)
     mount = _mounted if mounts else lambda argument: argument
     flags_given = [flag for flag in rest if flag.startswith("--config.")]
     # The config is checked as the hosts will see it.
@@ -197,7 +195,7 @@ def _buckets(command: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(b for argument in command if (b := _bucket_of(argument))))
 
 
-def _check_workdir(workdir: str | None, on_buckets: bool, mounts: bool, processes: int) -> None:
+def _check_workdir(workdir: str | None, on_buckets: bool, mounts: bool) -> None:
     if workdir is None:
         raise UserError("the command has no --workdir")
     is_there = (_ADDRESS if mounts else _OF_STORE).fullmatch(workdir)
@@ -211,11 +209,6 @@ def _check_workdir(workdir: str | None, on_buckets: bool, mounts: bool, processe
         raise UserError(
             f"--workdir is {workdir!r}; give a directory on the file system that the nodes share, "
             "or an address in a bucket, such as gs://BUCKET/runs/mine"
-        )
-    if workdir.startswith("s3:") and processes > 1:
-        raise UserError(
-            f"--workdir is {workdir!r}, and this job has {processes} processes; Orbax writes the "
-            "checkpoints of several to gs:// or to a shared directory, and not to s3://"
         )
 
 

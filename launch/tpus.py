@@ -149,6 +149,5 @@ def make_jobs(arguments: argparse.Namespace) -> list[jobs.Job]:
         arguments.restarts,
         devices=tpu.chips * tpu.generation.devices * arguments.slices,
         slices=arguments.slices,
-        processes=tpu.hosts * arguments.slices,
         mounts=not arguments.no_mount,
     )

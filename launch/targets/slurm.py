@@ -70,7 +70,6 @@ def make_jobs(arguments: argparse.Namespace) -> list[Job]:
         arguments.command,
         arguments.restarts,
         devices=arguments.nodes * arguments.gpus,
-        processes=arguments.nodes * arguments.gpus,
         on_buckets=False,
         mounts=False,
     )
