@@ -34,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
         type=shared.positive,
         default=8,
         metavar="N",
-        help="number of clips (default %(default)s)",
+        help="number of clips; the pictures of several show 64 at most (default %(default)s)",
     )
     parser.add_keys("--config.data.look=colours")
 

@@ -12,16 +12,19 @@ from stunet.errors import UserError
 from stunet.files import atomic, refusal_explained
 from stunet.generate import arrays, output, text
 
+# Clips that one picture shows at most. A picture of thousands would take gigabytes.
+MOST_SHOWN = 64
+
 
 def write(
     out: pathlib.Path, dataset: Dataset, split: str, num: int, command: str = ""
 ) -> dict[str, pathlib.Path]:
     """Writes `num` clips of a split into `out`, under names that begin with the split.
 
-    One GIF, one MP4, one picture of X-T slices and one file of arrays show all clips with their
-    captions. `SPLIT_0.mp4` is the first clip alone, without caption, and `SPLIT_0.png` is its first
-    frame in the clip's own size. `SPLIT.jsonl` lists the clips alone with their captions, as
-    `stunet prepare` reads a list of videos.
+    One GIF, one MP4 and one picture of X-T slices show the first 64 clips with their captions, and
+    one file of arrays holds all. `SPLIT_0.mp4` is the first clip alone, without caption, and
+    `SPLIT_0.png` is its first frame in the clip's own size. `SPLIT.jsonl` lists the clips alone
+    with their captions, as `stunet prepare` reads a list of videos.
 
     Args:
         out: directory, made if it does not exist.
@@ -31,7 +34,7 @@ def write(
         command: the command line that asks for the clips.
 
     Returns:
-        The paths of the files that show all clips, and of the first clip's two files.
+        The paths of the files of several clips, and of the first clip's two files.
 
     Raises:
         UserError: the data cannot be opened, or `out` cannot be written.
@@ -46,7 +49,7 @@ def write(
     clips, rate = np.stack([e["video"] for e in examples]), dataset.clip.frame_rate
     captions = tuple(e["caption"] for e in examples)
     with refusal_explained(out, "choose an --out in which you may create files"):
-        written = text.write(out, split, clips, captions, rate)
+        written = text.write(out, split, clips[:MOST_SHOWN], captions[:MOST_SHOWN], rate)
         files = {"GIF": written.gif, "MP4": written.mp4, "X-T slice": written.xt}
         files["arrays"] = out / f"{split}{arrays.SUFFIX}"
         arrays.write(files["arrays"], arrays.Shown("data", command, rate, captions, clips))

@@ -10,14 +10,14 @@ from PIL import Image
 from stunet import cli, configs
 from stunet.data.sources import make_source
 from stunet.data.spec import ClipSpec
-from stunet.generate import arrays, inputs, pictures
+from stunet.generate import arrays, data, inputs, pictures
 from stunet.train.parts import make_parts
 
 
 @pytest.fixture
 def colours(tmp_path):
-    data = dict(channels=3, look="colours", height=16, width=16, frames=4, fps=8.0)
-    config = tiny.config(data=data)
+    keys = dict(channels=3, look="colours", height=16, width=16, frames=4, fps=8.0)
+    config = tiny.config(data=keys)
     configs.write(config, tmp_path / "config.json")
     return tmp_path, config
 
@@ -48,6 +48,18 @@ def test_clips_are_written_together_and_one_by_one(colours, capsys):
         # H.264 keeps half of the colours' resolution.
         error = np.abs(inputs.read_clip(out / f"val_{i}.mp4", clip) - video)
         assert error.mean() < 0.03
+
+
+def test_pictures_show_the_first_clips_of_many(colours, monkeypatch):
+    directory, config = colours
+    dataset = make_parts(config).dataset
+    data.write(directory / "two", dataset, "train", 2)
+    monkeypatch.setattr(data, "MOST_SHOWN", 2)
+    data.write(directory / "many", dataset, "train", 5)
+    for name in ("train.gif", "train.mp4", "train_xt.png"):
+        assert (directory / "many" / name).read_bytes() == (directory / "two" / name).read_bytes()
+    assert len(arrays.read(directory / "many" / "train.npz").clips) == 5
+    assert (directory / "many" / "train_4.mp4").exists()
 
 
 def test_grey_frames_are_grey_pictures(tmp_path):
