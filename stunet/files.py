@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,12 @@ _DISK = {
         "raise the limit (ulimit -f), or choose another disk,",
     ),
 }
+
+# The end of a message of TensorStore: a path, and the number of the system's error. Names that are
+# no text are escaped.
+_TENSORSTORE = re.compile(r"""\"([^"\\]+)[^"]*": [^"]*\[os_error_code='(\d+)'""")
+# What Orbax adds to the name of a checkpoint that is unfinished.
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 # What became of a directory that is written whole or not at all.
 _NOTHING_LEFT = "no unfinished files are left"
@@ -221,6 +228,12 @@ def refusals_explained() -> Iterator[None]:
         if error.errno not in _REMEDIES or not path:
             raise
         raise UserError(f"{path}: {error.strerror}; {_REMEDIES[error.errno]}") from error
+    except Exception as error:
+        found = _TENSORSTORE.search(str(error))
+        if not found or (number := int(found[2])) not in _REMEDIES:
+            raise
+        path = found[1].partition(_UNFINISHED)[0]
+        raise UserError(f"{path}: {os.strerror(number)}; {_REMEDIES[number]}") from error
 
 
 def _disk_error(error: Exception) -> int | None:

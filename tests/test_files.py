@@ -45,6 +45,24 @@ def test_a_disk_that_cannot_be_read_is_not_taken_for_the_one_that_is_written():
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/videos/a.mp4")
 
 
+def test_refusals_that_tensorstore_meets_are_told(tmp_path):
+    import tensorstore
+
+    (tmp_path / "file").touch()
+    kvstore = {"driver": "file", "path": f"{tmp_path}/file/8.orbax-checkpoint-tmp/"}
+    store = tensorstore.KvStore.open(kvstore).result()
+    sentence = rf"^{tmp_path}/file/8: Not a directory; a file is in the place"
+    with pytest.raises(UserError, match=sentence), refusals_explained():
+        store.write("d", b"value").result()
+
+
+def test_names_that_tensorstore_escapes_are_left_out():
+    message = r"""Failed to create directory: "/run/8.orbax-checkpoint-tmp/d\x00\x66": """
+    message += "Read-only file system [os_error_code='30']"
+    with pytest.raises(UserError, match=r"^/run/8: Read-only file"), refusals_explained():
+        raise ValueError(message)
+
+
 def test_other_errors_stay_as_they_are():
     for error in [OSError(errno.EPIPE, os.strerror(errno.EPIPE)), ValueError("5")]:
         with (
