@@ -40,7 +40,7 @@ _DISK = {
 # no text are escaped.
 _TENSORSTORE = re.compile(r"""\"([^"\\]+)[^"]*": [^"]*\[os_error_code='(\d+)'""")
 # What Orbax adds to the name of a checkpoint that is unfinished.
-_UNFINISHED = ".orbax-checkpoint-tmp"
+UNFINISHED_CHECKPOINT = ".orbax-checkpoint-tmp"
 
 # What became of a directory that is written whole or not at all.
 _NOTHING_LEFT = "no unfinished files are left"
@@ -232,7 +232,7 @@ def refusals_explained() -> Iterator[None]:
         found = _TENSORSTORE.search(str(error))
         if not found or (number := int(found[2])) not in _REMEDIES:
             raise
-        path = found[1].partition(_UNFINISHED)[0]
+        path = found[1].partition(UNFINISHED_CHECKPOINT)[0]
         raise UserError(f"{path}: {os.strerror(number)}; {_REMEDIES[number]}") from error
 
 

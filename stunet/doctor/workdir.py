@@ -10,7 +10,7 @@ from stunet import configs
 from stunet.data.sources import Dataset, Spread, make_source
 from stunet.doctor.findings import Finding, checked, wrong
 from stunet.errors import UserError
-from stunet.files import locked
+from stunet.files import UNFINISHED_CHECKPOINT, locked
 from stunet.stores.addresses import address
 from stunet.sweep.workdir import read_manifest
 from stunet.train.measured import metric_lines
@@ -18,8 +18,6 @@ from stunet.train.measured.clock import read_began
 from stunet.train.parts import make_parts
 from stunet.train.saved import checkpoint_files, checkpoint_names
 from stunet.train.saved.checkpoints import silence_late_failures
-
-_PARTIAL = "*.orbax-checkpoint-tmp"
 
 # Records that are read of each split, evenly spaced.
 MOST_RECORDS = 1_000
@@ -119,7 +117,7 @@ def _checkpoints(workdir: pathlib.Path, is_running: bool) -> Iterator[Finding]:
     place = checkpoint_names.place(workdir)
     if aside := sorted(place.glob("*.damaged")):
         yield Finding("checkpoints", f"{aside[0].name} was set aside as damaged; remove it")
-    if not is_running and (partial := sorted(place.glob(_PARTIAL))):
+    if not is_running and (partial := sorted(place.glob(f"*{UNFINISHED_CHECKPOINT}"))):
         yield Finding("checkpoints", f"{len(partial)} are unfinished; the next run removes them")
 
 

@@ -25,7 +25,6 @@ _NOTES = ".bucket.json"
 # Orbax writes this file into every checkpoint. It is uploaded last and removed first: a checkpoint
 # without it is not all there.
 _LAST = "_CHECKPOINT_METADATA"
-_UNFINISHED = ".orbax-checkpoint-tmp"
 
 # Directories whose content stays in the bucket, by scheme. Orbax writes them there.
 _IN_PLACE = {"gs": ("checkpoints", "snapshots"), "s3": ()}
@@ -320,7 +319,7 @@ def _stays(name: str, where: str) -> bool:
     *folders, last = name.split("/")
     kept = _IN_PLACE[where.partition("://")[0]]
     hidden = any(not part or part.startswith(".") for part in (*folders, last))
-    unfinished = any(folder.endswith(_UNFINISHED) for folder in folders)
+    unfinished = any(folder.endswith(files.UNFINISHED_CHECKPOINT) for folder in folders)
     return hidden or unfinished or any(folder in kept for folder in folders)
 
 

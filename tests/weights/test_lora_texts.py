@@ -159,16 +159,19 @@ def test_both_text_models_of_stable_diffusion_xl_are_changed(tmp_path):
     np.testing.assert_allclose(got[:, 1:], states, rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize(("kohya_s", "number"), [("lora_te", 0), ("lora_te1", 0), ("lora_te2", 1)])
-def test_kohya_s_names_are_those_that_diffusers_converts(model, tmp_path, kohya_s, number):
-    """What diffusers makes of the names are its own older ones, with alpha in another place."""
+@pytest.mark.parametrize(("prefix", "number"), [("lora_te", 0), ("lora_te1", 0), ("lora_te2", 1)])
+def test_names_of_kohya_mean_what_diffusers_takes_them_for(model, tmp_path, prefix, number):
+    """A file of kohya changes the same weights as what diffusers converts it to.
+
+    Diffusers converts it to the names of its own older files, and returns alpha separately.
+    """
     convert = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
     made = factors(model[1], 0)
-    tensors = {name: torch.from_numpy(value) for name, value in kohya(kohya_s)(made).items()}
+    tensors = {name: torch.from_numpy(value) for name, value in kohya(prefix)(made).items()}
     theirs, alphas = convert._convert_non_diffusers_lora_to_diffusers(dict(tensors))
     assert set(alphas.values()) == {3.0}
     shapes = [of.shapes() for of in text_encoder(f"clip:{model[0]}", LENGTH).models] * 2
-    ours = lora_files.read(written(tmp_path, kohya(kohya_s)(made)), {}, shapes).texts
+    ours = lora_files.read(written(tmp_path, kohya(prefix)(made)), {}, shapes).texts
     converted = {name: np.ascontiguousarray(value.numpy()) for name, value in theirs.items()}
     back = lora_files.read(written(tmp_path, converted), {}, shapes).texts
     assert [len(of) for of in ours] == [len(LAYERS) * (number == of) for of in range(2)]

@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint.experimental.v1._src.serialization.types import TransferPriority
 
 from stunet.errors import UserError
+from stunet.files import UNFINISHED_CHECKPOINT
 from stunet.parallel import hosts
 from stunet.paths import has_scheme
 from stunet.stores import objects
@@ -113,7 +114,7 @@ class Checkpoints:
             # that is gathered may still be written for the first process of this machine.
             if self._writes and (hosts.is_first() or not self._saves):
                 _wait_for_writers()
-                for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
+                for partial in self.directory.glob(f"*{UNFINISHED_CHECKPOINT}"):
                     with contextlib.suppress(OSError):
                         checkpoint_files.remove(partial)
 
