@@ -38,8 +38,9 @@ def add_arguments(parser: Parser) -> None:
         "--lora",
         type=shared.path,
         metavar="FILE",
-        help="LoRA file for the U-Net (.safetensors, with names as diffusers or kohya writes them) "
-        "to merge into its weights (default: none)",
+        help="LoRA file for the U-Net and its text encoder (.safetensors, with names as diffusers "
+        "or kohya writes them) to merge into their weights; a text encoder that it changes is "
+        "written to OUT/text_encoder (default: none)",
     )
     parser.options.add_argument(
         "--lora-scale",

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from stunet.configs import text_encoders
-from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.generate.text import Run, sample_clips
 from stunet.nn.parameters import EMPTY_TEXT
@@ -108,18 +106,16 @@ def stylise_with_lora(
     """
     _check_alone(run)
     diffusers_config.to_diffusers(run.parts)  # Other networks have no names in diffusers.
-    state = abstract_state(run.parts.denoiser, run.parts.optimizer, run.mesh)
-    text, encoder = run.parts.denoiser.text, None
-    if text_encoders.is_clip(text.encoder):
-        encoder = make_encoder(text)
-    models = [model.shapes() for model in encoder.models] if encoder else ()
-    lora = lora_files.read(file, diffusers_unet.table(run.parts.denoiser, state), models)
+    denoiser = run.parts.denoiser
+    state = abstract_state(denoiser, run.parts.optimizer, run.mesh)
+    table = diffusers_unet.table(denoiser, state)
+    lora, encoder = lora_files.read_with_text(file, table, denoiser.text)
     if lora.left_out:
-        note(f"{lora.left_out}; the run's text encoder is {text.encoder!r}, and no CLIP")
+        note(lora.left_out)
 
     @functools.cache
     def encode(alpha: float) -> TextEncoder | None:
-        return encoder.changed(lora.of_texts(alpha)) if alpha and any(lora.texts) else None
+        return encoder.changed(lora.of_texts(alpha)) if alpha and encoder else None
 
     def mixed(alpha: float) -> Any:
         params = lora_files.merge(run.params, lora, alpha)

@@ -22,7 +22,9 @@ from stunet.configs import text_encoders
 from stunet.data.spec import make_encoder
 from stunet.errors import UserError
 from stunet.nn.parameters import EMPTY_TEXT, is_temporal
+from stunet.nn.text import TextEncoder
 from stunet.parallel import mesh as meshes
+from stunet.stores import addresses
 from stunet.stores.mirror import check_vacant, new_directory
 from stunet.train.parts import Parts, make_parts
 from stunet.train.saved.checkpoint_names import check_path
@@ -35,6 +37,8 @@ from stunet.weights import diffusers_config, diffusers_unet, lora_files, pipelin
 AT_ONCE = 32 * 2**20
 # Number of weights that one program draws.
 DRAWN_AT_ONCE = 64
+# Folder in the run for the text encoder, if a LoRA changes it.
+TEXT_ENCODER = "text_encoder"
 
 Path = tuple[str, ...]
 _OfUNet = diffusers_unet.Directory | lora_files.Merged
@@ -91,8 +95,9 @@ def inflate(
             shrinks on the way into the level. None means 1 for the finest level and 2 otherwise.
         overrides: `--config.a.b=value` flags, for all settings that the U-Net does not determine.
             If no flag names the data, `stunet train` will ask for it.
-        lora: LoRA file for the U-Net (`stunet.weights.lora_files`), which is merged into the
-            weights; None merges none.
+        lora: LoRA file for the U-Net and its text encoder (`stunet.weights.lora_files`), which is
+            merged into the weights. A text encoder that the file changes is written to the folder
+            `text_encoder` in `out`, and the config names it. None merges none.
         lora_scale: factor of the LoRA's change. 0 leaves the weights as they are.
 
     Returns:
@@ -115,14 +120,16 @@ def inflate(
     abstract = abstract_state(parts.denoiser, parts.optimizer, mesh)
     tensors = diffusers_unet.table(parts.denoiser, abstract)
     source = diffusers_unet.Directory(given.unet, tensors)
-    lines = list(given.found)
+    lines, changed = list(given.found), None
     if lora:
-        changes = lora_files.read(lora, tensors)
+        changes, encoder = lora_files.read_with_text(lora, tensors, parts.denoiser.text)
         source = lora_files.Merged(source, changes, lora_scale)
-        lines.append(f"{lora}: merged into {len(changes.factors)} weights, times {lora_scale:g}")
-        lines += filter(None, [changes.left_out])
-    source = Source(source, _empty_text(parts))
+        changed = encoder and encoder.changed(changes.of_texts(lora_scale))
+        lines += _merged(lora, lora_scale, changes, out)
     with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
+        written = changed and changed.write(partial / TEXT_ENCODER)
+        config = _with_encoder(config, out, written) if written else config
+        source = Source(source, _empty_text(parts, written))
         with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
             checkpoints.wait()
@@ -137,8 +144,33 @@ def inflate(
     return summary
 
 
-def _empty_text(parts: Parts) -> np.ndarray | None:
+def _merged(
+    file: pathlib.Path, scale: float, changes: lora_files.Lora, out: pathlib.Path
+) -> Iterator[str]:
+    """Yields lines about a LoRA file that is merged into the run `out`."""
+    yield f"{file}: merged into {len(changes.factors)} weights of the U-Net, times {scale:g}"
+    if count := sum(map(len, changes.texts)):
+        yield f"{file}: merged into {count} weights of the text encoder, in {out / TEXT_ENCODER}"
+    if changes.left_out:
+        yield changes.left_out
+
+
+def _with_encoder(
+    config: configs.Experiment, out: pathlib.Path, written: TextEncoder | Any
+) -> configs.Experiment:
+    """Returns the config with the text encoder that was written to the run `out`."""
+    family = config.text.encoder.partition(":")[0]
+    place = addresses.shown(str(out / TEXT_ENCODER))
+    keys = {"text.encoder": f"{family}:{place}", "text.fingerprint": written.fingerprint}
+    return configs.replace(config, keys)
+
+
+def _empty_text(parts: Parts, changed: TextEncoder | Any | None) -> np.ndarray | None:
     """Returns the states of an empty caption, if the network has such weights.
+
+    Args:
+        parts: parts of the run.
+        changed: the text encoder, if it is another one than that of `parts`.
 
     Raises:
         UserError: the text encoder cannot be read, or is none of CLIP.
@@ -152,7 +184,7 @@ def _empty_text(parts: Parts) -> np.ndarray | None:
             f"{denoiser.text.encoder!r} has no states of an empty caption; set "
             "model.empty_text_tokens to 0, or text.encoder to 'clip:DIR'"
         )
-    return make_encoder(denoiser.text).empty()
+    return (changed or make_encoder(denoiser.text)).empty()
 
 
 def _overridden(

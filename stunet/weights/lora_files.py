@@ -36,7 +36,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from stunet import jsonfiles, tensorfiles
+from stunet.configs import text_encoders
+from stunet.data.spec import TextSpec, make_encoder
 from stunet.errors import UserError
+from stunet.nn.text import TextEncoder
 from stunet.nn.text.checkpoint import Change
 from stunet.tensorfiles import Header
 from stunet.weights import diffusers_unet, stability_names
@@ -138,8 +141,7 @@ class Lora:
     ) -> Any:
         """Returns one of our weights with `scale` times the LoRA's change.
 
-        The sum is computed in float32 and cast to the weight's dtype. Weights that the LoRA does
-        not change, and all weights at scale 0, are returned as they are.
+        Weights that the LoRA does not change are returned as they are.
 
         Args:
             path: path of the weight among our parameters.
@@ -147,7 +149,7 @@ class Lora:
             scale: the factor a.
             index: the part, as a slice for each axis of our weight; empty for the whole weight.
         """
-        if not scale or not self.changes(path):
+        if not self.changes(path):
             return weight
 
         def change(name: str, part: tuple[slice, ...]) -> np.ndarray:
@@ -157,22 +159,27 @@ class Lora:
             extents = self.tensors[path].shape
             return np.zeros([len(range(n)[s]) for n, s in zip(extents, part, strict=True)])
 
-        change = self.tensors[path].read(change, index, np.float32)
-        return (weight.astype(np.float32) + np.float32(scale) * change).astype(weight.dtype)
+        return _sum(weight, scale, self.tensors[path].read(change, index, np.float32))
 
     def of_texts(self, scale: float) -> list[Change]:
-        """Returns functions that add `scale` times the change to weights of each text model.
-
-        The sum is computed in float32 and cast to the weight's dtype.
-        """
+        """Returns functions that add `scale` times the change to weights of each text model."""
 
         def add(factors: Mapping[str, Factors], name: str, weight: np.ndarray) -> np.ndarray:
             if name not in factors:
                 return weight
-            change = factors[name].change((slice(None),) * weight.ndim)
-            return (weight.astype(np.float32) + np.float32(scale) * change).astype(weight.dtype)
+            return _sum(weight, scale, factors[name].change((slice(None),) * weight.ndim))
 
         return [functools.partial(add, factors) for factors in self.texts]
+
+
+def _sum(weight: Any, scale: float, change: np.ndarray) -> Any:
+    """Returns the weight plus `scale` times the change, computed in float32, in its own dtype.
+
+    At scale 0, the weight is returned as it is.
+    """
+    if not scale:  # The sum would not be exact: -0 + 0 is 0.
+        return weight
+    return (weight.astype(np.float32) + np.float32(scale) * change).astype(weight.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +214,35 @@ def merge(params: Any, lora: Lora, scale: float) -> Any:
     """
     flat = flatten_dict(params)
     return unflatten_dict({path: lora.add(path, leaf, scale) for path, leaf in flat.items()})
+
+
+def read_with_text(
+    file: Path, tensors: Mapping[diffusers_unet.Path, Tensor], text: TextSpec
+) -> tuple[Lora, TextEncoder | None]:
+    """Reads a LoRA file for a network and its text encoder.
+
+    Args:
+        file: see `read`.
+        tensors: see `read`.
+        text: the text encoder. If it is none of CLIP, what the file changes in text models is left
+            out, and `Lora.left_out` says so.
+
+    Returns:
+        The changes, and the text encoder without them, or None if they do not concern it.
+
+    Raises:
+        UserError: see `read`; or the text encoder cannot be read.
+    """
+    check_suffix(file)
+    names = tensorfiles.headers(file)
+    if not any(begin.match(name) for name in names for begin in _OF_TEXTS):
+        return read(file, tensors), None
+    if not text_encoders.is_clip(text.encoder):
+        lora = read(file, tensors)
+        why = f"{lora.left_out}; the run's text encoder is {text.encoder!r}, and no CLIP"
+        return dataclasses.replace(lora, left_out=why), None
+    encoder = make_encoder(text)
+    return read(file, tensors, [model.shapes() for model in encoder.models]), encoder
 
 
 def read(

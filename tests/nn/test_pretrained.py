@@ -33,7 +33,7 @@ def t5(tmp_path_factory):
 
 @needs_minilm
 def test_minilm_equals_the_bert_of_transformers_with_the_same_weights():
-    directory = pretrained._minilm_directory()
+    directory = pretrained.minilm_folder()
     captions = ["A 3 moving left, fast!", "Größenmaß", "the quick brown fox jumps over the dog"]
     states, mask = text_encoder("minilm", 12)(captions)
     wordpiece = BertWordPieceTokenizer(str(directory / "vocab.txt"), lowercase=True)
@@ -53,7 +53,7 @@ def test_minilm_equals_the_bert_of_transformers_with_the_same_weights():
 
 @needs_minilm
 def test_max_length_overrides_the_truncation_in_the_tokenizer_file():
-    file = tokenizer.find(pretrained._minilm_directory())
+    file = tokenizer.find(pretrained.minilm_folder())
     assert len(tokenizer.load(file, 300, 30522).encode("dog " * 400).ids) == 300
     with pytest.raises(UserError, match="max_length is 513; 'minilm' takes 512"):
         text_encoder("minilm", 513)

@@ -258,8 +258,9 @@ def test_a_run_that_begins_with_the_lora_has_the_weights_of_the_style(
     lora = "--lora", file, "--lora-scale", 0.7
     assert inflate(t2i[0], tmp_path / "run", "--temporal-factors", "1,2,2", *lora) == 0
     said = capsys.readouterr().out
-    assert f"{file}: merged into {len(LAYERS)} weights, times 0.7" in said
+    assert f"{file}: merged into {len(LAYERS)} weights of the U-Net, times 0.7" in said
     assert "the text encoder is left out, 1 of 40 tensors, such as 'lora_te_text" in said
+    assert "the run's text encoder is 'bytes', and no CLIP" in said
     style = lora_files.merge(params, lora_files.read(file, tensors), 0.7)
     jax.tree.map(np.testing.assert_array_equal, checkpoint(tmp_path / "run")[1], style)
     assert inflate(t2i[0], tmp_path / "other", "--lora-scale", 2) == 1

@@ -14,7 +14,8 @@ pytest.importorskip("transformers")
 
 import tiny_clip
 import torch
-from safetensors.numpy import save_file
+import transformers
+from safetensors.numpy import load_file, save_file
 
 from stunet.errors import UserError
 from stunet.nn.text import text_encoder
@@ -180,11 +181,52 @@ def test_names_of_kohya_mean_what_diffusers_takes_them_for(model, tmp_path, pref
         np.testing.assert_array_equal(found.down, back[number][name].down)
 
 
-def test_a_text_model_without_changes_stays_bit_for_bit(model, tmp_path):
+def test_a_written_encoder_is_the_changed_one_for_transformers_too(model, tmp_path):
     folder, theirs = model
+    made = factors(theirs, 0)
     encoder = text_encoder(f"clip:{folder}", LENGTH)
-    file = written(tmp_path, kohya("lora_te")(factors(theirs, 0)))
-    np.testing.assert_array_equal(changed(encoder, file, 0)(CAPTIONS)[0], encoder(CAPTIONS)[0])
+    ours = changed(encoder, written(tmp_path, kohya("lora_te")(made)), SCALE)
+    out = tmp_path / "run" / "text_encoder"
+    again = ours.write(out)
+    assert again.fingerprint == text_encoder(f"clip:{out}", LENGTH).fingerprint
+    assert again.fingerprint != encoder.fingerprint
+    got, _ = again(CAPTIONS)
+    np.testing.assert_array_equal(got, ours(CAPTIONS)[0])
+    read, info = transformers.CLIPTextModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(out)
+    ids = tokenizer(CAPTIONS, padding="max_length", max_length=LENGTH, return_tensors="pt")
+    wanted = with_change(theirs, made, lambda layer: SCALE * 1.5)
+    for name, value in weights(wanted).items():
+        np.testing.assert_allclose(weights(read)[name], value.detach(), rtol=0, atol=1e-6)
+    with torch.no_grad():
+        want = read(ids.input_ids).last_hidden_state.numpy()
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_text_model_without_changes_stays_bit_for_bit(model, tmp_path, dtype):
+    """At scale 0, so do its files. With changes, weights keep the type of their files."""
+    theirs, folder = copy.deepcopy(model[1]).to(dtype), tmp_path / "text_encoder"
+    theirs.save_pretrained(folder)
+    tiny_clip.save_tokenizer(tmp_path / "tokenizer")
+    encoder = text_encoder(f"clip:{folder}", LENGTH)
+    file = written(tmp_path, kohya("lora_te")(factors(model[1], 0)))
+    same, other = (changed(encoder, file, scale) for scale in (0, SCALE))
+    np.testing.assert_array_equal(same(CAPTIONS)[0], encoder(CAPTIONS)[0])
+    assert same.write(tmp_path / "same").fingerprint == encoder.fingerprint
+    assert other.write(tmp_path / "other").fingerprint != encoder.fingerprint
+    before, after, beside = (
+        load_file(place / "model.safetensors")
+        for place in (folder, tmp_path / "same", tmp_path / "other")
+    )
+    assert before.keys() == after.keys() == beside.keys()
+    for name, value in before.items():
+        assert after[name].tobytes() == value.tobytes(), name
+        assert after[name].dtype == beside[name].dtype == value.dtype
+        plain = f"text_model.{name.removeprefix('text_model.').removesuffix('.weight')}"
+        changes = plain in LAYERS
+        assert (beside[name].tobytes() != value.tobytes()) == changes, name
 
 
 def test_changes_of_other_text_models_are_refused(model, tmp_path):

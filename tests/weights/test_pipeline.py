@@ -39,6 +39,7 @@ from stunet.parallel import mesh as meshes
 from stunet.train.parts import make_parts
 from stunet.train.program import abstract_batch
 from stunet.train.sampling import make_functions
+from stunet.weights import inflate as inflating
 from stunet.weights import pipeline
 from stunet.weights.diffusers_config import to_stunet
 
@@ -100,9 +101,9 @@ def write(file, content):
     file.write_text(json.dumps(content))
 
 
-def inflate(folder, out) -> int:
+def inflate(folder, out, *more) -> int:
     blocks = "--config.model.temporal_attention_blocks=1"
-    return run("inflate", "--t2i", folder, "--out", out, "--frames", FRAMES, blocks)
+    return run("inflate", "--t2i", folder, "--out", out, "--frames", FRAMES, blocks, *more)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_the_first_step_of_a_static_clip_is_that_of_diffusers(inflated):
 
 
 def test_a_lora_of_the_text_encoder_changes_what_is_sampled_with_it(
-    inflated, tmp_path, monkeypatch
+    inflated, tmp_path, monkeypatch, capsys
 ):
     out, used, empty = inflated[1], [], []
 
@@ -225,11 +226,8 @@ def test_a_lora_of_the_text_encoder_changes_what_is_sampled_with_it(
     tokens = parts.denoiser.network.empty_text_tokens
     params = {EMPTY_TEXT: make_encoder(parts.denoiser.text).empty()} if tokens else {}
     run_of = Run(parts, params, meshes.make_mesh(meshes.Layout(), jax.devices()[:1]))
-    layer = "lora_te1_text_model_encoder_layers_0_mlp_fc1"
-    factors = {"lora_up": np.ones((48, 1), np.float32), "lora_down": np.ones((1, 32), np.float32)}
-    tensors = {f"{layer}.{name}.weight": value for name, value in factors.items()}
-    save_file(tensors, tmp_path / "style.safetensors")
-    style.stylise_with_lora(run_of, tmp_path / "style.safetensors", [CAPTION], [0, 0.5, 1])
+    file = text_lora(tmp_path, len(inflated[0].texts))
+    style.stylise_with_lora(run_of, file, [CAPTION], [0, 0.5, 1])
     before, half, whole = used
     np.testing.assert_array_equal(before, make_encoder(run_of.parts.denoiser.text)([CAPTION])[0])
     assert 0 < np.abs(half - before).max() < np.abs(whole - before).max()
@@ -240,6 +238,46 @@ def test_a_lora_of_the_text_encoder_changes_what_is_sampled_with_it(
         for states, caption in zip(empty, used, strict=True):
             np.testing.assert_allclose(states[0], caption[0, 0], rtol=0, atol=1e-4)
         assert 0 < np.abs(empty[1] - empty[0]).max() < np.abs(empty[2] - empty[0]).max()
+
+    # A run that begins with the LoRA has the same text encoder, as a folder of its own.
+    begun = tmp_path / "begun"
+    monkeypatch.setattr(inflating, "_draw", zeros)
+    assert inflate(inflated[0].folder, begun, "--lora", file, "--lora-scale", 0.5) == 0
+    said = capsys.readouterr().out
+    count = len(inflated[0].texts)
+    assert f"{file}: merged into 0 weights of the U-Net, times 0.5" in said
+    assert f"merged into {count} weights of the text encoder, in {begun}/text_encoder" in said
+    config, params = checkpoint(begun)
+    family = parts.denoiser.text.encoder.partition(":")[0]
+    assert config.text.encoder == f"{family}:{begun}/text_encoder"
+    assert config.text.fingerprint != parts.denoiser.text.fingerprint
+    encode = make_encoder(make_parts(config).denoiser.text)
+    np.testing.assert_array_equal(encode([CAPTION])[0], half)
+    if tokens:
+        np.testing.assert_array_equal(params[EMPTY_TEXT], empty[1])
+
+
+def zeros(parts, leaves):
+    """Stands in for the drawing of temporal weights, which would be compiled."""
+    return {path: jax.numpy.zeros(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+
+
+def text_lora(directory, count):
+    """Writes a LoRA file for one layer of each of the first `count` text models."""
+    up, down = np.ones((48, 1), np.float32), np.ones((1, 32), np.float32)
+    layers = [f"lora_te{i + 1}_text_model_encoder_layers_0_mlp_fc1" for i in range(count)]
+    ends = {"lora_up": up, "lora_down": down}
+    tensors = {f"{layer}.{end}.weight": ends[end] for layer in layers for end in ends}
+    save_file(tensors, directory / "style.safetensors")
+    return directory / "style.safetensors"
+
+
+def test_a_disk_that_a_changed_text_encoder_fills(saved, tmp_path, small_disk, capsys):
+    disk, file = small_disk(64), text_lora(tmp_path, 1)
+    assert inflate(saved.folder, disk / "run", "--lora", file) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "is full; no unfinished files are left: free some space" in sentence
+    assert not any(disk.iterdir())
 
 
 def test_the_way_back_is_bit_for_bit(inflated, tmp_path):

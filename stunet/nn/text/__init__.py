@@ -12,6 +12,7 @@ from stunet import extensions
 from stunet.configs import text_encoders
 from stunet.errors import UserError
 from stunet.nn.text.byte_ngrams import BytesEncoder, Encoded
+from stunet.stores import mirror
 
 # An encoder also has the attributes `max_length`, `dim` and `fingerprint`, and the method `is_cut`
 # (see `text_encoder`).
@@ -60,15 +61,15 @@ def text_encoder(
                 f" {max_length} and {dim}"
             )
         return BytesEncoder(max_length, dim)
-    elif family == "sdxl":
-        from stunet.nn.text.sdxl import SdxlEncoder
-
-        encoder = SdxlEncoder(directory, max_length)
     else:
         # Imported here because Flax and tokenizers, which "bytes" does not need, take a second.
-        from stunet.nn.text import pretrained
+        from stunet.nn.text import pretrained, sdxl
 
-        encoder = pretrained.PretrainedEncoder(family, directory, max_length)
+        folder = mirror.fetched(directory).expanduser() if directory else pretrained.minilm_folder()
+        if family == "sdxl":
+            encoder = sdxl.SdxlEncoder(folder, max_length)
+        else:
+            encoder = pretrained.PretrainedEncoder(family, folder, max_length)
     if dim not in (None, encoder.dim):
         raise UserError(
             f"the text dim is {dim}, and the states of {name!r} have {encoder.dim} features; set "

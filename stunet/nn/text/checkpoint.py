@@ -1,8 +1,8 @@
-"""Reads the weights of a text encoder from a checkpoint in the format of Hugging Face."""
+"""Reads and writes the weights of a text encoder in a checkpoint in the format of Hugging Face."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,11 +95,10 @@ class Checkpoint:
 
     def shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Returns each weight's name and shape in the files, by its name in the module."""
-        found = {}
-        for weight, (file, name) in self._stored.items():
-            with tensorfiles.tensor(file, name) as tensor:
-                found[weight] = name, tuple(tensor.get_shape())
-        return found
+        return {
+            weight: (name, self._header(file, name).shape)
+            for weight, (file, name) in self._stored.items()
+        }
 
     def read(self, change: Change | None = None) -> dict[str, Any]:
         """Returns the module's parameters, in the dtypes of the files.
@@ -111,21 +110,62 @@ class Checkpoint:
             UserError: a weight does not have the shape that config.json implies, or a file is
                 damaged.
         """
+        params = dict(self._values(change))
+        return {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
+
+    def write(self, directory: Path, change: Change | None = None) -> None:
+        """Writes the weights to a directory, in one file, with the names and dtypes of the files.
+
+        One weight is in memory at a time. Tensors that the module does not have are left out.
+
+        Args:
+            directory: directory to write to, which exists.
+            change: see `read`.
+
+        Raises:
+            UserError: see `read`; or a weight is not of floating-point numbers.
+        """
+        headers = {name: self._header(file, name) for file, name in self._stored.values()}
+        for name, (dtype, _) in headers.items():
+            if dtype not in tensorfiles.DTYPES:
+                raise UserError(
+                    f"the weight {name!r} of a text encoder is of the type {dtype}; weights of the "
+                    f"types {', '.join(tensorfiles.DTYPES)} can be written"
+                )
+        with tensorfiles.Writer(directory / f"{_STEM}.safetensors", headers) as writer:
+            for weight, value in self._values(change):
+                writer.add(self._stored[weight][1], _turned(weight, value))
+
+    @staticmethod
+    def _header(file: Path, name: str) -> tensorfiles.Header:
+        with tensorfiles.tensor(file, name) as tensor:
+            return tensorfiles.Header(tensor.get_dtype(), tuple(tensor.get_shape()))
+
+    def _values(self, change: Change | None) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields each weight's name in the module, and its value there, one at a time.
+
+        Raises:
+            UserError: see `read`.
+        """
         ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
         mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
         shapes = jax.eval_shape(self._architecture.module.init, jax.random.key(0), ids, mask)
         expected = flax.traverse_util.flatten_dict(shapes["params"], sep="/")
-        params = {}
-        for weight, stored in self._stored.items():
-            with tensorfiles.tensor(*stored) as tensor:
+        for weight, (file, name) in self._stored.items():
+            with tensorfiles.tensor(file, name) as tensor:
                 value = tensor[:]
-            value = change(weight, value) if change else value
-            # The matrices of PyTorch's linear layers are stored transposed.
-            value = value.T if weight.endswith("kernel") else value
+            value = _turned(weight, change(weight, value) if change else value)
             if value.shape != expected[weight].shape:
                 raise UserError(
-                    f"{stored[1]!r} in {stored[0]} has the shape {value.shape} where config.json "
-                    f"says {expected[weight].shape}; the file belongs to another checkpoint"
+                    f"{name!r} in {file} has the shape {value.shape} where config.json says "
+                    f"{expected[weight].shape}; the file belongs to another checkpoint"
                 )
-            params[weight] = value
-        return {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
+            yield weight, value
+
+
+def _turned(weight: str, value: np.ndarray) -> np.ndarray:
+    """Returns a weight of a file as the module has it, or the other way round.
+
+    The matrices of PyTorch's linear layers are stored transposed.
+    """
+    return value.T if weight.endswith("kernel") else value

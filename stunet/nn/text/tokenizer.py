@@ -1,6 +1,7 @@
 """Loads the tokenizer of a checkpoint from its tokenizer.json, spiece.model or vocab.json."""
 
 import math
+import shutil
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -16,6 +17,8 @@ _UNIGRAM, _UNKNOWN = 1, 2
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 # Merges of CLIP's vocabulary, beside vocab.json.
 _MERGES = "merges.txt"
+# Files that may name the padding token. The first one that exists decides.
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 # How CLIP splits a caption: contractions, words, single digits, and runs of other signs.
 _CLIP_WORD = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -47,6 +50,18 @@ def contents(file: Path) -> list[bytes]:
     """Returns the content of each file that `load` reads for the tokens of `file`."""
     merges = [file.with_name(_MERGES)] if file.name == "vocab.json" else []
     return [path.read_bytes() for path in (file, *merges)]
+
+
+def copy(file: Path, directory: Path) -> None:
+    """Copies the files of a tokenizer to a directory, for `find` and for transformers.
+
+    Args:
+        file: the tokenizer's file (`find`).
+        directory: directory to copy to, which exists.
+    """
+    for name in (*_READERS, _MERGES, *_SETTINGS):
+        if (beside := file.with_name(name)).is_file():
+            shutil.copyfile(beside, directory / name)
 
 
 def load(file: Path, max_length: int, vocab_size: int, pads: bool = False) -> Tokenizer:
@@ -183,7 +198,7 @@ def _padding_token(file: Path) -> str:
 
     Stable Diffusion 1 pads with the end token, and Stable Diffusion 2 with an exclamation mark.
     """
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    for name in _SETTINGS:
         place = file.with_name(name)
         token = (
             jsonfiles.read(place, jsonfiles.Object).get("pad_token") if place.is_file() else None
