@@ -128,7 +128,8 @@ def inflate(
         lines += _merged(lora, lora_scale, changes, out)
     with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         written = changed and changed.write(partial / TEXT_ENCODER)
-        config = _with_encoder(config, out, written) if written else config
+        if written:
+            config = configs.replace(config, _text_keys(parts, written, out))
         source = Source(source, _empty_text(parts, written))
         with Checkpoints(partial, Retention(1), at_once=AT_ONCE) as checkpoints:
             checkpoints.save(_state(parts, abstract, source), {"global_next_index": 0})
@@ -155,14 +156,11 @@ def _merged(
         yield changes.left_out
 
 
-def _with_encoder(
-    config: configs.Experiment, out: pathlib.Path, written: TextEncoder | Any
-) -> configs.Experiment:
-    """Returns the config with the text encoder that was written to the run `out`."""
-    family = config.text.encoder.partition(":")[0]
+def _text_keys(parts: Parts, written: TextEncoder | Any, out: pathlib.Path) -> dict[str, str]:
+    """Returns the keys of the config that name the text encoder written to the run `out`."""
+    family = parts.denoiser.text.encoder.partition(":")[0]
     place = addresses.shown(str(out / TEXT_ENCODER))
-    keys = {"text.encoder": f"{family}:{place}", "text.fingerprint": written.fingerprint}
-    return configs.replace(config, keys)
+    return {"text.encoder": f"{family}:{place}", "text.fingerprint": written.fingerprint}
 
 
 def _empty_text(parts: Parts, changed: TextEncoder | Any | None) -> np.ndarray | None:
