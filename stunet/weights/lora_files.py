@@ -63,6 +63,8 @@ _OLD_LAYERS = (
     (r"_self_attn_to_out$", "_self_attn_out_proj"),
     (r"_to_out$", "_to_out_0"),
 )
+# Prefix of a text model's layers, which newer versions of transformers leave out.
+_OLD_PREFIX = "text_model."
 # Parts of names -> methods that change weights in another way.
 _OTHER_METHODS = {
     "hada_": "LoHa",
@@ -86,12 +88,20 @@ class _Settings:
 
     def scale(self, layer: str, rank: int) -> float:
         """Returns s for a layer, by its name in diffusers or transformers."""
-        # A key is the end of the names of the layers that it is for.
-        keys = (key for key in self.alpha_pattern if f".{layer}".endswith(f".{key.lstrip('^')}"))
+        keys = (key for key in self.alpha_pattern if _is_for(key, layer))
         alpha = self.alpha_pattern.get(next(keys, ""), self.lora_alpha)
         if alpha is None:
             return 1.0
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def _is_for(key: str, layer: str) -> bool:
+    """Tells whether a key of PEFT's patterns is for a layer.
+
+    The key is the end of the layer's name or, after ^, its whole name.
+    """
+    key, layer = (name.replace(_OLD_PREFIX, "") for name in (key, layer))
+    return re.fullmatch(rf"(.*\.)?({key})", layer) is not None
 
 
 @dataclasses.dataclass(frozen=True)
