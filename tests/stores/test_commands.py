@@ -1,5 +1,7 @@
 """`stunet inflate` and `stunet data` with addresses, on emulators."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,11 +9,16 @@ from orbax.checkpoint import v1 as ocp
 
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
 
 import tiny_unet
+from test_pipeline import save, text_lora, zeros
 
-from stunet import cli
+from stunet import cli, configs
+from stunet.data.spec import make_encoder
 from stunet.stores import addresses, mirror, objects
+from stunet.train.parts import make_parts
+from stunet.weights import inflate as inflating
 
 pytestmark = pytest.mark.slow
 _SMALL = ("--frames=4", "--config.text.max_length=8", "--config.model.temporal_attention_blocks=1")
@@ -62,3 +69,19 @@ def test_data_writes_its_files_to_a_bucket(bucket, capsys):
     assert cli.main(["data", "--config=quickstart", f"--out={out}", "--num=1"]) == 0
     assert f"{out}/train_0.mp4" in capsys.readouterr().out
     assert {"train_0.mp4", "train_0.png"} <= objects.listing(out).keys()
+
+
+def test_a_text_encoder_that_a_lora_changes_lies_in_the_bucket(bucket, tmp_path, monkeypatch):
+    saved, file = save(tmp_path / "sdxl", "sdxl"), text_lora(tmp_path, 2)
+    monkeypatch.setattr(inflating, "_draw", zeros)
+    words = ["inflate", f"--t2i={saved.folder}", f"--lora={file}", _SMALL[0], _SMALL[2]]
+    states = []
+    for out in (str(tmp_path / "run"), f"{bucket}/styled"):
+        assert cli.main([*words, f"--out={out}"]) == 0
+        shutil.rmtree(addresses.local(f"{bucket}/styled"), ignore_errors=True)
+        mirror.fetched.cache_clear()
+        config = configs.read(mirror.fetched(f"{out}/config.json"))
+        assert config.text.encoder == f"sdxl:{out}/text_encoder"
+        encode = make_encoder(make_parts(config).denoiser.text)
+        states.append(encode(["a dog runs"])[0])
+    np.testing.assert_array_equal(*states)

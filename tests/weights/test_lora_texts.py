@@ -5,6 +5,7 @@ What is expected is computed with transformers' own models, whose weights have t
 
 import copy
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -227,6 +228,19 @@ def test_a_text_model_without_changes_stays_bit_for_bit(model, tmp_path, dtype):
         plain = f"text_model.{name.removeprefix('text_model.').removesuffix('.weight')}"
         changes = plain in LAYERS
         assert (beside[name].tobytes() != value.tobytes()) == changes, name
+
+
+def test_writing_holds_one_weight_at_a_time(model, tmp_path):
+    seen = []
+
+    def change(name, weight):
+        seen.append(weakref.ref(weight))
+        # The one before lives until this one takes its place.
+        assert sum(ref() is not None for ref in seen) <= 2
+        return weight
+
+    text_encoder(f"clip:{model[0]}", LENGTH).changed([change]).write(tmp_path / "out")
+    assert len(seen) == len(load_file(tmp_path / "out" / "model.safetensors")) > 40
 
 
 def test_changes_of_other_text_models_are_refused(model, tmp_path):
