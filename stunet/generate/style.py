@@ -19,6 +19,7 @@ from stunet.nn.text import TextEncoder
 from stunet.progress import OnStep, note, nothing
 from stunet.train.state import abstract_state
 from stunet.weights import diffusers_config, diffusers_unet, lora_files
+from stunet.weights.lora import merge
 from stunet.weights.style import check_alpha, interpolate
 
 
@@ -118,7 +119,7 @@ def stylise_with_lora(
         return encoder.changed(lora.of_texts(alpha)) if alpha and encoder else None
 
     def mixed(alpha: float) -> Any:
-        params = lora_files.merge(run.params, lora, alpha)
+        params = merge(run.params, lora, alpha)
         if EMPTY_TEXT in params and (changed := encode(alpha)):
             params[EMPTY_TEXT] = changed.empty().astype(params[EMPTY_TEXT].dtype)
         return params

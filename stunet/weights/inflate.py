@@ -32,6 +32,7 @@ from stunet.train.saved.checkpoints import Checkpoints
 from stunet.train.saved.retention import Retention
 from stunet.train.state import TrainState, abstract_state, count_parameters, quick_to_compile
 from stunet.weights import diffusers_config, diffusers_unet, lora_files, pipeline
+from stunet.weights.lora import Lora, Merged
 
 # Bytes of weights that are drawn at a time, and bytes of each tree that are packed for the disk.
 AT_ONCE = 32 * 2**20
@@ -41,7 +42,7 @@ DRAWN_AT_ONCE = 64
 TEXT_ENCODER = "text_encoder"
 
 Path = tuple[str, ...]
-_OfUNet = diffusers_unet.Directory | lora_files.Merged
+_OfUNet = diffusers_unet.Directory | Merged
 Leaves = Mapping[Path, jax.ShapeDtypeStruct]
 
 
@@ -123,9 +124,9 @@ def inflate(
     lines, changed = list(given.found), None
     if lora:
         changes, encoder = lora_files.read_with_text(lora, tensors, parts.denoiser.text)
-        source = lora_files.Merged(source, changes, lora_scale)
+        source = Merged(source, changes, lora_scale)
         changed = encoder and encoder.changed(changes.of_texts(lora_scale))
-        lines += _merged(lora, lora_scale, changes, out)
+        lines += _about_lora(lora, lora_scale, changes, out)
     with new_directory(out) as partial, meshes.use(mesh, parts.layout.context_axis):
         written = changed and changed.write(partial / TEXT_ENCODER)
         if written:
@@ -145,8 +146,8 @@ def inflate(
     return summary
 
 
-def _merged(
-    file: pathlib.Path, scale: float, changes: lora_files.Lora, out: pathlib.Path
+def _about_lora(
+    file: pathlib.Path, scale: float, changes: Lora, out: pathlib.Path
 ) -> Iterator[str]:
     """Yields lines about a LoRA file that is merged into the run `out`."""
     yield f"{file}: merged into {len(changes.factors)} weights of the U-Net, times {scale:g}"

@@ -27,6 +27,7 @@ from stunet.errors import UserError
 from stunet.nn.parameters import is_temporal
 from stunet.train.parts import make_parts
 from stunet.weights import diffusers_unet, lora_files, stability_names
+from stunet.weights.lora import merge
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled_convolutions")
 
@@ -183,7 +184,7 @@ def test_a_static_clip_gets_what_diffusers_gives_its_picture(t2i, inflated, writ
     def output(params):
         return np.asarray(apply({"params": params}, clip, time[None], text, None))
 
-    got, theirs = output(lora_files.merge(params, lora, 0.8)), copy.deepcopy(t2i[1])
+    got, theirs = output(merge(params, lora, 0.8)), copy.deepcopy(t2i[1])
     theirs.load_state_dict(changed(t2i[1], made, lambda layer: 0.8 * scale(layer)))
     with torch.no_grad():
         x = torch.from_numpy(picture.transpose(0, 3, 1, 2))
@@ -213,7 +214,7 @@ def test_every_layer_of_each_family_is_changed_in_its_place(flags, form, write, 
     made, scale = factors(unet, layers[::2]), 2 if form is peft else 2 * ALPHA / RANK
     config, params = read(tmp_path, scan_layers=True)
     tensors = diffusers_unet.table(make_parts(config).denoiser, abstract(config))
-    merged = lora_files.merge(params, lora_files.read(write(form(made)), tensors), 2)
+    merged = merge(params, lora_files.read(write(form(made)), tensors), 2)
     want = changed(unet, made, lambda _: scale)
     for path, leaf in flatten_dict(merged).items():
         tensor = tensors[path]
@@ -242,7 +243,7 @@ def test_alpha_0_is_the_network_itself_and_temporal_weights_stay(t2i, inflated, 
     lora = lora_files.read(write(kohya(factors(t2i[1]))), tensors)
     before = flatten_dict(params)
     for alpha in (0, 1.5):
-        for path, leaf in flatten_dict(lora_files.merge(params, lora, alpha)).items():
+        for path, leaf in flatten_dict(merge(params, lora, alpha)).items():
             if alpha == 0 or is_temporal(path) or not lora.changes(path):
                 assert leaf is before[path], path
             else:
@@ -261,7 +262,7 @@ def test_a_run_that_begins_with_the_lora_has_the_weights_of_the_style(
     assert f"{file}: merged into {len(LAYERS)} weights of the U-Net, times 0.7" in said
     assert "the text encoder is left out, 1 of 40 tensors, such as 'lora_te_text" in said
     assert "the run's text encoder is 'bytes', and no CLIP" in said
-    style = lora_files.merge(params, lora_files.read(file, tensors), 0.7)
+    style = merge(params, lora_files.read(file, tensors), 0.7)
     jax.tree.map(np.testing.assert_array_equal, checkpoint(tmp_path / "run")[1], style)
     assert inflate(t2i[0], tmp_path / "other", "--lora-scale", 2) == 1
     assert "give --lora too" in capsys.readouterr().err
@@ -306,6 +307,10 @@ PAIR = {f"{KOHYA}.lora_down.weight": (2, 32, 1, 1), f"{KOHYA}.lora_up.weight": (
         (PAIR | {f"{KOHYA}.hada_w1_a": (2,)}, f"is a LoHa .it has '{KOHYA}.hada_w1_a'"),
         (PAIR | {f"{KOHYA}.lokr_w1": (2,)}, "is a LoKr"),
         (PAIR | {f"{KOHYA}.dora_scale": (2,)}, "is a DoRA"),
+        (
+            {"base_model.model.conv_in.lora_A.weight": (1, 8)},
+            "save the LoRA with save_lora_weights",
+        ),
         (PAIR | {f"{KOHYA}.diff": (2,)}, "'.*.diff', which is neither a factor of a LoRA"),
         (
             PAIR | {"unet.mid_block.attentions.0.proj_in.lora_A.weight": (2, 32)},
