@@ -279,9 +279,8 @@ def _parse(name: str, file: Path, begin: re.Pattern) -> tuple[str, str]:
     """
     if name.startswith(_OF_PEFT_ALONE):
         raise UserError(
-            f"{file} has {name!r}, as PEFT names it, whose alpha is in an adapter_config.json; save "
-            "the LoRA with save_lora_weights of diffusers, which names a layer's model and stores "
-            "its alpha"
+            f"{file} has {name!r}, as PEFT names it, whose alpha is in an adapter_config.json; "
+            "save the LoRA with save_lora_weights of diffusers, which stores its alpha"
         )
     for role, end in _ROLES.items():
         if match := re.fullmatch(rf"(.+?)(?:{end})", name):
