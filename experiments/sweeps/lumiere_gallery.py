@@ -141,7 +141,7 @@ def _export(name):
     """Returns a step that writes the averaged weights of a network, to pass them on."""
     out = f"networks/{name}"
     words = ("export", "--workdir", f"{{sweep}}/{name}", "--out", f"{{sweep}}/{out}")
-    words += ("--format", "safetensors", "--dtype", "bfloat16")
+    words += ("--format", "safetensors", "--dtype", "bfloat16", "--public")
     return Step(f"export_{name}", words, (name,), f"{out}/params.safetensors")
 
 

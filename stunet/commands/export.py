@@ -13,6 +13,7 @@ FLAGS = {
     "dtype": "--dtype",
     "prompt": "--prompt",
     "push": "--push",
+    "public": "--public",
     "steps": "--steps",
     "sampler": "--sampler",
     "guidance_scale": "--guidance",
@@ -42,6 +43,13 @@ def add_arguments(parser: Parser) -> None:
         metavar="OWNER/NAME",
         help="for hub: also upload to this repository of the Hugging Face hub, which is made "
         "private if it does not exist",
+    )
+    parser.options.add_argument(
+        "--public",
+        action="store_true",
+        default=None,
+        help="for safetensors: leave out of the weights' config what names files and directories "
+        "of this machine",
     )
     shared.add_checkpoint(parser.options)
     programs = parser.add_argument_group(
@@ -77,6 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         prompts=arguments.prompt or (),
         dtype=arguments.dtype,
         push=arguments.push,
+        public=bool(arguments.public),
     )
     print(f"the averaged weights after {step} updates")
     for file in files:

@@ -16,11 +16,13 @@ from stunet.configs.reading import (
     flatten,
     load,
     override,
+    paths_in,
     read,
     replace,
     reset,
     resolve,
     set_key,
+    without_paths,
     write,
 )
 from stunet.configs.schema import (
@@ -93,11 +95,13 @@ __all__ = [
     "level_layers",
     "load",
     "override",
+    "paths_in",
     "read",
     "replace",
     "reset",
     "resolve",
     "set_key",
     "start_from",
+    "without_paths",
     "write",
 ]

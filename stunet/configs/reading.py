@@ -177,6 +177,29 @@ def _without_paths(value: Any) -> Any:
     return {name: {k: v for k, v in of.items() if k != "path"} for name, of in value.items()}
 
 
+def paths_in(config: Config) -> dict[str, Any]:
+    """Returns the keys that name a file or directory of this machine, with their values.
+
+    The directories of the sources in `data.mix` are not among them.
+    """
+    values = flatten(config)
+    return {
+        key: values[key] for key, field in fields() if field.metadata["path"] is str and values[key]
+    }
+
+
+def without_paths(config: Config) -> Config:
+    """Returns the config with no value for the keys that name a file or directory.
+
+    Raises:
+        UserError: the config needs one of them.
+    """
+    mixed = _without_paths(config.data.mix)
+    return replace(
+        config, dict.fromkeys(paths_in(config), "") | ({"data.mix": mixed} if mixed else {})
+    )
+
+
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
     """Returns the config with other values of some keys, such as {"train.steps": 100}.
 

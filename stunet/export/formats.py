@@ -24,6 +24,7 @@ class Request:
         prompts: prompts whose token states (the text encoder's output) are written too.
         dtype: precision of the exported weights; None leaves them as the run stores them.
         push: repository on the Hugging Face hub to upload to; None uploads nothing.
+        public: whether the weights' config leaves out what names files of this machine.
     """
 
     workdir: pathlib.Path
@@ -31,6 +32,7 @@ class Request:
     prompts: tuple[str, ...]
     dtype: str | None
     push: str | None = None
+    public: bool = False
 
 
 class Format(NamedTuple):
@@ -125,12 +127,21 @@ def _check_tensorflow(request: Request) -> None:
 
 
 def _safetensors(request: Request, directory: pathlib.Path) -> int:
+    from stunet import configs
     from stunet.generate.text import load
     from stunet.train.saved import weights_file
 
     run = load(request.workdir, **{"autoguidance_scale": 1.0} | request.sample)
+    config = run.parts.config
+    if request.public:
+        if run.parts.dataset.autoencoder:
+            raise UserError(
+                f"{request.workdir} denoises latents, and its config must name the "
+                "directory of the autoencoder; leave --public out"
+            )
+        config = configs.without_paths(config)
     named = weights_file.cast(run.params, request.dtype)
-    weights_file.write(directory / "params.safetensors", named, run.parts.config, run.checkpoint)
+    weights_file.write(directory / "params.safetensors", named, config, run.checkpoint)
     return run.checkpoint
 
 
@@ -169,7 +180,7 @@ FORMATS = {
         _check_hub,
         _push,
     ),
-    "safetensors": Format("the weights alone", _safetensors, ("dtype",)),
+    "safetensors": Format("the weights alone", _safetensors, ("dtype", "public")),
     "diffusers-unet": Format(
         "the spatial weights as diffusers' UNet2DConditionModel loads them", _diffusers_unet
     ),
@@ -190,6 +201,7 @@ def export(
     prompts: Sequence[str] = (),
     dtype: str | None = None,
     push: str | None = None,
+    public: bool = False,
 ) -> tuple[int, list[pathlib.Path], str]:
     """Writes a trained run in a format.
 
@@ -201,6 +213,7 @@ def export(
         prompts: prompts whose token states (the text encoder's output) are written too.
         dtype: precision of the exported weights; None leaves them as the run stores them.
         push: repository on the Hugging Face hub to upload to; None uploads nothing.
+        public: whether the weights' config leaves out what names files of this machine.
 
     Returns:
         The number of updates that the weights have had, the paths of the files, and a line about
@@ -209,7 +222,7 @@ def export(
     Raises:
         UserError: the run cannot be exported, and nothing is written; or it cannot be uploaded.
     """
-    request = Request(workdir, sample, tuple(prompts), dtype, push)
+    request = Request(workdir, sample, tuple(prompts), dtype, push, public)
     check_vacant(out)
     form.check(request)
     with atomic_directory(out) as partial:

@@ -8,7 +8,7 @@ from stunet import configs
 from stunet.data import media
 from stunet.errors import UserError
 from stunet.export import model_card, stablehlo
-from stunet.generate.hub import failures, library, one_line, paths_in
+from stunet.generate.hub import failures, library, one_line
 from stunet.generate.text import Run, sample_clips
 
 # Name of the repository in a model card that is not uploaded at once.
@@ -35,7 +35,8 @@ def write(
         dtype: dtype of the written weights; None keeps their dtypes.
         repo: name of the repository on the hub, such as "me/digits"; None if it is not known.
     """
-    run = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=_public(run)))
+    public = configs.without_paths(run.parts.config)
+    run = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=public))
     stablehlo.write(directory, run, prompts, dtype)
     samples = {prompt: f"samples/{i}.gif" for i, prompt in enumerate(dict.fromkeys(prompts))}
     if samples:
@@ -95,14 +96,3 @@ def push(directory: pathlib.Path, repo: str) -> str:
             f"again, run `hf upload {repo} {directory}`"
         ) from error
     return str(page)
-
-
-def _public(run: Run) -> configs.Experiment:
-    """Returns the run's config without paths of this machine."""
-    config = run.parts.config
-    mixed = {
-        name: {key: value for key, value in entry.items() if key != "path"}
-        for name, entry in configs.flatten(config)["data.mix"].items()
-    }
-    public = dict.fromkeys(paths_in(config), "") | ({"data.mix": mixed} if mixed else {})
-    return configs.replace(config, public)

@@ -7,7 +7,6 @@ the weights file is fetched, into the cache of huggingface_hub. Offline, the cac
 import pathlib
 import re
 from types import ModuleType
-from typing import Any
 
 from stunet import configs
 from stunet.errors import UserError
@@ -75,20 +74,10 @@ def fetch(address: str) -> pathlib.Path:
     return weights
 
 
-def paths_in(config: configs.Experiment) -> dict[str, Any]:
-    """Returns the keys of a config that name a file or directory, with their values."""
-    values = configs.flatten(config)
-    return {
-        key: values[key]
-        for key, field in configs.fields()
-        if field.metadata["path"] is str and values[key]
-    }
-
-
 def _check_paths(address: str, weights: pathlib.Path) -> None:
     """Checks that the config of a stranger's model makes nothing read other files."""
     config = weights_file.read_header(weights).config
-    named = paths_in(config) if config else {}
+    named = configs.paths_in(config) if config else {}
     if named:
         key, value = next(iter(named.items()))
         raise UserError(

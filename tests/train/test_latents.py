@@ -222,6 +222,9 @@ def test_what_does_not_decode_the_latents_is_refused(place, workdir, tmp_path):
         train(config(place, autoencoder=dict(fingerprint="f00d")), tmp_path)
     with pytest.raises(UserError, match="programs hold no autoencoder to decode them"):
         formats.FORMATS["stablehlo"].write(formats.Request(workdir, {}, (), None), tmp_path)
+    public = formats.Request(workdir, {}, (), None, public=True)
+    with pytest.raises(UserError, match="must name the directory of the autoencoder; leave --p"):
+        formats.FORMATS["safetensors"].write(public, tmp_path)
     run = text.load_unconditioned(workdir)
     space = Latents(dataclasses.replace(other, fingerprint="f00d"))
     styled = dataclasses.replace(run, parts=dataclasses.replace(parts, space=space))

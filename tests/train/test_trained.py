@@ -12,7 +12,7 @@ import stand_in
 from from_config import make_mesh
 from safetensors.numpy import load_file, save_file
 
-from stunet import cli
+from stunet import cli, configs
 from stunet.errors import UserError
 from stunet.generate import text, upscale
 from stunet.generate.model import load
@@ -86,6 +86,20 @@ def test_files_without_a_config_or_of_another_network_are_refused(workdir, tmp_p
         read_parts(bare)
     with pytest.raises(UserError, match=r"nowhere.safetensors holds no training run"):
         read_parts(tmp_path / "nowhere.safetensors")
+
+
+def test_a_public_file_names_nothing_of_this_machine(tmp_path):
+    here = str(tmp_path)
+    mixed = {"mine": {"source": "clips", "path": here, "weight": 1.0}}
+    private = {"data.path": here, "train.init_from": here, "data.mix": mixed}
+    stand_in.save(configs.replace(CONFIG, private), tmp_path, step=7)
+    for name, options in (("mine", ()), ("public", ("--public",))):
+        words = ["export", "--workdir", here, "--out", str(tmp_path / name), *options]
+        assert cli.main([*words, "--format", "safetensors"]) == 0
+    mine, public = (tmp_path / name / "params.safetensors" for name in ("mine", "public"))
+    assert here.encode() in mine.read_bytes()
+    assert here.encode() not in public.read_bytes()
+    jax.tree.map(np.testing.assert_array_equal, restored(mine), restored(public))
 
 
 @pytest.fixture(scope="module")
