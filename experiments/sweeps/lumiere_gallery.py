@@ -13,10 +13,12 @@ runs/lumiere/gallery.html. The weights of four networks, which do all tasks toge
 into runs/lumiere/networks. `--config lumiere_gallery:gpu` is a larger size for one GPU, and
 `--config lumiere_gallery:smoke` runs through everything in minutes, for nothing to look at.
 
-Hardware and time: not measured. The numbers of updates are guesses, meant for two hours on two
-cores.
+Hardware and time: two and a quarter hours on two CPU cores, added up from stages that ran beside
+other jobs.
 
-Expected result: unknown. Only the tiny size has run to its end.
+Expected result: of 96 clips of `base`, 93% show the digit of their caption, 72% go the right way and
+57% have the right speed, while digits change their shape as they move. docs/how-to/lumiere.md has
+the table and the page.
 """
 
 from stunet import configs

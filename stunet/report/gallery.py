@@ -49,6 +49,9 @@ SECTIONS = {
     ),
     "data": ("What the networks learnt from", "Clips of the data with their captions."),
 }
+# Pictures of at most this many rows and columns are stored without loss: enlarged, they show single
+# pixels. Larger ones would make pages of many megabytes, and are stored in this quality (0 to 100).
+_LOSSLESS_SIDE, _QUALITY = 64, 90
 # Rows and columns of pictures are enlarged on the page, by CSS alone, to about this many pixels.
 _SHOWN = 150
 
@@ -190,11 +193,13 @@ def _pictures(clip: np.ndarray, fps: float, height: int) -> Markup:
 
 
 def _image(frames: np.ndarray, fps: float, height: int, alt: str) -> Markup:
-    """Returns frames [t, h, w, 3] as an animated WebP without loss, which repeats for ever."""
+    """Returns frames [t, h, w, 3] as an animated WebP, which repeats for ever."""
     first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     data = io.BytesIO()
     # WebP counts milliseconds.
     options = dict(save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
-    first.save(data, format="WEBP", lossless=True, quality=100, **(options if others else {}))
+    small = max(first.size) <= _LOSSLESS_SIDE
+    how = dict(lossless=True, quality=100) if small else dict(quality=_QUALITY)
+    first.save(data, format="WEBP", **how, **(options if others else {}))
     width = round(height * first.width / first.height) if alt == "clip" else height
     return page.image(data.getvalue(), "webp", alt, width=width, height=height)
