@@ -17,8 +17,8 @@ Hardware and time: two and a quarter hours on two CPU cores, added up from stage
 other jobs.
 
 Expected result: of 96 clips of `base`, 93% show the digit of their caption, 72% go the right way
-and 57% have the right speed, while digits change their shape as they move. docs/how-to/lumiere.md has
-the table and the page.
+and 57% have the right speed, while digits change their shape as they move. docs/how-to/lumiere.md
+has the table and the page.
 """
 
 from stunet import configs
