@@ -178,7 +178,7 @@ def jit_train_step(
         step,
         donate_argnums=0,
         out_shardings=(shardings, None),
-        compiler_options=compiler.options(shardings.step.device_set),
+        compiler_options=compiler.step_options(shardings.step.device_set),
     )
 
 

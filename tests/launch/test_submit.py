@@ -298,7 +298,8 @@ def test_without_a_mount_every_target_gives_stunet_the_addresses():
 
 def test_several_slices():
     slices = ("--slices=2", "--topology=v5p:2x4x4")
-    command = (*RUN, "--workdir=gs://bucket/a", "--config.mesh.slice=2", "--config.mesh.fsdp=32")
+    mesh = ("--config.mesh.slice=2", "--config.mesh.data=1", "--config.mesh.fsdp=32")
+    command = (*RUN, "--workdir=gs://bucket/a", *mesh)
     (job,) = job_set(*slices, command=command)["spec"]["replicatedJobs"]
     assert (job["replicas"], job["template"]["spec"]["parallelism"]) == (2, 8)
     of_vms = script("tpu", *slices, command=command)
