@@ -49,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
         action="store_true",
         default=None,
         help="for safetensors: leave out of the weights' config what names files and directories "
-        "of this machine",
+        "of this machine, except for a text encoder's",
     )
     shared.add_checkpoint(parser.options)
     programs = parser.add_argument_group(

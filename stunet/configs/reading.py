@@ -180,7 +180,7 @@ def _without_paths(value: Any) -> Any:
 def paths_in(config: Config) -> dict[str, Any]:
     """Returns the keys that name a file or directory of this machine, with their values.
 
-    The directories of the sources in `data.mix` are not among them.
+    Neither the directories of the sources in `data.mix` nor a text encoder's are among them.
     """
     values = flatten(config)
     return {
@@ -190,6 +190,8 @@ def paths_in(config: Config) -> dict[str, Any]:
 
 def without_paths(config: Config) -> Config:
     """Returns the config with no value for the keys that name a file or directory.
+
+    `text.encoder` stays, because the network is of no use without its encoder.
 
     Raises:
         UserError: the config needs one of them.

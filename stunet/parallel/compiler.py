@@ -6,10 +6,11 @@ import jax
 
 # JAX's name of a kind of device -> KiB of the memory near the core that one kernel may use. There
 # are 128 MiB on v5e and v6e, and 64 MiB for each core of v5p, and the compiler's own limit is a
-# fraction of that. With more, kernels work on larger tiles (docs/how-to/plan.md has the gain).
+# fraction of that. With more, kernels work on larger tiles.
 _KERNEL_MEMORY = {"TPU v5 lite": 98304, "TPU v5": 50000, "TPU v6 lite": 98304}
 
-# Weights are gathered, and gradients reduced, while kernels of the step compute. Off by default.
+# Weights are gathered, and gradients reduced, while kernels of the step compute. The compiler does
+# not do so by default. docs/explanation/performance.md has the gain of both kinds of options.
 _OVERLAP = {
     "xla_tpu_enable_async_collective_fusion": "true",
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
@@ -17,7 +18,7 @@ _OVERLAP = {
     "xla_tpu_overlap_compute_collective_tc": "true",
     "xla_enable_async_all_gather": "true",
 }
-# Kinds of device for which this was planned (docs/how-to/plan.md has the gain).
+# Kinds of device for which this was planned.
 _OVERLAPPED = {"TPU v5"}
 
 

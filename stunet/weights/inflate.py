@@ -157,14 +157,14 @@ def _about_lora(
         yield changes.left_out
 
 
-def _text_keys(parts: Parts, written: TextEncoder | Any, out: pathlib.Path) -> dict[str, str]:
+def _text_keys(parts: Parts, written: TextEncoder, out: pathlib.Path) -> dict[str, str]:
     """Returns the keys of the config that name the text encoder written to the run `out`."""
     family = parts.denoiser.text.encoder.partition(":")[0]
     place = addresses.shown(str(out / TEXT_ENCODER))
     return {"text.encoder": f"{family}:{place}", "text.fingerprint": written.fingerprint}
 
 
-def _empty_text(parts: Parts, changed: TextEncoder | Any | None) -> np.ndarray | None:
+def _empty_text(parts: Parts, changed: TextEncoder | None) -> np.ndarray | None:
     """Returns the states of an empty caption, if the network has such weights.
 
     Args:

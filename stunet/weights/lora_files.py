@@ -98,6 +98,7 @@ def _is_for(key: str, layer: str) -> bool:
 
     The key is the end of the layer's name or, after ^, its whole name.
     """
+    # `_settings` refuses keys with other signs than those of names.
     key, layer = (name.replace(_OLD_PREFIX, "") for name in (key, layer))
     return re.fullmatch(rf"(.*\.)?({key})", layer) is not None
 

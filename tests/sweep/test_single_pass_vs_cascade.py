@@ -64,3 +64,12 @@ def test_arms_train_with_equal_operations(question):
         whole = spent[f"{group},single_pass,seed=0"]
         share = 1 if network == "single_pass" else 0.5
         assert operations == pytest.approx(share * whole, rel=2e-3)
+
+
+@pytest.mark.slow
+def test_networks_on_real_videos_measure_no_loss_on_fewer_clips_than_a_batch():
+    held_out = 3  # experiments/real_clips.py
+    for entry in members.load(f"{FILE}:real").entries:
+        if isinstance(entry, members.Member):
+            enough = entry.config.train.batch_size <= held_out
+            assert enough or not entry.config.log.validate_every, entry.name
