@@ -14,6 +14,7 @@ from stunet import jsonfiles
 from stunet.errors import UserError
 from stunet.nn import autoencoder
 from stunet.nn.text import text_encoder
+from stunet.stores import addresses
 from stunet.weights.diffusers_families import (
     AUTOENCODER,
     TEXT_LENGTH,
@@ -133,7 +134,7 @@ def _autoencoder(directory: Path, unet: Found) -> tuple[Keys, str]:
             f"{unet.get('in_channels')}; take both from one pipeline"
         )
     keys = dict(
-        path=str(folder),
+        path=addresses.shown(str(folder)),
         factor=of.factor,
         channels=of.latent_channels,
         fingerprint=found.fingerprint,
@@ -145,14 +146,14 @@ def _autoencoder(directory: Path, unet: Found) -> tuple[Keys, str]:
 def _clip(directory: Path, unet: Found) -> tuple[Keys, str]:
     """Returns the keys of the groups `text` and `model`, and a line about the text model."""
     folder = directory / "text_encoder"
-    keys = _text(f"clip:{folder}", folder, unet)
+    keys = _text("clip", folder, folder, unet)
     line = f"text_encoder: CLIP, {keys['max_length']} tokens of {keys['dim']} features"
     return {"text": keys, "model": {"empty_text_tokens": keys["max_length"]}}, line
 
 
 def _two_clips(directory: Path, unet: Found) -> tuple[Keys, str]:
     """Returns the keys of the group `text`, and a line about both text models."""
-    keys = _text(f"sdxl:{directory}", directory / "text_encoder", unet)
+    keys = _text("sdxl", directory, directory / "text_encoder", unet)
     folder = directory / "text_encoder_2"
     config = jsonfiles.read(folder / "config.json", jsonfiles.Object)
     pooled, taken = config.get("projection_dim"), pooled_text_features(unet)
@@ -165,11 +166,12 @@ def _two_clips(directory: Path, unet: Found) -> tuple[Keys, str]:
     return {"text": keys}, f"{line}features, and a pooled text of {pooled}"
 
 
-def _text(name: str, folder: Path, unet: Found) -> dict[str, Any]:
+def _text(family: str, directory: Path, folder: Path, unet: Found) -> dict[str, Any]:
     """Returns the keys of the group `text`.
 
     Args:
-        name: the text encoder.
+        family: the text encoder's family.
+        directory: its directory.
         folder: folder of the text model whose config.json states the number of tokens.
         unet: content of the U-Net's config.json.
 
@@ -178,6 +180,7 @@ def _text(name: str, folder: Path, unet: Found) -> dict[str, Any]:
     """
     config = jsonfiles.read(folder / "config.json", jsonfiles.Object)
     length = config.get("max_position_embeddings", TEXT_LENGTH)
+    name = f"{family}:{addresses.shown(str(directory))}"
     encoder = text_encoder(name, length)
     width = unet.get("cross_attention_dim")
     if encoder.dim != width:

@@ -6,6 +6,7 @@ encoders and autoencoders, of all `nn/`, read files.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from stunet import extensions
@@ -65,7 +66,7 @@ def text_encoder(
         # Imported here because Flax and tokenizers, which "bytes" does not need, take a second.
         from stunet.nn.text import pretrained, sdxl
 
-        folder = mirror.fetched(directory).expanduser() if directory else pretrained.minilm_folder()
+        folder = _fetched(family, directory) if directory else pretrained.minilm_folder()
         if family == "sdxl":
             encoder = sdxl.SdxlEncoder(folder, max_length)
         else:
@@ -82,3 +83,15 @@ def text_encoder(
             "weights, or train again"
         )
     return encoder
+
+
+def _fetched(family: str, directory: str) -> Path:
+    """Returns the folder of an encoder. If it is in a bucket, the files it needs are downloaded."""
+    from stunet.nn.text import sdxl, tokenizer
+
+    if family == "sdxl":
+        return mirror.fetched(directory, sdxl.reads).expanduser()
+    folder = mirror.fetched(directory).expanduser()
+    if not tokenizer.find_in(folder):
+        mirror.pull(tokenizer.beside(folder))
+    return folder

@@ -16,6 +16,11 @@ from stunet.nn.text.pretrained import PretrainedEncoder
 _FOLDERS = ("text_encoder", "text_encoder_2")
 
 
+def reads(name: str) -> bool:
+    """Tells whether the encoder reads this file, a path in the folder of a pipeline."""
+    return name.startswith(("text_encoder/", "text_encoder_2/", "tokenizer/", "tokenizer_2/"))
+
+
 class SdxlEncoder:
     """Encodes captions as the pipeline of Stable Diffusion XL does (Podell et al., arXiv
     2307.01952).

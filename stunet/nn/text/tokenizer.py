@@ -26,24 +26,33 @@ _CLIP_WORD = (
 
 
 def find(directory: Path) -> Path:
-    """Returns the file of the tokenizer.
-
-    The file is in `directory`, or in a directory beside it, as in the pipelines of diffusers:
-    `tokenizer`, or `tokenizer_2` beside `text_encoder_2`.
+    """Returns the file of the tokenizer, which is in `directory` or `beside` it.
 
     Raises:
         UserError: neither directory has a tokenizer.
     """
-    whole = directory.absolute()
-    number = whole.name.removeprefix("text_encoder") if "text_encoder_" in whole.name else ""
-    for place in (directory, whole.parent / f"tokenizer{number}"):
-        for name in _READERS:
-            if (place / name).is_file():
-                return place / name
+    for place in (directory, beside(directory)):
+        if file := find_in(place):
+            return file
     raise UserError(
         f"{directory} has no tokenizer: put the checkpoint's tokenizer.json or spiece.model there, "
         f"or vocab.json and {_MERGES}"
     )
+
+
+def find_in(place: Path) -> Path | None:
+    """Returns the file of the tokenizer in a directory; None if it has none."""
+    return next((place / name for name in _READERS if (place / name).is_file()), None)
+
+
+def beside(directory: Path) -> Path:
+    """Returns the place of the tokenizer in the pipelines of diffusers, beside a text model.
+
+    It is `tokenizer`, or `tokenizer_2` beside `text_encoder_2`.
+    """
+    whole = directory.absolute()
+    number = whole.name.removeprefix("text_encoder") if "text_encoder_" in whole.name else ""
+    return whole.parent / f"tokenizer{number}"
 
 
 def contents(file: Path) -> list[bytes]:
