@@ -1,4 +1,4 @@
-"""Records the signals that ask a program to stop, so that the program can end by itself.
+"""Ends programs in good order: signals that ask them to stop, and processes that they started.
 
 A handler may run inside another one: a second signal can come between any two instructions of the
 first handler. So handlers here take no lock. `threading.Event.set` takes a lock, and would wait for
@@ -7,6 +7,8 @@ lock.
 """
 
 import contextlib
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -45,3 +47,17 @@ def note_stops() -> list[int]:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda number, _: noted.append(number))
     return noted
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as the one that started it has ended, however that ended.
+
+    A process that is killed, or ended by SIGTERM, does not end those that `multiprocessing` started
+    for it. They would go on with work that nobody waits for.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

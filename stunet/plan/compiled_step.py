@@ -21,6 +21,7 @@ from stunet import configs
 from stunet.errors import UserError
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, schedule
+from stunet.signals import end_with_parent
 from stunet.train import program
 from stunet.train.parts import Parts, make_parts
 
@@ -110,6 +111,7 @@ def _compiler_process(
     config: configs.Experiment, topology: str, slices: int, directory: str, sender
 ) -> None:
     """Compiles the step and sends the outcome, unless the process is stopped before that."""
+    end_with_parent()
     # The parent process reports an interruption; this one stays silent.
     with contextlib.suppress(KeyboardInterrupt), chips.silence_stderr():
         found = chips.find(topology, slices)

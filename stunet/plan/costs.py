@@ -35,6 +35,7 @@ from stunet.nn.remat import REMAT_POLICIES
 from stunet.parallel import compiler
 from stunet.parallel import mesh as meshes
 from stunet.plan import chips, hlo, outside
+from stunet.signals import end_with_parent
 from stunet.train import pieces
 from stunet.train.measured import flops
 from stunet.train.parts import make_parts
@@ -84,7 +85,7 @@ class Costs:
         self._representatives = representatives(self._pieces) if scale else everyone
         # The compiler's threads do not survive a fork.
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            os.cpu_count(), multiprocessing.get_context("spawn")
+            os.cpu_count(), multiprocessing.get_context("spawn"), end_with_parent
         )
         arguments = (config, batch, topology, slices)
         self._seconds = {

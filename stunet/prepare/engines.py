@@ -16,6 +16,7 @@ from multiprocessing import connection
 from typing import Any
 
 from stunet.errors import UserError
+from stunet.signals import end_with_parent
 
 Work = Callable[[Any, Collection[int]], Iterator[Any]]
 Engine = Callable[[Work, Iterable[Any]], Iterator[tuple[Any, Any]]]
@@ -137,6 +138,7 @@ class _Worker:
 
 def _serve(pipe: connection.Connection, work: Work) -> None:
     """Works on the tasks that arrive on a pipe, until the other end of the pipe closes."""
+    end_with_parent()
     # Ctrl-C reaches every process of the terminal; the first one stops the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -1,5 +1,10 @@
-"""Engines do all parts, whatever dies on the way."""
+"""Engines do all parts, whatever dies on the way, and leave no process behind."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -42,3 +47,24 @@ def test_an_error_ends_the_command_and_its_processes():
     began = time.monotonic()
     events.close()
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_the_process_that_started_them(number):
+    code = (
+        "from stunet.prepare.engines import processes\n"
+        "from working import work_that_waits\n"
+        "list(processes(2)(work_that_waits, [(0,), (1,)]))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(number)
+        try:
+            # The pipe's end is reached when the last process that could write to it has ended.
+            assert process.communicate(timeout=60)[0] == ""
+        finally:
+            for worker in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from stunet.errors import UserError
 
@@ -31,3 +32,10 @@ def work_that_fails(part, broken):
 def work_that_ends_late(part, broken):
     yield 0
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work_that_waits(part, broken):
+    """Says who works, and waits for ten minutes."""
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+    yield None

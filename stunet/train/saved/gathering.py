@@ -9,10 +9,8 @@ run and saves them as a single process would. Every process reads its own copy.
 
 import contextlib
 import multiprocessing
-import os
 import pathlib
 import signal
-import threading
 from collections.abc import Mapping
 from multiprocessing import connection
 from typing import Any
@@ -22,7 +20,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from stunet.parallel import hosts
-from stunet.signals import STOP_SIGNALS
+from stunet.signals import STOP_SIGNALS, end_with_parent
 from stunet.stores import mirror
 from stunet.train.saved import checkpoint_files
 from stunet.train.saved.checkpoint_names import StepNames
@@ -95,7 +93,7 @@ def _write(pipe: connection.Connection, path: pathlib.Path) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     # What a run that was killed leaves unfinished must stay so: another may go on at once.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     jax.config.update("jax_platforms", "cpu")
     logging.set_verbosity(logging.FATAL)
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -110,11 +108,6 @@ def _write(pipe: connection.Connection, path: pathlib.Path) -> None:
             pipe.send(error if isinstance(error, OSError) else RuntimeError(str(error)))
         else:
             pipe.send(None)
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 class Saves:
