@@ -10,7 +10,7 @@ import jax
 _KERNEL_MEMORY = {"TPU v5 lite": 98304, "TPU v5": 50000, "TPU v6 lite": 98304}
 
 # Weights are gathered, and gradients reduced, while kernels of the step compute. The compiler does
-# not do so by default. docs/explanation/performance.md has the gain of both kinds of options.
+# not do so by default. docs/explanation/tpus.md has the gain of both kinds of options.
 _OVERLAP = {
     "xla_tpu_enable_async_collective_fusion": "true",
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather": "true",
