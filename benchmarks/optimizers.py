@@ -1,27 +1,35 @@
 """Compares optimisers: the held-out loss of each after equally many updates of one config.
 
-    python benchmarks/optimizers.py --config quickstart --updates 2000
-    python benchmarks/optimizers.py --config my_config.py --only adamw muon --multiples 0.3 1 3
+    python benchmarks/optimizers.py --config quickstart --updates 1000 --multiples 0.3 1 3 \
+      --out runs/optimizers.jsonl --plot optimizers.png
 
 All runs start from the same weights, and see the same clips and noise in the same order. The
 learning rate rises over `train.warmup_steps` and then stays. It is `train.learning_rate` of the
-config times the optimiser's usual multiple of AdamW's rate (`USUAL`), or times each of
-`--multiples`. The loss is that of the averaged weights on 128 held-out clips with fixed noise. The
-gradient is compiled once for all runs, so a run compiles only its update.
+config times the optimiser's usual multiple of AdamW's rate (`USUAL`), times each of `--multiples`.
+The loss is that of the averaged weights on 128 held-out clips with fixed noise. The gradient is
+compiled once for all runs, so a run compiles only its update.
 
-The columns are the learning rate, the held-out loss, and the seconds that an update takes after the
-gradient, as a median.
+The columns are the optimiser, the learning rate, the held-out losses after a sixteenth, an eighth,
+a quarter, a half and all of the updates, and the seconds that an update takes after the gradient,
+as a median. A run that `--out` holds already is not trained again. `--plot` draws the best learning
+rate of each optimiser, by its last loss.
 """
 
 import argparse
+import dataclasses
+import json
+import math
+import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
+import plot
+from overrides import parse_with_overrides
 
-from stunet import configs
+from stunet import configs, jsonfiles
 from stunet.commands.setup import set_up_jax
 from stunet.data.sources import make_source
 from stunet.parallel import mesh as meshes
@@ -44,6 +52,31 @@ USUAL = {
 
 # Number of held-out clips.
 HELD_OUT = 128
+# Where the held-out loss is measured: parts of the updates.
+POINTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one run has measured.
+
+    Attributes:
+        optimizer: name of the optimiser.
+        learning_rate: learning rate after the warm-up.
+        updates: updates after which the losses were measured, ascending.
+        losses: held-out losses.
+        seconds: seconds of an update after the gradient.
+    """
+
+    optimizer: str
+    learning_rate: float
+    updates: tuple[int, ...]
+    losses: tuple[float, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        losses = " ".join(f"{loss:8.4f}" for loss in self.losses)
+        return f"{self.optimizer:14} {self.learning_rate:8.1e} {losses} {self.seconds:8.4f}"
 
 
 def batches(parts: Parts, split: str, count: int) -> Iterator[Batch]:
@@ -79,19 +112,44 @@ def make_gradient(parts: Parts, frozen: TrainState) -> Callable:
 
 def train(
     parts: Parts, optimizer: Optimizer, fresh: TrainState, gradient: Callable, updates: int
-) -> tuple[float, float]:
-    """Returns the held-out loss after some updates, and the median of their seconds."""
+) -> Iterator[tuple[int, float, float]]:
+    """Yields a number of updates, the held-out loss after them, and the median of their seconds."""
     state = fresh.replace(opt_state=optimizer.transformation.init(fresh.params))
     update = jax.jit(lambda state, loss, grads: apply_gradients(optimizer, state, loss, grads)[0])
+    held_out = list(batches(parts, "val", max(1, HELD_OUT // parts.batch_size)))
+    points = [max(1, round(point * updates)) for point in POINTS]
     seconds = []
     for i, batch in enumerate(batches(parts, "train", updates)):
         loss, grads = jax.block_until_ready(gradient(state.params, i, batch))
         begun = time.perf_counter()
         state = jax.block_until_ready(update(state, loss, grads))
         seconds.append(time.perf_counter() - begun)
-    held_out = batches(parts, "val", max(1, HELD_OUT // parts.batch_size))
-    losses = [float(gradient(state.ema, updates + i, x)[0]) for i, x in enumerate(held_out)]
-    return float(np.mean(losses)), statistics.median(seconds)
+        if i + 1 in points:
+            losses = [float(gradient(state.ema, updates + j, x)[0]) for j, x in enumerate(held_out)]
+            yield i + 1, float(np.mean(losses)), statistics.median(seconds)
+
+
+def draw(file: pathlib.Path, runs: Sequence[Run], note: str) -> None:
+    """Draws the held-out loss over updates, of the best run of each optimiser."""
+    best: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run.losses[-1]):
+        if math.isfinite(run.losses[-1]):
+            best.setdefault(run.optimizer, run)
+    sheet = plot.Sheet(760, 460)
+    sheet.title("Held-out loss of each optimiser, at its best learning rate", note)
+    colours = dict(zip(best, plot.COLOURS, strict=False))
+    x = {math.log2(count): f"{count:,}" for count in next(iter(best.values())).updates}
+    # The axis begins at the second point, because the first losses would flatten the others.
+    x = dict(list(x.items())[1:])
+    curves = [
+        plot.Curve(colours[name], list(x), *[run.losses[1:]] * 3) for name, run in best.items()
+    ]
+    most = max(run.losses[1] for run in best.values())
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, most) if most / step <= 8)
+    panel = plot.Panel("", "updates", x, plot.ticks(most, step), curves)
+    sheet.legend(70, 76, {f"{n} {best[n].learning_rate:.0e}": c for n, c in colours.items()})
+    sheet.panel(70, 100, 660, 300, panel)
+    sheet.save(file)
 
 
 def main() -> None:
@@ -99,23 +157,46 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="experiment, or file with get_config()")
     parser.add_argument("--updates", type=int, required=True, help="updates of each run")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--multiples", nargs="+", type=float, help="of train.learning_rate")
-    arguments, overrides = parser.parse_known_args()
+    parser.add_argument("--multiples", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--out", type=pathlib.Path, help="JSON of the runs, a line for each")
+    parser.add_argument("--plot", type=pathlib.Path, help="PNG to draw")
+    arguments, overrides = parse_with_overrides(parser)
     config = configs.load(arguments.config, overrides)
     set_up_jax()
     parts = make_parts(config)
     mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
+    runs = list(read(arguments.out)) if arguments.out and arguments.out.exists() else []
+    for run in runs:
+        print(run)
     with meshes.use(mesh):
         fresh = create_state(parts.denoiser, parts.optimizer, parts.seed, mesh)
         gradient = make_gradient(parts, fresh)
-        for name in arguments.only:
-            for multiple in arguments.multiples or [USUAL[name]]:
-                rate = multiple * config.train.learning_rate
+        for multiple in arguments.multiples:
+            for name in arguments.only:
+                rate = multiple * USUAL[name] * config.train.learning_rate
+                if any((run.optimizer, run.learning_rate) == (name, rate) for run in runs):
+                    continue
                 keys = {"optimizer": name, "learning_rate": rate, "schedule": "constant"}
                 values = {f"train.{key}": value for key, value in keys.items()}
                 made = make_parts(configs.replace(config, values)).optimizer
-                loss, seconds = train(parts, made, fresh, gradient, arguments.updates)
-                print(f"{name:14} {rate:8.1e} {loss:8.4f} {seconds:8.4f}", flush=True)
+                measured = train(parts, made, fresh, gradient, arguments.updates)
+                updates, losses, seconds = zip(*measured, strict=True)
+                runs.append(Run(name, rate, updates, losses, seconds[-1]))
+                print(runs[-1], flush=True)
+                if arguments.out:
+                    with arguments.out.open("a") as file:
+                        file.write(f"{json.dumps(dataclasses.asdict(runs[-1]))}\n")
+    if arguments.plot:
+        note = (
+            f"{arguments.config}, batches of {parts.batch_size} clips, averaged weights, one seed"
+        )
+        draw(arguments.plot, runs, note)
+
+
+def read(file: pathlib.Path) -> Iterator[Run]:
+    """Yields the runs in a file that `main` has written."""
+    for line in file.read_text().splitlines():
+        yield jsonfiles.convert(json.loads(line), Run, str(file))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ _OVERLAP = {
     "xla_tpu_overlap_compute_collective_tc": "true",
     "xla_enable_async_all_gather": "true",
 }
-# Kinds of device for which this was planned.
-_OVERLAPPED = {"TPU v5"}
+# Kinds of device where it helps, by plan.
+_OVERLAPPED = {"TPU v5", "TPU v6 lite"}
 
 
 def options(devices: Iterable[jax.Device]) -> dict[str, str]:
