@@ -165,7 +165,8 @@ def main() -> None:
     set_up_jax()
     parts = make_parts(config)
     mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
-    runs = list(read(arguments.out)) if arguments.out and arguments.out.exists() else []
+    found = read(arguments.out) if arguments.out and arguments.out.exists() else ()
+    runs = [run for run in found if run.updates[-1] == arguments.updates]
     for run in runs:
         print(run)
     with meshes.use(mesh):
