@@ -15,7 +15,7 @@ def test_kernels_of_a_tpu_may_use_more_of_the_memory_near_the_core(name, kibibyt
     assert compiler.options([tpu] * 4) == {"xla_tpu_scoped_vmem_limit_kib": str(kibibytes)}
 
 
-@pytest.mark.parametrize(("name", "count"), [("v5p", 5), ("v5e", 0), ("v6e", 0)])
+@pytest.mark.parametrize(("name", "count"), [("v5p", 5), ("v5e", 0), ("v6e", 5)])
 def test_a_step_overlaps_its_collectives_where_that_was_planned(name, count):
     tpu = unittest.mock.Mock(spec=jax.Device, device_kind=GENERATIONS[name].kind)
     kernels, step = compiler.options([tpu]), compiler.step_options([tpu] * 4)
