@@ -21,8 +21,9 @@ _FRAMES, _AT_ONCE = 1024, 32
 def write(directory: pathlib.Path, workdir: pathlib.Path, **sample: object) -> int:
     """Writes config.json and the averaged weights of a checkpoint, in float32.
 
-    config.json has the shift and the scale with which latents of training frames have the mean 0
-    and the standard deviation 1, over all their values.
+    config.json has the shifts and the scales with which each channel of the latents of training
+    frames has the mean 0 and the standard deviation 1. Channels of an autoencoder differ in both.
+    One shift and one scale for all of them would leave little of a channel but its mean.
 
     Args:
         directory: directory to write into, which exists.
@@ -48,7 +49,7 @@ def write(directory: pathlib.Path, workdir: pathlib.Path, **sample: object) -> i
     autoencoder = Autoencoder(parts.model.architecture, jax.device_get(params))
     mean, std = _mean_and_std(autoencoder, _frames(parts))
     config: KlConfig = parts.model.architecture.module.config
-    scaled = dataclasses.replace(config, shift_factor=mean, scaling_factor=1 / std)
+    scaled = dataclasses.replace(config, latents_mean=mean, latents_std=std)
     write_kl(directory, scaled, autoencoder.params)
     return step
 
@@ -61,10 +62,12 @@ def _frames(parts: Parts) -> np.ndarray:
     return np.asarray(to_float(np.concatenate(videos)))
 
 
-def _mean_and_std(autoencoder: Autoencoder, frames: np.ndarray) -> tuple[float, float]:
-    """Returns the mean and the standard deviation of all values of latents that are drawn."""
-    latents = autoencoder.encode(frames, at_once=_AT_ONCE)
-    mean = float(latents.mean.mean(dtype=np.float64))
+def _mean_and_std(
+    autoencoder: Autoencoder, frames: np.ndarray
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and the standard deviation of each channel of latents that are drawn."""
+    latents, over = autoencoder.encode(frames, at_once=_AT_ONCE), (0, 1, 2)
+    mean = latents.mean.mean(over, dtype=np.float64)
     # The variance of the means, and the mean of the variances.
-    variance = np.square(latents.mean - mean).mean() + np.square(latents.std).mean()
-    return mean, float(np.sqrt(variance))
+    variance = np.square(latents.mean - mean).mean(over) + np.square(latents.std).mean(over)
+    return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
