@@ -510,9 +510,10 @@ def test_a_member_is_trained_as_its_sweep_would_have(tmp_path):
     assert "its members are 'seed=3', 'seed=4'" in done.stderr
 
 
-def test_the_page_shows_what_is_printed():
-    page = (ROOT / "docs" / "how-to" / "launch.md").read_text()
-    shown = re.findall(r"^\$ (launch/submit.py(?:[^\n]*\\\n)*[^\n]*)\n(.*?)```$", page, re.M | re.S)
+def test_the_pages_show_what_is_printed():
+    pages = [ROOT / "docs" / "how-to" / f"{name}.md" for name in ("tpu-vms", "gke", "slurm", "ray")]
+    text = "".join(page.read_text() for page in pages)
+    shown = re.findall(r"^\$ (launch/submit.py(?:[^\n]*\\\n)*[^\n]*)\n(.*?)```$", text, re.M | re.S)
     assert [command.split()[1] for command, _ in shown] == list(TARGETS)
     for command, expected in shown:
         assert called(*shlex.split(command.replace("\\\n", ""))[1:]).stdout == expected

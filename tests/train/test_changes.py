@@ -13,7 +13,7 @@ from stunet.train.loop import train
 from stunet.train.parts import make_parts, with_fingerprint
 from stunet.train.workdir import note_changes, note_config
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "training.md"
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "continuing.md"
 
 
 def changes(workdir: pathlib.Path) -> list[dict]:
