@@ -13,10 +13,14 @@ The columns are the optimiser, the learning rate, the held-out losses after a si
 a quarter, a half and all of the updates, and the seconds that an update takes after the gradient,
 as a median. A run that `--out` holds already is not trained again. `--plot` draws the best learning
 rate of each optimiser, by its last loss.
+
+A constant learning rate suits schedule-free, which needs no other, better than AdamW, which ends
+lower when the rate falls.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -61,6 +65,7 @@ class Run:
     """What one run has measured.
 
     Attributes:
+        config: hash of the config.
         optimizer: name of the optimiser.
         learning_rate: learning rate after the warm-up.
         updates: updates after which the losses were measured, ascending.
@@ -68,6 +73,7 @@ class Run:
         seconds: seconds of an update after the gradient.
     """
 
+    config: str
     optimizer: str
     learning_rate: float
     updates: tuple[int, ...]
@@ -166,7 +172,8 @@ def main() -> None:
     parts = make_parts(config)
     mesh = meshes.make_mesh(meshes.Layout(data=1), jax.devices()[:1])
     found = read(arguments.out) if arguments.out and arguments.out.exists() else ()
-    runs = [run for run in found if run.updates[-1] == arguments.updates]
+    setting = hashlib.sha256(json.dumps(configs.flatten(config), default=str).encode()).hexdigest()
+    runs = [run for run in found if (run.config, run.updates[-1]) == (setting, arguments.updates)]
     for run in runs:
         print(run)
     with meshes.use(mesh):
@@ -182,7 +189,7 @@ def main() -> None:
                 made = make_parts(configs.replace(config, values)).optimizer
                 measured = train(parts, made, fresh, gradient, arguments.updates)
                 updates, losses, seconds = zip(*measured, strict=True)
-                runs.append(Run(name, rate, updates, losses, seconds[-1]))
+                runs.append(Run(setting, name, rate, updates, losses, seconds[-1]))
                 print(runs[-1], flush=True)
                 if arguments.out:
                     with arguments.out.open("a") as file:

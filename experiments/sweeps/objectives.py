@@ -28,7 +28,8 @@ FLOW = {
     "diffusion.input_scale": "flow",
     "diffusion.weighting": "uniform",
 }
-# All have the quickstart's shift of the schedule towards noise.
+# All have the quickstart's shift of the schedule towards noise. So noise levels in training are
+# higher than EDM's own by a factor of 2.
 OBJECTIVES = {
     "x0": {"diffusion.prediction": "x0", "diffusion.weighting": "uniform"},
     "v": {"diffusion.prediction": "v", "diffusion.weighting": "min_snr"},

@@ -54,7 +54,7 @@ class InTraining:
     """Measures sampled clips while a run trains; see `stunet.train.measured.evaluation.Evaluation`.
 
     The clips are those that `stunet evaluate` samples from the checkpoint after the same update,
-    with the same number of clips and the run's seed. So are their metrics.
+    with the same number of clips, the run's seed and no autoguidance. So are their metrics.
 
     Arguments and errors are those of `make_evaluation`.
     """
@@ -66,7 +66,11 @@ class InTraining:
         mesh: jax.sharding.Mesh,
         tell: Callable[[str], None],
     ):
-        # Of two networks that autoguidance compares, only one is here.
+        if parts.sampling.autoguidance_scale != 1:
+            tell(
+                "evaluations while training do without autoguidance, since the weaker version of "
+                "the network is not loaded"
+            )
         sampling = dataclasses.replace(parts.sampling, autoguidance_scale=1.0)
         parts = dataclasses.replace(parts, sampling=sampling)
         self._parts, self._tell = parts, tell

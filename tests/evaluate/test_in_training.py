@@ -68,6 +68,14 @@ def test_metrics_are_those_of_stunet_evaluate(finished, tmp_path):
         assert last[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
+def test_a_run_with_autoguidance_is_told_that_it_is_evaluated_without(finished):
+    guided = {"sample.autoguidance_scale": 2.0, "sample.autoguidance_from": "2"}
+    for changes in (guided, {}):
+        told, config = [], configs.replace(evaluated(), changes)
+        in_training.make_evaluation(make_parts(config), finished, make_mesh(config), told.append)
+        assert ["without autoguidance" in sentence for sentence in told] == [True] * bool(changes)
+
+
 def test_the_time_of_evaluations_is_not_that_of_updates(finished):
     lines = tiny.metrics(finished)
     spent = [line["evaluation_seconds"] for line in evaluations(finished)]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import sys
 import threading
 import time
 
@@ -69,6 +70,10 @@ def test_a_tracker_that_fails_or_hangs_harms_no_other(use, monkeypatch):
         def scalars(self, step, values):
             raise ConnectionError("no route to host")
 
+    class Quitting(Recorder):
+        def scalars(self, step, values):
+            sys.exit("no licence")
+
     class Hanging(Recorder):
         def scalars(self, step, values):
             hanging.wait()
@@ -77,7 +82,8 @@ def test_a_tracker_that_fails_or_hangs_harms_no_other(use, monkeypatch):
         raise RuntimeError("not logged in")
 
     monkeypatch.setattr(trackers, "_MOST_WAITING", 100)
-    shown, told = use(bad=Failing, hangs=Hanging, refuses=refuses, good=lambda run: good)
+    makers = dict(bad=Failing, hangs=Hanging, quits=Quitting, refuses=refuses)
+    shown, told = use(**makers, good=lambda run: good)
     begun = time.monotonic()
     for step in range(300):
         shown.scalars(step, {"loss": 1.0})
@@ -87,10 +93,12 @@ def test_a_tracker_that_fails_or_hangs_harms_no_other(use, monkeypatch):
     hanging.set()
     assert [step for step, *_ in good.scalars_shown] == list(range(300))
     # Each says what happened, once.
-    assert sorted(sentence.split()[2] for sentence in told) == ["bad", "hangs", "hangs", "refuses"]
+    names = sorted(sentence.split()[2] for sentence in told)
+    assert names == ["bad", "hangs", "hangs", "quits", "refuses"]
     text = " ".join(told)
     assert "ConnectionError: no route to host" in text
     assert "RuntimeError: not logged in" in text
+    assert "SystemExit: no licence" in text
     assert "100 calls wait" in text
     assert "did not end in 0.5 s" in text
 

@@ -69,8 +69,8 @@ class Diffusion:
         "What the network predicts. 'eps': the noise. 'x0': the clean clip. 'v': the velocity "
         "alpha * eps - sigma * x0. 'flow': the velocity of flow matching, eps - x0. 'edm': the "
         "output of EDM's preconditioned network, for data of standard deviation 0.5 (arXiv "
-        "2206.00364). EDM also sets `diffusion.input_scale` to 'edm' and `diffusion.weighting` to "
-        "'uniform'.",
+        "2206.00364); stored latents have 1. EDM also sets `diffusion.input_scale` to 'edm' and "
+        "`diffusion.weighting` to 'uniform'.",
         choices=("eps", "v", "x0", "flow", "edm"),
     )
     input_scale: str = field(
@@ -113,7 +113,8 @@ class Diffusion:
     time_mean: float = field(
         0.0,
         "Mean of log(t / (1 - t)), for the time sampling 'logit_normal'. Above 0: more noise. On "
-        "the schedule 'flow', EDM's noise levels have the mean -1.2 (arXiv 2206.00364).",
+        "the schedule 'flow' with `diffusion.shift` 1, EDM's noise levels have the mean -1.2 "
+        "(arXiv 2206.00364).",
     )
     time_std: float = field(
         1.0,
@@ -126,6 +127,7 @@ class Diffusion:
         "Number of pixels, frames * height * width, of the clips that `diffusion.time_sampling` "
         "suits. Clips with n pixels are trained at the times m * t / (1 + (m - 1) * t) with "
         "m = sqrt(n / `diffusion.time_reference`): larger clips get more noise (arXiv 2403.03206). "
+        "`diffusion.shift` counts as well. "
         "With clips of several shapes, each shape has its own m. 0: times are not shifted.",
         least=0,
     )

@@ -52,8 +52,8 @@ class Evaluate:
     every: int = field(
         0,
         "Number of updates from one evaluation to the next. Each samples clips with the averaged "
-        "weights and the sampling settings of the run, such as `sample.steps`. The state after the "
-        "last update is evaluated too. 0: no evaluation.",
+        "weights and the sampling settings of the run, such as `sample.steps`, but without "
+        "autoguidance. The state after the last update is evaluated too. 0: no evaluation.",
         least=0,
     )
     metrics: tuple[str, ...] = field(

@@ -36,7 +36,8 @@ class Sample:
         0.0,
         "First noise time, from 0 (clean) to 1 (noise), at which classifier-free guidance is used. "
         "At noise times outside `sample.guidance_first` to `sample.guidance_last`, each clip is "
-        "computed once, with its caption (arXiv 2404.07724).",
+        "computed once, with its caption (arXiv 2404.07724). Which noise levels these times have "
+        "depends on `diffusion.schedule` and `diffusion.shift`.",
         least=0,
         most=1,
     )
@@ -74,7 +75,8 @@ class Sample:
     churn: float = field(
         0.0,
         "Amount of fresh noise in each step: S_churn of EDM (arXiv 2206.00364, algorithm 2). Each "
-        "step removes more noise than it has to, and adds fresh noise. 0: none, so that samples "
+        "step removes more noise than it has to, and then adds fresh noise; EDM adds it first, and "
+        "in a range of noise levels. 0: none, so that samples "
         "depend on the first noise alone. Above 0 needs the sampler 'ddim' or 'heun'.",
         least=0,
     )

@@ -179,26 +179,26 @@ class _Worker(threading.Thread):
             self._calls.put_nowait(None)
 
     def run(self) -> None:
-        """Makes the calls, until `end`."""
+        """Makes the calls, until `end`. A client that calls `sys.exit` has failed, too."""
         try:
             tracker = self._make(self._run)
             if self.is_new:
                 # Before it shows anything: a run that is killed here must not show it twice.
                 history.note(self._run.workdir, self.name)
-        except Exception as error:
+        except BaseException as error:
             self._failed(error)
             return
         for method, arguments in itertools.chain(self._earlier, iter(self._calls.get, None)):
             try:
                 getattr(tracker, method)(*arguments)
-            except Exception as error:
+            except BaseException as error:
                 self._failed(error)
         try:
             tracker.close()
-        except Exception as error:
+        except BaseException as error:
             self._failed(error)
 
-    def _failed(self, why: Exception | str) -> None:
+    def _failed(self, why: BaseException | str) -> None:
         if not self._has_failed:
             self._has_failed = True
             kind = "" if isinstance(why, str) else f"{type(why).__name__}: "
