@@ -92,5 +92,6 @@ def _few_steps(member, sampler):
     name = f"{objective}_{sampler},{seed}"
     command = ("evaluate", "--workdir", f"{{sweep}}/{member.name}", "--sampler", sampler)
     command += ("--steps", str(STEPS), "--out", f"{{sweep}}/{name}", *MEASURED)
-    label = f"{member.label}, {STEPS} steps of {sampler}"
-    return Step(name, command, (member.name,), f"{name}/evaluation.json", member.group, label)
+    # Samplers are compared within one objective, and objectives in 40 steps of one sampler.
+    group = f"{member.group}, {member.label}, {STEPS} steps"
+    return Step(name, command, (member.name,), f"{name}/evaluation.json", group, sampler)
