@@ -49,7 +49,7 @@ def write(
         repo: name of the repository on the hub, such as "me/digits"; None if it is not known.
 
     Raises:
-        UserError: the run makes no clips, or none of prompts and there are some.
+        UserError: the run makes no clips; or there are prompts, and it needs more than prompts.
     """
     parts, obstacle = run.parts, find_obstacle(run.parts)
     public = dataclasses.replace(parts, config=configs.without_paths(parts.config))

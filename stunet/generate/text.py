@@ -89,7 +89,7 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     Args:
         workdir: working directory of the run, or a weights file of `stunet export`.
         devices: number of devices that clips are split over; each holds all weights.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: settings that replace the run's own, as `read_parts` takes them.
 
     Raises:
         UserError: `workdir` holds no training run or no checkpoint, or a setting is out of range.

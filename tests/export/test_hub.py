@@ -160,8 +160,11 @@ def test_the_card_names_the_autoencoder_and_so_does_a_model_without_it(export, t
     words = ["sample", "text", "--workdir", out, "--prompt", "a 3", "--out", tmp_path / "clips"]
     words += ["--autoencoder", tmp_path / "vae"]
     assert cli.main([str(word) for word in words]) == 0
-    # A model on the hub may name its autoencoder by the fingerprint.
+    # A model on the hub names its autoencoder by the fingerprint, and may name no directory.
     _check_paths("hf://someone/latents", out / "params.safetensors")
+    assert "autoencoder.path" in configs.paths_in(config)
+    with pytest.raises(UserError, match=r"autoencoder\.fingerprint is empty"):
+        configs.without_paths(configs.replace(config, {"autoencoder.fingerprint": ""}))
 
 
 def test_a_network_that_enlarges_clips_is_exported_as_weights(export, tmp_path, capsys):
