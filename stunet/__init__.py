@@ -21,7 +21,8 @@ def load(workdir: str | os.PathLike, **settings: object) -> "Model":
             `stunet export`, a directory of several networks, such as that of a sweep, or a model on
             the Hugging Face hub, such as "hf://OWNER/NAME" or "hf://OWNER/NAME@REVISION".
         settings: settings of the config's `sample`, such as `steps=20` or `checkpoint="best"`, that
-            replace the run's own.
+            replace the run's own. For a run on latents, also `autoencoder="DIR"`, if its
+            autoencoder is not where the run says.
 
     Returns:
         A `Model`. Its `sample` takes a caption and returns a clip, float32 `[t, h, w, c]` in -1..1;

@@ -141,7 +141,7 @@ def add_run(
 
 
 def add_sampling(parser: Parser) -> None:
-    """Adds the arguments of `add_settings`, and --seed, --checkpoint and --autoguidance-from."""
+    """Adds the arguments of `add_settings`, and those that choose the seed and what is read."""
     parser.options.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="seed of the noise (default %(default)s)"
     )
@@ -149,16 +149,22 @@ def add_sampling(parser: Parser) -> None:
     add_checkpoint(parser.options)
     parser.options.add_argument(
         "--autoguidance-from",
-        type=_weaker,
+        type=_place,
         metavar="PLACE",
         help="weaker version of the network, for --autoguidance: the updates of an earlier "
         "checkpoint of the run, such as 1000, another run, or a weights file (default: the run's "
         "sample.autoguidance_from)",
     )
+    parser.options.add_argument(
+        "--autoencoder",
+        type=_place,
+        metavar="DIR",
+        help="directory of the run's autoencoder, if it is not at the run's autoencoder.path",
+    )
 
 
-def _weaker(text: str) -> str:
-    """Returns the place of weaker weights in `text`, which may be a path."""
+def _place(text: str) -> str:
+    """Returns `text`, which may be a path or an address."""
     path(text)
     return text
 
@@ -213,8 +219,8 @@ def _checkpoint(text: str) -> str:
 
 
 def sampling_settings(arguments: argparse.Namespace) -> dict[str, object]:
-    """Returns the settings of the config's group `sample` that the command line sets."""
-    names = ("sampler", "steps", "guidance_scale", "checkpoint")
+    """Returns the settings that the command line sets, as `stunet.train.parts.read_parts` takes."""
+    names = ("sampler", "steps", "guidance_scale", "checkpoint", "autoencoder")
     names += ("autoguidance_scale", "autoguidance_from")
     return {name: v for name in names if (v := getattr(arguments, name, None)) is not None}
 

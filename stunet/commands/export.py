@@ -61,7 +61,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         metavar="WORDS",
         help="prompt to encode and write beside the programs, and for hub to sample; give --prompt "
-        "again for more",
+        "again for more (default for hub: captions of held-out clips)",
     )
     shared.add_settings(programs)
 

@@ -9,6 +9,7 @@ result and returns the frozen `Config` that the rest of the program uses.
 from stunet.configs.combinations import about_source, check_data, check_data_path
 from stunet.configs.experiments import start_from
 from stunet.configs.reading import (
+    WEAKER,
     Experiment,
     changes,
     default,
@@ -62,6 +63,7 @@ __all__ = [
     "MAIN",
     "MAY_CHANGE_BY_NAME",
     "MAY_CHANGE_ON_RESUME",
+    "WEAKER",
     "Autoencoder",
     "Checkpoint",
     "Config",

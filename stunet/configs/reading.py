@@ -35,6 +35,10 @@ from stunet.stores import addresses, mirror
 # `stunet.train.parts`, which alone reads its keys.
 Experiment = Config
 
+# Name of the file that holds the weaker version's weights, beside the weights of a network that
+# was exported with autoguidance.
+WEAKER = "weaker.safetensors"
+
 # Whole numbers from here on are mistakes: no array and no counter of JAX holds them.
 _TOO_LARGE = 2**63
 
@@ -182,24 +186,41 @@ def paths_in(config: Config) -> dict[str, Any]:
 
     Neither the directories of the sources in `data.mix` nor a text encoder's are among them.
     """
-    values = flatten(config)
+    values, public = flatten(config), _public_places(config)
     return {
-        key: values[key] for key, field in fields() if field.metadata["path"] is str and values[key]
+        key: values[key]
+        for key, field in fields()
+        if field.metadata["path"] is str and values[key] not in ("", public.get(key))
     }
 
 
 def without_paths(config: Config) -> Config:
     """Returns the config with no value for the keys that name a file or directory.
 
-    `text.encoder` stays, because the network is of no use without its encoder.
+    `text.encoder` stays, because the network is of no use without its encoder. For the same reason,
+    an autoencoder's fingerprint replaces its directory, and with autoguidance, `WEAKER` replaces
+    the place of the weaker version.
 
     Raises:
         UserError: the config needs one of them.
     """
-    mixed = _without_paths(config.data.mix)
-    return replace(
-        config, dict.fromkeys(paths_in(config), "") | ({"data.mix": mixed} if mixed else {})
-    )
+    if config.autoencoder.path and not config.autoencoder.fingerprint:
+        raise UserError(
+            "autoencoder.fingerprint is empty, so nothing would say which autoencoder decodes the "
+            "latents; set it to the one that `stunet train` writes into config.json"
+        )
+    mixed, public = _without_paths(config.data.mix), _public_places(config)
+    values = {key: public.get(key, "") for key in paths_in(config)}
+    return replace(config, values | ({"data.mix": mixed} if mixed else {}))
+
+
+def _public_places(config: Config) -> dict[str, str]:
+    """Returns what stands for the places that a network needs to make clips, by key."""
+    is_guided = config.sample.autoguidance_scale != 1
+    return {
+        "autoencoder.path": config.autoencoder.fingerprint,
+        "sample.autoguidance_from": WEAKER if is_guided else "",
+    }
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:

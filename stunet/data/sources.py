@@ -22,6 +22,7 @@ from stunet.data.synthetic.motions import Motions
 from stunet.data.synthetic.moving_digits import MovingDigits
 from stunet.data.synthetic.stage import Stage
 from stunet.errors import UserError
+from stunet.files import refusals_explained
 from stunet.nn.autoencoder import Latents
 from stunet.nn.autoencoder.enlarged import encode_blurred
 from stunet.nn.text import Encoded as EncodedText
@@ -307,6 +308,18 @@ def representatives(source: Source, num: int, dataset: Dataset) -> Source:
     fewer. Drawn clips are independent of each other, so the result is `source` itself.
     """
     return Spread(source, num) if dataset.is_stored else source
+
+
+def held_out_captions(dataset: Dataset, num: int) -> list[str]:
+    """Returns the different captions of `num` held-out clips; none if the data are not here."""
+    dataset = dataset.of_pixels
+    try:
+        with refusals_explained():
+            source = representatives(make_source(dataset, "val"), num, dataset)
+            found = [source[i]["caption"] for i in range(min(num, len(source)))]
+    except UserError:
+        return []
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _moving_digits(split: str, clip: ClipSpec, text: TextSpec, seed: int, **options) -> Source:

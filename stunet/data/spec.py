@@ -98,7 +98,8 @@ class AutoencoderSpec:
     """Describes the autoencoder whose latents a network denoises, and the shape of its latents.
 
     Attributes:
-        path: directory of the autoencoder, as `stunet.nn.autoencoder.read` takes it.
+        path: directory of the autoencoder, as `stunet.nn.autoencoder.read` takes it; the
+            fingerprint if the directory is not known.
         factor: rows, or columns, of a frame for each row or column of its latents.
         channels: channels of the latents.
         fingerprint: digest of the autoencoder's config and weights; "" if none is known.
@@ -136,6 +137,12 @@ def make_autoencoder(spec: AutoencoderSpec) -> Autoencoder:
     Raises:
         UserError: the autoencoder cannot be read, or is not the one whose latents the run denoises.
     """
+    if spec.path == spec.fingerprint:
+        raise UserError(
+            f"the network denoises latents of the autoencoder {spec.fingerprint}, and its weights "
+            "come without the autoencoder; give the autoencoder's directory as --autoencoder DIR, "
+            "or in Python as autoencoder=DIR"
+        )
     try:
         autoencoder = read_autoencoder(mirror.fetched(spec.path))
     except UserError as error:

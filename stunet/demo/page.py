@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from stunet.data.media import to_uint8
-from stunet.data.sources import make_source, representatives
+from stunet.data.sources import held_out_captions
 from stunet.demo import drawing, forms
 from stunet.demo.watching import Finished, Step, watch
 from stunet.diffusion.samplers import SAMPLERS
@@ -211,7 +211,7 @@ def _tab(task: str, demo: Demo) -> tuple[dict[str, Any], gr.Button, gr.Button]:
             placeholder="" if task == "text" else "optional",
             elem_id=f"{task}-prompt",
         )
-        if captions := _captions(run):
+        if captions := held_out_captions(run.parts.dataset, _EXAMPLES):
             gr.Examples(
                 [[caption] for caption in captions],
                 fields["prompt"],
@@ -359,18 +359,6 @@ def _region(task: str, run: Run, fields: Mapping[str, Any], drawn: pathlib.Path)
     picture.select(click, corner, [corner, box, mask], **quiet)
     editor.input(paint, editor, [box, mask], **quiet)
     return {"box": box, "mask": mask}
-
-
-def _captions(run: Run) -> list[str]:
-    """Returns captions of held-out clips; none if the data are not here."""
-    dataset = run.parts.dataset
-    try:
-        with refusals_explained():
-            source = representatives(make_source(dataset, "val"), _EXAMPLES, dataset)
-            found = [source[i]["caption"] for i in range(min(_EXAMPLES, len(source)))]
-    except UserError:
-        return []
-    return list(dict.fromkeys(filter(None, found)))
 
 
 def _sample(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Iterator[tuple]:

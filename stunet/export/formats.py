@@ -69,33 +69,26 @@ def _savedmodel(request: Request, directory: pathlib.Path) -> int:
 
 def _programs(write: Callable[..., None], request: Request, directory: pathlib.Path) -> int:
     """Loads the run and exports it with `write`. Returns the number of updates of its weights."""
-    from stunet.generate.text import load_unconditioned
+    from stunet.export.programs import find_obstacle
+    from stunet.generate.text import load
     from stunet.train.parts import read_parts
 
-    parts = read_parts(request.workdir, **request.sample)
-    if parts.dataset.autoencoder:
+    if obstacle := find_obstacle(read_parts(request.workdir, **request.sample)):
         raise UserError(
-            f"{request.workdir} denoises latents, and programs hold no autoencoder to decode them; "
-            "give --format safetensors, which `stunet sample` reads"
+            f"no programs can be made of {request.workdir}: {obstacle.reason}; {obstacle.remedy}"
         )
-    scale = parts.sampling.autoguidance_scale
-    if scale != 1:
-        raise UserError(
-            f"sample.autoguidance_scale is {scale:g}, and programs hold the weights of one network "
-            "alone; give --autoguidance 1"
-        )
-    run = load_unconditioned(request.workdir, **request.sample)
+    run = load(request.workdir, **request.sample)
     write(directory, run, request.prompts, request.dtype)
     return run.checkpoint
 
 
 def _hub(request: Request, directory: pathlib.Path) -> int:
     from stunet.export import hub
+    from stunet.generate.text import load
 
-    def write(directory, run, prompts, dtype):
-        hub.write(directory, run, request.workdir, prompts, dtype, request.push)
-
-    return _programs(write, request, directory)
+    run = load(request.workdir, **request.sample)
+    hub.write(directory, run, request.workdir, request.prompts, request.dtype, request.push)
+    return run.checkpoint
 
 
 def _check_hub(request: Request) -> None:
@@ -173,8 +166,8 @@ FORMATS = {
         _check_tensorflow,
     ),
     "hub": Format(
-        "the files of stablehlo with sample clips and a model card, as the Hugging Face hub shows "
-        "models",
+        "the weights with sample clips and a model card, as the Hugging Face hub shows models, and "
+        "the programs of stablehlo where they can be made",
         _hub,
         (*_PROGRAMS, "push"),
         _check_hub,

@@ -6,13 +6,21 @@ from collections.abc import Sequence
 
 from stunet import configs
 from stunet.data import media
+from stunet.data.sources import held_out_captions
 from stunet.errors import UserError
 from stunet.export import model_card, stablehlo
+from stunet.export.programs import find_obstacle
 from stunet.generate.hub import failures, library, one_line
-from stunet.generate.text import Run, sample_clips
+from stunet.generate.networks import WEIGHTS
+from stunet.generate.text import Run, check_unconditioned, makes_clips_of_captions, sample_clips
+from stunet.progress import note
+from stunet.train.sampling import WithWeaker
+from stunet.train.saved import weights_file
 
 # Name of the repository in a model card that is not uploaded at once.
 _PLACEHOLDER = "OWNER/NAME"
+# Sample clips, if the user gives no prompts.
+_EXAMPLES = 4
 
 
 def write(
@@ -23,28 +31,62 @@ def write(
     dtype: str | None = None,
     repo: str | None = None,
 ) -> None:
-    """Writes the weights, the programs of `stablehlo.write`, sample clips and README.md.
+    """Writes the weights, sample clips, README.md, and the programs of `stablehlo.write`.
 
-    The files name no paths of this machine. Keys of the config that do are emptied.
+    Where no programs can be made (`programs.find_obstacle`), a note and README.md say why. With
+    autoguidance, a second file holds the weights of the weaker version.
+
+    The files name no paths of this machine. Keys of the config that do are emptied, or filled with
+    what a reader can find (`configs.without_paths`).
 
     Args:
         directory: directory to write into, which exists.
-        run: run whose network needs only captions, with the sampling settings to export.
+        run: run with the sampling settings to export.
         workdir: working directory of the run, whose metrics README.md shows.
-        prompts: prompts that a sample clip is made of, and whose token states are written too.
+        prompts: prompts that a sample clip is made of, and whose token states are written beside
+            programs; captions of held-out clips if there are none.
         dtype: dtype of the written weights; None keeps their dtypes.
         repo: name of the repository on the hub, such as "me/digits"; None if it is not known.
+
+    Raises:
+        UserError: the run makes no clips; or there are prompts, and it needs more than prompts.
     """
-    public = configs.without_paths(run.parts.config)
-    run = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=public))
-    stablehlo.write(directory, run, prompts, dtype)
+    parts, obstacle = run.parts, find_obstacle(run.parts)
+    public = dataclasses.replace(parts, config=configs.without_paths(parts.config))
+    if prompts:
+        check_unconditioned(workdir, parts)
+    elif makes_clips_of_captions(parts):
+        prompts = held_out_captions(parts.dataset, _EXAMPLES)
+        if not prompts:
+            note(
+                "README.md shows no sample clips, because held-out captions are missing; --prompt "
+                "gives some"
+            )
     samples = {prompt: f"samples/{i}.gif" for i, prompt in enumerate(dict.fromkeys(prompts))}
     if samples:
         clips = sample_clips(run, list(samples))
         for clip, file in zip(clips, samples.values(), strict=True):
-            media.write_gif(directory / file, clip[None], run.parts.denoiser.clip.frame_rate)
-    text = model_card.write(run, workdir, samples, repo or _PLACEHOLDER)
+            media.write_gif(directory / file, clip[None], parts.clip.frame_rate)
+    run = dataclasses.replace(run, parts=public)
+    if obstacle:
+        note(f"no programs are written: {obstacle.reason}")
+        run = _write_weights(directory, run, dtype)
+    else:
+        stablehlo.write(directory, run, list(samples), dtype)
+    text = model_card.write(run, workdir, samples, repo or _PLACEHOLDER, obstacle)
     (directory / "README.md").write_text(text)
+
+
+def _write_weights(directory: pathlib.Path, run: Run, dtype: str | None) -> Run:
+    """Writes the weights without programs. Returns the run without those of a weaker version."""
+    params, config = run.params, run.parts.config
+    if isinstance(params, WithWeaker):
+        named = weights_file.cast(params.weaker, dtype)
+        weights_file.write(directory / configs.WEAKER, named, config, None)
+        params = params.params
+    named = weights_file.cast(params, dtype)
+    weights_file.write(directory / WEIGHTS, named, config, run.checkpoint)
+    return dataclasses.replace(run, params=params)
 
 
 def check(repo: str | None) -> None:

@@ -17,10 +17,23 @@ from jaxtyping import Array
 
 from stunet.nn import parameters
 from stunet.train.objectives.denoiser import Denoiser
+from stunet.train.parts import Parts
 from stunet.train.sampling import SamplerSettings, make_loop
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 BATCH = "b"
+
+
+class Obstacle(NamedTuple):
+    """Says why no programs can be made of a run.
+
+    Attributes:
+        reason: clause that gives the reason.
+        remedy: clause that says what to do instead, for the formats that consist of programs.
+    """
+
+    reason: str
+    remedy: str
 
 
 class Argument(NamedTuple):
@@ -75,6 +88,39 @@ _GIVEN: dict[str, Callable[[tuple[int | str, ...]], tuple[Argument, ...]]] = {
     "none": lambda clip: (),
     "masks": _given_clips,
 }
+
+
+# Other conditioning -> why it fits no program.
+_NEEDS_A_CLIP = {
+    "upscale": "the network enlarges clips (upscale.factor is {given.upscale_factor}), and "
+    "programs make clips from captions alone",
+    "tsr": "the network fills in the frames between keyframes (tsr.stride is "
+    "{given.keyframe_stride}), and programs make clips from captions alone",
+}
+
+
+def find_obstacle(parts: Parts) -> Obstacle | None:
+    """Returns why no programs can be made of a run, or None if they can.
+
+    Raises:
+        UserError: the run trains an autoencoder, which makes no clips.
+    """
+    given, scale = parts.denoiser.conditioning, parts.sampling.autoguidance_scale
+    as_weights = "give --format hub, which writes weights that `stunet sample` reads"
+    if given.name not in _GIVEN:
+        return Obstacle(_NEEDS_A_CLIP[given.name].format(given=given), as_weights)
+    if parts.dataset.autoencoder:
+        return Obstacle(
+            "the network denoises latents, and programs hold no autoencoder to decode them",
+            as_weights,
+        )
+    if scale != 1:
+        return Obstacle(
+            f"sample.autoguidance_scale is {scale:g}, and programs hold the weights of one network "
+            "alone",
+            "give --autoguidance 1",
+        )
+    return None
 
 
 def make_programs(denoiser: Denoiser, settings: SamplerSettings, params: Any) -> dict[str, Program]:

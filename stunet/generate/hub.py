@@ -1,7 +1,7 @@
 """Fetches weights that `stunet export --format hub` wrote from the Hugging Face hub.
 
 An address is `hf://OWNER/NAME`, or `hf://OWNER/NAME@REVISION` for a branch, a tag or a commit. Only
-the weights file is fetched, into the cache of huggingface_hub. Offline, the cache alone is read.
+the weights are fetched, into the cache of huggingface_hub. Offline, the cache alone is read.
 """
 
 import pathlib
@@ -60,7 +60,7 @@ def fetch(address: str) -> pathlib.Path:
     hub = library(address)
     try:
         folder = hub.snapshot_download(
-            found["repo"], revision=found["revision"], allow_patterns=[WEIGHTS]
+            found["repo"], revision=found["revision"], allow_patterns=[WEIGHTS, configs.WEAKER]
         )
     except failures() as error:
         raise UserError(f"{address} cannot be fetched ({one_line(error)})") from error

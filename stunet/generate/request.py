@@ -22,7 +22,7 @@ class Request:
         workdir: working directory of the training run.
         prompts: one prompt for each clip to make; an empty string where the user gave none.
         seed: seed of the noise.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: settings that replace the run's own, as `stunet.train.parts.read_parts` takes them.
         load: function that loads a run: `text.load`, or one that keeps what it has loaded, such as
             `text.keeping_loader()`.
         on_step: called with the number of steps done, the number of all steps and the clips as they

@@ -89,7 +89,7 @@ def load(workdir: pathlib.Path, *, devices: int = 1, **sample: object) -> Run:
     Args:
         workdir: working directory of the run, or a weights file of `stunet export`.
         devices: number of devices that clips are split over; each holds all weights.
-        sample: settings of the config's `sample` that replace the run's own.
+        sample: settings that replace the run's own, as `read_parts` takes them.
 
     Raises:
         UserError: `workdir` holds no training run or no checkpoint, or a setting is out of range.
@@ -114,6 +114,7 @@ def keeping_loader() -> Loader:
         # Which weights are read, also those of a weaker version.
         of_weights = {k: v for k, v in vars(parts.sampling).items() if k.startswith("autoguidance")}
         of_weights["checkpoint"] = parts.checkpoint
+        of_weights["autoencoder"] = sample.get("autoencoder", "")
         return kept(workdir, devices=devices, **of_weights).with_sampling(parts.sampling)
 
     return again
@@ -132,6 +133,11 @@ def load_unconditioned(
     """
     check_unconditioned(workdir, read_parts(workdir, **sample))
     return loader(workdir, devices=devices, **sample)
+
+
+def makes_clips_of_captions(parts: Parts) -> bool:
+    """Tells whether the network of a run needs nothing but a caption."""
+    return parts.denoiser.conditioning.name not in _NEEDS_A_CLIP
 
 
 def check_unconditioned(workdir: pathlib.Path, parts: Parts) -> None:

@@ -222,12 +222,14 @@ def bucket_configs(config: Config) -> dict[str, Config]:
     return alone
 
 
-def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
+def read_parts(workdir: pathlib.Path, *, autoencoder: str = "", **sample: object) -> Parts:
     """Returns the network and settings of the training run in `workdir`, to sample from it.
 
     Args:
         workdir: working directory of the run, or a weights file of `stunet export`, which holds the
             run's config.
+        autoencoder: directory of the run's autoencoder, if it is not where the config says; "" for
+            there. It has no effect on a run on pixels.
         sample: settings that replace those in the `sample` group of the run's config.
 
     Raises:
@@ -237,6 +239,8 @@ def read_parts(workdir: pathlib.Path, **sample: object) -> Parts:
     # On one device, whatever the run was trained on: a few clips do not split over many.
     config = dataclasses.replace(_read_config(workdir), mesh=Mesh(data=1))
     config = dataclasses.replace(config, sample=dataclasses.replace(config.sample, **sample))
+    if autoencoder and config.autoencoder.path:
+        config = configs.replace(config, {"autoencoder.path": autoencoder})
     return make_parts(configs.resolve(dataclasses.asdict(config)))
 
 

@@ -1,5 +1,6 @@
 """A run as the Hugging Face hub shows models: written, uploaded to a stand-in, loaded offline."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -10,15 +11,21 @@ import numpy as np
 import pytest
 import stand_in
 import tiny
+import tiny_autoencoder
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
 import stunet
 from stunet import cli, configs
+from stunet.data.sources import held_out_captions
 from stunet.errors import UserError
 from stunet.export import hub
+from stunet.generate import networks, upscale
+from stunet.generate.hub import _check_paths
 from stunet.generate.text import text_to_video
+from stunet.nn import autoencoder
+from stunet.train.parts import read_parts
 from stunet.train.saved import weights_file
 
 PROMPTS = ["a 3 moving <left>", "a 7"]
@@ -71,6 +78,113 @@ def exported(workdir, tmp_path_factory):
         patch.setattr(huggingface_hub, "get_token", lambda: "hf_stand_in")
         assert cli.main([str(a) for a in arguments]) == 0
     return out, list(Api.calls)
+
+
+def _digits(**groups):
+    return dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, path=""), **groups)
+
+
+def _latents(place):
+    """Returns the config of a network on latents of 4x4, of digits of 8x8 in RGB."""
+    vae = autoencoder.read(tiny_autoencoder.write(place / "vae", "AutoencoderKL"))
+    of = dict(path=str(place / "vae"), factor=2, channels=2, fingerprint=vae.fingerprint)
+    config = _digits(autoencoder=dataclasses.replace(CONFIG.autoencoder, **of))
+    return configs.replace(config, {"data.channels": 3, "sample.threshold": "none"})
+
+
+def _guided(place):
+    """Returns the config of a network that a weaker one guides, and writes the weaker one."""
+    stand_in.save(_digits(seed=1), place / "weaker", step=3)
+    guided = {"sample.autoguidance_scale": 2.0, "sample.autoguidance_from": str(place / "weaker")}
+    return configs.replace(_digits(), guided)
+
+
+def _upscaler(**keys):
+    return _digits(upscale=dataclasses.replace(CONFIG.upscale, factor=2, **keys))
+
+
+# Kind of run -> its config, and why there are no programs of it.
+KINDS = {
+    "plain": (lambda place: _digits(), ""),
+    "masks": (lambda place: _digits(masks=configs.Masks(**stand_in.SHARES)), ""),
+    "latents": (_latents, "the network denoises latents, and programs hold no autoencoder"),
+    "guided": (_guided, "sample.autoguidance_scale is 2, and programs hold the weights of one"),
+}
+
+
+@pytest.fixture
+def export(tmp_path):
+    """Returns a function that saves a run, exports it, and returns both directories."""
+
+    def write(config, *words):
+        workdir, out = tmp_path / "run", tmp_path / "out"
+        stand_in.save(config, workdir, step=7)
+        words = ["export", "--workdir", workdir, "--out", out, "--format", "hub", *words]
+        assert cli.main([str(word) for word in words]) == 0
+        return workdir, out
+
+    return write
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_run_that_makes_clips_of_captions_is_exported_and_makes_the_same(
+    kind, export, tmp_path, capsys
+):
+    make, reason = KINDS[kind]
+    workdir, out = export(make(tmp_path))
+    said, text = capsys.readouterr().err, (out / "README.md").read_text()
+    assert (out / "sampler.jax_export").exists() == (not reason)
+    assert said.count("no programs are written: " + reason) == bool(reason)
+    assert text.count("There are no programs that need only JAX: " + reason) == bool(reason)
+    captions = [entry["text"] for entry in ModelCard.load(out / "README.md").data.widget]
+    assert captions == held_out_captions(read_parts(workdir).dataset, 4)
+    for file in out.rglob("*.*"):
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+    place = dict(autoencoder=str(tmp_path / "vae")) if kind == "latents" else {}
+    expected, _ = text_to_video(workdir, captions, seed=5)
+    found = stunet.load(out, **place).sample(captions, seed=5, progress=False)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_card_names_the_autoencoder_and_so_does_a_model_without_it(export, tmp_path, capsys):
+    config = _latents(tmp_path)
+    _, out = export(config, "--prompt", "a 3")
+    text, fingerprint = (out / "README.md").read_text(), config.autoencoder.fingerprint
+    assert 'stunet.load("hf://OWNER/NAME", autoencoder="DIR")' in text
+    assert f"with the fingerprint `{fingerprint}`" in text
+    with pytest.raises(UserError, match=f"{fingerprint}, .* as --autoencoder DIR, or in Python"):
+        stunet.load(out).sample("a 3", progress=False)
+    tiny_autoencoder.write(tmp_path / "other", "AutoencoderKL", seed=1)
+    with pytest.raises(UserError, match="is not the one whose latents the run denoises"):
+        stunet.load(out, autoencoder=str(tmp_path / "other")).sample("a 3", progress=False)
+    words = ["sample", "text", "--workdir", out, "--prompt", "a 3", "--out", tmp_path / "clips"]
+    words += ["--autoencoder", tmp_path / "vae"]
+    assert cli.main([str(word) for word in words]) == 0
+    # A model on the hub names its autoencoder by the fingerprint, and may name no directory.
+    _check_paths("hf://someone/latents", out / "params.safetensors")
+    assert "autoencoder.path" in configs.paths_in(config)
+    with pytest.raises(UserError, match=r"autoencoder\.fingerprint is empty"):
+        configs.without_paths(configs.replace(config, {"autoencoder.fingerprint": ""}))
+
+
+def test_a_network_that_enlarges_clips_is_exported_as_weights(export, tmp_path, capsys):
+    workdir, out = export(_upscaler())
+    assert "no programs are written: the network enlarges clips" in capsys.readouterr().err
+    assert {file.name for file in out.iterdir()} == {"README.md", "params.safetensors"}
+    text = (out / "README.md").read_text()
+    assert "stunet sample upscale --workdir NAME --video clip.mp4" in text
+    assert ModelCard.load(out / "README.md").data.pipeline_tag == "video-to-video"
+    low = np.zeros((4, 4, 4, 1), np.float32)
+    found, expected = (
+        upscale.upscale(upscale.load(networks.find(place, "upscale")), low).clip
+        for place in (out, workdir)
+    )
+    np.testing.assert_array_equal(found, expected)
+    words = ["export", "--workdir", workdir, "--out", tmp_path / "b", "--format"]
+    assert cli.main([str(word) for word in [*words, "hub", "--prompt", "a 3"]]) == 1
+    assert "makes none from text alone" in capsys.readouterr().err
+    assert cli.main([str(word) for word in [*words, "stablehlo"]]) == 1
+    assert "no programs can be made of" in capsys.readouterr().err
 
 
 def test_the_upload_is_one_commit_to_a_private_repository(exported):
@@ -167,7 +281,9 @@ def test_only_the_weights_are_fetched(exported, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     stunet.load(f"hf://{REPO}@v2")
-    assert asked == [(REPO, {"revision": "v2", "allow_patterns": ["params.safetensors"]})]
+    assert asked == [
+        (REPO, {"revision": "v2", "allow_patterns": ["params.safetensors", "weaker.safetensors"]})
+    ]
 
 
 @pytest.mark.parametrize(

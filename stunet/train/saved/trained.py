@@ -131,13 +131,14 @@ def restore_to_sample(
 
 
 def _restore_weaker(place: pathlib.Path, parts: Parts, mesh: jax.sharding.Mesh) -> Any:
-    source = parts.sampling.autoguidance_from
+    source, is_file = parts.sampling.autoguidance_from, place.suffix == weights_file.SUFFIX
     if not source.isdecimal():
-        other_place = mirror.fetched(source)
+        is_beside = is_file and source == configs.WEAKER
+        other_place = place.with_name(source) if is_beside else mirror.fetched(source)
         other = read_parts(other_place)
         _check_same_network(source, other, parts)
         return restore(other_place, other, mesh)[0]
-    if place.suffix == weights_file.SUFFIX:
+    if is_file:
         raise UserError(
             f"sample.autoguidance_from is {source}, which is a checkpoint of a run, and {place} is "
             "a file of weights; name another file of weights, or the directory of a run"

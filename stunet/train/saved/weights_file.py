@@ -57,7 +57,10 @@ def cast(params: Any, dtype: str | None) -> dict[str, np.ndarray]:
 
 
 def write(
-    file: pathlib.Path, named: Mapping[str, np.ndarray], config: configs.Experiment, step: int
+    file: pathlib.Path,
+    named: Mapping[str, np.ndarray],
+    config: configs.Experiment,
+    step: int | None,
 ) -> None:
     """Writes parameters into a weights file.
 
@@ -65,13 +68,14 @@ def write(
         file: file to write. Other processes may see the file before it is complete.
         named: parameters by name, as `cast` makes them.
         config: config of the run that the parameters come from.
-        step: number of updates after which the parameters were saved.
+        step: number of updates after which the parameters were saved; None if it is not known.
     """
     metadata = {
         "config": json.dumps(dataclasses.asdict(config)),
-        "training_step": str(step),
         "digests": json.dumps(digests.of_arrays(dict(named))),
     }
+    if step is not None:
+        metadata["training_step"] = str(step)
     tensorfiles.write(file, named, metadata)
 
 
