@@ -11,8 +11,8 @@ show what captions say and by whether motion stays steady.
 
 `--config objectives:digits` is the half with digits, and `objectives:discs` the other one.
 
-Hardware and time: the half with digits, 18 runs of 2,000 updates of 8 clips and 90 evaluations, took
-about 2 hours on one AVX-512 core that other work kept busy.
+Hardware and time: the half with digits, 18 runs of 2,000 updates of 8 clips and 90 evaluations,
+took about 2 hours on one AVX-512 core that other work kept busy.
 
 Expected result, of digits: the captions are followed by 22% of the clips of x0 and 20% of those of
 flow matching with logit-normal times, and by 8 to 12% of the others. The half with discs has not
