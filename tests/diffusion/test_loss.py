@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stunet.diffusion.betas import BETAS
 from stunet.diffusion.loss import WEIGHTINGS, clip_loss, min_snr
 from stunet.diffusion.prediction import PREDICTIONS, target
 from stunet.diffusion.schedules import SCHEDULES, NoiseSchedule, alpha_sigma
@@ -47,18 +48,46 @@ def test_sigmoid_is_the_same_loss_for_every_prediction(bias):
         np.testing.assert_allclose(other, losses[0], rtol=1e-3)
 
 
+def expected_sigmoid_loss(schedule: NoiseSchedule, prediction: str) -> float:
+    """Returns the mean loss over all times of a network whose output is 0, if the target is 1."""
+    t = (jnp.arange(20_000) + 0.5) / 20_000
+    x0 = jnp.full((len(t), 1, 1, 1, 1), float(prediction == "x0"))
+    losses = clip_loss(
+        lambda x_t, t: jnp.zeros_like(x_t),
+        *(x0, t, 1 - x0),
+        schedule=schedule,
+        prediction=prediction,
+        weighting="sigmoid",
+        sigmoid_log_snr=-1.0,
+    )
+    return float(np.mean(losses))
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_expected_sigmoid_loss_is_an_integral_over_log_snr_on_every_schedule(name):
     """For a network whose output is 0, the loss of eps is 1. So the integral has a closed form."""
-    t = (jnp.arange(20_000) + 0.5) / 20_000
-    noise = jnp.ones((len(t), 1, 1, 1, 1))
-    settings = dict(prediction="eps", weighting="sigmoid", sigmoid_log_snr=-1.0)
     schedule = NoiseSchedule(name, log_snr_min=-8.0, log_snr_max=8.0)
-    losses = clip_loss(
-        lambda x_t, t: jnp.zeros_like(x_t), 0 * noise, t, noise, schedule=schedule, **settings
-    )
     expected = np.logaddexp(0, -1.0 + 8.0) - np.logaddexp(0, -1.0 - 8.0)
-    np.testing.assert_allclose(np.mean(losses), expected, rtol=1e-3)
+    np.testing.assert_allclose(expected_sigmoid_loss(schedule, "eps"), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_the_expected_sigmoid_loss_is_that_integral_on_schedules_of_betas(name):
+    """Its bounds are the log-SNR of the first step and of the last one."""
+    schedule = NoiseSchedule(name)
+    start, end = schedule.beta_start, schedule.beta_end
+    betas = {
+        "linear_betas": np.linspace(start, end, 1000),
+        "scaled_linear": np.linspace(start**0.5, end**0.5, 1000) ** 2,
+    }[name]
+    first, last = 1 - betas[0], np.prod(1 - betas)
+    most, least = (np.log(signal / (1 - signal)) for signal in (first, last))
+    expected = np.logaddexp(0, -1.0 - least) - np.logaddexp(0, -1.0 - most)
+    np.testing.assert_allclose(expected_sigmoid_loss(schedule, "eps"), expected, rtol=1e-3)
+    # In terms of x0, the integral reaches down to no signal at all.
+    schedule = NoiseSchedule(name, zero_terminal_snr=True)
+    expected = np.exp(-1.0) * np.logaddexp(0, most + 1.0)
+    np.testing.assert_allclose(expected_sigmoid_loss(schedule, "x0"), expected, rtol=1e-3)
 
 
 def test_min_snr_weighs_the_error_of_x0_by_the_snr_up_to_gamma():

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import tiny
 from from_config import make_mesh, train
 
-from stunet import configs
+from stunet import configs, extensions
 from stunet.configs.combinations import check_combinations
 from stunet.errors import UserError
 from stunet.evaluate import groups, in_training, run
@@ -156,6 +157,91 @@ def test_a_metric_that_fails_does_not_end_the_run(finished, tmp_path, monkeypatc
     assert all(math.isfinite(value) for value in line.values())
     error = capsys.readouterr().err
     assert "the metric 'pixels' failed after update 4 (ZeroDivisionError: no motion)" in error
+
+
+# A user's own group, which has a companion and compares sets of clips.
+OWN = """
+import numpy as np
+
+from stunet.evaluate.groups import MetricGroup
+from stunet.evaluate.metrics import Metric
+
+
+def measure(clips, scene, borders):
+    brightness = clips.mean(axis=(1, 2, 3, 4))
+    return {"brightness": brightness, "brightnesses": brightness}
+
+
+def compare(ours, theirs, shape):
+    return {"offset": float(ours["brightnesses"].mean() - theirs["brightnesses"].mean())}
+
+
+ROWS = {
+    "brightness": Metric("brightness", "the mean brightness", better="higher"),
+    "offset": Metric("offset", "the difference from training clips"),
+}
+light = MetricGroup("brightness", measure, compare, companions=("flow",), rows=ROWS)
+dark = MetricGroup("brightness", lambda clips: {}, rows=ROWS)
+"""
+
+
+@pytest.fixture
+def own_package(tmp_path, monkeypatch):
+    """Makes the trusted module `own_metrics`."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "own_metrics.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path / "package")
+    monkeypatch.setenv(extensions.TRUST, "own_metrics")
+    yield
+    sys.modules.pop("own_metrics", None)
+
+
+OWN_KEYS = {
+    "evaluate.metrics": ("own_metrics:light",),
+    "checkpoint.keep": 1,
+    "checkpoint.keep_best": "eval/brightness",
+    "checkpoint.best_is": "highest",
+}
+
+
+@pytest.mark.usefixtures("own_package")
+def test_a_users_own_metric_is_measured_and_decides_which_checkpoint_is_the_best(tmp_path):
+    workdir = tmp_path / "run"
+    train(evaluated(**OWN_KEYS), workdir)
+    lines = evaluations(workdir)
+    assert [line["step"] for line in lines] == [2, 4]
+    found = run.evaluate(
+        workdir, metrics="own_metrics:light", num=6, seed=3, batch_size=4, out=tmp_path / "out"
+    )
+    # The samples of the last evaluation are the same clips.
+    brightness, reference = found.generated["brightness"], found.generated["offset"][0]
+    assert lines[-1]["eval/brightness"] == pytest.approx(brightness.mean(), abs=1e-5)
+    assert lines[-1]["eval/offset"] == pytest.approx(reference, abs=1e-5)
+    assert "eval/flow_distance" in lines[-1]  # Of its companion.
+    assert lines[0]["eval/brightness"] != lines[1]["eval/brightness"]
+    values = {line["step"]: line["eval/brightness"] for line in lines}
+    best = max(values, key=values.get)
+    assert find_step(workdir, read_parts(workdir, checkpoint="best")) == best
+
+
+@pytest.mark.usefixtures("own_package")
+def test_a_users_own_metric_is_checked_before_training(tmp_path, monkeypatch):
+    def begin(**keys):
+        changed = evaluated(**OWN_KEYS | keys)
+        mesh = make_mesh(changed)
+        in_training.make_evaluation(make_parts(changed), tmp_path, mesh, print).begin()
+
+    with pytest.raises(UserError, match=r"set checkpoint\.best_is to .highest."):
+        begin(**{"checkpoint.best_is": "lowest"})
+    with pytest.raises(UserError, match=r"^evaluate.metrics.*no metric: it has a measure without"):
+        begin(**{"evaluate.metrics": ("own_metrics:dark",)})
+    with pytest.raises(UserError, match=r"^evaluate.metrics.*own_metrics has no lite"):
+        begin(**{"evaluate.metrics": ("own_metrics:lite",)})
+    monkeypatch.setenv(extensions.TRUST, "")
+    del sys.modules["own_metrics"]
+    with pytest.raises(UserError, match="add --trust own_metrics to the command"):
+        begin()
+    assert "own_metrics" not in sys.modules
 
 
 @pytest.mark.parametrize(

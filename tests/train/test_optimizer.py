@@ -168,6 +168,24 @@ def test_schedule_free_samples_with_the_average_of_its_weights():
     np.testing.assert_allclose(matrix(state.ema), x, rtol=1e-4)
 
 
+def test_schedule_free_gives_weights_of_its_warm_up_a_share_by_their_squared_rate():
+    """As in Defazio et al. (arXiv 2405.15682), algorithm 1: the average is not uniform."""
+    x, gradients, state = after("schedule_free", 6, warmup_steps=3)
+    rates = RATE * np.array([1 / 4, 2 / 4, 3 / 4, 1, 1, 1])
+    z, y, second, all_z = x, x, np.zeros_like(x), []
+    for t, (rate, g) in enumerate(zip(rates, gradients, strict=True), 1):
+        second = BETA2 * second + (1 - BETA2) * g**2
+        z = z - rate * (g / (np.sqrt(second / (1 - BETA2**t)) + 1e-8) + DECAY * y)
+        all_z.append(z)
+        shares = rates[:t] ** 2 / np.sum(rates[:t] ** 2)
+        average = np.tensordot(shares, all_z, 1)
+        y = BETA1 * average + (1 - BETA1) * z
+    np.testing.assert_allclose(matrix(state.params) - x, y - x, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(matrix(state.ema) - x, average - x, rtol=1e-3, atol=1e-6)
+    # A uniform average would be elsewhere.
+    assert np.abs(np.mean(all_z, axis=0) - average).max() > 100 * 1e-6
+
+
 def test_the_state_of_adamw_is_that_of_optax_so_that_earlier_checkpoints_continue():
     params = drawn(0)
     plain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.constant_schedule(1.0)))

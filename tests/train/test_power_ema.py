@@ -1,5 +1,6 @@
 """Averages of any length follow from snapshots of two, as if they had been computed in the run."""
 
+import pathlib
 import re
 import shutil
 
@@ -18,7 +19,7 @@ from stunet.train.optim import power_ema
 from stunet.train.optim.guard import Guard
 from stunet.train.optim.optimizer import Optimizer, make_optimizer
 from stunet.train.parts import make_parts, read_parts, with_fingerprint
-from stunet.train.saved import snapshots, trained, weights_file
+from stunet.train.saved import checkpoint_files, checkpoints, snapshots, trained, weights_file
 from stunet.train.state import TrainState, abstract_state
 from stunet.train.step import apply_gradients
 
@@ -113,7 +114,7 @@ def test_a_skipped_update_counts_as_one_that_left_the_weights_as_they_were():
 def config(**keys) -> configs.Config:
     keys = dict(steps=7, ema_snapshots=2) | keys
     return with_fingerprint(
-        tiny.config(model=tiny.ONE_LEVEL_KEYS, train=keys, checkpoint=dict(every=3, keep=9))
+        tiny.config(model=tiny.ONE_LEVEL_KEYS, train=keys, checkpoint=dict(every=1, keep=9))
     )
 
 
@@ -132,11 +133,31 @@ def stored(workdir, step):
         return parameters.flatten(snapshots.load(workdir, step, abstract)["long"])
 
 
+def read_weights(file: pathlib.Path) -> tuple[dict[str, np.ndarray], int]:
+    """Returns the parameters in a weights file, by name, and after which update they are."""
+    parts = read_parts(file)
+    mesh = meshes.make_mesh(parts.layout, jax.devices()[:1])
+    with meshes.use(mesh):
+        params, step = trained.restore(file, parts, mesh)
+    return parameters.flatten(jax.tree.map(np.asarray, params)), step
+
+
+def after_each_update(workdir: pathlib.Path) -> list[dict[str, np.ndarray]]:
+    """Returns the parameters after each update of the run, from its checkpoints."""
+    parts = read_parts(workdir)
+    mesh = meshes.make_mesh(parts.layout, jax.devices()[:1])
+    with meshes.use(mesh):
+        train = checkpoints.items(abstract_state(parts.denoiser, parts.optimizer, mesh))["train"]
+    saved = [workdir / "checkpoints" / str(step) for step in range(1, 8)]
+    loaded = [checkpoint_files.load(place, {"train": train}).items["train"] for place in saved]
+    return [parameters.flatten(jax.tree.map(np.asarray, one["params"])) for one in loaded]
+
+
 def test_a_continued_run_writes_the_same_snapshots_bit_for_bit(workdir, tmp_path):
     assert snapshots.steps(workdir) == [2, 4, 6, 7]
     again = tmp_path / "run"
     shutil.copytree(workdir, again)
-    for step in (6, 7):
+    for step in (4, 5, 6, 7):
         shutil.rmtree(again / "checkpoints" / str(step))
     # A snapshot that the continued run must not leave as it is.
     shutil.rmtree(again / "snapshots" / "6")
@@ -155,17 +176,39 @@ def test_an_average_becomes_a_weights_file_that_other_commands_take(workdir, cap
         ("0.1", str(files[0])),
         ("0.2", str(files[1])),
     ]
-    parts = read_parts(files[0])
-    mesh = meshes.make_mesh(parts.layout, jax.devices()[:1])
-    with meshes.use(mesh):
-        params, step = trained.restore(files[0], parts, mesh)
+    params, step = read_weights(files[0])
     assert step == 7 == weights_file.read_header(files[1]).step
     # An evaluation tells the file's weights from those of the run.
     assert make_generator(files[0]).identity[1][1] == 7
-    params = parameters.flatten(params)
     for name, leaf in stored(workdir, 7).items():
-        found = np.asarray(params[name])
-        np.testing.assert_allclose(found, leaf, rtol=1e-4, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(params[name], leaf, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("length", [0.07, 0.2])
+def test_an_average_of_a_run_is_as_close_to_the_weighted_sum_as_is_printed(workdir, length, capsys):
+    """The printed error bounds that of each parameter, by the inequality of Cauchy and Schwarz.
+
+    The bound is the error of the weighting, times the norm of the exact weighting, times the
+    deviation of the parameter over the updates. The mean of the parameter has no part in it, since
+    both weightings sum to 1.
+    """
+    assert cli.main(["ema", f"--workdir={workdir}", "--length", str(length)]) == 0
+    (error,) = re.findall(r"weights within ([\d.]+)%", capsys.readouterr().out)
+    error = (float(error) + 0.05) / 100  # It is rounded.
+    params, _ = read_weights(workdir / "ema" / f"7_{length}.safetensors")
+    walk = after_each_update(workdir)
+    power = power_ema.exponent(length)
+    norm = (power + 1) / np.sqrt(2 * power + 1)
+    ours, theirs = 0.0, 0.0
+    for name, found in params.items():
+        steps = np.array([one[name] for one in walk], np.float64)
+        exact, stored_one = (np.tensordot(weights(of, 7), steps, 1) for of in (length, 0.1))
+        difference = found - exact
+        bound = error * norm * steps.std(axis=0) + 1e-6 * np.abs(steps).max(axis=0)
+        assert np.all(np.abs(difference) <= bound), name
+        ours, theirs = ours + np.sum(difference**2), theirs + np.sum((stored_one - exact) ** 2)
+    # The average of a stored length would not do.
+    assert ours < 0.25**2 * theirs
 
 
 def test_only_updates_with_a_snapshot_end_an_average(workdir, capsys):
