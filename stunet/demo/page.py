@@ -1,5 +1,6 @@
 """Builds the page with Gradio: a tab for each task, and beside it what the task makes."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -141,17 +142,27 @@ def build(demo: Demo) -> gr.Blocks:
                     elem_id="command",
                 )
         for task, fields, button, stop in tabs:
+            ended = gr.State(True)
             running = button.click(
-                functools.partial(_sample, demo, task, tuple(fields)),
+                functools.partial(_sample_to_end, demo, task, tuple(fields)),
                 list(fields.values()),
-                [stage, command, *downloads],
+                [stage, command, *downloads, ended],
                 # One model, one thing at a time.
                 concurrency_limit=1,
                 concurrency_id="sampling",
                 api_visibility="private",
                 show_progress="hidden",
             )
-            stop.click(lambda: _IDLE, None, stage, cancels=[running], api_visibility="private")
+            # Gradio ignores clicks on Make until the step in progress is over. So what was being
+            # made stays in sight until then.
+            stop.click(None, cancels=[running], api_visibility="private")
+            running.then(
+                lambda ended: gr.skip() if ended else _IDLE,
+                ended,
+                stage,
+                api_visibility="private",
+                show_progress="hidden",
+            )
     return page.queue(max_size=_MAX_WAITING, api_open=False, default_concurrency_limit=4)
 
 
@@ -419,6 +430,17 @@ def _sample(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Ite
                     yield _estimate(task, run, event, captions), "", *nothing
     except UserError as error:
         yield fill(_ERROR, sentence=forms.named(str(error), files)), "", *nothing
+
+
+def _sample_to_end(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Iterator[tuple]:
+    """Yields what `_sample` yields, each with False behind it. Then yields True for the last.
+
+    The True does not come if the user has stopped the task.
+    """
+    with contextlib.closing(_sample(demo, task, flags, *values)) as contents:
+        for shown in contents:
+            yield *shown, False
+    yield *(gr.skip() for _ in shown), True
 
 
 def _estimate(task: str, run: Run, step: Step, captions: Sequence[str]) -> Markup:
