@@ -1,5 +1,6 @@
 """Builds the page with Gradio: a tab for each task, and beside it what the task makes."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -33,9 +34,16 @@ _EXAMPLES = 4
 # A waiting line longer than this is refused, so that nobody can fill the memory with requests.
 _MAX_WAITING = 16
 _MAX_UPLOAD = "200mb"
+# Gradio counts a GIF as a picture alone. `stunet sample` reads and writes GIFs of many frames.
+_VIDEOS = ("video", ".gif")
 
-# Keys of the files that a task writes (`stunet.generate.output.write`).
-_DOWNLOADS = ("GIF", "MP4", "X-T slice", "settings")
+# Key of a file that a task writes (`stunet.generate.output.write`) -> the id of its button.
+_DOWNLOADS = {
+    "GIF": "download-gif",
+    "MP4": "download-mp4",
+    "X-T slice": "download-slice",
+    "settings": "download-settings",
+}
 
 _HEADER = """\
 <div class=about><h1>stunet demo</h1><b>{{ place }}</b> · {{ clip }} · weights after \
@@ -121,8 +129,10 @@ def build(demo: Demo) -> gr.Blocks:
                 stage = gr.HTML(_IDLE, elem_id="stage", padding=False)
                 with gr.Row():
                     downloads = [
-                        gr.DownloadButton(name, size="sm", interactive=False, min_width=60)
-                        for name in _DOWNLOADS
+                        gr.DownloadButton(
+                            name, size="sm", interactive=False, min_width=60, elem_id=elem_id
+                        )
+                        for name, elem_id in _DOWNLOADS.items()
                     ]
                 command = gr.Textbox(
                     label="The same clips from the command line",
@@ -132,17 +142,27 @@ def build(demo: Demo) -> gr.Blocks:
                     elem_id="command",
                 )
         for task, fields, button, stop in tabs:
+            ended = gr.State(True)
             running = button.click(
-                functools.partial(_sample, demo, task, tuple(fields)),
+                functools.partial(_sample_to_end, demo, task, tuple(fields)),
                 list(fields.values()),
-                [stage, command, *downloads],
+                [stage, command, *downloads, ended],
                 # One model, one thing at a time.
                 concurrency_limit=1,
                 concurrency_id="sampling",
                 api_visibility="private",
                 show_progress="hidden",
             )
-            stop.click(lambda: _IDLE, None, stage, cancels=[running], api_visibility="private")
+            # Gradio ignores clicks on Make until the step in progress is over. So what was being
+            # made stays in sight until then.
+            stop.click(None, cancels=[running], api_visibility="private")
+            running.then(
+                lambda ended: gr.skip() if ended else _IDLE,
+                ended,
+                stage,
+                api_visibility="private",
+                show_progress="hidden",
+            )
     return page.queue(max_size=_MAX_WAITING, api_open=False, default_concurrency_limit=4)
 
 
@@ -236,11 +256,18 @@ def _file(flag: str, label: str, *kinds: str) -> Callable[[str], gr.File]:
 # files: the guarded readers of `stunet sample` do.
 _FIELDS: dict[str, Callable[[str], Any]] = {
     "image": _file("image", "Picture, in the size of the clips", "image"),
-    "video": _file("video", "Video", "video"),
+    "video": _file("video", "Video", *_VIDEOS),
     "strength": lambda task: gr.Slider(
-        0, 1, 0.6, step=0.05, label="Strength: 0 keeps the video, 1 replaces it"
+        0,
+        1,
+        0.6,
+        step=0.05,
+        label="Strength: 0 keeps the video, 1 replaces it",
+        elem_id=f"{task}-strength",
     ),
-    "alpha": lambda task: gr.Slider(0, 1, 0.5, step=0.05, label="Share of the style"),
+    "alpha": lambda task: gr.Slider(
+        0, 1, 0.5, step=0.05, label="Share of the style", elem_id=f"{task}-alpha"
+    ),
 }
 
 
@@ -252,18 +279,23 @@ def _settings(task: str, run: Run) -> dict[str, Any]:
         again = gr.Button(
             "Another seed", size="sm", elem_id=f"{task}-another", elem_classes="another"
         )
-    with gr.Accordion("Sampling", open=False):
-        num = gr.Slider(1, 8, 1, step=1, label="Clips for each prompt")
-        steps = gr.Slider(1, max(100, own.steps), own.steps, step=1, label="Steps")
+    with gr.Accordion("Sampling", open=False, elem_id=f"{task}-sampling"):
+        num = gr.Slider(1, 8, 1, step=1, label="Clips for each prompt", elem_id=f"{task}-num")
+        steps = gr.Slider(
+            1, max(100, own.steps), own.steps, step=1, label="Steps", elem_id=f"{task}-steps"
+        )
         guidance = gr.Slider(
             0,
             max(10, own.guidance_scale),
             own.guidance_scale,
             step=0.5,
             label="Guidance: 1 is none, 0 ignores the prompt",
+            elem_id=f"{task}-guidance",
         )
         names = dict.fromkeys((own.sampler, *SAMPLERS))
-        sampler = gr.Dropdown(list(names), value=own.sampler, label="Sampler")
+        sampler = gr.Dropdown(
+            list(names), value=own.sampler, label="Sampler", elem_id=f"{task}-sampler"
+        )
     again.click(lambda: random.randrange(2**31), None, seed, api_visibility="private")
     return dict(zip(forms.SETTINGS, (seed, num, steps, guidance, sampler), strict=True))
 
@@ -309,7 +341,7 @@ def _region(task: str, run: Run, fields: Mapping[str, Any], drawn: pathlib.Path)
                 elem_id=f"{task}-editor",
                 elem_classes="picked",
             )
-            kinds = ("image",) if kind == "image" else ("image", "video")
+            kinds = ("image",) if kind == "image" else ("image", *_VIDEOS)
             mask = _file("mask", "The mask, white in the region: as painted, or your own", *kinds)(
                 task
             )
@@ -386,6 +418,17 @@ def _sample(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Ite
                     yield _estimate(task, run, event, captions), "", *nothing
     except UserError as error:
         yield fill(_ERROR, sentence=forms.named(str(error), files)), "", *nothing
+
+
+def _sample_to_end(demo: Demo, task: str, flags: Sequence[str], *values: object) -> Iterator[tuple]:
+    """Yields what `_sample` yields, each with False behind it. Then yields True for the last.
+
+    The True does not come if the user has stopped the task.
+    """
+    with contextlib.closing(_sample(demo, task, flags, *values)) as contents:
+        for shown in contents:
+            yield *shown, False
+    yield *(gr.skip() for _ in shown), True
 
 
 def _estimate(task: str, run: Run, step: Step, captions: Sequence[str]) -> Markup:

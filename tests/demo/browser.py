@@ -1,11 +1,16 @@
 """A headless browser that clicks on the page of `stunet demo`."""
 
+import pathlib
 import shutil
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 # Without them, the browser looks for hosts of its maker.
@@ -14,6 +19,21 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 PROGRAMS = ("chromium", "chromedriver")
+
+# Notes each new content of the stage: the state, its text, and the pictures.
+_WATCH = """
+window.seen = [];
+const look = () => {
+  const stage = document.querySelector('#stage'), state = stage.querySelector('.state');
+  const pictures = [...stage.querySelectorAll('figure img')].map(image => image.src);
+  const now = [state ? state.id : '', state ? state.textContent : '', pictures];
+  if (JSON.stringify(now) != JSON.stringify(window.seen.at(-1))) window.seen.push(now);
+};
+window.watcher?.disconnect();
+window.watcher = new MutationObserver(look);
+window.watcher.observe(document.querySelector('#made'),
+  {childList: true, subtree: true, attributes: true, characterData: true});
+"""
 
 
 def missing() -> str:
@@ -26,13 +46,18 @@ class Page:
 
     Attributes:
         driver: Selenium's driver of the browser.
+        downloads: the directory in which the browser puts what it downloads.
     """
 
-    def __init__(self, address: str, profile: str, size: str = "1280,1000"):
+    def __init__(self, address: str, folder: pathlib.Path, size: str = "1280,1000"):
+        self.downloads = folder / "downloads"
+        profile = folder / "profile"
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
         for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={size}"):
             options.add_argument(flag)
+        downloads = {"download.default_directory": str(self.downloads)}
+        options.add_experimental_option("prefs", downloads)
         service = webdriver.ChromeService(shutil.which("chromedriver"))
         self.driver = webdriver.Chrome(options, service)
         self.driver.set_page_load_timeout(120)
@@ -47,15 +72,60 @@ class Page:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def click(self, selector: str) -> None:
-        self.find(selector).click()
+        """Clicks on an element as soon as nothing covers it."""
+
+        def clicked() -> bool:
+            try:
+                self.find(selector).click()
+            except ElementClickInterceptedException:
+                return False  # The page was laid out again while the mouse moved.
+            return True
+
+        self._wait(clicked)
+
+    def fill(self, selector: str, value: object) -> None:
+        """Types a value into a field, in place of what is there, and leaves the field."""
+        field = self.find(selector)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(str(value), Keys.TAB)
+
+    def download(self, selector: str) -> pathlib.Path:
+        """Clicks on a button that downloads a file, and returns the file."""
+        before = set(self.downloads.glob("*"))
+        self.click(selector)
+
+        def finished():
+            new = set(self.downloads.glob("*")) - before
+            return next((f for f in new if f.suffix not in (".crdownload", ".tmp")), None)
+
+        return self._wait(finished)
+
+    def watch_stage(self) -> None:
+        """Begins to note what the stage shows, for `seen`."""
+        self.driver.execute_script(_WATCH)
+
+    def seen(self) -> list[tuple[str, str, list[str]]]:
+        """Returns what the stage has shown since `watch_stage`, in order.
+
+        Returns:
+            For each content: the id of the state, the text of the state, and the addresses of the
+            pictures.
+        """
+        return [tuple(one) for one in self.driver.execute_script("return window.seen")]
 
     def click_at(self, selector: str, x: float, y: float) -> None:
         """Clicks on a picture. (0, 0) is its upper left corner, and (1, 1) its lower right one.
 
         The picture is shown in its own size, in the middle of its element.
         """
-        element = self.find(selector)
-        width, height = map(element.get_property, ("naturalWidth", "naturalHeight"))
+
+        def loaded():
+            picture = self.find(selector)
+            size = [picture.get_property(name) for name in ("naturalWidth", "naturalHeight")]
+            return (picture, *size) if all(size) else None
+
+        # The page replaces the picture, and the new one is loaded later.
+        element, width, height = self._wait(loaded)
         offset = round((x - 0.5) * width), round((y - 0.5) * height)
         ActionChains(self.driver).move_to_element_with_offset(element, *offset).click().perform()
 

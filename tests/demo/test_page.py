@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import html
 import importlib.util
 import pathlib
@@ -52,6 +53,25 @@ def offered(workdir, tmp_path_factory):
     return command.load(asked(workdir), tmp_path_factory.mktemp("out"))
 
 
+@pytest.fixture(scope="module")
+def offers(offered, workdir, tmp_path_factory):
+    """Returns a function of a task that returns a demo that offers the task."""
+    factory = tmp_path_factory
+
+    @functools.cache
+    def helped(task):
+        other, out = factory.mktemp(task), factory.mktemp("out")
+        if task == "upscale":
+            size = dict(data=dict(height=16, width=16, fps=10.0), upscale=dict(factor=2))
+            stand_in.save(stand_in.config(**size), other)
+            return command.load(asked(other, base=workdir), out)
+        style = stand_in.config(masks=stand_in.SHARES, data=dict(fps=10.0))
+        stand_in.save(dataclasses.replace(style, seed=1), other)  # other random weights
+        return command.load(asked(workdir, style_workdir=other), out)
+
+    return lambda task: offered if task in offered.runs else helped(task)
+
+
 def make(offered, task, **filled):
     """Returns everything that the page shows, in order, after a form with `filled` is sent."""
     own = offered.runs[task][1].parts.sampling
@@ -66,17 +86,20 @@ FILLED = {
     "inpaint": dict(video="clip.gif", box="1,2,3,4", prompt="a 3"),
     "cinemagraph": dict(image="first.png", mask="mask.png"),
     "video": dict(video="clip.gif", strength=0.5, prompt="a 3", sampler="ancestral"),
+    "upscale": dict(video="clip.gif", seed=2),
+    "upscale what the base makes": dict(prompt="a 3\na 7", seed=3),
+    "style": dict(alpha=0.25, prompt="a 3", seed=4),
 }
 
 
-@pytest.mark.parametrize("task", FILLED)
+@pytest.mark.parametrize("case", FILLED)
 def test_the_files_are_those_of_the_command_that_is_shown(
-    offered, workdir, tmp_path, monkeypatch, task
+    offers, workdir, tmp_path, monkeypatch, case
 ):
     monkeypatch.chdir(workdir)
-    filled = FILLED[task]
+    task, filled = case.partition(" ")[0], FILLED[case]
     files = {flag: str(workdir / filled[flag]) for flag in forms.FILES if flag in filled}
-    waiting, *steps, last = make(offered, task, **filled | files)
+    waiting, *steps, last = make(offers(task), task, **filled | files)
     assert "compiling" in waiting[0]
     assert steps
     assert all("step " in stage and "data:image/webp" in stage for stage, *_ in steps)
