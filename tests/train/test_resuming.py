@@ -122,6 +122,7 @@ def split_runs(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("split"), SPLIT, devices=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_continues_bitwise(runs, method):
     assert_goes_on_as_if_uninterrupted(runs / method, method)
