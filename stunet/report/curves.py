@@ -67,11 +67,16 @@ def _evaluated(arms: Arms) -> dict[str, str]:
     """Returns the title of each metric that runs measured while they trained, by its key.
 
     Metrics that are neither better where they are higher nor where they are lower are left out.
+    Users' own metrics are known from the evaluations of the runs.
     """
-    found = {key for runs in arms.values() for run in runs for line in run.lines for key in line}
+    runs = [run for of_arm in arms.values() for run in of_arm]
+    own = {name: metric for run in runs for name, metric in run.own_metrics.items()}
+    # In the order of the table, and with its rows for its names.
+    known = METRICS | {name: metric for name, metric in own.items() if name not in METRICS}
+    found = {key for run in runs for line in run.lines for key in line}
     return {
         key: f"{metric.label}, {metric.direction}"
-        for name, metric in METRICS.items()
+        for name, metric in known.items()
         if (key := f"eval/{name}") in found and metric.better
     }
 

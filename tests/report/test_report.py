@@ -190,6 +190,20 @@ def test_a_metric_of_a_user_has_its_title_unit_and_format(sweep):
             rendered(sweep)
 
 
+def test_a_metric_of_a_user_that_was_measured_in_training_has_a_curve(sweep):
+    own = dict(title="growth <fast>", description="how it grows", unit="mm")
+    for file in sweep.glob("*/metrics.jsonl"):
+        with file.open("a") as lines:
+            for step in (4, 8):
+                lines.write(json.dumps({"step": step, "eval/grows": step / 8}) + "\n")
+    for better in (None, "higher"):
+        for file in sweep.glob("*/metrics.jsonl"):
+            content = {"metrics": {"grows": 1}, "own_metrics": {"grows": own | {"better": better}}}
+            file.with_name("evaluation.json").write_text(json.dumps(content))
+        curve = "growth <fast> (mm), higher is better"
+        assert (curve in rendered(sweep)[1].text) == (better is not None)
+
+
 @pytest.fixture
 def two_groups(tmp_path):
     """Of slow and of fast motion: one network, and a pair of them, also on true keyframes."""
