@@ -204,6 +204,7 @@ OWN_KEYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_package")
 def test_a_users_own_metric_is_measured_and_decides_which_checkpoint_is_the_best(tmp_path):
     workdir = tmp_path / "run"
