@@ -4,9 +4,9 @@
 
 Losses of different objectives weigh noise levels differently, so they cannot be compared. Here all
 networks see the same held-out clips with the same noise, at the same log-SNRs, and their captions.
-The table has a row for each label of the sweep: the mean squared error of the clean clip, of values
-in -1..1, with a column for each log-SNR, as the mean over seeds with a 95% interval. Without
-`--sweep`, name working directories by `--workdirs`; each is a row then.
+The table has the mean squared error of the clean clip, of values in -1..1, with a column for each
+log-SNR. Runs whose names differ in the seed alone share a row: their mean, with a 95% interval.
+Instead of `--sweep`, `--workdirs` names single runs.
 """
 
 import argparse

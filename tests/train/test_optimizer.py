@@ -169,7 +169,7 @@ def test_schedule_free_samples_with_the_average_of_its_weights():
 
 
 def test_schedule_free_gives_weights_of_its_warm_up_a_share_by_their_squared_rate():
-    """As in Defazio et al. (arXiv 2405.15682), algorithm 1: the average is not uniform."""
+    """The average is that of Defazio et al. (arXiv 2405.15682), algorithm 1; it is not uniform."""
     x, gradients, state = after("schedule_free", 6, warmup_steps=3)
     rates = RATE * np.array([1 / 4, 2 / 4, 3 / 4, 1, 1, 1])
     z, y, second, all_z = x, x, np.zeros_like(x), []

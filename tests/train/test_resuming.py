@@ -1,4 +1,4 @@
-"""With every optimiser, a run goes on from its checkpoint as if it had never been interrupted."""
+"""A run goes on from its checkpoint as if it had never been interrupted, with every optimiser."""
 
 import pathlib
 import shutil
