@@ -22,7 +22,8 @@ from stunet.stores import addresses
 BUCKETS = ("gs://bucket/run", "s3://bucket/run")
 OTHERS = ("file:///tmp/run", "http://host/a.mp4", "hdfs://host/run")
 # How the help calls what takes a path, and the arguments that take either a path or a name.
-METAVARS = ("DIR", "FILE", "SHOTS", "VIDEOS", "WORKDIR")
+METAVARS = ("DIR", "FILE", "SHOTS", "VIDEOS", "WORKDIR", "PLACE")
+TYPES = (arguments.path, arguments.place, arguments.encoder)
 BY_NAME = ("--config", "--protocol", "--text-encoder")
 
 
@@ -43,7 +44,7 @@ ACTIONS = [
 @pytest.mark.parametrize(("prog", "action"), ACTIONS)
 @pytest.mark.parametrize("address", [*BUCKETS, *OTHERS])
 def test_an_argument_takes_an_address_or_refuses_it_by_name(prog, action, address, capsys):
-    if address in BUCKETS and action.type in (arguments.path, arguments.encoder):
+    if address in BUCKETS and action.type in TYPES:
         taken = addresses.local(address) if action.type is arguments.path else address
         assert action.type(address) == taken
         return
@@ -65,7 +66,7 @@ def test_no_argument_takes_a_path_that_is_not_checked():
     for prog, parser in PARSERS.items():
         for action in parser._actions:
             assert action.type is not pathlib.Path, f"{prog} {action.dest}"
-            if action.type in (arguments.path, arguments.encoder):
+            if action.type in TYPES:
                 assert takes_path(action), f"{prog} {action.dest}"
 
 

@@ -63,6 +63,12 @@ def _parsed(text: str, parse: Callable[[str], pathlib.Path]) -> pathlib.Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def place(text: str) -> str:
+    """Returns `text`, a path or an address that `path` takes, as the user wrote it."""
+    path(text)
+    return text
+
+
 def encoder(text: str) -> str:
     """Returns the name of the text encoder in `text`, which may hold a path, as in "t5:DIR"."""
     from stunet.configs import text_encoders
@@ -149,7 +155,7 @@ def add_sampling(parser: Parser) -> None:
     add_checkpoint(parser.options)
     parser.options.add_argument(
         "--autoguidance-from",
-        type=_place,
+        type=place,
         metavar="PLACE",
         help="weaker version of the network, for --autoguidance: the updates of an earlier "
         "checkpoint of the run, such as 1000, another run, or a weights file (default: the run's "
@@ -157,16 +163,10 @@ def add_sampling(parser: Parser) -> None:
     )
     parser.options.add_argument(
         "--autoencoder",
-        type=_place,
+        type=place,
         metavar="DIR",
         help="directory of the run's autoencoder, if it is not at the run's autoencoder.path",
     )
-
-
-def _place(text: str) -> str:
-    """Returns `text`, which may be a path or an address."""
-    path(text)
-    return text
 
 
 def add_settings(group: argparse._ActionsContainer) -> None:

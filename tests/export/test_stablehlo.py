@@ -228,5 +228,5 @@ def test_a_network_that_needs_a_clip_is_not_exported(tmp_path, capsys):
     stand_in.save(stand_in.config(upscale=dict(factor=2)), tmp_path)
     out = ["--out", str(tmp_path / "out"), "--format", "stablehlo"]
     assert cli.main(["export", "--workdir", str(tmp_path), *out]) == 1
-    assert "a super-resolution network (upscale.factor is 2)" in capsys.readouterr().err
+    assert "the network enlarges clips (upscale.factor is 2)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
