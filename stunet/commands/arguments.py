@@ -161,7 +161,12 @@ def add_sampling(parser: Parser) -> None:
         "checkpoint of the run, such as 1000, another run, or a weights file (default: the run's "
         "sample.autoguidance_from)",
     )
-    parser.options.add_argument(
+    add_autoencoder(parser.options)
+
+
+def add_autoencoder(group: argparse._ActionsContainer) -> None:
+    """Adds the argument --autoencoder."""
+    group.add_argument(
         "--autoencoder",
         type=place,
         metavar="DIR",

@@ -56,6 +56,7 @@ def add_arguments(parser: Parser) -> None:
         help="LoRA file of the style, for the U-Net that the run was inflated from, for the task "
         "style",
     )
+    shared.add_autoencoder(parser.options)
     parser.options.add_argument(
         "--host",
         default="127.0.0.1",
@@ -125,14 +126,18 @@ def load(arguments: argparse.Namespace, out: pathlib.Path):
                 raise UserError(
                     f"{flag} is for the task {task}, which {arguments.workdir} cannot do"
                 )
-            fixed[task] = Fixed((flag, str(value)), unless)
+            fixed[task] = (Fixed((flag, str(value)), unless),)
     if "style" not in fixed:
         found.pop("style", None)
+    settings = shared.sampling_settings(arguments)
+    if place := arguments.autoencoder:
+        for task in found:
+            fixed[task] = (*fixed.get(task, ()), Fixed(("--autoencoder", place)))
 
     def make(words: Sequence[str], on_step: OnStep):
         return sample.make(words[0], _parsed([*words, "--out", str(out)]), keeping, on_step)
 
-    runs = {task: (network, keeping(network)) for task, network in found.items()}
+    runs = {task: (network, keeping(network, **settings)) for task, network in found.items()}
     return Demo(arguments.workdir, runs, make, out / "masks", fixed)
 
 

@@ -109,12 +109,12 @@ class Demo:
     runs: Mapping[str, tuple[pathlib.Path, Run]]
     make: Make
     drawn: pathlib.Path
-    fixed: Mapping[str, Fixed] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Sequence[Fixed]] = dataclasses.field(default_factory=dict)
 
     def words(self, task: str, filled: Mapping[str, object]) -> tuple[str, ...]:
         """Returns the words that a form gets for a task beside its own."""
-        fixed = self.fixed.get(task)
-        return fixed.words if fixed and not filled.get(fixed.unless) else ()
+        fixed = [fixed for fixed in self.fixed.get(task, ()) if not filled.get(fixed.unless)]
+        return tuple(word for part in fixed for word in part.words)
 
 
 def build(demo: Demo) -> gr.Blocks:

@@ -14,12 +14,14 @@ import urllib.request
 import numpy as np
 import pytest
 import stand_in
+import tiny_autoencoder
 from PIL import Image
 
-from stunet import cli
+from stunet import cli, configs
 from stunet.commands import demo as command
 from stunet.errors import UserError
 from stunet.generate import networks, text
+from stunet.nn import autoencoder
 from stunet.train.saved import trained
 
 pytest.importorskip("gradio", reason="the page needs Gradio (the extra demo)")
@@ -44,7 +46,7 @@ def workdir(tmp_path_factory):
 
 def asked(workdir, **options):
     """Returns the arguments of a command line."""
-    none = dict.fromkeys(("tsr", "base", "style_workdir", "style_lora"))
+    none = dict.fromkeys(("tsr", "base", "style_workdir", "style_lora", "autoencoder"))
     return argparse.Namespace(workdir=workdir, **none | options)
 
 
@@ -198,6 +200,23 @@ def test_networks_that_help_another_are_words_of_its_task(workdir, tmp_path):
     with pytest.raises(ZeroDivisionError):
         make(noting, "upscale", video=None, prompt="a 3")
     assert command._parsed(seen[0]).base == workdir
+
+
+def test_an_autoencoder_that_has_moved_is_named_to_each_task(tmp_path):
+    vae = tiny_autoencoder.write(tmp_path / "vae", "AutoencoderKL")
+    of = dict(path=str(vae), factor=2, channels=2, fingerprint=autoencoder.read(vae).fingerprint)
+    config = stand_in.config(autoencoder=of, data=dict(channels=3), masks=stand_in.SHARES)
+    stand_in.save(configs.replace(config, {"sample.threshold": "none"}), tmp_path / "run")
+    moved = vae.rename(tmp_path / "moved")
+    lost = command.load(asked(tmp_path / "run"), tmp_path / "out")
+    assert "vae" in str(make(lost, "text", prompt="a 3")[-1][0])
+    place, style = str(moved), tmp_path / "run"
+    demo = command.load(asked(style, autoencoder=place, style_workdir=style), tmp_path / "out")
+    assert all(demo.words(task, {})[-2:] == ("--autoencoder", place) for task in demo.runs)
+    assert demo.words("style", {})[:2] == ("--style-workdir", str(style))
+    stage, line, *_ = make(demo, "text", prompt="a 3")[-1]
+    assert "slice through time" in stage
+    assert f"--autoencoder {place}" in line
 
 
 def test_a_network_that_only_fills_in_frames_is_told(tmp_path):
