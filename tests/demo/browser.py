@@ -1,5 +1,6 @@
 """A headless browser that clicks on the page of `stunet demo`."""
 
+import contextlib
 import pathlib
 import shutil
 
@@ -7,6 +8,7 @@ from selenium import webdriver
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     StaleElementReferenceException,
+    TimeoutException,
 )
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -95,7 +97,8 @@ class Page:
         self.click(selector)
 
         def finished():
-            new = set(self.downloads.glob("*")) - before
+            # The browser writes to a file with another ending or with a dot in front.
+            new = set(self.downloads.glob("[!.]*")) - before
             return next((f for f in new if f.suffix not in (".crdownload", ".tmp")), None)
 
         return self._wait(finished)
@@ -152,6 +155,20 @@ class Page:
     def wait_until(self, condition) -> None:
         """Waits until a function returns True."""
         self._wait(condition)
+
+    def repeat(self, action, condition) -> None:
+        """Does something every few seconds until a function returns True.
+
+        An element that the page replaces a moment later, as a canvas that is still loading, takes
+        no notice of what was done to it.
+        """
+
+        def done():
+            action()
+            with contextlib.suppress(TimeoutException):
+                return self._wait(condition, 10)
+
+        self._wait(done)
 
     def _wait(self, condition, seconds: float = 120):
         # The page replaces its elements while it is looked at.

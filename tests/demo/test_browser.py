@@ -184,6 +184,19 @@ def test_stop_ends_sampling(server, page, workdir):
     assert after.name.startswith("after")
 
 
+def paint(page, task):
+    """Draws a stroke with the brush, and waits until the page offers the mask."""
+    page.repeat(
+        lambda: page.drag(f"#{task}-editor canvas", (0, 0), (0.1, 0)),
+        lambda: ".png" in page.find(f"#{task}-mask").text,
+    )
+
+
+def newest_mask(server):
+    masks = server[1].glob("stunet_demo_*/samples/masks/*/mask.png")
+    return max(masks, key=lambda mask: mask.stat().st_mtime_ns)
+
+
 def test_a_region_is_chosen_by_two_clicks_or_by_the_brush(
     server, page, workdir, tmp_path, monkeypatch
 ):
@@ -205,12 +218,11 @@ def test_a_region_is_chosen_by_two_clicks_or_by_the_brush(
 
     # A mask that the brush paints takes the place of the box.
     page.click("#tab-cinemagraph button[data-tab-id=mask]")
-    page.drag("#cinemagraph-editor canvas", (0, 0), (0.1, 0))
-    page.wait_until(lambda: ".png" in page.find("#cinemagraph-mask").text)
+    paint(page, "cinemagraph")
     command = made(page, "cinemagraph")
     assert "--mask mask.png" in command
     assert "--box" not in command
-    (mask,) = server[1].glob("stunet_demo_*/samples/masks/*/mask.png")
+    mask = newest_mask(server)
     assert 0 < (np.asarray(Image.open(mask)) == 255).sum() < 64
     shutil.copy(mask, workdir)
     # The clip of the box had the same name, and other bytes.
@@ -228,16 +240,14 @@ def test_a_picture_begins_a_clip(page, workdir):
 
 
 def test_a_video_is_repainted_where_the_brush_was(server, page, workdir, tmp_path, monkeypatch):
-    known = set(server[1].glob("stunet_demo_*/samples/masks/*/mask.png"))
     open_task(page, "inpaint")
     give(page, "inpaint", "video", workdir / "clip.gif")
     page.click("#tab-inpaint button[data-tab-id=mask]")
-    page.drag("#inpaint-editor canvas", (0, 0), (0.1, 0))
-    page.wait_until(lambda: ".png" in page.find("#inpaint-mask").text)
+    paint(page, "inpaint")
     command = made(page, "inpaint")
     assert "--video clip.gif --mask mask.png" in command
     page.find("#stage figure.given")
-    (mask,) = set(server[1].glob("stunet_demo_*/samples/masks/*/mask.png")) - known
+    mask = newest_mask(server)
     shutil.copy(mask, workdir)
     uploads = ("clip.gif", "mask.png")
     check_downloads(page, command, workdir, tmp_path / "out", monkeypatch, uploads)
