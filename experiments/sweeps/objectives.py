@@ -12,12 +12,13 @@ show what captions say and by whether motion stays steady.
 
 `--config objectives:digits` is the half with digits, and `objectives:discs` the other one.
 
-Hardware and time: the half with digits, 18 runs of 2,000 updates of 8 clips and 90 evaluations,
-took about 2 hours on one AVX-512 core that other work kept busy.
+Hardware and time: each half, 18 runs of 2,000 updates of 8 clips and 90 evaluations, took between 75
+minutes and 2 hours on one AVX-512 core with other jobs beside.
 
-Expected result, of digits: the captions are followed by 22% of the clips of x0 and 20% of those of
-flow matching with logit-normal times, and by 8 to 12% of the others. The half with discs has not
-run to its end. docs/explanation/objectives.md says more.
+Expected result: flow matching with logit-normal times and x0 lead on both. Captions are followed by
+22% (x0) and 20% (flow) of the clips of digits, and by 8 to 12% of the others. 61% (flow) and 55%
+(x0) of the clips of discs move steadily, and 34 to 48% of the others. After Holm's correction, no
+lead is clear. docs/explanation/objectives.md says more.
 """
 
 from stunet import configs
