@@ -141,7 +141,7 @@ def draw(file: pathlib.Path, runs: Sequence[Run], note: str) -> None:
     for run in sorted(runs, key=lambda run: run.losses[-1]):
         if math.isfinite(run.losses[-1]):
             best.setdefault(run.optimizer, run)
-    sheet = plot.Sheet(760, 460)
+    sheet = plot.Sheet(860, 460)
     sheet.title("Held-out loss of each optimiser, at its best learning rate", note)
     colours = dict(zip(best, plot.COLOURS, strict=False))
     x = {math.log2(count): f"{count:,}" for count in next(iter(best.values())).updates}
@@ -154,7 +154,7 @@ def draw(file: pathlib.Path, runs: Sequence[Run], note: str) -> None:
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, most) if most / step <= 8)
     panel = plot.Panel("", "updates", x, plot.ticks(most, step), curves)
     sheet.legend(70, 76, {f"{n} {best[n].learning_rate:.0e}": c for n, c in colours.items()})
-    sheet.panel(70, 100, 660, 300, panel)
+    sheet.panel(70, 100, 760, 300, panel)
     sheet.save(file)
 
 

@@ -21,9 +21,10 @@ from stunet.stores import addresses
 
 BUCKETS = ("gs://bucket/run", "s3://bucket/run")
 OTHERS = ("file:///tmp/run", "http://host/a.mp4", "hdfs://host/run")
+# Types of arguments that take the address of a bucket.
+TYPES = (arguments.path, arguments.place, arguments.encoder)
 # How the help calls what takes a path, and the arguments that take either a path or a name.
 METAVARS = ("DIR", "FILE", "SHOTS", "VIDEOS", "WORKDIR", "PLACE")
-TYPES = (arguments.path, arguments.place, arguments.encoder)
 BY_NAME = ("--config", "--protocol", "--text-encoder")
 
 

@@ -12,13 +12,13 @@ show what captions say and by whether motion stays steady.
 
 `--config objectives:digits` is the half with digits, and `objectives:discs` the other one.
 
-Hardware and time: each half, 18 runs of 2,000 updates of 8 clips and 90 evaluations, took between
-75 minutes and 2 hours on one AVX-512 core with other jobs beside.
+Hardware and time: each half, 18 runs of 2,000 updates of 8 clips and 90 evaluations, took about 2
+hours on one AVX-512 core with other jobs beside, and the noise times another hour.
 
 Expected result: flow matching with logit-normal times and x0 lead on both. Captions are followed by
 22% (x0) and 20% (flow) of the clips of digits, and by 8 to 12% of the others. 61% (flow) and 55%
 (x0) of the clips of discs move steadily, and 34 to 48% of the others. After Holm's correction, no
-lead is clear. Of the noise times on digits, logit-normal ones lift x0 from 22% to 43%.
+lead is clear. Of the noise times on digits, logit-normal ones have 43% with x0, not clear either.
 docs/explanation/objectives.md says more.
 """
 

@@ -1,6 +1,7 @@
 """A person clicks through the page of `stunet demo`: a real server, a real browser."""
 
 import os
+import pathlib
 import re
 import shlex
 import shutil
@@ -192,9 +193,11 @@ def paint(page, task):
     )
 
 
-def newest_mask(server):
+def fetch_mask(server, workdir):
+    """Copies the newest mask that the page has made to `workdir`, and returns the copy."""
     masks = server[1].glob("stunet_demo_*/samples/masks/*/mask.png")
-    return max(masks, key=lambda mask: mask.stat().st_mtime_ns)
+    newest = max(masks, key=lambda mask: mask.stat().st_mtime_ns)
+    return pathlib.Path(shutil.copy(newest, workdir))
 
 
 def test_a_region_is_chosen_by_two_clicks_or_by_the_brush(
@@ -222,11 +225,10 @@ def test_a_region_is_chosen_by_two_clicks_or_by_the_brush(
     command = made(page, "cinemagraph")
     assert "--mask mask.png" in command
     assert "--box" not in command
-    mask = newest_mask(server)
+    mask = fetch_mask(server, workdir)
     assert 0 < (np.asarray(Image.open(mask)) == 255).sum() < 64
-    shutil.copy(mask, workdir)
     # The clip of the box had the same name, and other bytes.
-    uploads = ("first.png", "mask.png")
+    uploads = ("first.png", mask.name)
     check_downloads(page, command, workdir, tmp_path / "out", monkeypatch, uploads)
 
 
@@ -247,9 +249,7 @@ def test_a_video_is_repainted_where_the_brush_was(server, page, workdir, tmp_pat
     command = made(page, "inpaint")
     assert "--video clip.gif --mask mask.png" in command
     page.find("#stage figure.given")
-    mask = newest_mask(server)
-    shutil.copy(mask, workdir)
-    uploads = ("clip.gif", "mask.png")
+    uploads = ("clip.gif", fetch_mask(server, workdir).name)
     check_downloads(page, command, workdir, tmp_path / "out", monkeypatch, uploads)
 
 

@@ -202,7 +202,7 @@ def test_networks_that_help_another_are_words_of_its_task(workdir, tmp_path):
     assert command._parsed(seen[0]).base == workdir
 
 
-def test_an_autoencoder_that_has_moved_is_named_to_each_task(tmp_path):
+def test_an_autoencoder_that_has_moved_is_named_to_each_task(tmp_path, monkeypatch):
     vae = tiny_autoencoder.write(tmp_path / "vae", "AutoencoderKL")
     of = dict(path=str(vae), factor=2, channels=2, fingerprint=autoencoder.read(vae).fingerprint)
     config = stand_in.config(autoencoder=of, data=dict(channels=3), masks=stand_in.SHARES)
@@ -210,6 +210,8 @@ def test_an_autoencoder_that_has_moved_is_named_to_each_task(tmp_path):
     moved = vae.rename(tmp_path / "moved")
     lost = command.load(asked(tmp_path / "run"), tmp_path / "out")
     assert "vae" in str(make(lost, "text", prompt="a 3")[-1][0])
+    read, restore = [], trained.restore
+    monkeypatch.setattr(trained, "restore", lambda *of: read.append(of[0]) or restore(*of))
     place, style = str(moved), tmp_path / "run"
     demo = command.load(asked(style, autoencoder=place, style_workdir=style), tmp_path / "out")
     assert all(demo.words(task, {})[-2:] == ("--autoencoder", place) for task in demo.runs)
@@ -217,6 +219,8 @@ def test_an_autoencoder_that_has_moved_is_named_to_each_task(tmp_path):
     stage, line, *_ = make(demo, "text", prompt="a 3")[-1]
     assert "slice through time" in stage
     assert f"--autoencoder {place}" in line
+    # A clip is made with the weights that were read at the start.
+    assert read == [style]
 
 
 def test_a_network_that_only_fills_in_frames_is_told(tmp_path):
